@@ -1,0 +1,24 @@
+"""How do tasks run beside a block, and end with it? A task group that is cancelled when the block is left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+AGAIN_S = 1.0
+"""How often a group that does not end is looked at for tasks that were started meanwhile."""
+
+
+@asynccontextmanager
+async def background() -> AsyncIterator[asyncio.TaskGroup]:
+    """Yield a group whose tasks are cancelled at the end of the block; an error of one of them ends the block."""
+    async with asyncio.TaskGroup() as group:
+        try:
+            yield group
+        finally:
+            while tasks := list(group._tasks):  # noqa: SLF001  a group has no public way to end its tasks
+                for task in tasks:
+                    if not task.cancelling():
+                        task.cancel()
+                await asyncio.wait(tasks, timeout=AGAIN_S)  # what ends may have started another

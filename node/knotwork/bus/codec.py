@@ -1,0 +1,34 @@
+"""How do bytes become values? JSON by msgspec, which is about ten times as fast as the standard library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from knotwork.sdk.errors import Invalid
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder()
+
+
+def encode(value: Any) -> bytes:
+    """Return `value` as JSON; raises `Invalid` (`wire.not_json`) for what JSON cannot say, such as NaN-free bytes."""
+    try:
+        return _encoder.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Invalid(f"This value cannot be written as JSON: {error}.", code="wire.not_json") from error
+
+
+def decode(data: bytes) -> Any:
+    """Return the value of a JSON text, `None` for no text; raises `Invalid` (`wire.not_json`) saying where it breaks."""
+    if not data:
+        return None
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid(
+            f"The input is not JSON: {error}.",
+            code="wire.not_json",
+            hint='Send a JSON value, for example {} or "text".',
+        ) from error

@@ -1,0 +1,64 @@
+"""Which streams are there, and how are they made? One declaration each, applied again and again without harm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from knotwork.bus import codec, publisher
+from knotwork.sdk.errors import Internal, KnotworkError, NotFound
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+
+NS = 1_000_000_000
+_STREAM_NOT_FOUND, _MESSAGE_NOT_FOUND = 10059, 10037
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """A stream as we want it. `settings` are fields of the server's stream config, as in its JSON API."""
+
+    name: str
+    subjects: tuple[str, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def body(self) -> dict[str, Any]:
+        """Return the config the server is asked for."""
+        defaults = {"retention": "limits", "storage": "file", "num_replicas": 1, "allow_direct": True}
+        return {"name": self.name, "subjects": list(self.subjects), **defaults, **self.settings}
+
+
+async def api(connection: Connection, verb: str, body: Any = None, *, timeout_s: float = 5.0) -> dict[str, Any]:
+    """Ask JetStream's API; raises `NotFound` for an unknown stream or message, else what `publisher.refusal` says."""
+    payload = codec.encode(body) if body is not None else b""
+    message = await connection.request(f"$JS.API.{verb}", payload, timeout_s=timeout_s, patient=False)
+    answer = codec.decode(message.data)
+    if not isinstance(answer, dict):
+        raise Internal("unreadable answer from JetStream's API", code="bus.bad_answer")
+    error = answer.get("error")
+    if isinstance(error, dict):
+        if int(error.get("err_code", 0)) in {_STREAM_NOT_FOUND, _MESSAGE_NOT_FOUND}:
+            raise NotFound(str(error.get("description", "not found")), code="bus.not_found")
+        raise publisher.refusal(error)
+    return answer
+
+
+async def ensure(connection: Connection, spec: StreamSpec) -> None:
+    """Create the stream, or bring an existing one to this shape; safe to repeat and to race."""
+    body = spec.body()
+    try:
+        await api(connection, f"STREAM.CREATE.{spec.name}", body)
+    except KnotworkError as error:
+        if error.detail.get("nats") != 10058:  # noqa: PLR2004  (the name is in use with another shape)
+            raise
+        await api(connection, f"STREAM.UPDATE.{spec.name}", body)
+
+
+def telemetry_stream(size_max_bytes: int = 256 * 1024 * 1024) -> StreamSpec:
+    """Return the TELEMETRY stream: capped by size and age, the oldest go first; losing some is allowed here."""
+    return StreamSpec(
+        "TELEMETRY",
+        ("telemetry.>",),
+        {"max_bytes": size_max_bytes, "max_age": 7 * 24 * 3600 * NS, "discard": "old", "compression": "s2"},
+    )

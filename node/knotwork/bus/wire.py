@@ -1,0 +1,207 @@
+"""How does one message get in and out of a nats-py client at once? The one place that touches its private parts.
+
+nats-py sends and receives through a coroutine, a queue and a task switch for each message. On the path of every
+invocation that is most of the cost, so here a message is put straight into the client's write buffer, and an arriving
+one is handed straight to a function. What is relied upon is checked once per connection by `Wire.__init__`; the version
+of nats-py is pinned for this.
+"""
+
+# ruff: noqa: SLF001  reaching into the client's private parts is what this module is for
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from nats.aio.client import Client
+
+from knotwork.sdk.errors import Invalid, TooLarge, Unreachable
+
+log = logging.getLogger(__name__)
+
+_VERSION = "NATS/1.0"
+Handler = Callable[["Message"], None]
+BUFFER_MAX_BYTES = 64 * 1024 * 1024
+"""Unsent bytes in one process before a sender is refused: eight of the largest messages."""
+
+
+def header(*pairs: tuple[str, str]) -> bytes:
+    """Return a NATS header block; raises `Invalid` (`wire.bad_header`) for what would end a line early."""
+    text = "".join(f"{key}: {value}\r\n" for key, value in pairs)
+    if text.count("\n") != len(pairs) or text.count("\r") != len(pairs):
+        raise Invalid("A header holds the end of a line.", code="wire.bad_header", hint="Clean it first.")
+    try:
+        return b"NATS/1.0\r\n" + text.encode() + b"\r\n"
+    except UnicodeEncodeError as error:
+        raise Invalid("A header holds half a character.", code="wire.bad_header") from error
+
+
+def clean(value: str, size_max: int = 256) -> str:
+    """Return `value` without anything that could end a header line, cut to `size_max` characters."""
+    return "".join(char if char.isprintable() else " " for char in value[:size_max]).strip()
+
+
+@dataclass(slots=True)
+class Message:
+    """One message as it arrived. `headers` is None when there are none; a status line shows as `Status`."""
+
+    subject: str
+    reply: str
+    data: bytes
+    headers: dict[str, str] | None = None
+
+
+def parse_headers(block: bytes) -> dict[str, str]:
+    """Return the headers of a block `NATS/1.0[ status[ text]]` CRLF, then `Name: value` lines; never raises."""
+    first, *lines = block.decode("utf-8", "replace").split("\r\n")
+    headers: dict[str, str] = {}
+    status = first[len(_VERSION) :].strip()
+    if status:
+        headers["Status"], _, headers["Description"] = status.partition(" ")
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name.strip()] = value.strip()
+    return headers
+
+
+class DirectClient(Client):
+    """A nats-py client that hands messages of some subscriptions straight to a function."""
+
+    def __init__(self) -> None:
+        """Start without any such subscription; `lost` is set when the link is, `trouble` is the last that went wrong."""
+        super().__init__()
+        self.direct: dict[int, Handler] = {}
+        self.lost = asyncio.Event()
+        self.trouble = ""
+
+    @property
+    def payload_max_bytes(self) -> int:
+        """Return the largest message in bytes, as the server says."""
+        return int(self._max_payload)
+
+    @property
+    def reading(self) -> bool:
+        """Return whether the reader lives; a client can say that it is connected when it does not."""
+        return self._reading_task is not None and not self._reading_task.done()
+
+    def abort(self) -> None:
+        """Tear the socket down: a half-open link would keep `close` waiting for ever."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+    def scrap(self) -> None:
+        """Tear the socket down and end the client's own tasks, at once and whatever state it is in."""
+        self.abort()
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None and not task.done():
+                task.cancel()
+        self.direct.clear()
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """Take one message from nats-py's parser; overrides the method of the pinned version."""
+        handler = self.direct.get(sid)
+        if handler is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        to = subject.decode("utf-8", "replace")  # the server lets any bytes pass
+        back = reply.decode("utf-8", "replace")
+        message = Message(to, back, bytes(data), parse_headers(headers) if headers else None)
+        try:
+            handler(message)
+        except Exception:  # an exception here would end nats-py's reader and with it the connection
+            log.exception("handler of %s failed", message.subject)
+
+
+class Wire:
+    """The fast way into and out of one client."""
+
+    def __init__(self, client: DirectClient) -> None:
+        """Bind to a connected client; raises `RuntimeError` when this nats-py has other insides than expected."""
+        for name in ("_pending", "_pending_data_size", "_flush_queue", "_flusher_task", "_process_msg", "_max_payload"):
+            if not hasattr(client, name):
+                raise RuntimeError(f"this version of nats-py has no {name}; pin the version that pyproject.toml names")
+        self._client = client
+        self._loop = asyncio.get_running_loop()
+        self._plain = hasattr(client._transport, "_io_writer")  # a WebSocket writes by nats-py's flusher alone
+        self._scheduled = False
+
+    def send(self, subject: str, payload: bytes, reply: str = "", head: bytes = b"") -> None:
+        """Put one message into the write buffer; subjects must come from `bus.subjects` or from an inbox.
+
+        Raises `TooLarge` over the server's limit, `Unreachable` when closed or when too much is waiting to be sent.
+        """
+        client = self._client
+        if client.is_closed:
+            raise Unreachable("The connection to NATS was lost just now.", code="bus.disconnected", retry_after_s=1.0)
+        size = len(payload) + len(head)
+        if size > client._max_payload:
+            raise TooLarge(
+                f"The message has {size} bytes; the limit is {client._max_payload}.",
+                code="bus.message_too_large",
+                hint="Send less, or put it somewhere both sides can read and send the address.",
+            )
+        if self.unsent_bytes() > BUFFER_MAX_BYTES:
+            raise Unreachable("Too much is waiting to be sent.", code="bus.buffer_full", retry_after_s=1.0)
+        if head:
+            line = f"HPUB {subject} {reply} {len(head)} {size}\r\n".encode()
+            command = b"".join((line, head, payload, b"\r\n"))
+        else:
+            command = b"".join((f"PUB {subject} {reply} {size}\r\n".encode(), payload, b"\r\n"))
+        client.stats["out_msgs"] += 1
+        client.stats["out_bytes"] += size
+        self._put(command)
+
+    def unsent_bytes(self) -> int:
+        """Return how many bytes wait in this process: for the next turn of the loop, or for the socket."""
+        waiting: int = self._client._pending_data_size
+        transport: Any = self._client._transport
+        if self._plain and transport is not None:
+            waiting += transport._io_writer.transport.get_write_buffer_size()
+        return waiting
+
+    def listen(self, subject: str, handler: Handler, queue: str = "") -> int:
+        """Call `handler` for each message of `subject`, in order, inside the reader: it must be quick and not block.
+
+        Returns the number to give to `unlisten`. nats-py's own subscriptions are not used: each has a queue and a
+        task, and its `subscribe` swallows cancellation.
+        """
+        client = self._client
+        client._sid += 1
+        sid: int = client._sid
+        client.direct[sid] = handler
+        self._put(f"SUB {subject} {queue} {sid}\r\n".encode())
+        return sid
+
+    def unlisten(self, sid: int) -> None:
+        """Stop calling the handler; no harm when it has been stopped before."""
+        if self._client.direct.pop(sid, None) is not None:
+            self._put(f"UNSUB {sid}\r\n".encode())
+
+    def _put(self, command: bytes) -> None:
+        self._client._pending.append(command)
+        self._client._pending_data_size += len(command)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Write what gathered in this turn of the loop with one call, past nats-py's flusher: no queue, task or future."""
+        self._scheduled = False
+        client = self._client
+        if not client.is_connected or not client._pending:
+            return
+        transport: Any = client._transport
+        if not self._plain:
+            queue: Any = client._flush_queue
+            queue.put_nowait(self._loop.create_future())
+            return
+        pending, client._pending, client._pending_data_size = client._pending, [], 0
+        try:
+            transport._io_writer.write(pending[0] if len(pending) == 1 else b"".join(pending))
+        except (OSError, RuntimeError) as error:  # the socket is gone: the reader notices, and the client is made anew
+            log.debug("could not write: %s", error)

@@ -1,0 +1,1 @@
+"""Words typed at a shell become one call of an op."""

@@ -1,0 +1,89 @@
+"""What does a command do beyond its op? `stop` waits until the process is gone, and ends a node that NATS cannot reach."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from knotwork.cli import local
+from knotwork.cli.local import LocalNode
+from knotwork.cli.options import Shared
+from knotwork.sdk.errors import TimedOut, Unavailable, Unreachable
+
+STOP_TIMEOUT_S = 120.0
+_LOOK_EVERY_S = 0.05
+
+
+class Departure:
+    """A local process whose end can be waited for; made while it still runs, so that its number cannot be reused."""
+
+    def __init__(self, pid: int) -> None:
+        """Hold on to process `pid`."""
+        self.pid = pid
+        self._file: int | None = None
+        try:
+            self._file = os.pidfd_open(pid)
+        except (AttributeError, OSError):  # not Linux, or gone already: asked by number below
+            self._file = None
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return whether it was gone within `timeout_s` seconds."""
+        until = time.monotonic() + timeout_s
+        if self._file is not None:
+            gone = bool(select.select([self._file], [], [], timeout_s)[0])
+            os.close(self._file)
+            self._file = None
+            return gone
+        while local.alive(self.pid):
+            if time.monotonic() > until:
+                return False
+            time.sleep(_LOOK_EVERY_S)
+        return True
+
+
+def watch(op: str, shared: Shared, request: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    """Return what to do with the reply; for `node.stop` of this machine's node: wait until it is gone."""
+    if op != "node.stop" or shared.url or shared.on:
+        return lambda _: None
+    departure = Departure(local.find(local.data_dir(shared.data_dir)).pid)
+    timeout_s = shared.timeout_s or STOP_TIMEOUT_S + float(request.get("drain_s") or 0.0)
+
+    def gone(reply: dict[str, Any]) -> None:
+        if not departure.wait(timeout_s):
+            raise TimedOut(
+                f"Process {reply.get('pid', departure.pid)} still runs after {timeout_s:g} s.",
+                code="cli.stop_timed_out",
+                hint="It is finishing work: wait with --timeout, or use `knotwork stop --now`.",
+            )
+
+    return gone
+
+
+def rescue(op: str, shared: Shared, error: Unreachable) -> dict[str, Any]:
+    """Return an answer got another way, else raise `error`: a node whose NATS is away still takes a signal."""
+    node: LocalNode | None = None
+    if op == "node.stop" and not shared.url and not shared.on and error.code != "node.not_running":
+        node = local.read(local.data_dir(shared.data_dir))
+    if node is None:
+        raise error
+    os.kill(node.pid, signal.SIGTERM)
+    return {"pid": node.pid, "node": node.node, "running": 0}
+
+
+def end(pid: int) -> None:
+    """Ask a process to stop, as a service manager does; no error when it is gone."""
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return
+
+
+def leave(op: str, reply: dict[str, Any]) -> None:
+    """End with 75 when the reply means "not now", so that scripts can ask `knotwork health`."""
+    if op == "node.health" and not reply.get("ready"):
+        sys.exit(Unavailable.exit_code)

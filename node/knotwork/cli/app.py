@@ -1,0 +1,185 @@
+"""Which commands are there, and how does each one end? One lazy tree; every error becomes one exit code.
+
+Commands made from the ops table and those of this machine alone hang in the same tree; a module is imported when its
+command is typed, or when help about all of them is wanted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import click
+
+from knotwork.cli import options
+
+if TYPE_CHECKING:
+    from knotwork.ops.form import Row
+
+LOCAL: dict[tuple[str, ...], str] = {
+    ("up",): "up:up",
+    ("demo",): "exhibits:demo",
+    ("init",): "config:init",
+    ("bench",): "exhibits:bench",
+    ("config", "check"): "config:check",
+    ("config", "fmt"): "config:fmt",
+    ("config", "schema"): "config:schema",
+    ("config", "example"): "config:example",
+    ("plugin", "new"): "plugin:new",
+    ("plugin", "test"): "plugin:test",
+    ("plugin", "docs"): "plugin:docs",
+    ("completion",): "topics:completion",
+    ("version",): "topics:version_command",
+    ("help",): "topics:help_command",
+}
+"""Commands that no op stands behind: words, then `module:name` in this room."""
+
+GROUPS = {
+    "config": "Read, check and change the configuration",
+    "plugin": "Find, write and test plugins",
+    "agents": "",
+}
+INTERRUPTED = 130
+
+
+class Tree(click.Group):
+    """A group whose commands are made when they are asked for. `words` are what stands before them."""
+
+    def __init__(self, words: tuple[str, ...] = (), base: click.Command | None = None, **rest: str) -> None:
+        """Make the group below `words`; `base` is the command that runs when nothing follows."""
+        self.words = words
+        super().__init__(
+            name=words[-1] if words else "knotwork",
+            help=base.help if base else rest.get("help"),
+            short_help=base.short_help if base else rest.get("help"),
+            epilog=(base.epilog if base else rest.get("epilog")) or None,
+            params=list(base.params) if base else list(options.answering()),
+            callback=_unless_more_follows(base.callback) if base and base.callback else self._keep,
+            invoke_without_command=base is not None,
+            no_args_is_help=base is None,
+        )
+
+    @staticmethod
+    @click.pass_context
+    def _keep(ctx: click.Context, /, **values: object) -> None:
+        """Keep options given before the command for it."""
+        ctx.find_root().obj = options.take(dict(values))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the next words, in the order of the tables."""
+        depth = len(self.words)
+        found = [words[depth] for words in _all_words() if words[:depth] == self.words and len(words) > depth]
+        return list(dict.fromkeys(found))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - the same
+        """Return one command, None when there is none of that name."""
+        words = (*self.words, cmd_name)
+        if words in LOCAL:
+            module, _, name = LOCAL[words].partition(":")
+            found: click.Command = getattr(import_module(f"knotwork.cli.{module}"), name)
+            return found
+        from knotwork.cli import verbs  # not for local commands
+
+        op = next((op for op in _ops() if op.cli.words == words), None)
+        command = verbs.command(op, cmd_name) if op is not None else None
+        if any(other[: len(words)] == words and len(other) > len(words) for other in _all_words()):
+            return Tree(words, command, help=GROUPS.get(cmd_name, ""))
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, and name the nearest one when there is none."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches  # only on the error path
+
+            near = get_close_matches(args[0], self.list_commands(ctx), 1)
+            raise click.UsageError(
+                f"No such command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""), ctx
+            ) from error
+
+
+def _unless_more_follows(callback: Callable[..., object]) -> Callable[..., object]:
+    @click.pass_context
+    def run(ctx: click.Context, /, **values: object) -> object:
+        return callback(**values) if ctx.invoked_subcommand is None else None
+
+    return run
+
+
+@cache
+def _ops() -> tuple[Row, ...]:
+    from knotwork.ops import form, rows  # not for local commands
+
+    return form.rows(rows.ROWS)
+
+
+def _all_words() -> list[tuple[str, ...]]:
+    ops = [op.cli.words for op in _ops()]
+    first = [words for words in LOCAL if words[0] in ("up", "demo", "init")]
+    return [*first, *ops, *(words for words in LOCAL if words not in first)]
+
+
+def tree() -> Tree:
+    """Return the whole command line."""
+    return Tree(
+        help="Make this machine a node where AI agents and scripts meet.",
+        epilog="\b\nExamples:\n  # See it work\n  knotwork demo\n  # Start a node and call an agent\n"
+        "  knotwork up --detach && knotwork agents\n\n`knotwork help exit-codes` and `knotwork help environment` tell more.",
+    )
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command line; returns its exit code and never raises."""
+    code = _run(words)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader left early, as `head` does: nobody wants what is still buffered
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def _run(words: Sequence[str]) -> int:
+    as_json = wants_json(words)
+    try:
+        result = tree().main(
+            list(words), prog_name="knotwork", standalone_mode=False, complete_var="_KNOTWORK_COMPLETE"
+        )
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
+    except BaseException as error:  # noqa: BLE001 - the last boundary: a person or a script reads what comes now
+        return _ended(error, as_json=as_json)
+    return result if isinstance(result, int) else 0
+
+
+def _ended(error: BaseException, *, as_json: bool) -> int:
+    """Return the exit code of a command that was ended by `error`, after saying what there is to say."""
+    from knotwork.cli import trouble  # only on the error path
+
+    error = trouble.single(error)
+    match error:
+        case click.Abort() | KeyboardInterrupt():
+            return INTERRUPTED
+        case click.ClickException() if not as_json or isinstance(error, click.exceptions.NoArgsIsHelpError):
+            error.show()
+            return error.exit_code
+        case click.ClickException():
+            return trouble.tell(trouble.usage(error.format_message()), as_json=True)
+        case _:
+            return trouble.tell(error, as_json=as_json)
+
+
+def wants_json(words: Sequence[str]) -> bool:
+    """Return whether errors are to be JSON, too; looked up in the words because parsing may be what fails."""
+    shapes = [after for before, after in pairwise(words) if before in ("-o", "--output")]
+    shapes += [word.partition("=")[2] for word in words if word.startswith("--output=")]
+    shapes += [word[2:].removeprefix("=") for word in words if word.startswith("-o") and len(word) > 2]  # noqa: PLR2004
+    return bool(shapes) and shapes[-1] in ("json", "jsonl")

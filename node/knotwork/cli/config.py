@@ -1,0 +1,172 @@
+"""Which commands are about configuration files alone? init, config check, fmt, schema and example."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from knotwork.cli import files, options, show
+from knotwork.sdk.errors import ConfigInvalid, Conflict, Invalid
+
+FILE = "knotwork.toml"
+
+
+def _init(**values: Any) -> None:
+    from knotwork.config import example  # renders from the models: only here
+
+    shared = options.take(values)
+    path = Path(values["file"])
+    if path.exists() and not values["force"]:
+        raise Conflict(f"{path} exists.", code="cli.file_exists", hint="Use it as it is, or overwrite it with --force.")
+    _write(path, example.init_text())
+    _done(shared, {"file": str(path), "next": f"knotwork up --config {path}"})
+
+
+init = click.Command(
+    "init",
+    callback=_init,
+    params=[
+        click.Argument(["file"], default=FILE),
+        click.Option(["--force"], is_flag=True, help="overwrite"),
+        *options.answering(),
+    ],
+    short_help="Write a first configuration",
+    help="Write a short, commented configuration to FILE [default: knotwork.toml].",
+    epilog="\b\nExamples:\n  # Begin here\n  knotwork init && knotwork up",
+)
+
+
+def _check(**values: Any) -> None:
+    shared = options.take(values)
+    chosen = files.take(values)
+    named = values.pop("file", None)
+    if named:
+        chosen = files.FileOptions((*chosen.config, named), chosen.config_dir, chosen.sets, chosen.safe_mode)
+    loaded, catalog = files.check(chosen)
+    instances = [f"{kind}.{name}" for kind in _kinds() for name in loaded.config.instances(kind)]
+    broken = [f"{row.source}: {row.reason}" for row in catalog.broken()]
+    _done(
+        shared,
+        {
+            "ok": True,
+            "files": [str(text.path) for text in loaded.texts],
+            "instances": instances,
+            "broken_plugins": broken,
+        },
+    )
+
+
+def _kinds() -> tuple[Any, ...]:
+    from knotwork.sdk import KINDS  # loaded with the configuration
+
+    return KINDS
+
+
+check = click.Command(
+    "check",
+    callback=_check,
+    params=[click.Argument(["file"], required=False), *files.options(), *options.answering()],
+    short_help="Say what is wrong with a configuration",
+    help="Read everything a node would read and name every problem with file, line and column. "
+    "Exit code 78 when there is one.",
+    epilog="\b\nExamples:\n  # The file a node started here would use\n  knotwork config check\n"
+    "  # Another one\n  knotwork config check other.toml",
+)
+
+
+def _fmt(**values: Any) -> None:
+    from knotwork.config import format as formatting  # tomlkit: only here
+
+    shared = options.take(values)
+    changed: list[str] = []
+    for path in map(Path, values["file"] or (FILE,)):
+        text = _read(path)
+        better = formatting.fmt(text, str(path))
+        if better != text:
+            changed.append(str(path))
+            if not values["check"]:
+                _write(path, better)
+    _done(shared, {"changed": changed} if not values["check"] else {"would_change": changed})
+    if values["check"] and changed:
+        sys.exit(1)
+
+
+fmt = click.Command(
+    "fmt",
+    callback=_fmt,
+    params=[
+        click.Argument(["file"], nargs=-1),
+        click.Option(["--check"], is_flag=True, help="change nothing; exit code 1 when something would change"),
+        *options.answering(),
+    ],
+    short_help="Tidy configuration files",
+    help="Write files in the usual layout. Comments and meaning stay as they are.",
+    epilog="\b\nExamples:\n  # Tidy ./knotwork.toml\n  knotwork config fmt",
+)
+
+
+def _schema(**values: Any) -> None:
+    from knotwork.config import schema as schemas  # pydantic's generator: only here
+
+    options.take(values)
+    chosen = files.take(values)
+    catalog = files.catalog(files.load(chosen), safe_mode=chosen.safe_mode)
+    print(show.pretty(schemas.json_schema(catalog.config_classes())))
+
+
+schema = click.Command(
+    "schema",
+    callback=_schema,
+    params=[*files.options(), *options.answering()],
+    short_help="Print the JSON Schema of the configuration",
+    help="Print the JSON Schema of the whole file, with the options of every plugin that is loaded.",
+    epilog="\b\nExamples:\n  # For an editor\n  knotwork config schema > knotwork.schema.json",
+)
+
+
+def _example(**values: Any) -> None:
+    from knotwork.config import example as examples  # renders from the models: only here
+
+    options.take(values)
+    chosen = files.take(values)
+    catalog = files.catalog(files.load(chosen), safe_mode=chosen.safe_mode)
+    sys.stdout.write(examples.example_text(catalog.config_classes()))
+
+
+example = click.Command(
+    "example",
+    callback=_example,
+    params=[*files.options(), *options.answering()],
+    short_help="Print every option with its default",
+    help="Print a configuration that shows every option, its default and what it means.",
+    epilog="\b\nExamples:\n  # Look something up\n  knotwork config example | less",
+)
+
+
+def _read(path: Path) -> str:
+    from knotwork.config import files as reading  # the rules about encodings and sizes
+
+    found = reading.read_text(path)
+    if isinstance(found, str):
+        return found
+    raise ConfigInvalid(str(found), code=found.code, hint=found.hint)
+
+
+def _write(path: Path, text: str) -> None:
+    from knotwork.config import revisions  # its way of replacing a file at once, links kept
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        revisions.write_whole(path, text)
+    except OSError as error:
+        raise Invalid(f"{path} cannot be written: {error.strerror}.", code="cli.not_writable") from error
+
+
+def _done(shared: options.Shared, reply: dict[str, Any]) -> None:
+    if shared.shape != "table":
+        print(show.pretty(reply) if shared.shape == "json" else show.compact(reply))
+    elif not shared.quiet:
+        print(show.details(reply) or "nothing to do")

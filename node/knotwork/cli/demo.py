@@ -1,0 +1,298 @@
+"""What does it look like when it works? Two nodes, agents on both, calls across them, a reload while they run.
+
+Nothing here is special: the nodes are started by `up`, configured by TOML and asked by the same ops as everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from knotwork.cli import after, local, remote, up
+from knotwork.cli.files import FileOptions
+from knotwork.cli.options import Shared
+from knotwork.sdk.errors import Failed, KnotworkError
+
+STEP_TIMEOUT_S = 20.0
+
+ALPHA = """# the first node: boots its own NATS server, and hosts two agents
+[node]
+name = "alpha"
+
+[executors.count-words]                 # a real command on real files
+type = "process"
+description = "counts the words of a file"
+command = ["wc", "-w"]
+input_as = "argument"
+capabilities = ["count"]
+
+[executors.shape]                       # a Python function
+type = "python"
+description = "tells the shape of a text"
+function = "./shape.py:shape"
+capabilities = ["describe"]
+"""
+
+BETA = """# the second node: joins the first one's NATS with a key
+[node]
+name = "beta"
+
+[nats]
+mode = "join"
+urls = [{url}]
+nkey_seed = {{ file = {seed} }}
+
+[executors.weather]                     # anything that answers HTTP
+type = "http"
+description = "asks a web service"
+url = {weather}
+capabilities = ["weather"]
+
+[executors.longest]                     # the same capability as on alpha, elsewhere
+type = "process"
+description = "the longest line of a file"
+command = ["wc", "-L"]
+input_as = "argument"
+capabilities = ["{capability}"]
+"""
+
+SHAPE = '''"""An agent is any function: its argument is the input, what it returns is the answer."""
+
+
+def shape(text):
+    words = text.split()
+    return {"words": len(words), "longest": max(words, key=len)}
+'''
+
+
+class _Weather(BaseHTTPRequestHandler):
+    """The web service that the `http` agent asks."""
+
+    def do_POST(self) -> None:
+        """Answer with JSON."""
+        length = int(self.headers.get("content-length", 0))
+        asked = json.loads(self.rfile.read(length) or b"{}")
+        answer = json.dumps({"city": asked.get("city"), "sky": "clear", "celsius": 7}).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: Any) -> None:
+        """Stay silent."""
+
+
+class _Story:
+    """Tells what happens as it happens, each step with the time it took."""
+
+    def __init__(self, *, quiet: bool, as_json: bool) -> None:
+        self._quiet, self._as_json = quiet, as_json
+        self._start_s = time.perf_counter()
+        self.steps: list[dict[str, Any]] = []
+
+    def head(self, text: str) -> None:
+        """Begin a chapter."""
+        if not (self._quiet or self._as_json):
+            print(f"\n{text}", flush=True)
+
+    def step(self, what: str, work: Callable[[], Any], tell: Callable[[Any], str] = str) -> Any:
+        """Do one thing and tell how it went; errors end the demo."""
+        began_s = time.perf_counter()
+        result = work()
+        took_ms = round((time.perf_counter() - began_s) * 1000, 1)
+        told = tell(result)
+        self.steps.append({"step": what, "result": told, "took_ms": took_ms})
+        if self._as_json:
+            print(json.dumps(self.steps[-1]), flush=True)
+        elif not self._quiet:
+            at_s = time.perf_counter() - self._start_s
+            print(f"  {at_s:6.2f} s  {what:<44} {took_ms:>8.1f} ms  {told}", flush=True)
+        return result
+
+
+def main(*, quiet: bool, as_json: bool, keep: bool) -> int:
+    """Run the demo and return the exit code: 0 when every step did what it should and nothing is left running."""
+    folder = Path(tempfile.mkdtemp(prefix="knotwork-demo-"))
+    story = _Story(quiet=quiet, as_json=as_json)
+    try:
+        with ExitStack() as stack:
+            weather = stack.enter_context(_web_service())
+            _play(story, folder, weather, stack)
+    except KnotworkError as error:
+        print(f"The demo failed: {error}", file=sys.stderr)
+        return error.exit_code or 1
+    finally:
+        if keep:
+            print(f"\nIts folder is left at {folder}", file=sys.stderr)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    story.head("Done. Both nodes, their NATS server and every agent are gone again.")
+    return 0
+
+
+def _play(story: _Story, folder: Path, weather: str, stack: ExitStack) -> None:
+    files = _text_files(folder / "alpha" / "knotwork.toml")
+    story.head("A node boots its own NATS server, a second one joins it")
+    alpha = story.step("start node alpha", lambda: _start(folder, "alpha", ALPHA, stack), _ready)
+    seed = str(folder / "alpha" / "data" / "keys" / "node-default.nk")
+
+    def beta_toml(capability: str) -> str:
+        values = {"url": json.dumps(alpha["url"]), "seed": json.dumps(seed), "weather": json.dumps(weather)}
+        return BETA.format(**values, capability=capability)
+
+    story.step("start node beta, joined to alpha", lambda: _start(folder, "beta", beta_toml("measure"), stack), _ready)
+    ask = _Asking(folder / "alpha" / "data")
+    story.step("alpha sees", lambda: ask.until("nodes.list", {}, lambda r: len(r["nodes"]) == 2), _names("nodes"))  # noqa: PLR2004  two nodes
+    story.step("who can count?", lambda: ask("agents.list", {"capability": "count"}), _names("agents"))
+    story.step("who knows the weather?", lambda: ask("agents.list", {"capability": "weather"}), _names("agents"))
+
+    _call(story, ask, files)
+    _change(story, ask, folder / "beta" / "knotwork.toml", beta_toml)
+    story.head("They stop")
+    for name in ("beta", "alpha"):
+        story.step(f"stop {name}", lambda name=name: _stop(folder / name / "data"), lambda _: "gone")  # type: ignore[misc]
+
+
+def _call(story: _Story, ask: _Asking, files: list[Path]) -> None:
+    story.head("Agents are called by capability, wherever they are")
+    for file in files:
+        request = {"capability": "count", "input": str(file)}
+        story.step(f"count the words of {file.name}", lambda request=request: ask("agents.invoke", request), _answer)  # type: ignore[misc]
+    text = files[0].read_text(encoding="utf-8", errors="replace")
+    story.step(
+        f"describe {files[0].name}", lambda: ask("agents.invoke", {"capability": "describe", "input": text}), _answer
+    )
+    story.step(
+        "weather in Oslo (beta, over HTTP)",
+        lambda: ask("agents.invoke", {"capability": "weather", "input": {"city": "Oslo"}}),
+        _answer,
+    )
+    story.step(
+        "longest line (beta, a process)",
+        lambda: ask("agents.invoke", {"target": "beta/longest", "input": str(files[0])}),
+        _answer,
+    )
+
+
+def _change(story: _Story, ask: _Asking, file: Path, beta_toml: Callable[[str], str]) -> None:
+    story.head("The TOML file changes while the nodes run")
+    before = ask("node.status", {}, node="beta")["revision"]
+    file.write_text(beta_toml("count"), encoding="utf-8")
+    story.step(
+        "beta's `longest` now offers `count`, too",
+        lambda: ask.until("node.status", {}, lambda r: r["revision"] > before, node="beta"),
+        _verdict,
+    )
+    story.step(
+        "who can count now?",
+        lambda: ask.until("agents.list", {"capability": "count"}, lambda r: len(r["agents"]) == 2),  # noqa: PLR2004  two agents
+        _names("agents"),
+    )
+    file.write_text(beta_toml("count") + "\nnonsense = [", encoding="utf-8")
+    story.step(
+        "a broken file changes nothing",
+        lambda: ask.until(
+            "node.status", {}, lambda r: (r["last_reload"] or {}).get("result") == "refused", node="beta"
+        ),
+        _verdict,
+    )
+    story.step(
+        "and both nodes still work",
+        lambda: ask("agents.invoke", {"capability": "weather", "input": {"city": "Bergen"}}),
+        _answer,
+    )
+
+
+class _Asking:
+    """Asks a node for ops, as the CLI does."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = str(data_dir)
+
+    def __call__(self, op: str, request: dict[str, Any], *, node: str = "") -> dict[str, Any]:
+        """Ask once; raises the node's error."""
+        shared = Shared(data_dir=self._data_dir, on=node)
+        raw = remote.ask(shared, op, json.dumps(request).encode(), lambda _: None, timeout_s=STEP_TIMEOUT_S)
+        answer: dict[str, Any] = json.loads(raw)
+        return answer
+
+    def until(
+        self, op: str, request: dict[str, Any], good: Callable[[dict[str, Any]], bool], *, node: str = ""
+    ) -> dict[str, Any]:
+        """Ask until the answer is good; raises `Failed` when it never is."""
+        end_s = time.monotonic() + STEP_TIMEOUT_S
+        while True:
+            answer = self(op, request, node=node)
+            if good(answer):
+                return answer
+            if time.monotonic() > end_s:
+                raise Failed(f"{op} never answered as expected; last: {json.dumps(answer)[:500]}", code="demo.failed")
+            time.sleep(0.02)
+
+
+def _start(folder: Path, name: str, toml: str, stack: ExitStack) -> dict[str, Any]:
+    home = folder / name
+    home.mkdir()
+    (home / "knotwork.toml").write_text(toml, encoding="utf-8")
+    (home / "shape.py").write_text(SHAPE, encoding="utf-8")
+    stack.callback(_stop, home / "data")
+    return up.start_detached(home / "data", FileOptions(config=(str(home / "knotwork.toml"),)), STEP_TIMEOUT_S)
+
+
+def _stop(data_dir: Path) -> None:
+    """Stop a node and wait until its process is gone; nothing to do when it is."""
+    node = local.read(data_dir)
+    if node is None:
+        return
+    departure = after.Departure(node.pid)
+    after.end(node.pid)
+    if not departure.wait(STEP_TIMEOUT_S):
+        raise Failed(f"Node {node.node} does not stop.", code="demo.failed")
+
+
+@contextmanager
+def _web_service() -> Iterator[str]:
+    """Run the little web service while the block is open."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Weather)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _text_files(otherwise: Path) -> list[Path]:
+    """Return real text files: this project's where we stand in it, else `otherwise`."""
+    here = [Path.cwd() / name for name in ("README.md", "CHANGELOG.md", "LICENSE")]
+    found = [path for path in here if path.is_file() and path.stat().st_size]
+    return found or [otherwise]
+
+
+def _ready(node: dict[str, Any]) -> str:
+    return f"ready, process {node['pid']}"
+
+
+def _names(rows: str) -> Callable[[dict[str, Any]], str]:
+    return lambda reply: ", ".join(row["name"] for row in reply[rows])
+
+
+def _answer(reply: dict[str, Any]) -> str:
+    return f"{reply['agent']} says {json.dumps(reply['output'], ensure_ascii=False)}"
+
+
+def _verdict(status: dict[str, Any]) -> str:
+    last = status["last_reload"]
+    touched = ", ".join([*last["added"], *last["changed"], *last["removed"], *last["live"]])
+    why = last["message"].strip().splitlines()[0] if last["message"] else ""
+    return f"{last['result']} in {last['took_s'] * 1000:.0f} ms {touched}{why}".strip()

@@ -1,0 +1,152 @@
+"""Which commands are for plugin authors? plugin new, test and docs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from knotwork.cli import fallback, files, given, options, show
+from knotwork.cli.files import FileOptions
+from knotwork.sdk.errors import Invalid, NotFound, PluginFailed
+
+if TYPE_CHECKING:
+    from knotwork.sockets.catalog import Entry
+
+KINDS = ("executor", "router", "telemetry")
+KINDS_ALL = ("executors", "routers", "memories", "spinups", "telemetry")
+
+
+def _new(**values: Any) -> None:
+    from knotwork.sockets import scaffold  # templates: only here
+
+    shared = options.take(values)
+    single_file = bool(values["single_file"])
+    folder = Path(values["folder"] or ("." if single_file else values["name"]))
+    made = scaffold.write(values["kind"], values["name"], folder, single_file=single_file)
+    reply = {"files": [str(path) for path in made]}
+    if shared.shape != "table":
+        print(show.pretty(reply) if shared.shape == "json" else show.compact(reply))
+    elif not shared.quiet:
+        print("\n".join(reply["files"]))
+
+
+new = click.Command(
+    "new",
+    callback=_new,
+    params=[
+        click.Argument(["kind"], type=click.Choice(KINDS)),
+        click.Argument(["name"]),
+        click.Option(["--folder"], metavar="DIR", help="where to put it [default: ./NAME; one file: here]"),
+        click.Option(["--single-file"], is_flag=True, help="one .py file to be named as `type`, instead of a package"),
+        *options.answering(),
+    ],
+    short_help="Begin a plugin",
+    help="Write a plugin project that works, with tests that pass.",
+    epilog="\b\nExamples:\n  # A package\n  knotwork plugin new executor my-agent\n"
+    "  # One file\n  knotwork plugin new executor my-agent --single-file",
+)
+
+
+def _test(**values: Any) -> None:
+    from knotwork.sockets import trial  # the test kit: only here
+
+    shared = options.take(values)
+    chosen = files.take(values)
+    entry = _entry(values["what"], values["kind"] or "", chosen)
+    sample = given.read_input(values["sample"]) if values["sample"] is not None else None
+    table = given.read_input(values["table"]) if values["table"] else {}
+    if not isinstance(table, dict):
+        raise Invalid("--with takes a JSON object.", code="cli.bad_table", hint='For example \'{"command": ["cat"]}\'.')
+    results = []
+    for result in trial.run(entry, table, sample, apart=bool(values["apart"])):
+        results.append(asdict(result))
+        if shared.shape == "table" and not shared.quiet:
+            print(f"{'ok' if result.passed else 'FAILED':<6}  {result.name:<44} {result.took_s:6.2f} s", flush=True)
+            print(f"        {show.plain(result.reason)}\n" if result.reason else "", end="")
+    passed = sum(result["passed"] for result in results)
+    if shared.shape == "table":
+        print(f"{entry.kind} {entry.type}: {passed} of {len(results)} passed")
+    else:
+        reply = {"kind": entry.kind, "type": entry.type, "passed": passed, "of": len(results), "results": results}
+        print(show.pretty(reply) if shared.shape == "json" else show.compact(reply))
+    sys.exit(0 if passed == len(results) else 1)
+
+
+def _entry(what: str, kind: str, chosen: FileOptions) -> Entry:
+    """Return the plugin named by a type, a `.py` file (`./x.py` or `./x.py:type`) or a folder with a manifest."""
+    from knotwork.sockets import catalog as catalogs  # plugins are imported: only here
+
+    if Path(what).is_dir():
+        folder = Path(what).resolve()
+        found = catalogs.load(catalogs.CatalogSettings(folders=(folder,)))
+    elif catalogs.is_path(what):
+        name = what.rpartition(".py")[0] + ".py"
+        folder = Path(name).resolve()
+        found = catalogs.load(catalogs.CatalogSettings(files=(name,)))
+    else:
+        return fallback.find(files.catalog(files.load(chosen), safe_mode=chosen.safe_mode), what, kind)
+    for row in found.broken():
+        if row.source == str(folder):
+            raise PluginFailed(row.reason, code=row.code, hint=row.hint)
+    wanted = what.rpartition(".py")[2].removeprefix(":") if not Path(what).is_dir() else ""
+    fitting = [
+        entry
+        for entry in found.entries()
+        if entry.source.where == str(folder) and kind in ("", entry.kind) and wanted in ("", entry.type)
+    ]
+    if len(fitting) != 1:
+        offered = ", ".join(f"{entry.kind} {entry.type}" for entry in fitting)
+        raise NotFound(
+            f"{what} offers several plugins: {offered}." if fitting else f"{what} offers no such plugin.",
+            code="plugin.unknown_type",
+            hint="Name one with --kind, or as ./file.py:type." if fitting else "Is the hook named right?",
+        )
+    return fitting[0]
+
+
+test = click.Command(
+    "test",
+    callback=_test,
+    params=[
+        click.Argument(["what"]),
+        click.Option(["--with", "table"], metavar="JSON", help="its configuration; @file reads a file"),
+        click.Option(["--input", "sample"], metavar="JSON", help="an input for an executor to work on"),
+        click.Option(["--apart"], is_flag=True, help="in a process of its own, as with hosted = true"),
+        click.Option(["--kind"], type=click.Choice(KINDS_ALL)),
+        *files.options(),
+        *options.answering(),
+    ],
+    short_help="Say whether a plugin keeps its contract",
+    help="Run the contract suite of the plugin's kind. WHAT is a type, a .py file or a plugin's folder.",
+    epilog="\b\nExamples:\n  # A file\n  knotwork plugin test ./my_agent.py\n"
+    '  # A type that needs configuration\n  knotwork plugin test process --with \'{"command": ["cat"]}\' --input hello',
+)
+
+
+def _docs(**values: Any) -> None:
+    from knotwork.sockets import describe  # plugins are imported: only here
+
+    shared = options.take(values)
+    chosen = files.take(values)
+    catalog = files.catalog(files.load(chosen), safe_mode=chosen.safe_mode)
+    text = describe.docs(fallback.find(catalog, values["type"], values["kind"] or ""))
+    print(show.pretty({"type": values["type"], "markdown": text}) if shared.shape == "json" else text)
+
+
+docs = click.Command(
+    "docs",
+    callback=_docs,
+    params=[
+        click.Argument(["type"]),
+        click.Option(["--kind"], type=click.Choice(KINDS_ALL)),
+        *files.options(),
+        *options.answering(),
+    ],
+    short_help="Print the reference page of a plugin",
+    help="Print what a plugin does and each of its options, as Markdown.",
+    epilog="\b\nExamples:\n  # How is a command made an agent?\n  knotwork plugin docs process",
+)

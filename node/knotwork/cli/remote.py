@@ -1,0 +1,133 @@
+"""How does a client verb reach a node? One NATS request to the op's subject; its frames come back one by one."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from knotwork.cli import local
+from knotwork.cli.options import TIMEOUT_S, Shared
+from knotwork.sdk.errors import Cancelled, Denied, Invalid, NotFound, Unreachable
+
+if TYPE_CHECKING:
+    from knotwork.bus.endpoint import Endpoint
+    from knotwork.bus.frames import Frame
+
+CONNECT_TIMEOUT_S = 5.0
+SLACK_S = 2.0
+"""Added to an op's own time-out, so that the node's answer about it arrives before we give up."""
+
+
+def ask(shared: Shared, op: str, request: bytes, on_piece: Callable[[Frame], None], *, timeout_s: float) -> bytes:
+    """Ask and return the result's JSON; pieces go to `on_piece` as they come. Raises the node's error as it was sent."""
+    from knotwork.bus import frames  # nats-py: loaded only when somebody is really asked
+
+    answer: Frame | None = None
+    node = None if shared.url else local.find(local.data_dir(shared.data_dir))
+    if node is not None and not shared.on:
+        project = shared.project or node.project_of(local.folder_meant())
+        if not node.seed_of(project):
+
+            def take(kind: Any, data: bytes) -> None:
+                nonlocal answer
+                frame = frames.Frame(kind, data)
+                if kind in ("result", "error"):
+                    answer = frame
+                else:
+                    on_piece(frame)
+
+            from knotwork.cli import over_http  # only for nodes that have no key to give
+
+            over_http.ask(node, project, op, request, take, timeout_s=timeout_s)
+            return _output(answer)
+    target = endpoint(shared)
+    on = shared.on or (node.node if node is not None else "")  # this machine's node, not just any of the project
+
+    async def run() -> None:
+        nonlocal answer
+        from knotwork.bus import client  # the same
+
+        _end_like_ctrl_c()
+        pieces: Any = client.call(target, op, request, timeout_s=timeout_s, node=on, caller=local.caller() or "cli")
+        async with aclosing(pieces):
+            async for frame in pieces:
+                if frame.kind in ("result", "error"):
+                    answer = frame
+                else:
+                    on_piece(frame)
+
+    try:
+        asyncio.run(run())
+    except asyncio.CancelledError:
+        raise Cancelled("Stopped by a signal; the node was told to stop, too.", code="call.cancelled") from None
+    return _output(answer, shared.on)
+
+
+def _end_like_ctrl_c() -> None:
+    """Let SIGTERM and a closed terminal cancel the request, so that the node is told to stop the work."""
+    task = asyncio.current_task()
+    assert task is not None
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and sys.platform != "win32":
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+
+def _output(answer: Frame | None, on: str = "") -> bytes:
+    """Return the result; raises the error that came instead."""
+    from knotwork.bus import frames  # nats-py: loaded only when somebody is really asked
+
+    if answer is None:
+        raise Unreachable("The node went away before it answered.", code="node.lost")
+    if answer.kind == "error":
+        error = frames.read_error(answer.data)
+        if error.code == "bus.no_responders":
+            if on:
+                raise NotFound(f"There is no node {on!r}.", code="node.not_found", hint="See `knotwork nodes`.")
+            raise Unreachable("No node answers there.", code="node.unreachable", hint="Start one, or check --url.")
+        raise error
+    return answer.data
+
+
+def endpoint(shared: Shared) -> Endpoint:
+    """Return where to go: `--url` with `--creds`, else the node of this machine.
+
+    Raises `Unreachable` (`node.not_running`) when neither is there.
+    """
+    from knotwork.bus.endpoint import Endpoint  # nats-py: loaded only when somebody is really asked
+
+    connect_timeout_s = min(CONNECT_TIMEOUT_S, shared.timeout_s or TIMEOUT_S)
+    if shared.url:
+        seed, creds = _proof(shared.creds)
+        return Endpoint((shared.url,), name="knotwork-cli", connect_timeout_s=connect_timeout_s, seed=seed, creds=creds)
+    node = local.find(local.data_dir(shared.data_dir))
+    project = shared.project or node.project_of(local.folder_meant())
+    seed = _first_line(Path(node.seed_of(project))) if node.seed_of(project) else ""
+    return Endpoint((node.url,), name="knotwork-cli", connect_timeout_s=connect_timeout_s, seed=seed)
+
+
+def _proof(creds: str) -> tuple[str, str]:
+    """Return nkey seed and `.creds` file, one of them empty: the file given may be either."""
+    if not creds:
+        return "", ""
+    text = _first_line(Path(creds))
+    return (text, "") if text.startswith("S") and text.isalnum() else ("", creds)
+
+
+def _first_line(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.readline(4096).strip()
+    except OSError as error:
+        raise Denied(
+            f"{path} cannot be read: {error.strerror}.",
+            code="cli.credentials_unreadable",
+            hint="Run the command as the user who started the node, or give --creds.",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise Invalid(f"{path} holds no credentials.", code="cli.bad_credentials") from error

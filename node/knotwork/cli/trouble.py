@@ -1,0 +1,38 @@
+"""How does a command say that it failed? A sentence and a hint for people, one JSON object for programs."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+from knotwork.cli import show
+from knotwork.sdk.errors import Internal, Invalid, KnotworkError
+
+
+def single(error: BaseException) -> BaseException:
+    """Return the one error inside groups of one, else the error itself."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def usage(message: str) -> Invalid:
+    """Return the error for a command line that makes no sense."""
+    return Invalid(message, code="cli.usage", hint="See --help.")
+
+
+def tell(error: BaseException, *, as_json: bool) -> int:
+    """Print an error to standard error and return its exit code; a traceback is for bugs of ours alone."""
+    ours = error if isinstance(error, KnotworkError) else Internal(f"{type(error).__name__}: {error}", code="cli.bug")
+    if as_json:
+        print(show.compact({**ours.to_wire(), "exit_code": ours.exit_code}), file=sys.stderr)
+        return ours.exit_code
+    if ours is not error:
+        traceback.print_exception(error)
+        print("error: this is a bug of knotwork; please report it with the lines above", file=sys.stderr)
+        return ours.exit_code
+    print(f"error: {show.plain(ours.message)}", file=sys.stderr)
+    if ours.hint:
+        print(f"  {show.plain(ours.hint)}", file=sys.stderr)
+    print(f"  ({ours.code})", file=sys.stderr)
+    return ours.exit_code

@@ -1,0 +1,181 @@
+"""How is a node started from the shell? In this process, or detached: then we return when it is ready."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from knotwork.cli import files, local, options, remote, show
+from knotwork.cli.files import FileOptions
+from knotwork.cli.options import Shared
+from knotwork.sdk.errors import ConfigInvalid, Conflict, Internal, KnotworkError, TimedOut, Unavailable, Unreachable
+
+START_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 10.0
+_LOOK_EVERY_S = 0.02
+_TAIL_BYTES = 8192
+
+
+def _up(**values: Any) -> None:
+    shared, detach = options.take(values), bool(values.pop("detach"))
+    chosen = files.take(values)
+    folder = local.data_dir(shared.data_dir)
+    if detach:
+        node = start_detached(folder, chosen, shared.timeout_s or START_TIMEOUT_S)
+        _tell(node, shared)
+        return
+    sys.exit(run_here(folder, chosen, quiet=shared.quiet))
+
+
+up = click.Command(
+    "up",
+    callback=_up,
+    params=[
+        *files.options(),
+        click.Option(["-d", "--detach"], is_flag=True, help="run in the background; return when the node is ready"),
+        click.Option(
+            ["--timeout", "timeout_s"], type=options.Duration(), metavar="TIME", help="with --detach: wait so long"
+        ),
+        *options.answering(),
+    ],
+    short_help="Start a node",
+    help="Start a node with its own NATS server, or join the one that [nats] names.\n\n"
+    "Without a configuration file every default applies. Ctrl-C drains and stops; a second one stops at once.",
+    epilog="\b\nExamples:\n  # Start with ./knotwork.toml or the defaults\n  knotwork up\n"
+    "  # In the background, with another file\n  knotwork up --detach --config mine.toml\n"
+    "  # Change one value\n  knotwork up --set web.port=8080",
+)
+
+
+def run_here(folder: Path, chosen: FileOptions, *, quiet: bool) -> int:
+    """Be the node until it stops; returns the exit code."""
+    from knotwork.host import node  # the whole node: loaded by nobody else
+
+    return node.main(
+        node.UpOptions(
+            data_dir=folder,
+            config_files=tuple(Path(path) for path in chosen.config),
+            config_dir=Path(chosen.config_dir) if chosen.config_dir else None,
+            sets=chosen.sets,
+            safe_mode=chosen.safe_mode,
+            quiet=quiet,
+        )
+    )
+
+
+def start_detached(folder: Path, chosen: FileOptions, timeout_s: float) -> dict[str, Any]:
+    """Start a node in the background and return its description once it is ready for work.
+
+    Raises `Conflict` when one runs in this folder already, `TimedOut` when it is not ready in time (it is ended
+    then), and what the node itself said when it ended instead.
+    """
+    running = local.read(folder)
+    if running is not None:
+        raise Conflict(
+            f"A node runs in {folder} already: {running.node}, process {running.pid}.",
+            code="node.already_running",
+            hint="Use it, stop it with `knotwork stop`, or choose another --data-dir.",
+        )
+    local.node_file(folder).unlink(missing_ok=True)  # of a node that was killed
+    log = _fresh_log(folder)
+    with log.open("ab") as out:
+        process = _spawn(folder, chosen, out)
+    try:
+        return _await_ready(process, folder, log, timeout_s)
+    except BaseException:  # Ctrl-C, too: nobody knows of a node that was never announced
+        _end(process)
+        raise
+
+
+def _await_ready(process: subprocess.Popen[bytes], folder: Path, log: Path, timeout_s: float) -> dict[str, Any]:
+    started = time.monotonic()
+    while time.monotonic() - started < timeout_s:
+        code = process.poll()
+        if code is not None:
+            raise _ended(code, log)
+        found = _ready(folder)
+        if found is not None:
+            return {**found, "ready_s": round(time.monotonic() - started, 3), "log": str(log)}
+        time.sleep(_LOOK_EVERY_S)
+    raise TimedOut(
+        f"The node was not ready within {timeout_s:g} s.",
+        code="node.start_timed_out",
+        hint=f"Its last words are in {log}; allow more with --timeout.",
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a node that was started for nothing, and wait until it is gone."""
+    process.terminate()
+    try:
+        process.wait(END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _fresh_log(folder: Path) -> Path:
+    """Return the file for the node's words, for its owner alone; the one before is kept beside it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = folder / "knotwork.log"
+    if log.exists():
+        log.replace(folder / "knotwork.log.1")
+    log.touch(mode=0o600)
+    return log
+
+
+def _spawn(folder: Path, chosen: FileOptions, out: IO[bytes]) -> subprocess.Popen[bytes]:
+    frozen = bool(getattr(sys, "frozen", False))
+    # a one-file executable must unpack anew: its folder goes when we end
+    env = {**os.environ, local.DATA_DIR: str(folder)} | ({"PYINSTALLER_RESET_ENVIRONMENT": "1"} if frozen else {})
+    program = [sys.executable] if frozen else [sys.executable, "-m", "knotwork"]
+    return subprocess.Popen(
+        [*program, "up", "--data-dir", str(folder), *chosen.words()],
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=subprocess.STDOUT,
+        env=env,
+        start_new_session=True,
+    )
+
+
+def _ready(folder: Path) -> dict[str, Any] | None:
+    """Return the description of the node when it says that it is ready."""
+    try:
+        node = local.read(folder)
+        if node is None:
+            return None
+        raw = remote.ask(Shared(data_dir=str(folder)), "node.health", b"{}", lambda _: None, timeout_s=5.0)
+    except (Unavailable, TimedOut):
+        return None
+    if not json.loads(raw).get("ready"):
+        return None
+    return {"node": node.node, "pid": node.pid, "url": node.url, "http": node.http, "data_dir": str(folder)}
+
+
+def _ended(code: int, log: Path) -> KnotworkError:
+    """Return the error that a node which ended instead of starting stands for, keeping its exit code."""
+    said = log.read_bytes()[-_TAIL_BYTES:].decode("utf-8", "replace").strip()
+    kinds: dict[int, type[KnotworkError]] = {78: ConfigInvalid, 75: Unavailable, 69: Unreachable, 1: Conflict}
+    kind = kinds.get(code, Internal)
+    return kind(
+        f"The node ended with code {code} before it was ready. It said:\n{said}"
+        if said
+        else f"The node ended with code {code}.",
+        code="node.start_failed",
+        hint=f"Its log is {log}.",
+    )
+
+
+def _tell(node: dict[str, Any], shared: Shared) -> None:
+    if shared.shape != "table":
+        print(show.pretty(node) if shared.shape == "json" else show.compact(node))
+    elif not shared.quiet:
+        print(show.details(node))

@@ -1,0 +1,214 @@
+"""How does a row of the ops table become a command? Its fields become arguments and flags, its reply a table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from knotwork.cli import after, fallback, files, given, options, remote, show
+from knotwork.cli.options import Shared
+from knotwork.ops.form import Field, Row
+from knotwork.sdk.errors import Unreachable
+
+ENDLESS_S = 7 * 86400.0
+_TYPES: dict[str, Any] = {"text": str, "integer": int, "number": float, "list": str, "json": str}
+
+
+def command(op: Row, name: str) -> click.Command:
+    """Return the click command of an op."""
+    return click.Command(
+        name,
+        params=params(op),
+        callback=callback(op),
+        help=described(op),
+        short_help=op.summary.rstrip("."),
+        epilog=examples(op),
+    )
+
+
+def described(op: Row) -> str:
+    """Return the help text of an op."""
+    return f"{op.summary}\n\n{op.help}" if op.help else op.summary
+
+
+def examples(op: Row) -> str:
+    """Return its examples as shown under the help."""
+    lines = [line for example in op.examples for line in (f"  # {example.text}", f"  {typed(op, example.request)}")]
+    return "\b\nExamples:\n" + "\n".join(lines) if lines else ""
+
+
+def typed(op: Row, request: dict[str, Any]) -> str:
+    """Return the command line that makes a request."""
+    words = ["knotwork", *op.cli.words]
+    known = {field.name: field for field in op.fields}
+    for name, value in request.items():
+        field = known[name]
+        flag = field.flag if name not in op.cli.short else f"-{op.cli.short[name]}"
+        parts = value if isinstance(value, list) and field.shape == "list" else [value]
+        for part in parts:
+            text = part if isinstance(part, str) else json.dumps(part)
+            shown = f"'{text}'" if set(text) & set(' {}[]*"$') else text
+            if name in op.cli.positional:
+                words.append(shown)
+            elif field.shape == "flag":
+                words.append(flag)
+            else:
+                words += [flag, f"{shown}s" if field.seconds else shown]
+    return " ".join(words)
+
+
+def params(op: Row) -> list[click.Parameter]:
+    """Return arguments, flags and the shared options of an op."""
+    made: list[click.Parameter] = []
+    known = {field.name: field for field in op.fields}
+    for name in op.cli.positional:
+        field = known[name]
+        many = field.shape == "list"
+        required = field.required and not many
+        kind = click.Choice(field.choices) if field.choices else _TYPES[field.shape]
+        made.append(click.Argument([name], required=required, nargs=-1 if many else 1, type=kind))
+    shared = [*fallback.params(op.name), *options.answering(), *options.reaching()]
+    taken = {flag for option in shared for flag in option.opts}
+    made += [
+        _flag(op, field) for field in known.values() if field.name not in op.cli.positional and field.flag not in taken
+    ]
+    return [*made, *shared]
+
+
+def _flag(op: Row, field: Field) -> click.Option:
+    names = [field.name, field.flag]
+    if field.name in op.cli.short:
+        names.append(f"-{op.cli.short[field.name]}")
+    default = (
+        ""
+        if field.default in (None, "", [], False, 0, 0.0)
+        else f" [default: {field.default:g}]"
+        if field.shape in ("integer", "number")
+        else f" [default: {field.default}]"
+    )
+    about = field.description + default
+    if field.shape == "flag":
+        return click.Option(names, is_flag=True, default=None, help=about)
+    if field.seconds:
+        about = about.removeprefix("seconds ")
+        return click.Option(names, type=options.Duration(), metavar="TIME", help=about)
+    kind = click.Choice(field.choices) if field.choices else _TYPES[field.shape]
+    metavar = None if field.choices else {"integer": "N", "number": "N", "json": "JSON"}.get(field.shape, "TEXT")
+    return click.Option(names, type=kind, multiple=field.shape == "list", metavar=metavar, help=about)
+
+
+def callback(op: Row) -> Callable[..., None]:
+    """Return what runs when the command is typed."""
+
+    def run(**values: Any) -> None:
+        shared = options.take(values)
+        chosen = files.take(values)
+        request = _request(op, values, shared)
+        _run(op, request, shared, chosen)
+
+    return run
+
+
+def _request(op: Row, values: dict[str, Any], shared: Shared) -> dict[str, Any]:
+    """Return the request as plain fields, only those that were given; raises `Invalid` for what is wrong with it."""
+    for flag, positional in op.cli.instead.items():
+        places = [name for name in op.cli.positional if name in values]
+        if values.get(flag) and values.get(places[-1]) is None and places[0] == positional:
+            shifted = [values[name] for name in places[:-1]]  # `invoke -c summarize "text"`: the text is the input
+            values |= dict(zip(places, [None, *shifted], strict=True))
+    request: dict[str, Any] = {}
+    for field in op.fields:
+        value = values.get(field.name)
+        if field.name == "timeout_s" and shared.timeout_s is not None:
+            value = shared.timeout_s
+        if value is None or value == ():
+            continue
+        if field.shape == "list":
+            value = list(value)
+        elif field.shape == "json":
+            value = given.read_input(value)
+        request[field.name] = value
+    return request
+
+
+def _run(op: Row, request: dict[str, Any], shared: Shared, chosen: files.FileOptions) -> None:
+    own = request.get("timeout_s") or request.get("wait_s") or op_timeout_s(op)
+    timeout_s = ENDLESS_S if op.live and not own else max(own, shared.timeout_s or 0.0) + remote.SLACK_S
+    reply = fallback.answer(op.name, request, shared, chosen)
+    if reply is None:
+        watch = after.watch(op.name, shared, request)
+        try:
+            raw = remote.ask(shared, op.name, json.dumps(request).encode(), _printer(op, shared), timeout_s=timeout_s)
+            reply = json.loads(raw)
+        except Unreachable as error:
+            _check(op.name, request)
+            reply = after.rescue(op.name, shared, error)
+        watch(reply)
+    _print(op, reply, shared)
+    after.leave(op.name, reply)
+
+
+def _check(name: str, request: dict[str, Any]) -> None:
+    """Raise `Invalid` when the node that could not be asked would have refused the request anyway."""
+    from knotwork.ops import serve, table  # the models: the node checks with them, we only when there is none
+
+    serve.check(table.TABLE[name], request)
+
+
+def op_timeout_s(op: Row) -> float:
+    """Return how long an op may take when nobody says: its own default, else the usual one."""
+    if op.live:
+        return 0.0
+    field = op.field("timeout_s")
+    return float(field.default) if field is not None else options.TIMEOUT_S
+
+
+def _printer(op: Row, shared: Shared) -> Callable[[Any], None]:
+    """Return what prints the pieces of a stream as they come."""
+
+    def piece(frame: Any) -> None:
+        data = json.loads(frame.data)
+        if op.live:
+            row = data.get("data")
+            text = (
+                show.compact(row)
+                if shared.shape != "table"
+                else "  ".join(show.cell(row.get(key)) for key in op.cli.columns)
+            )
+            print(text, flush=True)
+        elif shared.shape == "jsonl":
+            print(show.compact({"kind": frame.kind, **data}), flush=True)
+        elif shared.shape == "table" and not shared.quiet:
+            print(_for_people(frame.kind, data), file=sys.stderr, flush=True)
+
+    return piece
+
+
+def _for_people(kind: str, data: dict[str, Any]) -> str:
+    if kind != "progress":
+        return show.answer(data.get("data"))
+    percent = data.get("percent")
+    done = "" if percent is None else f"{percent:3.0f} % "
+    return done + show.plain(str(data.get("text", "")))
+
+
+def _print(op: Row, reply: dict[str, Any], shared: Shared) -> None:
+    if op.live:
+        return
+    rows = reply.get(op.cli.rows, []) if op.cli.rows else None
+    if shared.shape == "json":
+        print(show.pretty(reply))
+    elif shared.shape == "jsonl":
+        for row in rows if rows is not None else [{"kind": "result", **reply} if op.streams else reply]:
+            print(show.compact(row))
+    elif op.cli.answer:
+        print(show.answer(reply.get(op.cli.answer)))
+    elif rows is not None:
+        if rows or not shared.quiet:
+            print(show.table(rows, op.cli.columns) if rows else f"no {op.cli.rows}")
+    elif op.effect == "read" or not shared.quiet:  # that something was done is no answer: the exit code says it
+        print(show.details({key: value for key, value in reply.items() if key not in op.cli.hidden}))

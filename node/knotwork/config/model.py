@@ -1,0 +1,260 @@
+"""What may stand in the configuration? Every table and key, with its default, its limits and one line that explains it.
+
+All models are frozen and refuse unknown keys. Numbers, flags and text are taken as written: "8080" is not a number.
+The tables of plugins (`[executors.x]`, `[routers.x]` …) have a few keys in common; every other key belongs to the
+plugin and waits in `settings` until the plugin's own config class has judged it (`instances.check_instances`).
+Rules between keys live in `contradictions`. Durations are seconds (`_s`), sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+
+from knotwork.config.size import Size
+from knotwork.sdk import KINDS, Kind, SecretRef
+
+TOKEN_PATTERN = "[a-z0-9][a-z0-9_-]{0,63}"  # noqa: S105 - a pattern for names, no password
+TOKEN_WORDS = "1 to 64 of a-z, 0-9, _ and -, beginning with a letter or a digit"  # noqa: S105 - the same in words
+DEFAULT_PROJECT = "default"
+CAPABILITY_ROUTER = "capability"
+
+Token = Annotated[str, StringConstraints(strict=True, pattern=f"^{TOKEN_PATTERN}$")]
+Tag = Annotated[str, StringConstraints(strict=True, pattern="^[A-Za-z0-9][A-Za-z0-9_.:/=-]{0,63}$")]
+Text = Annotated[str, StringConstraints(strict=True, max_length=4096)]
+Word = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=256)]
+Host = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.:\[\]*-]{1,255}$")]
+Url = Annotated[str, StringConstraints(strict=True, max_length=2048, pattern="^(nats|tls|ws|wss)://[^ ]+$")]
+Flag = Annotated[bool, Field(strict=True)]
+Whole = Annotated[int, Field(strict=True)]
+Seconds = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Port = Annotated[int, Field(strict=True, ge=0, le=65535)]
+
+
+class Table(BaseModel):
+    """A table of the configuration: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class NodeTable(Table):
+    """Who this node is and how it behaves."""
+
+    name: Annotated[str, StringConstraints(strict=True, pattern=f"^({TOKEN_PATTERN})?$")] = Field(
+        default="", description="name of the node in the mesh; empty: made from the host name"
+    )
+    labels: dict[Word, Text] = Field(
+        default_factory=dict, max_length=64, description="facts about this machine that routing may ask for"
+    )
+    drain_s: Seconds = Field(
+        default=30.0, ge=0, le=86400, description="seconds that work in flight gets to finish on stop"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least severe line logged"
+    )
+
+
+class TlsTable(Table):
+    """Certificates for the connection to an external NATS."""
+
+    ca: Text = Field(default="", description="file with the authorities to trust; empty: those of the system")
+    cert: Text = Field(default="", description="file with the client certificate, for mutual TLS")
+    key: Text = Field(default="", description="file with the key of the client certificate")
+    hostname: Text = Field(
+        default="", description="name expected in the server's certificate; empty: the host of the URL"
+    )
+    handshake_first: Flag = Field(default=False, description="start TLS before the server's greeting")
+
+
+class NatsTable(Table):
+    """The NATS server: our own (embedded) or one that is there already (join)."""
+
+    mode: Literal["embedded", "join"] = Field(
+        default="embedded", description="run our own server, or join one by its URLs"
+    )
+    host: Host = Field(default="127.0.0.1", description="address our own server listens on")
+    port: Port = Field(default=0, description="port of our own server; 0: a free one, kept over restarts")
+    insecure: Flag = Field(
+        default=False, description="allow an address others can reach, without TLS: a VPN protects it"
+    )
+    durability: Literal["always", "interval"] = Field(
+        default="always", description="sync to disk before acknowledging, or every two minutes (faster, may lose)"
+    )
+    max_file_store: Size = Field(default=10 * 1024**3, description="most bytes that streams may use on disk")
+    max_payload: Size = Field(default=8 * 1024**2, ge=1024, le=64 * 1024**2, description="largest message in bytes")
+    urls: tuple[Url, ...] = Field(default=(), max_length=32, description="servers to join; tried in turn")
+    user: Text = Field(default="", description="user name at the server to join")
+    password: SecretRef | None = Field(default=None, description="password of that user, as a secret reference")
+    token: SecretRef | None = Field(default=None, description="token for the server to join, as a secret reference")
+    nkey_seed: SecretRef | None = Field(
+        default=None, description="nkey seed for the server to join, as a secret reference"
+    )
+    creds: Text = Field(default="", description="credentials file (.creds) for the server to join")
+    tls: TlsTable = Field(default_factory=TlsTable, description="TLS towards the server to join")
+    connect_timeout_s: Seconds = Field(default=5.0, gt=0, le=300, description="seconds one attempt to connect may take")
+
+
+class WebTable(Table):
+    """The HTTP door."""
+
+    enabled: Flag = Field(default=True, description="open the HTTP door")
+    host: Host = Field(default="127.0.0.1", description="address it listens on")
+    port: Port = Field(default=0, description="port it listens on; 0: a free one")
+    insecure: Flag = Field(
+        default=False, description="allow an address others can reach, without TLS: a proxy or VPN protects it"
+    )
+    allowed_hosts: tuple[Host, ...] = Field(default=(), max_length=64, description="further Host headers it answers to")
+    allowed_origins: tuple[Word, ...] = Field(
+        default=(), max_length=64, description="web origins whose pages may call it"
+    )
+
+
+class MeshTable(Table):
+    """How nodes notice each other."""
+
+    heartbeat_s: Seconds = Field(default=10.0, ge=0.2, le=600, description="seconds between two signs of life")
+    stale_beats: Whole = Field(default=2, ge=1, le=100, description="missed beats after which a node counts as stale")
+    offline_beats: Whole = Field(
+        default=3, ge=2, le=1000, description="missed beats after which a node counts as offline"
+    )
+    keepalive_s: Seconds = Field(
+        default=5.0, ge=0.2, le=600, description="seconds between signs that a call is still worked on"
+    )
+
+
+class RoutingTable(Table):
+    """Who chooses the agent."""
+
+    routers: tuple[Token, ...] = Field(
+        default=(CAPABILITY_ROUTER,), min_length=1, max_length=32, description="ids of [routers.*], asked in this order"
+    )
+
+
+class PluginsTable(Table):
+    """Where plugins come from, besides the bundled and the installed ones."""
+
+    files: tuple[Word, ...] = Field(default=(), max_length=256, description="single-file plugins to load")
+    folders: tuple[Word, ...] = Field(default=(), max_length=256, description="folders that hold plugin folders")
+    start_timeout_s: Seconds = Field(
+        default=10.0, gt=0, le=600, description="seconds a plugin may take to import or open"
+    )
+    disabled: tuple[Word, ...] = Field(default=(), max_length=256, description="installed plugins that are not loaded")
+
+
+class ProjectTable(Table):
+    """One tenant of the node: a NATS account."""
+
+    max_storage: Size = Field(default=0, description="most bytes its streams may use; 0: no limit of its own")
+    path: tuple[Word, ...] = Field(default=(), max_length=64, description="folders that decide for this project")
+    user: Text = Field(default="", description="user name for this project at the server to join")
+    password: SecretRef | None = Field(default=None, description="password of that user, as a secret reference")
+    token: SecretRef | None = Field(default=None, description="token for this project, as a secret reference")
+    nkey_seed: SecretRef | None = Field(default=None, description="nkey seed for this project, as a secret reference")
+    creds: Text = Field(default="", description="credentials file (.creds) for this project")
+
+
+class InstanceTable(Table):
+    """One configured plugin: the keys all plugins have in common; what else is written waits in `settings`."""
+
+    type: Text = Field(default="", description="plugin type or path of a .py file; default: the id")
+    enabled: Flag = Field(default=True, description="false keeps the table but does not start it")
+    hosted: Flag = Field(default=False, description="run it in a process of its own")
+    memory_mb: Whole = Field(
+        default=0, ge=0, le=1024 * 1024, description="most MB of memory of that process; 0: no limit"
+    )
+    on_start_error: Literal["retry", "fail", "ignore"] = Field(
+        default="retry",
+        description="when it cannot start: try again later, refuse the whole configuration, or leave it",
+    )
+    settings: dict[str, Any] = Field(default_factory=dict, description="all other keys: the plugin's own")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sort_out(cls, data: Any) -> Any:
+        """Move every key that is not common to all plugins into `settings`."""
+        if not isinstance(data, dict):
+            return data
+        common = {key: value for key, value in data.items() if key in cls.common_keys()}
+        return {**common, "settings": {key: value for key, value in data.items() if key not in common}}
+
+    @classmethod
+    def common_keys(cls) -> tuple[str, ...]:
+        """Return the keys every table of this kind understands."""
+        return tuple(key for key in cls.model_fields if key != "settings")
+
+    def named(self, name: str, projects: dict[str, ProjectTable]) -> Self:  # noqa: ARG002 - executors need the projects
+        """Return the table with the defaults that follow from its id filled in."""
+        return self if self.type else self.model_copy(update={"type": name})
+
+
+class ExecutorTable(InstanceTable):
+    """One agent: an executor and what others may know of it."""
+
+    description: Text = Field(default="", description="one line for people and agents: what it is good for")
+    capabilities: tuple[Token, ...] = Field(
+        default=(), max_length=64, description="what work is routed by; default: the id"
+    )
+    tags: tuple[Tag, ...] = Field(
+        default=(), max_length=64, description="words that callers may require, prefer or exclude"
+    )
+    boundaries: tuple[Token, ...] = Field(default=(), max_length=64, description="data classes it accepts; empty: all")
+    projects: tuple[Token, ...] = Field(
+        default=(), max_length=64, description="projects it serves; default: the only one"
+    )
+    concurrency: Whole = Field(default=1, ge=1, le=10_000, description="calls it works on at once")
+    queue_max: Whole = Field(default=64, ge=0, le=100_000, description="calls that may wait; more are refused as busy")
+    timeout_s: Seconds = Field(default=600.0, gt=0, le=30 * 86400, description="seconds one call may take")
+    input_schema: dict[str, Any] | None = Field(default=None, description="JSON Schema its input must meet")
+    output_schema: dict[str, Any] | None = Field(default=None, description="JSON Schema its output must meet")
+
+    def named(self, name: str, projects: dict[str, ProjectTable]) -> Self:
+        """Return the table with type, capabilities and projects filled in from its id and the declared projects."""
+        filled: dict[str, Any] = {}
+        if not self.type:
+            filled["type"] = name
+        if not self.capabilities:
+            filled["capabilities"] = (name,)
+        if not self.projects:
+            filled["projects"] = tuple(projects) if len(projects) == 1 else (DEFAULT_PROJECT,)
+        return self.model_copy(update=filled) if filled else self
+
+
+class Config(Table):
+    """The whole configuration."""
+
+    KIND_TABLES: ClassVar[dict[Kind, type[InstanceTable]]] = {
+        kind: ExecutorTable if kind == "executors" else InstanceTable for kind in KINDS
+    }
+
+    node: NodeTable = Field(default_factory=NodeTable, description="who this node is and how it behaves")
+    nats: NatsTable = Field(default_factory=NatsTable, description="the NATS server: our own, or one to join")
+    web: WebTable = Field(default_factory=WebTable, description="the HTTP door")
+    mesh: MeshTable = Field(default_factory=MeshTable, description="how nodes notice each other")
+    routing: RoutingTable = Field(default_factory=RoutingTable, description="who chooses the agent")
+    plugins: PluginsTable = Field(default_factory=PluginsTable, description="where plugins come from")
+    projects: dict[Token, ProjectTable] = Field(
+        default_factory=dict, description='tenants, one NATS account each; none declared: one called "default"'
+    )
+    executors: dict[Token, ExecutorTable] = Field(default_factory=dict, description="agents of this node")
+    routers: dict[Token, InstanceTable] = Field(default_factory=dict, description="ways of choosing an agent")
+    memories: dict[Token, InstanceTable] = Field(default_factory=dict, description="places to remember things")
+    spinups: dict[Token, InstanceTable] = Field(default_factory=dict, description="ways of starting agents")
+    telemetry: dict[Token, InstanceTable] = Field(
+        default_factory=dict, description="where events, spans and metrics go"
+    )
+
+    @field_validator(*KINDS, mode="after")
+    @classmethod
+    def _name_instances(cls, tables: dict[str, InstanceTable], info: ValidationInfo) -> dict[str, InstanceTable]:
+        projects = info.data.get("projects", {})
+        return {name: table.named(name, projects) for name, table in tables.items()}
+
+    def instances(self, kind: Kind) -> dict[str, InstanceTable]:
+        """Return the instances of one kind by id, the ones that are not enabled included."""
+        tables: dict[str, InstanceTable] = getattr(self, kind)
+        return tables
+
+    def project_names(self) -> tuple[str, ...]:
+        """Return the names of all projects served: those declared, or "default" alone."""
+        return tuple(self.projects) or (DEFAULT_PROJECT,)

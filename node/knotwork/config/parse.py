@@ -1,0 +1,140 @@
+"""What does a TOML text say, and where is it broken? Several breaks are found in one go.
+
+tomllib stops at the first error. When the line it stopped at is a statement of its own (everything before it is
+whole), that line is set aside and reading goes on, so that all broken lines of a file are told at once.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, field
+from typing import Any
+
+from knotwork.config.files import place_of
+from knotwork.config.problems import Problem
+
+SYNTAX_SHOWN_MAX = 10
+SEVERAL_MAX = 100_000  # characters; of a longer text only the first break is told, since each costs two more readings
+DEPTH_MAX = 64
+_WHERE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+_DROPPED = "knotwork-dropped-{}"
+_TWICE = ("Cannot declare", "Cannot overwrite", "Cannot mutate", "Duplicate inline table key")
+_HINTS = {
+    "duplicate": "Each id, table and key is written once: merge the two, or remove one.",
+    "Invalid value": 'Text needs quotes: key = "text".',
+    "Expected '='": "Write key = value, with quotes around text.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """The tables of one text; after problems only those that could be read (`whole` is false then).
+
+    `text` is the text that was read in the end: broken lines set aside, all others where they were.
+    """
+
+    data: dict[str, Any]
+    problems: list[Problem] = field(default_factory=list)
+    text: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Tell whether the whole text could be read."""
+        return not self.problems
+
+
+def parse(file: str, text: str) -> Parsed:
+    """Return the tables of a TOML text and its syntax problems, each with line and column."""
+    lines = text.split("\n")
+    problems: list[Problem] = []
+    while True:
+        try:
+            data = tomllib.loads("\n".join(lines))
+        except RecursionError:
+            return Parsed(
+                {}, [*problems, _problem(file, 1, 1, "tables or arrays are nested too deeply", "config.too_deep")]
+            )
+        except ValueError as error:  # TOMLDecodeError, and int() refusing numbers of thousands of digits
+            message, line, column = _explain(str(error), text)
+            problems.append(_problem(file, line, column, message, _code(message)))
+            if (
+                len(text) > SEVERAL_MAX
+                or len(problems) >= SYNTAX_SHOWN_MAX
+                or not _set_aside(lines, line, len(problems))
+            ):
+                return Parsed({}, problems)
+        else:
+            data = {key: value for key, value in data.items() if not key.startswith(_DROPPED.format(""))}
+            if not problems and too_deep(data):
+                problems.append(_problem(file, 1, 1, "tables or arrays are nested too deeply", "config.too_deep"))
+                return Parsed({}, problems)
+            return Parsed(data, problems, "\n".join(lines))
+
+
+def _set_aside(lines: list[str], line: int, number: int) -> bool:
+    """Blank the broken line if it is a statement of its own; a broken header becomes a table that is dropped later."""
+    index = line - 1
+    if not 0 <= index < len(lines):
+        return False
+    header = lines[index].lstrip().startswith("[")
+    if not header and (
+        any(lines[index].count(left) != lines[index].count(right) for left, right in ("[]", "{}"))
+        or any(lines[index].count(quote) % 2 for quote in ('"""', "'''"))
+    ):
+        return False  # it may go on in the next line, which would then be taken for a second mistake
+    try:
+        tomllib.loads("\n".join(lines[:index]))
+    except (ValueError, RecursionError):
+        return False
+    lines[index] = f"[{_DROPPED.format(number)}]" if header else ""
+    return True
+
+
+def _explain(message: str, text: str) -> tuple[str, int, int]:
+    found = _WHERE.search(message)
+    line, column = place_of(text, len(text.rstrip()))
+    if found and found[1]:
+        line, column = int(found[1]), int(found[2])
+        message = _duplicate(message[: found.start()], text, line)
+        column = _statement_column(text, line) if message.startswith("duplicate") else column
+        return message, line, column
+    if not found and (digits := re.search(r"\d{1000}", text)):
+        line, column = place_of(text, digits.start())
+        message = "this number has too many digits"
+    return (message[: found.start()] if found else message), line, column
+
+
+def _duplicate(message: str, text: str, line: int) -> str:
+    """Say which table or key is there twice and where it was first, when tomllib only says that one is."""
+    if not message.startswith(_TWICE):
+        return message
+    lines = [written.split("#")[0].strip() for written in text.split("\n")]
+    what = lines[line - 1] if lines[line - 1].startswith("[") else lines[line - 1].split("=")[0].strip()
+    first = next((i for i in range(line - 1) if lines[i] == what or lines[i].split("=")[0].strip() == what), None)
+    return f"duplicate: {what} is already there" + ("" if first is None else f", at line {first + 1}")
+
+
+def _statement_column(text: str, line: int) -> int:
+    written = text.split("\n")[line - 1]
+    return len(written) - len(written.lstrip()) + 1
+
+
+def _code(message: str) -> str:
+    return "config.duplicate" if message.startswith("duplicate") else "config.syntax"
+
+
+def _problem(file: str, line: int, column: int, message: str, code: str) -> Problem:
+    hint = next((text for start, text in _HINTS.items() if message.startswith(start)), "")
+    return Problem(
+        file, line, column, "", f"broken TOML: {message}" if code == "config.syntax" else message, hint, code
+    )
+
+
+def too_deep(value: Any, depth: int = 0) -> bool:
+    """Tell whether tables and arrays nest deeper than any reader here goes."""
+    if depth > DEPTH_MAX:
+        return True
+    if isinstance(value, dict):
+        return any(too_deep(part, depth + 1) for part in value.values())
+    return isinstance(value, list) and any(too_deep(part, depth + 1) for part in value)

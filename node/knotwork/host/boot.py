@@ -1,0 +1,150 @@
+"""How does the node come by its NATS? It boots its own server, or joins one; either way it ends with addresses and keys."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from knotwork.bus import child, server
+from knotwork.bus.endpoint import Endpoint, Tls, shown_url
+from knotwork.config import secrets
+from knotwork.config.model import NatsTable, ProjectTable, TlsTable
+from knotwork.sdk.errors import ConfigInvalid
+from knotwork.trust import keys
+
+if TYPE_CHECKING:
+    from knotwork.config.loaded import Loaded
+    from knotwork.config.model import Config
+    from knotwork.host.layout import Layout
+    from knotwork.sdk import SecretRef
+
+log = logging.getLogger(__name__)
+
+OnState = Callable[[str, str], None]
+LOCAL_PUBLISH = ("op.>", "$SRV.>", "agents.prompt.>", "agents.status.>")
+LOCAL_SUBSCRIBE = ("_INBOX.>", "agents.hb.>")
+"""What local doors may do: ask for ops and see services. Streams, agents and other people's answers are out of reach."""
+
+
+class Nats:
+    """Where this node's NATS is: `endpoint(project)` says how to connect for a project."""
+
+    def __init__(self, layout: Layout, running: server.Server | None) -> None:
+        """Serve from our own server when there is one."""
+        self.layout = layout
+        self.server = running
+
+    def endpoint(self, found: Loaded, project: str, name: str) -> Endpoint:
+        """Return how the node connects for `project`; raises `ConfigInvalid` when it has no credentials for it."""
+        if self.server is not None:
+            pair = keys.load_or_create(self.layout.keys, f"node-{project}")
+            return Endpoint(
+                (self.server.url,),
+                name=name,
+                seed=pair.seed,
+                pause_min_s=0.02,
+                pause_max_s=1.0,
+                inbox_prefix="_NODE",
+            )
+        return _joining(found, project, name)
+
+    def local_seed_file(self, project: str) -> str:
+        """Return the file with the key for local doors, empty when the server is not ours to give keys for."""
+        if self.server is None:
+            return ""
+        keys.load_or_create(self.layout.keys, f"local-{project}")
+        return str(self.layout.keys / f"local-{project}.nk")
+
+    def url(self, config: Config) -> str:
+        """Return where it is, without any password."""
+        return self.server.url if self.server is not None else shown_url(config.nats.urls[0])
+
+    async def serve(self, projects: Mapping[str, ProjectTable]) -> None:
+        """Let the server have exactly these accounts; clients of those that stay are not dropped."""
+        if self.server is not None:
+            await self.server.reload(accounts(self.layout, projects))
+
+
+def accounts(layout: Layout, projects: Mapping[str, ProjectTable]) -> tuple[server.Account, ...]:
+    """Return the accounts of the server: COMMONS, and one for each project, each with a node key and a local key."""
+    made = [_account(layout, "COMMONS", "COMMONS", 0)]
+    made += [_account(layout, name, name, table.max_storage) for name, table in projects.items()]
+    return tuple(made)
+
+
+def _account(layout: Layout, account: str, name: str, max_storage: int) -> server.Account:
+    node = keys.load_or_create(layout.keys, f"node-{name}")
+    local = keys.load_or_create(layout.keys, f"local-{name}")
+    users = (server.User(node.public), server.User(local.public, LOCAL_PUBLISH, LOCAL_SUBSCRIBE))
+    return server.Account(account, users, jetstream=True, max_storage=max_storage)
+
+
+def projects_of(config: Config) -> dict[str, ProjectTable]:
+    """Return every project served and its table; one called `default` when none is declared."""
+    return {name: config.projects.get(name, ProjectTable()) for name in config.project_names()}
+
+
+@asynccontextmanager
+async def bring_up(config: Config, layout: Layout, node: str, on_state: OnState) -> AsyncIterator[Nats]:
+    """Run the embedded server inside the block, or nothing at all when another NATS is joined."""
+    if config.nats.mode == "join":
+        yield Nats(layout, None)
+        return
+    settings = server.ServerSettings(
+        store_dir=layout.nats,
+        host=config.nats.host,
+        port=config.nats.port,
+        sync_always=config.nats.durability == "always",
+        max_file_store=config.nats.max_file_store,
+        max_payload=config.nats.max_payload,
+        server_name=node,
+        accounts=accounts(layout, projects_of(config)),
+    )
+    async with server.run_server(settings, on_state=on_state) as running:
+        yield Nats(layout, running)
+
+
+def _joining(found: Loaded, project: str, name: str) -> Endpoint:
+    config, folder = found.config, found.folder
+    table = config.projects.get(project, ProjectTable())
+    own = any((table.user, table.token, table.nkey_seed, table.creds))
+    if not own and len(config.project_names()) > 1:
+        raise ConfigInvalid(
+            f"Project {project} has no credentials for the NATS that is joined.",
+            code="config.no_credentials",
+            hint=f"Set user, token, nkey_seed or creds under [projects.{project}].",
+        )
+    shown: NatsTable | ProjectTable = table if own else config.nats
+    tls = config.nats.tls
+    wants_tls = any((tls.ca, tls.cert, tls.key, tls.hostname, tls.handshake_first))
+    return Endpoint(
+        tuple(config.nats.urls),
+        name=name,
+        user=shown.user,
+        password=_secret(shown.password, folder),
+        token=_secret(shown.token, folder),
+        seed=_secret(shown.nkey_seed, folder),
+        creds=_path(shown.creds, folder),
+        tls=_tls(tls, folder) if wants_tls else None,
+        connect_timeout_s=config.nats.connect_timeout_s,
+        pause_min_s=1.0,
+        pause_max_s=30.0,
+        inbox_prefix="_NODE",
+    )
+
+
+def _secret(reference: SecretRef | None, folder: Path) -> str:
+    return secrets.resolve(reference, folder=folder, child_env=child.clean_env) if reference is not None else ""
+
+
+def _path(written: str, folder: Path) -> str:
+    """Return a path of the configuration, a relative one counted from its folder; nothing stays nothing."""
+    return str(folder / Path(written).expanduser()) if written else ""
+
+
+def _tls(table: TlsTable, folder: Path) -> Tls:
+    ca, cert, key = (_path(written, folder) for written in (table.ca, table.cert, table.key))
+    return Tls(ca, cert, key, table.hostname, table.handshake_first)

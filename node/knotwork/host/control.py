@@ -1,0 +1,276 @@
+"""What does this node answer about itself, and what can be done to it? The host's side of the ops."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import os
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+import knotwork
+from knotwork.config import revisions, secrets
+from knotwork.config.keys import dotted, leaves
+from knotwork.config.loaded import effective
+from knotwork.host import world as worlds
+from knotwork.host.events import rfc3339
+from knotwork.host.view import MeshView
+from knotwork.ops import replies
+from knotwork.sdk import KINDS
+from knotwork.sdk.errors import NotFound
+from knotwork.sockets import describe
+
+if TYPE_CHECKING:
+    from knotwork.config import diff
+    from knotwork.host.boot import Nats
+    from knotwork.host.drain import Drain
+    from knotwork.host.events import Watching
+    from knotwork.host.layout import Layout
+    from knotwork.host.projects import Projects
+    from knotwork.host.reload import Reloader
+    from knotwork.host.world import World
+    from knotwork.mesh.identity import Identity
+    from knotwork.ops.ports import Mesh
+    from knotwork.sockets.slot import Slot
+
+
+@dataclass(eq=False)
+class Control:
+    """The node, as far as the ops may touch it (`ops.ports.NodeControl`)."""
+
+    identity: Identity
+    layout: Layout
+    world: World
+    projects: Projects
+    nats: Nats
+    reloader: Reloader
+    drainer: Drain
+    watching: Watching
+    safe_mode: bool
+    stop_node: Callable[[float | None], None]
+    http_url: str = ""
+    started_ns: int = field(default_factory=time.time_ns)
+
+    def mesh(self, project: str) -> Mesh:
+        """Return the mesh of a project; raises `NotFound`, `Unavailable`."""
+        return MeshView(self.projects.get(project))
+
+    async def status(self) -> replies.NodeStatus:
+        """Return what the node is doing."""
+        hosting, members = self.world.hosting, self.projects.memberships()
+        return replies.NodeStatus(
+            node=self.identity.name,
+            name=self.identity.name,
+            version=knotwork.__version__,
+            pid=os.getpid(),
+            state=self.drainer.state,
+            started_at=rfc3339(self.started_ns),
+            uptime_s=round((time.time_ns() - self.started_ns) / 1e9, 1),
+            data_dir=str(self.layout.data_dir),
+            projects=[project.name for project in self.projects.all()],
+            http_url=self.http_url,
+            config_files=[str(text.path) for text in self.world.loaded.texts],
+            revision=self.world.revision,
+            last_reload=self.reloader.last,
+            bus=self._bus(),
+            agents=len(hosting.agents()),
+            nodes=len(
+                {record.node for one in members for record, state, _ in one.directory.nodes() if state != "offline"}
+            ),
+            running=sum(agent.admission.running for agent in hosting.agents()),
+            queued=sum(agent.admission.queued for agent in hosting.agents()),
+            memory_bytes=psutil.Process().memory_info().rss,
+            safe_mode=self.safe_mode,
+            slots=[_slot(slot) for slot in self.world.slots.everything()],
+        )
+
+    async def health(self) -> replies.NodeHealth:
+        """Return whether the node is alive, and ready for work."""
+        checks = [
+            replies.Check(
+                name=f"project {project.name}",
+                ok=project.connection is not None
+                and project.connection.state == "connected"
+                and project.membership is not None,
+                why=self._why(project.connection.last_error if project.connection else "not connected yet"),
+            )
+            for project in self.projects.all()
+        ]
+        if self.nats.server is not None:
+            checks.append(
+                replies.Check(name="nats-server", ok=self.nats.server.state == "running", why=self.nats.server.why)
+            )
+        state = self.drainer.state
+        checks.append(replies.Check(name="taking work", ok=state == "running", why="" if state == "running" else state))
+        return replies.NodeHealth(live=True, ready=all(check.ok for check in checks), checks=checks)
+
+    async def reload(self) -> replies.ReloadVerdict:
+        """Read the configuration again and put it into force."""
+        return await self.reloader.reload("op")
+
+    async def drain(self, deadline_s: float | None, *, resume: bool) -> replies.Draining:
+        """Take nothing new, or take work again; returns at once."""
+        limit_s = self.world.loaded.config.node.drain_s if deadline_s is None else deadline_s
+        if resume:
+            self.drainer.resume()
+        else:
+            self.drainer.begin(limit_s)
+        return replies.Draining(
+            state=self.drainer.state, running=len(self.world.hosting.running()), deadline_s=0.0 if resume else limit_s
+        )
+
+    async def stop(self, drain_s: float | None) -> replies.Stopping:
+        """Begin to stop; the answer still goes out."""
+        asyncio.get_running_loop().call_later(0.05, self.stop_node, drain_s)
+        return replies.Stopping(pid=os.getpid(), node=self.identity.name, running=len(self.world.hosting.running()))
+
+    def events(self, names: Sequence[str], project: str) -> AsyncGenerator[replies.EventRow, None]:
+        """Yield events as they happen, for ever."""
+        return self.watching.watch(names, project)
+
+    async def show_config(self) -> replies.ConfigShown:
+        """Return the configuration in force with the origin of every value."""
+        loaded = self.world.loaded
+        origin = loaded.origin
+        plain: Any = secrets.redact_tree(effective(loaded.config))
+        settings = [
+            replies.Setting(key=dotted(path), value=value, origin=origin.get(dotted(path), "default"))
+            for path, value in leaves(plain)
+        ]
+        files = [str(text.path) for text in loaded.texts]
+        return replies.ConfigShown(revision=self.world.revision, files=files, settings=settings)
+
+    async def plan(self) -> replies.ConfigPlan:
+        """Return what `reload` would do now."""
+        loaded = await asyncio.to_thread(self.world.read)
+        await asyncio.to_thread(worlds.check, loaded, self.world.catalog)
+        plan = await asyncio.to_thread(self.world.plan, loaded)
+        return replies.ConfigPlan(ok=not plan.refused, changes=_changes(plan))
+
+    async def revisions(self) -> Sequence[replies.Revision]:
+        """Return the accepted configurations kept, newest first."""
+        kept = await asyncio.to_thread(revisions.listed, self.layout.revisions)
+        return [
+            replies.Revision(
+                number=one.number,
+                at=datetime.fromtimestamp(one.at_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+                digest=one.digest,
+                current=one.number == self.world.revision,
+                files=[str(text.path) for text in one.texts],
+            )
+            for one in kept
+        ]
+
+    async def rollback(self, number: int) -> replies.ReloadVerdict:
+        """Put revision `number` into force."""
+        return await self.reloader.rollback(number)
+
+    async def plugins(self) -> replies.PluginList:
+        """Return the types that can be configured and the slots that are."""
+        rows = describe.rows(self.world.catalog)
+        return replies.PluginList(
+            plugins=[_plugin(row) for row in rows], slots=[_slot(slot) for slot in self.world.slots.everything()]
+        )
+
+    async def plugin(self, kind: str, type_name: str) -> replies.PluginInfo:
+        """Return one type; an empty `kind` finds it in any."""
+        for entry in self.world.catalog.entries():
+            if entry.type == type_name and kind in ("", entry.kind):
+                using = [slot for slot in self.world.slots.all(entry.kind) if slot.instance.entry.type == type_name]
+                return replies.PluginInfo(
+                    kind=entry.kind,
+                    type=entry.type,
+                    origin=str(entry.source),
+                    version=entry.source.version,
+                    summary=entry.factory.summary,
+                    abilities=list(entry.factory.abilities),
+                    hosted_only=entry.hosted_only,
+                    config_schema=entry.factory.config.model_json_schema(),
+                    docs=describe.docs(entry),
+                    slots=[_slot(slot) for slot in using],
+                )
+        near = difflib.get_close_matches(type_name, [entry.type for entry in self.world.catalog.entries()], n=1)
+        raise NotFound(
+            f"There is no plugin type {type_name!r}." + (f" Did you mean {near[0]!r}?" if near else ""),
+            code="plugin.not_found",
+            hint="See `knotwork plugin list`.",
+        )
+
+    async def restart_plugin(self, kind: str, instance: str) -> replies.Slot:
+        """Stop and start one instance, out of quarantine too."""
+        found = next(
+            (slot for one in KINDS if one == kind for slot in self.world.slots.all(one) if slot.id == instance), None
+        )
+        if found is None:
+            raise NotFound(
+                f"There is no {kind}.{instance}.", code="plugin.no_such_instance", hint="See `knotwork status`."
+            )
+        await found.restarted(10.0)
+        return _slot(found)
+
+    def _bus(self) -> replies.BusStatus:
+        table, server = self.world.loaded.config.nats, self.nats.server
+        connection = self.projects.first_connection()
+        return replies.BusStatus(
+            mode=table.mode,
+            url=server.url if server else (connection.endpoint.shown if connection else ", ".join(table.urls)),
+            state=connection.state if connection else "connecting",
+            durability=table.durability if server else "",
+            reconnects=max(0, connection.reconnects) if connection else 0,
+            server_pid=server.pid if server else None,
+            server_restarts=server.restarts if server else 0,
+            server_state=server.state if server else "",
+        )
+
+    @staticmethod
+    def _why(text: str) -> str:
+        return secrets.redact(text)
+
+
+def _slot(slot: Slot) -> replies.Slot:
+    since_ns = time.time_ns() - int((time.monotonic() - slot.since_s) * 1e9)
+    return replies.Slot(
+        kind=slot.kind,
+        id=slot.id,
+        type=slot.instance.entry.type,
+        state=slot.state,
+        why=secrets.redact(slot.why),
+        since=rfc3339(since_ns),
+        starts=slot.starts,
+        hosted=slot.instance.hosted or slot.instance.entry.hosted_only,
+    )
+
+
+def _plugin(row: describe.Row) -> replies.PluginRow:
+    return replies.PluginRow(
+        kind=row.kind,
+        type=row.type,
+        origin=row.source,
+        version=row.version,
+        summary=row.summary,
+        hosted_only=row.state == "hosted",
+        broken=row.reason,
+    )
+
+
+def _changes(plan: diff.Plan) -> list[replies.Change]:
+    changes = []
+    for kind, found in plan.instances.items():
+        changes += [replies.Change(what=f"{kind}.{name}", how="start") for name in found.added]
+        changes += [replies.Change(what=f"{kind}.{name}", how="stop") for name in found.removed]
+        reopened = plan.reopen.get(kind, frozenset())
+        changes += [
+            replies.Change(what=f"{kind}.{name}", how="replace" if name in reopened else "live")
+            for name in found.changed
+        ]
+    changes += [replies.Change(what=f"projects.{name}", how="start") for name in plan.projects.added]
+    changes += [replies.Change(what=f"projects.{name}", how="stop") for name in plan.projects.removed]
+    changes += [replies.Change(what=f"projects.{name}", how="live") for name in plan.projects.changed]
+    changes += [replies.Change(what=key, how="live") for key in plan.live]
+    changes += [replies.Change(what=key, how="restart", why="restart the node for this") for key in plan.refused]
+    return changes

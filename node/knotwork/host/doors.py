@@ -1,0 +1,123 @@
+"""How do ops arrive over NATS? One subscription for whoever answers first, one for this node alone.
+
+The door only moves bytes: it makes a `Caller`, feeds `ops.serve.dispatch` and sends the frames back. Who may use it is
+settled by the server: only users that may publish `op.>` get here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from knotwork.bus import frames, subjects
+from knotwork.bus.background import background
+from knotwork.ops import serve
+from knotwork.ops.op import Caller
+from knotwork.sdk.errors import Busy, KnotworkError, Unreachable
+from knotwork.telemetry import trace
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.bus.wire import Message
+    from knotwork.ops.ports import NodeControl
+
+log = logging.getLogger(__name__)
+AT_ONCE_MAX = 10_000
+ALIVE_S = 5.0
+
+
+class NatsDoor:
+    """The op door of one project."""
+
+    def __init__(self, connection: Connection, control: NodeControl, project: str, node: str) -> None:
+        """Answer for `node` in `project`."""
+        self._connection = connection
+        self._control = control
+        self._project = project
+        self._node = node
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._running = 0
+
+    async def open(self, group: asyncio.TaskGroup) -> None:
+        """Listen; answers run in tasks of `group`."""
+        self._group = group
+        await self._connection.listen("op.*.*", self._asked, queue="ops")
+        await self._connection.listen(f"op.*.*.{self._node}", self._asked)
+        await self._connection.listen(subjects.ALL_OP_CANCELS, self._cancelled)
+
+    def _asked(self, message: Message) -> None:
+        parts = message.subject.split(".")
+        if parts[1] == "cancel" or not subjects.may_answer(message.reply) or self._group is None:
+            return
+        name = f"{parts[1]}.{parts[2]}"
+        try:
+            envelope = frames.read_envelope(message.headers)
+            if self._running >= AT_ONCE_MAX:
+                raise Busy("Too many requests are being answered.", code="ops.busy", retry_after_s=1.0)
+        except KnotworkError as error:
+            self._send(message.reply, "error", frames.error_body(error))
+            return
+        self._running += 1
+        task = self._group.create_task(self._answer(name, message, envelope))
+        if envelope.id:
+            self._tasks[envelope.id] = task
+        task.add_done_callback(lambda _task: self._done(envelope.id))
+
+    def _done(self, call: str) -> None:
+        self._running -= 1
+        self._tasks.pop(call, None)
+
+    def _cancelled(self, message: Message) -> None:
+        task = self._tasks.get(message.subject.rpartition(".")[2])
+        if task is not None:
+            task.cancel()
+
+    async def _answer(self, name: str, message: Message, envelope: frames.Envelope) -> None:
+        caller = Caller(
+            name="local",  # the server lets only holders of the project's local key publish here
+            project=self._project,
+            door="nats",
+            may="admin",
+            label=envelope.caller,
+            traceparent=trace.clean(envelope.traceparent),
+        )
+        loop = asyncio.get_running_loop()
+        alive = loop.call_later(ALIVE_S, self._alive, message.reply, envelope) if not envelope.plain else None
+        try:
+            async with aclosing(serve.dispatch(name, message.data, caller, self._control)) as answers:
+                async for frame in answers:
+                    if frame.kind in ("result", "error") or not envelope.plain:
+                        self._send(message.reply, frame.kind, frame.data)
+        finally:
+            if alive is not None:
+                alive.cancel()
+
+    def _alive(self, reply: str, envelope: frames.Envelope) -> None:
+        task = self._tasks.get(envelope.id)
+        if task is not None and not task.done():
+            self._send(reply, "alive", b"")
+            asyncio.get_running_loop().call_later(ALIVE_S, self._alive, reply, envelope)
+
+    def _send(self, reply: str, kind: str, data: bytes) -> None:
+        head = frames.HEADS.get(kind)
+        if head is None:
+            head = frames.error_head(frames.read_error(data))
+        try:
+            self._connection.send(reply, data, "", head)
+        except Unreachable as error:
+            log.debug("an answer is lost: %s", error)
+        except KnotworkError as error:  # too large
+            body = frames.error_body(error)
+            self._connection.send(reply, body, "", frames.error_head(error))
+
+
+@asynccontextmanager
+async def open_nats_door(connection: Connection, control: NodeControl, project: str, node: str) -> AsyncIterator[None]:
+    """Answer the ops of a project inside the block."""
+    async with background() as group:
+        await NatsDoor(connection, control, project, node).open(group)
+        yield

@@ -1,0 +1,91 @@
+"""Where does a node keep its files? Every path below the data folder, named once."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from knotwork.sdk.errors import Denied
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The data folder and what is in it."""
+
+    data_dir: Path
+
+    @property
+    def keys(self) -> Path:
+        """Return the folder of nkey seeds."""
+        return self.data_dir / "keys"
+
+    @property
+    def nats(self) -> Path:
+        """Return the folder of the embedded server: its store, config, log and lock."""
+        return self.data_dir / "nats"
+
+    @property
+    def run(self) -> Path:
+        """Return the folder of what is true only while the node runs."""
+        return self.data_dir / "run"
+
+    @property
+    def node_file(self) -> Path:
+        """Return the file by which local doors find the node."""
+        return self.run / "node.json"
+
+    @property
+    def http_token_file(self) -> Path:
+        """Return the file with the bearer token of the HTTP door."""
+        return self.keys / "http.token"
+
+    @property
+    def revisions(self) -> Path:
+        """Return the folder of accepted configurations."""
+        return self.data_dir / "revisions"
+
+    @property
+    def log(self) -> Path:
+        """Return where a detached node writes its log."""
+        return self.data_dir / "knotwork.log"
+
+    def plugin(self, kind: str, instance: str) -> Path:
+        """Return the folder of one plugin instance, made."""
+        folder = self.data_dir / "plugins" / f"{kind}.{instance}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def make(self) -> None:
+        """Make the data folder, for its owner alone; raises `Denied` (`node.data_dir`) saying why it cannot be used."""
+        try:
+            for folder in (self.data_dir, self.keys, self.run):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            probe = self.run / f".probe-{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise Denied(
+                f"The data folder {self.data_dir} cannot be used: {error.strerror or error}.",
+                code="node.data_dir",
+                hint="Choose another with --data-dir or KNOTWORK_DATA_DIR.",
+            ) from error
+
+    def http_token(self) -> str:
+        """Return the bearer token of the HTTP door, made at the first call and kept."""
+        path = self.http_token_file
+        if not path.exists():
+            write_private(path, secrets.token_urlsafe(32))
+        return path.read_text(encoding="utf-8").strip()
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)

@@ -1,0 +1,153 @@
+"""The process, START HERE: it opens the rooms in order, waits, and closes them in reverse.
+
+`main` is what `knotwork up` calls; `run` reads as the program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from knotwork.bus import child
+from knotwork.bus.background import background
+from knotwork.config import load, loaded
+from knotwork.host import boot, logs, signals, world
+from knotwork.host.layout import Layout
+from knotwork.host.rooms import Rooms
+from knotwork.mesh import identity
+from knotwork.sdk.errors import KnotworkError
+from knotwork.sockets import catalog as catalogs
+from knotwork.sockets import offered
+
+if TYPE_CHECKING:
+    from knotwork.config.loaded import Loaded
+    from knotwork.telemetry.emitter import Emitter
+
+log = logging.getLogger(__name__)
+THREADS_END_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """What the shell said. Files empty: the usual places."""
+
+    data_dir: Path
+    config_files: tuple[Path, ...] = ()
+    config_dir: Path | None = None
+    sets: tuple[str, ...] = ()
+    safe_mode: bool = False
+    quiet: bool = False
+
+
+def main(options: UpOptions) -> int:
+    """Be the node until it is stopped; returns the exit code. Errors on purpose are told in a line, not as a traceback."""
+    caught = signals.Signals().early()
+    logs.start("info", quiet=options.quiet)
+    try:
+        sources = loaded.Sources(options.config_files, options.config_dir, None, options.sets)
+        found = load.read(sources, find_types=partial(offered.types_for, safe_mode=options.safe_mode))
+    except KnotworkError as error:
+        return _last_word(error)
+    logs.set_level(found.config.node.log_level, quiet=options.quiet)
+    code = _live(options, found, caught)
+    caught.over()
+    return code
+
+
+async def run(options: UpOptions, found: Loaded, caught: signals.Signals) -> None:
+    """Be a node: open the rooms in order, wait for the end, close them in reverse."""
+    stopping = signals.Stopping(caught)
+    layout = Layout(options.data_dir)
+    layout.make()
+    who = identity.load(layout.data_dir, found.config.node.name)
+    async with AsyncExitStack() as house:
+        await house.enter_async_context(child.guard())
+        group = await house.enter_async_context(background())
+        rooms = Rooms(group, layout, who, stopping)
+        on_state = _server_state(rooms.emitter)
+        nats = await house.enter_async_context(boot.bring_up(found.config, layout, who.name, on_state))
+        await stopping.before(_open(rooms, nats, options, found))
+        if not stopping.asked.is_set():
+            async with rooms.open_web():
+                await rooms.take_work()
+                await stopping.asked.wait()
+                await rooms.close()
+    log.info("%s stopped", who.name)
+
+
+async def _open(rooms: Rooms, nats: boot.Nats, options: UpOptions, found: Loaded) -> None:
+    catalog = await asyncio.to_thread(catalogs.load, world.settings(found, safe_mode=options.safe_mode))
+    rooms.wire(found, catalog, nats, safe_mode=options.safe_mode)
+    await rooms.open_plugins()
+    await rooms.open_projects()
+
+
+def _live(options: UpOptions, found: Loaded, caught: signals.Signals) -> int:
+    """Run the loop; returns the exit code, or leaves with it when threads of plugins would hold the process."""
+    factory = None
+    if sys.platform != "win32":
+        import uvloop  # not there on Windows
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        threads = ThreadPoolExecutor(thread_name_prefix="blocking")
+        runner.get_loop().set_default_executor(threads)
+        code = 0
+        try:
+            runner.run(run(options, found, caught))
+        except KnotworkError as error:
+            code = _last_word(error)
+        except BaseExceptionGroup as group:
+            ours = _only_ours(group)
+            if ours is None:
+                raise
+            code = _last_word(ours)
+        threads.shutdown(wait=False, cancel_futures=True)
+        if held := _threads_left(THREADS_END_TIMEOUT_S):
+            log.warning("leaving without threads that do not end: %s", ", ".join(held))
+            logging.shutdown()
+            os._exit(code)
+    return code
+
+
+def _threads_left(timeout_s: float) -> list[str]:
+    """Return the threads that would keep the process from ending, after waiting `timeout_s` seconds for them."""
+    end_s = time.monotonic() + timeout_s
+    mine = threading.current_thread()
+    threads = [thread for thread in threading.enumerate() if thread is not mine and not thread.daemon]
+    for thread in threads:
+        thread.join(max(0.0, end_s - time.monotonic()))
+    return [thread.name for thread in threads if thread.is_alive()]
+
+
+def _server_state(emitter: Emitter) -> boot.OnState:
+    def told(state: str, why: str) -> None:
+        level = logging.WARNING if state == "restarting" else logging.DEBUG
+        log.log(level, "nats-server is %s%s", state, f": {why}" if why else "")
+        emitter.event("bus.server", {"state": state, "why": why})
+
+    return told
+
+
+def _last_word(error: KnotworkError) -> int:
+    print(f"error: {error}\n  ({error.code})", file=sys.stderr)  # noqa: T201  a node that cannot start says why
+    return error.exit_code
+
+
+def _only_ours(group: BaseExceptionGroup[BaseException]) -> KnotworkError | None:
+    """Return the first error on purpose when a group holds nothing else."""
+    _, rest = group.split(KnotworkError)
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if rest is None and isinstance(error, KnotworkError) else None

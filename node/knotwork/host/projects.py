@@ -1,0 +1,253 @@
+"""Which projects does this node serve? One task each holds its connection and its membership, until it is let go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from knotwork.bus import streams
+from knotwork.bus.connection import open_connection
+from knotwork.mesh.membership import Membership
+from knotwork.sdk.errors import ConfigInvalid, Conflict, Denied, KnotworkError, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.bus.endpoint import Endpoint
+    from knotwork.config.loaded import Loaded
+
+log = logging.getLogger(__name__)
+AGAIN_MIN_S, AGAIN_MAX_S = 0.2, 5.0
+STEADY_S = 10.0
+"""What went well for this long is tried again without a long pause."""
+LEAVE_TIMEOUT_S = 5.0
+FINAL = (Denied, Conflict, ConfigInvalid)
+"""What stays wrong until somebody changes something."""
+
+Member = Callable[[str, "Connection"], AbstractAsyncContextManager[Membership]]
+"""Be a member of a project over its connection, inside the block."""
+
+
+@dataclass(eq=False)
+class Project:
+    """One project being served."""
+
+    name: str
+    connection: Connection | None = None
+    membership: Membership | None = None
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    failure: KnotworkError | None = None
+    """Why it will never be served."""
+    trouble: KnotworkError | None = None
+    """Why it is not served just now."""
+    task: asyncio.Task[None] | None = None
+    leave: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Projects:
+    """All projects of this node."""
+
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        endpoint: Callable[[Loaded, str], Endpoint],
+        member: Member,
+        on_state: Callable[[str, str], None],
+    ) -> None:
+        """Serve none yet. `endpoint(found, project)` may block (secrets); `on_state(project, state)` hears of connections."""
+        self._group = group
+        self._endpoint = endpoint
+        self._member = member
+        self._on_state = on_state
+        self._served: dict[str, Project] = {}
+
+    def get(self, name: str) -> Membership:
+        """Return our membership; raises `NotFound` (`project.not_found`), `Unavailable` while it is not connected."""
+        project = self._served.get(name)
+        if project is None:
+            served = ", ".join(sorted(self._served))
+            raise NotFound(
+                f"This node does not serve a project {name[:64]!r}.",
+                code="project.not_found",
+                hint=f"It serves: {served}.",
+            )
+        if project.membership is None:
+            raise Unavailable(f"Project {name} is not connected to NATS.", code="bus.disconnected", retry_after_s=1.0)
+        return project.membership
+
+    def first_connection(self) -> Connection | None:
+        """Return the connection of the first project, for what belongs to the node as a whole."""
+        return next((project.connection for project in self._served.values() if project.connection), None)
+
+    def all(self) -> list[Project]:
+        """Return every project served."""
+        return list(self._served.values())
+
+    def memberships(self) -> list[Membership]:
+        """Return every membership that is up."""
+        return [project.membership for project in self._served.values() if project.membership is not None]
+
+    async def start(self, names: Iterable[str], found: Loaded, *, wait_s: float | None) -> None:
+        """Begin to serve these projects too.
+
+        With `wait_s` a project that is not ready by then fails the call, and so does one that is refused; without, it
+        is only waited for until it is ready or refused. Raises `Denied`, `Conflict`, `ConfigInvalid`, `Unavailable`; none of the new
+        ones is served then.
+        """
+        fresh = [Project(name) for name in names if name not in self._served]
+        try:
+            for project in fresh:
+                self._begin(project, found)
+            async with asyncio.timeout(wait_s):
+                for project in fresh:
+                    await project.ready.wait()
+            _raise_first(fresh)
+        except TimeoutError:
+            why = next((str(project.trouble) for project in fresh if project.trouble is not None), "no answer")
+            await self.stop([project.name for project in fresh])
+            raise Unavailable(f"NATS is not ready for a new project: {why}", code="bus.unreachable") from None
+        except BaseException:  # whoever asked may be cancelled: nothing of it stays behind
+            await self.stop([project.name for project in fresh])
+            raise
+
+    async def stop(self, names: Iterable[str]) -> None:
+        """Serve these no longer; others are told that we left. Takes `LEAVE_TIMEOUT_S` twice at most."""
+        going = [self._served.pop(name) for name in list(names) if name in self._served]
+        for project in going:
+            project.leave.set()
+            if project.membership is None and project.task is not None:
+                project.task.cancel()  # nobody has to be told, and whatever it waits for may take long
+        if not await _all_left(going):
+            for project in going:
+                if project.task is not None:
+                    project.task.cancel()
+            if not await _all_left(going):
+                log.warning(
+                    "these projects do not end: %s", ", ".join(one.name for one in going if not one.left.is_set())
+                )
+
+    def _begin(self, project: Project, found: Loaded) -> None:
+        serving = self._serve(project, found)
+        try:
+            project.task = self._group.create_task(serving, name=f"project {project.name}")
+        except RuntimeError:  # the group is closing
+            serving.close()
+            raise Unavailable("The node is stopping.", code="node.stopping") from None
+        self._served[project.name] = project
+
+        def over(_task: object) -> None:  # not in a `finally`: a task cancelled before its first step runs none
+            project.ready.set()
+            project.left.set()
+
+        project.task.add_done_callback(over)
+
+    async def _serve(self, project: Project, found: Loaded) -> None:
+        """Connect, join, and stay until told to leave; whatever may pass is tried again with growing pauses.
+
+        Before the project was ever ready a refusal (`FINAL`) ends it, and is kept in `failure`.
+        """
+        loop = asyncio.get_running_loop()
+        pause_s = AGAIN_MIN_S
+        while not project.leave.is_set():
+            began_s = loop.time()
+            try:
+                await self._stay(project, found)
+            except Exception as error:  # noqa: BLE001  one project's trouble must not end the others
+                project.trouble = trouble = _ours(error)
+                if isinstance(trouble, FINAL) and not project.ready.is_set():
+                    project.failure = trouble
+                    return
+                if loop.time() - began_s > STEADY_S:
+                    pause_s = AGAIN_MIN_S
+                log.warning("project %s is tried again in %.1f s: %s", project.name, pause_s, trouble)
+                await _set_within(project.leave, pause_s)
+                pause_s = min(2 * pause_s, AGAIN_MAX_S)
+
+    async def _stay(self, project: Project, found: Loaded) -> None:
+        """Be a member until told to leave; raises what goes wrong, which may be a group of errors."""
+        endpoint = await asyncio.to_thread(self._endpoint, found, project.name)
+        try:
+            async with AsyncExitStack() as stack:
+                connection = await stack.enter_async_context(
+                    open_connection(
+                        endpoint, on_state=lambda state: self._on_state(project.name, state), wait_first=False
+                    )
+                )
+                project.connection = connection
+                if not await _connected(project, connection):
+                    return
+                await streams.ensure(connection, streams.telemetry_stream())
+                project.membership = await stack.enter_async_context(self._member(project.name, connection))
+                project.trouble = None
+                project.ready.set()
+                try:
+                    await project.leave.wait()
+                finally:
+                    project.membership = None
+        finally:
+            project.connection = None
+
+
+def _raise_first(fresh: list[Project]) -> None:
+    """Raise why one of them will never be served."""
+    for project in fresh:
+        if project.failure is not None:
+            raise project.failure
+
+
+async def _connected(project: Project, connection: Connection) -> bool:
+    """Wait for the first connection: for ever, but not when it can never come about or we are to leave."""
+    while connection.state != "connected":
+        if isinstance(connection.failure, (ConfigInvalid, Denied)):
+            raise connection.failure
+        if project.leave.is_set():
+            return False
+        project.trouble = connection.failure
+        try:
+            async with asyncio.timeout(0.2):
+                await connection.wait_connected()
+        except TimeoutError:
+            continue
+    return True
+
+
+async def _set_within(event: asyncio.Event, timeout_s: float) -> bool:
+    """Return whether the event is set, at the latest after `timeout_s` seconds."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await event.wait()
+    except TimeoutError:
+        return False
+
+
+async def _all_left(going: list[Project]) -> bool:
+    """Return whether all have left, at the latest after `LEAVE_TIMEOUT_S`."""
+    try:
+        async with asyncio.timeout(LEAVE_TIMEOUT_S):
+            for project in going:
+                await project.left.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _ours(error: Exception) -> KnotworkError:
+    """Return the error on purpose that matters most, also from within a group; anything else is a bug, written down."""
+    leaves = list(_leaves(error))
+    ours = [leaf for leaf in leaves if isinstance(leaf, KnotworkError)]
+    if len(ours) < len(leaves):
+        log.error("a project failed", exc_info=error)
+    final = [leaf for leaf in ours if isinstance(leaf, FINAL)]
+    return next(iter(final or ours), None) or KnotworkError.of(leaves[0])
+
+
+def _leaves(error: Exception) -> Iterator[Exception]:
+    if isinstance(error, ExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

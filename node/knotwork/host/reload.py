@@ -1,0 +1,388 @@
+"""How does a changed configuration come into force? One path for a changed file, SIGHUP, the op and a rollback.
+
+One reload runs at a time, and to its end, whoever waits for it. A bad file changes nothing and stops
+nothing: the verdict says why, in the log, as an event, in `knotwork status` and to whoever asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import tomllib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import watchfiles
+
+from knotwork.config import files, problems, revisions
+from knotwork.host import boot, put_back
+from knotwork.host.events import rfc3339
+from knotwork.ops import replies
+from knotwork.sdk.errors import ConfigInvalid, KnotworkError, Unavailable
+
+if TYPE_CHECKING:
+    from knotwork.config.loaded import Loaded
+    from knotwork.config.model import ProjectTable
+    from knotwork.host.boot import Nats
+    from knotwork.host.layout import Layout
+    from knotwork.host.projects import Projects
+    from knotwork.host.world import Change, World
+
+Work = Callable[[], Awaitable[replies.ReloadVerdict]]
+log = logging.getLogger(__name__)
+NEW_PROJECT_WAIT_S = 10.0
+SETTLE_MS = 50
+LOOK_AGAIN_S = 5.0
+DRAIN_LOOK_S = 0.05
+DRAIN_END_S = 2.0
+"""How long calls that were ended may take to stop."""
+
+
+class Reloader:
+    """Puts new configurations into force, one at a time."""
+
+    def __init__(self, world: World, projects: Projects, nats: Nats, layout: Layout, group: asyncio.TaskGroup) -> None:
+        """Work on `world` and `projects`; reloads, and old plugins that finish, are tasks of `group`."""
+        self._world = world
+        self._projects = projects
+        self._nats = nats
+        self._layout = layout
+        self._group = group
+        self._one = asyncio.Lock()
+        self._triggers: set[str] = set()
+        self._asked = asyncio.Event()
+        self._leaving: dict[str, tuple[ProjectTable, Change]] = {}
+        self._closed = False
+        self.last: replies.ReloadVerdict | None = None
+
+    def ask(self, trigger: str) -> None:
+        """Reload soon; for those who do not wait for the verdict."""
+        self._triggers.add(trigger)
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Carry out what `ask` asked for, and watch the files, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch(), name="config watch")
+            while True:
+                await self._asked.wait()
+                self._asked.clear()
+                # a changed file is the least of reasons: it says "unchanged" where a signal means secrets, too
+                trigger = min(self._triggers - {"file"}, default="file")
+                self._triggers.clear()
+                try:
+                    await self.reload(trigger)
+                except KnotworkError as error:
+                    log.error("%s", error)  # noqa: TRY400  a verdict for people, not a bug with a traceback
+
+    async def reload(self, trigger: str) -> replies.ReloadVerdict:
+        """Read the files and put them into force; raises `ConfigInvalid`, `PluginFailed` with nothing changed.
+
+        Whoever asks only waits for the verdict: being cancelled does not interrupt the reload.
+        """
+        return await self._to_the_end(partial(self._reload, trigger))
+
+    async def rollback(self, number: int) -> replies.ReloadVerdict:
+        """Write the files of an earlier revision again and put them into force; when refused, the files are put back.
+
+        Raises `NotFound`, `Conflict` and what `reload` raises.
+        """
+        return await self._to_the_end(partial(self._rollback, number))
+
+    def close(self) -> None:
+        """Refuse every further reload: a closing group takes no new tasks."""
+        self._closed = True
+
+    # -- one at a time -----------------------------------------------------------------------------------------------
+
+    async def _to_the_end(self, work: Work) -> replies.ReloadVerdict:
+        """Return the verdict of work that goes on when nobody waits for it any more."""
+        carried = _carried_out(work)
+        try:
+            task = self._group.create_task(carried, name="reload once")
+        except RuntimeError:  # the group is closing
+            carried.close()
+            raise _stopping() from None
+        await asyncio.wait([task])  # leaves the task alone when whoever waits is cancelled
+        if task.cancelled():
+            raise _stopping()
+        outcome = task.result()
+        if isinstance(outcome, KnotworkError):
+            raise outcome
+        return outcome
+
+    async def _reload(self, trigger: str) -> replies.ReloadVerdict:
+        async with self._one:
+            return await self._exchange(trigger)
+
+    async def _rollback(self, number: int) -> replies.ReloadVerdict:
+        async with self._one:
+            self._admit()
+            revision = await asyncio.to_thread(revisions.load, self._layout.revisions, number)
+            before = await asyncio.to_thread(put_back.Before, revision)
+            try:
+                await asyncio.to_thread(revisions.restore, revision)
+                return await self._exchange("rollback")
+            except BaseException:
+                await asyncio.to_thread(before.put_back)
+                raise
+
+    async def _exchange(self, trigger: str) -> replies.ReloadVerdict:
+        """Put what the files say into force; the caller holds the lock."""
+        start_s = time.monotonic()
+        try:
+            self._admit()
+            loaded = await asyncio.to_thread(self._world.read)
+            # a file that was only touched; whoever asks by name also means secrets and plugins, which have no digest
+            if loaded.digest == self._world.loaded.digest and trigger == "file":
+                return self._told(
+                    replies.ReloadVerdict(result="unchanged", revision=self._world.revision), start_s, trigger
+                )
+            if trigger != "rollback":
+                _refuse_emptied(self._world.loaded, loaded)
+            change = await self._world.prepare(loaded)
+            await self._put(change)
+        except Exception as error:  # a plugin or a bug of ours: it must not end a node that runs
+            ours = _as_ours(error)
+            self._told(_refused(ours, self._world.revision), start_s, trigger)
+            if ours is error:
+                raise
+            raise ours from error
+        unkept = await self._keep(change.loaded)
+        return self._told(_applied(change, self._world.revision, unkept), start_s, trigger)
+
+    def _admit(self) -> None:
+        if self._closed:
+            raise _stopping()
+
+    async def _put(self, change: Change) -> None:
+        """Commit, after everything that can still fail."""
+        projects = change.plan.projects
+        before = boot.projects_of(self._world.loaded.config)
+        served = False
+        try:
+            if projects.added or projects.changed:
+                served = True
+                await self._nats.serve(self._accounts({**before, **boot.projects_of(change.loaded.config)}))
+                await self._projects.start(projects.added, change.loaded, wait_s=NEW_PROJECT_WAIT_S)
+            self._admit()
+        except BaseException:
+            try:
+                await change.abandon()
+            finally:
+                if served:
+                    await self._again(before, projects.added)
+            raise
+        change.commit()  # from here to the end of this method nothing waits and nothing fails
+        for name in projects.added:
+            self._leaving.pop(name, None)
+        self._leaving.update({name: (table, change) for name, table in projects.removed.items()})
+        self._group.create_task(self._retire(change), name="retire old plugins")
+        if projects.removed:
+            self._group.create_task(self._let_go(change), name="leave projects")
+
+    def _accounts(self, projects: Mapping[str, ProjectTable]) -> dict[str, ProjectTable]:
+        """Return these projects and those that are still being left."""
+        return {**{name: table for name, (table, _) in self._leaving.items()}, **projects}
+
+    async def _again(self, before: Mapping[str, ProjectTable], added: Iterable[str]) -> None:
+        """Serve what was served before a reload that failed."""
+        if self._closed:
+            return
+        try:
+            await self._projects.stop([name for name in added if name not in self._leaving])
+            await self._nats.serve(self._accounts(before))
+        except KnotworkError as error:
+            log.warning("accounts of a refused configuration stay until the next: %s", error)
+
+    async def _keep(self, loaded: Loaded) -> str:
+        """Keep a configuration that is in force; returns why that failed, empty when it did not."""
+        try:
+            revision = await asyncio.to_thread(revisions.save, self._layout.revisions, loaded, time.time())
+        except Exception as error:  # noqa: BLE001  it is in force, whatever is wrong with our disk
+            why = f"It is in force, but not kept for a rollback: {KnotworkError.of(error)}"
+            log.warning("%s", why)
+            self._world.emitter.event("config.not_kept", {"why": why}, level="warning")
+            return why
+        self._world.revision = revision.number
+        return ""
+
+    # -- afterwards --------------------------------------------------------------------------------------------------
+
+    async def _retire(self, change: Change) -> None:
+        try:
+            await change.retire(change.loaded.config.node.drain_s)
+        except Exception as error:  # noqa: BLE001  what is left of old plugins must not end a node that runs
+            log.warning("after the reload: %s", _as_ours(error))
+
+    async def _let_go(self, change: Change) -> None:
+        """Leave the projects that were removed: their calls may finish first. One added again meanwhile stays."""
+
+        def going() -> set[str]:
+            return {name for name, (_, by) in self._leaving.items() if by is change}
+
+        try:
+            await self._drain(going, change.loaded.config.node.drain_s)
+            async with self._one:
+                names = going()
+                await self._projects.stop(names)
+                for name in names:
+                    del self._leaving[name]
+                if names and not self._closed:
+                    await self._nats.serve(self._accounts(boot.projects_of(self._world.loaded.config)))
+        except Exception as error:  # noqa: BLE001  an account too many must not end a node that runs
+            log.warning("after the reload: %s", _as_ours(error))
+
+    async def _drain(self, going: Callable[[], set[str]], drain_s: float) -> None:
+        """Let the calls of these projects finish for `drain_s` seconds, then end the rest."""
+        hosting = self._world.hosting
+
+        async def over(timeout_s: float) -> bool:
+            end_s = time.monotonic() + timeout_s
+            while any(job.project in going() for job in hosting.running()):
+                if (left_s := end_s - time.monotonic()) <= 0:
+                    return False
+                await asyncio.sleep(min(DRAIN_LOOK_S, left_s))
+            return True
+
+        if await over(drain_s):
+            return
+        for job in hosting.running():
+            if job.project in going():
+                why = f"The node no longer serves project {job.project}; the call was ended."
+                hosting.end(job, Unavailable(why, code="node.stopping", retry_after_s=1.0))
+        await over(DRAIN_END_S)
+
+    def _told(self, verdict: replies.ReloadVerdict, start_s: float, trigger: str) -> replies.ReloadVerdict:
+        took_s = round(time.monotonic() - start_s, 4)
+        verdict = verdict.model_copy(update={"took_s": took_s, "at": rfc3339(None), "trigger": trigger})
+        self.last = verdict
+        name = "config.refused" if verdict.result == "refused" else f"config.{verdict.result}"
+        level = "error" if verdict.result == "refused" else "info"
+        self._world.emitter.event(name, verdict.model_dump(mode="json"), level=level)
+        touched = ", ".join([*verdict.added, *verdict.changed, *verdict.removed, *verdict.live])
+        log.info("configuration %s in %.3f s%s", verdict.result, took_s, f": {touched}" if touched else "")
+        return verdict
+
+    async def _watch(self) -> None:
+        """Reload when a file changed. Folders are watched, not files: editors and ConfigMaps replace what they save."""
+        while True:
+            watched = self._world.loaded.watched
+            before = await asyncio.to_thread(_fingerprint, watched)
+            if await asyncio.to_thread(_stale, self._world.loaded):
+                self.ask("file")  # it changed between being read and being watched
+            folders = await asyncio.to_thread(_folders, watched)
+            if not folders:
+                await asyncio.sleep(LOOK_AGAIN_S)
+                continue
+            try:
+                async for _ in _changes(folders, watched, before):
+                    self.ask("file")
+                    if self._world.loaded.watched != watched:
+                        break
+            except (OSError, RuntimeError) as error:  # too many watches, say: then we look now and again
+                log.warning("%s cannot be watched: %s", ", ".join(map(str, folders)), error)
+                await asyncio.sleep(LOOK_AGAIN_S)
+
+
+def _folders(watched: tuple[Path, ...]) -> set[Path]:
+    """Return the folders to watch, as far as they exist."""
+    return {folder for path in watched if (folder := path if path.is_dir() else path.parent).is_dir()}
+
+
+def _stale(loaded: Loaded) -> bool:
+    """Return whether the files say something else than what was loaded from them."""
+    if loaded.sources.config_dir is not None:
+        inside, _ = files.in_folder(loaded.sources.config_dir)
+        if set(inside) != {text.path for text in loaded.texts if text.shared}:
+            return True
+    return any(files.read_text(text.path) != text.text for text in loaded.texts)
+
+
+async def _changes(folders: set[Path], watched: tuple[Path, ...], before: object) -> AsyncIterator[None]:
+    """Yield whenever the watched files are others than before; whatever else happens in their folders is nothing to us."""
+    async for _ in watchfiles.awatch(
+        *folders, step=SETTLE_MS, debounce=200, recursive=False, rust_timeout=1000, yield_on_timeout=True
+    ):
+        now = await asyncio.to_thread(_fingerprint, watched)  # a folder may be on a network that is slow
+        if now != before:
+            before = now
+            yield
+
+
+def _fingerprint(watched: tuple[Path, ...]) -> object:
+    """Return what changes when one of the files does, through symbolic links as well."""
+    found: list[object] = []
+    for path in watched:
+        for file in sorted(path.glob("*.toml")) if path.is_dir() else [path]:
+            try:
+                status = file.stat()
+                found.append((str(file), status.st_ino, status.st_mtime_ns, status.st_size))
+            except OSError:
+                found.append((str(file), None))
+    return found
+
+
+def _refuse_emptied(before: Loaded, now: Loaded) -> None:
+    """Raise `ConfigInvalid` when files that said something are empty: seen while an editor or a full disk truncates one."""
+    if _says_nothing(now) and not _says_nothing(before):
+        path = str((now.texts or before.texts)[0].path)
+        hint = "An empty file at the start means the defaults; to take everything away now, write an empty [executors]."
+        raise problems.invalid(
+            [problems.Problem(path, 1, 1, "", "the file is empty now, or gone", hint, "config.emptied")]
+        )
+
+
+def _says_nothing(loaded: Loaded) -> bool:
+    return not any(tomllib.loads(text.text) for text in loaded.texts)
+
+
+async def _carried_out(work: Work) -> replies.ReloadVerdict | KnotworkError:
+    """Return the error instead of raising it: a task that fails would end its group, the node's."""
+    try:
+        return await work()
+    except Exception as error:  # noqa: BLE001  a bug in a reload must not end a node that runs
+        return _as_ours(error)
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("The node is stopping.", code="node.stopping")
+
+
+def _as_ours(error: Exception) -> KnotworkError:
+    """Return an error on purpose as it is, anything else as a bug, after writing it down."""
+    if isinstance(error, KnotworkError):
+        return error
+    log.error("the reload failed", exc_info=error)
+    return KnotworkError.of(error)
+
+
+def _applied(change: Change, revision: int, message: str) -> replies.ReloadVerdict:
+    plan = change.plan
+    found = plan.instances
+    reopened = {f"{slot.kind}.{slot.id}" for slot in change.prepared.started}  # a plugin's code may be new, too
+    named = {f"{kind}.{name}" for kind in found for name in (*found[kind].added, *found[kind].changed)}
+    return replies.ReloadVerdict(
+        result="applied" if plan or reopened else "unchanged",
+        revision=revision,
+        added=[f"{kind}.{name}" for kind in found for name in found[kind].added]
+        + [f"projects.{name}" for name in plan.projects.added],
+        changed=[f"{kind}.{name}" for kind in found for name in found[kind].changed] + sorted(reopened - named),
+        removed=[f"{kind}.{name}" for kind in found for name in found[kind].removed]
+        + [f"projects.{name}" for name in plan.projects.removed],
+        live=list(plan.live),
+        message=message,
+    )
+
+
+def _refused(error: KnotworkError, revision: int) -> replies.ReloadVerdict:
+    rows = error.detail.get("problems") if isinstance(error, ConfigInvalid) else None
+    problems = [
+        replies.Problem(**{key: value for key, value in row.items() if key in replies.Problem.model_fields})
+        for row in rows or []
+        if isinstance(row, dict)
+    ]
+    return replies.ReloadVerdict(result="refused", revision=revision, problems=problems, message=str(error)[:4000])

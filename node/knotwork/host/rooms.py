@@ -1,0 +1,249 @@
+"""How are the rooms of a node wired together? Everything is made here once; `node` decides when it opens and closes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import knotwork
+from knotwork.bus import child
+from knotwork.config import revisions
+from knotwork.config import secrets as config_secrets
+from knotwork.host import contexts, nodefile, signals
+from knotwork.host.control import Control
+from knotwork.host.doors import open_nats_door
+from knotwork.host.drain import Drain
+from knotwork.host.events import Watching
+from knotwork.host.projects import Projects
+from knotwork.host.reload import Reloader
+from knotwork.host.world import World
+from knotwork.mesh.hosting import Hosting
+from knotwork.mesh.membership import Membership, join
+from knotwork.mesh.records import NodeRecord
+from knotwork.sdk.errors import KnotworkError, Unavailable
+from knotwork.sockets.hosted import Hosting as PluginHosting
+from knotwork.sockets.slots import Slots
+from knotwork.telemetry import scrape
+from knotwork.telemetry.emitter import Emitter
+from knotwork.telemetry.measure import Meter
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.bus.endpoint import Endpoint
+    from knotwork.config.loaded import Loaded
+    from knotwork.host.boot import Nats
+    from knotwork.host.layout import Layout
+    from knotwork.host.signals import Stopping
+    from knotwork.mesh.identity import Identity
+    from knotwork.sockets.catalog import Catalog
+    from knotwork.sockets.slot import Slot
+    from knotwork.web.serve import Web
+
+log = logging.getLogger(__name__)
+LEAVE_S = 5.0
+
+
+class Rooms:
+    """A node's rooms. Background work runs in tasks of `group`."""
+
+    def __init__(self, group: asyncio.TaskGroup, layout: Layout, who: Identity, stopping: Stopping) -> None:
+        """Make what needs neither NATS nor plugins."""
+        self.group, self.layout, self.who, self.stopping = group, layout, who, stopping
+        self.instance = secrets.token_hex(6)
+        self.started_ns = time.time_ns()
+        self.emitter = Emitter(who.name)
+        self.meter = Meter(self.emitter)
+        self.hosting = Hosting(group, self.emitter, self.meter, node=who.name)
+        self.drain = Drain(self.hosting, self.changed)
+        self.web: Web | None = None
+        self._wired = False
+        self._undescribed = asyncio.Event()
+        group.create_task(self.emitter.run(), name="telemetry")
+        group.create_task(self.meter.run(), name="metrics")
+
+    def wire(self, found: Loaded, catalog: Catalog, nats: Nats, *, safe_mode: bool) -> None:
+        """Make everything else; nothing is opened yet."""
+        self.nats = nats
+        self.projects = Projects(self.group, self._endpoint, self._join, self._bus_state)
+        context_for = contexts.maker(
+            self.layout, self.who.name, self.emitter, self._connection, lambda: self.world.loaded.folder
+        )
+        slots = Slots(self.group, context_for, self._slot_changed, hosting=PluginHosting(spawn=child.spawn))
+        self.world = World(found, catalog, slots, self.hosting, self.emitter, on_commit=self.changed)
+        self.stopping.caught.limit_s = lambda: signals.PATIENCE_S + self.world.loaded.config.node.drain_s
+        self.reloader = Reloader(self.world, self.projects, nats, self.layout, self.group)
+        self.control = Control(
+            self.who, self.layout, self.world, self.projects, nats, self.reloader, self.drain, Watching(self.emitter),
+            safe_mode, self.stopping.stop, started_ns=self.started_ns,
+        )  # fmt: skip
+        self._wired = True
+
+    # -- opening and closing -----------------------------------------------------------------------------------------
+
+    async def open_plugins(self) -> None:
+        """Start every plugin; one that cannot start yet is tried again later."""
+        change = await self.world.prepare(self.world.loaded, first=True)
+        change.commit()
+        revision = await asyncio.to_thread(revisions.save, self.layout.revisions, self.world.loaded, time.time())
+        self.world.revision = revision.number
+
+    async def open_projects(self) -> None:
+        """Join every project; returns when all are up, and raises when one is refused."""
+        config = self.world.loaded.config
+        await self.projects.start(config.project_names(), self.world.loaded, wait_s=None)
+        self.group.create_task(self.hosting.keep_alive(self._keepalive_s), name="signs of life")
+
+    @asynccontextmanager
+    async def open_web(self) -> AsyncIterator[None]:
+        """Open the HTTP door, when it is wanted."""
+        table = self.world.loaded.config.web
+        if not table.enabled:
+            yield
+            return
+        from knotwork.web import serve  # 100 ms that a node without a web door need not spend
+
+        settings = serve.WebSettings(
+            self.layout.http_token(), table.host, table.port, table.allowed_hosts, table.allowed_origins
+        )
+        first = lambda: self.world.loaded.config.project_names()[0]  # noqa: E731  the name of what it is
+        async with serve.run_web(settings, self.control, self._metrics, first) as web:
+            self.web, self.control.http_url = web, web.url
+            yield
+            self.web = None
+
+    async def take_work(self) -> None:
+        """Begin: work is taken, files are watched, local doors find us."""
+        self.group.create_task(self.reloader.run(), name="reload")
+        self.stopping.on_hangup(lambda: self.reloader.ask("signal"))
+        self.drain.open()
+        await self._describe()
+        self.group.create_task(self._keep_described(), name="node file")
+        self._say_ready()
+        self.emitter.event("node.ready", {"node": self.who.name, "version": knotwork.__version__})
+
+    def _say_ready(self) -> None:
+        """Tell people what they need to go on."""
+        loaded = self.world.loaded
+        files = ", ".join(str(text.path) for text in loaded.texts) or "none, defaults apply"
+        names = ", ".join(agent.record.name for agent in self.hosting.agents()) or "none yet"
+        log.info("knotwork %s, configuration: %s, data: %s", knotwork.__version__, files, self.layout.data_dir)
+        log.info("NATS: %s, HTTP: %s, agents: %s", self.nats.url(loaded.config), self.control.http_url or "off", names)
+        log.info("%s is ready; Ctrl-C stops it", self.who.name)
+
+    async def close(self) -> None:
+        """Finish work, leave the projects, stop the plugins; in this order, each bounded."""
+        nodefile.remove(self.layout)
+        self.reloader.close()
+        asked_s = self.stopping.drain_s
+        drain_s = self.world.loaded.config.node.drain_s if asked_s is None else asked_s
+        await self.drain.finish(drain_s, now=self.stopping.now)
+        await self.projects.stop([project.name for project in self.projects.all()])
+        self.emitter.event("node.stopped", {"node": self.who.name})
+        self.meter.flush()  # while there are sinks to tell
+        await self.emitter.close(1.0)
+        await self.world.slots.close(0.0)
+        nodefile.remove(self.layout)  # a description that was being written when the end began
+        self.stopping.caught.end_within(LEAVE_S)  # nothing is left to be finished: only what does not end by itself
+
+    # -- what happens while it runs ----------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Tell everybody that our agents, our state or our configuration are different."""
+        if not self._wired:
+            return
+        for membership in self.projects.memberships():
+            membership.changed()
+        if self.web is not None:
+            table = self.world.loaded.config.web
+            self.web.allow(table.allowed_hosts, table.allowed_origins)
+        self._undescribed.set()
+
+    async def _describe(self) -> None:
+        """Let local doors find us as we are now. A file that cannot be written is logged and harms nobody else."""
+        config, url = self.world.loaded.config, self.control.http_url
+        try:
+            await asyncio.to_thread(nodefile.write, self.layout, self.who.name, self.nats, config, url)
+        except (KnotworkError, OSError) as error:
+            log.error("local doors cannot be told where we are: %s", error)  # noqa: TRY400  nothing for a traceback
+
+    async def _keep_described(self) -> None:
+        while True:
+            await self._undescribed.wait()
+            self._undescribed.clear()
+            if self.drain.state in ("running", "draining"):
+                await self._describe()
+
+    def _connection(self, project: str) -> Connection:
+        """Return the connection of a project, the first one's for no name; raises `NotFound`, `Unavailable`."""
+        if project:
+            return self.projects.get(project).connection
+        first = self.projects.first_connection()
+        if first is None:
+            raise Unavailable("The node is not connected yet.", code="bus.disconnected", retry_after_s=1.0)
+        return first
+
+    def _endpoint(self, found: Loaded, project: str) -> Endpoint:
+        return self.nats.endpoint(found, project, f"{self.who.name}/{project}")
+
+    @asynccontextmanager
+    async def _join(self, project: str, connection: Connection) -> AsyncIterator[Membership]:
+        """Be a member of a project and answer its ops."""
+        membership = Membership(
+            project,
+            connection,
+            self.hosting,
+            routers=self.world.routers,
+            emitter=self.emitter,
+            record=self._record,
+        )
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(join(membership))
+            await stack.enter_async_context(open_nats_door(connection, self.control, project, self.who.name))
+            yield membership
+
+    def _keepalive_s(self) -> float:
+        return self.world.loaded.config.mesh.keepalive_s
+
+    def _record(self, project: str) -> NodeRecord:
+        config = self.world.loaded.config
+        return NodeRecord(
+            node=self.who.name,
+            uid=self.who.uid,
+            instance=self.instance,
+            started_ns=self.started_ns,
+            heartbeat_s=config.mesh.heartbeat_s,
+            stale_beats=config.mesh.stale_beats,
+            offline_beats=config.mesh.offline_beats,
+            state="online" if self.drain.state in ("running", "starting") else "draining",
+            version=knotwork.__version__,
+            host=platform.node(),
+            keepalive_s=config.mesh.keepalive_s,
+            labels=dict(config.node.labels),
+            agents=self.world.visible(project),
+        )
+
+    def _bus_state(self, project: str, state: str) -> None:
+        log.log(logging.INFO if state in ("connected", "closed") else logging.WARNING, "NATS, %s: %s", project, state)
+        self.emitter.event("bus.state", {"project": project, "state": state}, project=project)
+        up = self.meter.gauge("knotwork_bus_up", "Whether the project is connected to NATS.", project=project)
+        up.value = float(state == "connected")
+        if state == "closed":
+            self.meter.forget("knotwork_bus_up", project=project)
+
+    def _slot_changed(self, slot: Slot) -> None:
+        if self.world.slots.get(slot.kind, slot.id) is not slot:
+            return  # being prepared, or replaced already
+        if slot.state in ("waiting", "failed", "quarantined"):
+            log.warning("%s.%s is %s: %s", slot.kind, slot.id, slot.state, config_secrets.redact(slot.why))
+        self.emitter.event("plugin.state", {"kind": slot.kind, "id": slot.id, "state": slot.state, "why": slot.why})
+        self.world.sync_sinks()
+        self.changed()
+
+    async def _metrics(self) -> tuple[str, bytes]:
+        return await scrape.scrape(self.emitter, self.meter)

@@ -1,0 +1,311 @@
+"""What is in force now? The configuration, its plugins and agents; and how a new configuration takes its place.
+
+`prepare` does everything that can fail, beside what runs; `Change.commit` swaps without an await; `Change.retire` lets the old
+ones finish. Start and reload go through the same three steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from knotwork.bus import child
+from knotwork.config import diff, instances, load, secrets
+from knotwork.mesh.admission import Admission
+from knotwork.mesh.hosting import HostedAgent, Job
+from knotwork.mesh.records import AgentRecord
+from knotwork.mesh.schemas import Schema
+from knotwork.sdk import KINDS, PluginConfig
+from knotwork.sdk.errors import ConfigInvalid, NotFound, PluginFailed
+from knotwork.sockets import catalog as catalogs
+from knotwork.sockets import offered
+from knotwork.sockets.slot import Instance
+
+if TYPE_CHECKING:
+    from knotwork.config.loaded import Loaded
+    from knotwork.config.model import ExecutorTable, InstanceTable
+    from knotwork.mesh.hosting import Hosting
+    from knotwork.sdk import Kind
+    from knotwork.sockets.catalog import Catalog
+    from knotwork.sockets.slot import Slot
+    from knotwork.sockets.slots import Prepared, Slots
+    from knotwork.telemetry.emitter import Emitter
+
+log = logging.getLogger(__name__)
+Marks = dict[tuple["Kind", str], str]
+
+
+@dataclass(eq=False)
+class World:
+    """Everything that a reload exchanges. `revision` counts accepted configurations."""
+
+    loaded: Loaded
+    catalog: Catalog
+    slots: Slots
+    hosting: Hosting
+    emitter: Emitter
+    revision: int = 0
+    marks: Marks = field(default_factory=dict)
+    instances: tuple[Instance, ...] = ()
+    on_commit: Callable[[], None] = lambda: None
+
+    def routers(self) -> list[Slot]:
+        """Return the routers in the order they are asked."""
+        found = (self.slots.get("routers", name) for name in self.loaded.config.routing.routers)
+        return [slot for slot in found if slot is not None]
+
+    def read(self) -> Loaded:
+        """Return what the sources say now; blocks. Raises `ConfigInvalid`; imports no plugin to tell what is wrong."""
+        return load.read(
+            self.loaded.sources, find_types=lambda data, _: offered.types_of(self.catalog, data, complete=False)
+        )
+
+    def plan(self, loaded: Loaded) -> diff.Plan:
+        """Return what putting `loaded` into force would do; changes nothing. Reads secrets, so it may block."""
+        catalog = self.catalog.extended(_files(loaded))
+        configs = _check(loaded, catalog)
+        marks = _marks(loaded, configs)
+        plan = diff.plan(self.loaded.config, loaded.config, self.marks, marks)
+        return self._with_new_code(plan, loaded, _wanted(loaded, catalog, configs, marks))
+
+    async def prepare(self, loaded: Loaded, *, first: bool = False) -> Change:
+        """Start whatever is new beside what runs; raises `ConfigInvalid` or `PluginFailed` with nothing changed.
+
+        With `first` (the node's own start) a plugin that cannot start yet is no reason to fail.
+        """
+        # in a thread: a new plugin that hangs while it is imported must not stop heartbeats
+        catalog = await asyncio.to_thread(self.catalog.extended, _files(loaded))
+        configs = _check(loaded, catalog)
+        marks = await asyncio.to_thread(_marks, loaded, configs)
+        plan = diff.plan(self.loaded.config, loaded.config, self.marks, marks)
+        if plan.refused and not first:
+            raise ConfigInvalid(
+                f"This cannot change while the node runs: {', '.join(plan.refused)}.",
+                code="config.needs_restart",
+                hint="Restart the node, or take these changes back.",
+                detail={"keys": list(plan.refused)},
+            )
+        wanted = _wanted(loaded, catalog, configs, marks)
+        plan = self._with_new_code(plan, loaded, wanted)
+        schemas = {name: _schemas(table) for name, table in loaded.config.executors.items() if table.enabled}
+        prepared = await self.slots.prepare(wanted, lenient=first)
+        return Change(self, loaded, catalog, marks, tuple(wanted), plan, prepared, schemas)
+
+    def _with_new_code(self, plan: diff.Plan, loaded: Loaded, wanted: list[Instance]) -> diff.Plan:
+        """Return the plan with those instances as changed whose table is the same, but not the code of their plugin."""
+        found, reopen = dict(plan.instances), dict(plan.reopen)
+        for instance in wanted:
+            slot = self.slots.get(instance.kind, instance.id)
+            table = loaded.config.instances(instance.kind).get(instance.id)
+            if slot is None or table is None or instance.same_as(slot.instance):
+                continue
+            known = found[instance.kind]
+            changed = {instance.id: (table, table), **known.changed}
+            found[instance.kind] = diff.Difference(known.added, changed, known.removed)
+            reopen[instance.kind] = reopen.get(instance.kind, frozenset()) | {instance.id}
+        return replace(plan, instances=found, reopen=reopen)
+
+    def agents(self, schemas: Mapping[str, tuple[Schema | None, Schema | None]]) -> list[HostedAgent]:
+        """Return the agents of the configuration in force; those that stay keep their running and waiting calls."""
+        made = []
+        for name, table in self.loaded.config.executors.items():
+            slot = self.slots.get("executors", name)
+            if slot is None:
+                continue
+            old = self.hosting.get(name)
+            admission: Admission[Job] = old.admission if old else Admission(table.concurrency, table.queue_max)
+            admission.resize(table.concurrency, table.queue_max)
+            agent = HostedAgent(_record(name, table), frozenset(table.projects), slot, admission, *schemas[name])
+            if old is not None:
+                agent.counts = old.counts
+            made.append(agent)
+        return made
+
+    def visible(self, project: str) -> tuple[AgentRecord, ...]:
+        """Return what others may see of our agents in a project: those whose plugin runs, with their load of now."""
+        return tuple(
+            _with_load(agent)
+            for agent in self.hosting.agents()
+            if project in agent.projects and agent.slot.state == "running"
+        )
+
+    def sync_sinks(self) -> None:
+        """Send telemetry to every sink that runs; one that stopped is let go when it is replaced or removed."""
+        for slot in self.slots.all("telemetry"):
+            if slot.state == "running" and self.emitter.sinks().get(slot.id) is not slot.plugin:
+                self.emitter.attach(slot.id, slot.plugin)
+
+
+@dataclass(eq=False)
+class Change:
+    """A new configuration, ready to be put into force or dropped."""
+
+    world: World
+    loaded: Loaded
+    catalog: Catalog
+    marks: Marks
+    wanted: tuple[Instance, ...]
+    plan: diff.Plan
+    prepared: Prepared
+    schemas: dict[str, tuple[Schema | None, Schema | None]]
+
+    def commit(self) -> None:
+        """Put it into force in one step: readers see the old world or the new, never a mixture."""
+        world = self.world
+        self.prepared.commit()
+        world.loaded, world.catalog, world.marks, world.instances = self.loaded, self.catalog, self.marks, self.wanted
+        world.hosting.replace(world.agents(self.schemas))
+        try:
+            world.sync_sinks()
+            world.on_commit()
+        except Exception:  # it is in force: whoever cannot be told, a sink of a plugin say, must not undo half of it
+            log.exception("not everybody was told of the new configuration")
+
+    async def retire(self, drain_s: float) -> None:
+        """Let what was replaced finish, `drain_s` seconds at most."""
+        gone = [slot.id for slot in self.prepared.old if slot.kind == "telemetry"]
+        kept = {slot.id for slot in self.world.slots.all("telemetry")}
+        try:
+            for sink in gone:
+                if sink not in kept:
+                    await self.world.emitter.detach(sink)
+            await self.world.emitter.settle()
+        finally:
+            await self.prepared.retire(drain_s)
+
+    async def abandon(self) -> None:
+        """Drop it: everything stays as it was."""
+        await self.prepared.abandon()
+
+
+def settings(loaded: Loaded, *, safe_mode: bool) -> catalogs.CatalogSettings:
+    """Return where the catalog looks for plugins."""
+    table = loaded.config.plugins
+    return catalogs.CatalogSettings(
+        files=_files(loaded),
+        folders=tuple(loaded.folder / folder for folder in table.folders),
+        base=loaded.folder,
+        start_timeout_s=table.start_timeout_s,
+        disabled=frozenset(table.disabled),
+        safe_mode=safe_mode,
+    )
+
+
+def check(loaded: Loaded, catalog: Catalog) -> None:
+    """Raise `ConfigInvalid` for everything that plugins and schemas have against a configuration; starts nothing."""
+    _check(loaded, catalog.extended(_files(loaded)))
+    for table in loaded.config.executors.values():
+        if table.enabled:
+            _schemas(table)
+
+
+def _with_load(agent: HostedAgent) -> AgentRecord:
+    """Return the agent's record with the calls it has now."""
+    running, queued = agent.admission.running, agent.admission.queued
+    if (running, queued) == (agent.record.running, agent.record.queued):
+        return agent.record
+    return msgspec.structs.replace(agent.record, running=running, queued=queued)
+
+
+def _files(loaded: Loaded) -> tuple[str, ...]:
+    """Return every file that is a plugin, as written: those listed, and those named as a type."""
+    named = [
+        table.type
+        for kind in KINDS
+        for table in loaded.config.instances(kind).values()
+        if table.enabled and catalogs.is_path(table.type)
+    ]
+    return tuple(dict.fromkeys([*loaded.config.plugins.files, *named]))
+
+
+def _check(loaded: Loaded, catalog: Catalog) -> dict[tuple[Kind, str], PluginConfig]:
+    """Return the plugin's own configuration of every instance; an instance of a broken plugin is an error of the plugin."""
+    return instances.check_instances(loaded, catalog.config_classes(), _broken_types(loaded, catalog))
+
+
+def _broken_types(loaded: Loaded, catalog: Catalog) -> dict[tuple[Kind, str], PluginFailed]:
+    """Return the types in use whose plugin exists but cannot be loaded, and why."""
+    found: dict[tuple[Kind, str], PluginFailed] = {}
+    for kind in KINDS:
+        for table in loaded.config.instances(kind).values():
+            try:
+                if table.enabled:
+                    catalog.find(kind, table.type)
+            except PluginFailed as error:
+                found[kind, table.type] = error
+            except NotFound:
+                continue  # `check_instances` tells it with line and column
+    return found
+
+
+def _wanted(
+    loaded: Loaded, catalog: Catalog, configs: Mapping[tuple[Kind, str], PluginConfig], marks: Marks
+) -> list[Instance]:
+    start_timeout_s = loaded.config.plugins.start_timeout_s
+    wanted = []
+    for (kind, name), config in configs.items():
+        table: InstanceTable = loaded.config.instances(kind)[name]
+        wanted.append(
+            Instance(
+                kind,
+                name,
+                catalog.find(kind, table.type),
+                config,
+                hosted=table.hosted,
+                memory_mb=table.memory_mb,
+                on_start_error=table.on_start_error,
+                start_timeout_s=start_timeout_s,
+                fingerprint=marks.get((kind, name), ""),
+            )
+        )
+    for (kind, type_name), error in _broken_types(loaded, catalog).items():  # a slot each, so that status says why
+        for name, table in loaded.config.instances(kind).items():
+            if table.enabled and table.type == type_name:
+                entry = catalogs.stand_in(kind, type_name, error)
+                wanted.append(Instance(kind, name, entry, catalogs.AnyConfig(), on_start_error=table.on_start_error))
+    for name in instances.implied_routers(loaded.config):
+        entry = catalog.find("routers", name)
+        wanted.append(Instance("routers", name, entry, entry.factory.config()))
+    return wanted
+
+
+def _marks(loaded: Loaded, configs: Mapping[tuple[Kind, str], PluginConfig]) -> Marks:
+    """Return a mark of every instance that changes with its table and with the secrets its plugin's config refers to."""
+
+    def read(reference: object) -> str:
+        return secrets.resolve(reference, folder=loaded.folder, child_env=child.clean_env)
+
+    return {
+        (kind, name): secrets.fingerprint((table, configs.get((kind, name))), read)
+        for kind in KINDS
+        for name, table in loaded.config.instances(kind).items()
+        if table.enabled
+    }
+
+
+def _schemas(table: ExecutorTable) -> tuple[Schema | None, Schema | None]:
+    return (
+        Schema(table.input_schema, "input schema") if table.input_schema is not None else None,
+        Schema(table.output_schema, "output schema") if table.output_schema is not None else None,
+    )
+
+
+def _record(name: str, table: ExecutorTable) -> AgentRecord:
+    return AgentRecord(
+        name=name,
+        capabilities=table.capabilities,
+        description=table.description,
+        tags=table.tags,
+        boundaries=table.boundaries,
+        executor=table.type,
+        concurrency=table.concurrency,
+        queue_max=table.queue_max,
+        timeout_s=table.timeout_s,
+        input_schema=table.input_schema,
+        output_schema=table.output_schema,
+    )

@@ -1,0 +1,141 @@
+"""What is one call on its way through this node, and one agent that takes it? The records `hosting` works with."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from knotwork.bus import codec, frames
+from knotwork.config import secrets
+from knotwork.mesh import room
+from knotwork.sdk.errors import Invalid, KnotworkError, Unreachable
+
+if TYPE_CHECKING:
+    from knotwork.bus.frames import Envelope, Kind
+    from knotwork.mesh.admission import Admission
+    from knotwork.mesh.records import AgentRecord
+    from knotwork.mesh.schemas import Schema
+    from knotwork.sockets.slot import Slot
+    from knotwork.telemetry import trace
+    from knotwork.telemetry.measure import AgentMeter
+
+
+class Answering(Protocol):
+    """The way back to a caller."""
+
+    def frame(self, kind: Kind, data: bytes) -> None:
+        """Send one frame.
+
+        Raises `TooLarge`, and `Unreachable` for a frame that must be tried again (`room.comes_again`).
+        """
+
+
+@dataclass(slots=True)
+class Tally:
+    """What happened at one endpoint (`micro.Counts`); `busy_ns` is nanoseconds of work."""
+
+    requests: int = 0
+    errors: int = 0
+    busy_ns: int = 0
+    last_error: str = ""
+
+
+@dataclass(eq=False, slots=True)
+class HostedAgent:
+    """One agent of this node. `record` is what others see of it (without the load of the moment).
+
+    `admission` and `counts` are handed over when a reload exchanges the agent, so that calls under way stay counted.
+    """
+
+    record: AgentRecord
+    projects: frozenset[str]
+    slot: Slot
+    admission: Admission[Job]
+    input_schema: Schema | None = None
+    output_schema: Schema | None = None
+    counts: Tally = field(default_factory=Tally)
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One call on its way through. `begun`: its executor was asked; `unsent`: pieces that wait, or were given up."""
+
+    agent: HostedAgent
+    project: str
+    envelope: Envelope
+    data: bytes
+    answer: Answering
+    arrived_ns: int
+    meter: AgentMeter
+    allowed_s: float
+    task: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None
+    over: bool = False
+    begun: bool = False
+    told_s: float = 0.0
+    span: trace.Child | None = None
+    unsent: int = 0
+    line: asyncio.Lock | None = None
+
+    def progress(self, percent: float | None, text: str) -> None:
+        """Tell the caller how far it is (`sdk.Reporter`)."""
+        if not (self.over or self.envelope.plain):
+            with contextlib.suppress(KnotworkError):  # what cannot be told is not worth the work
+                self.answer.frame("progress", codec.encode({"percent": percent, "text": str(text)[:4096]}))
+
+    async def stream(self, chunk: Any) -> None:
+        """Send the caller a piece of output (`sdk.Reporter`); waits for room up to ten seconds.
+
+        Raises `Busy` (`call.reader_too_slow`) when there is none; the call then ends with that error, not as done.
+        """
+        if self.over or self.envelope.plain:
+            return
+        data = codec.encode(chunk)
+        if self.unsent or not self._sent(data):
+            await self._wait_in_line(data)
+        await asyncio.sleep(0)  # a fast producer must let the loop send
+
+    def left_s(self) -> float:
+        """Return how long the work may take from now on."""
+        if self.timer is None:
+            return self.allowed_s
+        return max(0.0, self.timer.when() - asyncio.get_running_loop().time())
+
+    def error_body(self, error: KnotworkError) -> bytes:
+        """Return the body of an error that says whether the work had begun, whatever its executor wrote there.
+
+        A call that had begun is never given to another agent by itself. What an executor failed with may quote a secret
+        it was given: every known one is redacted.
+        """
+        error.message, error.hint = secrets.redact(error.message), secrets.redact(error.hint)
+        detail = {key: value for key, value in error.detail.items() if key != "begun"}
+        error.detail = secrets.redact_tree(detail)
+        if not self.begun:
+            return frames.error_body(error)
+        error.detail["begun"] = True
+        try:
+            return codec.encode(error.to_wire())
+        except Invalid:  # what cannot be said is left out, but not this
+            return codec.encode({**codec.decode(frames.error_body(error)), "detail": {"begun": True}})
+
+    def _sent(self, data: bytes) -> bool:
+        try:
+            self.answer.frame("chunk", data)
+        except Unreachable:
+            return False
+        return True
+
+    async def _wait_in_line(self, data: bytes) -> None:
+        """Send a piece as soon as there is room and all before it are sent; one that is given up stays `unsent`."""
+        self.unsent += 1
+        self.line = self.line or asyncio.Lock()
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + room.WAIT_S
+        async with self.line:
+            while not (self.over or self._sent(data)):
+                if loop.time() >= give_up_s:
+                    raise room.too_slow()
+                await asyncio.sleep(room.POLL_S)
+        self.unsent -= 1

@@ -1,0 +1,119 @@
+"""How does an agent's work become the stream a prompt is answered with? An ack, chunks of text, an error or not, the end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from knotwork.bus import codec
+from knotwork.bus.frames import read_error
+from knotwork.mesh import prompts, room
+from knotwork.sdk.errors import KnotworkError, TooLarge, Unreachable
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.bus.frames import Kind
+    from knotwork.mesh.job import Tally
+
+log = logging.getLogger(__name__)
+ACK_S = 15.0
+"""Silence after which a sign of life is passed on; a client gives up after 60 s without any."""
+
+
+class PromptStream:
+    """The way back to whoever sent a prompt (`hosting.Answering`): an ack, chunks of text, the end."""
+
+    __slots__ = (
+        "_connection",
+        "_quiet_until_s",
+        "_reply",
+        "_said",
+        "_started_ns",
+        "_tally",
+        "_unsent",
+        "_unsent_kind",
+        "over",
+    )
+
+    def __init__(self, connection: Connection, reply: str, tally: Tally) -> None:
+        """Count into `tally`; nothing is sent yet."""
+        self._connection, self._reply, self._tally = connection, reply, tally
+        self._started_ns, self._quiet_until_s = time.monotonic_ns(), 0.0
+        self._said = prompts.Said()
+        self._unsent: deque[tuple[bytes, bytes]] = deque()
+        self._unsent_kind: Kind = "chunk"
+        self.over = False
+        tally.requests += 1
+
+    def frame(self, kind: Kind, data: bytes) -> None:
+        """Pass on what the agent says.
+
+        Raises `TooLarge` for what is larger than a message may be, and `Unreachable` when there is no room for all of
+        it: the same frame again sends the rest.
+        """
+        if kind in ("alive", "progress"):
+            if time.monotonic() >= self._quiet_until_s:
+                self.ack()
+            return
+        if not self._unsent or kind != self._unsent_kind:
+            self._unsent.clear()  # an error takes the place of a piece that was given up
+            self._unsent_kind = kind
+            self._take(kind, data)
+        self._flush()
+
+    def _take(self, kind: Kind, data: bytes) -> None:
+        if kind == "error":
+            self._fail(read_error(data))
+        elif len(data) > self._connection.max_payload > 0:
+            raise TooLarge(
+                f"The output has {len(data)} bytes; the limit is {self._connection.max_payload}.",
+                code="bus.message_too_large",
+            )
+        elif kind == "chunk":
+            text = prompts.text_of(codec.decode(data))
+            self._said.add(text)
+            self._respond(text)
+        else:
+            self._respond(self._said.rest(codec.decode(data)))
+            self._end()
+
+    def ack(self) -> None:
+        """Say that the prompt was taken, or is still worked on."""
+        with contextlib.suppress(KnotworkError):  # it only says that we are there
+            self._send(prompts.ACK, b"")
+
+    def _respond(self, text: str) -> None:
+        self._unsent.extend((chunk, b"") for chunk in prompts.responses(text))
+
+    def _fail(self, error: KnotworkError) -> None:
+        self._tally.errors += 1
+        self._tally.last_error = error.message[:500]
+        self._unsent.append((prompts.error_body(error), prompts.error_head(error)))
+        self._end()
+
+    def _end(self) -> None:
+        self.over = True
+        self._tally.busy_ns += time.monotonic_ns() - self._started_ns
+        self._unsent.append((prompts.END, b""))
+
+    def _flush(self) -> None:
+        while self._unsent:
+            try:
+                self._send(*self._unsent[0])
+            except Unreachable as error:
+                if room.comes_again(error, self._unsent_kind):
+                    raise
+                log.debug("an answer is lost: %s", error)
+            except KnotworkError as error:
+                log.debug("an answer is lost: %s", error)
+            self._unsent.popleft()
+
+    def _send(self, data: bytes, head: bytes) -> None:
+        self._quiet_until_s = time.monotonic() + ACK_S
+        try:
+            self._connection.send(self._reply, data, "", head)
+        except TooLarge:
+            self._connection.send(self._reply, b"", "", head)  # an error with a huge detail

@@ -1,0 +1,155 @@
+"""Who gets this call? The configured routers are asked in order; when nobody fits, the error names each and why not."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import itertools
+import types
+from collections.abc import Awaitable, Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from knotwork.sdk.errors import KnotworkError, NotFound, PluginFailed, Unavailable
+from knotwork.sdk.router import Route
+
+if TYPE_CHECKING:
+    from knotwork.mesh.directory import Directory
+    from knotwork.sdk.router import Ask, Candidate
+    from knotwork.sockets.slot import Slot
+
+SHOWN_MAX = 20
+PATIENCE_S = 1.0
+"""After which a router that does not answer is given up."""
+
+
+async def choose(routers: Sequence[Slot], ask: Ask, directory: Directory) -> Sequence[Candidate]:
+    """Return who to try, best first, one at least.
+
+    Raises `NotFound` (`agent.not_found`, `node.not_found`) for a name nobody has, `Unavailable`
+    (`route.no_eligible_agent`) when somebody has it but nobody may take it now.
+    """
+    candidates = directory.candidates(agent=ask.agent, node=ask.node, capability=ask.capability)
+    if not candidates:
+        raise _nobody(ask, directory)
+    broken: dict[str, str] = {}
+    task = asyncio.current_task()
+    assert task is not None
+    for slot in routers:
+        before = task.cancelling()
+        try:
+            answer = await _within_patience(slot.plugin.route(ask, candidates))
+            if answer is None:
+                continue
+            found, refused = _checked(answer, candidates)
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # the boundary: whatever a foreign router raises must not break routing
+            if isinstance(error, asyncio.CancelledError) and task.cancelling() > before:
+                raise
+            broken[slot.id] = _words(error)
+            continue
+        if not found:
+            raise _none_fits(ask, refused)
+        return found
+    if broken:
+        told = "; ".join(f"{name}: {why}" for name, why in broken.items())
+        raise PluginFailed(f"No router could decide: {told}.", code="route.no_router")
+    raise Unavailable("No router took this call.", code="route.undecided", hint="Add 'capability' to routing.routers.")
+
+
+async def _within_patience(asked: Awaitable[Any]) -> Any:
+    """Return a router's answer; one that is there at once costs no timer, which is a tenth of a whole call."""
+    if isinstance(asked, types.CoroutineType):
+        try:
+            first = asked.send(None)
+        except StopIteration as done:
+            return done.value
+        asked = _Begun(asked, first)
+    async with asyncio.timeout(PATIENCE_S):
+        return await asked
+
+
+class _Begun:
+    """The rest of a coroutine that has taken its first step, and waits for `first`."""
+
+    __slots__ = ("_coroutine", "_first")
+
+    def __init__(self, coroutine: types.CoroutineType[Any, Any, Any], first: Any) -> None:
+        self._coroutine, self._first = coroutine, first
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        step = self._first
+        while True:
+            try:
+                try:
+                    sent = yield step
+                except BaseException as error:  # noqa: BLE001  whatever is thrown in is the coroutine's to handle
+                    step = self._coroutine.throw(error)
+                else:
+                    step = self._coroutine.send(sent)
+            except StopIteration as done:
+                return done.value
+
+
+def _checked(answer: Any, offered: Sequence[Candidate]) -> tuple[Sequence[Candidate], dict[str, str]]:
+    """Return whom a router chose, or why nobody; raises `PluginFailed` or whatever a malformed answer causes."""
+    if not isinstance(answer, Route):
+        raise PluginFailed(f"its answer is no Route but {type(answer).__name__}", code="route.bad_answer")
+    found = list(itertools.islice(answer.candidates, len(offered) + 1))
+    known = {(one.node, one.agent) for one in offered}
+    if len(found) > len(offered) or any((one.node, one.agent) not in known for one in found):
+        raise PluginFailed("its answer names somebody who was not offered", code="route.bad_answer")
+    refused = {} if found else {str(name): str(why)[:500] for name, why in dict(answer.refused).items()}
+    return found, refused
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return f"it did not answer within {PATIENCE_S:g} s"
+    try:
+        return str(error.message) if isinstance(error, KnotworkError) else f"{type(error).__name__}: {error}"[:500]
+    except Exception:  # noqa: BLE001  even its text is the plugin's code
+        return type(error).__name__
+
+
+def _none_fits(ask: Ask, refused: dict[str, str]) -> Unavailable:
+    shown = "; ".join(f"{name}: {why}" for name, why in list(refused.items())[:SHOWN_MAX])
+    return Unavailable(
+        f"No eligible agent for {_wanted(ask)}. {shown}.",
+        code="route.no_eligible_agent",
+        hint="See `knotwork agents`.",
+        detail={"candidates": refused},
+        retry_after_s=1.0,
+    )
+
+
+def _nobody(ask: Ask, directory: Directory) -> KnotworkError:
+    if ask.node and ask.node not in directory.node_names():
+        return _unknown("node", ask.node, directory.node_names(), "node.not_found")
+    if ask.agent:
+        return _unknown("agent", ask.agent, directory.agent_names(), "agent.not_found")
+    near = _near(ask.capability, directory.capabilities())
+    return Unavailable(
+        f"No eligible agent: nobody offers {_wanted(ask)}.",
+        code="route.no_eligible_agent",
+        hint=near or "See `knotwork agents`.",
+        detail={"candidates": {}},
+        retry_after_s=1.0,
+    )
+
+
+def _unknown(what: str, name: str, known: list[str], code: str) -> NotFound:
+    return NotFound(f"There is no {what} {name!r}.", code=code, hint=_near(name, known) or f"See `knotwork {what}s`.")
+
+
+def _near(name: str, known: list[str]) -> str:
+    found = difflib.get_close_matches(name, known[:5000], 1)
+    return f"Did you mean {found[0]}?" if found else ""
+
+
+def _wanted(ask: Ask) -> str:
+    if ask.agent:
+        return f"{ask.node}/{ask.agent}" if ask.node else ask.agent
+    extras = [f"boundary {ask.boundary}"] if ask.boundary else []
+    extras += [f"tags {', '.join(sorted(ask.require))}"] if ask.require else []
+    return f"capability {ask.capability}" + (f" ({'; '.join(extras)})" if extras else "")

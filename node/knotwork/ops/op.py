@@ -1,0 +1,112 @@
+"""What is one op: the row that a CLI verb, an HTTP route, a NATS subject and an MCP tool are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from knotwork.ops.form import CliForm, Effect, Example
+
+EFFECTS: tuple[Effect, ...] = ("read", "write", "admin")
+Door = Literal["cli", "http", "nats", "mcp", "node"]
+
+
+class Request(BaseModel):
+    """What an op is asked with; frozen, unknown fields are refused. Built at its first use: most are never used."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+class Reply(BaseModel):
+    """What an op answers with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, as the door established it. `may` is the strongest effect allowed.
+
+    `label` is what the sender calls itself: shown beside the name, never trusted.
+    """
+
+    name: str
+    project: str = "default"
+    door: Door = "node"
+    may: Effect = "read"
+    label: str = ""
+    traceparent: str = ""
+
+    def allows(self, effect: Effect) -> bool:
+        """Say whether this caller may use an op of that effect."""
+        return EFFECTS.index(effect) <= EFFECTS.index(self.may)
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One row. `name` is `room.verb`; a streaming op's handler yields pieces and ends with exactly one reply.
+
+    `live` marks a stream whose pieces are the point and which may never end: a door does not wait for its reply.
+    """
+
+    name: str
+    request: type[Request]
+    reply: type[Reply]
+    effect: Effect
+    summary: str
+    help: str
+    cli: CliForm
+    handler: Callable[[Any, Any, Caller], Any]
+    streams: bool = False
+    live: bool = False
+    examples: tuple[Example, ...] = ()
+
+    @property
+    def room(self) -> str:
+        """Return the part before the dot."""
+        return self.name.partition(".")[0]
+
+    @property
+    def verb(self) -> str:
+        """Return the part after the dot."""
+        return self.name.partition(".")[2]
+
+
+REGISTERED: dict[str, Op] = {}
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+
+def op(
+    name: str,
+    request: type[Request],
+    reply: type[Reply],
+    *,
+    effect: Effect,
+    summary: str,
+    cli: CliForm,
+    help: str = "",  # noqa: A002 - the word of the row
+    examples: tuple[Example, ...] = (),
+    streams: bool = False,
+    live: bool = False,
+) -> Callable[[H], H]:
+    """Put a handler into the table: `async def verb(request, node, caller) -> Reply`, or an async generator of pieces."""
+
+    def register(handler: H) -> H:
+        assert name not in REGISTERED, f"two ops are called {name}"
+        assert set(cli.positional) <= set(request.model_fields), f"{name}: a positional is no field of the request"
+        REGISTERED[name] = Op(
+            name=name, request=request, reply=reply, effect=effect, summary=summary, help=help, cli=cli,
+            handler=handler, streams=streams, live=live, examples=examples,
+        )  # fmt: skip
+        return handler
+
+    return register
+
+
+__all__ = [
+    "EFFECTS", "REGISTERED", "Caller", "CliForm", "Door", "Effect", "Example", "Op", "Reply", "Request", "op",
+]  # fmt: skip

@@ -1,0 +1,65 @@
+"""What may be asked about the plugins of a running node."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from knotwork.ops import replies
+from knotwork.ops.node import Nothing
+from knotwork.ops.op import Caller, CliForm, Example, Request, op
+from knotwork.ops.ports import NodeControl
+from knotwork.ops.words import Token
+
+Kind = Literal["executors", "routers", "memories", "spinups", "telemetry"]
+
+
+@op(
+    "plugin.list", Nothing, replies.PluginList, effect="read",
+    cli=CliForm(("plugin", "list"), rows="plugins", columns=("kind", "type", "summary", "origin", "broken")),
+    summary="List the plugins that can be configured.",
+    help="Bundled and foreign ones; those that cannot be used say why. Works without a node, too.",
+    examples=(Example("List them"),),
+)  # fmt: skip
+async def list_plugins(_: Nothing, node: NodeControl, __: Caller) -> replies.PluginList:
+    """Return types and slots."""
+    return await node.plugins()
+
+
+class PluginRequest(Request):
+    """Which type."""
+
+    type: Annotated[str, StringConstraints(min_length=1, max_length=256)] = Field(description="the plugin's type name")
+    kind: Kind | None = Field(default=None, description="when a name exists in several kinds")
+
+
+@op(
+    "plugin.info", PluginRequest, replies.PluginInfo, effect="read",
+    cli=CliForm(("plugin", "info"), positional=("type",), hidden=("config_schema",)),
+    summary="Show one plugin: options, abilities, instances.",
+    help="As JSON with the JSON Schema of its options. Works without a node, too.",
+    examples=(Example("Show a plugin", {"type": "process"}),),
+)  # fmt: skip
+async def info(request: PluginRequest, node: NodeControl, _: Caller) -> replies.PluginInfo:
+    """Return one type."""
+    return await node.plugin(request.kind or "", request.type)
+
+
+class RestartRequest(Request):
+    """Which instance."""
+
+    kind: Kind = Field(description="executors, routers, memories, spinups or telemetry")
+    id: Token = Field(description="the instance's name in TOML")
+
+
+@op(
+    "plugin.restart", RestartRequest, replies.Slot, effect="admin",
+    cli=CliForm(("plugin", "restart"), positional=("kind", "id")),
+    summary="Stop and start one plugin instance.",
+    help="Brings an instance out of quarantine, too.",
+    examples=(Example("Restart an executor", {"kind": "executors", "id": "reviewer"}),),
+)  # fmt: skip
+async def restart(request: RestartRequest, node: NodeControl, _: Caller) -> replies.Slot:
+    """Restart one instance."""
+    return await node.restart_plugin(request.kind, request.id)

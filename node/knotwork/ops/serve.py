@@ -1,0 +1,157 @@
+"""How is an op carried out, whatever door the request came in by? Bytes in, frames out, never an exception.
+
+A door authenticates, makes a `Caller`, feeds `dispatch` and sends the frames on. It must close the generator when the
+caller goes away: that is what cancels the work.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pydantic
+import pydantic_core
+
+from knotwork.bus import codec
+from knotwork.ops import table
+from knotwork.ops.ports import NodeControl
+from knotwork.ops.replies import Progress
+from knotwork.sdk.errors import Denied, Internal, Invalid, KnotworkError, NotFound, TooLarge
+
+log = logging.getLogger(__name__)
+
+REQUEST_MAX_BYTES = 8 * 1024 * 1024
+PROBLEMS_MAX = 50
+Kind = Literal["chunk", "progress", "result", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One piece of an answer. `result` and `error` are last; `data` is JSON (an error's is `KnotworkError.to_wire`)."""
+
+    kind: Kind
+    data: bytes
+
+
+async def dispatch(
+    name: str, raw: bytes, caller: table.Caller, node: NodeControl, rows: Mapping[str, table.Op] = table.TABLE
+) -> AsyncGenerator[Frame, None]:
+    """Carry out op `name` with the JSON request `raw`: any pieces, then one `result` or `error` frame."""
+    try:
+        op = find(name, rows)
+        _admit(op, caller)
+        request = read(op, raw)
+        async with aclosing(_pieces(op, request, caller, node)) as frames:
+            async for frame in frames:
+                yield frame
+    except KnotworkError as error:
+        yield failed(error)
+    except Exception as error:  # whatever a handler raises, the caller gets an answer and the door stays open
+        log.exception("op %s failed", name)
+        yield failed(KnotworkError.of(error))
+
+
+def _admit(op: table.Op, caller: table.Caller) -> None:
+    if not caller.allows(op.effect):
+        raise Denied(
+            f"{caller.name} may not use {op.name}: it needs the right {op.effect!r}, and has {caller.may!r}.",
+            code="ops.denied",
+            hint="Use a token or credentials with that right.",
+        )
+
+
+async def _pieces(
+    op: table.Op, request: table.Request, caller: table.Caller, node: NodeControl
+) -> AsyncGenerator[Frame, None]:
+    if not op.streams:
+        yield Frame("result", encode(await op.handler(request, node, caller)))
+        return
+    async with aclosing(op.handler(request, node, caller)) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, op.reply):
+                yield Frame("result", encode(piece))
+                return
+            yield Frame("progress" if isinstance(piece, Progress) else "chunk", encode(piece))
+    raise Internal(f"{op.name} ended without an answer.", code="ops.no_answer")
+
+
+def find(name: str, rows: Mapping[str, table.Op] = table.TABLE) -> table.Op:
+    """Return the op; raises `NotFound` (`ops.unknown`) with the nearest name."""
+    if name in rows:
+        return rows[name]
+    from difflib import get_close_matches  # only on the error path
+
+    near = get_close_matches(name[:128], rows, 1)
+    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(sorted(rows))}."
+    raise NotFound(f"There is no op {name[:128]!r}.", code="ops.unknown", hint=hint)
+
+
+def read(op: table.Op, raw: bytes) -> table.Request:
+    """Return the checked request of JSON text; no text counts as `{}`.
+
+    Raises `TooLarge` over 8 MiB, and `Invalid` naming everything that is wrong at once.
+    """
+    if len(raw) > REQUEST_MAX_BYTES:
+        raise TooLarge(
+            f"The request has {len(raw)} bytes; the limit is {REQUEST_MAX_BYTES}.",
+            code="ops.request_too_large",
+            hint="Put the data somewhere the agent can read and send its address.",
+        )
+    fields = codec.decode(raw) if raw else {}
+    if not isinstance(fields, dict):
+        raise Invalid(
+            f"The request of {op.name} must be a JSON object.", code="ops.bad_request", hint='For example {"input": 1}.'
+        )
+    return check(op, fields)
+
+
+def check(op: table.Op, fields: Mapping[str, Any]) -> table.Request:
+    """Return the request made of plain fields; raises `Invalid` with `detail["problems"]` holding every problem."""
+    try:
+        return op.request.model_validate(fields)
+    except pydantic.ValidationError as error:
+        problems = [_problem(op, found) for found in error.errors(include_url=False, include_input=False)]
+    shown = "; ".join(f"{problem['field']}: {problem['message']}" for problem in problems[:PROBLEMS_MAX])
+    count = f"{len(problems)} problems with" if len(problems) > 1 else "A problem with"
+    raise Invalid(
+        f"{count} the request of {op.name}: {shown}.",
+        code="ops.bad_request",
+        hint=next((problem["hint"] for problem in problems if problem["hint"]), ""),
+        detail={"problems": problems[:PROBLEMS_MAX]},
+    )
+
+
+def _problem(op: table.Op, found: Any) -> dict[str, str]:
+    field = ".".join(str(part)[:64] for part in found["loc"]) or "request"
+    message, hint = str(found["msg"]).removeprefix("Value error, "), ""
+    if found["type"] == "extra_forbidden":
+        from difflib import get_close_matches  # only on the error path
+
+        message = "no such field"
+        near = get_close_matches(field, op.request.model_fields, 1)
+        hint = f"Did you mean {near[0]}?" if near else f"Fields: {', '.join(op.request.model_fields) or 'none'}."
+    elif found["type"] == "string_pattern_mismatch":
+        hint = "Names are lower-case letters, digits, - and _, 64 at most, beginning with a letter or digit."
+        message = "not a valid name"
+    return {"field": field, "message": message[:256], "hint": hint, "code": str(found["type"])}
+
+
+def encode(reply: pydantic.BaseModel) -> bytes:
+    """Return a reply as JSON; raises `Internal` for what JSON cannot say."""
+    try:
+        return reply.model_dump_json().encode()
+    except pydantic_core.PydanticSerializationError as error:
+        raise Internal(f"The answer cannot be written as JSON: {error}.", code="ops.bad_answer") from error
+
+
+def failed(error: KnotworkError) -> Frame:
+    """Return the frame that carries an error."""
+    wire = error.to_wire()
+    try:
+        return Frame("error", pydantic_core.to_json(wire, fallback=str, inf_nan_mode="null"))
+    except pydantic_core.PydanticSerializationError:  # an agent may put anything into a message, half a character too
+        wire = {"kind": error.kind, "code": error.code, "message": ascii(error.message)}
+        return Frame("error", pydantic_core.to_json(wire))

@@ -1,0 +1,18 @@
+"""Which strings may stand in a request: names, tags and patterns, all of them bounded."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+TOKEN = r"[a-z0-9][a-z0-9_-]{0,63}"  # noqa: S105 - a name's pattern, no secret
+
+# `$` ends the text in pydantic's patterns as in JSON Schema's: no trailing newline slips through
+Token = Annotated[str, StringConstraints(pattern=rf"^{TOKEN}$", max_length=64)]
+Target = Annotated[str, StringConstraints(pattern=rf"^{TOKEN}(/{TOKEN})?$", max_length=129)]
+Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:=/-]{0,127}$", max_length=128)]
+EventName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?$", max_length=128)]
+Text = Annotated[str, StringConstraints(max_length=1024)]
+Tags = Annotated[list[Tag], Field(max_length=64)]
+Names = Annotated[list[Target], Field(max_length=64)]

@@ -1,0 +1,109 @@
+"""How is foreign code brought in so that it can neither hang nor end the node?
+
+The import runs in a thread of its own. When its time is over the thread is abandoned: it is a daemon, so it cannot
+keep the process alive, and it is sent an exception, which ends loops of Python code (not a blocking system call).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib
+import importlib.util
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from knotwork.sdk import PluginFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from knotwork.sockets.sources import Source
+
+T = TypeVar("T")
+
+
+class Abandoned(BaseException):
+    """Raised inside an import whose time is over; no `except Exception` of the plugin may stop it."""
+
+
+class Errand(Generic[T]):
+    """One call in a thread of its own, whose result can be waited for."""
+
+    def __init__(self, call: Callable[[], T], name: str) -> None:
+        """Start at once."""
+        self._call = call
+        self._result: T | None = None
+        self.error: BaseException | None = None
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"import {name}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._call()
+        except BaseException as error:  # noqa: BLE001  a plugin that calls sys.exit() while imported is broken, no more
+            self.error = error
+        self._done.set()
+
+    def finished(self, timeout_s: float) -> bool:
+        """Wait up to `timeout_s` seconds; say whether it is done."""
+        return self._done.wait(timeout_s)
+
+    def result(self) -> T:
+        """Return the result or raise what the call raised; only after `finished`."""
+        if self.error is not None:
+            raise self.error
+        return self._result  # type: ignore[return-value]  # T may include None
+
+    def abandon(self) -> None:
+        """Give it up and ask its thread to end."""
+        if self._thread.ident is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread.ident), ctypes.py_object(Abandoned))
+
+
+def bring_in(source: Source) -> Any:
+    """Import what `source` names and return the object that carries the hooks; raises whatever its code raises."""
+    if source.kind in ("bundled", "package"):
+        module, _, attribute = source.where.partition(":")
+        found = importlib.import_module(module)
+        for part in filter(None, attribute.split(".")):
+            found = getattr(found, part)
+        return found
+    if source.kind == "file":
+        return _from_file(Path(source.where), source.digest)
+    folder = Path(source.where)
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))  # after ours: a plugin must not shadow what the node imports
+    if source.entry.endswith(".py"):
+        return _from_file(folder / source.entry, source.digest)
+    found = importlib.import_module(source.entry)
+    origin = getattr(found, "__file__", None)
+    if origin is None or not Path(origin).resolve().is_relative_to(folder.resolve()):
+        raise PluginFailed(
+            f"{folder}: module {source.entry} is taken by {origin or 'a built-in module'}",
+            code="plugin.module_taken",
+            hint="Rename the module, or name its file as `entry` in plugin.toml.",
+        )
+    return found
+
+
+def _from_file(path: Path, digest: str) -> Any:
+    """Import one file under a name of its own, so that equal file names and changed contents never meet."""
+    marked = hashlib.sha256(f"{path}\0{digest}".encode()).hexdigest()[:12]
+    name = f"knotwork_file_{marked}_{path.stem.replace('-', '_')}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginFailed(f"{path} is not a Python file", code="plugin.file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # pydantic resolves annotations through it
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module

@@ -1,0 +1,67 @@
+"""What does a new plugin start from? A small project that works, with tests that pass, or a single file."""
+
+from __future__ import annotations
+
+import keyword
+import re
+import sys
+from string import Template
+from typing import TYPE_CHECKING
+
+import knotwork
+from knotwork.sdk import API_VERSION, Conflict, Invalid
+from knotwork.sockets import manifest, scaffold_texts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KINDS = tuple(scaffold_texts.MODULES)
+
+
+def write(kind: str, name: str, folder: Path, *, single_file: bool = False) -> list[Path]:
+    """Write the plugin into `folder` (a single file: beside it) and return the files written.
+
+    `kind` is executor, router or telemetry, `name` a token. Raises `Invalid` (`plugin.bad_name`, `plugin.bad_kind`)
+    and `Conflict` (`plugin.exists`) when something is there already; then nothing is written.
+    """
+    files = {folder / path: text for path, text in render(kind, name, single_file=single_file).items()}
+    there = [path for path in files if path.exists()]
+    if there:
+        raise Conflict(f"{there[0]} exists already", code="plugin.exists", hint="Choose another name or --folder.")
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return list(files)
+
+
+def render(kind: str, name: str, *, single_file: bool = False) -> dict[str, str]:
+    """Return the texts by path inside the plugin's folder; raises as `write` does."""
+    if kind not in KINDS:
+        raise Invalid(
+            f"no such kind of plugin: {kind[:40]!r}", code="plugin.bad_kind", hint=f"One of {', '.join(KINDS)}."
+        )
+    module = name.replace("-", "_")
+    if not re.match(manifest.TOKEN, name) or not module.isidentifier() or keyword.iskeyword(module):
+        raise Invalid(
+            f"{name[:80]!r} is no name for a plugin", code="plugin.bad_name", hint="Like `my-agent`: a-z, 0-9, - and _."
+        )
+    if module in sys.stdlib_module_names or module in ("knotwork", "knotwork_plugins", "tests"):
+        raise Invalid(f"{name!r} is the name of another module", code="plugin.bad_name", hint="Choose another name.")
+    words = {
+        "name": name,
+        "module": module,
+        "Name": "".join(part.capitalize() for part in module.split("_") if part),
+        "kind": kind,
+        "kinds": "telemetry" if kind == "telemetry" else f"{kind}s",
+        "api": str(API_VERSION),
+        "release": ".".join(knotwork.__version__.split(".")[:2]),
+    }
+    texts = {f"{module}.py": scaffold_texts.MODULES[kind]}
+    if not single_file:
+        texts |= {
+            "pyproject.toml": scaffold_texts.PYPROJECT,
+            manifest.FILE_NAME: scaffold_texts.MANIFEST,
+            "README.md": scaffold_texts.README,
+            f"tests/test_{module}.py": scaffold_texts.TESTS[kind],
+        }
+    return {path: Template(text).substitute(words) for path, text in texts.items()}

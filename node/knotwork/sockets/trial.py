@@ -1,0 +1,56 @@
+"""Does a plugin keep the contract of its kind? Runs the suite of `knotwork.sdk.testing` on one type, without pytest."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from knotwork.sdk import Invalid
+from knotwork.sockets import hosted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from knotwork.sockets.catalog import Entry
+
+REASON_MAX = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one test of the suite ended; `reason` is empty when it passed, `took_s` in seconds."""
+
+    name: str
+    passed: bool
+    reason: str
+    took_s: float
+
+
+def run(entry: Entry, config: Mapping[str, Any], sample: Any = None, *, apart: bool = False) -> Iterator[Result]:
+    """Yield the result of each test as it ends. `sample` is the input of an executor; `apart` runs it hosted.
+
+    Blocks, and runs event loops of its own: not to be called from a running loop. Raises `Invalid`
+    (`plugin.no_suite`) for kinds that have no suite.
+    """
+    from knotwork.sdk import testing  # brings psutil: only for this verb
+
+    suites: dict[str, type[testing.PluginContract]] = {
+        "executors": testing.ExecutorContract,
+        "routers": testing.RouterContract,
+        "telemetry": testing.TelemetryContract,
+    }
+    if entry.kind not in suites:
+        raise Invalid(f"there is no suite for {entry.kind} yet", code="plugin.no_suite")
+    factory = hosted.wrap(entry, 0, hosted.Hosting()) if apart or entry.hosted_only else entry.factory
+    unknown = {"test_config_refuses_what_is_wrong"} if entry.hosted_only else set()
+    suite = type("Suite", (suites[entry.kind],), {"factory": factory, "config": dict(config), "input": sample})
+    for name in (name for name in dir(suite) if name.startswith("test_") and name not in unknown):
+        began_s = time.perf_counter()
+        try:
+            getattr(suite(), name)()
+        except Exception as error:  # noqa: BLE001  the boundary: whatever a plugin raises is a test that failed
+            reason = f"{type(error).__name__}: {error}"[:REASON_MAX]
+        else:
+            reason = ""
+        yield Result(name.removeprefix("test_"), not reason, reason, time.perf_counter() - began_s)

@@ -1,0 +1,1 @@
+"""What happened: records go to sinks, and nobody waits for them."""

@@ -1,0 +1,96 @@
+"""What does the HTTP door answer? The API of the ops table, its description, health and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+import pydantic_core
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+import knotwork
+from knotwork.ops.ports import NodeControl
+from knotwork.sdk.errors import Internal, KnotworkError, NotFound
+from knotwork.web import openapi, problem, routes
+from knotwork.web.guard import Doorkeeper, Guard
+
+Metrics = Callable[[], Awaitable[tuple[str, bytes]]]
+"""Returns content type and body; raises `NotFound` when no sink can be scraped."""
+
+
+async def no_metrics() -> tuple[str, bytes]:
+    """Say that there is nothing to scrape: what a door answers that was given no metrics."""
+    raise NotFound(
+        "No telemetry sink can be scraped.",
+        code="web.no_metrics",
+        hint='Add [telemetry.metrics] with type = "prometheus".',
+    )
+
+
+def make(
+    node: NodeControl, keeper: Doorkeeper, metrics: Metrics, default_project: Callable[[], str] = lambda: "default"
+) -> ASGIApp:
+    """Return the ASGI application, behind its guard."""
+    app = Starlette(
+        routes=[*routes.api(node, default_project), *_plain(node, metrics)],
+        exception_handlers={HTTPException: _http_error, KnotworkError: _our_error, Exception: _bug},
+    )
+    app.router.redirect_slashes = False
+    return Guard(app, keeper)
+
+
+def _plain(node: NodeControl, metrics: Metrics) -> list[Route]:
+    described: list[bytes] = []
+
+    async def livez(_: Request) -> Response:
+        health = await node.health()
+        return _health("live", health.live)
+
+    async def readyz(_: Request) -> Response:
+        health = await node.health()
+        return _health("ready", health.ready)
+
+    async def scrape(_: Request) -> Response:
+        kind, body = await metrics()
+        return Response(body, media_type=kind)
+
+    async def describe(_: Request) -> Response:
+        if not described:  # built at the first request: it takes some 20 ms that a start should not pay
+            described.append(pydantic_core.to_json(openapi.document(knotwork.__version__)))
+        return Response(described[0], media_type="application/json")
+
+    return [
+        Route("/livez", livez),
+        Route("/readyz", readyz),
+        Route("/metrics", scrape),
+        Route("/openapi.json", describe),
+    ]
+
+
+def _health(word: str, good: bool) -> Response:  # noqa: FBT001 - private, one meaning
+    """Answer yes or no. Why not is for those who have the token: `node.health` tells."""
+    status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
+    return Response(pydantic_core.to_json({word: good}), status_code=status, media_type="application/json")
+
+
+def _http_error(request: Request, error: Any) -> Response:
+    """Answer what Starlette refuses by itself (no such path, wrong method) as a problem, too."""
+    hint = "See /openapi.json for every path."
+    made = NotFound(f"{request.method} {request.url.path[:256]}: {error.detail}.", code="web.no_such_path", hint=hint)
+    response = problem.response(made, error.status_code)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _our_error(_: Request, error: Any) -> Response:
+    return problem.response(error)
+
+
+def _bug(_: Request, error: Exception) -> Response:
+    return problem.response(Internal(f"{type(error).__name__}: {error}"))

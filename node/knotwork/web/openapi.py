@@ -1,0 +1,141 @@
+"""How is the HTTP API described? OpenAPI 3.1, made from the models of the ops table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from knotwork.ops import replies, table
+from knotwork.web.routes import EVENT_STREAM, methods
+
+_REF = "#/components/schemas/"
+_PROBLEM = {
+    "type": "object",
+    "description": "An error (RFC 9457).",
+    "required": ["type", "title", "status", "detail", "code", "kind"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What happened and why."},
+        "code": {"type": "string", "description": "Stable, `room.reason`."},
+        "kind": {"type": "string"},
+        "hint": {"type": "string", "description": "What to do next."},
+        "problems": {"type": "array", "items": {"type": "object"}, "description": "Everything that is wrong."},
+        "data": {"type": "object"},
+        "retry_after_s": {"type": "number"},
+    },
+}
+
+
+def document(version: str, url: str = "/") -> dict[str, Any]:
+    """Return the whole description as plain data."""
+    ops = list(table.TABLE.values())
+    wanted = [(op.request, "validation") for op in ops] + [(op.reply, "serialization") for op in ops]
+    wanted += [(replies.Progress, "serialization"), (replies.Chunk, "serialization")]
+    unique: list[Any] = list(dict.fromkeys(wanted))
+    names, schema = models_json_schema(unique, ref_template=_REF + "{model}")
+    paths = {f"/api/{op.room}/{op.verb}": _path(op, names) for op in ops} | _plain_paths()
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Knotwork",
+            "version": version,
+            "summary": "What may be asked of a node.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": url}],
+        "security": [{"token": []}],
+        "tags": [{"name": room} for room in dict.fromkeys(op.room for op in ops)],
+        "paths": paths,
+        "components": {
+            "schemas": {**schema.get("$defs", {}), "Problem": _PROBLEM},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "parameters": {
+                "project": {
+                    "name": "Knotwork-Project",
+                    "in": "header",
+                    "description": "The project to act in; the node's first when left out.",
+                    "schema": {"type": "string"},
+                }
+            },
+            "responses": {
+                "problem": {
+                    "description": "It did not work.",
+                    "content": {"application/problem+json": {"schema": {"$ref": f"{_REF}Problem"}}},
+                }
+            },
+        },
+    }
+
+
+def _path(op: table.Op, names: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    return {method.lower(): _operation(op, method, names) for method in methods(op)}
+
+
+def _operation(op: table.Op, method: str, names: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    content: dict[str, Any] = {} if op.live else {"application/json": {"schema": names[op.reply, "serialization"]}}
+    if op.streams:
+        content[EVENT_STREAM] = {
+            "schema": {
+                "type": "string",
+                "description": f"Events `progress`, `chunk`, then `result` ({op.reply.__name__}) or `error` (kind, code, message, hint, detail).",
+            }
+        }
+    operation: dict[str, Any] = {
+        "operationId": op.name if method == "POST" else f"{op.name}.get",
+        "tags": [op.room],
+        "summary": op.summary,
+        "description": op.help,
+        "parameters": [{"$ref": "#/components/parameters/project"}],
+        "responses": {
+            "200": {"description": "Done.", "content": content},
+            "default": {"$ref": "#/components/responses/problem"},
+        },
+        "x-effect": op.effect,
+    }
+    if method == "POST":
+        body: dict[str, Any] = {"schema": names[op.request, "validation"]}
+        if op.examples:
+            body["examples"] = {
+                f"example{number}": {"summary": example.text, "value": example.request}
+                for number, example in enumerate(op.examples, 1)
+            }
+        required = any(info.is_required() for info in op.request.model_fields.values())
+        operation["requestBody"] = {"required": required, "content": {"application/json": body}}
+    else:
+        operation["parameters"] += _query(op)
+    return operation
+
+
+def _query(op: table.Op) -> list[dict[str, Any]]:
+    schema = op.request.model_json_schema(ref_template=_REF + "{model}")
+    required = schema.get("required", [])
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": name in required,
+            "description": part.get("description", ""),
+            "schema": {key: value for key, value in part.items() if key != "description"},
+        }
+        for name, part in schema.get("properties", {}).items()
+    ]
+
+
+def _plain_paths() -> dict[str, Any]:
+    def path(summary: str, media: str, *, token: bool) -> dict[str, Any]:
+        answer = {"description": summary, "content": {media: {"schema": {}}}}
+        operation: dict[str, Any] = {
+            "summary": summary,
+            "responses": {"200": answer, "default": {"$ref": "#/components/responses/problem"}},
+        }
+        return {"get": operation if token else {**operation, "security": []}}
+
+    return {
+        "/livez": path("200 while the node is alive.", "application/json", token=False),
+        "/readyz": path("200 while the node takes work, else 503.", "application/json", token=False),
+        "/metrics": path("Figures for Prometheus.", "text/plain", token=True),
+        "/openapi.json": path("This description.", "application/json", token=False),
+    }

@@ -1,0 +1,175 @@
+"""How does an HTTP request become a call of an op, and its frames a response?
+
+`POST /api/<room>/<verb>` takes JSON; read ops also answer `GET` with query parameters. A streaming op answers with
+server-sent events (event name = frame kind) when asked by `Accept: text/event-stream`, else with its result alone.
+When the caller goes away the op's generator is closed, which cancels the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Any
+
+from starlette.datastructures import QueryParams
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from knotwork.bus import codec
+from knotwork.ops import fields, serve, table
+from knotwork.ops.ports import NodeControl
+from knotwork.ops.words import TOKEN
+from knotwork.sdk.errors import Invalid, KnotworkError, TimedOut, TooLarge
+from knotwork.web import problem
+
+BODY_TIMEOUT_S = 30.0
+KEEPALIVE_S = 15.0
+EVENT_STREAM = "text/event-stream"
+_project = re.compile(rf"\A{TOKEN}\Z").match
+_traceparent = re.compile(r"\A[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z").match
+
+
+def api(node: NodeControl, default_project: Callable[[], str]) -> list[Route]:
+    """Return one route for each op of the table."""
+    return [
+        Route(f"/api/{op.room}/{op.verb}", OpEndpoint(op, node, default_project), methods=methods(op))
+        for op in table.TABLE.values()
+    ]
+
+
+def methods(op: table.Op) -> list[str]:
+    """Return the HTTP methods of an op."""
+    return ["GET", "POST"] if op.effect == "read" else ["POST"]
+
+
+class OpEndpoint:
+    """The ASGI application of one op."""
+
+    def __init__(self, op: table.Op, node: NodeControl, default_project: Callable[[], str]) -> None:
+        """Serve `op` of `node`."""
+        self._op = op
+        self._node = node
+        self._default_project = default_project
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive)
+        streaming = self._op.streams and EVENT_STREAM in request.headers.get("accept", "")
+        try:
+            if self._op.live and not streaming:
+                raise Invalid(
+                    f"{self._op.name} has no end to wait for.",
+                    code="web.stream_only",
+                    hint=f"Send Accept: {EVENT_STREAM}.",
+                )
+            caller = self._caller(request)
+            raw = (
+                from_query(self._op, request.query_params)
+                if scope["method"] in ("GET", "HEAD")
+                else await _body(request)
+            )
+        except KnotworkError as error:
+            await problem.response(error)(scope, receive, send)
+            return
+        except ClientDisconnect:
+            return
+        frames = serve.dispatch(self._op.name, raw, caller, self._node)
+        await _until_gone(receive, _stream(frames, send) if streaming else _single(frames, scope, receive, send))
+
+    def _caller(self, request: Request) -> table.Caller:
+        project = request.headers.get("knotwork-project") or self._default_project()
+        if not _project(project):
+            raise Invalid(f"{project[:64]!r} is no project name.", code="web.bad_project")
+        traceparent = request.headers.get("traceparent", "")
+        return table.Caller(
+            name="local",
+            project=project,
+            door="http",
+            may="admin",
+            traceparent=traceparent if _traceparent(traceparent) else "",
+        )
+
+
+async def _body(request: Request) -> bytes:
+    """Return the body; raises `TooLarge` as soon as it is clear, `TimedOut` when the sender dawdles."""
+    announced = request.headers.get("content-length", "0")
+    too_large = TooLarge(
+        f"The request body is over {serve.REQUEST_MAX_BYTES} bytes.",
+        code="ops.request_too_large",
+        hint="Put the data somewhere the agent can read and send its address.",
+    )
+    if announced.isdigit() and int(announced[:20]) > serve.REQUEST_MAX_BYTES:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for part in request.stream():
+                body += part
+                if len(body) > serve.REQUEST_MAX_BYTES:
+                    raise too_large
+    except TimeoutError as error:
+        raise TimedOut(f"The body did not arrive within {BODY_TIMEOUT_S:g} s.", code="web.slow_body") from error
+    return bytes(body)
+
+
+def from_query(op: table.Op, query: QueryParams) -> bytes:
+    """Return the JSON request that query parameters stand for; a list field may be given many times."""
+    shapes = {field.name: field.shape for field in fields.of(op)}
+    request: dict[str, Any] = {}
+    for key in query:
+        values = query.getlist(key)
+        if shapes.get(key) == "list":
+            request[key] = values
+        elif len(values) > 1:
+            raise Invalid(f"{key[:64]} is given {len(values)} times.", code="ops.bad_request")
+        else:
+            request[key] = values[0]
+    return codec.encode(request)
+
+
+async def _until_gone(receive: Receive, answering: Any) -> None:
+    """Answer, and stop when the caller goes away: cancelling closes the frames, which cancels the work."""
+
+    async def watch(answer: asyncio.Task[None]) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        answer.cancel()
+
+    async with asyncio.TaskGroup() as group:
+        answer = group.create_task(answering)
+        watcher = group.create_task(watch(answer))
+        answer.add_done_callback(lambda _: watcher.cancel())
+
+
+async def _single(frames: AsyncGenerator[serve.Frame, None], scope: Scope, receive: Receive, send: Send) -> None:
+    async with aclosing(frames):
+        async for frame in frames:
+            if frame.kind == "error":
+                await problem.from_frame(frame.data)(scope, receive, send)
+            elif frame.kind == "result":
+                await Response(frame.data, media_type="application/json")(scope, receive, send)
+
+
+async def _stream(frames: AsyncGenerator[serve.Frame, None], send: Send) -> None:
+    headers = [(b"content-type", EVENT_STREAM.encode()), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
+    await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": headers})
+
+    async def keep_alive() -> None:
+        while True:
+            await asyncio.sleep(KEEPALIVE_S)
+            await send({"type": "http.response.body", "body": b": still here\n\n", "more_body": True})
+
+    async with asyncio.TaskGroup() as group:
+        alive = group.create_task(keep_alive())
+        async with aclosing(frames):
+            async for frame in frames:
+                # JSON has no raw line breaks, so one data line is enough
+                body = b"event: " + frame.kind.encode() + b"\ndata: " + frame.data + b"\n\n"
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+        alive.cancel()
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,126 @@
+"""How is the HTTP door opened and closed? uvicorn inside our loop, on a socket of our own, signals left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import uvicorn
+
+from knotwork.ops.ports import NodeControl
+from knotwork.sdk.errors import Conflict, Internal
+from knotwork.web import app
+from knotwork.web.guard import Doorkeeper, names_of
+
+START_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 2.0
+CONNECTIONS_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class WebSettings:
+    """Where to listen and what to ask for. Port 0 takes a free one; an empty token lets nobody in."""
+
+    token: str
+    host: str = "127.0.0.1"
+    port: int = 0
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """The open door."""
+
+    url: str
+    port: int
+    keeper: Doorkeeper
+    host: str
+
+    def allow(self, hosts: tuple[str, ...], origins: tuple[str, ...]) -> None:
+        """Put other allowed hosts and origins into force, from the next request on."""
+        self.keeper.hosts = names_of(self.host, hosts)
+        self.keeper.origins = frozenset(origins)
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn that leaves the process's signals to the node."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def run_web(
+    settings: WebSettings,
+    node: NodeControl,
+    metrics: app.Metrics = app.no_metrics,
+    default_project: Callable[[], str] = lambda: "default",
+) -> AsyncIterator[Web]:
+    """Serve HTTP while the context is open; requests still running at its end get `CLOSE_TIMEOUT_S` seconds.
+
+    Raises `Conflict` (`web.port_in_use`) when the address is taken.
+    """
+    keeper = Doorkeeper(
+        settings.token, names_of(settings.host, settings.allowed_hosts), frozenset(settings.allowed_origins)
+    )
+    listener = _listen(settings.host, settings.port)
+    port = int(listener.getsockname()[1])
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    server = _Server(
+        uvicorn.Config(
+            app.make(node, keeper, metrics, default_project),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=CONNECTIONS_MAX,
+            timeout_graceful_shutdown=int(CLOSE_TIMEOUT_S),
+        )
+    )
+    problem: BaseException | None = None
+    async with asyncio.TaskGroup() as group:
+        try:
+            serving = group.create_task(server.serve(sockets=[listener]), name="web")
+            await _started(server, serving)
+            yield Web(url=f"http://{shown}:{port}", port=port, keeper=keeper, host=settings.host)
+        except BaseException as error:  # noqa: BLE001 - raised again below: the door closes in good order first
+            problem = error
+        server.should_exit = True
+    listener.close()
+    if problem is not None:
+        raise problem
+
+
+async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    async with asyncio.timeout(START_TIMEOUT_S):
+        while not server.started:  # uvicorn has no event for it; it is set within the first turns of the loop
+            if serving.done():
+                raise Internal("The HTTP server ended while it started.", code="web.start_failed")
+            await asyncio.sleep(0.001)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+        listener.settimeout(0)
+    except OSError as error:
+        listener.close()
+        raise Conflict(
+            f"HTTP cannot listen on {host}:{port}: {error.strerror or error}.",
+            code="web.port_in_use",
+            hint="Set web.port = 0 for a free port, or stop who uses it.",
+        ) from error
+    return listener

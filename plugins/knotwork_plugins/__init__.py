@@ -1,0 +1,29 @@
+"""The plugins that come with Knotwork. They use the same door as foreign ones: an entry point, five hooks, the SDK."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from knotwork.sdk import Factory, hookimpl
+from knotwork_plugins import executors as executor_plugins
+from knotwork_plugins import routers as router_plugins
+from knotwork_plugins import telemetry as telemetry_plugins
+
+
+@hookimpl
+def executors() -> Iterable[Factory[Any]]:
+    """Yield the ways of carrying out work."""
+    return executor_plugins.FACTORIES
+
+
+@hookimpl
+def routers() -> Iterable[Factory[Any]]:
+    """Yield the ways of choosing an agent."""
+    return router_plugins.FACTORIES
+
+
+@hookimpl
+def telemetry() -> Iterable[Factory[Any]]:
+    """Yield the places that telemetry goes to."""
+    return telemetry_plugins.FACTORIES

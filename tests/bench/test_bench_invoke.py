@@ -1,0 +1,38 @@
+"""The benches print what others rely on. Speed itself is read by people, never asserted: machines differ."""
+
+import json
+import subprocess
+import sys
+
+
+def bench(name: str, seconds: str) -> dict:
+    done = subprocess.run(
+        [sys.executable, "-m", "knotwork", "bench", name, "--for", seconds, "-o", "json"],
+        capture_output=True,
+        timeout=55,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)
+
+
+def test_invoke_prints_ours_beside_raw_of_the_same_run():
+    result = bench("invoke", "8s")
+    assert set(result) >= {"name", "ratio", "ours", "raw", "durability", "versions", "machine"}
+    assert result["name"] == "invoke"
+    assert result["ours"] > 0
+    assert result["raw"] > 0
+    assert abs(result["ratio"] - result["ours"] / result["raw"]) < result["ratio"]
+    assert result["in_flight"] == 10_000
+    assert result["in_flight_s"] > 0
+    assert result["discovery_1000_ms"] > 0
+    assert result["p50_ratio"] > 0
+    assert result["versions"]["nats-py"] == "2.16.0"
+
+
+def test_an_unknown_bench_names_those_there_are():
+    done = subprocess.run(
+        [sys.executable, "-m", "knotwork", "bench", "nonsense"], capture_output=True, timeout=30, check=False
+    )
+    assert done.returncode != 0
+    assert b"invoke" in done.stderr

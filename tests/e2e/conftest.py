@@ -1,0 +1,385 @@
+"""Real nodes as processes in folders of their own. A test gets `Nodes`; at its end nothing of theirs may be left."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import logging
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import pytest
+
+T = TypeVar("T")
+PROGRAM = (sys.executable, "-m", "knotwork")
+MARK = "XDG_KNOTWORK_TEST"
+"""Every child of a node inherits it: a clean environment keeps XDG_* names."""
+
+
+def until(found: Callable[[], T], timeout_s: float = 10.0, what: str = "") -> T:
+    """Return the first true value of `found`; fails after `timeout_s` seconds."""
+    end_s = time.monotonic() + timeout_s
+    while True:
+        value = found()
+        if value:
+            return value
+        assert time.monotonic() < end_s, what or "it did not come in time"
+        time.sleep(0.01)
+
+
+def marked(mark: str) -> dict[int, str]:
+    """Return every living process that carries the mark, with its command line."""
+    found: dict[int, str] = {}
+    wanted = f"{MARK}={mark}".encode()
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        try:
+            if wanted not in (folder / "environ").read_bytes().split(b"\0"):
+                continue
+            if (folder / "stat").read_bytes().rpartition(b")")[2].split()[0] in (b"Z", b"X"):
+                continue
+            found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+    return found
+
+
+class Answer:
+    """One HTTP answer."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.headers = {name.lower(): value for name, value in response.getheaders()}
+        self.body = response.read()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Shell:
+    """A folder with a configuration, and the environment of one node."""
+
+    def __init__(self, folder: Path, mark: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.data = folder / "data"
+        self.file = folder / "knotwork.toml"
+        self.mark = mark
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("KNOTWORK", "XDG_"))}
+        self.env = {
+            **kept,
+            MARK: mark,
+            "XDG_CONFIG_HOME": str(folder / "xdg"),
+            "KNOTWORK_DATA_DIR": str(self.data),
+            "KNOTWORK_CONFIG": str(self.file),
+        }
+
+    def write(self, text: str, name: str = "knotwork.toml") -> Path:
+        """Write a file the way editors do: whole, by renaming."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f".{path.name}.new")
+        fresh.write_text(text)
+        fresh.replace(path)
+        return path
+
+    def start(self, *words: str, program: tuple[str, ...] = PROGRAM, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*program, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+            env={**self.env, **env},
+            start_new_session=True,
+        )
+
+    def run(self, *words: str, timeout_s: float = 40.0, **env: str) -> tuple[int, str, str]:
+        """Run one command line to its end."""
+        process = self.start(*words, **env)
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            raise AssertionError(f"{words} did not end in {timeout_s} s\n{out}\n{err}") from None
+        return process.returncode, out, err
+
+    def json(self, *words: str, **env: str) -> Any:
+        code, out, err = self.run(*words, "-o", "json", **env)
+        assert code == 0, err
+        return json.loads(out)
+
+    def refused(self, *words: str, **env: str) -> tuple[int, dict[str, Any]]:
+        """Return exit code and JSON error of a command that has to fail."""
+        code, out, err = self.run(*words, "-o", "json", **env)
+        assert code != 0, out
+        return code, json.loads(err.strip().splitlines()[-1])
+
+
+class Node(Shell):
+    """One node process. Its ops are asked over HTTP, which takes a millisecond, unless a test is about the CLI."""
+
+    def __init__(self, folder: Path, mark: str) -> None:
+        super().__init__(folder, mark)
+        self.process: subprocess.Popen[str] | None = None
+        self.lines: list[str] = []
+        self._reader: threading.Thread | None = None
+
+    def up(self, *words: str, wait_s: float = 20.0, program: tuple[str, ...] = PROGRAM, **env: str) -> Node:
+        """Start the node in this process's care; returns when it is ready (`wait_s` 0: at once)."""
+        self.process = subprocess.Popen(
+            [*program, "up", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+            env={**self.env, **env},
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
+        self._reader.start()
+        if wait_s:
+            until(self._is_ready, wait_s, f"not ready:\n{self.log}")
+        return self
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None
+        with process.stderr as said:
+            for line in said:
+                self.lines.append(line)
+
+    def _is_ready(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            self.finished_reading()
+            raise AssertionError(f"ended with {self.process.returncode} instead of starting:\n{self.log}")
+        with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+            about = self.about
+            return about["pid"] == self.process.pid and (not about["http"] or self.get("/readyz").status == 200)
+        return False
+
+    @property
+    def log(self) -> str:
+        return "".join(list(self.lines))
+
+    def finished_reading(self) -> None:
+        if self._reader is not None:
+            self._reader.join(5)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.data / "run" / "node.json").read_text())
+        return found
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    # -- the HTTP door -----------------------------------------------------------------------------------------------
+
+    @property
+    def token(self) -> str:
+        return (self.data / "keys" / "http.token").read_text().strip()
+
+    def connect(self, timeout_s: float = 30.0) -> http.client.HTTPConnection:
+        address = urlsplit(self.about["http"])
+        return http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
+
+    def http(
+        self, method: str, path: str, body: bytes | None = None, timeout_s: float = 30.0, **headers: str
+    ) -> Answer:
+        """Ask with exactly these headers."""
+        connection = self.connect(timeout_s)
+        try:
+            connection.request(method, path, body, {name.replace("_", "-"): text for name, text in headers.items()})
+            return Answer(connection.getresponse())
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> Answer:
+        return self.http("GET", path)
+
+    def call(self, op: str, *, timeout_s: float = 30.0, project: str = "", **fields: Any) -> Answer:
+        """Ask an op with the bearer token."""
+        more = {"knotwork-project": project} if project else {}
+        return self.http(
+            "POST",
+            f"/api/{op.replace('.', '/')}",
+            json.dumps(fields).encode(),
+            timeout_s,
+            authorization=f"Bearer {self.token}",
+            content_type="application/json",
+            **more,
+        )
+
+    def ask(self, op: str, **fields: Any) -> Any:
+        """Ask an op that has to succeed."""
+        answer = self.call(op, **fields)
+        assert answer.status == 200, answer.body
+        return answer.json
+
+    def invoke(self, target: str, value: Any = "x", **fields: Any) -> Any:
+        return self.ask("agents.invoke", target=target, input=value, **fields)["output"]
+
+    def status(self) -> Any:
+        return self.ask("node.status")
+
+    def slot(self, name: str, kind: str = "executors") -> Any:
+        return next(slot for slot in self.status()["slots"] if (slot["kind"], slot["id"]) == (kind, name))
+
+    def agents(self) -> list[str]:
+        return sorted(row["agent"] for row in self.ask("agents.list")["agents"])
+
+    def verdict(self, after: dict[str, Any] | None = None, timeout_s: float = 5.0) -> dict[str, Any]:
+        """Return `last_reload` of the status once it is another one than `after`."""
+        found: dict[str, Any] = until(
+            lambda: (last := self.status()["last_reload"]) != after and last, timeout_s, "no verdict came"
+        )
+        return found
+
+    @contextlib.contextmanager
+    def watching(self, *names: str) -> Iterator[list[dict[str, Any]]]:
+        """Collect the node's events (over HTTP, as they happen) while the block runs."""
+        connection = self.connect()
+        seen: list[dict[str, Any]] = []
+        connection.request(
+            "POST",
+            "/api/node/events",
+            json.dumps({"names": list(names)}),
+            {
+                "authorization": f"Bearer {self.token}",
+                "accept": "text/event-stream",
+                "content-type": "application/json",
+            },
+        )
+        response = connection.getresponse()
+        assert response.status == 200
+        sock = response.fp
+
+        def read() -> None:
+            with contextlib.suppress(OSError, ValueError, AttributeError, http.client.HTTPException):
+                seen.extend(json.loads(line[6:])["data"] for line in response if line.startswith(b"data: "))
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        try:
+            yield seen
+        finally:
+            with contextlib.suppress(OSError):
+                if sock is not None and connection.sock is not None:
+                    connection.sock.shutdown(2)
+            reader.join(2)
+            connection.close()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def ended(self, timeout_s: float = 15.0) -> int:
+        """Return the exit code once it is gone; fails after `timeout_s` seconds."""
+        assert self.process is not None
+        try:
+            code = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still there after {timeout_s} s:\n{self.log}") from None
+        self.finished_reading()
+        return code
+
+    def stop(self, timeout_s: float = 15.0) -> int:
+        """End it as a service manager does, and without mercy for its work."""
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+            until(lambda: "stopping" in self.log or self.process is None or self.process.poll() is not None, timeout_s)
+            if self.process.poll() is None:
+                self.signal(signal.SIGTERM)
+        return self.ended(timeout_s)
+
+
+class Nodes:
+    """The nodes of one test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.mark = secrets.token_hex(8)
+        self.made: list[Node] = []
+
+    def node(self, config: str = "", name: str = "node") -> Node:
+        """Return a node that is not started, in a folder of its own, with its `knotwork.toml`."""
+        made = Node(self.folder / name, self.mark)
+        made.write(config)
+        self.made.append(made)
+        return made
+
+    def left(self, timeout_s: float = 5.0) -> dict[int, str]:
+        """Return the processes that are still there after `timeout_s` seconds."""
+        end_s = time.monotonic() + timeout_s
+        while (found := marked(self.mark)) and time.monotonic() < end_s:
+            time.sleep(0.02)
+        return found
+
+    def close(self) -> None:
+        failures = []
+        for node in self.made:
+            try:
+                node.stop()
+            except AssertionError as error:
+                failures.append(str(error))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(node.pid, signal.SIGKILL)
+                node.ended()
+        found = self.left()
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert not failures, failures
+        assert not found, f"left behind: {found}"
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    made = Nodes(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def shared_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Nodes for all tests of a module, which leave them as they found them."""
+    made = Nodes(tmp_path_factory.mktemp("nodes"))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+    """Write a measured figure down (JUnit properties, and the log shown with -rP); nothing depends on it."""
+
+    def note(name: str, value: float) -> None:
+        request.node.user_properties.append((name, value))
+        logging.getLogger("figures").warning("%s = %s", name, value)
+
+    return note

@@ -1,0 +1,248 @@
+"""A wrong configuration: before the start it ends with 78 and all that is wrong; at a reload it changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+
+GOOD = """
+[executors.shout]
+type = "process"
+command = ["tr", "a-z", "A-Z"]
+"""
+
+BAD = {
+    "broken TOML, two lines": (
+        "[node]\nname = \n[executors.a]\ntype = \"process\"\ncommand = ['x']\ndescription = bare words\n",
+        [":2:", ":6:"],
+    ),
+    "unknown key": ("[node]\nnmae = 'x'\n", [":2:1: ", 'Did you mean "name"?']),
+    "wrong type": ("[node]\ndrain_s = 'long'\n", [":2:11: node.drain_s must be a number"]),
+    "duplicate id": (GOOD + GOOD, [":6:1: duplicate", "line 2"]),
+    "missing environment variable": ('[node]\nname = "${NO_SUCH_NAME}"\n', [":2:8: ", "NO_SUCH_NAME is not set"]),
+    "line break in a variable": ('[node]\nname = "${TWO_LINES}"\n', [":2:8: "]),
+    "unknown plugin type": ('[executors.a]\ntype = "proces"\n', [":2:8: ", 'Did you mean "process"?']),
+    "no command": (
+        '[executors.a]\ntype = "process"\ncomand = ["x"]\n',
+        ["a.command is missing", ":3:1: ", '"command"?'],
+    ),
+    "core and plugin tables together": (
+        '[node]\nnmae = 1\n[executors.a]\ntype = "process"\ncomand = ["x"]\n[executors.b]\ntype = "proces"\n',
+        [":2:1: ", ":3:1: executors.a.command", ":5:1: ", ":7:8: "],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def running(shared_nodes):
+    return shared_nodes.node(GOOD, "running").up(TWO_LINES="a\nb")
+
+
+@pytest.fixture(params=[pytest.param(one, id=name) for name, one in BAD.items()])
+def bad(request):
+    return request.param
+
+
+def ended_78(node) -> str:
+    """Return what a node said that could not start because of its configuration."""
+    node.up(wait_s=0, TWO_LINES="a\nb")
+    assert node.ended() == 78, node.log
+    assert "Traceback" not in node.log
+    assert not (node.data / "run" / "node.json").exists()
+    return node.log
+
+
+def test_before_the_start_everything_is_told(nodes, bad):
+    text, told = bad
+    node = nodes.node(text)
+    said = ended_78(node)
+    for part in told:
+        assert part in said, said
+    assert str(node.file) + ":" in said
+
+
+def test_at_a_reload_nothing_changes(running, bad):
+    text, told = bad
+    before = running.status()
+    pids = (before["bus"]["server_pid"], before["pid"])
+    with running.watching("config.*") as events:
+        running.write(text)
+        verdict = running.verdict(before["last_reload"], 4.0)
+        deadline = time.monotonic() + 2
+        while not any(event["name"] == "config.refused" for event in events):
+            assert time.monotonic() < deadline, events
+    assert verdict["result"] == "refused"
+    places = [
+        f"{row['file']}:{row['line']}:{row['column']}: {row['message']} {row['hint']}" for row in verdict["problems"]
+    ]
+    for part in told:
+        assert part in "\n".join(places)
+    answer = running.call("node.reload")
+    assert (answer.status, answer.json["kind"]) == (422, "config_invalid")
+    after = running.status()
+    assert (after["bus"]["server_pid"], after["pid"]) == pids
+    assert after["revision"] == before["revision"]
+    assert [(slot["id"], slot["starts"], slot["since"][:19]) for slot in after["slots"]] == [
+        (slot["id"], slot["starts"], slot["since"][:19]) for slot in before["slots"]
+    ]
+    assert running.invoke("shout", "still here") == "STILL HERE"
+
+
+@pytest.mark.parametrize(
+    "raw", [GOOD.encode("utf-16"), GOOD.encode("utf-16-be"), b"\x00\xff\xfe\x01", b"[node]\nname='\xe4'\n"]
+)
+def test_a_file_that_is_not_utf8(nodes, raw):
+    node = nodes.node()
+    node.file.write_bytes(raw)
+    said = ended_78(node)
+    assert "UTF-" in said
+
+
+def test_utf8_with_a_byte_order_mark_is_fine(nodes):
+    node = nodes.node()
+    node.file.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert node.up().agents() == ["shout"]
+
+
+@pytest.mark.parametrize("how", ["folder", "missing", "mode"])
+def test_a_file_that_cannot_be_read(nodes, how):
+    if how == "mode" and os.geteuid() == 0:
+        pytest.skip("root reads files of any mode; the other two cases are told the same way")
+    node = nodes.node(GOOD)
+    if how == "mode":
+        node.file.chmod(0)
+    else:
+        node.file.unlink()
+    if how == "folder":
+        node.file.mkdir()
+    said = ended_78(node)
+    assert str(node.file) in said
+
+
+def test_a_file_that_cannot_be_read_any_more_changes_nothing(nodes):
+    node = nodes.node(GOOD).up()
+    started = node.status()["last_reload"]
+    node.file.unlink()
+    assert node.verdict(started)["result"] == "refused"
+    assert node.agents() == ["shout"]
+    back = node.status()["last_reload"]
+    node.write(GOOD + '[executors.more]\ntype = "process"\ncommand = ["cat"]\n')
+    assert node.verdict(back)["result"] == "applied"
+    assert node.agents() == ["more", "shout"]
+
+
+def test_an_empty_file_means_the_defaults_but_only_at_the_start(nodes):
+    node = nodes.node("").up()
+    assert node.agents() == []
+    node.write(GOOD)
+    first = node.verdict()
+    assert first["added"] == ["executors.shout"]
+    for nothing in ("", "\n  \n# only a comment\n"):
+        # a file caught while an editor or a full disk has truncated it must not take every agent away
+        before = node.status()["last_reload"]
+        node.file.write_text(nothing)
+        assert node.verdict(before)["result"] == "refused"
+        assert node.agents() == ["shout"]
+
+
+def test_one_command_tells_everything_without_a_node(nodes):
+    node = nodes.node(BAD["core and plugin tables together"][0])
+    node.write("import no_such_module_anywhere\n", "own.py")
+    with node.file.open("a") as file:
+        file.write('[executors.c]\ntype = "./own.py"\n')
+    code, wire = node.refused("config", "check")
+    assert (code, wire["kind"]) == (78, "config_invalid")
+    rows = wire["detail"]["problems"]
+    assert [row["line"] for row in rows] == [2, 3, 5, 7, 9]
+    assert all(row["column"] > 0 and row["file"] == str(node.file) for row in rows)
+    assert "no_such_module_anywhere" in rows[-1]["message"]
+    code, _, err = node.run("config", "check")
+    assert code == 78
+    assert err.count(str(node.file) + ":") == 5
+
+
+def test_duplicate_ids_among_the_files_of_a_folder(nodes):
+    node = nodes.node()
+    node.write(GOOD, "conf.d/10-first.toml")
+    node.write(GOOD, "conf.d/20-second.toml")
+    node.up("--config-dir", "conf.d", wait_s=0)
+    assert node.ended() == 78
+    assert "20-second.toml:2:" in node.log
+    assert "10-first.toml:2" in node.log
+
+
+def test_layers_and_their_origins(nodes):
+    node = nodes.node(
+        '[node]\nname = "from-file"\nlabels = { a = "1" }\n[mesh]\nheartbeat_s = 5.0\nkeepalive_s = 1.0\n'
+    )
+    shown = json.loads(
+        node.run(
+            "config",
+            "show",
+            "--origin",
+            "--set",
+            "mesh.keepalive_s=2.5",
+            "-o",
+            "json",
+            KNOTWORK__MESH__HEARTBEAT_S="7.5",
+        )[1]
+    )
+    rows = {row["key"]: (row["value"], row["origin"]) for row in shown["settings"]}
+    assert rows["node.name"][0] == "from-file"
+    assert rows["node.name"][1].endswith("knotwork.toml:2")
+    assert rows["mesh.heartbeat_s"] == (7.5, "env KNOTWORK__MESH__HEARTBEAT_S")
+    assert rows["mesh.keepalive_s"] == (2.5, "--set")
+    assert rows["node.drain_s"] == (30.0, "default")
+
+
+def test_init_example_schema_and_fmt_belong_together(nodes):
+    import jsonschema
+
+    node = nodes.node()
+    node.file.unlink()
+    assert node.run("init", str(node.file))[0] == 0
+    text = node.file.read_text()
+    assert len(text.splitlines()) <= 25
+    assert "#" in text
+    assert node.json("config", "check")["ok"] is True
+    assert node.run("init", str(node.file))[0] == 1  # never overwritten unasked
+    node.write('"""A plugin of mine."""\n' + PLUGIN, "own.py")
+    node.write('[executors.mine]\ntype = "./own.py"\nlength = 3\n')
+    schema = json.loads(node.run("config", "schema")[1])
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    assert not list(validator.iter_errors({"executors": {"mine": {"type": "./own.py", "length": 3}}}))
+    assert list(validator.iter_errors({"executors": {"mine": {"type": "./own.py", "length": "3"}}}))
+    assert list(validator.iter_errors({"node": {"nmae": "x"}}))
+    assert "[executors." in node.run("config", "example")[1]
+
+
+PLUGIN = """
+from contextlib import asynccontextmanager
+from knotwork.sdk import Done, Factory, PluginConfig, hookimpl
+
+
+class Settings(PluginConfig):
+    length: int = 1
+
+
+class Mine:
+    def __init__(self, length):
+        self.length = length
+
+    async def execute(self, attempt):
+        return Done(str(attempt.input)[: self.length])
+
+
+@asynccontextmanager
+async def open_mine(config, context):
+    yield Mine(config.length)
+
+
+@hookimpl
+def executors():
+    yield Factory("mine", Settings, open_mine)
+"""

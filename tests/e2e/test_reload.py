@@ -1,0 +1,381 @@
+"""A changed configuration comes into force while the node works, by every way there is, and takes nobody's call away."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.e2e.conftest import marked, until
+
+SHOUT = '[executors.shout]\ntype = "process"\ncommand = ["tr", "a-z", "A-Z"]\n'
+MORE = '[executors.more]\ntype = "process"\ncommand = ["cat"]\n'
+WORD = '[executors.word]\ntype = "process"\ncommand = ["sh", "-c", "echo {}"]\n'
+
+
+def test_saved_by_an_editor(nodes):
+    node = nodes.node(SHOUT).up()
+    node.write(SHOUT + MORE)  # a new file takes the old one's name
+    verdict = node.verdict()
+    assert (verdict["result"], verdict["trigger"], verdict["added"]) == ("applied", "file", ["executors.more"])
+    assert verdict["took_s"] <= 2
+    assert node.agents() == ["more", "shout"]
+    node.file.write_text(MORE)  # and written in place
+    assert node.verdict(verdict)["removed"] == ["executors.shout"]
+    assert node.agents() == ["more"]
+
+
+def test_a_mounted_config_map(nodes):
+    """Kubernetes: the file is a link into `..data`, which is a link that is exchanged."""
+    node = nodes.node()
+    node.file.unlink()
+    mount = node.folder / "mount"
+
+    def publish(number: int, text: str) -> None:
+        version = mount / f"..version_{number}"
+        version.mkdir(parents=True)
+        (version / "knotwork.toml").write_text(text)
+        link = mount / "..data_tmp"
+        link.symlink_to(version.name)
+        link.replace(mount / "..data")
+
+    publish(1, SHOUT)
+    (mount / "knotwork.toml").symlink_to("..data/knotwork.toml")
+    node.up("--config", str(mount / "knotwork.toml"))
+    assert node.agents() == ["shout"]
+    publish(2, SHOUT + MORE)
+    shutil.rmtree(mount / "..version_1")
+    assert node.verdict()["result"] == "applied"
+    assert node.agents() == ["more", "shout"]
+
+
+def test_a_link_to_a_file_elsewhere(nodes):
+    node = nodes.node()
+    node.file.unlink()
+    real = node.write(SHOUT, "elsewhere/real.toml")
+    node.file.symlink_to(real)
+    node.up()
+    node.write(SHOUT + MORE, "elsewhere/real.toml")
+    assert node.verdict()["added"] == ["executors.more"]
+
+
+def test_a_folder_of_files(nodes):
+    node = nodes.node()
+    node.write("[node]\ndrain_s = 1.0\n", "conf.d/00-node.toml")
+    node.write(SHOUT, "conf.d/10-shout.toml")
+    node.up("--config-dir", "conf.d")
+    assert node.agents() == ["shout"]
+    node.write(MORE, "conf.d/20-more.toml")
+    first = node.verdict()
+    assert first["added"] == ["executors.more"]
+    (node.folder / "conf.d" / "10-shout.toml").unlink()
+    second = node.verdict(first)
+    assert second["removed"] == ["executors.shout"]
+    node.write("[executors.more]\n", "conf.d/30-twice.toml")
+    third = node.verdict(second)
+    assert third["result"] == "refused"
+    assert any("duplicate" in problem["message"] for problem in third["problems"])
+    assert node.agents() == ["more"]
+
+
+def test_a_file_changed_while_the_node_starts_is_noticed(nodes):
+    node = nodes.node(SHOUT).up(wait_s=0)
+    until((node.data / "keys").exists)  # the configuration has been read, nothing watches it yet
+    node.write(SHOUT + MORE)
+    node.process.poll()
+    until(node._is_ready, 20)
+    until(lambda: node.agents() == ["more", "shout"])
+
+
+def test_by_signal_and_by_command_with_verdict_as_exit_code(nodes):
+    node = nodes.node(SHOUT).up()
+    before = node.status()["revision"]
+    node.signal(signal.SIGHUP)
+    assert node.verdict()["trigger"] == "signal"
+    with node.watching("config.*") as events:
+        node.write(SHOUT + MORE)
+        applied = node.json("reload")  # whoever is first, the file or the command: both tell the same world
+        assert applied["result"] in ("applied", "unchanged")
+        assert node.agents() == ["more", "shout"]
+        until(lambda: any(event["name"] == "config.applied" for event in events))
+        assert node.status()["revision"] == before + 1
+        last = node.status()["last_reload"]
+        node.write(SHOUT + "[node]\nnmae = 1\n")
+        assert node.verdict(last)["result"] == "refused"
+        started_s = time.monotonic()
+        code, wire = node.refused("reload")
+        assert time.monotonic() - started_s < 2 + 1  # the verdict, and a command that starts and ends
+        assert (code, wire["code"]) == (78, "config.unknown_key")
+        assert wire["detail"]["problems"][0]["line"] == 5
+        until(lambda: any(event["name"] == "config.refused" for event in events))
+    assert "knotwork.toml:5:1" in node.log
+    assert "configuration refused" in node.log
+
+
+def test_a_call_in_flight_ends_on_the_old_instance(nodes):
+    slow = WORD.replace("echo {}", "while [ ! -e go ]; do sleep 0.02; done; echo {}")
+    slow += f'cwd = "{nodes.folder}"\nconcurrency = 2\n'
+    node = nodes.node(slow.format("old")).up()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(node.invoke, "word")
+        until(lambda: node.status()["running"] == 1)
+        node.write(slow.format("new"))
+        assert node.verdict()["changed"] == ["executors.word"]
+        second = pool.submit(node.invoke, "word")
+        until(lambda: node.status()["running"] == 2)
+        (nodes.folder / "go").touch()
+        assert first.result(10).strip() == "old"
+        assert second.result(10).strip() == "new"
+
+
+def test_a_call_that_outlives_the_drain_ends_with_a_typed_error(nodes):
+    config = "[node]\ndrain_s = 0.3\n" + WORD.replace("echo {}", "sleep 60; echo {}")
+    node = nodes.node(config.format("old")).up()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(node.call, "agents.invoke", target="word", input="x")
+        until(lambda: node.status()["running"] == 1)
+        node.write(config.format("new"))
+        answer = first.result(10)
+    assert (answer.status, answer.json["code"]) == (503, "agent.stopped")
+
+
+def test_neighbours_keep_their_identity(nodes):
+    counter = '[executors.counter]\ntype = "python"\nfunction = "./counter.py:count"\n'
+    node = nodes.node(counter + SHOUT)
+    node.write("COUNT = 0\ndef count(_):\n    global COUNT\n    COUNT += 1\n    return COUNT\n", "counter.py")
+    node.up()
+    assert [node.invoke("counter") for _ in range(3)] == [1, 2, 3]
+    slot = node.slot("counter")
+    server = node.status()["bus"]["server_pid"]
+    node.write(counter + SHOUT.replace("a-z", "a-y") + MORE)
+    verdict = node.verdict()
+    assert (verdict["changed"], verdict["added"]) == (["executors.shout"], ["executors.more"])
+    assert node.invoke("counter") == 4
+    now = node.slot("counter")
+    assert (now["starts"], now["since"][:19]) == (slot["starts"], slot["since"][:19])
+    assert node.status()["bus"]["server_pid"] == server
+    assert node.invoke("shout", "xyz") == "XYz"
+
+
+def test_what_needs_a_restart_is_refused_by_name(nodes):
+    node = nodes.node(SHOUT).up()
+    node.write(
+        SHOUT
+        + '[nats]\nport = 4999\n[web]\nport = 4998\n[node]\nname = "other"\n[plugins]\nstart_timeout_s = 3.0\n'
+        + MORE
+    )
+    verdict = node.verdict()
+    assert verdict["result"] == "refused"
+    for key in ("nats.port", "web.port", "node.name", "plugins.start_timeout_s"):
+        assert key in verdict["message"]
+    assert node.agents() == ["shout"]
+    plan = node.json("config", "plan")
+    assert plan["ok"] is False
+    assert {"nats.port", "web.port", "node.name"} <= {row["what"] for row in plan["changes"] if row["how"] == "restart"}
+    assert {"what": "executors.more", "how": "start", "why": ""} in plan["changes"]
+    code, wire = node.refused("reload")
+    assert (code, wire["code"]) == (78, "config.needs_restart")
+    node.write(SHOUT + "[node]\ndrain_s = 2.0\nlog_level = 'debug'\n[web]\nallowed_hosts = ['knot.example']\n")
+    live = node.verdict(node.status()["last_reload"])
+    assert (live["result"], set(live["live"])) == ("applied", {"node.drain_s", "node.log_level", "web.allowed_hosts"})
+    assert node.http("GET", "/livez", host="knot.example").status == 200
+
+
+def test_projects_come_and_go_without_dropping_others(nodes):
+    base = '[projects.one]\n[executors.shout]\ntype = "process"\ncommand = ["tr", "a-z", "A-Z"]\nprojects = ["one"]\n'
+    two = base + '[projects.two]\n[executors.other]\ntype = "process"\ncommand = ["cat"]\nprojects = ["two"]\n'
+    node = nodes.node(base).up()
+    stop, failures, calls = threading.Event(), [], []
+
+    def keep_calling() -> None:
+        while not stop.is_set():
+            answer = node.call("agents.invoke", target="shout", input="x", project="one")
+            (calls if answer.status == 200 else failures).append(answer.body)
+
+    with node.watching("bus.*") as states, ThreadPoolExecutor(1) as pool:
+        pool.submit(keep_calling)
+        node.write(two)
+        first = node.verdict(timeout_s=8)
+        assert first["added"] == ["executors.other", "projects.two"]
+        assert node.call("agents.invoke", target="other", input="y", project="two").json["output"] == "y"
+        assert node.call("agents.invoke", target="other", input="y", project="one").status in (404, 503)
+        seen = len(calls)
+        until(lambda: len(calls) > seen + 3)
+        node.write(base)
+        assert set(node.verdict(first)["removed"]) == {"executors.other", "projects.two"}
+        until(lambda: node.call("agents.list", project="two").status == 404)
+        seen = len(calls)
+        until(lambda: len(calls) > seen + 3)
+        stop.set()
+    assert not failures
+    assert not [row for row in states if row["data"].get("project") == "one" and row["data"]["state"] != "connected"]
+    assert node.status()["bus"]["reconnects"] == 0
+
+
+def test_a_rotated_secret_is_a_change(nodes):
+    config = (
+        '[executors.web]\ntype = "http"\nurl = "http://127.0.0.1:9/"\nheaders = { authorization = { file = "key" } }\n'
+        + MORE
+    )
+    node = nodes.node(config)
+    node.write("first-secret-value\n", "key")
+    node.up()
+    starts = node.slot("web")["since"]
+    node.write("second-secret-value\n", "key")
+    assert node.ask("node.reload")["changed"] == ["executors.web"]
+    assert node.slot("web")["since"] > starts
+    assert node.ask("node.reload")["result"] == "unchanged"
+    before = node.status()["last_reload"]
+    node.write("third-secret-value\n", "key")
+    node.signal(signal.SIGHUP)
+    assert node.verdict(before)["changed"] == ["executors.web"]
+    everything = node.log + json.dumps(node.ask("config.show")) + json.dumps(node.status())
+    assert "secret-value" not in everything
+
+
+def test_twenty_revisions_are_kept_and_one_comes_back(nodes):
+    node = nodes.node(WORD.format("0")).up()
+    for number in range(1, 23):
+        node.write(WORD.format(number))
+        assert node.ask("node.reload")["result"] in ("applied", "unchanged")  # the watched file may be quicker
+        assert node.status()["revision"] == number + 1
+    rows = node.json("config", "revisions")["revisions"]
+    assert len(rows) == 20
+    assert [row["number"] for row in rows] == list(range(23, 3, -1))
+    assert [row["number"] for row in rows if row["current"]] == [23]
+    assert node.invoke("word").strip() == "22"
+    verdict = node.json("config", "rollback", "5")
+    assert (verdict["result"], verdict["trigger"]) == ("applied", "rollback")
+    assert node.invoke("word").strip() == "4"
+    assert node.file.read_text() == WORD.format("4")
+    code, wire = node.refused("config", "rollback", "1")
+    assert (code, wire["kind"]) == (1, "not_found")
+    assert node.json("config", "revisions")["revisions"][0]["current"] is True
+
+
+def test_fifty_quick_saves_end_with_the_last(nodes):
+    node = nodes.node(WORD.format("start")).up()
+    for number in range(50):
+        if number % 10 == 7:
+            node.file.write_text("[executors.word")  # caught in the middle
+        else:
+            node.write(WORD.format(f"number{number}"))
+        time.sleep(0.005)
+    until(lambda: node.invoke("word").strip() == "number49", 10)
+    assert node.ask("node.reload")["result"] == "unchanged"
+    assert node.process.poll() is None
+    assert node.slot("word")["state"] == "running"
+    until(lambda: len([line for line in marked(nodes.mark).values() if "nats-server" in line]) == 1)
+
+
+def test_a_new_plugin_that_hangs_leaves_everything_as_it_was(nodes):
+    node = nodes.node("[plugins]\nstart_timeout_s = 1.0\n" + SHOUT)
+    node.write(HANGING, "hanging.py")
+    node.up()
+    slot = node.slot("shout")
+    node.write("[plugins]\nstart_timeout_s = 1.0\n" + SHOUT + '[executors.h]\ntype = "./hanging.py"\n' + MORE)
+    with ThreadPoolExecutor(1) as pool:
+        verdict = pool.submit(node.verdict)
+        while not verdict.done():
+            assert node.invoke("shout", "busy") == "BUSY"
+        found = verdict.result()
+    assert found["result"] == "refused"
+    assert "h: not started after 1 s" in found["message"]
+    assert node.agents() == ["shout"]
+    assert node.slot("shout") == slot
+    code, wire = node.refused("reload")
+    assert (code, wire["kind"]) == (1, "plugin_failed")
+    last = node.status()["last_reload"]
+    node.write("[plugins]\nstart_timeout_s = 1.0\n" + SHOUT)
+    assert node.verdict(last)["result"] == "unchanged"
+
+
+HANGING = """
+import asyncio
+from contextlib import asynccontextmanager
+from knotwork.sdk import Factory, PluginConfig, hookimpl
+
+
+@asynccontextmanager
+async def open_hanging(config, context):
+    await asyncio.sleep(3600)
+    yield None
+
+
+@hookimpl
+def executors():
+    yield Factory("hanging", PluginConfig, open_hanging)
+"""
+
+
+def test_a_folder_that_goes_away_changes_nothing_and_may_come_back(nodes):
+    node = nodes.node()
+    node.write(SHOUT, "conf.d/10-shout.toml")
+    node.up("--config-dir", "conf.d")
+    away = node.folder / "away"
+    Path(node.folder / "conf.d").rename(away)
+    first = node.verdict()
+    assert first["result"] == "refused"
+    assert node.agents() == ["shout"]
+    (away / "20-more.toml").write_text(MORE)
+    away.rename(node.folder / "conf.d")
+    assert node.verdict(first)["added"] == ["executors.more"]
+    assert node.agents() == ["more", "shout"]
+
+
+def test_a_removed_project_lets_its_calls_finish_and_ends_the_rest(nodes):
+    base = "[node]\ndrain_s = 1.5\n[projects.one]\n"
+    slow = '[projects.two]\n[executors.{0}]\ntype = "process"\nprojects = ["two"]\ncommand = ["sh", "-c", "{1}"]\n'
+    wait = f"while [ ! -e {nodes.folder}/go ]; do sleep 0.02; done; echo done"
+    config = base + slow.format("quick", wait) + slow.format("long", "sleep 60").removeprefix("[projects.two]\n")
+    node = nodes.node(config).up()
+    with ThreadPoolExecutor(2) as pool:
+        quick = pool.submit(node.call, "agents.invoke", target="quick", input="x", project="two")
+        long = pool.submit(node.call, "agents.invoke", target="long", input="x", project="two")
+        until(lambda: node.status()["running"] == 2)
+        node.write(base)
+        verdict = node.verdict()
+        assert "projects.two" in verdict["removed"]
+        node.write(base + MORE + 'projects = ["one"]\n')  # another reload need not wait for them
+        assert node.verdict(verdict)["added"] == ["executors.more"]
+        (nodes.folder / "go").touch()
+        assert quick.result(10).json["output"].strip() == "done"
+        answer = long.result(10)
+    assert answer.status == 503
+    assert answer.json["code"] in ("node.stopping", "agent.stopped")
+    until(lambda: node.call("agents.list", project="two").status == 404)
+
+
+def test_a_refused_rollback_puts_the_files_back(nodes):
+    node = nodes.node(SHOUT).up()
+    node.write(LATE, "late.py")
+    first = node.status()["revision"]
+    node.write('[executors.h]\ntype = "./late.py"\n')
+    applied = node.verdict()
+    node.write(SHOUT + MORE)
+    node.verdict(applied)
+    (node.folder / "late.py").unlink()
+    code, _ = node.refused("config", "rollback", str(first + 1))
+    assert code
+    assert node.file.read_text() == SHOUT + MORE
+    assert node.agents() == ["more", "shout"]
+
+
+LATE = HANGING.replace("await asyncio.sleep(3600)", "pass").replace("yield None", "yield object()")
+
+
+def test_a_revision_that_cannot_be_kept_is_told_and_applied_all_the_same(nodes):
+    node = nodes.node(SHOUT).up()
+    kept = next(path for path in node.data.rglob("*") if path.name == "revisions")
+    shutil.rmtree(kept)
+    kept.write_text("in the way")
+    node.write(SHOUT + MORE)
+    verdict = node.verdict()
+    assert verdict["result"] == "applied"
+    assert "not kept" in verdict["message"]
+    assert node.agents() == ["more", "shout"]
+    assert node.ask("node.reload")["result"] == "unchanged"

@@ -1,0 +1,204 @@
+"""What a real node tells its sinks, and that no sink can hold up work."""
+
+import asyncio
+import json
+import signal
+import time
+
+import nats
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+AGENT = '[executors.echo]\ntype = "rehearsal"\n'
+STUCK = """
+import asyncio
+from contextlib import asynccontextmanager
+
+from knotwork.sdk import Factory, PluginConfig, hookimpl
+
+
+class Config(PluginConfig):
+    how: str
+
+
+class Bad:
+    def __init__(self, how):
+        self.how = how
+
+    async def emit(self, records):
+        if self.how == "hang":
+            await asyncio.Event().wait()
+        if self.how == "deaf":
+            while True:
+                try:
+                    await asyncio.sleep(0.2)
+                except asyncio.CancelledError:
+                    continue
+        if self.how == "cancel":
+            raise asyncio.CancelledError
+        if self.how == "exit":
+            raise SystemExit(3)
+        raise ValueError("no")
+
+
+@asynccontextmanager
+async def opened(config, context):
+    yield Bad(config.how)
+
+
+@hookimpl
+def telemetry():
+    yield Factory(name="bad", config=Config, open=opened)
+"""
+
+
+def until(found, timeout_s=10.0):
+    end_s = time.monotonic() + timeout_s
+    while not (value := found()):
+        assert time.monotonic() < end_s, "it did not come in time"
+        time.sleep(0.01)
+    return value
+
+
+def metrics(node):
+    """Return the samples of the page as {(name, sorted labels): value}."""
+    answer = node.http("GET", "/metrics", authorization=f"Bearer {node.token}")
+    assert answer.status == 200, answer.body
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    families = text_string_to_metric_families(answer.body.decode())
+    return {(one.name, tuple(sorted(one.labels.items()))): one.value for family in families for one in family.samples}
+
+
+def sample(node, name, **labels):
+    return metrics(node).get((name, tuple(sorted(labels.items()))))
+
+
+# ---- prometheus
+
+
+def test_the_page_is_behind_the_token_and_up_to_date(nodes) -> None:
+    node = nodes.node(AGENT + '[telemetry.metrics]\ntype = "prometheus"\n').up()
+    for headers in ({}, {"authorization": "Bearer nonsense"}, {"authorization": f"Basic {node.token}"}):
+        assert node.http("GET", "/metrics", **headers).status == 401
+    done = {"agent": "echo", "project": "default", "outcome": "done"}
+    for count in (1, 2, 3):
+        node.invoke("echo")
+        assert sample(node, "knotwork_invocations_total", **done) == count
+    found = metrics(node)
+    assert found["knotwork_invocation_seconds_count", (("agent", "echo"), ("project", "default"))] == 3
+    assert found["knotwork_invocations_in_flight", (("agent", "echo"), ("project", "default"))] == 0
+    assert found["knotwork_bus_up", (("project", "default"),)] == 1
+    assert found["process_resident_memory_bytes", ()] > 1_000_000
+
+
+def test_without_such_a_sink_the_page_says_so(nodes) -> None:
+    node = nodes.node(AGENT).up()
+    answer = node.http("GET", "/metrics", authorization=f"Bearer {node.token}")
+    assert (answer.status, answer.json["code"]) == (404, "telemetry.no_scrape")
+
+
+def test_the_bus_is_told_for_each_project_as_long_as_it_is_served(nodes) -> None:
+    two = '[projects.a]\n[projects.b]\n[telemetry.metrics]\ntype = "prometheus"\n'
+    node = nodes.node(two).up()
+    assert [sample(node, "knotwork_bus_up", project=name) for name in ("a", "b")] == [1, 1]
+    node.write(two.replace("[projects.b]\n", "[projects.c]\n"))
+    until(lambda: sample(node, "knotwork_bus_up", project="c") == 1)
+    until(lambda: sample(node, "knotwork_bus_up", project="b") == 0)
+    assert sample(node, "knotwork_bus_up", project="a") == 1
+
+
+def test_the_bus_is_down_when_nats_is_gone(nodes) -> None:
+    first = nodes.node("", "first").up()
+    seed = first.data / "keys" / "node-default.nk"
+    joined = (
+        f'[nats]\nmode = "join"\nurls = ["{first.about["url"]}"]\nnkey_seed = {{file = "{seed}"}}\n'
+        f'{AGENT}[telemetry.metrics]\ntype = "prometheus"\n'
+    )
+    second = nodes.node(joined, "second").up()
+    assert sample(second, "knotwork_bus_up", project="default") == 1
+    first.stop()
+    until(lambda: sample(second, "knotwork_bus_up", project="default") == 0)
+
+
+# ---- jsonl
+
+
+def test_a_file_tells_the_life_of_a_node(nodes) -> None:
+    node = nodes.node(AGENT + '[telemetry.log]\ntype = "jsonl"\npath = "told.jsonl"\n').up()
+    answer = node.ask("agents.invoke", target="echo", input=1)
+    node.call("agents.invoke", target="nobody")
+    assert node.stop() == 0
+    rows = [json.loads(line) for line in (node.folder / "told.jsonl").read_text().splitlines()]
+    events = [row["name"] for row in rows if row["record"] == "event"]
+    assert events.index("node.ready") < events.index("node.stopped")
+    spans = [row for row in rows if row["record"] == "span"]
+    trace = answer["traceparent"].split("-")[1]
+    assert {row["name"] for row in spans if row["trace_id"] == trace} == {"invoke echo", "execute echo"}
+    assert [row["error"] for row in spans if row["name"] == "invoke nobody"] == ["agent.not_found"]
+    counted = [
+        row["value"] for row in rows
+        if row["record"] == "metric" and row["name"] == "knotwork_invocations_total" and row["labels"]["agent"] == "echo"
+    ]  # fmt: skip
+    assert sum(counted) == 1
+
+
+# ---- nats
+
+
+async def test_the_stream_holds_what_happened(nodes) -> None:
+    node = nodes.node(AGENT + '[telemetry.stream]\ntype = "nats"\n[telemetry.metrics]\ntype = "prometheus"\n').up()
+    trace = node.ask("agents.invoke", target="echo", input=1)["traceparent"].split("-")[1]
+    metrics(node)  # asking for the page also tells the other sinks, which otherwise happens every five seconds
+    seed = (node.data / "keys" / "node-default.nk").read_text().strip()
+    client = await nats.connect(node.about["url"], nkeys_seed_str=seed)
+    stream = client.jetstream()
+    found: dict[str, list] = {}
+
+    async def read() -> None:
+        info = await stream.stream_info("TELEMETRY")
+        for number in range(1, info.state.last_seq + 1):
+            message = await stream.get_msg("TELEMETRY", number)
+            found.setdefault(message.subject, []).extend(json.loads(message.data))
+
+    async with asyncio.timeout(20):
+        while not {"telemetry.events", "telemetry.spans", "telemetry.metrics"} <= set(found):
+            found.clear()
+            await read()
+            await asyncio.sleep(0.05)
+    names = {row["name"] for row in found["telemetry.spans"] if row["trace_id"] == trace}
+    assert names == {"invoke echo", "execute echo"}
+    assert "node.ready" in {row["name"] for row in found["telemetry.events"]}
+    assert {row["record"] for row in found["telemetry.metrics"]} == {"metric"}
+    await client.close()
+
+
+# ---- sinks that do not behave
+
+
+@pytest.mark.parametrize("how", ["hang", "deaf", "raise", "cancel", "exit"])
+def test_a_sink_that_does_not_behave_holds_up_nothing(nodes, how) -> None:
+    node = nodes.node(
+        f'{AGENT}[telemetry.bad]\ntype = "./bad.py"\nhow = "{how}"\n'
+        '[telemetry.log]\ntype = "jsonl"\npath = "told.jsonl"\n[telemetry.metrics]\ntype = "prometheus"\n'
+    )
+    node.write(STUCK, "bad.py")
+    node.up()
+    took_s = []
+    for number in range(100):
+        start_s = time.monotonic()
+        assert node.invoke("echo", number) == number
+        took_s.append(time.monotonic() - start_s)
+    assert sorted(took_s)[90] < 0.1
+    start_s = time.monotonic()
+    counted = metrics(node)
+    assert time.monotonic() - start_s < 0.9, "the page waited for the sink"
+    labels = (("agent", "echo"), ("outcome", "done"), ("project", "default"))
+    assert counted["knotwork_invocations_total", labels] == 100
+    if how == "deaf":  # it can be stopped by nothing but the end of the process, which comes late
+        node.signal(signal.SIGKILL)
+        return
+    start_s = time.monotonic()
+    assert node.stop() == 0
+    assert time.monotonic() - start_s < 8
+    rows = [json.loads(line) for line in (node.folder / "told.jsonl").read_text().splitlines()]
+    assert sum(row.get("name") == "execute echo" for row in rows) == 100, "a neighbour lost something"

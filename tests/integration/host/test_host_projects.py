@@ -1,0 +1,107 @@
+"""Serving a project: what passes is tried again, what stays wrong ends the start, and nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from knotwork.bus import child
+from knotwork.bus.background import background
+from knotwork.bus.endpoint import Endpoint
+from knotwork.config.model import Config
+from knotwork.host import projects as projects_room
+from knotwork.host.boot import bring_up
+from knotwork.host.layout import Layout
+from knotwork.host.projects import Projects
+from knotwork.sdk.errors import ConfigInvalid, Conflict, NotFound, Unavailable
+
+LOADED = SimpleNamespace(config=Config())
+AWAY = Endpoint(("nats://127.0.0.1:9",), name="test")
+
+
+@pytest.fixture
+async def nats(tmp_path):
+    layout = Layout(tmp_path)
+    layout.make()
+    async with child.guard(), bring_up(Config(), layout, "here", lambda *_: None) as running:
+        yield running
+
+
+@pytest.fixture
+async def group():
+    async with background() as tasks:
+        yield tasks
+
+
+def served(group, endpoint, member):
+    return Projects(group, endpoint, member, lambda *_: None)
+
+
+async def until(condition):
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_what_passes_is_tried_again_before_and_after_it_is_ready(nats, group, monkeypatch):
+    monkeypatch.setattr(projects_room, "AGAIN_MIN_S", 0.02)
+    tries, broken = [], asyncio.Event()
+
+    async def breaks():
+        await broken.wait()
+        raise Unavailable("lost", code="test.lost")
+
+    @asynccontextmanager
+    async def member(_project, _connection):
+        tries.append(1)
+        if len(tries) < 3:
+            raise ExceptionGroup("both", [ExceptionGroup("one", [Unavailable("not yet")])])
+        async with asyncio.TaskGroup() as inner:
+            task = inner.create_task(breaks() if len(tries) == 3 else asyncio.sleep(60))
+            yield len(tries)
+            task.cancel()
+
+    found = served(group, lambda loaded, name: nats.endpoint(loaded, name, "here"), member)
+    await found.start(["default"], LOADED, wait_s=5)
+    assert found.get("default") == 3
+    broken.set()
+    await until(lambda: found.memberships() == [4])
+    await found.stop(["default"])
+    with pytest.raises(NotFound):
+        found.get("default")
+
+
+async def test_a_name_that_is_taken_ends_the_start(nats, group):
+    @asynccontextmanager
+    async def member(_project, _connection):
+        raise ExceptionGroup("in a group", [Conflict("taken", code="mesh.name_taken")])
+        yield
+
+    found = served(group, lambda loaded, name: nats.endpoint(loaded, name, "here"), member)
+    with pytest.raises(Conflict, match="taken"):
+        await found.start(["default"], LOADED, wait_s=None)
+    assert found.all() == []
+
+
+async def test_a_creds_file_that_is_not_there_ends_the_start(group, tmp_path):
+    missing = Endpoint(("nats://127.0.0.1:9",), name="test", creds=str(tmp_path / "missing.creds"))
+    found = served(group, lambda *_: missing, None)
+    with pytest.raises(ConfigInvalid, match=r"missing\.creds"):
+        async with asyncio.timeout(5):
+            await found.start(["default"], LOADED, wait_s=None)
+    assert found.all() == []
+
+
+async def test_whoever_stops_waiting_leaves_nothing_behind(group):
+    found = served(group, lambda *_: AWAY, None)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await found.start(["one", "two"], LOADED, wait_s=None)
+    assert found.all() == []
+    with pytest.raises(Unavailable) as refused:
+        await found.start(["one"], LOADED, wait_s=0.3)
+    assert refused.value.code == "bus.unreachable"
+    assert found.all() == []

@@ -1,0 +1,288 @@
+"""Who is there is known soon and rightly, whatever dies."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import time
+
+import pytest
+
+from knotwork.bus import kv, publisher, streams, subjects
+from knotwork.bus.connection import open_connection
+from knotwork.mesh import records
+from knotwork.mesh.directory import Directory
+from knotwork.mesh.records import AgentRecord, NodeRecord
+from knotwork.sdk.errors import Conflict, KnotworkError, NotFound, TimedOut, Unavailable
+
+
+def members():
+    return sys.modules["mesh_member"]
+
+
+async def messages(connection) -> int:
+    """Return how many records were ever written."""
+    return int((await streams.api(connection, "STREAM.INFO.KV_NODES"))["state"]["last_seq"])
+
+
+async def test_a_name_belongs_to_one_node(node, server):
+    first = await node("n1")
+    for _ in range(2):
+        with pytest.raises(Conflict) as caught:
+            await node("n1", uid="another")
+        assert caught.value.code == "mesh.name_taken"
+    assert "n1" in first.directory.node_names()
+    again = await node("n1", uid="uid-n1")  # the same node, started again after a crash
+    assert again.here == "n1"
+
+
+async def test_of_many_that_claim_a_name_at_once_one_gets_it(server):
+    got: list[str] = []
+    stop = asyncio.Event()
+
+    async def claim(uid: str) -> None:
+        try:
+            async with members().open_node(members().endpoint(server.url), "same", uid=uid):
+                got.append(uid)
+                await stop.wait()
+        except Conflict as error:
+            assert error.code == "mesh.name_taken"
+            got.append("")
+        if len(got) == 8:
+            stop.set()
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        for number in range(8):
+            group.create_task(claim(f"u{number}"))
+        while len(got) < 8:
+            await asyncio.sleep(0.01)
+        stop.set()
+    assert len([uid for uid in got if uid]) == 1
+
+
+async def test_a_goodbye_is_seen_at_once_and_the_name_is_free(node, server, until):
+    near = await node("near")
+    async with members().open_node(members().endpoint(server.url), "far", members().fill):
+        await until(lambda: near.directory.state("far") == "online")
+    start_s = time.monotonic()
+    await until(lambda: near.directory.state("far") == "offline")
+    assert time.monotonic() - start_s < 0.5
+    assert near.directory.candidates(agent="echo", node="far") == []
+    await node("far", uid="somebody-else")
+
+
+async def test_a_dead_node_fades_away(node, process, until):
+    near = await node("near", heartbeat_s=0.3)
+    far = await process("far")
+    await until(lambda: near.directory.state("far") == "online")
+    seen: list[str] = []
+    near.directory.on_gone(seen.append)
+    far.kill()
+    await until(lambda: near.directory.state("far") == "stale", 2)
+    await until(lambda: near.directory.state("far") == "offline", 2)
+    await until(lambda: seen == ["far"], 3)
+    back = await process("far")
+    assert back.returncode is None
+    await until(lambda: near.directory.state("far") == "online", 2)
+
+
+async def test_changes_are_told_soon_and_together(node, until):
+    near = await node("near")
+    far = await node("far")
+    await until(lambda: near.directory.state("far") == "online")
+    await far.connection.round_trip()
+    before = await messages(far.connection)
+    far.node.state = "draining"
+    for _ in range(50):
+        far.changed()
+    await until(lambda: near.directory.state("far") == "draining", 1)
+    far.node.agent("new", members().echo)
+    far.changed()
+    await until(lambda: near.directory.candidates(agent="new"), 1)
+    assert await messages(far.connection) - before <= 4
+
+
+async def test_one_write_for_each_node_and_beat(node, until):
+    nodes = [await node(f"n{number}", heartbeat_s=0.2) for number in range(4)]
+    await until(lambda: all(len(one.directory.node_names()) == 4 for one in nodes))
+    first, begun_s = await messages(nodes[0].connection), time.monotonic()
+    beats = sum(one.presence.beats for one in nodes)
+    await until(lambda: sum(one.presence.beats for one in nodes) >= beats + 20)
+    written, took_s = await messages(nodes[0].connection) - first, time.monotonic() - begun_s
+    assert 16 <= written <= 24
+    assert written <= 4 * (took_s / 0.2 + 2)
+
+
+async def test_a_server_that_lost_its_store_loses_nobody(node, server, until, invoke):
+    import shutil
+
+    near, far = await node("near"), await node("far")
+    await until(lambda: near.directory.state("far") == "online")
+    await server.kill()
+    shutil.rmtree(server.folder / "store")
+    await server.start()
+    start_s = time.monotonic()
+
+    async def all_there() -> bool:
+        try:
+            return len(await kv.Bucket(near.connection, subjects.NODES).all()) == 2
+        except KnotworkError:
+            return False
+
+    async with asyncio.timeout(8):
+        while not await all_there():
+            await asyncio.sleep(0.02)
+        await until(lambda: {"near", "far"} <= set(near.directory.node_names()) & set(far.directory.node_names()))
+    assert time.monotonic() - start_s < 4
+    assert await invoke(near, "echo", 1, node="far") == 1
+
+
+async def test_hostile_records_hurt_no_reader(node, until, invoke):
+    near, far = await node("near"), await node("far")
+    bucket = kv.Bucket(near.connection, subjects.NODES)
+    for number, data in enumerate(
+        [
+            b"",
+            b"{",
+            b"\xff",
+            b"[]",
+            b'{"node":"far"}',
+            b"[" * 50_000,
+            records.encode(far.node.record("default")).replace(b'"far"', b'">"'),
+        ]
+    ):
+        await bucket.put(f"evil{number}", data)
+        await bucket.put("far.sub", data)
+    evil = NodeRecord("evil", "u", "i", 0, 10.0, agents=(AgentRecord("echo", ("echo",)),))
+    await bucket.put("evil", records.encode(evil).replace(b'"offline_beats":3', b'"offline_beats":' + b"9" * 400))
+    await bucket.put("last", records.encode(NodeRecord("last", "u", "i", 0, 10.0)))
+    await until(lambda: "last" in near.directory.node_names() and "last" in far.directory.node_names())
+    assert set(near.directory.node_names()) == {"near", "far", "last"}
+    near.directory.sweep()
+    assert await invoke(near, "echo", 1) == 1
+    assert near.connection.reconnects == 0
+
+
+async def test_a_half_open_link_heals_without_anybody_doing_anything(node, proxy, until, invoke):
+    far = await node("far", heartbeat_s=0.4)
+    near = await node("near", url=proxy.url, link={"ping_s": 0.2}, heartbeat_s=0.4)
+    await until(lambda: far.directory.state("near") == "online" and near.directory.state("far") == "online")
+    proxy.stall()
+    await until(lambda: near.connection.reconnects == 1, 4)
+    await until(lambda: far.directory.state("near") == "online" and near.directory.state("far") == "online", 3)
+    assert await invoke(near, "echo", 1, node="far") == 1
+    assert await invoke(far, "echo", 1, node="near") == 1
+
+
+async def _killed_under_load(node, server, until, invoke, rounds: int) -> None:
+    near = await node("near", lambda _node: None, keepalive_s=0.3)
+    far = await node("far", keepalive_s=0.3)
+    await until(lambda: near.directory.state("far") == "online")
+    stop = asyncio.Event()
+    ends: dict[str, int] = {}
+    chance = random.Random(5)
+
+    async def load() -> None:
+        while not stop.is_set():
+            async with asyncio.timeout(20):
+                try:
+                    value = chance.random()
+                    assert await invoke(near, "echo", value, timeout_s=5) == value
+                    end = "ok"
+                except (Unavailable, TimedOut, NotFound) as error:
+                    end = error.code
+                    await asyncio.sleep(0.01)
+            ends[end] = ends.get(end, 0) + 1
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(20):
+            group.create_task(load())
+        for round_ in range(rounds):
+            before = ends.get("ok", 0)
+            await until(lambda before=before: ends.get("ok", 0) > before + 50, 10)
+            await asyncio.sleep(chance.random() * 0.05)
+            await server.kill()
+            await asyncio.sleep(chance.random() * 0.05)
+            await server.start()
+            start_s = time.monotonic()
+            await until(lambda round_=round_: near.connection.reconnects == far.connection.reconnects == round_ + 1, 3)
+        await until(lambda: near.directory.state("far") == "online", 3)
+        stop.set()
+    assert time.monotonic() - start_s < 25
+    assert await invoke(near, "echo", "well") == "well"
+    assert set(near.directory.node_names()) == set(far.directory.node_names()) == {"near", "far"}
+    assert not near.calls._waiting
+    await until(lambda: not far.node.hosting.running(), 2)
+    assert near.directory.place("far", "echo").ours == 0
+    assert ends["ok"] > 50 * rounds
+
+
+async def test_every_call_ends_while_the_server_is_killed(node, server, until, invoke):
+    await _killed_under_load(node, server, until, invoke, rounds=4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_every_call_ends_while_the_server_is_killed_twenty_times(node, server, until, invoke):
+    await _killed_under_load(node, server, until, invoke, rounds=20)
+
+
+async def _many_nodes(server, until, nodes: int, agents: int, beats: int) -> None:
+    """Nodes that are only records, beating over a few connections, read by a directory through a real watch."""
+    endpoint = members().endpoint(server.url)
+    async with open_connection(endpoint) as writer, open_connection(endpoint) as reader, asyncio.TaskGroup() as group:
+        bucket = await kv.open_bucket(writer, subjects.NODES)
+        directory = Directory(time.monotonic, "here")
+        watch = group.create_task(
+            kv.Bucket(reader, subjects.NODES).watch(
+                lambda entry: (
+                    directory.left(entry.key) if entry.value is None else directory.heard(entry.key, entry.value)
+                ),
+                lambda: None,
+            )
+        )
+
+        def record(number: int, beat: int) -> NodeRecord:
+            made = tuple(
+                AgentRecord(f"a{one}", (f"c{one % 10}", "all"), "words " * 5, running=(beat + one) % 3)
+                for one in range(agents)
+            )
+            return NodeRecord(f"n{number}", f"u{number}", "i", 0, 10.0, agents=made)
+
+        before = await messages(writer)
+        for beat in range(beats):
+            written = await publisher.publish_many(
+                writer,
+                [
+                    (f"$KV.NODES.n{n}", records.encode(record(n, beat)), publisher.head(publisher.ttl(30)))
+                    for n in range(nodes)
+                ],
+            )
+            assert all(isinstance(one, publisher.Ack) for one in written)
+        assert await messages(writer) - before == nodes * beats
+        await until(lambda: len(directory.node_names()) == nodes, 20)
+        last = f"n{nodes - 1}"
+        await until(lambda: directory.place(last, "a0").record.running == (beats - 1) % 3, 20)
+        assert len(directory.candidates(capability="all")) == nodes * agents
+        assert len(directory.candidates(capability="c3")) == nodes * len(
+            [one for one in range(agents) if one % 10 == 3]
+        )
+        truth = {one.node: one for one in (record(number, beats - 1) for number in range(nodes))}
+        assert {one.node: one.agents for one, _, _ in directory.nodes()} == {
+            name: one.agents for name, one in truth.items()
+        }
+        assert await messages(writer) - before == nodes * beats
+        await bucket.delete("n0")
+        await until(lambda: directory.state("n0") == "offline")
+        watch.cancel()
+
+
+async def test_a_directory_of_forty_nodes(server, until):
+    await _many_nodes(server, until, nodes=40, agents=20, beats=3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_a_directory_of_two_hundred_nodes_and_ten_thousand_agents(server, until):
+    await _many_nodes(server, until, nodes=200, agents=50, beats=3)

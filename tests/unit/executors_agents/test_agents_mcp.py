@@ -1,0 +1,202 @@
+"""Is a tool of a real MCP server (the official SDK's, in a process of its own) a good agent?"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from knotwork.sdk import Done, Failed, Unavailable
+from knotwork.sdk.testing import RecordingReporter, attempt, host
+from knotwork_plugins.executors.mcp_tool.plugin import FACTORY, McpTool
+
+SERVER = Path(__file__).parents[2] / "contract" / "standins" / "mcp_server.py"
+COMMAND = [sys.executable, str(SERVER)]
+
+
+@asynccontextmanager
+async def stdio(tool: str, **more: Any) -> AsyncIterator[McpTool]:
+    async with (
+        asyncio.timeout(30),
+        host(FACTORY, {"command": COMMAND, "tool": tool, **more}, start_timeout_s=20) as agent,
+    ):
+        yield agent
+
+
+async def test_structured_content_is_the_output() -> None:
+    async with stdio("add") as agent:
+        assert await agent.execute(attempt({"a": 2, "b": 3})) == Done({"result": 5})
+        assert await agent.execute(attempt(7)) == Done({"result": 8}), "the only required argument takes a bare input"
+        wrong = await agent.execute(attempt({"a": "no number"}))
+        assert isinstance(wrong, Failed)
+        assert not wrong.retriable
+
+
+async def test_text_progress_errors_and_fixed_arguments() -> None:
+    async with stdio("shout") as agent:
+        assert await agent.execute(attempt("hi")) == Done("HI")
+    report = RecordingReporter()
+    async with stdio("work", arguments={"steps": 4}) as agent:
+        assert await agent.execute(attempt({"steps": 1}, report=report)) == Done({"steps": 4})
+    assert report.said == [(25.0, "step 1"), (50.0, "step 2"), (75.0, "step 3"), (100.0, "step 4")]
+    async with stdio("fail") as agent:
+        failed = await agent.execute(attempt("the disk is full"))
+    assert isinstance(failed, Failed)
+    assert "the disk is full" in failed.message
+    assert (failed.code, failed.retriable) == ("agent.failed", False)
+
+
+async def test_environment_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THE_KEY", "s3cret")
+    monkeypatch.setenv("NOT_FOR_CHILDREN", "x")
+    config = {"command": COMMAND, "tool": "whoami", "cwd": str(tmp_path), "secret_env": {"TOKEN": {"env": "THE_KEY"}}}
+    path = os.environ["PATH"]
+    python_path = os.environ.get("PYTHONPATH", "")
+
+    def child_env(extra: dict[str, str]) -> dict[str, str]:
+        return {"PATH": path, "PYTHONPATH": python_path, "MARK": "1", **extra}
+
+    async with host(FACTORY, config, start_timeout_s=20, child_env=child_env) as agent:
+        outcome = await agent.execute(attempt())
+    assert isinstance(outcome, Done)
+    env = outcome.output["env"]
+    assert (env["TOKEN"], env["MARK"], outcome.output["cwd"]) == ("s3cret", "1", str(tmp_path))
+    assert "NOT_FOR_CHILDREN" not in env
+
+
+async def test_a_dead_server_is_started_again() -> None:
+    async with stdio("whoami") as agent:
+        first = await agent.execute(attempt())
+        assert isinstance(first, Done)
+        os.kill(first.output["pid"], signal.SIGKILL)
+        # It dies between calls: the next call waits for the new one instead of failing, at most once it is too quick.
+        outcomes = [await agent.execute(attempt()) for _ in range(2)]
+        assert isinstance(outcomes[1], Done), outcomes
+        assert outcomes[1].output["pid"] != first.output["pid"]
+
+
+async def test_a_server_that_dies_during_a_call_fails_it_retriably() -> None:
+    async with stdio("die") as agent:
+        for _ in range(2):
+            outcome = await agent.execute(attempt())
+            assert isinstance(outcome, Failed)
+            assert (outcome.code, outcome.retriable) == ("agent.crashed", True)
+
+
+async def test_cancelling_reaches_the_tool(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    async with stdio("hang") as agent:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(agent.execute(attempt({"path": str(told)})))
+            await asyncio.wait({task}, timeout=0.5)
+            task.cancel()
+            _, pending = await asyncio.wait({task}, timeout=2)
+        assert not pending
+        assert task.cancelled()
+        async with asyncio.timeout(5):
+            while not told.exists():
+                await asyncio.sleep(0.01)
+        await agent.probe()
+
+
+async def test_a_deadline_ends_the_call() -> None:
+    async with stdio("hang") as agent:
+        outcome = await agent.execute(attempt({}, deadline_s=0.2))
+    assert isinstance(outcome, Failed)
+    assert (outcome.code, outcome.retriable) == ("agent.silent", True)
+
+
+async def test_servers_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable) as missing:
+        async with host(FACTORY, {"command": ["no-such-server"], "tool": "x"}):
+            pass
+    assert missing.value.code == "agent.command_missing"
+    with pytest.raises(Unavailable, match="Its tools: add, die, fail, hang") as tool:
+        async with stdio("no_such_tool"):
+            pass
+    assert tool.value.code == "agent.tool_missing"
+    with pytest.raises(Unavailable, match="this server is broken"):
+        async with host(FACTORY, {"command": [*COMMAND, "broken"], "tool": "x"}, start_timeout_s=20):
+            pass
+    with pytest.raises(Unavailable, match="did not answer within"):
+        async with host(FACTORY, {"command": ["sleep", "30"], "tool": "x", "connect_timeout_s": 0.3}):
+            pass
+
+
+async def test_several_arguments_need_an_object() -> None:
+    async with stdio("work") as agent:
+        assert await agent.execute(attempt(0)) == Done({"steps": 0})
+    async with stdio("add", arguments={"a": 1}) as agent:
+        assert await agent.execute(attempt(5)) == Done({"result": 6}), "the fixed ones do not count"
+    async with stdio("add", argument="b") as agent:
+        refused = await agent.execute(attempt(5))
+        assert isinstance(refused, Failed)
+
+
+class HttpServer:
+    """A Streamable HTTP server process on one port, which can be killed and started again."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/mcp"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        argv = [*COMMAND, "http", str(self.port)]
+        self.process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        async with asyncio.timeout(20):
+            while not await asyncio.to_thread(self._answers):
+                await asyncio.sleep(0.05)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return True
+        except OSError:
+            return False
+
+    async def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            await asyncio.to_thread(self.process.wait)
+
+
+@pytest.fixture
+async def http_server() -> AsyncIterator[HttpServer]:
+    server = HttpServer()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+async def test_over_http_and_across_a_restart(http_server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THE_KEY", "s3cret")
+    report = RecordingReporter()
+    config = {"url": http_server.url, "tool": "work", "secret_headers": {"Authorization": {"env": "THE_KEY"}}}
+    async with asyncio.timeout(40), host(FACTORY, config) as agent:
+        assert await agent.execute(attempt({"steps": 2}, report=report)) == Done({"steps": 2})
+        assert report.said == [(50.0, "step 1"), (100.0, "step 2")]
+        await http_server.stop()
+        away = await agent.execute(attempt({"steps": 1}))
+        assert isinstance(away, Failed)
+        assert away.retriable, away
+        await http_server.start()
+        outcomes = [await agent.execute(attempt({"steps": 1})) for _ in range(2)]
+        assert outcomes[1] == Done({"steps": 1}), outcomes
+
+
+async def test_nobody_at_the_url() -> None:
+    server = HttpServer()
+    with pytest.raises(Unavailable) as away:
+        async with host(FACTORY, {"url": server.url, "tool": "x"}):
+            pass
+    assert server.url in away.value.message

@@ -1,0 +1,81 @@
+"""A new plugin works at once: it loads, keeps its contract, and its own tests pass."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from knotwork.sdk import Conflict, Invalid
+from knotwork.sockets import catalog, scaffold, trial
+
+KINDS = {"executor": "executors", "router": "routers", "telemetry": "telemetry"}
+
+
+@pytest.mark.parametrize("kind", scaffold.KINDS)
+def test_the_projects_own_tests_pass(tmp_path, kind):
+    scaffold.write(kind, "my-agent", tmp_path / "my-agent")
+    plain = ["-p", "no:asyncio", "-p", "no:xdist", "-p", "no:timeout"]  # what an author has: pytest alone
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *plain]
+    done = subprocess.run(command, cwd=tmp_path / "my-agent", capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+    assert "failed" not in done.stdout
+
+
+@pytest.mark.parametrize("kind", scaffold.KINDS)
+def test_it_loads_as_folder_and_as_file(tmp_path, kind):
+    scaffold.write(kind, "mine", tmp_path / "plugins" / "mine")
+    (file,) = scaffold.write(kind, "loose", tmp_path, single_file=True)
+    settings = catalog.CatalogSettings(
+        files=("./loose.py",), folders=(Path("plugins"),), base=tmp_path, group="knotwork-tests"
+    )
+    found = catalog.load(settings)
+    assert found.broken() == []
+    assert [entry.type for entry in found.entries()] == ["loose", "mine"]
+    assert found.find(KINDS[kind], "./loose.py").source.where == str(file)
+    results = list(trial.run(found.find(KINDS[kind], "mine"), {}, "x"))
+    assert len(results) > 8
+    assert [result for result in results if not result.passed] == []
+
+
+def test_it_is_clean_python(tmp_path):
+    ruff = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--isolated",
+        "--line-length",
+        "120",
+        "--select",
+        "E,F,W,I,UP,B,PL,RUF,SIM,RET",
+    ]
+    for kind in scaffold.KINDS:
+        scaffold.write(kind, f"my-{kind}", tmp_path / kind)
+        command = [*ruff, "--ignore", "RUF012", "."]
+        done = subprocess.run(command, cwd=tmp_path / kind, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", ["", "A", "a b", "../x", "json", "class", "9lives", "knotwork", "x" * 65, "a.b"])
+def test_bad_names_are_refused_and_nothing_is_written(tmp_path, name):
+    with pytest.raises(Invalid) as raised:
+        scaffold.write("executor", name, tmp_path / "p")
+    assert raised.value.code == "plugin.bad_name"
+    assert not (tmp_path / "p").exists()
+
+
+def test_an_unknown_kind_is_refused(tmp_path):
+    with pytest.raises(Invalid, match="executor, router, telemetry"):
+        scaffold.write("executer", "a", tmp_path)
+
+
+def test_nothing_is_overwritten(tmp_path):
+    scaffold.write("executor", "mine", tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    (tmp_path / "mine.py").unlink()
+    with pytest.raises(Conflict):
+        scaffold.write("executor", "mine", tmp_path)
+    assert not (tmp_path / "mine.py").exists()
+    assert all(path.read_bytes() == text for path, text in before.items() if path.name != "mine.py")
