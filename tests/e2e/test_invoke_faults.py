@@ -185,8 +185,8 @@ def test_a_node_that_dies_in_a_call(nodes, hub):
 
 
 @pytest.mark.parametrize("agent", ["sleeper", "far-sleeper"])
-@pytest.mark.parametrize("how", ["interrupt", "timeout", "hang up"])
-def test_work_stops_when_its_client_goes(hub, far, agent, how):
+@pytest.mark.parametrize("how", ["interrupt", "kill", "timeout", "hang up"])
+def test_work_stops_when_its_client_goes(hub, far, agent, how, figure):
     folder = hub.folder if agent == "sleeper" else far.folder
     (folder / "pid").unlink(missing_ok=True)
     if how == "hang up":
@@ -199,15 +199,16 @@ def test_work_stops_when_its_client_goes(hub, far, agent, how):
         connection.sock.close()
         connection.close()
     else:
-        words = ["invoke", agent, "1"] + (["--timeout", "1500ms"] if how == "timeout" else [])
-        client = hub.start(*words)
+        client = hub.start("invoke", agent, "1", "--timeout", "1500ms" if how == "timeout" else "10m")
         pid = pid_of(folder)
         if how != "timeout":
-            client.send_signal(signal.SIGINT)
+            client.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGKILL)
         out, err = client.communicate(timeout=10)
         assert client.returncode not in (0, None), (out, err)
         assert "Traceback" not in err
-    until(lambda: not alive(pid), 3.5, f"{agent} goes on after {how}")
+    began_s = time.monotonic()
+    until(lambda: not alive(pid), 30, f"{agent} goes on after {how}")
+    figure(f"{agent}_stopped_after_{how}_s", round(time.monotonic() - began_s, 2))
     until(lambda: hub.status()["running"] == 0 and far.status()["running"] == 0)
 
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +30,7 @@ WARD = "KNOTWORK_WARD"
 _TOKEN = secrets.token_hex(16)
 _WARDEN_END_TIMEOUT_S = 3.0
 _PAUSE_FIRST_S, _PAUSE_MAX_S = 0.01, 5.0
+_TIE_TIMEOUT_S = 2.0
 _HEALTHY_AFTER_S = 10.0
 _STREAM_LIMIT_BYTES = 64 * 1024
 
@@ -96,13 +99,18 @@ async def spawn(
     pass_fds: Iterable[int] = (),
     limit_bytes: int = _STREAM_LIMIT_BYTES,
     own_executable: bool = False,
+    tied: bool = False,
 ) -> asyncio.subprocess.Process:
     """Start `command` in a session of its own with a clean environment plus `env`; raises `OSError` as the system does.
 
     stdin, stdout and stderr are file descriptors or `asyncio.subprocess` constants; `limit_bytes` bounds a line read
-    from a pipe. `own_executable` says that the command is our own executable again (see `self_env`).
+    from a pipe. `own_executable` says that the command is our own executable again (see `self_env`). A `tied` child
+    is killed by the kernel, where that can, at the moment we die: it does not even need the warden. One that cannot be
+    run then ends with code 126 or 127 instead of raising.
     """
+    tie = await asyncio.to_thread(_tie) if tied else ()
     return await asyncio.create_subprocess_exec(
+        *tie,
         *command,
         env=self_env(env) if own_executable else clean_env(env),
         cwd=cwd,
@@ -113,6 +121,28 @@ async def spawn(
         limit=limit_bytes,
         start_new_session=True,  # a Ctrl-C at the terminal is for the node alone, and the group can be ended whole
     )
+
+
+@functools.cache
+def _tie() -> tuple[str, ...]:
+    """Return the words before a command that let the kernel kill it when we die, none where that cannot be had. Blocks.
+
+    util-linux has them on nearly every Linux. Doing it ourselves would mean to run Python between fork and exec,
+    in a process full of threads.
+    """
+    program = shutil.which("setpriv") if sys.platform.startswith("linux") else None
+    if program is None:
+        return ()
+    words = (program, "--pdeathsig", "KILL", "--")
+    try:
+        trial = subprocess.run(
+            [*words, program, "--version"],
+            env=clean_env(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            timeout=_TIE_TIMEOUT_S, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return words if trial.returncode == 0 else ()
 
 
 def signal_group(process: asyncio.subprocess.Process, number: int) -> None:

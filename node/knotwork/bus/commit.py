@@ -58,6 +58,10 @@ class GroupCommit:
         Raises what `publisher.publish` raises; `Unavailable` (`bus.commit_full`) when too many wait. After `TimedOut`
         and `Unreachable` (`bus.lost`, `bus.closed`) it may be stored or not: append it again, and take `Conflict` as yes.
         """
+        return await self.put(subject, payload, *pairs)
+
+    def put(self, subject: str, payload: bytes, *pairs: tuple[str, str]) -> asyncio.Future[Ack]:
+        """Take one fact and return its answer to come, which raises what `append` raises; for those who cannot wait."""
         if self._closed:
             raise _closed()
         if len(payload) > self._connection.max_payload > 0:
@@ -67,7 +71,7 @@ class GroupCommit:
         waiting = _Waiting(subject, payload, publisher.head(*pairs), asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._some.set()
-        return await waiting.answer
+        return waiting.answer
 
     async def run(self) -> None:
         """Write what waits, for ever; one write at a time."""

@@ -66,6 +66,7 @@ class Connection:
         self._on_up: list[Callable[[], None]] = []
         self._on_down: dict[object, Callable[[], None]] = {}
         self._ending = asyncio.Event()
+        self._up_at_s = 0.0
 
     # -- sending and asking ------------------------------------------------------------------------------------------
 
@@ -135,6 +136,10 @@ class Connection:
 
     async def unlisten(self, listening: Listening) -> None:
         """Stop listening; nothing arrives afterwards."""
+        self.unlisten_now(listening)
+
+    def unlisten_now(self, listening: Listening) -> None:
+        """Do the same for those who cannot wait."""
         if listening not in self._listening:
             return
         self._listening.remove(listening)
@@ -173,6 +178,10 @@ class Connection:
         key = object()
         self._on_down[key] = callback
         return lambda: self._on_down.pop(key, None) and None
+
+    def up_for_s(self) -> float:
+        """Return for how many seconds we have been connected since we were last not, 0 while we are not."""
+        return asyncio.get_running_loop().time() - self._up_at_s if self.state == "connected" else 0.0
 
     @property
     def max_payload(self) -> int:
@@ -236,6 +245,7 @@ class Connection:
         for listening in self._listening:
             listening.number = self._wire.listen(listening.subject, listening.handler, listening.queue)
         self.reconnects += 1
+        self._up_at_s = asyncio.get_running_loop().time()
         self.last_error, self.failure = "", None
         self._set("connected")
         for callback in list(self._on_up):

@@ -203,7 +203,7 @@ class Server:
         self._launched = time.monotonic()
         try:
             process = await child.spawn(
-                self._binary.path, "-c", self._conf, stdout=out, stderr=out, pass_fds=(self._lock.fileno,)
+                self._binary.path, "-c", self._conf, stdout=out, stderr=out, pass_fds=(self._lock.fileno,), tied=True
             )
         except OSError as error:
             raise server_fault.not_run(self._binary.path, error) from error
@@ -231,7 +231,7 @@ class Server:
                     return listening
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.5, _LOOK_MAX_S)
-        raise server_fault.explain(self.settings, port, process.pid, process.returncode)
+        raise server_fault.explain(self.settings, port, process.pid, process.returncode, self._binary.path)
 
     async def _await_jetstream(self, process: asyncio.subprocess.Process, port: int) -> None:
         pause_s = _LOOK_FIRST_S
@@ -244,7 +244,7 @@ class Server:
                     return
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 1.5, _LOOK_MAX_S)
-        raise server_fault.explain(self.settings, port, process.pid, process.returncode)
+        raise server_fault.explain(self.settings, port, process.pid, process.returncode, self._binary.path)
 
     def _line(self, timeout_s: float = _ASK_TIMEOUT_S) -> contextlib.AbstractAsyncContextManager[server_talk.Line]:
         return server_talk.open_line(self.settings.host, self.port, self._watcher_seed, timeout_s=timeout_s)

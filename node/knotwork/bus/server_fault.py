@@ -17,19 +17,23 @@ _TAIL_LINES = 12
 # restarting could be given that very port and then be connected to itself
 _PORTS = (15_000, 32_000)
 _PORT_TRIES = 50
+_NOT_RUN = (126, 127)
+"""What a command ends with that could not be executed, by `child.spawn` for a tied one as by a shell."""
 _STORE_WORDS = re.compile(
     r"Can't start JetStream|storage directory|permission denied|read-only file system|not a directory|no space left",
     re.IGNORECASE,
 )
 
 
-def explain(settings: ServerSettings, port: int, pid: int, code: int | None) -> KnotworkError:
-    """Return the error for a child that ended with `code` instead of getting ready."""
+def explain(settings: ServerSettings, port: int, pid: int, code: int | None, path: Path) -> KnotworkError:
+    """Return the error for a child, made from the program at `path`, that ended with `code` instead of getting ready."""
     said = _said_by(settings.store_dir, pid)
     if "address already in use" in said:
         return _port_in_use(settings.host, port)
     fatal = [line for line in said.splitlines() if "[FTL]" in line or "[ERR]" in line] or said.splitlines()
     last = re.sub(r"^\[\d+\] \S+ \S+ \[(FTL|ERR)\] ", "", fatal[-1]) if fatal else "nothing"
+    if code in _NOT_RUN:
+        return not_run(path, OSError(last))
     if _STORE_WORDS.search(said):
         return Denied(
             f"nats-server cannot use the store {settings.store_dir}: {last}",

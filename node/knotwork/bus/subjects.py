@@ -7,6 +7,7 @@ a wildcard or a space can never widen what a subject means.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from knotwork.sdk.errors import Invalid
 
@@ -14,14 +15,20 @@ _TOKEN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _OP = re.compile(r"[a-z]{1,32}\.[a-z_]{1,32}")
 _TOPIC = re.compile(r"[a-z0-9_-]{1,64}(\.[a-z0-9_-]{1,64}){0,7}")
 
+ARCHIVE, BLOBS, DEAD, FACTS, TASKS, TIMERS = "ARCHIVE", "BLOBS", "DEAD", "FACTS", "TASKS", "TIMERS"
 NODES = "NODES"
 SETTINGS = "SETTINGS"
 TELEMETRY = "TELEMETRY"
 
 
+@lru_cache(maxsize=4096)  # most names come again and again
+def _is_token(text: str) -> bool:
+    return _TOKEN.fullmatch(text) is not None
+
+
 def is_token(text: object) -> bool:
     """Return whether `text` may be a name of a node, agent, capability, project and the like."""
-    return isinstance(text, str) and _TOKEN.fullmatch(text) is not None
+    return isinstance(text, str) and len(text) <= 64 and _is_token(text)  # noqa: PLR2004
 
 
 def token(text: object, what: str) -> str:
@@ -89,6 +96,75 @@ def may_answer(reply: str) -> bool:
     let somebody who may only ask questions work on streams.
     """
     return reply.startswith("_")
+
+
+def fact(shard: str, run: str, *what: str) -> str:
+    """Return the one place of a fact of a run, in FACTS."""
+    return ".".join(("run", token(shard, "shard"), token(run, "run"), *(token(one, "fact") for one in what)))
+
+
+def told(of: str) -> str:
+    """Return where FACTS tells listeners about a fact that was just stored; `of` is its subject."""
+    return f"told{of.removeprefix('run')}"
+
+
+_QUEUE = re.compile(rf"({_TOKEN.pattern})?=({_TOKEN.pattern})?|{_TOKEN.pattern}")
+
+
+def queue(text: object) -> str:
+    """Return `text` when it may be what a task is routed by: a capability, `=agent`, `node=agent` or `node=`.
+
+    Names cannot hold '=', so an agent never receives what was meant for a capability of the same name.
+    """
+    if isinstance(text, str) and text != "=" and _QUEUE.fullmatch(text):
+        return text
+    return token(text, "queue")
+
+
+def task(place: str, run: str, step: str, iteration: int, number: int) -> str:
+    """Return where one attempt of one step waits, in TASKS; `place` is what `task_queue` returns."""
+    return f"{place}.{token(run, 'run')}.{token(step, 'step')}.{iteration:d}.{number:d}"
+
+
+@lru_cache(maxsize=4096)
+def task_queue(boundary: str, routed: str, lane: str) -> str:
+    """Return the beginning of the subjects of one queue, in TASKS."""
+    return f"task.{token(boundary, 'boundary')}.{queue(routed)}.{token(lane, 'lane')}"
+
+
+def tasks_of(run: str) -> str:
+    """Return the pattern of every attempt of a run that waits, in TASKS."""
+    return f"task.*.*.*.{token(run, 'run')}.>"
+
+
+def hint(boundary: str, routed: str, lane: str) -> str:
+    """Return where workers are told that a queue has work."""
+    return f"hint.{task_queue(boundary, routed, lane)}"
+
+
+def cancel_task(run: str) -> str:
+    """Return where whoever works on a task is told to stop."""
+    return f"cancel.{token(run, 'run')}"
+
+
+def live(run: str, step: str) -> str:
+    """Return where progress and live output of a step go."""
+    return f"stream.{token(run, 'run')}.{token(step, 'step')}"
+
+
+def dead(routed: str, run: str) -> str:
+    """Return the place of a dead letter, in DEAD."""
+    return f"dead.{queue(routed)}.{token(run, 'run')}"
+
+
+def timer(shard: str, run: str, name: str) -> str:
+    """Return where a timer of a run is set, in TIMERS."""
+    return f"timer.{token(shard, 'shard')}.{token(run, 'run')}.{token(name, 'timer')}"
+
+
+def fired(shard: str, run: str, name: str) -> str:
+    """Return where a timer of a run arrives, in TIMERS."""
+    return f"fired.{token(shard, 'shard')}.{token(run, 'run')}.{token(name, 'timer')}"
 
 
 def telemetry(topic: str) -> str:

@@ -69,8 +69,12 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def kill_all(token: str, known: list[int]) -> None:
-    """Kill the carriers of `token`, their descendants and `known`, until two scans in a row find nobody."""
+def kill_all(token: str, known: list[int]) -> set[int]:
+    """Kill the carriers of `token`, their descendants and `known`, until two scans in a row find nobody.
+
+    Returns whom it killed.
+    """
+    killed: set[int] = set()
     give_up, empty = time.monotonic() + _KILL_FOR_S, 0
     while empty < 2 and time.monotonic() < give_up:  # noqa: PLR2004 - a process may be born during the first scan
         found = carriers(token) | {pid for pid in known if _alive(pid)}
@@ -80,8 +84,10 @@ def kill_all(token: str, known: list[int]) -> None:
                 os.kill(pid, _SIGKILL)
             except OSError:
                 continue  # gone meanwhile, or somebody else's
+            killed.add(pid)
         empty = 0 if found else empty + 1
         time.sleep(_PAUSE_S)
+    return killed
 
 
 def carriers(token: str) -> set[int]:

@@ -15,7 +15,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 Marks = Mapping[tuple[Kind, str], str]
 
-SECTIONS = ("node", "nats", "web", "mesh", "routing", "plugins")
+SECTIONS = ("node", "nats", "web", "mesh", "routing", "work", "plugins")
 RESTART_KEYS = ("node.name", "web.enabled", "web.host", "web.port", "web.insecure")
 RESTART_SECTIONS = ("nats", "plugins")
 REOPEN_KEYS = ("type", "enabled", "hosted", "memory_mb", "settings")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from knotwork.config import judge
+from knotwork.config import elsewhere, judge, references
 from knotwork.config.keys import Path, dotted, known_part
 from knotwork.config.layers import Merged
 from knotwork.config.loaded import Loaded
@@ -15,63 +17,106 @@ from knotwork.config.problems import Problem, did_you_mean, invalid
 from knotwork.sdk import KINDS, Kind, PluginConfig
 
 Types = Mapping[str, type[PluginConfig]]
-Known = tuple[Mapping[Kind, Types], Mapping[tuple[Kind, str], str]]
-"""The config class of every plugin type, and why a type that exists cannot be used ("": not known yet, say nothing)."""
+Key = tuple[Kind, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Which plugin types there are: the config class of each by kind and name.
+
+    `apart` are the classes for instances that run hosted, where those are others. `broken` says why a type that exists
+    cannot be used, `absent` why there is none ("": not known yet, say nothing), both by (kind, type).
+    """
+
+    classes: Mapping[Kind, Types] = field(default_factory=dict)
+    apart: Mapping[Kind, Types] | None = None
+    broken: Mapping[Key, str] = field(default_factory=dict)
+    absent: Mapping[Key, str] = field(default_factory=dict)
+
+    def types(self, kind: Kind, *, hosted: bool) -> Types:
+        """Return the types of a kind as an instance meets them that is hosted, or not."""
+        return (self.apart if hosted and self.apart is not None else self.classes).get(kind, {})
+
+
 FindTypes = Callable[[Mapping[str, Any], pathlib.Path], Known]
 """Given the tables as written and the folder they are in, return which plugin types there are."""
 
 
 def check_instances(
-    loaded: Loaded, kinds: Mapping[Kind, Types], broken: Collection[tuple[Kind, str]] = ()
-) -> dict[tuple[Kind, str], PluginConfig]:
+    loaded: Loaded, kinds: Mapping[Kind, Types] | Known, broken: Collection[Key] = ()
+) -> dict[Key, PluginConfig]:
     """Return the plugin's own configuration of every enabled instance, by kind and id.
 
     `kinds` gives the config class of every plugin type by kind. Instances of a type in `broken` (kind, type) are left
-    out: their plugin could not be loaded, which is no fault of the configuration. A plugin class that declares a key
-    all plugins have in common (`timeout_s`, say) is given it too, when it was written. Raises `ConfigInvalid` with
-    every problem of every instance, each with file, line and column.
+    out: their plugin could not be loaded, which is no fault of the configuration, unless they say that it is
+    (`on_start_error = "fail"`). A plugin class that declares a key all plugins have in common (`timeout_s`, say) is
+    given it too, when it was written. Reads the files of secrets. Raises `ConfigInvalid` with every problem of every
+    instance, and every secret that cannot be had, each with file, line and column.
     """
-    configs: dict[tuple[Kind, str], PluginConfig] = {}
-    problems: list[Problem] = []
+    known = kinds if isinstance(kinds, Known) else Known(kinds, broken=dict.fromkeys(broken, "it cannot be loaded"))
+    configs: dict[Key, PluginConfig] = {}
+    problems = [problem for problem, fatal in unusable(loaded, known) if fatal]
     for kind in KINDS:
-        types = kinds.get(kind, {})
         for name, table in loaded.config.instances(kind).items():
-            if not table.enabled or (kind, table.type) in broken:
+            if not table.enabled or (kind, table.type) in known.broken:
                 continue
+            types = known.types(kind, hosted=table.hosted)
             model = types.get(table.type)
             if model is None:
-                problems.append(_unknown_type(loaded.merged, (kind, name), table.type, types))
+                absent = known.absent.get((kind, table.type), "")
+                problems.append(_unknown_type(loaded.merged, (kind, name), table.type, types, absent))
                 continue
             config, found = _check(loaded.merged, (kind, name), own_settings(table, model), model)
             problems += found
             if config is not None:
                 configs[kind, name] = config
+    wanted = [one for key, config in configs.items() for one in references.inside(config, key)]
+    env = os.environ if loaded.sources.env is None else loaded.sources.env
+    wanted += references.of_the_node(loaded.merged.data)
+    problems += references.out_of_reach(wanted, loaded.merged, env, loaded.folder)
     if problems:
         raise invalid(problems)
     return configs
 
 
-def judge_tables(merged: Merged, known: Known, *, partly: bool = False) -> list[Problem]:
+def unusable(loaded: Loaded, known: Known) -> list[tuple[Problem, bool]]:
+    """Return a problem for every enabled instance whose plugin is broken, and whether a node refuses to start with it.
+
+    It does when the instance says `on_start_error = "fail"`; else it starts, and its slot waits.
+    """
+    found = []
+    for kind in KINDS:
+        for name, table in loaded.config.instances(kind).items():
+            if table.enabled and (reason := known.broken.get((kind, table.type))):
+                problem = _broken(loaded.merged, (kind, name), table.type, reason)
+                found += [(one, table.on_start_error == "fail") for one in problem]
+    return found
+
+
+def judge_tables(
+    merged: Merged, known: Known, *, folder: pathlib.Path | None = None, env: Mapping[str, str], partly: bool = False
+) -> list[Problem]:
     """Return the problems of all plugin tables as they are written, whatever else is wrong with the configuration.
 
     `partly` says that broken lines are missing from the tables: then nothing is said about what is not there.
+    Secrets that cannot be had are among the problems; their files are read, paths counted from `folder`.
     """
-    classes, broken = known
     problems: list[Problem] = []
+    wanted = list(references.of_the_node(merged.data))
     for kind, name, table in tables(merged.data):
         path, type_name = (kind, name), type_of(name, table)
-        if (kind, type_name) in broken:
-            problems += _broken(merged, path, type_name, broken[kind, type_name])
+        if (kind, type_name) in known.broken:
+            problems += _broken(merged, path, type_name, known.broken[kind, type_name])
             continue
-        types = classes.get(kind, {})
+        types = known.types(kind, hosted=table.get("hosted") is True)
         model = types.get(type_name)
         if model is not None:
-            common = Config.KIND_TABLES[kind].common_keys()
-            settings = {key: value for key, value in table.items() if key not in common or key in model.model_fields}
-            problems += _check(merged, path, settings, model, partly=partly)[1]
-        elif not partly or "type" in table:
-            problems.append(_unknown_type(merged, path, type_name, types))
-    return problems
+            config, found = _check(merged, path, written_settings(kind, table, model), model, partly=partly)
+            problems += found
+            wanted += references.inside(config, path)
+        elif known.absent.get((kind, type_name)) != "" and (not partly or "type" in table):
+            problems.append(_unknown_type(merged, path, type_name, types, known.absent.get((kind, type_name), "")))
+    return problems + references.out_of_reach(wanted, merged, env, folder or pathlib.Path())
 
 
 def tables(data: Mapping[str, Any]) -> Iterator[tuple[Kind, str, Mapping[str, Any]]]:
@@ -94,9 +139,15 @@ def own_settings(table: InstanceTable, model: type[PluginConfig]) -> dict[str, o
     shared = {
         key: getattr(table, key)
         for key in table.common_keys()
-        if key in model.model_fields and key in table.model_fields_set
+        if key in elsewhere.keys_of(model) and key in table.model_fields_set
     }
     return {**table.settings, **shared}
+
+
+def written_settings(kind: Kind, table: Mapping[str, Any], model: type[PluginConfig]) -> dict[str, object]:
+    """Return the same of a table as it is written, which may be wrong."""
+    common, own = Config.KIND_TABLES[kind].common_keys(), elsewhere.keys_of(model)
+    return {key: value for key, value in table.items() if key not in common or key in own}
 
 
 def _check(
@@ -123,9 +174,9 @@ def _broken(merged: Merged, path: Path, type_name: str, reason: str) -> list[Pro
     return [Problem(*_place_of_type(merged, path), dotted((*path, "type")), message, "", "config.broken_plugin")]
 
 
-def _unknown_type(merged: Merged, path: Path, type_name: str, types: Types) -> Problem:
-    hint = did_you_mean(type_name, list(types))
-    message = f"{dotted(path)}: there is no {_ONE[_kind(path)]} of type {type_name[:200]!r}"
+def _unknown_type(merged: Merged, path: Path, type_name: str, types: Types, why: str) -> Problem:
+    hint = did_you_mean(type_name, list(types)) if not why else ""
+    message = f"{dotted(path)}: " + (why.rstrip(".") or f"there is no {_ONE[_kind(path)]} of type {type_name[:200]!r}")
     if known_part(merged.data, (*path, "type")) == path:
         message += " (the id is the type when none is written)"
     return Problem(*_place_of_type(merged, path), dotted((*path, "type")), message, hint, "config.unknown_type")

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from knotwork.config import contradictions, wording
+from knotwork.config.elsewhere import Elsewhere
 from knotwork.config.keys import Path, dotted, known_part, lookup
 from knotwork.config.layers import Merged
 from knotwork.config.model import Config, InstanceTable
@@ -100,6 +101,8 @@ def keys_in(skeleton: Any, path: Path) -> Sequence[str]:
 
 def skeleton(model: type[BaseModel]) -> dict[str, Any]:
     """Return the keys of a model as nested tables; "*" stands for any id or place in an array, None for a value."""
+    if issubclass(model, Elsewhere):
+        return dict(model.bones)
     fields = model.common_keys() if issubclass(model, InstanceTable) else tuple(model.model_fields)
     return {name: _bones(model.model_fields[name].annotation) for name in fields}
 

@@ -54,15 +54,25 @@ def read(
     refused_values = {problem.key for problem in problems if problem.key}
     partly = partly or any(problem.code in _READING for problem in problems)
     config, found = judge.judge(merged, partly=partly)
-    # a value that could not be filled in has been told already; what it does not fit says nothing new
-    problems += [problem for problem in found if problem.key not in refused_values]
+    problems += [problem for problem in found if not _follows(problem, refused_values)]
     if problems or config is None:
         if find_types is not None:
             told = {problem.key for problem in problems if problem.key}
-            known = find_types(merged.data, folder_of(texts))
-            problems += [one for one in instances.judge_tables(merged, known, partly=partly) if one.key not in told]
+            folder = folder_of(texts)
+            known = find_types(merged.data, folder)
+            found = instances.judge_tables(merged, known, folder=folder, env=env, partly=partly)
+            problems += [one for one in found if one.key not in told and not _follows(one, refused_values)]
         raise invalid(problems)
     return Loaded(config, sources, texts, merged)
+
+
+def _follows(problem: Problem, refused: set[str]) -> bool:
+    """Say whether a problem says nothing new: a value that could not be filled in has been told already.
+
+    What that value does not fit is told of its own key, or of a table around it (a rule about several keys).
+    """
+    key = problem.key
+    return any(key and one.startswith(key) and one[len(key) : len(key) + 1] in ("", ".", "[") for one in refused)
 
 
 _READING = ("config.unreadable", "config.encoding", "config.too_large", "config.not_found")

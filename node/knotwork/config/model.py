@@ -123,6 +123,17 @@ class MeshTable(Table):
     )
 
 
+class WorkTable(Table):
+    """Durable tasks."""
+
+    lease_s: Seconds = Field(
+        default=10.0,
+        ge=1,
+        le=600,
+        description="seconds without a sign of life after which a task goes to another worker",
+    )
+
+
 class RoutingTable(Table):
     """Who chooses the agent."""
 
@@ -136,8 +147,12 @@ class PluginsTable(Table):
 
     files: tuple[Word, ...] = Field(default=(), max_length=256, description="single-file plugins to load")
     folders: tuple[Word, ...] = Field(default=(), max_length=256, description="folders that hold plugin folders")
-    start_timeout_s: Seconds = Field(
-        default=10.0, gt=0, le=600, description="seconds a plugin may take to import or open"
+    start_timeout_s: Seconds = Field(default=10.0, gt=0, le=600, description="seconds a plugin may take to open")
+    import_memory_mb: Whole = Field(
+        default=1024,
+        ge=0,
+        le=1024 * 1024,
+        description="most MB a foreign plugin may take while it is imported; 0: no limit",
     )
     disabled: tuple[Word, ...] = Field(default=(), max_length=256, description="installed plugins that are not loaded")
 
@@ -232,6 +247,7 @@ class Config(Table):
     web: WebTable = Field(default_factory=WebTable, description="the HTTP door")
     mesh: MeshTable = Field(default_factory=MeshTable, description="how nodes notice each other")
     routing: RoutingTable = Field(default_factory=RoutingTable, description="who chooses the agent")
+    work: WorkTable = Field(default_factory=WorkTable, description="durable tasks")
     plugins: PluginsTable = Field(default_factory=PluginsTable, description="where plugins come from")
     projects: dict[Token, ProjectTable] = Field(
         default_factory=dict, description='tenants, one NATS account each; none declared: one called "default"'

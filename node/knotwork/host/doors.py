@@ -7,12 +7,13 @@ settled by the server: only users that may publish `op.>` get here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from knotwork.bus import frames, subjects
+from knotwork.bus import frames, subjects, way
 from knotwork.bus.background import background
 from knotwork.ops import serve
 from knotwork.ops.op import Caller
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 AT_ONCE_MAX = 10_000
-ALIVE_S = 5.0
 
 
 class NatsDoor:
@@ -59,7 +59,8 @@ class NatsDoor:
             if self._running >= AT_ONCE_MAX:
                 raise Busy("Too many requests are being answered.", code="ops.busy", retry_after_s=1.0)
         except KnotworkError as error:
-            self._send(message.reply, "error", frames.error_body(error))
+            with contextlib.suppress(KnotworkError):  # no room for it
+                self._connection.send(message.reply, frames.error_body(error), "", frames.error_head(error))
             return
         self._running += 1
         task = self._group.create_task(self._answer(name, message, envelope))
@@ -85,34 +86,50 @@ class NatsDoor:
             label=envelope.caller,
             traceparent=trace.clean(envelope.traceparent),
         )
-        loop = asyncio.get_running_loop()
-        alive = loop.call_later(ALIVE_S, self._alive, message.reply, envelope) if not envelope.plain else None
+        task = asyncio.current_task()
+        assert task is not None
+        back = way.Way(self._connection, message.reply, task.cancel)
+        signs = None if envelope.plain else _Signs(back)
         try:
             async with aclosing(serve.dispatch(name, message.data, caller, self._control)) as answers:
                 async for frame in answers:
-                    if frame.kind in ("result", "error") or not envelope.plain:
-                        self._send(message.reply, frame.kind, frame.data)
-        finally:
-            if alive is not None:
-                alive.cancel()
-
-    def _alive(self, reply: str, envelope: frames.Envelope) -> None:
-        task = self._tasks.get(envelope.id)
-        if task is not None and not task.done():
-            self._send(reply, "alive", b"")
-            asyncio.get_running_loop().call_later(ALIVE_S, self._alive, reply, envelope)
-
-    def _send(self, reply: str, kind: str, data: bytes) -> None:
-        head = frames.HEADS.get(kind)
-        if head is None:
-            head = frames.error_head(frames.read_error(data))
-        try:
-            self._connection.send(reply, data, "", head)
+                    if frame.kind in frames.LAST or not envelope.plain:
+                        await _send(back, frame, envelope)
         except Unreachable as error:
             log.debug("an answer is lost: %s", error)
-        except KnotworkError as error:  # too large
-            body = frames.error_body(error)
-            self._connection.send(reply, body, "", frames.error_head(error))
+        finally:
+            if signs is not None:
+                signs.close()
+            back.close()
+
+
+class _Signs:
+    """Signs of life to one caller, until closed."""
+
+    def __init__(self, back: way.Way) -> None:
+        self._back = back
+        self._next = asyncio.get_running_loop().call_later(way.EVERY_S, self._sign)
+
+    def _sign(self) -> None:
+        self._next = asyncio.get_running_loop().call_later(way.EVERY_S, self._sign)
+        self._back.sign()
+
+    def close(self) -> None:
+        self._next.cancel()
+
+
+async def _send(back: way.Way, frame: serve.Frame, envelope: frames.Envelope) -> None:
+    """Send one frame; when NATS is away it waits for it, as long as makes sense. Raises `Unreachable` after that."""
+    head = frames.HEADS.get(frame.kind)
+    if head is None:
+        head = frames.error_head(frames.read_error(frame.data))
+    within_s = min(way.KEEP_S, envelope.timeout_s or way.KEEP_S)
+    try:
+        await back.bring(frame.data, head, within_s)
+    except Unreachable:
+        raise
+    except KnotworkError as error:  # too large
+        await back.bring(frames.error_body(error), frames.error_head(error), within_s)
 
 
 @asynccontextmanager

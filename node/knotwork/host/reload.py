@@ -10,16 +10,14 @@ import asyncio
 import logging
 import time
 import tomllib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import watchfiles
-
-from knotwork.config import files, problems, revisions
+from knotwork.config import problems, revisions
 from knotwork.host import boot, put_back
 from knotwork.host.events import rfc3339
+from knotwork.host.watch import watch
 from knotwork.ops import replies
 from knotwork.sdk.errors import ConfigInvalid, KnotworkError, Unavailable
 
@@ -34,8 +32,6 @@ if TYPE_CHECKING:
 Work = Callable[[], Awaitable[replies.ReloadVerdict]]
 log = logging.getLogger(__name__)
 NEW_PROJECT_WAIT_S = 10.0
-SETTLE_MS = 50
-LOOK_AGAIN_S = 5.0
 DRAIN_LOOK_S = 0.05
 DRAIN_END_S = 2.0
 """How long calls that were ended may take to stop."""
@@ -66,7 +62,8 @@ class Reloader:
     async def run(self) -> None:
         """Carry out what `ask` asked for, and watch the files, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch(), name="config watch")
+            files = watch(lambda: self._world.loaded, partial(self.ask, "file"))
+            group.create_task(files, name="config watch")
             while True:
                 await self._asked.wait()
                 self._asked.clear()
@@ -266,64 +263,6 @@ class Reloader:
         touched = ", ".join([*verdict.added, *verdict.changed, *verdict.removed, *verdict.live])
         log.info("configuration %s in %.3f s%s", verdict.result, took_s, f": {touched}" if touched else "")
         return verdict
-
-    async def _watch(self) -> None:
-        """Reload when a file changed. Folders are watched, not files: editors and ConfigMaps replace what they save."""
-        while True:
-            watched = self._world.loaded.watched
-            before = await asyncio.to_thread(_fingerprint, watched)
-            if await asyncio.to_thread(_stale, self._world.loaded):
-                self.ask("file")  # it changed between being read and being watched
-            folders = await asyncio.to_thread(_folders, watched)
-            if not folders:
-                await asyncio.sleep(LOOK_AGAIN_S)
-                continue
-            try:
-                async for _ in _changes(folders, watched, before):
-                    self.ask("file")
-                    if self._world.loaded.watched != watched:
-                        break
-            except (OSError, RuntimeError) as error:  # too many watches, say: then we look now and again
-                log.warning("%s cannot be watched: %s", ", ".join(map(str, folders)), error)
-                await asyncio.sleep(LOOK_AGAIN_S)
-
-
-def _folders(watched: tuple[Path, ...]) -> set[Path]:
-    """Return the folders to watch, as far as they exist."""
-    return {folder for path in watched if (folder := path if path.is_dir() else path.parent).is_dir()}
-
-
-def _stale(loaded: Loaded) -> bool:
-    """Return whether the files say something else than what was loaded from them."""
-    if loaded.sources.config_dir is not None:
-        inside, _ = files.in_folder(loaded.sources.config_dir)
-        if set(inside) != {text.path for text in loaded.texts if text.shared}:
-            return True
-    return any(files.read_text(text.path) != text.text for text in loaded.texts)
-
-
-async def _changes(folders: set[Path], watched: tuple[Path, ...], before: object) -> AsyncIterator[None]:
-    """Yield whenever the watched files are others than before; whatever else happens in their folders is nothing to us."""
-    async for _ in watchfiles.awatch(
-        *folders, step=SETTLE_MS, debounce=200, recursive=False, rust_timeout=1000, yield_on_timeout=True
-    ):
-        now = await asyncio.to_thread(_fingerprint, watched)  # a folder may be on a network that is slow
-        if now != before:
-            before = now
-            yield
-
-
-def _fingerprint(watched: tuple[Path, ...]) -> object:
-    """Return what changes when one of the files does, through symbolic links as well."""
-    found: list[object] = []
-    for path in watched:
-        for file in sorted(path.glob("*.toml")) if path.is_dir() else [path]:
-            try:
-                status = file.stat()
-                found.append((str(file), status.st_ino, status.st_mtime_ns, status.st_size))
-            except OSError:
-                found.append((str(file), None))
-    return found
 
 
 def _refuse_emptied(before: Loaded, now: Loaded) -> None:

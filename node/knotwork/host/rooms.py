@@ -32,6 +32,7 @@ from knotwork.sockets.slots import Slots
 from knotwork.telemetry import scrape
 from knotwork.telemetry.emitter import Emitter
 from knotwork.telemetry.measure import Meter
+from knotwork.work.room import open_work
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from knotwork.sockets.catalog import Catalog
     from knotwork.sockets.slot import Slot
     from knotwork.web.serve import Web
+    from knotwork.work.room import Work
 
 log = logging.getLogger(__name__)
 LEAVE_S = 5.0
@@ -62,6 +64,7 @@ class Rooms:
         self.hosting = Hosting(group, self.emitter, self.meter, node=who.name)
         self.drain = Drain(self.hosting, self.changed)
         self.web: Web | None = None
+        self.works: dict[str, Work] = {}
         self._wired = False
         self._undescribed = asyncio.Event()
         group.create_task(self.emitter.run(), name="telemetry")
@@ -204,6 +207,13 @@ class Rooms:
         )
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(join(membership))
+            self.works[project] = await stack.enter_async_context(
+                open_work(
+                    connection, self.hosting, project=project, node=self.who.name, agents=membership.agents,
+                    lease_s=self.world.loaded.config.work.lease_s,
+                )
+            )  # fmt: skip
+            stack.callback(self.works.pop, project)
             await stack.enter_async_context(open_nats_door(connection, self.control, project, self.who.name))
             yield membership
 

@@ -107,14 +107,13 @@ class Stopping:
         self.now = asyncio.Event()
         self.drain_s: float | None = None
         self.caught = caught
-        self._read_after = caught.hangups
         self._reload: Callable[[], None] | None = None
         caught.attach(self._signal, self._hung_up)
 
     def on_hangup(self, reload: Callable[[], None]) -> None:
-        """Call `reload` at every SIGHUP, and now when one came since the configuration was read."""
+        """Call `reload` at every SIGHUP, and now when one came before: the configuration may have been read already."""
         self._reload = reload
-        if self.caught.hangups > self._read_after:
+        if self.caught.hangups:
             reload()
 
     async def before(self, work: Coroutine[Any, Any, None]) -> None:

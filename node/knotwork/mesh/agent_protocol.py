@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import codec, subjects
@@ -120,7 +121,9 @@ class AgentProtocol:
         name = message.subject.rpartition(".")[2]
         try:
             agent = self._named(message.subject)
-            stream = PromptStream(self._connection, message.reply, self._tally("prompt", agent))
+            call = f"{self._prefix}-{next(self._numbers)}"
+            gone = partial(self._hosting.cancel, self._project, call)
+            stream = PromptStream(self._connection, message.reply, self._tally("prompt", agent), gone)
         except NotFound as error:
             _refuse(PromptStream(self._connection, message.reply, Tally()), error)
             return
@@ -130,7 +133,6 @@ class AgentProtocol:
             _refuse(stream, error)
             return
         traceparent = trace.clean((message.headers or {}).get(trace.HEADER))
-        call = f"{self._prefix}-{next(self._numbers)}"
         envelope = Envelope(call, caller="agent-protocol", traceparent=traceparent, plain=False)
         self._hosting.arrive(self._project, name, data, envelope, stream)
         if not stream.over:  # not refused; its work begins in a task, so nothing was said before this
@@ -189,3 +191,4 @@ class AgentProtocol:
 def _refuse(stream: PromptStream, error: KnotworkError) -> None:
     with contextlib.suppress(KnotworkError):  # no room for it
         stream.frame("error", prompts.error_body(error))
+    stream.close()

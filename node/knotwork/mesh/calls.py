@@ -81,6 +81,9 @@ class Waiting:
         """Take a frame of an agent of this node."""
         self.take(frames.Frame(kind, data))
 
+    def close(self) -> None:
+        """Hear that nothing more comes (`hosting.Answering`): whoever waits is on this node, and got everything."""
+
     def arrived(self, message: Message) -> None:
         """Take a message of an agent elsewhere; a result carries no header at all."""
         if message.headers is None:
@@ -213,14 +216,17 @@ class Calls:
                 _ = agent.slot.plugin  # raises `plugin.not_running` with the reason
 
     def watch_over(self) -> None:
-        """Give up calls whose node has been silent for too long; call it every second or so."""
-        if not self._waiting:
+        """Give up calls whose node has been silent for too long; call it every second or so.
+
+        Only silence on a link counts: while NATS is away nobody can be heard, and their answers come when it is back.
+        """
+        if not self._waiting or self._connection.state != "connected":
             return
-        now_s = asyncio.get_running_loop().time()
+        now_s, up_for_s = asyncio.get_running_loop().time(), self._connection.up_for_s()
         for waiting in list(self._waiting):
-            if now_s - waiting.heard_s <= self._directory.keepalive_s(waiting.node) * LOST_AFTER:
-                continue
-            waiting.lost(f"no sign of life for {now_s - waiting.heard_s:.0f} s")
+            silent_s = min(now_s - waiting.heard_s, up_for_s)
+            if silent_s > self._directory.keepalive_s(waiting.node) * LOST_AFTER:
+                waiting.lost(f"no sign of life for {silent_s:.0f} s")
 
     async def _route(self, asked: Asked) -> tuple[Place, bytes, bool]:
         refused: list[KnotworkError] = []

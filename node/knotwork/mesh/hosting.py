@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from knotwork.bus import codec, frames
+from knotwork.bus import codec, frames, way
 from knotwork.mesh import room
 from knotwork.mesh.job import Answering, HostedAgent, Job
 from knotwork.sdk import Attempt, Done, Span
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Answering", "HostedAgent", "Hosting", "Job"]
 log = logging.getLogger(__name__)
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
 class Hosting:
@@ -84,8 +87,21 @@ class Hosting:
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
-    def arrive(self, project: str, name: str, data: bytes, envelope: Envelope, answer: Answering) -> Job | None:
-        """Take a call; its answer comes through `answer`, now when it is refused."""
+    def arrive(
+        self,
+        project: str,
+        name: str,
+        data: bytes,
+        envelope: Envelope,
+        answer: Answering,
+        *,
+        durable: bool = False,
+        labels: Mapping[str, str] = NO_LABELS,
+    ) -> Job | None:
+        """Take a call; its answer comes through `answer`, now when it is refused.
+
+        A `durable` one is a task: it may take as long as its envelope says, whatever calls of this agent may take.
+        """
         agent = self._agents.get(name)
         if agent is None or project not in agent.projects:
             missing = NotFound(f"There is no agent {name} on {self._node}.", code="agent.not_found")
@@ -96,8 +112,9 @@ class Hosting:
             self._refuse(answer, closed, project, name, envelope)
             return None
         agent.counts.requests += 1
-        meter, allowed_s = self._meter_of(name, project), _allowed_s(agent, envelope)
-        job = Job(agent, project, envelope, data, answer, time.time_ns(), meter, allowed_s)
+        meter = self._meter_of(name, project)
+        allowed_s = _allowed_s(math.inf if durable else agent.record.timeout_s, envelope)
+        job = Job(agent, project, envelope, data, answer, time.time_ns(), meter, allowed_s, labels)
         admitted = agent.admission.enter(job)
         if admitted is None:
             meter.count("busy")
@@ -113,7 +130,8 @@ class Hosting:
             self._by_id[project, envelope.id] = job
         loop = asyncio.get_running_loop()
         job.told_s = loop.time()
-        job.timer = loop.call_later(allowed_s, self._time_is_over, job, allowed_s)
+        if allowed_s < math.inf:
+            job.timer = loop.call_later(allowed_s, self._time_is_over, job, allowed_s)
         if admitted:
             self._start(job)
         return job
@@ -134,14 +152,18 @@ class Hosting:
             job.task.cancel()
 
     async def keep_alive(self, every_s: Callable[[], float]) -> None:
-        """Tell callers who wait long that their call is still being worked on; for ever."""
+        """Tell callers who wait long that their call is still being worked on; for ever.
+
+        Twice in each keepalive (`every_s()`), so that they do not give us up, and often enough to notice when they
+        are gone themselves.
+        """
         loop = asyncio.get_running_loop()
         while True:
-            keepalive_s = every_s()
-            await asyncio.sleep(keepalive_s / 2)
+            pause_s = min(every_s() / 2, way.EVERY_S)
+            await asyncio.sleep(pause_s / 2)
             now_s = loop.time()
             for job in self._jobs:
-                if not (job.over or job.envelope.plain) and now_s - job.told_s >= keepalive_s / 2:
+                if not (job.over or job.envelope.plain) and now_s - job.told_s >= pause_s:
                     job.told_s = now_s
                     job.answer.frame("alive", b"")
 
@@ -227,6 +249,7 @@ class Hosting:
             number=envelope.number,
             idempotency_key=envelope.key or envelope.id,
             deadline_s=job.left_s(),
+            labels=job.labels,
             boundary=envelope.boundary,
             project=job.project,
             caller=envelope.caller,
@@ -278,28 +301,31 @@ class Hosting:
         self._tell(job, error)
 
     def _send(self, job: Job, kind: Kind, data: bytes) -> None:
-        """Send the answer, later when there is no room now; raises `TooLarge`."""
+        """Send the answer, later when there is no room or no link now; raises `TooLarge`."""
         try:
             job.answer.frame(kind, data)
         except TooLarge:
             raise
-        except Unreachable:
-            sending = self._send_late(job, kind, data)
+        except Unreachable as error:
+            sending = self._send_late(job, kind, data, room.WAIT_S if room.is_full(error) else room.keep_s(job))
             try:
                 self._group.create_task(sending)
             except RuntimeError:  # the group is closing
                 sending.close()
+                job.answer.close()
             else:
                 self._late += 1
         except KnotworkError as lost:
             log.warning("the answer of %s could not be sent: %s", job.agent.record.name, lost)
 
-    async def _send_late(self, job: Job, kind: Kind, data: bytes) -> None:
+    async def _send_late(self, job: Job, kind: Kind, data: bytes, within_s: float) -> None:
         loop = asyncio.get_running_loop()
-        give_up_s = loop.time() + room.WAIT_S
+        give_up_s = loop.time() + within_s
+        pause_s = room.POLL_S
         try:
             while True:
-                await asyncio.sleep(room.POLL_S)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, room.POLL_MAX_S)
                 try:
                     job.answer.frame(kind, data)
                 except Unreachable:
@@ -310,6 +336,7 @@ class Hosting:
         except KnotworkError as lost:
             log.warning("the answer of %s could not be sent: %s", job.agent.record.name, lost)
         finally:
+            job.answer.close()
             self._late -= 1
             self._rest()
 
@@ -363,9 +390,8 @@ class Hosting:
             self.idle.set()
 
 
-def _allowed_s(agent: HostedAgent, envelope: Envelope) -> float:
+def _allowed_s(longest_s: float, envelope: Envelope) -> float:
     """Return how long a call may take: as long as the agent allows and the caller waits."""
-    longest_s = agent.record.timeout_s
     return longest_s if envelope.timeout_s is None else min(longest_s, envelope.timeout_s)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +14,8 @@ from knotwork.mesh import room
 from knotwork.sdk.errors import Invalid, KnotworkError, Unreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from knotwork.bus.frames import Envelope, Kind
     from knotwork.mesh.admission import Admission
     from knotwork.mesh.records import AgentRecord
@@ -28,8 +31,11 @@ class Answering(Protocol):
     def frame(self, kind: Kind, data: bytes) -> None:
         """Send one frame.
 
-        Raises `TooLarge`, and `Unreachable` for a frame that must be tried again (`room.comes_again`).
+        Raises `TooLarge`, and `Unreachable` for a frame that must be tried again: without it the answer had a hole.
         """
+
+    def close(self) -> None:
+        """Give up: nothing more will be sent."""
 
 
 @dataclass(slots=True)
@@ -70,6 +76,7 @@ class Job:
     arrived_ns: int
     meter: AgentMeter
     allowed_s: float
+    labels: Mapping[str, str]
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
     over: bool = False
@@ -97,10 +104,10 @@ class Job:
             await self._wait_in_line(data)
         await asyncio.sleep(0)  # a fast producer must let the loop send
 
-    def left_s(self) -> float:
-        """Return how long the work may take from now on."""
+    def left_s(self) -> float | None:
+        """Return how long the work may take from now on; None: as long as it likes."""
         if self.timer is None:
-            return self.allowed_s
+            return self.allowed_s if self.allowed_s < math.inf else None
         return max(0.0, self.timer.when() - asyncio.get_running_loop().time())
 
     def error_body(self, error: KnotworkError) -> bytes:

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from knotwork.bus import frames, subjects
-from knotwork.bus.connection import is_no_responders
-from knotwork.mesh import micro, records, room
+from knotwork.bus.way import Way
+from knotwork.mesh import micro, records
 from knotwork.mesh.agent_protocol import AgentProtocol
 from knotwork.mesh.calls import Calls
 from knotwork.mesh.directory import Directory
@@ -32,68 +32,43 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 WATCH_EVERY_S = 1.0
-UNHEARD_MAX = 6
-"""Signs of life in a row, two in each keepalive, that nobody heard, after which a caller is gone: as patient as he is."""
 
 
 class _Back:
     """The way back to a caller on the bus (`hosting.Answering`)."""
 
-    __slots__ = ("_connection", "_gone", "_probe", "_reply")
+    __slots__ = ("_connection", "_reply", "_way")
 
     def __init__(self, connection: Connection, reply: str, gone: Callable[[], None] | None = None) -> None:
-        """Answer to `reply`; `gone` is called when nobody has listened there for long."""
-        self._connection, self._reply, self._gone = connection, reply, gone
-        self._probe: _Probe | None = None
+        """Answer to `reply`; `gone` is called when the caller listens there no more."""
+        self._connection, self._reply = connection, reply
+        self._way = Way(connection, reply, gone)
 
     def frame(self, kind: Kind, data: bytes) -> None:
-        """Send a frame; a caller that is out of reach gets nothing.
+        """Send a frame; a caller that is gone gets nothing.
 
-        Raises `TooLarge`, and `Unreachable` for a frame that must be tried again (`room.comes_again`).
+        Raises `TooLarge`, and `Unreachable` for a frame that must be tried again.
         """
         if not self._reply:
             return
-        head = frames.HEADS.get(kind)
-        if head is None:
-            head = frames.error_head(frames.read_error(data))
-        probe = ""
-        if kind == "alive" and self._gone is not None:
-            self._probe = self._probe or _Probe(self._connection)
-            if self._probe.misses() >= UNHEARD_MAX:
-                self._gone()
-                return
-            probe = self._probe.reply
-        elif self._probe is not None and kind in frames.LAST:
-            self._probe.close()
-        try:
-            self._connection.send(self._reply, data, probe, head)
-        except Unreachable as error:
-            if room.comes_again(error, kind):
-                raise
-            log.debug("an answer is lost: %s", error)
-
-
-class _Probe:
-    """Whether anybody listens to our signs of life: NATS itself answers a message that nobody gets."""
-
-    __slots__ = ("_connection", "_misses", "_unheard", "reply")
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection, self._misses, self._unheard = connection, 0, False
-        self.reply = connection.open_reply(self._arrived)
-
-    def misses(self) -> int:
-        """Return how many signs in a row nobody heard; call it before each."""
-        self._misses = self._misses + 1 if self._unheard else 0
-        self._unheard = False
-        return self._misses
+        if kind == "alive":
+            self._way.sign()
+        elif kind == "progress":
+            with contextlib.suppress(Unreachable):  # only the newest counts, and another comes
+                self._connection.send(self._reply, data, "", frames.HEADS[kind])
+        else:
+            self._way.send(data, frames.HEADS.get(kind) or _head(kind, data))
+            if kind in frames.LAST:
+                self._way.close()
 
     def close(self) -> None:
-        """Ask no more."""
-        self._connection.close_reply(self.reply)
+        """Give up: nothing more will be sent."""
+        self._way.close()
 
-    def _arrived(self, message: Message) -> None:
-        self._unheard = self._unheard or is_no_responders(message)
+
+def _head(kind: Kind, data: bytes) -> bytes:
+    """Return the header block of a frame; a result has none, that of an error tells about it."""
+    return frames.error_head(frames.read_error(data)) if kind == "error" else b""
 
 
 class Membership:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections import deque
@@ -10,10 +9,13 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import codec
 from knotwork.bus.frames import read_error
-from knotwork.mesh import prompts, room
+from knotwork.bus.way import Way
+from knotwork.mesh import prompts
 from knotwork.sdk.errors import KnotworkError, TooLarge, Unreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from knotwork.bus.connection import Connection
     from knotwork.bus.frames import Kind
     from knotwork.mesh.job import Tally
@@ -27,20 +29,15 @@ class PromptStream:
     """The way back to whoever sent a prompt (`hosting.Answering`): an ack, chunks of text, the end."""
 
     __slots__ = (
-        "_connection",
-        "_quiet_until_s",
-        "_reply",
-        "_said",
-        "_started_ns",
-        "_tally",
-        "_unsent",
-        "_unsent_kind",
-        "over",
-    )
+        "_connection", "_quiet_until_s", "_said", "_started_ns", "_tally", "_unsent", "_unsent_kind", "_way", "over",
+    )  # fmt: skip
 
-    def __init__(self, connection: Connection, reply: str, tally: Tally) -> None:
-        """Count into `tally`; nothing is sent yet."""
-        self._connection, self._reply, self._tally = connection, reply, tally
+    def __init__(
+        self, connection: Connection, reply: str, tally: Tally, gone: Callable[[], None] | None = None
+    ) -> None:
+        """Count into `tally`; nothing is sent yet. `gone` is called when nobody listens at `reply` any more."""
+        self._connection, self._tally = connection, tally
+        self._way = Way(connection, reply, gone)
         self._started_ns, self._quiet_until_s = time.monotonic_ns(), 0.0
         self._said = prompts.Said()
         self._unsent: deque[tuple[bytes, bytes]] = deque()
@@ -82,8 +79,12 @@ class PromptStream:
 
     def ack(self) -> None:
         """Say that the prompt was taken, or is still worked on."""
-        with contextlib.suppress(KnotworkError):  # it only says that we are there
-            self._send(prompts.ACK, b"")
+        self._quiet_until_s = time.monotonic() + ACK_S
+        self._way.sign(prompts.ACK, b"")
+
+    def close(self) -> None:
+        """Give up: nothing more will be sent."""
+        self._way.close()
 
     def _respond(self, text: str) -> None:
         self._unsent.extend((chunk, b"") for chunk in prompts.responses(text))
@@ -100,20 +101,21 @@ class PromptStream:
         self._unsent.append((prompts.END, b""))
 
     def _flush(self) -> None:
+        """Send what is unsent; raises `Unreachable` when not all of it can be sent now."""
         while self._unsent:
             try:
                 self._send(*self._unsent[0])
-            except Unreachable as error:
-                if room.comes_again(error, self._unsent_kind):
-                    raise
-                log.debug("an answer is lost: %s", error)
+            except Unreachable:
+                raise
             except KnotworkError as error:
                 log.debug("an answer is lost: %s", error)
             self._unsent.popleft()
+        if self.over:
+            self._way.close()
 
     def _send(self, data: bytes, head: bytes) -> None:
         self._quiet_until_s = time.monotonic() + ACK_S
         try:
-            self._connection.send(self._reply, data, "", head)
+            self._way.send(data, head)
         except TooLarge:
-            self._connection.send(self._reply, b"", "", head)  # an error with a huge detail
+            self._way.send(b"", head)  # an error with a huge detail

@@ -1,16 +1,18 @@
-"""What becomes of an answer there is no room for yet? It waits a while for the reader, and is never dropped in silence."""
+"""What becomes of an answer that cannot be sent yet? It waits a while for room or for NATS, and is never dropped in silence."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-from knotwork.sdk.errors import Busy, KnotworkError, Unreachable
+from knotwork.bus import way
+from knotwork.sdk.errors import Busy, KnotworkError
 
 if TYPE_CHECKING:
-    from knotwork.bus.frames import Kind
+    from knotwork.mesh.job import Job
 
 WAIT_S = 10.0
-POLL_S = 0.05
+POLL_S, POLL_MAX_S = 0.02, 0.25
 
 
 def is_full(error: KnotworkError) -> bool:
@@ -18,9 +20,12 @@ def is_full(error: KnotworkError) -> bool:
     return error.code == "bus.buffer_full"
 
 
-def comes_again(error: Unreachable, kind: Kind) -> bool:
-    """Return whether a frame that was not sent must be tried again: without it the answer would have a hole."""
-    return kind == "chunk" or (is_full(error) and kind in ("result", "continue", "error"))
+def keep_s(job: Job) -> float:
+    """Return for how many seconds an answer is kept while NATS is away: as long as the caller waits, within reason."""
+    if job.envelope.timeout_s is None:
+        return way.KEEP_S
+    waited_s = (time.time_ns() - job.arrived_ns) / 1e9
+    return max(0.0, min(way.KEEP_S, job.envelope.timeout_s - waited_s))
 
 
 def too_slow() -> Busy:

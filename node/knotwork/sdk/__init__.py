@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from knotwork.sdk.ports import Clock, Emit, KeyValue, Secrets, Stream
     from knotwork.sdk.router import Ask, Candidate, Route, Router
     from knotwork.sdk.secret import SecretRef
+    from knotwork.sdk.spinup import Condition, Launched, LaunchRequest, SpinUp
     from knotwork.sdk.telemetry import Event, Metric, Record, Scraped, Span, Telemetry
 
 API_VERSION = 1
@@ -44,6 +45,7 @@ _HOMES = {
     "ports": "Clock Emit KeyValue Secrets Stream",
     "router": "Ask Candidate Route Router",
     "secret": "SecretRef",
+    "spinup": "Condition Launched LaunchRequest SpinUp",
     "telemetry": "Event Metric Record Scraped Span Telemetry",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
@@ -69,6 +71,7 @@ __all__ = [
     "Cancelled",
     "Candidate",
     "Clock",
+    "Condition",
     "ConfigInvalid",
     "Conflict",
     "Context",
@@ -85,6 +88,8 @@ __all__ = [
     "KeyValue",
     "Kind",
     "KnotworkError",
+    "LaunchRequest",
+    "Launched",
     "Metric",
     "NotFound",
     "Outcome",
@@ -99,6 +104,7 @@ __all__ = [
     "SecretRef",
     "Secrets",
     "Span",
+    "SpinUp",
     "Stream",
     "Telemetry",
     "TimedOut",

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from knotwork.sdk.executor import Executor
     from knotwork.sdk.factory import Factory
     from knotwork.sdk.router import Router
+    from knotwork.sdk.spinup import SpinUp
     from knotwork.sdk.telemetry import Telemetry
 
 PROJECT = "knotwork"
@@ -59,7 +60,7 @@ def memories() -> Iterable[Factory[Any]]:  # type: ignore[empty-body]
 
 
 @hookspec
-def spinups() -> Iterable[Factory[Any]]:  # type: ignore[empty-body]
+def spinups() -> Iterable[Factory[SpinUp]]:  # type: ignore[empty-body]
     """Yield ways of starting agents. Called once, when the plugin is loaded."""
 
 

@@ -34,11 +34,10 @@ from knotwork.sdk import (
     SecretRef,
     Unavailable,
 )
-from knotwork.sockets import carried, catalog, frames
+from knotwork.sockets import carried, factories, frames, limits
 from knotwork.sockets.link import Link
 from knotwork.sockets.sources import Source
 
-MIB = 1024 * 1024
 EXIT_CRASHED = 70
 
 
@@ -114,7 +113,7 @@ class Served:
         source = msgspec.convert(wanted["source"], Source)
         if source.kind == "folder":
             sys.path[:0] = [source.where, str(Path(source.where, "vendor"))]
-        limit_memory(int(wanted["memory_mb"]))
+        limits.limit_memory(int(wanted["memory_mb"]))
         factory = _pick(source, wanted["kind"], wanted["type"])
         try:
             config = factory.config.model_validate(wanted["config"])
@@ -183,20 +182,6 @@ def _child_env(extra: dict[str, str]) -> dict[str, str]:
     """Return the clean environment, warded by the node and not by this process."""
     ward = {child.WARD: os.environ[child.WARD]} if child.WARD in os.environ else {}
     return {**child.clean_env(extra), **ward}
-
-
-def limit_memory(memory_mb: int) -> None:
-    """Allow the plugin `memory_mb` MiB of address space above what this process has now; 0 sets no limit."""
-    if not memory_mb:
-        return
-    import resource  # not on Windows, where there are no hosted plugins
-
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    except OSError:
-        return  # no Linux: the node watches the memory instead
-    limit = pages * resource.getpagesize() + memory_mb * MIB
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def _pick(source: Source, kind: str, type_name: str) -> Factory[Any]:

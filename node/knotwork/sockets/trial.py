@@ -38,6 +38,7 @@ def run(entry: Entry, config: Mapping[str, Any], sample: Any = None, *, apart: b
     suites: dict[str, type[testing.PluginContract]] = {
         "executors": testing.ExecutorContract,
         "routers": testing.RouterContract,
+        "spinups": testing.SpinUpContract,
         "telemetry": testing.TelemetryContract,
     }
     if entry.kind not in suites:

@@ -65,6 +65,13 @@ def test_a_hangup_after_the_configuration_was_read_is_not_lost():
     assert int(done.stdout.split()[1]) >= 1
 
 
+def test_a_hangup_before_the_loop_is_not_lost():
+    """The configuration has been read by then, or not: to read it again harms nobody."""
+    done = program("os.kill(os.getpid(), signal.SIGHUP)", inside="await asyncio.sleep(0.05)")
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[1]) >= 1
+
+
 def test_a_hangup_after_the_loop_does_not_kill():
     done = program(after="os.kill(os.getpid(), signal.SIGHUP)\ncaught.over()\nos.kill(os.getpid(), signal.SIGHUP)")
     assert (done.returncode, done.stderr) == (0, "")

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +70,38 @@ async def everything(js, at_least: int) -> set[int]:
     return numbers
 
 
+@contextlib.contextmanager
+def small_node(store: Path, **env: str):
+    """Start a node in small; yields it and the processes it has, in the order that it names them."""
+    with subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("killed_node.py"), store, "uvloop"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **env},
+    ) as node:  # fmt: skip
+        try:
+            assert node.stdout
+            assert node.stderr
+            pids = [int(word) for word in node.stdout.readline().split()]
+            assert len(pids) == 6, node.stderr.read().decode()
+            yield node, pids
+        finally:
+            node.kill()
+
+
+def kill_with_warden(node: subprocess.Popen[bytes], warden: int) -> None:
+    """Kill both at the same moment: a node that stands still cannot put another warden in the place of a dead one."""
+    node.send_signal(signal.SIGSTOP)
+    os.kill(warden, signal.SIGKILL)
+    node.kill()
+    node.wait(timeout=30)
+
+
+def wait_gone(pids: list[int], timeout_s: float = 30.0) -> None:
+    end_s = time.monotonic() + timeout_s
+    while left := [pid for pid in pids if not gone(pid)]:
+        assert time.monotonic() < end_s, left
+        time.sleep(0.01)
+
+
 def gone(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
@@ -115,3 +149,88 @@ def test_the_next_node_on_the_store_waits_for_the_dead_ones_server(tmp_path: Pat
             assert node.stderr
             assert node.stdout.readline(), node.stderr.read().decode()
             node.kill()
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="this system cannot tie a child to its parent")
+def test_a_server_dies_with_its_node_even_when_nobody_is_left_to_end_it(tmp_path: Path):
+    with small_node(tmp_path / "store") as (node, pids):
+        kill_with_warden(node, pids[-1])
+        wait_gone(pids[:1])
+        for pid in pids[1:-1]:
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_next_node_ends_what_is_left_when_node_and_warden_died_together(tmp_path: Path, tied: bool):
+    env = {}
+    if not tied:  # a system without setpriv
+        for name in ("sh", "sleep", "setsid"):
+            (tmp_path / name).symlink_to(shutil.which(name) or "")
+        env["PATH"] = str(tmp_path)
+    for _ in range(3):
+        with small_node(tmp_path / "store", **env) as (node, pids):
+            kill_with_warden(node, pids[-1])
+            *rest, warden = pids
+            assert gone(warden)
+            assert not all(gone(pid) for pid in rest)  # there was something to do
+            assert tied or not gone(rest[0])
+        with small_node(tmp_path / "store", **env) as (node, _):
+            wait_gone(rest)
+            node.kill()
+            node.wait(timeout=30)
+
+
+def test_a_process_that_took_the_number_of_a_dead_node_is_not_taken_for_it(tmp_path: Path):
+    store = tmp_path / "store"
+    with small_node(store) as (node, _):
+        node.kill()
+        node.wait(timeout=30)
+    with subprocess.Popen(["sleep", "300"]) as stranger:  # stands in for the next process of that number
+        said = json.loads((store / "lock").read_text())
+        (store / "lock").write_text(json.dumps({**said, "pid": stranger.pid}))
+        try:
+            with small_node(store):
+                assert stranger.poll() is None
+        finally:
+            stranger.kill()
+
+
+def test_a_server_of_unknown_origin_is_left_alone_and_named(tmp_path: Path):
+    store = tmp_path / "store"
+    with small_node(store) as (node, pids):
+        said = json.loads((store / "lock").read_text())
+        del said["ward"]  # as a version wrote it that knew nothing of this
+        (store / "lock").write_text(json.dumps(said))
+        os.kill(pids[0], signal.SIGSTOP)  # it must not be ended by its tie while we look
+        holder = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, store / "lock"], stdout=subprocess.PIPE, start_new_session=True
+        )
+        try:
+            kill_with_warden(node, pids[-1])
+            wait_gone(pids[:1])
+            assert holder.stdout
+            assert holder.stdout.readline() == b"held\n"
+            second = subprocess.run(
+                [sys.executable, Path(__file__).with_name("killed_node.py"), store, "uvloop"],
+                capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+            assert "bus.store_locked" in second.stderr or "is in use" in second.stderr
+            assert f"kill {holder.pid}" in second.stderr
+            assert holder.poll() is None
+        finally:
+            holder.kill()
+            holder.wait(timeout=30)
+            assert holder.stdout
+            holder.stdout.close()
+            for pid in pids[1:-1]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+HOLDER = """
+import fcntl, sys, time
+file = open(sys.argv[1], "r+")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(300)
+"""

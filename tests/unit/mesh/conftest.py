@@ -43,6 +43,9 @@ class Answer:
         if kind in frames.LAST:
             self.over.set()
 
+    def close(self) -> None:
+        self.closed = True
+
     @property
     def last(self) -> list[tuple[str, bytes]]:
         return [frame for frame in self.frames if frame[0] in frames.LAST]

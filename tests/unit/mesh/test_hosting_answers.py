@@ -297,6 +297,9 @@ class Narrow:
             raise Unreachable("full", code="bus.buffer_full")
         self.inner.frame(kind, data)
 
+    def close(self):
+        self.inner.close()
+
 
 def narrow_call(bench):
     from knotwork.bus import frames

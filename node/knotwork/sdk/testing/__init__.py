@@ -15,6 +15,7 @@ async def answer():
 from knotwork.sdk.testing.contract import PluginContract
 from knotwork.sdk.testing.contract_executor import ExecutorContract
 from knotwork.sdk.testing.contract_router import RouterContract
+from knotwork.sdk.testing.contract_spinup import SpinUpContract
 from knotwork.sdk.testing.contract_telemetry import TelemetryContract
 from knotwork.sdk.testing.one import attempt, host
 from knotwork.sdk.testing.surroundings import (
@@ -35,6 +36,7 @@ __all__ = [
     "RecordingReporter",
     "RecordingStream",
     "RouterContract",
+    "SpinUpContract",
     "TelemetryContract",
     "attempt",
     "host",

@@ -1,0 +1,142 @@
+"""How is a stream read without a consumer? One message by its subject, or a batch from a place on (NATS ADR-31).
+
+The server keeps nothing for such a reader, so nothing has to be resumed after a restart: the reader knows its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from knotwork.bus import codec, publisher, streams
+from knotwork.bus.connection import is_no_responders, lost_error
+from knotwork.sdk.errors import Internal, TimedOut
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.bus.wire import Message
+
+READ_TIMEOUT_S = 5.0
+BATCH_MAX_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One message of a stream. `time` is when it was stored, RFC 3339 as the server writes it."""
+
+    subject: str
+    data: bytes
+    seq: int
+    time: str
+
+    @property
+    def time_ns(self) -> int:
+        """Return when it was stored in nanoseconds since 1970, to the microsecond."""
+        return time_ns(self.time)
+
+
+def time_ns(text: str) -> int:
+    """Return a time of the server's in nanoseconds since 1970; 0 for what is none."""
+    head, _, rest = text.rstrip("Z").partition(".")
+    try:
+        whole = datetime.fromisoformat(f"{head}+00:00")
+        return int(whole.timestamp()) * 1_000_000_000 + int(f"{rest:0<9}"[:9] or 0)
+    except ValueError:
+        return 0
+
+
+async def last(
+    connection: Connection, stream: str, subject: str, *, timeout_s: float = READ_TIMEOUT_S
+) -> Stored | None:
+    """Return the last message whose subject fits, None when there is none; wildcards are allowed."""
+    body = codec.encode({"last_by_subj": subject})
+    message = await connection.request(f"$JS.API.DIRECT.GET.{stream}", body, timeout_s=timeout_s, patient=False)
+    return _stored(message)
+
+
+async def batch(
+    connection: Connection, stream: str, subject: str, from_seq: int, count: int, *, timeout_s: float = READ_TIMEOUT_S
+) -> list[Stored]:
+    """Return up to `count` messages whose subject fits, from a place in the stream on, in order; [] at the end."""
+    body = {"batch": count, "seq": max(1, from_seq), "next_by_subj": subject, "max_bytes": BATCH_MAX_BYTES}
+    return await _gather(connection, stream, body, timeout_s)
+
+
+async def each_last(
+    connection: Connection, stream: str, subjects: list[str], *, timeout_s: float = READ_TIMEOUT_S
+) -> list[Stored]:
+    """Return the last message of every subject that fits one of the patterns (1024 subjects at most)."""
+    return await _gather(connection, stream, {"multi_last": subjects}, timeout_s)
+
+
+async def _gather(connection: Connection, stream: str, body: dict[str, Any], timeout_s: float) -> list[Stored]:
+    found: list[Stored] = []
+    end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def deliver(message: Message) -> None:
+        if end.done():
+            return
+        status = (message.headers or {}).get("Status", "")
+        if is_no_responders(message):
+            end.set_exception(publisher.no_stream(stream))
+        elif status in ("204", "404"):
+            end.set_result(None)
+        elif status:
+            told = (message.headers or {}).get("Description", "")
+            end.set_exception(Internal(f"JetStream answered {status} {told}.", code="bus.bad_answer"))
+        else:
+            stored = _stored(message)
+            if stored is not None:
+                found.append(stored)
+
+    def lost() -> None:
+        if not end.done():
+            end.set_exception(lost_error(stream))
+
+    forget = connection.on_down(lost)
+    reply = connection.open_reply(deliver)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await connection.wait_connected()
+            connection.send(f"$JS.API.DIRECT.GET.{stream}", codec.encode(body), reply)
+            await end
+    except TimeoutError:
+        raise TimedOut(f"Stream {stream} did not answer within {timeout_s:g} s.", code="bus.no_answer") from None
+    finally:
+        connection.close_reply(reply)
+        forget()
+    return found
+
+
+def _stored(message: Message) -> Stored | None:
+    headers = message.headers or {}
+    status = headers.get("Status", "")
+    if status == "404":
+        return None
+    if status:
+        raise Internal(f"JetStream answered {status} {headers.get('Description', '')}.", code="bus.bad_answer")
+    return Stored(
+        headers.get("Nats-Subject", ""), message.data, int(headers.get("Nats-Sequence", 0)),
+        headers.get("Nats-Time-Stamp", ""),
+    )  # fmt: skip
+
+
+async def delete(connection: Connection, stream: str, seq: int) -> None:
+    """Remove one message; raises `NotFound` when it is gone."""
+    await streams.api(connection, f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
+
+
+async def purge(connection: Connection, stream: str, subject: str, below_seq: int) -> int:
+    """Remove every message whose subject fits and whose place is below `below_seq`; returns how many there were."""
+    answer = await streams.api(
+        connection, f"STREAM.PURGE.{stream}", {"filter": subject, "seq": below_seq}, timeout_s=30
+    )
+    return int(answer.get("purged", 0))
+
+
+async def last_seq(connection: Connection, stream: str) -> int:
+    """Return the place of the newest message of a stream."""
+    answer = await streams.api(connection, f"STREAM.INFO.{stream}")
+    return int((answer.get("state") or {}).get("last_seq", 0))

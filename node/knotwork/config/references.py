@@ -1,0 +1,67 @@
+"""Can every secret be had that the configuration refers to? Asked before anything is started, so that all is told at once.
+
+Variables and files are looked at. A command is not run for that: it may ask a person, or take its time.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from knotwork.config import secrets
+from knotwork.config.keys import Path, dotted, known_part
+from knotwork.config.layers import Merged
+from knotwork.config.problems import Problem
+from knotwork.sdk import KnotworkError, SecretRef
+
+Reference = tuple[Path, SecretRef]
+_CORE = ("password", "token", "nkey_seed")
+
+
+def inside(value: Any, path: Path = ()) -> Iterator[Reference]:
+    """Yield every secret reference in a checked configuration and its place below `path`."""
+    if isinstance(value, SecretRef):
+        yield path, value
+    elif isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        for name, part in value:
+            yield from inside(part, (*path, (fields[name].alias or name) if name in fields else name))
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from inside(part, (*path, str(key)))
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        for index, part in enumerate(value):
+            yield from inside(part, (*path, index))
+
+
+def of_the_node(data: Mapping[str, Any]) -> Iterator[Reference]:
+    """Yield the references in `[nats]` and `[projects.*]` as they are written; what is none is judged elsewhere."""
+    projects = data.get("projects")
+    tables: list[tuple[Path, Any]] = [(("nats",), data.get("nats"))]
+    tables += [(("projects", name), table) for name, table in projects.items()] if isinstance(projects, Mapping) else []
+    for path, table in tables:
+        for key in _CORE if isinstance(table, Mapping) else ():
+            try:
+                yield (*path, key), SecretRef.model_validate(table.get(key))
+            except ValidationError:
+                continue
+
+
+def out_of_reach(
+    references: Iterable[Reference], merged: Merged, env: Mapping[str, str], folder: pathlib.Path
+) -> list[Problem]:
+    """Return one problem per reference whose variable or file holds no secret now, with its place. Reads files."""
+    problems = []
+    for path, reference in references:
+        if reference.cmd is not None:
+            continue
+        try:
+            secrets.resolve(reference, env=env, folder=folder)
+        except KnotworkError as error:
+            where = merged.where(known_part(merged.data, path), value=True)
+            message = f"{dotted(path)}: {error.message.rstrip('.')}"
+            problems.append(Problem(*where, dotted(path), message, error.hint, error.code))
+    return problems

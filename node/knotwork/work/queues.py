@@ -1,0 +1,94 @@
+"""Which queues are there, and how are they named? One durable consumer for each boundary, route and lane, built here.
+
+A limits stream lets filters overlap, and an overlap would deliver a task twice: so the name and the filter of every
+consumer on TASKS come from `Queue` and from nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from knotwork.bus import pulls, streams, subjects
+from knotwork.work.records import LANES, Lane
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+
+PENDING_MAX = 200_000
+"""Tasks of one queue that may be with workers at once."""
+_PLACE = {lane: place for place, lane in enumerate(LANES)}
+
+
+class Queue(NamedTuple):
+    """Where tasks of one boundary, route and lane wait. `routed` is a capability, `=agent` or `node=agent`."""
+
+    boundary: str
+    routed: str
+    lane: Lane
+
+    @property
+    def consumer(self) -> str:
+        """Return the name of its one consumer; tokens hold no '+'."""
+        return f"{self.boundary}+{self.routed}+{self.lane}"
+
+    @property
+    def filter(self) -> str:
+        """Return the subjects it takes from."""
+        return f"{subjects.task_queue(self.boundary, self.routed, self.lane)}.>"
+
+    @property
+    def urgency(self) -> int:
+        """Return 0 for the lane that is served first, then 1, 2."""
+        return _PLACE[self.lane]
+
+
+class Depth(NamedTuple):
+    """How a queue stands: tasks that wait, tasks that workers have, and up to which place all are finished."""
+
+    queue: Queue
+    pending: int
+    taken: int
+    floor: int
+
+
+def from_consumer(name: str) -> Queue | None:
+    """Return the queue of a consumer, None when it belongs to none."""
+    parts = name.split("+")
+    if len(parts) != 3 or parts[2] not in _PLACE:  # noqa: PLR2004
+        return None
+    boundary, routed, lane = parts
+    return Queue(boundary, routed, lane)  # type: ignore[arg-type]  # one of the lanes, as just seen
+
+
+def routed(capability: str = "", agent: str = "", node: str = "") -> str:
+    """Return what a task is routed by: the agent when one is named, on its node when one is, else the capability."""
+    return f"{node}={agent}" if agent else capability
+
+
+async def open_queue(connection: Connection, queue: Queue, lease_s: float) -> None:
+    """Make sure that the queue can be taken from; a task not answered for `lease_s` seconds goes to somebody else."""
+    config: dict[str, Any] = {
+        "filter_subject": queue.filter,
+        "ack_wait": int(lease_s * streams.NS),
+        "max_deliver": -1,
+        "max_ack_pending": PENDING_MAX,
+        "max_waiting": 10_000,
+        "deliver_policy": "all",
+    }
+    await pulls.ensure_consumer(connection, subjects.TASKS, queue.consumer, config)
+
+
+async def sweep(connection: Connection) -> list[Depth]:
+    """Return how every queue of the project stands."""
+    found = []
+    for row in await pulls.consumers(connection, subjects.TASKS):
+        queue = from_consumer(str(row.get("name", "")))
+        if queue is not None:
+            floor = row.get("ack_floor") or {}
+            found.append(
+                Depth(
+                    queue, int(row.get("num_pending", 0)), int(row.get("num_ack_pending", 0)),
+                    int(floor.get("stream_seq", 0)),
+                )
+            )  # fmt: skip
+    return found

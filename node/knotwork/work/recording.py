@@ -1,0 +1,174 @@
+"""How does the end of an attempt become a fact, and what follows from it? Record, carry out, and only then forget.
+
+The order is what makes a crash harmless: the outcome is stored first; then what it calls for (the next attempt, its
+timer, a dead letter), each under a name that can be stored once; then the task is acknowledged. Whoever takes the task
+again after a crash finds the outcome and does the rest again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from knotwork.bus import publisher, reading, subjects
+from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound
+from knotwork.work import records, settle
+
+if TYPE_CHECKING:
+    from knotwork.bus.commit import GroupCommit
+    from knotwork.bus.connection import Connection
+    from knotwork.work.records import Outcome, Task
+
+log = logging.getLogger(__name__)
+AGAIN_MIN_S, AGAIN_MAX_S = 0.05, 2.0
+Done = Callable[[], None]
+
+
+class Recorder:
+    """Records outcomes of one project."""
+
+    def __init__(
+        self, group: asyncio.TaskGroup, connection: Connection, facts: GroupCommit, tasks: GroupCommit
+    ) -> None:
+        """Write facts and tasks through these; what needs time runs in tasks of `group`."""
+        self._group, self._connection, self._facts, self._tasks = group, connection, facts, tasks
+        self.refused = 0
+        """Outcomes that came too late: another was recorded before."""
+
+    def record(self, task: Task, outcome: Outcome, done: Done) -> None:
+        """Store an outcome and carry out what follows; then `done()`, or `done(False)` when another one stands.
+
+        It insists through every failure that may pass; the caller keeps the lease meanwhile.
+        """
+        subject = records.outcome_subject(task.run, task.step, task.iteration, task.number)
+        payload = records.encode(outcome)
+        try:
+            answer = self._facts.put(subject, payload)
+        except KnotworkError:
+            self._begin(self._insist(task, outcome, subject, payload, done))
+            return
+
+        def stored(future: asyncio.Future[publisher.Ack]) -> None:
+            if future.cancelled():
+                return
+            if future.exception() is not None:
+                self._begin(self._insist(task, outcome, subject, payload, done))
+            elif outcome.state in ("completed", "failed", "cancelled", "timed-out"):
+                done()
+            else:
+                self._begin(self._follow(task, outcome, done))
+
+        answer.add_done_callback(stored)
+
+    async def append(self, task: Task, outcome: Outcome) -> Outcome:
+        """Store an outcome and return the one that stands: this one, or what was recorded before."""
+        subject = records.outcome_subject(task.run, task.step, task.iteration, task.number)
+        return await self._stand(subject, records.encode(outcome), outcome)
+
+    async def carry_out(self, task: Task, outcome: Outcome) -> None:
+        """Do what a recorded outcome calls for; safe to repeat. Raises what storing raises."""
+        following = settle.following(task, outcome)
+        if following is not None and outcome.state == "waiting":
+            await self.set_timer(
+                following.run,
+                f"attempt-{following.iteration}-{following.number}",
+                outcome.due_ns,
+                records.encode(following),
+            )
+        elif following is not None:
+            await self.enqueue(following)
+        elif outcome.state == "dead":
+            await publisher.publish(self._connection, subjects.dead(task.queue, task.run), records.encode(outcome))
+
+    async def enqueue(self, task: Task) -> bool:
+        """Store one attempt of a task in its queue; False when it was there already."""
+        try:
+            await self._tasks.append(task.subject, records.encode(task))
+        except Conflict as error:
+            if error.code != "bus.exists":
+                raise
+            return False
+        self._connection.send(subjects.hint(task.boundary, task.queue, task.lane))
+        return True
+
+    async def set_timer(self, run: str, name: str, due_ns: int, payload: bytes) -> None:
+        """Have `payload` arrive at `fired` when it is due; setting it again replaces it."""
+        shard = records.shard(run)
+        due = datetime.fromtimestamp(due_ns / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        head = publisher.head(
+            ("Nats-Schedule", f"@at {due}"), ("Nats-Schedule-Target", subjects.fired(shard, run, name))
+        )
+        await publisher.publish(self._connection, subjects.timer(shard, run, name), payload, head=head)
+
+    # -- within ------------------------------------------------------------------------------------------------------
+
+    def _begin(self, work: object) -> None:
+        try:
+            self._group.create_task(work)  # type: ignore[arg-type]  # one of the coroutines below
+        except RuntimeError:  # the group is closing: whoever takes the task again does the rest
+            work.close()  # type: ignore[attr-defined]
+
+    async def _insist(self, task: Task, outcome: Outcome, subject: str, payload: bytes, done: Done) -> None:
+        standing = await self._stand(subject, payload, outcome)
+        if standing is not outcome:
+            self.refused += 1
+            log.warning(
+                "attempt %d of %s ended as %s before; this end of it (%s) is refused",
+                task.number, task.run, standing.state, outcome.state,
+            )  # fmt: skip
+        await self._follow(task, standing, done)
+
+    async def _stand(self, subject: str, payload: bytes, outcome: Outcome) -> Outcome:
+        """Store an outcome, however long it takes, and return the one that stands."""
+        pause_s = AGAIN_MIN_S
+        unsure = False
+        while True:
+            try:
+                await self._facts.append(subject, payload)
+            except Conflict:
+                found = await self._found(subject)
+                if found is not None:
+                    same = unsure and records.encode(found) == payload
+                    return outcome if same else found
+            except KnotworkError as error:
+                unsure = True
+                log.debug("an outcome is stored again: %s", error)
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
+                pause_s = min(2 * pause_s, AGAIN_MAX_S)
+            else:
+                return outcome
+
+    async def _found(self, subject: str) -> Outcome | None:
+        """Return the outcome that stands; what is none is removed, so that it cannot block the place."""
+        try:
+            stored = await reading.last(self._connection, subjects.FACTS, subject)
+            if stored is None:
+                return None
+            try:
+                return records.decode_outcome(stored.data)
+            except Invalid as error:
+                log.error("garbage on %s is removed: %s", subject, error)  # noqa: TRY400  no bug of ours
+                await reading.delete(self._connection, subjects.FACTS, stored.seq)
+        except NotFound:
+            pass
+        except KnotworkError as error:
+            log.debug("an outcome could not be read: %s", error)
+            await asyncio.sleep(AGAIN_MIN_S)
+        return None
+
+    async def _follow(self, task: Task, outcome: Outcome, done: Done) -> None:
+        pause_s = AGAIN_MIN_S
+        while True:
+            try:
+                await self.carry_out(task, outcome)
+            except KnotworkError as error:
+                log.debug("what follows %s is tried again: %s", task.run, error)
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
+                pause_s = min(2 * pause_s, AGAIN_MAX_S)
+            else:
+                done()
+                return

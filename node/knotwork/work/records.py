@@ -1,0 +1,208 @@
+"""What is stored of a task? The task itself (TASKS), and the outcome of each attempt (FACTS), as JSON.
+
+A task is a run with one step, `task`. An attempt is known by `(run, step, iteration, number)`; exactly one outcome is
+recorded for each, because the server refuses a second message on its subject. The run is over when the last outcome is
+final. Everything here is read back from the bus, where others may write too: it is bounded and checked by `decode_*`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+import zlib
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from knotwork.bus import subjects
+from knotwork.sdk.errors import Invalid
+
+STEP = "task"
+"""The step of a run that is a task."""
+INLINE_MAX_BYTES = 512 * 1024
+"""Larger inputs and outputs are kept in BLOBS, and stand here by reference."""
+ATTEMPTS_MAX = 1000
+SHARDS = 16
+
+Name = Annotated[str, msgspec.Meta(max_length=256)]
+Token = Annotated[str, msgspec.Meta(max_length=64)]
+Text = Annotated[str, msgspec.Meta(max_length=16_384)]
+Whole = Annotated[int, msgspec.Meta(ge=0, le=4_000_000_000_000_000_000)]
+Few = Annotated[int, msgspec.Meta(ge=1, le=ATTEMPTS_MAX)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=10 * 365 * 86400)]
+
+State = Literal["pending", "running", "waiting", "completed", "failed", "cancelled", "timed-out", "dead"]
+Final = Literal["completed", "failed", "cancelled", "timed-out", "dead"]
+Ended = Literal["completed", "failed", "cancelled", "timed-out", "dead", "waiting", "continued"]
+"""How an attempt ended; `waiting` means that another follows at `due_ns`, `continued` that the next iteration does."""
+FINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled", "timed-out", "dead"})
+Lane = Literal["high", "normal", "low"]
+LANES: tuple[Lane, ...] = ("high", "normal", "low")
+
+
+class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """When a failed attempt is followed by another. Pauses in seconds; `on` names the codes worth it, empty: what says so."""
+
+    max_attempts: Few = 1
+    backoff: Literal["fixed", "linear", "exponential"] = "exponential"
+    delay_s: Seconds = 1.0
+    multiplier: Annotated[float, msgspec.Meta(ge=1, le=100)] = 2.0
+    max_delay_s: Seconds = 300.0
+    jitter: bool = True
+    on: tuple[Name, ...] = ()
+    max_crashes: Few = 3
+
+
+class Past(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An earlier attempt, as the next one carries it along. Times are nanoseconds since 1970."""
+
+    number: Whole
+    state: Name
+    code: Name = ""
+    message: Text = ""
+    node: Name = ""
+    agent: Name = ""
+    started_ns: Whole = 0
+    ended_ns: Whole = 0
+    iteration: Whole = 0
+
+
+class Task(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One attempt's worth of work, as it waits in TASKS: what to do, and what became of earlier attempts.
+
+    `queue` is what it is routed by (see `queues`). `input` is JSON, or None with `blob`, the digest of a kept input.
+    `timeout_s` bounds one attempt, `deadline_ns` the whole task. `why` says how the route was chosen.
+    """
+
+    run: Token
+    queue: Name
+    capability: Token = ""
+    agent: Token = ""
+    node: Token = ""
+    boundary: Token = "none"
+    priority: Annotated[int, msgspec.Meta(ge=1, le=10)] = 5
+    input: msgspec.Raw = msgspec.Raw(b"null")
+    blob: Name = ""
+    timeout_s: Seconds | None = None
+    deadline_ns: Whole = 0
+    retry: Retry = Retry()
+    key: Name = ""
+    labels: dict[Token, Name] = {}
+    parent: Name = ""
+    traceparent: Name = ""
+    by: Name = ""
+    submitted_ns: Whole = 0
+    number: Annotated[int, msgspec.Meta(ge=1, le=ATTEMPTS_MAX)] = 1
+    iteration: Whole = 0
+    past: tuple[Past, ...] = ()
+    why: Text = ""
+    step: Token = STEP
+
+    @property
+    def lane(self) -> Lane:
+        """Return the lane of its priority: 8 to 10 high, 4 to 7 normal, 1 to 3 low."""
+        return "high" if self.priority >= 8 else "normal" if self.priority >= 4 else "low"  # noqa: PLR2004
+
+    @property
+    def subject(self) -> str:
+        """Return where this attempt waits in TASKS."""
+        place = subjects.task_queue(self.boundary, self.queue, self.lane)
+        return subjects.task(place, self.run, self.step, self.iteration, self.number)
+
+
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How one attempt ended, with the task itself, so that it can be understood when TASKS has forgotten it.
+
+    `error` is what `KnotworkError.to_wire` gives. `due_ns`: when the next attempt starts (`waiting`).
+    """
+
+    state: Ended
+    task: msgspec.Raw
+    output: msgspec.Raw = msgspec.Raw(b"null")
+    blob: Name = ""
+    error: dict[str, Any] | None = None
+    node: Name = ""
+    agent: Name = ""
+    started_ns: Whole = 0
+    ended_ns: Whole = 0
+    due_ns: Whole = 0
+    delivery: Whole = 1
+
+
+class Started(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An attempt that takes longer, or was tried before, was begun by this agent."""
+
+    node: Name
+    agent: Name
+    started_ns: Whole
+    delivery: Whole = 1
+
+
+class Released(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An attempt was handed back unfinished on purpose (a drain, a stopped plugin): not the task's fault."""
+
+    node: Name
+    agent: Name
+    at_ns: Whole
+    why: Name = ""
+
+
+_encoder = msgspec.json.Encoder()
+encode = _encoder.encode
+_task = msgspec.json.Decoder(Task)
+_outcome = msgspec.json.Decoder(Outcome)
+_RUN = re.compile(r"[a-z0-9]{8,40}")
+_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError)
+
+
+def decode_task(data: bytes) -> Task:
+    """Return a stored task; raises `Invalid` (`work.bad_record`) for what no submitter of ours wrote."""
+    try:
+        task = _task.decode(data)
+    except _BROKEN as error:
+        raise Invalid(f"This is not a task: {error}.", code="work.bad_record") from error
+    if not _RUN.fullmatch(task.run):
+        raise Invalid("This is not a task: its id is malformed.", code="work.bad_record")
+    return task
+
+
+def decode_outcome(data: bytes) -> Outcome:
+    """Return a stored outcome; raises `Invalid` (`work.bad_record`)."""
+    try:
+        return _outcome.decode(data)
+    except _BROKEN as error:
+        raise Invalid(f"This is not an outcome: {error}.", code="work.bad_record") from error
+
+
+def raw(task: Task) -> msgspec.Raw:
+    """Return a task as it stands inside an outcome."""
+    return msgspec.Raw(encode(task))
+
+
+def is_run(text: object) -> bool:
+    """Return whether `text` may be the id of a run."""
+    return isinstance(text, str) and _RUN.fullmatch(text) is not None
+
+
+def run_id(text: str) -> str:
+    """Return `text` when it may be the id of a run; raises `Invalid` (`work.bad_id`)."""
+    if not is_run(text):
+        raise Invalid(f"{text[:80]!r} is not the id of a task.", code="work.bad_id", hint="See `knotwork task list`.")
+    return text
+
+
+def new_run(now_ns: int | None = None) -> str:
+    """Return an id that sorts by time: `t`, the milliseconds since 1970 in hex, and 64 random bits."""
+    millis = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
+    return f"t{millis:012x}{secrets.token_hex(8)}"
+
+
+def shard(run: str) -> str:
+    """Return the shard of a run: two hex digits, the same everywhere and always."""
+    return f"{zlib.crc32(run.encode()) % SHARDS:02x}"
+
+
+def outcome_subject(run: str, step: str, iteration: int, number: int) -> str:
+    """Return the one place of an attempt's outcome."""
+    return subjects.fact(shard(run), run, "outcome", step, str(iteration), str(number))

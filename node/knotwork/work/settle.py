@@ -1,0 +1,106 @@
+"""Is a task over, tried again, or dead? What the end of an attempt means for it (pure).
+
+Whoever ends an attempt decides here and records the answer, the pause included, as one fact; chance (`spread`, the
+jitter) comes in as a number, time as nanoseconds since 1970.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from knotwork.work.records import ATTEMPTS_MAX, Ended, Outcome, Past, Retry, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+S = 1_000_000_000
+ITERATIONS_MAX = 10_000
+HANDED_BACK = frozenset(
+    {
+        "node.stopping", "node.draining", "agent.stopped", "agent.not_found", "plugin.not_running", "agent.busy",
+        "call.cancelled",
+    }
+)  # fmt: skip
+"""Errors that say nothing about the work: it goes back to the queue, and no attempt is used up."""
+
+
+def pause_s(retry: Retry, failures: int, spread: float) -> float:
+    """Return the pause after the `failures`-th failure in seconds; `spread` (0 to 1) is where full jitter falls."""
+    if retry.backoff == "fixed":
+        pause = retry.delay_s
+    elif retry.backoff == "linear":
+        pause = retry.delay_s * failures
+    else:
+        try:
+            pause = retry.delay_s * retry.multiplier ** (failures - 1)
+        except OverflowError:
+            pause = retry.max_delay_s
+    pause = min(pause, retry.max_delay_s)
+    return pause * spread if retry.jitter else pause
+
+
+def may_retry(retry: Retry, error: Mapping[str, Any]) -> bool:
+    """Return whether an error is worth another attempt: its code is listed, or it says itself that it may pass."""
+    if retry.on:
+        return error.get("code") in retry.on
+    detail = error.get("detail")
+    said = detail.get("retriable") if isinstance(detail, dict) else None
+    if isinstance(said, bool):
+        return said
+    return error.get("kind") in ("unavailable", "busy", "unreachable", "timed_out")
+
+
+def after_failure(task: Task, error: dict[str, Any], now_ns: int, spread: float) -> tuple[Ended, int]:
+    """Return how a failed attempt ends its task, and when the next one is due (`waiting`), else 0."""
+    failures = sum(past.iteration == task.iteration and past.state == "waiting" for past in task.past) + 1
+    late = error.get("kind") == "timed_out"
+    if task.deadline_ns and now_ns >= task.deadline_ns:
+        return "timed-out", 0
+    if task.number >= ATTEMPTS_MAX or not may_retry(task.retry, error):
+        return ("timed-out" if late else "failed"), 0
+    if failures >= task.retry.max_attempts:
+        if task.retry.max_attempts > 1:
+            return "dead", 0
+        return ("timed-out" if late else "failed"), 0
+    asked_s = error.get("retry_after_s")
+    wait_s = pause_s(task.retry, failures, spread)
+    if isinstance(asked_s, int | float) and asked_s > 0:
+        wait_s = max(wait_s, min(float(asked_s), 30 * 86400.0))
+    due_ns = now_ns + int(wait_s * S)
+    if task.deadline_ns and due_ns >= task.deadline_ns:
+        return "timed-out", 0
+    return "waiting", due_ns
+
+
+def following(task: Task, outcome: Outcome) -> Task | None:
+    """Return the attempt that follows an outcome that is not final: the next try, or the next iteration."""
+    if outcome.state == "waiting":
+        return msgspec.structs.replace(task, number=task.number + 1, past=(*task.past, _past(task, outcome)))
+    if outcome.state == "continued" and task.iteration < ITERATIONS_MAX:
+        return msgspec.structs.replace(
+            task, number=1, iteration=task.iteration + 1, input=outcome.output, blob=outcome.blob,
+            past=(*task.past, _past(task, outcome))[-50:],
+        )  # fmt: skip
+    return None
+
+
+def crashes(deliveries: int, begun: frozenset[int], released: frozenset[int]) -> int:
+    """Return how many earlier deliveries of an attempt were begun and never ended, before delivery `deliveries`.
+
+    A first delivery leaves no trace when it is short, so it counts as begun; each later one is recorded before it
+    begins. What was handed back on purpose does not count.
+    """
+    if deliveries <= 1:
+        return 0
+    return len(({1} | {one for one in begun if one < deliveries}) - released)
+
+
+def _past(task: Task, outcome: Outcome) -> Past:
+    error = outcome.error or {}
+    return Past(
+        number=task.number, state=outcome.state, code=str(error.get("code", ""))[:256],
+        message=str(error.get("message", ""))[:4096], node=outcome.node, agent=outcome.agent,
+        started_ns=outcome.started_ns, ended_ns=outcome.ended_ns, iteration=task.iteration,
+    )  # fmt: skip

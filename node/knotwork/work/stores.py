@@ -1,0 +1,37 @@
+"""In which streams does durable work live? Their shapes (ARCHITECTURE §6), made when a node joins a project."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from knotwork.bus import streams, subjects
+from knotwork.bus.streams import NS, StreamSpec
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+
+_ONCE: dict[str, Any] = {"max_msgs_per_subject": 1, "discard": "new", "discard_new_per_subject": True}
+"""One message for each subject; the second is refused: so the server itself makes each fact happen at most once."""
+_DAY_NS = 24 * 3600 * NS
+
+FACTS = StreamSpec(
+    subjects.FACTS,
+    ("run.>", "trigger.>"),
+    {
+        **_ONCE,
+        "allow_atomic": True,
+        "allow_msg_ttl": True,
+        "republish": {"src": "run.>", "dest": "told.>"},
+    },
+)
+TASKS = StreamSpec(subjects.TASKS, ("task.>",), {**_ONCE, "allow_atomic": True, "max_consumers": -1})
+TIMERS = StreamSpec(subjects.TIMERS, ("timer.>", "fired.>"), {"allow_msg_schedules": True, "allow_msg_ttl": True})
+DEAD = StreamSpec(subjects.DEAD, ("dead.>",), {"max_msgs_per_subject": 1, "max_age": 90 * _DAY_NS})
+ARCHIVE = StreamSpec(subjects.ARCHIVE, ("ended.>",), {"compression": "s2", "max_age": 30 * _DAY_NS})
+ALL = (FACTS, TASKS, TIMERS, DEAD, ARCHIVE)
+
+
+async def open_stores(connection: Connection) -> None:
+    """Make sure that every stream is there, in this shape."""
+    for spec in ALL:
+        await streams.ensure(connection, spec)

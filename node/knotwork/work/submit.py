@@ -1,0 +1,99 @@
+"""How does a task get in? It is stored in its queue, once, and whoever works there is told."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from knotwork.bus import reading, subjects
+from knotwork.sdk.errors import Conflict
+from knotwork.work import queues, records
+from knotwork.work.queues import Queue
+
+if TYPE_CHECKING:
+    from knotwork.bus.commit import GroupCommit
+    from knotwork.bus.connection import Connection
+    from knotwork.work.recording import Recorder
+    from knotwork.work.records import Task
+
+KEY_TTL_S = 24 * 3600
+"""How long an idempotency key is remembered."""
+
+
+class Submitter:
+    """Takes tasks of one project."""
+
+    def __init__(
+        self, connection: Connection, recorder: Recorder, facts: GroupCommit, tasks: GroupCommit, *, lease_s: float
+    ) -> None:
+        """Store through these; `lease_s` is given to queues that are opened."""
+        self._connection, self._recorder, self._facts, self._tasks = connection, recorder, facts, tasks
+        self._lease_s = lease_s
+        self._open: set[Queue] = set()
+
+    async def submit(self, task: Task) -> bool:
+        """Store a task durably; False when one with its key was there before.
+
+        Raises `Conflict` (`work.key_reused`) for a key that was used for other work, `Unavailable` when the store is
+        full or NATS is away: nothing was stored then, or submit it again with the same key.
+        """
+        queue = Queue(task.boundary, task.queue, task.lane)
+        if queue not in self._open:
+            await queues.open_queue(self._connection, queue, self._lease_s)
+            self._open.add(queue)
+        if task.key and not await self._first(task):
+            return False
+        if task.deadline_ns:
+            await self._recorder.set_timer(task.run, "deadline", task.deadline_ns, records.encode(task))
+        await self._recorder.enqueue(task)
+        return True
+
+    def reconnected(self) -> None:
+        """Open queues again before they are used: the server may be another."""
+        self._open.clear()
+
+    async def _first(self, task: Task) -> bool:
+        """Claim the key of a task; False when it was claimed for the same work and that is stored."""
+        subject = subjects.fact(records.shard(task.run), task.run, "keyed")
+        try:
+            await self._facts.append(subject, records.encode(task), ("Nats-TTL", str(KEY_TTL_S)))
+        except Conflict as error:
+            if error.code != "bus.exists":
+                raise
+        else:
+            return True
+        stored = await reading.last(self._connection, subjects.FACTS, subject)
+        if stored is None:
+            return await self._first(task)
+        before = records.decode_task(stored.data)
+        if _work(before) != _work(task):
+            raise Conflict(
+                f"The key {task.key!r} was used for other work: {before.run}.", code="work.key_reused",
+                hint="Use a new key, or submit exactly the same.", detail={"id": before.run},
+            )  # fmt: skip
+        if await self._is_known(before):
+            return False
+        await self._recorder.enqueue(before)  # whoever claimed it died before it was stored
+        return False
+
+    async def _is_known(self, task: Task) -> bool:
+        """Return whether a task was stored: it waits, or it has an outcome."""
+        waits = await reading.last(self._connection, subjects.TASKS, subjects.tasks_of(task.run))
+        if waits is not None:
+            return True
+        pattern = f"{subjects.fact(records.shard(task.run), task.run, 'outcome')}.>"
+        return await reading.last(self._connection, subjects.FACTS, pattern) is not None
+
+
+def keyed_run(key: str) -> str:
+    """Return the id of the task that has this idempotency key."""
+    digest = base64.b32encode(hashlib.sha256(key.encode()).digest()).decode().lower().rstrip("=")
+    return f"k{digest[:31]}"
+
+
+def _work(task: Task) -> bytes:
+    """Return what makes two submissions the same work."""
+    return records.encode(msgspec.structs.replace(task, submitted_ns=0, traceparent="", by="", why="", deadline_ns=0))

@@ -1,0 +1,205 @@
+"""Which tasks does this node take, and when? As many as its agents have places for, the urgent lanes first.
+
+A queue is `hot` when it may have work: somebody said so (a hint), the last look at all queues did, or the last request
+was filled. A hot queue is asked for what it has now, no more than there are free places; places are reserved while the
+request is under way. So nothing waits in this process that another node could do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from knotwork.bus import pulls, subjects
+from knotwork.sdk.errors import KnotworkError
+from knotwork.work import records
+from knotwork.work.queues import Depth, Queue
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.bus.pulls import Delivery
+    from knotwork.bus.wire import Message
+    from knotwork.mesh.job import HostedAgent
+
+BATCH_MAX = 500
+_HINT_PARTS = 5
+
+
+class Accepts(Protocol):
+    """Whether an agent takes work of a queue now."""
+
+    def __call__(self, agent: HostedAgent, queue: Queue, /) -> bool:
+        """Return whether `agent` may take from `queue` now."""
+
+
+@dataclass(slots=True)
+class Line:
+    """One queue as this node sees it: `hot` when it may have work, `again` when that was heard while it was asked."""
+
+    queue: Queue
+    hot: bool = True
+    asked: bool = False
+    again: bool = False
+    reserved: dict[str, int] = field(default_factory=dict)
+
+
+class Taking:
+    """Takes tasks for this node's agents in one project."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        node: str,
+        agents: Callable[[], Sequence[HostedAgent]],
+        accepts: Accepts,
+        open_for_work: Callable[[], bool],
+        on_delivery: Callable[[Delivery, str], None],
+    ) -> None:
+        """Take for `agents()` while `open_for_work()`; each message goes to `on_delivery(delivery, agent)`."""
+        self._connection, self._node = connection, node
+        self._agents, self._accepts, self._open_for_work = agents, accepts, open_for_work
+        self._on_delivery = on_delivery
+        self._pulls = pulls.Pulls(connection, subjects.TASKS, self._arrived, self._no_more)
+        self._lines: dict[str, Line] = {}
+        self._reserved: Counter[str] = Counter()
+        self._pumping = False
+
+    async def open(self) -> None:
+        """Listen for work."""
+        await self._pulls.open()
+        await self._connection.listen("hint.task.>", self._hinted)
+
+    def answer(self, reply: str, what: bytes) -> None:
+        """Acknowledge a delivery, hand it back, or keep it (`pulls.ACK`, `NAK`, `ALIVE`)."""
+        self._pulls.answer(reply, what)
+
+    def forget(self) -> None:
+        """Take every request for lost: the connection was."""
+        self._pulls.forget()
+        for line in self._lines.values():
+            self._release(line)
+            line.asked, line.hot = False, True
+
+    def swept(self, depths: Sequence[Depth], running: Iterable[str]) -> None:
+        """Take note of how the queues stand: what a lost hint would have told, and what workers that died left.
+
+        `running` names the consumer of each task that runs here.
+        """
+        mine = Counter(running)
+        for line in self._lines.values():
+            if line.asked and not line.hot:
+                self._release(line)  # its answer got lost
+                line.asked = False
+        for depth in depths:
+            if depth.pending or depth.taken > mine[depth.queue.consumer]:
+                self._heat(depth.queue)
+        self.pump()
+
+    def pump(self) -> None:
+        """Ask for as much as there are places for, once in this turn of the loop."""
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        if not self._open_for_work():
+            return
+        hot = [line for line in self._lines.values() if line.hot and not line.asked]
+        for line in sorted(hot, key=lambda one: one.queue.urgency):
+            places = self._places(line.queue)
+            total = sum(places.values())
+            if total == 0:
+                continue
+            line.reserved = places
+            for agent, count in places.items():
+                self._reserved[agent] += count
+            line.asked, line.again = True, False
+            try:
+                self._pulls.ask(line.queue.consumer, total)
+            except KnotworkError:
+                self._release(line)
+                line.asked = False
+
+    def _places(self, queue: Queue) -> dict[str, int]:
+        """Return how many tasks of a queue each of our agents can take now."""
+        places: dict[str, int] = {}
+        left = BATCH_MAX
+        for agent in self._agents():
+            if not serves(agent, queue, self._node) or not self._accepts(agent, queue):
+                continue
+            admission = agent.admission
+            free = admission.concurrency - admission.running - admission.queued
+            free = min(left, free - self._reserved[agent.record.name])
+            if free >= max(1, min(admission.concurrency, BATCH_MAX) // 4):  # not one request for each place
+                places[agent.record.name] = free
+                left -= free
+        return places
+
+    def _release(self, line: Line) -> None:
+        for agent, count in line.reserved.items():
+            self._reserved[agent] -= count
+        line.reserved = {}
+
+    def _place_of(self, line: Line | None) -> str:
+        """Return the agent whose reserved place a delivery takes, "" when none is left."""
+        if line is None:
+            return ""
+        for agent in line.reserved:
+            line.reserved[agent] -= 1
+            self._reserved[agent] -= 1
+            if not line.reserved[agent]:
+                del line.reserved[agent]
+            return agent
+        return ""
+
+    def _hinted(self, message: Message) -> None:
+        parts = message.subject.split(".")
+        if len(parts) == _HINT_PARTS and parts[4] in records.LANES:  # hint.task.<boundary>.<route>.<lane>
+            self._heat(Queue(parts[2], parts[3], parts[4]))
+            self.pump()
+
+    def _heat(self, queue: Queue) -> None:
+        line = self._lines.get(queue.consumer)
+        if line is None:
+            if not any(serves(agent, queue, self._node) for agent in self._agents()):
+                return
+            line = self._lines[queue.consumer] = Line(queue)
+        line.hot, line.again = True, line.asked
+
+    def _no_more(self, consumer: str) -> None:
+        """A request is over."""
+        line = self._lines.get(consumer)
+        if line is not None:
+            self._release(line)
+            line.asked, line.hot, line.again = False, line.again, False
+            if line.hot:
+                self.pump()
+
+    def _arrived(self, delivery: Delivery) -> None:
+        line = self._lines.get(delivery.consumer)
+        agent = self._place_of(line)
+        if line is not None and (not line.reserved or delivery.pending == 0):
+            self._release(line)  # all it asked for came, or all there is
+            line.asked = False
+            line.hot = delivery.pending > 0 or line.again
+            line.again = False
+            self.pump()
+        self._on_delivery(delivery, agent)
+
+
+def serves(agent: HostedAgent, queue: Queue, node: str) -> bool:
+    """Return whether an agent takes work of a queue: its name or a capability is meant, and it accepts the boundary."""
+    record = agent.record
+    if agent.slot.state != "running":
+        return False
+    if record.boundaries and queue.boundary != "none" and queue.boundary not in record.boundaries:
+        return False
+    wanted_node, named, name = queue.routed.partition("=")
+    if not named:
+        return queue.routed in record.capabilities
+    return name == record.name and wanted_node in ("", node)

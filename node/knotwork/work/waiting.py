@@ -1,0 +1,101 @@
+"""How does whoever awaits a task learn that it ended? FACTS tells every listener of each fact as it is stored.
+
+One subscription for all who wait, held only while somebody does. Whoever begins to wait looks once whether the task
+has ended already, and after a reconnect everybody does: a told fact can be missed, a stored one cannot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from knotwork.sdk.errors import KnotworkError
+from knotwork.work import records
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection, Listening
+    from knotwork.bus.wire import Message
+    from knotwork.work.records import Outcome
+
+log = logging.getLogger(__name__)
+Find = Callable[[str], Awaitable["Outcome | None"]]
+LINGER_S = 5.0
+"""How long the subscription is kept when nobody waits any more."""
+
+
+class Waiters:
+    """All who await tasks of one project."""
+
+    def __init__(self, connection: Connection, find: Find) -> None:
+        """Listen on `connection`; `find(run)` returns the final outcome of a run that ended."""
+        self._connection, self._find = connection, find
+        self._waiting: dict[str, list[asyncio.Future[Outcome]]] = {}
+        self._listening: Listening | None = None
+        self._idle: asyncio.TimerHandle | None = None
+
+    async def ended(self, run: str, *, fresh: bool = False) -> Outcome:
+        """Return the final outcome of a run, now or when it ends; bound it with `asyncio.timeout`.
+
+        `fresh` says that it was stored after the wait was prepared (`listen`), so that it need not be looked up.
+        """
+        await self.listen()
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(run, []).append(future)
+        try:
+            if not fresh:
+                found = await self._find(run)
+                if found is not None:
+                    return found
+            return await future
+        finally:
+            self._leave(run, future)
+
+    async def listen(self) -> None:
+        """Make sure that what ends from now on is heard."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if self._listening is None:
+            self._listening = await self._connection.listen("told.*.*.outcome.>", self._told)
+            await self._connection.round_trip()  # what ends after this is heard
+
+    async def reconnected(self) -> None:
+        """Look up everything that is awaited: what ended meanwhile was not told."""
+        for run in list(self._waiting):
+            with contextlib.suppress(KnotworkError):
+                found = await self._find(run)
+                if found is not None:
+                    self._tell(run, found)
+
+    def _told(self, message: Message) -> None:
+        run = message.subject.split(".", 3)[2]
+        if run not in self._waiting:
+            return
+        try:
+            outcome = records.decode_outcome(message.data)
+        except KnotworkError as error:
+            log.warning("%s: %s", message.subject, error)
+            return
+        if outcome.state in records.FINAL:
+            self._tell(run, outcome)
+
+    def _tell(self, run: str, outcome: Outcome) -> None:
+        for future in self._waiting.get(run, ()):
+            if not future.done():
+                future.set_result(outcome)
+
+    def _leave(self, run: str, future: asyncio.Future[Outcome]) -> None:
+        waiting = self._waiting[run]
+        waiting.remove(future)
+        if not waiting:
+            del self._waiting[run]
+        if not self._waiting:
+            self._idle = asyncio.get_running_loop().call_later(LINGER_S, self._rest)
+
+    def _rest(self) -> None:
+        listening, self._listening, self._idle = self._listening, None, None
+        if listening is not None:
+            self._connection.unlisten_now(listening)

@@ -1,0 +1,1 @@
+"""An agent in a container of the local Docker."""

@@ -1,0 +1,1 @@
+"""An agent in a workflow run of GitHub Actions."""

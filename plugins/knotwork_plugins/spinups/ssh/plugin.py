@@ -1,0 +1,238 @@
+"""How is an agent started on another machine that takes SSH? Detached from the connection, its secrets on stdin."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Self
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from knotwork.sdk import (
+    Condition,
+    Context,
+    Factory,
+    Invalid,
+    KnotworkError,
+    Launched,
+    LaunchRequest,
+    NotFound,
+    PluginConfig,
+    SpinUp,
+    TimedOut,
+    Unavailable,
+)
+from knotwork_plugins.spinups import environment, words
+from knotwork_plugins.spinups.environment import Environment
+from knotwork_plugins.spinups.ssh import far, link
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+THREADS = 4
+GRACE_MAX_S = 3600.0
+
+
+def _one_line(value: str) -> str:
+    if any(ord(c) < 32 for c in value) or '"' in value:  # noqa: PLR2004  control characters
+        msg = "control characters and double quotes cannot be handed to ssh"
+        raise ValueError(msg)
+    return value
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^(?![-])[A-Za-z0-9_.:%@\[\]-]*$", max_length=255)]
+Path = Annotated[str, StringConstraints(max_length=4096), AfterValidator(_one_line)]
+
+
+class SshConfig(PluginConfig):
+    """Options of a target that is a command on another machine."""
+
+    host: Name = Field(min_length=1, description="name or address of the machine, or a Host of the SSH configuration")
+    port: int | None = Field(default=None, ge=1, le=65535, description="port; unset: ssh's own choice, mostly 22")
+    user: Name = Field(default="", description="user there; empty: ssh's own choice")
+    key_file: Path = Field(default="", description="private key; empty: ssh's own choice, or an agent that holds keys")
+    command: tuple[str, ...] | str = Field(
+        min_length=1, description='program and arguments, e.g. ["knotwork", "up"]; one string only with shell = true'
+    )
+    shell: bool = Field(default=False, description="run the command string by the far /bin/sh")
+    cwd: Path = Field(default="", description="folder to run in; ~/ is the user's home there; empty: the home itself")
+    env: Environment = Field(
+        default_factory=dict, description="environment to add; values are strings or secret references"
+    )
+    connect_timeout_s: float = Field(
+        default=8.0, gt=0, le=300, description="seconds to get a connection; it does not bound how long the agent runs"
+    )
+    host_keys: Literal["accept-new", "strict"] = Field(
+        default="accept-new", description="accept the key of a machine never seen before, or only known ones"
+    )
+    known_hosts: Path = Field(default="", description="file of known machines; empty: ssh's own choice")
+    config_file: Path = Field(default="", description="SSH configuration to read; empty: the user's and the system's")
+    jump: Name = Field(default="", description="machine to go through, as in ssh -J")
+    options: dict[Annotated[str, StringConstraints(pattern="^[A-Za-z]{1,64}$")], Path] = Field(
+        default_factory=dict, max_length=32, description="further options of ssh, e.g. { Compression = 'yes' }"
+    )
+    program: Path = Field(default="ssh", min_length=1, description="the SSH client to run")
+    state_folder: Path = Field(
+        default="", description="folder there for pid, exit code and output; empty: ~/.local/state/knotwork/launches"
+    )
+    output_max_bytes: int = Field(
+        default=8_388_608, ge=65_536, le=1_073_741_824, description="bytes of its output kept there; the oldest go first"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.shell != isinstance(self.command, str):
+            msg = "command must be one string with shell = true, else a list"
+            raise ValueError(msg)
+        if not environment.words_are_sound(self.argv):
+            msg = "command names no program, or contains a zero byte"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def argv(self) -> list[str]:
+        """Return the command as a list."""
+        return ["/bin/sh", "-c", self.command] if isinstance(self.command, str) else list(self.command)
+
+
+class Ssh:
+    """The spin-up: one connection for each thing that is asked; the agent needs none."""
+
+    def __init__(self, config: SshConfig, context: Context, threads: ThreadPoolExecutor) -> None:
+        """Keep what launches need; `threads` do the short blocking parts."""
+        self._config = config
+        self._context = context
+        self._threads = threads
+
+    async def probe(self) -> None:
+        """Raise what is wrong with the connection, or `NotFound` for what the far side lacks."""
+        config = self._config
+        said = await self._ask(far.probe(folder=config.state_folder, cwd=config.cwd, program=config.argv[0]), 5.0)
+        if said.word != "well":
+            self._raise(said)
+
+    async def launch(self, request: LaunchRequest) -> Launched:
+        """Start the command there, detached; its secrets go with the script on standard input."""
+        config = self._config
+        self._check_id(request.id)
+        env = await environment.gathered(config.env, request, self._context.secrets)
+        script = far.launch(
+            launch=request.id,
+            folder=config.state_folder,
+            cwd=config.cwd,
+            command=config.argv,
+            program=config.argv[0],
+            env=env,
+        )
+        said = await self._ask(script, far.COMES_WITHIN_S + 10.0)
+        if said.word != "launched":
+            self._raise(said)
+        pid, _, since = said.rest.partition(" ")
+        return Launched({"launch": request.id, "host": link.where(config), "pid": pid, "started": since})
+
+    async def condition(self, ref: Mapping[str, Any]) -> Condition:
+        """Ask the far side; raises `Unreachable` when it does not answer."""
+        launch = words.text_in(ref, "launch")
+        if not far.is_launch_id(launch):
+            return Condition("gone", "there was no such launch")
+        script = far.condition(
+            launch=launch,
+            folder=self._config.state_folder,
+            tail_bytes=words.TAIL_BYTES,
+            output_max_bytes=self._config.output_max_bytes,
+        )
+        said = await self._ask(script, 10.0)
+        match said.word:
+            case "running":
+                return Condition("running", f"process {said.rest}")
+            case "gone":
+                return Condition("gone", "nothing of it is left")
+            case "unknown":
+                return Condition("failed", words.ended("it was never started", said.output))
+            case "killed":
+                return Condition("failed", words.ended("it was killed, or its machine was restarted", said.output))
+            case "ended" if said.rest.strip() == "0":
+                return Condition("gone", words.ended("it ended with exit code 0", said.output))
+            case "ended":
+                return Condition("failed", words.ended(f"it ended with exit code {said.rest.strip()}", said.output))
+        self._raise(said)
+
+    async def stop(self, ref: Mapping[str, Any], grace_s: float) -> None:
+        """End the session there and all that it started; raises `TimedOut` when even SIGKILL does not do it."""
+        launch = words.text_in(ref, "launch")
+        if not far.is_launch_id(launch):
+            return
+        grace_s = min(max(grace_s, 0.0), GRACE_MAX_S)
+        script = far.stop(launch=launch, folder=self._config.state_folder, grace_s=grace_s)
+        # Each look at the processes there takes a while of its own, so a tenth of a second there is longer here.
+        said = await self._ask(script, 3 * (grace_s + far.KILLED_WITHIN_S) + 10.0)
+        if said.word != "gone":
+            self._raise(said)
+
+    async def _ask(self, script: str, takes_s: float) -> far.Said:
+        within_s = self._config.connect_timeout_s + takes_s
+        output = await link.carry(script, self._config, self._context, self._threads, within_s=within_s)
+        return far.read(output)
+
+    def _check_id(self, launch: str) -> None:
+        if not far.is_launch_id(launch):
+            raise Invalid(f"{launch[:80]!r} is no id of a launch.", code="launch.bad_id")
+
+    def _raise(self, said: far.Said) -> NoReturn:
+        """Raise what a fault on the far side means."""
+        here, thing = link.where(self._config), said.rest
+        errors: dict[str, KnotworkError] = {
+            "no_folder": NotFound(
+                f"{here} has no folder {thing!r}.", code="launch.no_folder", hint="Create it there, or mend `cwd`."
+            ),
+            "no_command": NotFound(
+                f"{here} has no command {thing!r}.",
+                code="launch.no_command",
+                hint="Install it there, or write its whole path: a login may set another PATH than a command gets.",
+            ),
+            "no_setsid": NotFound(
+                f"{here} has neither `setsid` nor `perl`, so nothing can be started apart from the connection.",
+                code="launch.no_command",
+                hint="Install util-linux or perl there.",
+            ),
+            "no_state": Unavailable(
+                f"{here} cannot keep anything in {thing!r}.",
+                code="launch.not_kept",
+                hint="Set `state_folder` to a folder that this user may write to, and look at the disk.",
+            ),
+            "not_started": Unavailable(
+                f"{here} did not start it within {far.COMES_WITHIN_S} s.",
+                code="launch.not_started",
+                hint="Look at the load of that machine.",
+            ),
+            "will_not_end": TimedOut(
+                f"process {thing} at {here} does not end, not even when killed.",
+                code="launch.will_not_end",
+                hint="It hangs in the kernel there, on a device or a file system that is away; try again later.",
+            ),
+        }
+        raise errors.get(said.fault) or Unavailable(
+            f"{here} answered something else than expected.",
+            code="launch.bad_answer",
+            hint="Is the user's login shell a real one, and allowed to run commands?",
+        )
+
+
+@asynccontextmanager
+async def open_ssh(config: SshConfig, context: Context) -> AsyncIterator[SpinUp]:
+    """Open the spin-up; it holds no connection."""
+    threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"ssh-{context.id}")
+    try:
+        yield Ssh(config, context, threads)
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
+FACTORY: Factory[SpinUp] = Factory(
+    name="ssh",
+    config=SshConfig,
+    open=open_ssh,
+    summary="Starts agents on a machine that takes SSH, apart from the connection.",
+    abilities=("probe", "stop"),
+)
+"""One machine that takes SSH."""

@@ -1,0 +1,1 @@
+"""An agent that something behind a URL starts."""
