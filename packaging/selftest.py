@@ -154,6 +154,11 @@ class Trial:
             return found
         return {}
 
+    def ready(self, pid: int) -> bool:
+        """Say whether the node is ready, and is process `pid`."""
+        about = self.about()
+        return about.get("pid") == pid and about.get("state") == "ready"
+
     def left(self) -> dict[int, str]:
         """Return every living process that carries the mark."""
         found = {}
@@ -223,7 +228,7 @@ def running(trial: Trial) -> Iterator[subprocess.Popen[bytes]]:
     """Run a node in the foreground while the block runs, and stop it then."""
     process = trial.start("up")
     try:
-        until(lambda: trial.about().get("pid") == process.pid or process.poll() is not None, 20, "it does not start")
+        until(lambda: trial.ready(process.pid) or process.poll() is not None, 20, "it does not start")
         assert process.poll() is None, f"it ended with {process.poll()}"
         until(lambda: json.loads(trial.run("status", "-o", "json"))["state"] != "starting", 20, "it does not get ready")
         yield process
@@ -284,7 +289,7 @@ def hangups_never_kill(trial: Trial) -> str:
         process = trial.start("up")
         time.sleep(0.01 + moment * 0.05)
         process.send_signal(signal.SIGHUP)
-        until(lambda process=process: trial.about().get("pid") == process.pid, 20, "it did not start")  # type: ignore[misc]
+        until(lambda process=process: trial.ready(process.pid), 20, "it did not start")  # type: ignore[misc]
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert process.wait(15) == 0

@@ -24,9 +24,11 @@ T = TypeVar("T")
 PROGRAM = (sys.executable, "-m", "knotwork")
 MARK = "XDG_KNOTWORK_TEST"
 """Every child of a node inherits it: a clean environment keeps XDG_* names."""
+WAIT_S = 60.0
+"""For something that comes within a second: the machine may be busy with much else, and a wait costs nothing when it ends."""
 
 
-def until(found: Callable[[], T], timeout_s: float = 10.0, what: str = "") -> T:
+def until(found: Callable[[], T], timeout_s: float = WAIT_S, what: str = "") -> T:
     """Return the first true value of `found`; fails after `timeout_s` seconds."""
     end_s = time.monotonic() + timeout_s
     while True:
@@ -107,7 +109,7 @@ class Shell:
             start_new_session=True,
         )
 
-    def run(self, *words: str, timeout_s: float = 40.0, **env: str) -> tuple[int, str, str]:
+    def run(self, *words: str, timeout_s: float = WAIT_S, **env: str) -> tuple[int, str, str]:
         """Run one command line to its end."""
         process = self.start(*words, **env)
         try:
@@ -139,7 +141,7 @@ class Node(Shell):
         self.lines: list[str] = []
         self._reader: threading.Thread | None = None
 
-    def up(self, *words: str, wait_s: float = 20.0, program: tuple[str, ...] = PROGRAM, **env: str) -> Node:
+    def up(self, *words: str, wait_s: float = WAIT_S, program: tuple[str, ...] = PROGRAM, **env: str) -> Node:
         """Start the node in this process's care; returns when it is ready (`wait_s` 0: at once)."""
         self.process = subprocess.Popen(
             [*program, "up", *words],
@@ -170,7 +172,8 @@ class Node(Shell):
             raise AssertionError(f"ended with {self.process.returncode} instead of starting:\n{self.log}")
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
             about = self.about
-            return about["pid"] == self.process.pid and (not about["http"] or self.get("/readyz").status == 200)
+            ready = about["pid"] == self.process.pid and about["state"] == "ready"
+            return ready and (not about["http"] or self.get("/readyz").status == 200)
         return False
 
     @property
@@ -179,7 +182,7 @@ class Node(Shell):
 
     def finished_reading(self) -> None:
         if self._reader is not None:
-            self._reader.join(5)
+            self._reader.join(WAIT_S)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -197,12 +200,12 @@ class Node(Shell):
     def token(self) -> str:
         return (self.data / "keys" / "http.token").read_text().strip()
 
-    def connect(self, timeout_s: float = 30.0) -> http.client.HTTPConnection:
+    def connect(self, timeout_s: float = WAIT_S) -> http.client.HTTPConnection:
         address = urlsplit(self.about["http"])
         return http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
 
     def http(
-        self, method: str, path: str, body: bytes | None = None, timeout_s: float = 30.0, **headers: str
+        self, method: str, path: str, body: bytes | None = None, timeout_s: float = WAIT_S, **headers: str
     ) -> Answer:
         """Ask with exactly these headers."""
         connection = self.connect(timeout_s)
@@ -215,7 +218,7 @@ class Node(Shell):
     def get(self, path: str) -> Answer:
         return self.http("GET", path)
 
-    def call(self, op: str, *, timeout_s: float = 30.0, project: str = "", **fields: Any) -> Answer:
+    def call(self, op: str, *, timeout_s: float = WAIT_S, project: str = "", **fields: Any) -> Answer:
         """Ask an op with the bearer token."""
         more = {"knotwork-project": project} if project else {}
         return self.http(
@@ -246,11 +249,18 @@ class Node(Shell):
     def agents(self) -> list[str]:
         return sorted(row["agent"] for row in self.ask("agents.list")["agents"])
 
-    def verdict(self, after: dict[str, Any] | None = None, timeout_s: float = 5.0) -> dict[str, Any]:
-        """Return `last_reload` of the status once it is another one than `after`."""
-        found: dict[str, Any] = until(
-            lambda: (last := self.status()["last_reload"]) != after and last, timeout_s, "no verdict came"
-        )
+    def verdict(self, after: dict[str, Any] | None = None, result: str = "") -> dict[str, Any]:
+        """Return `last_reload` of the status once it is another one than `after`, and `result` when that is given.
+
+        A file that is written in place may be caught empty first, and a change be told again as `unchanged`.
+        """
+
+        def another() -> dict[str, Any] | None:
+            last: dict[str, Any] | None = self.status()["last_reload"]
+            return last if last and last != after and result in ("", last["result"]) else None
+
+        found = until(another, WAIT_S, f"no {result} verdict came")
+        assert found is not None
         return found
 
     @contextlib.contextmanager
@@ -284,7 +294,7 @@ class Node(Shell):
             with contextlib.suppress(OSError):
                 if sock is not None and connection.sock is not None:
                     connection.sock.shutdown(2)
-            reader.join(2)
+            reader.join(WAIT_S)
             connection.close()
 
     # -- the end -----------------------------------------------------------------------------------------------------
@@ -293,7 +303,7 @@ class Node(Shell):
         assert self.process is not None
         self.process.send_signal(number)
 
-    def ended(self, timeout_s: float = 15.0) -> int:
+    def ended(self, timeout_s: float = WAIT_S) -> int:
         """Return the exit code once it is gone; fails after `timeout_s` seconds."""
         assert self.process is not None
         try:
@@ -303,16 +313,17 @@ class Node(Shell):
         self.finished_reading()
         return code
 
-    def stop(self, timeout_s: float = 15.0) -> int:
+    def stop(self) -> int:
         """End it as a service manager does, and without mercy for its work."""
         if self.process is None:
             return 0
+        said = len(self.lines)  # an earlier start has said it, too
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
-            until(lambda: "stopping" in self.log or self.process is None or self.process.poll() is not None, timeout_s)
-            if self.process.poll() is None:
+            until(lambda: "stopping" in "".join(self.lines[said:]) or self.process.poll() is not None)
+            if self.process.poll() is None:  # only now: the system merges equal signals
                 self.signal(signal.SIGTERM)
-        return self.ended(timeout_s)
+        return self.ended()
 
 
 class Nodes:
@@ -330,7 +341,7 @@ class Nodes:
         self.made.append(made)
         return made
 
-    def left(self, timeout_s: float = 5.0) -> dict[int, str]:
+    def left(self, timeout_s: float = WAIT_S) -> dict[int, str]:
         """Return the processes that are still there after `timeout_s` seconds."""
         end_s = time.monotonic() + timeout_s
         while (found := marked(self.mark)) and time.monotonic() < end_s:

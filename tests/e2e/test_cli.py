@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tests.e2e.conftest import WAIT_S
 
 CONFIG = """
 [node]
@@ -118,7 +119,7 @@ def test_the_folder_decides_the_project(node):
     assert "whom" not in [row["agent"] for row in rows]
     here = subprocess.run(
         [sys.executable, "-m", "knotwork", "agents", "-o", "json"],
-        cwd=side, env=node.env, capture_output=True, text=True, timeout=20, check=True,
+        cwd=side, env=node.env, capture_output=True, text=True, timeout=WAIT_S, check=True,
     )  # fmt: skip
     assert [row["agent"] for row in json.loads(here.stdout)["agents"]] == ["whom"]
     assert node.json("agents", "--project", "side")["agents"][0]["agent"] == "whom"
@@ -153,7 +154,7 @@ def test_completion(node, shell):
     assert code == 0
     assert "_KNOTWORK_COMPLETE" in script
     if shell == "bash":
-        subprocess.run(["bash", "-n"], input=script, text=True, check=True, timeout=10)
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True, timeout=WAIT_S)
     env = {"_KNOTWORK_COMPLETE": f"{shell}_complete", "COMP_WORDS": "knotwork sta", "COMP_CWORD": "1"}
     if shell == "fish":
         env["COMP_CWORD"] = "sta"

@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from tests.e2e.conftest import until
+from tests.e2e.conftest import WAIT_S, until
 
 CONFIG = """
 [node]
@@ -168,7 +168,7 @@ def test_a_caller_that_goes_away_stops_the_work(node):
     connection.request("POST", "/api/agents/invoke", body, {"authorization": f"Bearer {node.token}"})
     until(lambda: node.status()["running"] == 1)
     connection.close()
-    until(lambda: node.status()["running"] == 0, 2)
+    until(lambda: node.status()["running"] == 0)
 
 
 def test_metrics(node):
@@ -216,17 +216,17 @@ def test_events_and_ctrl_c(joined):
         joined.ask("node.reload")
         return watching.poll() is not None
 
-    until(heard, 15)
-    out, err = watching.communicate(timeout=5)
+    until(heard)
+    out, err = watching.communicate(timeout=WAIT_S)
     assert watching.returncode == 0, err
     assert json.loads(out.splitlines()[0])["name"].startswith("config.")
     call = joined.start("invoke", "idler", "x")
     until(lambda: joined.status()["running"] == 1)
     call.send_signal(signal.SIGINT)
-    _, err = call.communicate(timeout=10)
+    _, err = call.communicate(timeout=WAIT_S)
     assert call.returncode == 130
     assert "Traceback" not in err
-    until(lambda: joined.status()["running"] == 0, 2)
+    until(lambda: joined.status()["running"] == 0)
 
 
 def test_without_any_door_it_says_so(shared_nodes, node):
@@ -241,7 +241,7 @@ def test_without_any_door_it_says_so(shared_nodes, node):
     shown = node.json("status", "--on", "three")  # the mesh reaches it all the same
     assert shown["node"] == "three"
     assert closed.run("stop")[0] == 0  # and a signal, too
-    assert closed.ended(5) == 0
+    assert closed.ended() == 0
 
 
 def test_stop_through_the_door_waits_until_it_is_gone(shared_nodes, node):
@@ -251,6 +251,6 @@ def test_stop_through_the_door_waits_until_it_is_gone(shared_nodes, node):
         "four",
     ).up()
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(made.run, "stop").result(20)[0] == 0
-    assert made.ended(1) == 0
+        assert pool.submit(made.run, "stop").result(WAIT_S)[0] == 0
+    assert made.ended() == 0
     until(lambda: "four" not in [row["node"] for row in node.ask("nodes.list", online=True)["nodes"]])

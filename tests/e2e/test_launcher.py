@@ -52,7 +52,7 @@ class Started:
         )
 
     def end(self) -> tuple[int, list[str], str]:
-        out, err = self.process.communicate(timeout=20)
+        out, err = self.process.communicate(timeout=60)
         return self.process.returncode, out.splitlines(), err
 
 

@@ -6,13 +6,12 @@ import json
 import subprocess
 import sys
 import textwrap
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
-from tests.e2e.conftest import marked, until
+from tests.e2e.conftest import WAIT_S, marked, until
 
 SHOUT = '[executors.shout]\ntype = "process"\ncommand = ["tr", "a-z", "A-Z"]\n'
 HEAD = """
@@ -61,26 +60,26 @@ def broken(request):
 
 @pytest.fixture(scope="module")
 def running(shared_nodes):
-    return shared_nodes.node("[plugins]\nstart_timeout_s = 1.0\n" + SHOUT, "running").up()
+    return shared_nodes.node("[plugins]\nstart_timeout_s = 4.0\n" + SHOUT, "running").up()
 
 
 def test_broken_at_a_reload_changes_nothing(running, broken):
     text, reason = broken
     before = running.status()
     running.write(text, "own.py")
-    running.write("[plugins]\nstart_timeout_s = 1.0\n" + SHOUT + table())
+    running.write("[plugins]\nstart_timeout_s = 4.0\n" + SHOUT + table())
     verdict = running.verdict(before["last_reload"])
     assert verdict["result"] == "refused"
     assert reason in verdict["message"]
     assert running.invoke("shout", "well") == "WELL"
     assert [slot["id"] for slot in running.status()["slots"]] == [slot["id"] for slot in before["slots"]]
-    running.write("[plugins]\nstart_timeout_s = 1.0\n" + SHOUT)
+    running.write("[plugins]\nstart_timeout_s = 4.0\n" + SHOUT)
     running.verdict(verdict)
 
 
 def test_all_of_them_at_the_start(nodes):
     names = [f"own{number}" for number, _ in enumerate(BROKEN)]
-    node = nodes.node("[plugins]\nstart_timeout_s = 2.0\n" + SHOUT + "".join(table(name) for name in names))
+    node = nodes.node("[plugins]\nstart_timeout_s = 10.0\n" + SHOUT + "".join(table(name) for name in names))
     for name, (text, _) in zip(names, BROKEN.values(), strict=True):
         node.write(text, f"{name}.py")
     node.up()
@@ -96,20 +95,20 @@ def test_all_of_them_at_the_start(nodes):
 
 
 def test_hanging_at_import(nodes):
-    node = nodes.node("[plugins]\nstart_timeout_s = 1.0\n" + SHOUT)
-    node.write("import time\ntime.sleep(3600)\n", "own.py")
+    node = nodes.node("[plugins]\nstart_timeout_s = 4.0\n" + SHOUT)
+    node.write("import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(3600)\n", "own.py")
     node.up()
-    node.write("[plugins]\nstart_timeout_s = 1.0\n" + SHOUT + table())
-    slowest_s = 0.0
+    node.write("[plugins]\nstart_timeout_s = 4.0\n" + SHOUT + table())
+    until((node.folder / "begun").exists)
+    answered = 0
     with ThreadPoolExecutor(1) as pool:
         verdict = pool.submit(node.verdict)
         while not verdict.done():
-            began_s = time.monotonic()
             assert node.invoke("shout", "well") == "WELL"
-            slowest_s = max(slowest_s, time.monotonic() - began_s)
+            answered += 1
     assert verdict.result()["result"] == "refused"
-    assert "still not imported after 1 s" in verdict.result()["message"]
-    assert slowest_s < 1.0  # less than the time-out: nothing waited for the import
+    assert "still not imported after 4 s" in verdict.result()["message"]
+    assert answered > 2  # nothing waited for the import
     node.stop()
     node.up()  # and at the start it costs its time-out, no more
     assert "still not imported" in node.slot("own")["why"]
@@ -139,7 +138,7 @@ def test_a_background_task_that_crashes_is_contained_and_tried_again(nodes):
         assert "no more" in slot["why"]
         assert node.agents() == ["shout"]  # nobody is sent to it meanwhile
         assert node.invoke("shout", "well") == "WELL"
-        refused = node.call("agents.invoke", target="own", input=1, timeout_s=5)
+        refused = node.call("agents.invoke", target="own", input=1)
         assert refused.status in (404, 503)
         until(lambda: node.slot("own")["state"] == "running")
         until(lambda: "own" in node.agents())
@@ -165,7 +164,7 @@ def test_two_gigabytes_are_too_much_when_hosted(nodes):
     assert answer.status in (502, 503), answer.body
     assert "MemoryError" in answer.json["detail"] or answer.json["code"] == "plugin.crashed"
     assert node.invoke("shout", "well") == "WELL"
-    until(lambda: node.call("agents.invoke", target="own", input="x", timeout_s=5).status == 200)
+    until(lambda: node.call("agents.invoke", target="own", input="x").status == 200)
     assert psutil.Process(node.pid).memory_info().rss < 300 * 1024**2
 
 
@@ -203,11 +202,11 @@ def test_a_hosted_plugin_that_dies_takes_its_calls_along_and_comes_back(nodes):
         waiting = pool.submit(node.call, "agents.invoke", target="own", input="wait")
         until(lambda: node.status()["running"] == 1)
         died = node.call("agents.invoke", target="own", input="die")
-        both = [died.json, waiting.result(10).json]
+        both = [died.json, waiting.result(WAIT_S).json]
     assert [one["code"] for one in both] == ["plugin.crashed"] * 2
     assert first not in marked(nodes.mark)
     again = until(
-        lambda: (found := node.call("agents.invoke", target="own", timeout_s=5, input="")).status == 200 and found
+        lambda: (found := node.call("agents.invoke", target="own", input="")).status == 200 and found
     )
     assert again.json["output"] != first
 
@@ -282,7 +281,7 @@ def test_a_scaffolded_plugin_passes_its_own_tests_and_runs(nodes):
     folder = node.folder / "my-agent"
     tests = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=folder, env={**node.env, "PYTHONPATH": str(folder)}, capture_output=True, text=True, timeout=50, check=False,
+        cwd=folder, env={**node.env, "PYTHONPATH": str(folder)}, capture_output=True, text=True, timeout=150, check=False,
     )  # fmt: skip
     assert tests.returncode == 0, tests.stdout + tests.stderr
     assert " passed" in tests.stdout

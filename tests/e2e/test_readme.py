@@ -6,7 +6,9 @@ that installs and the one that tests are compared with the files they use; `.ci/
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import re
 import shutil
 import socket
@@ -21,7 +23,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = ("README.md", "docs/getting-started.md")
-BLOCK_TIMEOUT_S = 40
+BLOCK_TIMEOUT_S = 150
 PORTS = ("4222", "8080")
 _FENCE = re.compile(r"(?:^<!-- (?P<mark>[^>]*) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _STANDINS = {
@@ -65,9 +67,11 @@ def marked(mark: str) -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody has, outside the range that the system hands out: no other test takes it meanwhile."""
+    while True:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", random.randrange(15_000, 32_000)))
+            return int(probe.getsockname()[1])
 
 
 class Machines:
@@ -148,7 +152,7 @@ def node_name(home: Path) -> str:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the page's paths are Linux's")
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", PAGES)
 def test_everything_on_the_page_works(page: str, tmp_path: Path, nodes: Any) -> None:
     machines = Machines(tmp_path, ("XDG_KNOTWORK_TEST", nodes.mark))
@@ -173,14 +177,14 @@ def test_everything_on_the_page_works(page: str, tmp_path: Path, nodes: Any) -> 
     assert ran >= 4
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(330)
 def test_the_demo_prints_what_the_page_shows(tmp_path: Path) -> None:
     # from a copy: the demo counts the words of the files where it stands, and README.md changes while we write
     for name in ("README.md", "CHANGELOG.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "knotwork", "demo"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     shown = marked("output of: knotwork demo")
@@ -208,7 +212,7 @@ def test_ci_runs_the_page_s_own_test_line() -> None:
         picked = re.search(r"^line=\$\((.*)\)$", text, re.MULTILINE)
         assert picked, "how does .ci/run find the line?"
         found = subprocess.run(
-            ["bash", "-c", picked[1]], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
+            ["bash", "-c", picked[1]], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
         )
         assert found.stdout.strip() == marked("tests")
 

@@ -11,21 +11,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.e2e.conftest import PROGRAM, Node, Nodes, marked, until
+from tests.e2e.conftest import PROGRAM, WAIT_S, Node, Nodes, marked, until
 
 CONFIG = '[executors.shout]\ntype = "process"\ncommand = ["tr", "a-z", "A-Z"]\n'
 HANGUP_HELD = ("sh", "-c", 'trap \'\' HUP; exec "$0" "$@"', *PROGRAM)
 """As the one-file launcher does it, and nohup, and a service manager: before Python runs nothing of ours can."""
 PYTHON_RUNS_S = 0.2
-"""In truth 30 ms; here other tests keep the processors busy."""
-END_S = 12.0
+"""In truth 30 ms; before that the launcher's part is tried, after it the node's own."""
 AT_ONCE = 4
 
 
 def holds_hangups(pid: int) -> bool:
-    """Return whether the launcher has begun: it is a process, too, and needs its millisecond."""
-    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return bool(int(status["SigIgn"], 16) & 1 << (signal.SIGHUP - 1))
+    """Return whether the launcher, or the program, has begun: each is a process and needs its time, on a busy machine more."""
+    try:
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    except ProcessLookupError:
+        return False
+    return bool((int(status["SigIgn"], 16) | int(status["SigCgt"], 16)) & 1 << (signal.SIGHUP - 1))
 
 
 def one_round(node: Node, number: int, delay_s: float) -> str:
@@ -34,25 +36,26 @@ def one_round(node: Node, number: int, delay_s: float) -> str:
     node.lines.clear()
     node.up(wait_s=0, program=HANGUP_HELD if early else PROGRAM)
     if early:
-        until(lambda: holds_hangups(node.pid), 10)
+        until(lambda: holds_hangups(node.pid))
     time.sleep(delay_s)  # the moment is what is tried
+    if number == signal.SIGHUP:
+        until(lambda: holds_hangups(node.pid))
     node.signal(number)
     if number == signal.SIGHUP:
         try:
-            until(node._is_ready, 20)
+            until(node._is_ready)
         except AssertionError as error:
             return f"after SIGHUP: {error}"
         node.signal(signal.SIGTERM)
-    code = node.ended(END_S)
+    code = node.ended()
     if code not in (0, -signal.SIGTERM, 143):
         return f"exit code {code}"
     if "Traceback" in node.log:
         return "a traceback"
     if number == signal.SIGHUP and code != 0:
         return f"a node that is ready ends with 0, not {code}"
-    left: dict[int, str] = {}
     try:
-        until(lambda: not left.update(marked(node.mark)) and not marked(node.mark), 5)
+        until(lambda: not marked(node.mark))
     except AssertionError:
         return f"left behind: {marked(node.mark)}"
     return ""
@@ -80,6 +83,7 @@ def rounds(folder, count: int) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.timeout(600)
 def test_forty_signals_at_any_moment(tmp_path):
     rounds(tmp_path, 40)
 
@@ -117,7 +121,7 @@ def test_stopping_while_a_plugin_hangs_at_start(nodes):
     node.up(wait_s=0)
     until((node.data / "plugins" / "executors.h").exists)
     node.signal(signal.SIGTERM)
-    assert node.ended(6) == 0
+    assert node.ended() == 0
 
 
 def test_stopping_while_a_plugin_hangs_at_import(nodes):
@@ -128,7 +132,7 @@ def test_stopping_while_a_plugin_hangs_at_import(nodes):
     node.up(wait_s=0)
     until((node.folder / "begun").exists)
     node.signal(signal.SIGTERM)
-    assert node.ended(6) == 0
+    assert node.ended() == 0
 
 
 def test_threads_that_never_end_do_not_hold_the_node(nodes):
@@ -138,7 +142,7 @@ def test_threads_that_never_end_do_not_hold_the_node(nodes):
     node.write(OPENS.format(start=start), "threads.py")
     node.up()
     node.signal(signal.SIGTERM)
-    assert node.ended(8) == 0
+    assert node.ended() == 0
     assert "leaving without threads that do not end" in node.log
     assert "forever" in node.log
 
@@ -157,14 +161,15 @@ def test_a_blocked_loop_ends_by_force(nodes, signals):
     """The first signal gives the drain its time and some more, every further one no more than a moment."""
     drain_s = 0.0 if signals == "one" else 3600.0
     node = nodes.node(f'[node]\ndrain_s = {drain_s}\n[executors.h]\ntype = "./blocking.py"\n')
-    node.write(OPENS.format(start="asyncio.get_running_loop().call_later(0.5, time.sleep, 3600)"), "blocking.py")
+    node.write(OPENS.format(start="block_when_asked()") + BLOCKS, "blocking.py")
     node.up(program=(sys.executable, "-c", BLOCKING))
     server = node.status()["bus"]["server_pid"]
-    until(lambda: node_is_blocked(node))
+    (node.folder / "block").touch()
+    until((node.folder / "blocked").exists)
     node.signal(signal.SIGTERM)
     if signals == "two":  # the system merges equal signals, so it takes a few until a second one arrives
-        until(lambda: node.signal(signal.SIGTERM) or "ended by force" in node.log, 8)
-    assert node.ended(8) == 143
+        until(lambda: node.signal(signal.SIGTERM) or "ended by force" in node.log)
+    assert node.ended() == 143
     assert "ended by force" in node.log
     until(lambda: server not in marked(nodes.mark))  # the warden's work
 
@@ -176,7 +181,7 @@ def test_a_plugin_that_refuses_to_close_does_not_hold_the_node(nodes):
     node.write(OPENS.format(start=stubborn), "stubborn.py")
     node.up(program=(sys.executable, "-c", BLOCKING))
     node.signal(signal.SIGTERM)
-    assert node.ended(15) in (0, 143)
+    assert node.ended() in (0, 143)
 
 
 def test_stopping_while_a_reload_waits_for_a_plugin(nodes):
@@ -185,20 +190,21 @@ def test_stopping_while_a_reload_waits_for_a_plugin(nodes):
     node.write(CONFIG + '[executors.h]\ntype = "./hanging.py"\n')
     until((node.data / "plugins" / "executors.h").exists)
     node.signal(signal.SIGTERM)
-    assert node.ended(8) == 0
+    assert node.ended() == 0
     assert "Traceback" not in node.log
 
 
-def node_is_blocked(node: Node) -> bool:
-    try:
-        node.http("GET", "/livez", timeout_s=0.3)
-    except TimeoutError:
-        return True
-    return False
+BLOCKS = """
 
-
+def block_when_asked():
+    here = pathlib.Path(__file__)
+    if here.with_name("block").exists():
+        here.with_name("blocked").touch()
+        time.sleep(3600)
+    asyncio.get_running_loop().call_later(0.02, block_when_asked)
+"""
 OPENS = """
-import asyncio, threading, time
+import asyncio, pathlib, threading, time
 from contextlib import asynccontextmanager
 from knotwork.sdk import Factory, PluginConfig, hookimpl
 
@@ -222,7 +228,7 @@ def test_nothing_survives_kill_9(nodes: Nodes):
         until(lambda: any(line.startswith("sleep 600") for line in marked(nodes.mark).values()))
         node.signal(signal.SIGKILL)
         assert node.ended() == -signal.SIGKILL
-        assert isinstance(call.exception(10), ConnectionError | OSError)
+        assert isinstance(call.exception(WAIT_S), ConnectionError | OSError)
     assert not nodes.left()
     node.up()  # and the folder is as good as before
     assert node.invoke("shout", "again") == "AGAIN"

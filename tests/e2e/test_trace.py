@@ -4,12 +4,12 @@ import gzip
 import json
 import re
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from tests.e2e.conftest import until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
@@ -135,14 +135,6 @@ def here(shared_nodes, collector):
     return here
 
 
-def until(found, timeout_s=10.0):
-    end_s = time.monotonic() + timeout_s
-    while not (value := found()):
-        assert time.monotonic() < end_s, "it did not come in time"
-        time.sleep(0.01)
-    return value
-
-
 def asked(node, traceparent, **fields):
     return node.http(
         "POST",
@@ -210,7 +202,8 @@ def test_failures_are_seen_on_both_sides(here, collector, number, target, code) 
 
 
 def test_a_refused_call_is_seen_where_it_was_refused(here, collector) -> None:
-    blocked = threading.Thread(target=asked, args=(here, GIVEN), kwargs={"target": "there/full", "timeout_s": 1.0})
+    long, held = fresh(9)
+    blocked = threading.Thread(target=asked, args=(here, held), kwargs={"target": "there/full", "timeout_s": 8.0})
     blocked.start()
     until(lambda: here.other.ask("agents.show", target="there/full")["running"] == 1)
     trace, given = fresh(6)
@@ -220,7 +213,7 @@ def test_a_refused_call_is_seen_where_it_was_refused(here, collector) -> None:
     found = until(lambda: len(spans := collector.of(trace)) >= 2 and spans)
     assert found["there", "execute full"].status.message == "agent.busy"
     assert found["there", "execute full"].parent_span_id == found["here", "invoke full"].span_id
-    ended = until(lambda: collector.of(TRACE).get(("there", "execute full")))
+    ended = until(lambda: collector.of(long).get(("there", "execute full")))
     assert ended.status.code == ERROR
 
 

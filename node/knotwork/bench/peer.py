@@ -20,7 +20,7 @@ from knotwork.mesh.hosting import HostedAgent, Hosting
 from knotwork.mesh.membership import Membership, join
 from knotwork.mesh.records import AgentRecord, NodeRecord
 from knotwork.sdk import Attempt, Context, Done, Factory, Outcome, PluginConfig
-from knotwork.sockets import catalog
+from knotwork.sockets import catalog, loading
 from knotwork.sockets.slot import Instance, Slot
 from knotwork.sockets.sources import Source
 from knotwork.telemetry.emitter import Emitter
@@ -57,18 +57,27 @@ def endpoint(url: str, seed: str) -> Endpoint:
     return Endpoint((url,), seed=seed, inbox_prefix="_NODE")
 
 
+def hosting(group: asyncio.TaskGroup, name: str, agent: str | None, *, places: int = PLACES) -> Hosting:
+    """Return what hosts agents of a node, without sinks for telemetry; `agent` echoes, None: there is none."""
+    emitter = Emitter(name)
+    found = Hosting(group, emitter, Meter(emitter), node=name)
+    if agent is not None:
+        record = AgentRecord(agent, (agent,), executor="echo", concurrency=places, queue_max=places, timeout_s=600)
+        slot = _slot(group, "executors", agent, ECHO, _capability().source)
+        found.replace([HostedAgent(record, frozenset({"default"}), slot, Admission(places, places))])
+    return found
+
+
+def _capability() -> catalog.Entry:
+    return loading.load(catalog.CatalogSettings(safe_mode=True)).find("routers", "capability")
+
+
 def member(connection: Connection, group: asyncio.TaskGroup, name: str, agent: str | None) -> Membership:
     """Return a node's membership as the host wires it: real slots, router, admission and telemetry, without sinks."""
-    emitter = Emitter(name)
-    hosting = Hosting(group, emitter, Meter(emitter), node=name)
-    entry = catalog.load(catalog.CatalogSettings(safe_mode=True)).find("routers", "capability")
+    hosted = hosting(group, name, agent)
+    entry = _capability()
     router = _slot(group, "routers", "capability", entry.factory, entry.source)
-    agents: tuple[AgentRecord, ...] = ()
-    if agent is not None:
-        record = AgentRecord(agent, (agent,), executor="echo", concurrency=PLACES, queue_max=PLACES, timeout_s=600)
-        slot = _slot(group, "executors", agent, ECHO, entry.source)
-        hosting.replace([HostedAgent(record, frozenset({"default"}), slot, Admission(PLACES, PLACES))])
-        agents = (record,)
+    agents = tuple(agent.record for agent in hosted.agents())
 
     def record_of(_project: str) -> NodeRecord:
         return NodeRecord(name, name, name, 0, 10.0, agents=agents)
@@ -76,9 +85,9 @@ def member(connection: Connection, group: asyncio.TaskGroup, name: str, agent: s
     return Membership(
         "default",
         connection,
-        hosting,
+        hosted,
         routers=lambda: [router],
-        emitter=emitter,
+        emitter=Emitter(name),
         record=record_of,
     )
 

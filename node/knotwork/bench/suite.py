@@ -9,10 +9,10 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-from knotwork.bench import invoke
+from knotwork.bench import invoke, tasks
 from knotwork.sdk.errors import NotFound
 
-BENCHES: dict[str, Callable[[float], dict[str, Any]]] = {"invoke": invoke.run}
+BENCHES: dict[str, Callable[[float], dict[str, Any]]] = {"invoke": invoke.run, "tasks": tasks.run}
 
 
 def run(name: str, seconds: float) -> dict[str, Any]:

@@ -73,6 +73,11 @@ class GroupCommit:
         self._some.set()
         return waiting.answer
 
+    @property
+    def alone(self) -> bool:
+        """Return whether what was put last goes out at once, by itself."""
+        return len(self._waiting) == 1 and not self._writing
+
     async def run(self) -> None:
         """Write what waits, for ever; one write at a time."""
         while True:

@@ -139,9 +139,7 @@ async def _end_children_of(dead: Owner) -> None:
     ended = await asyncio.to_thread(warden.kill_all, dead.ward, [])
     if ended:
         told = ", ".join(map(str, sorted(ended)))
-        log.warning(
-            "node %s (process %d) was killed and left processes running; ended: %s", dead.node, dead.pid, told
-        )
+        log.warning("node %s (process %d) was killed and left processes running; ended: %s", dead.node, dead.pid, told)
 
 
 def unreadable(store: Path, error: OSError) -> Denied:

@@ -157,6 +157,11 @@ def dead(routed: str, run: str) -> str:
     return f"dead.{queue(routed)}.{token(run, 'run')}"
 
 
+def archived(place: int) -> str:
+    """Return where a segment of ended tasks is kept, in ARCHIVE; `place` is where in FACTS it ends."""
+    return f"ended.{place:d}"
+
+
 def timer(shard: str, run: str, name: str) -> str:
     """Return where a timer of a run is set, in TIMERS."""
     return f"timer.{token(shard, 'shard')}.{token(run, 'run')}.{token(name, 'timer')}"

@@ -25,14 +25,15 @@ def params(op: str) -> list[click.Option]:
 
 
 def answer(op: str, request: Request, shared: Shared, chosen: FileOptions) -> Reply | None:
-    """Return the answer made from files, None when a node is there to be asked or the op needs one.
+    """Return the answer made from files, None when a node can be asked or the op needs one.
 
     Naming a configuration asks about that one, whether a node runs or not.
     """
     made = ANSWERS.get(op)
     if made is None or shared.url or shared.on:
         return None
-    if not chosen.given and local.read(local.data_dir(shared.data_dir)) is not None:
+    node = None if chosen.given else local.read(local.data_dir(shared.data_dir))
+    if node is not None and not node.early:
         return None
     return made(request, shared, chosen)
 

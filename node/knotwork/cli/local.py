@@ -1,8 +1,8 @@
 """Where is the node of this machine, and which project is meant? From the data folder and a few environment variables.
 
 `KNOTWORK_DATA_DIR` is the node's folder, `KNOTWORK_PROJECT_PATH` the folder that decides the project, `KNOTWORK_AGENT`
-the label of an attached agent. (`KNOTWORK_CONFIG` is read by `config.files`.) A running node describes itself in
-`<data dir>/run/node.json`, readable by its owner alone.
+the label of an attached agent. (`KNOTWORK_CONFIG` is read by `config.files`.) A node describes itself in
+`<data dir>/run/node.json`, readable by its owner alone, from its first moment on; it can be asked once it is ready.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from knotwork.sdk.errors import Denied, Invalid, NotFound, Unreachable
+from knotwork.bus.pids import alive
+from knotwork.sdk.errors import Denied, Invalid, NotFound, Unavailable, Unreachable
 
+__all__ = ["LocalNode", "alive", "caller", "data_dir", "find", "folder_meant", "node_file", "read", "ready"]
 DATA_DIR = "KNOTWORK_DATA_DIR"
 PROJECT_PATH = "KNOTWORK_PROJECT_PATH"
 AGENT = "KNOTWORK_AGENT"
@@ -26,7 +28,10 @@ _label = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@/-]{0,63}").fullmatch
 
 @dataclass(frozen=True, slots=True)
 class LocalNode:
-    """A node of this machine as it describes itself; `projects` maps a name to its seed file and folders."""
+    """A node of this machine as it describes itself; `projects` maps a name to its seed file and folders.
+
+    `state` is starting, connecting, ready or stopping, `why` the reason that it is not ready; `said` is all of it.
+    """
 
     pid: int
     node: str
@@ -36,6 +41,20 @@ class LocalNode:
     seed_file: str
     http_token_file: str
     projects: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    state: str = "ready"
+    why: str = ""
+    said: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def early(self) -> bool:
+        """Return whether it cannot be asked yet."""
+        return self.state in ("starting", "connecting")
+
+    @property
+    def shown(self) -> str:
+        """Return which process it is and how it is, for messages."""
+        how = "" if self.state == "ready" else f", {self.state}" + (f": {self.why}" if self.why else "")
+        return f"{self.node}, process {self.pid}{how}"
 
     def project_of(self, folder: Path) -> str:
         """Return the project whose path is the longest one around `folder`, else the node's own."""
@@ -93,7 +112,7 @@ def read(folder: Path) -> LocalNode | None:
             hint="Run the command as the user who started the node.",
         ) from error
     node = _parse(raw, path)
-    return node if alive(node.pid) else None
+    return node if alive(node.pid, str(node.said.get("born") or "")) else None
 
 
 def _parse(raw: bytes, path: Path) -> LocalNode:
@@ -105,6 +124,9 @@ def _parse(raw: bytes, path: Path) -> LocalNode:
             projects={str(name): dict(about) for name, about in projects.items()},
             **{key: str(found.get(key) or "") for key in ("node", "url", "http", "seed_file", "http_token_file")},
             project=str(found.get("project") or "default"),
+            state=str(found.get("state") or "ready"),
+            why=str(found.get("why") or ""),
+            said=found,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Invalid(
@@ -112,38 +134,28 @@ def _parse(raw: bytes, path: Path) -> LocalNode:
         ) from error
 
 
-def alive(pid: int) -> bool:
-    """Return whether a process with this number runs (a zombie does not count)."""
-    if pid <= 0:
-        return False
-    try:
-        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[:1]
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return False
-        return _alive_elsewhere(pid)
-    except OSError:
-        return True
-    return state not in ([b"Z"], [b"X"])
-
-
-def _alive_elsewhere(pid: int) -> bool:
-    import psutil  # no /proc: macOS and Windows
-
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
-        return False
-
-
 def find(folder: Path) -> LocalNode:
-    """Return the running node of a data folder; raises `Unreachable` (`node.not_running`) when there is none."""
+    """Return the node of a data folder, in whatever state; raises `Unreachable` (`node.not_running`) for none."""
     node = read(folder)
     if node is None:
         raise Unreachable(
             f"No node is running here (looked for {node_file(folder)}).",
             code="node.not_running",
             hint="Start one with `knotwork up --detach`, or point at one with --url or --data-dir.",
+        )
+    return node
+
+
+def ready(folder: Path) -> LocalNode:
+    """Return the node of a data folder that can be asked; raises `Unreachable` (`node.not_running`), `Unavailable`
+    (`node.not_ready`, with the reason)."""
+    node = find(folder)
+    if node.early:
+        raise Unavailable(
+            f"The node is not ready yet ({node.shown}).",
+            code="node.not_ready",
+            hint="Try again, see `knotwork status`, or end it with `knotwork stop`.",
+            retry_after_s=1.0,
         )
     return node
 

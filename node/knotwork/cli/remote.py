@@ -28,7 +28,7 @@ def ask(shared: Shared, op: str, request: bytes, on_piece: Callable[[Frame], Non
     from knotwork.bus import frames  # nats-py: loaded only when somebody is really asked
 
     answer: Frame | None = None
-    node = None if shared.url else local.find(local.data_dir(shared.data_dir))
+    node = None if shared.url else local.ready(local.data_dir(shared.data_dir))
     if node is not None and not shared.on:
         project = shared.project or node.project_of(local.folder_meant())
         if not node.seed_of(project):
@@ -97,7 +97,7 @@ def _output(answer: Frame | None, on: str = "") -> bytes:
 def endpoint(shared: Shared) -> Endpoint:
     """Return where to go: `--url` with `--creds`, else the node of this machine.
 
-    Raises `Unreachable` (`node.not_running`) when neither is there.
+    Raises `Unreachable` (`node.not_running`) when neither is there, `Unavailable` (`node.not_ready`).
     """
     from knotwork.bus.endpoint import Endpoint  # nats-py: loaded only when somebody is really asked
 
@@ -105,7 +105,7 @@ def endpoint(shared: Shared) -> Endpoint:
     if shared.url:
         seed, creds = _proof(shared.creds)
         return Endpoint((shared.url,), name="knotwork-cli", connect_timeout_s=connect_timeout_s, seed=seed, creds=creds)
-    node = local.find(local.data_dir(shared.data_dir))
+    node = local.ready(local.data_dir(shared.data_dir))
     project = shared.project or node.project_of(local.folder_meant())
     seed = _first_line(Path(node.seed_of(project))) if node.seed_of(project) else ""
     return Endpoint((node.url,), name="knotwork-cli", connect_timeout_s=connect_timeout_s, seed=seed)

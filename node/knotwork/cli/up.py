@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +20,8 @@ from knotwork.sdk.errors import ConfigInvalid, Conflict, Internal, KnotworkError
 
 START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 10.0
+TELL_AFTER_S = 1.0
+"""What takes no longer needs no explanation."""
 _LOOK_EVERY_S = 0.02
 _TAIL_BYTES = 8192
 
@@ -28,7 +31,10 @@ def _up(**values: Any) -> None:
     chosen = files.take(values)
     folder = local.data_dir(shared.data_dir)
     if detach:
-        node = start_detached(folder, chosen, shared.timeout_s or START_TIMEOUT_S)
+        quiet = shared.quiet or shared.shape != "table"
+        node = start_detached(
+            folder, chosen, shared.timeout_s or START_TIMEOUT_S, (lambda _: None) if quiet else _tell_waiting
+        )
         _tell(node, shared)
         return
     sys.exit(run_here(folder, chosen, quiet=shared.quiet))
@@ -70,42 +76,49 @@ def run_here(folder: Path, chosen: FileOptions, *, quiet: bool) -> int:
     )
 
 
-def start_detached(folder: Path, chosen: FileOptions, timeout_s: float) -> dict[str, Any]:
+def start_detached(
+    folder: Path, chosen: FileOptions, timeout_s: float, on_wait: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
     """Start a node in the background and return its description once it is ready for work.
 
+    `on_wait` is told what it still waits for, each time that is something else.
     Raises `Conflict` when one runs in this folder already, `TimedOut` when it is not ready in time (it is ended
     then), and what the node itself said when it ended instead.
     """
     running = local.read(folder)
     if running is not None:
         raise Conflict(
-            f"A node runs in {folder} already: {running.node}, process {running.pid}.",
+            f"A node runs in {folder} already ({running.shown}).",
             code="node.already_running",
             hint="Use it, stop it with `knotwork stop`, or choose another --data-dir.",
         )
-    local.node_file(folder).unlink(missing_ok=True)  # of a node that was killed
     log = _fresh_log(folder)
     with log.open("ab") as out:
         process = _spawn(folder, chosen, out)
     try:
-        return _await_ready(process, folder, log, timeout_s)
+        return _await_ready(process, folder, log, timeout_s, on_wait)
     except BaseException:  # Ctrl-C, too: nobody knows of a node that was never announced
         _end(process)
         raise
 
 
-def _await_ready(process: subprocess.Popen[bytes], folder: Path, log: Path, timeout_s: float) -> dict[str, Any]:
-    started = time.monotonic()
-    while time.monotonic() - started < timeout_s:
+def _await_ready(
+    process: subprocess.Popen[bytes], folder: Path, log: Path, timeout_s: float, on_wait: Callable[[str], None]
+) -> dict[str, Any]:
+    started, told, why = time.monotonic(), "", ""
+    while (waited_s := time.monotonic() - started) < timeout_s:
         code = process.poll()
         if code is not None:
             raise _ended(code, log)
-        found = _ready(folder)
+        found, why = _ready(folder, process.pid)
         if found is not None:
             return {**found, "ready_s": round(time.monotonic() - started, 3), "log": str(log)}
+        if why not in ("", told) and waited_s > TELL_AFTER_S:
+            told = why
+            on_wait(why)
         time.sleep(_LOOK_EVERY_S)
     raise TimedOut(
-        f"The node was not ready within {timeout_s:g} s.",
+        f"The node was not ready within {timeout_s:g} s" + (f"; it was {why}" if why else ""),
         code="node.start_timed_out",
         hint=f"Its last words are in {log}; allow more with --timeout.",
     )
@@ -146,18 +159,20 @@ def _spawn(folder: Path, chosen: FileOptions, out: IO[bytes]) -> subprocess.Pope
     )
 
 
-def _ready(folder: Path) -> dict[str, Any] | None:
-    """Return the description of the node when it says that it is ready."""
+def _ready(folder: Path, pid: int) -> tuple[dict[str, Any] | None, str]:
+    """Return the description of the node we started when it says that it is ready, else None and what it waits for."""
     try:
         node = local.read(folder)
-        if node is None:
-            return None
+        if node is None or node.pid != pid or node.early:
+            return None, f"{node.state}: {node.why}" if node is not None and node.why else ""
         raw = remote.ask(Shared(data_dir=str(folder)), "node.health", b"{}", lambda _: None, timeout_s=5.0)
-    except (Unavailable, TimedOut):
-        return None
-    if not json.loads(raw).get("ready"):
-        return None
-    return {"node": node.node, "pid": node.pid, "url": node.url, "http": node.http, "data_dir": str(folder)}
+    except (Unavailable, TimedOut) as error:
+        return None, f"starting: {error.message}"
+    health = json.loads(raw)
+    if not health.get("ready"):
+        missing = [f"{check['name']}: {check['why']}" for check in health.get("checks", ()) if not check.get("ok")]
+        return None, f"starting: {'; '.join(missing)}"
+    return {"node": node.node, "pid": node.pid, "url": node.url, "http": node.http, "data_dir": str(folder)}, ""
 
 
 def _ended(code: int, log: Path) -> KnotworkError:
@@ -172,6 +187,10 @@ def _ended(code: int, log: Path) -> KnotworkError:
         code="node.start_failed",
         hint=f"Its log is {log}.",
     )
+
+
+def _tell_waiting(why: str) -> None:
+    print(f"waiting, the node is {show.plain(why)}", file=sys.stderr, flush=True)
 
 
 def _tell(node: dict[str, Any], shared: Shared) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from knotwork.cli import after, fallback, files, given, options, remote, show
+from knotwork.cli import after, early, fallback, files, given, options, remote, show
 from knotwork.cli.options import Shared
 from knotwork.ops.form import Field, Row
 from knotwork.sdk.errors import Unreachable
@@ -141,9 +141,11 @@ def _run(op: Row, request: dict[str, Any], shared: Shared, chosen: files.FileOpt
     reply = fallback.answer(op.name, request, shared, chosen)
     if reply is None:
         watch = after.watch(op.name, shared, request)
+        reply = early.answer(op.name, shared)
         try:
-            raw = remote.ask(shared, op.name, json.dumps(request).encode(), _printer(op, shared), timeout_s=timeout_s)
-            reply = json.loads(raw)
+            if reply is None:
+                asked = json.dumps(request).encode()
+                reply = json.loads(remote.ask(shared, op.name, asked, _printer(op, shared), timeout_s=timeout_s))
         except Unreachable as error:
             _check(op.name, request)
             reply = after.rescue(op.name, shared, error)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from knotwork.bus import child
 from knotwork.bus.background import background
 from knotwork.config import load, loaded
-from knotwork.host import boot, logs, signals, world
+from knotwork.host import boot, logs, nodefile, signals, world
 from knotwork.host.layout import Layout
 from knotwork.host.rooms import Rooms
 from knotwork.mesh import identity
@@ -69,11 +69,13 @@ async def run(options: UpOptions, found: Loaded, caught: signals.Signals) -> Non
     stopping = signals.Stopping(caught)
     layout = Layout(options.data_dir)
     layout.make()
-    who = identity.load(layout.data_dir, found.config.node.name)
     async with AsyncExitStack() as house:
+        file = await house.enter_async_context(nodefile.claim(layout))
+        who = identity.load(layout.data_dir, found.config.node.name)
+        file.begin(who.name, found)
         await house.enter_async_context(child.guard())
         group = await house.enter_async_context(background())
-        rooms = Rooms(group, layout, who, stopping)
+        rooms = Rooms(group, layout, who, stopping, file)
         on_state = _server_state(rooms.emitter)
         nats = await house.enter_async_context(boot.bring_up(found.config, layout, who.name, on_state))
         await stopping.before(_open(rooms, nats, options, found))

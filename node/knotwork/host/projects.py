@@ -47,6 +47,13 @@ class Project:
     leave: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def why(self) -> str:
+        """Return why it is not served just now, empty when it is or nothing went wrong yet."""
+        if self.connection is not None and self.connection.state == "connected" and self.membership is not None:
+            return ""
+        return str(self.trouble or "") or (self.connection.last_error if self.connection is not None else "")
+
 
 class Projects:
     """All projects of this node."""
@@ -206,7 +213,7 @@ async def _connected(project: Project, connection: Connection) -> bool:
             raise connection.failure
         if project.leave.is_set():
             return False
-        project.trouble = connection.failure
+        project.trouble = connection.failure or project.trouble
         try:
             async with asyncio.timeout(0.2):
                 await connection.wait_connected()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import platform
 import secrets
@@ -15,7 +16,7 @@ import knotwork
 from knotwork.bus import child
 from knotwork.config import revisions
 from knotwork.config import secrets as config_secrets
-from knotwork.host import contexts, nodefile, signals
+from knotwork.host import contexts, signals
 from knotwork.host.control import Control
 from knotwork.host.doors import open_nats_door
 from knotwork.host.drain import Drain
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from knotwork.config.loaded import Loaded
     from knotwork.host.boot import Nats
     from knotwork.host.layout import Layout
+    from knotwork.host.nodefile import NodeFile
     from knotwork.host.signals import Stopping
     from knotwork.mesh.identity import Identity
     from knotwork.sockets.catalog import Catalog
@@ -49,14 +51,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LEAVE_S = 5.0
+LOOK_EVERY_S = 0.2
 
 
 class Rooms:
     """A node's rooms. Background work runs in tasks of `group`."""
 
-    def __init__(self, group: asyncio.TaskGroup, layout: Layout, who: Identity, stopping: Stopping) -> None:
-        """Make what needs neither NATS nor plugins."""
-        self.group, self.layout, self.who, self.stopping = group, layout, who, stopping
+    def __init__(
+        self, group: asyncio.TaskGroup, layout: Layout, who: Identity, stopping: Stopping, file: NodeFile
+    ) -> None:
+        """Make what needs neither NATS nor plugins; `file` tells local doors how we are."""
+        self.group, self.layout, self.who, self.stopping, self.file = group, layout, who, stopping, file
         self.instance = secrets.token_hex(6)
         self.started_ns = time.time_ns()
         self.emitter = Emitter(who.name)
@@ -91,6 +96,7 @@ class Rooms:
 
     async def open_plugins(self) -> None:
         """Start every plugin; one that cannot start yet is tried again later."""
+        await asyncio.to_thread(self.file.say, "starting", "opening the plugins")
         change = await self.world.prepare(self.world.loaded, first=True)
         change.commit()
         revision = await asyncio.to_thread(revisions.save, self.layout.revisions, self.world.loaded, time.time())
@@ -99,7 +105,11 @@ class Rooms:
     async def open_projects(self) -> None:
         """Join every project; returns when all are up, and raises when one is refused."""
         config = self.world.loaded.config
-        await self.projects.start(config.project_names(), self.world.loaded, wait_s=None)
+        telling = self.group.create_task(self._tell_connecting(), name="node file")
+        try:
+            await self.projects.start(config.project_names(), self.world.loaded, wait_s=None)
+        finally:
+            telling.cancel()
         self.group.create_task(self.hosting.keep_alive(self._keepalive_s), name="signs of life")
 
     @asynccontextmanager
@@ -141,7 +151,8 @@ class Rooms:
 
     async def close(self) -> None:
         """Finish work, leave the projects, stop the plugins; in this order, each bounded."""
-        nodefile.remove(self.layout)
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(self.file.say, "stopping")
         self.reloader.close()
         asked_s = self.stopping.drain_s
         drain_s = self.world.loaded.config.node.drain_s if asked_s is None else asked_s
@@ -151,7 +162,6 @@ class Rooms:
         self.meter.flush()  # while there are sinks to tell
         await self.emitter.close(1.0)
         await self.world.slots.close(0.0)
-        nodefile.remove(self.layout)  # a description that was being written when the end began
         self.stopping.caught.end_within(LEAVE_S)  # nothing is left to be finished: only what does not end by itself
 
     # -- what happens while it runs ----------------------------------------------------------------------------------
@@ -169,11 +179,18 @@ class Rooms:
 
     async def _describe(self) -> None:
         """Let local doors find us as we are now. A file that cannot be written is logged and harms nobody else."""
-        config, url = self.world.loaded.config, self.control.http_url
         try:
-            await asyncio.to_thread(nodefile.write, self.layout, self.who.name, self.nats, config, url)
+            await asyncio.to_thread(self.file.ready, self.nats, self.world.loaded, self.control.http_url)
         except (KnotworkError, OSError) as error:
             log.error("local doors cannot be told where we are: %s", error)  # noqa: TRY400  nothing for a traceback
+
+    async def _tell_connecting(self) -> None:
+        """Let local doors know what we wait for, until cancelled."""
+        while True:
+            why = next((f"project {one.name}: {one.why}" for one in self.projects.all() if one.why), "")
+            with contextlib.suppress(OSError):  # a full disk is no reason to stop connecting
+                await asyncio.to_thread(self.file.say, "connecting", why or f"to NATS at {self.nats.url(self.world.loaded.config)}")
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def _keep_described(self) -> None:
         while True:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING
 import watchfiles
 
 from knotwork.config import files
+from knotwork.config.problems import Problem
 
 if TYPE_CHECKING:
     from knotwork.config.loaded import Loaded
 
 Folders = dict[Path, tuple[int, int]]
 """The folders to watch, each with what tells it from another one of the same name."""
+Seen = dict[Path, tuple[tuple[int, int, int] | None, str | Problem]]
+"""What each file was: its stamp, and its text, for two saves within a tick of the clock have one stamp."""
 log = logging.getLogger(__name__)
 LOOK_S = 1.0
 """How long a change may go unnoticed that the system does not tell of."""
@@ -39,15 +42,15 @@ async def watch(loaded: Callable[[], Loaded], changed: Callable[[], None]) -> No
     while True:
         now = loaded()
         seen = await asyncio.to_thread(_look, now.watched)
-        if await asyncio.to_thread(_stale, now):
+        if {path: text for path, (_, text) in seen.items()} != {text.path: text.text for text in now.texts}:
             changed()  # since it was read, and before it was looked at
         while loaded().watched == now.watched:
             seen = await _watch_folders(loaded, now.watched, seen, changed)
 
 
 async def _watch_folders(
-    loaded: Callable[[], Loaded], watched: tuple[Path, ...], seen: object, changed: Callable[[], None]
-) -> object:
+    loaded: Callable[[], Loaded], watched: tuple[Path, ...], seen: Seen, changed: Callable[[], None]
+) -> Seen:
     """Look at every hint, until others are to be watched; returns what was seen last."""
     folders = await asyncio.to_thread(_folders, watched)
     async with aclosing(_hints(folders)) as hints:
@@ -62,7 +65,7 @@ async def _watch_folders(
     return seen
 
 
-async def _hints(folders: Iterable[Path]) -> AsyncIterator[None]:
+async def _hints(folders: Iterable[Path]) -> AsyncGenerator[None, None]:
     """Yield every `LOOK_S` seconds, and sooner when something happens in a folder; ends when they are to be watched anew."""
     every_ms = round(LOOK_S * 1000)
     try:
@@ -95,31 +98,19 @@ def _folders(watched: tuple[Path, ...]) -> Folders:
     return found
 
 
-def _stale(loaded: Loaded) -> bool:
-    """Return whether the files say something else than what was loaded from them."""
-    if loaded.sources.config_dir is not None:
-        inside, _ = files.in_folder(loaded.sources.config_dir)
-        if set(inside) != {text.path for text in loaded.texts if text.shared}:
-            return True
-    return any(files.read_text(text.path) != text.text for text in loaded.texts)
-
-
-def _look(watched: tuple[Path, ...]) -> object:
-    """Return what is another thing when one of the files is, through symbolic links as well; never raises.
-
-    The text is part of it: a file written twice within a tick of the clock has the same time and often the same size.
-    """
-    found: list[object] = []
+def _look(watched: tuple[Path, ...]) -> Seen:
+    """Return what is another thing when one of the files is, through symbolic links as well; never raises."""
+    found: Seen = {}
     for path in watched:
         inside: tuple[Path, ...] = (path,)
         if os.path.isdir(path):  # noqa: PTH112  as above
             inside, wrong = files.in_folder(path)
-            found += wrong
+            found.update({Path(one.file): (None, one) for one in wrong})
         for file in inside:
             try:
                 status = file.stat()
                 stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
             except OSError:
                 stamp = None
-            found.append((str(file), stamp, files.read_text(file)))
+            found[file] = (stamp, files.read_text(file))
     return found

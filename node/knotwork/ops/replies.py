@@ -11,7 +11,7 @@ from pydantic import Field
 
 from knotwork.ops.op import Reply
 
-NodeState = Literal["starting", "running", "draining", "stopping"]
+NodeState = Literal["starting", "connecting", "running", "draining", "stopping"]
 SeenState = Literal["online", "stale", "offline", "draining"]
 
 
@@ -77,6 +77,7 @@ class NodeStatus(Reply):
     version: str
     pid: int
     state: NodeState
+    why: str = Field(default="", description="what it waits for while it starts")
     started_at: str
     uptime_s: float
     data_dir: str

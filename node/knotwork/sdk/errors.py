@@ -70,7 +70,7 @@ class KnotworkError(Exception):
 
     def __str__(self) -> str:
         """Return the message and, where there is one, the hint."""
-        return f"{self.message} {self.hint}" if self.hint else self.message
+        return sentence(self.message, self.hint)
 
     def to_wire(self) -> dict[str, Any]:
         """Return the error as plain data; `from_wire` gives an equal error back."""
@@ -162,6 +162,13 @@ ALL: tuple[type[KnotworkError], ...] = (
 )  # fmt: skip
 RETRY_AFTER_MAX_S = 10**12  # what is larger does not fit everywhere, and means never anyway
 _BY_KIND = {error.kind: error for error in ALL}
+
+
+def sentence(message: str, hint: str) -> str:
+    """Return message and hint as they are read one after the other."""
+    if not hint:
+        return message
+    return f"{message} {hint}" if message.endswith((".", "!", "?", ":", "\n")) else f"{message}. {hint}"
 
 
 def from_wire(wire: Any) -> KnotworkError:

@@ -1,49 +1,43 @@
 """Which types of plugins are there, and which could not be had and why?
 
-The only user of pluggy. `load` blocks (it imports code): call it before the loop runs or in a thread. Nothing a
-plugin does while it is imported reaches the caller: what fails becomes a `Broken` row.
+`load` blocks (it imports code, and tries foreign plugins in processes of their own first): call it before the loop runs
+or in a thread. Nothing a plugin does while it is imported reaches the caller: what fails becomes a `Broken` row.
 """
 
 from __future__ import annotations
 
 import difflib
-import logging
-import re
-import time
-import traceback
+from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pluggy
 from pydantic import ConfigDict
 
-from knotwork.sdk import (
-    API_VERSION,
-    KINDS,
-    Context,
-    Factory,
-    KnotworkError,
-    NotFound,
-    PluginConfig,
-    PluginFailed,
-    hooks,
-)
+from knotwork.sdk import KINDS, Context, Factory, KnotworkError, NotFound, PluginConfig, PluginFailed
 from knotwork.sdk.factory import Kind
-from knotwork.sockets import manifest, sources
-from knotwork.sockets.importing import Errand, bring_in
+from knotwork.sockets import sources
+from knotwork.sockets.factories import Broken
 from knotwork.sockets.sources import Source
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
-    from contextlib import AbstractAsyncContextManager
 
-log = logging.getLogger(__name__)
-FACTORIES_MAX = 200
-PATIENCE_S = 1.0
+PATIENCE_S = 2.0
 Key = tuple[Kind, str]
+Again = Callable[[], Awaitable[tuple["Entry", PluginConfig]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One enabled instance: the `type` as written, whether it is to run hosted, and its table as written."""
+
+    kind: Kind
+    type: str
+    hosted: bool = False
+    memory_mb: int = 0
+    table: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +45,9 @@ class CatalogSettings:
     """Where to look. Relative `files` (as written by the operator) are meant from `base`; times in seconds.
 
     `disabled` holds names of entry points, folders or files that are not loaded; `safe_mode` loads bundled ones only.
+    `uses` are the instances there are to be: a foreign plugin is imported here only when one of them needs that; None
+    means that anything may be needed. With `imports` false no foreign plugin is, and all tables are judged elsewhere.
+    An import may take `patience_s`, and while it is tried `import_memory_mb` MiB (0: no limit).
     """
 
     files: tuple[str, ...] = ()
@@ -60,11 +57,38 @@ class CatalogSettings:
     disabled: frozenset[str] = frozenset()
     safe_mode: bool = False
     group: str = sources.GROUP
+    uses: tuple[Use, ...] | None = None
+    imports: bool = True
+    patience_s: float = PATIENCE_S
+    import_memory_mb: int = 1024
+
+    @property
+    def import_s(self) -> float:
+        """Return how many seconds an import may take: soon enough for whoever waits for a verdict."""
+        return min(self.patience_s, self.start_timeout_s)
+
+    def absolute(self, written: str) -> Path:
+        """Return the path that an operator means."""
+        return Path(self.base, Path(written).expanduser()).resolve()
+
+    def uses_of(self, source: Source) -> list[Use]:
+        """Return the instances that are surely of this source: what types the others offer is known later."""
+        return [
+            use
+            for use in self.uses or ()
+            if (is_path(use.type) and str(self.absolute(file_of(use.type))) == source.where)
+            or (use.kind == source.plugin_kind and use.type in source.types)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One type that can be used. `hosted_only` means: never in the node's own process; `load_s` is what it cost."""
+    """One type that can be used. `hosted_only` means: never in the node's own process; `load_s` is what it cost.
+
+    `described` is the factory of a foreign plugin as it was told by the process it was tried in; as long as that is
+    `factory`, too, the plugin is not imported here; `tried_apart` says that it was tried as a hosted plugin only.
+    `again` looks once more for a plugin that is broken, and judges its table.
+    """
 
     kind: Kind
     type: str
@@ -72,33 +96,50 @@ class Entry:
     source: Source
     hosted_only: bool = False
     load_s: float = 0.0
+    described: Factory[Any] | None = None
+    tried_apart: bool = False
+    again: Again | None = None
 
+    @property
+    def apart(self) -> Factory[Any]:
+        """Return the factory that stands for this type where it runs hosted."""
+        return self.described or self.factory
 
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """One plugin, or one of its types, that cannot be used, and why."""
-
-    source: str
-    code: str
-    reason: str
-    hint: str = ""
+    @property
+    def imported(self) -> bool:
+        """Say whether it can be opened in this process."""
+        return self.described is not self.factory
 
 
 class AnyConfig(PluginConfig):
-    """The table of a plugin that the node may not import: checked by the plugin itself, in its own process."""
+    """The table of a plugin that is broken: nobody can judge it."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
 @dataclass(slots=True)
 class Catalog:
-    """What was found. Never changes; `extended` makes another."""
+    """What was found, by source. Never changes: `loading.extended` and `healed` make another."""
 
     settings: CatalogSettings
-    _entries: dict[Key, Entry] = field(default_factory=dict)
-    _by_path: dict[tuple[Kind, str], list[Entry]] = field(default_factory=dict)
-    _broken: list[Broken] = field(default_factory=list)
-    _failed: dict[Source, Broken] = field(default_factory=dict)
+    rows: dict[Source, list[Entry]] = field(default_factory=dict)
+    failed: dict[Source, Broken] = field(default_factory=dict)
+    unread: list[Broken] = field(default_factory=list)
+    _entries: dict[Key, Entry] = field(init=False, default_factory=dict)
+    _by_path: dict[Key, list[Entry]] = field(init=False, default_factory=dict)
+    _taken: list[Broken] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Find the entries by name and path; a name that is taken becomes a broken row."""
+        for entry in [entry for entries in self.rows.values() for entry in entries]:
+            source = entry.source
+            if source.kind == "file":
+                self._by_path.setdefault((entry.kind, source.where), []).append(entry)
+            taken = self._entries.setdefault((entry.kind, entry.type), entry)
+            if taken is not entry:  # a file can still be used by its path
+                hint = "Write the file's path as `type` to use it." if source.kind == "file" else _RENAME
+                reason = f"type name {entry.type!r} ({entry.kind}) is already offered by {taken.source}"
+                self._taken.append(Broken(str(source), "plugin.duplicate", reason, hint))
 
     def find(self, kind: Kind, type_name: str) -> Entry:
         """Return the entry for what was written as `type`: a name, `./file.py` or `./file.py:name`.
@@ -116,7 +157,7 @@ class Catalog:
             return self._find_by_path(kind, type_name)
         names = [name for a_kind, name in self._entries if a_kind == kind]
         near = difflib.get_close_matches(type_name, names, n=1)
-        broken = "; ".join(f"{row.source}: {row.reason}" for row in self._broken)
+        broken = "; ".join(f"{row.source}: {row.reason}" for row in self.broken())
         raise NotFound(
             f"no {kind} plugin of type {type_name!r}"
             + (f", did you mean {near[0]!r}?" if near else "")
@@ -132,39 +173,48 @@ class Catalog:
         return named + [entry for found in self._by_path.values() for entry in found if entry not in named]
 
     def broken(self) -> list[Broken]:
-        """Return what could not be used, in the order in which it was met."""
-        return list(self._broken)
+        """Return what could not be used."""
+        return [*self.unread, *self._taken, *self.failed.values()]
 
-    def config_classes(self) -> dict[Kind, dict[str, type[PluginConfig]]]:
-        """Return the config class of every type by kind, under its name and, for files, under the path as written."""
+    def config_classes(self, *, apart: bool = False) -> dict[Kind, dict[str, type[PluginConfig]]]:
+        """Return the config class of every type by kind, under its name and, for files, under the path as written.
+
+        With `apart` those that judge the tables of instances that run hosted.
+        """
+
+        def config(entry: Entry) -> type[PluginConfig]:
+            return (entry.apart if apart else entry.factory).config
+
         classes: dict[Kind, dict[str, type[PluginConfig]]] = {kind: {} for kind in KINDS}
         for (kind, name), entry in self._entries.items():
-            classes[kind][name] = entry.factory.config
+            classes[kind][name] = config(entry)
         for written in self.settings.files:
-            path = written.rpartition(".py")[0] + ".py"  # what may follow is the type
+            path = file_of(written)  # what may follow is the type
             for kind in KINDS:
-                found = self._by_path.get((kind, str(self._absolute(path))), [])
+                found = self._by_path.get((kind, str(self.settings.absolute(path))), [])
                 if len(found) == 1:
-                    classes[kind][path] = found[0].factory.config
+                    classes[kind][path] = config(found[0])
                 for entry in found:
-                    classes[kind][f"{path}:{entry.type}"] = entry.factory.config
+                    classes[kind][f"{path}:{entry.type}"] = config(entry)
         return classes
 
-    def extended(self, files: Iterable[str]) -> Catalog:
-        """Return a catalog that also holds `files` (as written); files whose content changed are read anew. Blocks."""
-        wanted = dict.fromkeys((*self.settings.files, *files))
-        return load(replace(self.settings, files=tuple(wanted)), earlier=self)
+    def healed(self, piece: Catalog) -> Catalog:
+        """Return a catalog with the entries of `piece`, whose sources count as broken in this one no more."""
+        failed = {source: row for source, row in self.failed.items() if source not in piece.rows}
+        where = {str(source) for source in piece.rows}
+        unread = [row for row in self.unread if row.source not in where]
+        return Catalog(self.settings, {**self.rows, **piece.rows}, failed, unread)
 
     def _find_by_path(self, kind: Kind, type_name: str) -> Entry:
-        path, _, name = type_name.rpartition(".py")
-        absolute = str(self._absolute(path + ".py"))
+        name = type_name.rpartition(".py")[2]
+        absolute = str(self.settings.absolute(file_of(type_name)))
         found = self._by_path.get((kind, absolute), [])
         fitting = [entry for entry in found if not name or entry.type == name.removeprefix(":")]
         if len(fitting) == 1:
             return fitting[0]
-        for row in self._broken:
+        for row in self.broken():
             if row.source == absolute and not found:
-                raise PluginFailed(row.reason, code=row.code, hint=row.hint)
+                raise row.error()
         offered = ", ".join(f"{type_name.partition(':')[0]}:{entry.type}" for entry in found)
         raise NotFound(
             f"{absolute} offers " + (f"several {kind}: {offered}" if fitting else f"no such {kind} plugin"),
@@ -174,12 +224,15 @@ class Catalog:
             else "Is the file listed and the hook named right?",
         )
 
-    def _absolute(self, written: str) -> Path:
-        return Path(self.settings.base, Path(written).expanduser()).resolve()
+
+_RENAME = "Rename one, or disable one."
 
 
-def stand_in(kind: Kind, type_name: str, error: PluginFailed) -> Entry:
-    """Return an entry for a broken plugin: its slot fails to start and says why, like any other that fails."""
+def stand_in(kind: Kind, type_name: str, error: PluginFailed, again: Again | None = None) -> Entry:
+    """Return an entry for a broken plugin: its slot fails to start and says why, like any other that fails.
+
+    At every later start the slot looks `again`, so a plugin that was mended needs no reload.
+    """
 
     @asynccontextmanager
     async def open_broken(_config: Any, _context: Context) -> AsyncIterator[None]:
@@ -187,12 +240,17 @@ def stand_in(kind: Kind, type_name: str, error: PluginFailed) -> Entry:
         yield  # makes it a generator
 
     source = Source("file", type_name, type_name, digest=error.message)
-    return Entry(kind, type_name, Factory(type_name, AnyConfig, open_broken), source)
+    return Entry(kind, type_name, Factory(type_name, AnyConfig, open_broken), source, again=again)
 
 
 def is_path(type_name: str) -> bool:
     """Say whether a `type` names a file rather than a type."""
     return "/" in type_name or "\\" in type_name or type_name.partition(":")[0].endswith(".py")
+
+
+def file_of(type_name: str) -> str:
+    """Return the file of a `type` that is a path, without the name that may follow."""
+    return type_name.rpartition(".py")[0] + ".py"
 
 
 def survey(settings: CatalogSettings) -> tuple[list[Source], list[Broken]]:
@@ -214,176 +272,13 @@ def survey(settings: CatalogSettings) -> tuple[list[Source], list[Broken]]:
     return found, broken
 
 
-def load(settings: CatalogSettings, earlier: Catalog | None = None) -> Catalog:
-    """Return everything that can be used. Blocks for the imports, up to `start_timeout_s` seconds for those that hang.
-
-    With `earlier`, what it holds and what has not changed since is taken over instead of imported again. Never raises
-    for what a plugin does.
-    """
-    found, broken = survey(settings)
-    catalog = Catalog(settings, _broken=broken)
-    errands: list[tuple[Source, Errand[list[tuple[Kind, Factory[Any]]]], float]] = []
-    kept = _by_source(earlier)
-    for source in found:
-        known = earlier._failed.get(source) if earlier else None  # noqa: SLF001  unchanged since: it would fail, or hang, again
-        wrong = known or _wrong_api(source.api, str(source))
-        if wrong is not None:
-            catalog._failed[source] = wrong  # noqa: SLF001  the catalog is being built here
-        elif source not in kept and not source.hosted:
-            errand = Errand(lambda source=source: offers(source), source.name)  # type: ignore[misc]
-            errands.append((source, errand, time.monotonic()))
-            errand.finished(
-                min(PATIENCE_S, settings.start_timeout_s)
-            )  # one after the other, but a slow one holds up nobody
-    results = {source: _await(errand, source, start_s, settings) for source, errand, start_s in errands}
-    for source in found:
-        result = kept.get(source) or results.get(source) or _unseen(source)
-        if isinstance(result, Broken):
-            catalog._failed[source] = result  # noqa: SLF001
-        for entry in result if isinstance(result, list) else []:
-            _add(catalog, entry)
-    broken += catalog._failed.values()  # noqa: SLF001
-    return catalog
-
-
-def offers(source: Source) -> list[tuple[Kind, Factory[Any]]]:
-    """Import one plugin and return its checked factories; raises `PluginFailed` or what the plugin's code raises."""
-    plugin = bring_in(source)
-    wrong = _wrong_api(getattr(plugin, "knotwork_api", API_VERSION), str(source))
-    if wrong is not None:
-        raise PluginFailed(wrong.reason, code=wrong.code, hint=wrong.hint)
-    manager = pluggy.PluginManager(hooks.PROJECT)
-    manager.add_hookspecs(hooks)
-    try:
-        manager.register(plugin, name=source.name)
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        raise PluginFailed(_about_hook(str(error)), code="plugin.unknown_hook", hint=_HOOK_HINT) from error
-    found: list[tuple[Kind, Factory[Any]]] = []
-    for kind in KINDS:
-        for result in getattr(manager.hook, kind)():
-            found += [(kind, _checked(kind, factory)) for factory in islice(result, FACTORIES_MAX)]
-    if not found:
-        raise PluginFailed("offers nothing", code="plugin.empty", hint="Is a hook missing its `@hookimpl`?")
-    return found
-
-
-_HOOK_HINT = f"The hooks are {', '.join(KINDS)}."
-
-
-def _about_hook(told: str) -> str:
-    named = re.search(r"hook '(\w+)'", told)
-    near = difflib.get_close_matches(named[1], KINDS, n=1) if named else []
-    return (f"implements no known hook with {named[1]!r}" if named else told) + (
-        f", did you mean {near[0]!r}?" if near else ""
-    )
-
-
-def _checked(kind: Kind, factory: Any) -> Factory[Any]:
-    """Return the factory when it keeps its side of the contract, else raise `PluginFailed` saying what is wrong."""
-    problem = ""
-    if not isinstance(factory, Factory):
-        problem = f"the hook {kind!r} yielded {type(factory).__name__}, not a Factory"
-    elif not re.match(manifest.TOKEN, str(factory.name)):
-        problem = f"type name {str(factory.name)[:80]!r} is not a token ({manifest.TOKEN})"
-    elif not (isinstance(factory.config, type) and issubclass(factory.config, PluginConfig)):
-        problem = f"the config class of {factory.name!r} does not derive from PluginConfig"
-    elif not callable(factory.open):
-        problem = f"`open` of {factory.name!r} cannot be called"
-    if problem:
-        raise PluginFailed(problem, code="plugin.bad_factory")
-    checked: Factory[Any] = factory
-    return checked
-
-
-def _await(
-    errand: Errand[list[tuple[Kind, Factory[Any]]]],
-    source: Source,
-    start_s: float,
-    settings: CatalogSettings,
-) -> list[Entry] | Broken:
-    """Return the entries of a finished import, or why there are none."""
-    if not errand.finished(max(0.0, start_s + settings.start_timeout_s - time.monotonic())):
-        errand.abandon()
-        told = f"still not imported after {settings.start_timeout_s:g} s"
-        hint = "Move slow work from import into `open`, or raise plugins.start_timeout_s."
-        log.warning("plugin %s is broken: %s", source, told)
-        return Broken(str(source), "plugin.import_hung", told, hint)
-    try:
-        took_s = time.monotonic() - start_s
-        return [Entry(kind, factory.name, factory, source, load_s=took_s) for kind, factory in errand.result()]
-    except KnotworkError as error:
-        row = Broken(str(source), error.code, error.message, error.hint)
-    except BaseException as error:  # noqa: BLE001  whatever foreign code raised while it was imported, in a thread of its own
-        row = Broken(str(source), "plugin.import_failed", _where(error), "Mend the plugin or take it off the list.")
-    log.warning("plugin %s is broken: %s", row.source, row.reason)
-    return row
-
-
-def _where(error: BaseException) -> str:
-    """Return type, text and the last place of an error, on one line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {str(error)[:500]}{place}"
-
-
-def _wrong_api(api: Any, source: str) -> Broken | None:
-    if api == API_VERSION:
-        return None
-    return Broken(
-        source,
-        "plugin.api_version",
-        f"written for plugin interface {str(api)[:20]}, this node speaks {API_VERSION}",
-        "Use a version of the plugin made for this node, or upgrade the node.",
-    )
-
-
-def _unseen(source: Source) -> list[Entry]:
-    """Return the entries of a plugin that is never imported here, from its manifest alone."""
-    if not source.hosted or source.plugin_kind is None or source.api != API_VERSION:
-        return []
-    kind = source.plugin_kind
-    return [Entry(kind, name, _unseen_factory(name, source.summary), source, hosted_only=True) for name in source.types]
-
-
-def _unseen_factory(name: str, summary: str = "") -> Factory[Any]:
-    return Factory(name, AnyConfig, _only_hosted, summary)
-
-
-def _only_hosted(_config: Any, context: Context) -> AbstractAsyncContextManager[Any]:
-    raise PluginFailed(f"{context.id}: this plugin runs hosted only", code="plugin.hosted_only")
-
-
-def _add(catalog: Catalog, entry: Entry) -> None:
-    """Enter one type; a name that is taken becomes a broken row (a file can still be used by its path)."""
-    source, by_path = entry.source, catalog._by_path  # noqa: SLF001  the catalog is being built here
-    if source.kind == "file":
-        by_path.setdefault((entry.kind, source.where), []).append(entry)
-    taken = catalog._entries.setdefault((entry.kind, entry.type), entry)  # noqa: SLF001
-    if taken is not entry:
-        hint = "Write the file's path as `type` to use it." if source.kind == "file" else "Rename one, or disable one."
-        reason = f"type name {entry.type!r} ({entry.kind}) is already offered by {taken.source}"
-        catalog._broken.append(Broken(str(source), "plugin.duplicate", reason, hint))  # noqa: SLF001
-
-
 def _paths(settings: CatalogSettings, broken: list[Broken]) -> list[Path]:
     """Return every file and folder to look at, each once, files as written first."""
-    paths = [
-        Path(settings.base, Path(written.rpartition(".py")[0] + ".py").expanduser()).resolve()
-        for written in settings.files
-    ]
+    paths = [settings.absolute(file_of(written)) for written in settings.files]
     for folder in settings.folders:
-        absolute = Path(settings.base, folder.expanduser()).resolve()
+        absolute = settings.absolute(str(folder))
         try:
             paths += sources.inside(absolute)
         except OSError as error:
             broken.append(Broken(str(absolute), "plugin.folder", f"cannot be read: {error.strerror or error}"))
     return list(dict.fromkeys(paths))
-
-
-def _by_source(catalog: Catalog | None) -> Mapping[Source, list[Entry]]:
-    """Return what an earlier catalog holds, by source; equal sources have equal digests."""
-    kept: dict[Source, list[Entry]] = {}
-    for entry in catalog.entries() if catalog else []:
-        kept.setdefault(entry.source, []).append(entry)
-    return kept

@@ -21,7 +21,7 @@ class Judge:
 
     def __init__(self, wanted: tried.Wanted, kind: Any, type_name: str) -> None:
         """Judge in processes like that of `wanted`."""
-        self._wanted, self._kind, self._type = wanted, kind, type_name
+        self.wanted, self._kind, self._type = wanted, kind, type_name
         self._known: dict[str, Verdict] = {}
 
     def __call__(self, settings: Mapping[str, Any]) -> Verdict:
@@ -29,7 +29,7 @@ class Judge:
         key = tried.canonical(settings)
         if key not in self._known:
             table = tried.Table(self._kind, self._type, dict(settings))
-            told = tried.try_out(tried.with_tables(self._wanted, [table]))
+            told = tried.try_out(tried.with_tables(self.wanted, [table]))
             if isinstance(told, tried.Told) and len(told.judged) == 1:
                 self._known[key] = told.judged[0].verdict
             else:  # not kept: it may be better next time

@@ -64,7 +64,7 @@ def wrap(entry: Entry, memory_mb: int, hosting: Hosting) -> Factory[Any]:
                 raise
             raise told from errors
 
-    factory = entry.factory
+    factory = entry.apart
     abilities = (*factory.abilities, "hosted")
     return Factory(factory.name, factory.config, open_hosted, factory.summary, factory.exclusive, abilities)
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from knotwork.bus import child
 from knotwork.sdk import (
+    Attempt,
     ConfigInvalid,
     Context,
     Factory,
@@ -95,7 +96,7 @@ class Served:
                 self._ready.set_result({"wants": wants} if (wants := _wants(plugin)) else {})
                 await self._closing.wait()
                 self._plugin = None
-        except Exception as error:  # noqa: BLE001  the boundary: told to the node, which decides
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary: told to the node, which decides
             self._plugin = None
             if not self._ready.done():
                 self._ready.set_exception(_as_ours(error))
@@ -167,8 +168,7 @@ class Served:
             raise PluginFailed("the plugin is not open", code="plugin.crashed")
         match word:
             case "execute":
-                report = _Report(self.link, number)
-                return carried.from_outcome(await plugin.execute(carried.to_attempt(data, report)))
+                return await self._executed(plugin, carried.to_attempt(data, _Report(self.link, number)))
             case "route":
                 return carried.from_route(await plugin.route(*carried.to_question(data)))
             case "emit":
@@ -178,6 +178,18 @@ class Served:
         raise Invalid(f"unknown call {word[:40]!r}", code="plugin.protocol")
 
 
+    @staticmethod
+    async def _executed(plugin: Any, attempt: Attempt) -> Any:
+        """Return the outcome; what an executor raises is told as it is where it runs in the node."""
+        try:
+            return carried.from_outcome(await plugin.execute(attempt))
+        except KnotworkError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary: it becomes an answer
+            traceback.print_exc()
+            return carried.from_outcome(carried.crashed(error))
+
+
 def _child_env(extra: dict[str, str]) -> dict[str, str]:
     """Return the clean environment, warded by the node and not by this process."""
     ward = {child.WARD: os.environ[child.WARD]} if child.WARD in os.environ else {}
@@ -185,7 +197,11 @@ def _child_env(extra: dict[str, str]) -> dict[str, str]:
 
 
 def _pick(source: Source, kind: str, type_name: str) -> Factory[Any]:
-    for a_kind, factory in catalog.offers(source):
+    try:
+        offered = factories.offers(source)
+    except (Exception, SystemExit) as error:
+        raise factories.failure(error) from error  # told as it is where a plugin is imported into the node
+    for a_kind, factory in offered:
         if (a_kind, factory.name) == (kind, type_name):
             return factory
     raise NotFound(f"{source} offers no {kind} plugin {type_name!r}", code="plugin.unknown_type")

@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -33,10 +34,11 @@ class Errand(Generic[T]):
     """One call in a thread of its own, whose result can be waited for."""
 
     def __init__(self, call: Callable[[], T], name: str) -> None:
-        """Start at once."""
+        """Start at once; `start_s` is monotonic."""
         self._call = call
         self._result: T | None = None
         self.error: BaseException | None = None
+        self.start_s, self.took_s = time.monotonic(), 0.0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"import {name}", daemon=True)
         self._thread.start()
@@ -46,6 +48,7 @@ class Errand(Generic[T]):
             self._result = self._call()
         except BaseException as error:  # noqa: BLE001  a plugin that calls sys.exit() while imported is broken, no more
             self.error = error
+        self.took_s = time.monotonic() - self.start_s
         self._done.set()
 
     def finished(self, timeout_s: float) -> bool:
@@ -94,8 +97,10 @@ def _from_file(path: Path, digest: str) -> Any:
     """Import one file under a name of its own, so that equal file names and changed contents never meet."""
     marked = hashlib.sha256(f"{path}\0{digest}".encode()).hexdigest()[:12]
     name = f"knotwork_file_{marked}_{path.stem.replace('-', '_')}"
-    if name in sys.modules:
+    if name in _whole:
         return sys.modules[name]
+    if name in sys.modules:
+        raise PluginFailed(f"{path} is still being imported", code="plugin.import_hung", hint=_SLOW)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise PluginFailed(f"{path} is not a Python file", code="plugin.file")
@@ -106,4 +111,10 @@ def _from_file(path: Path, digest: str) -> Any:
     except BaseException:
         sys.modules.pop(name, None)
         raise
+    _whole.add(name)
     return module
+
+
+_whole: set[str] = set()
+"""The modules imported from files to their end: what is in `sys.modules` may be half of one."""
+_SLOW = "Move slow work from import into `open`."

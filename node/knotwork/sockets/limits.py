@@ -19,8 +19,10 @@ def limit_memory(memory_mb: int) -> None:
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     except OSError:
-        return  # no Linux: who started it watches the memory instead
+        return  # no Linux: the node watches the memory of hosted plugins instead
     limit = pages * resource.getpagesize() + memory_mb * MIB
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 

@@ -1,6 +1,6 @@
 """Which plugin types are there for a configuration that may be wrong elsewhere? So that all mistakes are told at once.
 
-Reads the tables as they are written, and believes nothing in them.
+Reads the tables as they are written, and believes nothing in them. No foreign plugin is imported into this process.
 """
 
 from __future__ import annotations
@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knotwork.config import instances
-from knotwork.sdk import NotFound, PluginFailed
-from knotwork.sockets import catalog as catalogs
+from knotwork.config.keys import lookup
+from knotwork.sdk import KINDS, NotFound, PluginFailed
+from knotwork.sockets import loading
+from knotwork.sockets.catalog import CatalogSettings, Use, is_path
 
 if TYPE_CHECKING:
     from knotwork.config.instances import Known
+    from knotwork.config.loaded import Loaded
+    from knotwork.sdk import Kind
     from knotwork.sockets.catalog import Catalog
 
 START_TIMEOUT_S = 10.0
@@ -22,39 +26,81 @@ START_TIMEOUT_MAX_S = 600.0
 
 
 def types_for(data: Mapping[str, Any], folder: Path, *, safe_mode: bool = False) -> Known:
-    """Return the types that these tables could use. Blocks: imports the plugins they name."""
-    return types_of(catalogs.load(_settings(data, folder, safe_mode=safe_mode)), data)
+    """Return the types that these tables could use. Blocks: tries the plugins they name."""
+    return types_of(loading.load(_settings(data, folder, safe_mode=safe_mode)), data)
 
 
 def types_of(catalog: Catalog, data: Mapping[str, Any], *, complete: bool = True) -> Known:
     """Return the types of a catalog; `complete` says that it has looked at every file these tables name."""
-    broken = {}
+    broken, absent = {}, {}
     for kind, name, table in instances.tables(data):
         type_name = instances.type_of(name, table)
         try:
             catalog.find(kind, type_name)
         except PluginFailed as error:
-            broken[kind, type_name] = error.message
+            broken[kind, type_name] = str(error)
         except NotFound as error:
-            if catalogs.is_path(type_name):
-                broken[kind, type_name] = error.message if complete else ""
-    return catalog.config_classes(), broken
+            if is_path(type_name):
+                absent[kind, type_name] = str(error) if complete else ""
+    return instances.Known(catalog.config_classes(), catalog.config_classes(apart=True), broken, absent)
 
 
-def _settings(data: Mapping[str, Any], folder: Path, *, safe_mode: bool) -> catalogs.CatalogSettings:
+def settings_of(loaded: Loaded, *, safe_mode: bool = False, imports: bool = True) -> CatalogSettings:
+    """Return where a configuration says that plugins are, and what it wants of them."""
+    table = loaded.config.plugins
+    return CatalogSettings(
+        files=files_of(loaded),
+        folders=tuple(loaded.folder / Path(folder).expanduser() for folder in table.folders),
+        base=loaded.folder,
+        start_timeout_s=table.start_timeout_s,
+        disabled=frozenset(table.disabled),
+        safe_mode=safe_mode,
+        uses=uses_of(loaded),
+        imports=imports,
+        import_memory_mb=table.import_memory_mb,
+    )
+
+
+def files_of(loaded: Loaded) -> tuple[str, ...]:
+    """Return every file that is a plugin, as written: those listed, and those named as a type."""
+    named = [use.type for use in uses_of(loaded) if is_path(use.type)]
+    return tuple(dict.fromkeys([*loaded.config.plugins.files, *named]))
+
+
+def uses_of(loaded: Loaded) -> tuple[Use, ...]:
+    """Return every enabled instance of a configuration."""
+    found = []
+    for kind in KINDS:
+        for name, table in loaded.config.instances(kind).items():
+            if table.enabled:
+                written = lookup(loaded.merged.data, (kind, name))
+                found.append(Use(kind, table.type, table.hosted, table.memory_mb, written))
+    return tuple(found)
+
+
+def _settings(data: Mapping[str, Any], folder: Path, *, safe_mode: bool) -> CatalogSettings:
     written = data.get("plugins")
     table: Mapping[str, Any] = written if isinstance(written, Mapping) else {}
-    types = (instances.type_of(name, one) for _, name, one in instances.tables(data))
+    uses = tuple(_use(kind, instances.type_of(name, one), one) for kind, name, one in instances.tables(data))
     limit_s = table.get("start_timeout_s")
     sane = isinstance(limit_s, int | float) and 0 < limit_s <= START_TIMEOUT_MAX_S
-    return catalogs.CatalogSettings(
-        files=tuple(dict.fromkeys((*_words(table, "files"), *filter(catalogs.is_path, types)))),
+    named = (use.type for use in uses if is_path(use.type))
+    return CatalogSettings(
+        files=tuple(dict.fromkeys((*_words(table, "files"), *named))),
         folders=tuple(folder / Path(one).expanduser() for one in _words(table, "folders")),
         base=folder,
         start_timeout_s=float(limit_s) if sane and limit_s is not None else START_TIMEOUT_S,
         disabled=frozenset(_words(table, "disabled")),
         safe_mode=safe_mode,
+        uses=uses,
+        imports=False,
     )
+
+
+def _use(kind: Kind, type_name: str, table: Mapping[str, Any]) -> Use:
+    memory_mb = table.get("memory_mb")
+    sane = isinstance(memory_mb, int) and memory_mb >= 0
+    return Use(kind, type_name, table.get("hosted") is True, memory_mb if sane and memory_mb is not None else 0, table)
 
 
 def _words(table: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -7,9 +7,10 @@ new, and `retire` lets the old ones finish; or `abandon` leaves everything as it
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+import itertools
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from knotwork.sdk import KINDS, Conflict, Context, KnotworkError, PluginFailed, Unavailable
 from knotwork.sockets import hosted
@@ -17,8 +18,9 @@ from knotwork.sockets.pace import Pace
 from knotwork.sockets.slot import GRACE_S, Instance, Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
+    from knotwork.sdk import Factory, PluginConfig
     from knotwork.sdk.factory import Kind
 
 Key = tuple["Kind", str]
@@ -89,10 +91,31 @@ class Slots:
 
     def make(self, instance: Instance) -> Slot:
         """Return a slot that is not started; raises what `context_for` raises."""
+        factory = self._factory(instance) if instance.entry.again is None else self._mended(instance)
+        return Slot(instance, factory, self._context_for(instance), self._on_change, self._pace)
+
+    def _factory(self, instance: Instance) -> Factory[Any]:
+        """Return what opens an instance, here or in a process of its own."""
         entry = instance.entry
         apart = instance.hosted or entry.hosted_only
-        factory = hosted.wrap(entry, instance.memory_mb, self._hosting) if apart else entry.factory
-        return Slot(instance, factory, self._context_for(instance), self._on_change, self._pace)
+        return hosted.wrap(entry, instance.memory_mb, self._hosting) if apart else entry.factory
+
+    def _mended(self, instance: Instance) -> Factory[Any]:
+        """Return a factory for a broken plugin: the first start says what is wrong, each later one looks again."""
+        tries = itertools.count(1)
+        broken = instance.entry.factory
+
+        @asynccontextmanager
+        async def open_again(config: PluginConfig, context: Context) -> AsyncIterator[Any]:
+            if instance.entry.again is not None and next(tries) > 1:
+                entry, config = await instance.entry.again()
+                factory = self._factory(replace(instance, entry=entry))
+            else:
+                factory = broken
+            async with factory.open(config, context) as plugin:
+                yield plugin
+
+        return replace(broken, open=open_again)
 
     def launch(self, slot: Slot) -> None:
         """Start a slot; raises `Unavailable` (`node.stopping`) when the node is closing."""

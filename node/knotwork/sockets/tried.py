@@ -140,7 +140,7 @@ def _tried(wanted: Wanted) -> Told | Broken:
         began_s = time.monotonic()
         told = lines(wanted.patience_s, "survived", "broken")
         if told is None and time.monotonic() - began_s >= wanted.patience_s:
-            return _hangs(wanted)
+            return hangs(wanted.source, wanted.patience_s)
         if told is None:
             return _crashed(wanted, process)
     finally:
@@ -148,15 +148,16 @@ def _tried(wanted: Wanted) -> Told | Broken:
     return told if told.word == "survived" else Broken(name, told.code, told.reason, told.hint)
 
 
-def _hangs(wanted: Wanted) -> Broken:
-    told = f"still importing after {wanted.patience_s:g} s"
-    return Broken(str(wanted.source), "plugin.import_hung", told, "Move slow work from import into `open`.")
+def hangs(source: Source, patience_s: float) -> Broken:
+    """Return what is said of an import that takes longer than `patience_s` seconds."""
+    told = f"still importing after {patience_s:g} s"
+    return Broken(str(source), "plugin.import_hung", told, "Move slow work from import into `open`.")
 
 
 def _crashed(wanted: Wanted, process: subprocess.Popen[bytes]) -> Broken:
     how = _end(process)
     if process.returncode == -getattr(signal, "SIGALRM", 0):  # it was faster to end itself than we were
-        return _hangs(wanted)
+        return hangs(wanted.source, wanted.patience_s)
     told = f"its import ended the process that it was tried in ({how})"
     return Broken(str(wanted.source), "plugin.import_crashed", told, "Nothing of it is in this process. Mend it.")
 

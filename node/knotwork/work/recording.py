@@ -8,8 +8,10 @@ again after a crash finds the outcome and does the rest again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING
 from knotwork.bus import publisher, reading, subjects
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound
 from knotwork.work import records, settle
+from knotwork.work.taking import SOON, SOON_S
 
 if TYPE_CHECKING:
     from knotwork.bus.commit import GroupCommit
@@ -36,6 +39,7 @@ class Recorder:
     ) -> None:
         """Write facts and tasks through these; what needs time runs in tasks of `group`."""
         self._group, self._connection, self._facts, self._tasks = group, connection, facts, tasks
+        self._hints: set[str] = set()
         self.refused = 0
         """Outcomes that came too late: another was recorded before."""
 
@@ -73,27 +77,48 @@ class Recorder:
         """Do what a recorded outcome calls for; safe to repeat. Raises what storing raises."""
         following = settle.following(task, outcome)
         if following is not None and outcome.state == "waiting":
-            await self.set_timer(
-                following.run,
-                f"attempt-{following.iteration}-{following.number}",
-                outcome.due_ns,
-                records.encode(following),
-            )
+            payload = records.encode(following)
+            with contextlib.suppress(Conflict):  # it was recorded before
+                await self._facts.append(records.next_subject(following), payload)
+            name = f"attempt-{following.iteration}-{following.number}"
+            await self.set_timer(following.run, name, outcome.due_ns, payload)
         elif following is not None:
             await self.enqueue(following)
         elif outcome.state == "dead":
             await publisher.publish(self._connection, subjects.dead(task.queue, task.run), records.encode(outcome))
 
     async def enqueue(self, task: Task) -> bool:
-        """Store one attempt of a task in its queue; False when it was there already."""
+        """Store one attempt of a task in its queue; False when it was there already.
+
+        A lone task is announced while it is being stored, which saves an idle worker half of its wait.
+        """
+        hint = subjects.hint(task.boundary, task.queue, task.lane)
+        storing = self._tasks.put(task.subject, records.encode(task))
+        alone = self._tasks.alone
+        start_s = time.monotonic()
+        if alone:
+            self._connection.send(hint, SOON)
         try:
-            await self._tasks.append(task.subject, records.encode(task))
+            await storing
         except Conflict as error:
             if error.code != "bus.exists":
                 raise
             return False
-        self._connection.send(subjects.hint(task.boundary, task.queue, task.lane))
+        if not alone or time.monotonic() - start_s > SOON_S / 2:
+            self._announce(hint)
         return True
+
+    def _announce(self, hint: str) -> None:
+        """Tell workers of a queue, once in this turn of the loop."""
+        if not self._hints:
+            asyncio.get_running_loop().call_soon(self._send_hints)
+        self._hints.add(hint)
+
+    def _send_hints(self) -> None:
+        hints, self._hints = self._hints, set()
+        with contextlib.suppress(KnotworkError):  # workers look around by themselves every second
+            for hint in hints:
+                self._connection.send(hint)
 
     async def set_timer(self, run: str, name: str, due_ns: int, payload: bytes) -> None:
         """Have `payload` arrive at `fired` when it is due; setting it again replaces it."""

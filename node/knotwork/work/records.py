@@ -203,6 +203,16 @@ def shard(run: str) -> str:
     return f"{zlib.crc32(run.encode()) % SHARDS:02x}"
 
 
+def facts_of(run: str) -> str:
+    """Return the beginning of the subjects of all facts of a run."""
+    return subjects.fact(shard(run), run)
+
+
 def outcome_subject(run: str, step: str, iteration: int, number: int) -> str:
     """Return the one place of an attempt's outcome."""
     return subjects.fact(shard(run), run, "outcome", step, str(iteration), str(number))
+
+
+def next_subject(task: Task) -> str:
+    """Return where an attempt that waits for its time is recorded, so that it can be found meanwhile."""
+    return subjects.fact(shard(task.run), task.run, "next", task.step, str(task.iteration), str(task.number))

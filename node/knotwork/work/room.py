@@ -15,7 +15,7 @@ from knotwork.bus import reading, subjects
 from knotwork.bus.background import background
 from knotwork.bus.commit import open_group_commit
 from knotwork.sdk.errors import KnotworkError, TimedOut
-from knotwork.work import queues, records, settle, stores, timers
+from knotwork.work import archive, fold, queues, records, stores, timers
 from knotwork.work.recording import Recorder
 from knotwork.work.submit import Submitter
 from knotwork.work.waiting import Waiters
@@ -64,7 +64,7 @@ class Work:
 
     async def find(self, run: str) -> Outcome | None:
         """Return the final outcome of a run, None while it has none."""
-        pattern = f"{subjects.fact(records.shard(run), run, 'outcome')}.>"
+        pattern = f"{records.facts_of(run)}.outcome.>"
         stored = await reading.last(self._connection, subjects.FACTS, pattern)
         if stored is None:
             return None
@@ -146,14 +146,11 @@ class Work:
 
     async def current(self, run: str) -> Task | None:
         """Return the attempt that waits or runs now, None when the run has ended or is unknown."""
-        pattern = f"{subjects.fact(records.shard(run), run, 'outcome')}.>"
-        stored = await reading.last(self._connection, subjects.FACTS, pattern)
-        if stored is not None:
-            outcome = records.decode_outcome(stored.data)
-            task = records.decode_task(bytes(outcome.task))
-            return None if outcome.state in records.FINAL else settle.following(task, outcome)
+        stored = await reading.each_last(
+            self._connection, subjects.FACTS, [f"{records.facts_of(run)}.outcome.>", f"{records.facts_of(run)}.next.>"]
+        )
         waits = await reading.last(self._connection, subjects.TASKS, subjects.tasks_of(run))
-        return None if waits is None else records.decode_task(waits.data)
+        return fold.current(stored, waits)
 
     async def _has_ended(self, _task: Task) -> bool:
         return False
@@ -179,6 +176,7 @@ async def open_work(
         )
         await work.open()
         group.create_task(work.run(), name=f"work {project}")
+        group.create_task(archive.Archiver(connection, node=node).run(), name=f"archive {project}")
         try:
             yield work
         finally:

@@ -84,7 +84,7 @@ class Submitter:
         waits = await reading.last(self._connection, subjects.TASKS, subjects.tasks_of(task.run))
         if waits is not None:
             return True
-        pattern = f"{subjects.fact(records.shard(task.run), task.run, 'outcome')}.>"
+        pattern = f"{records.facts_of(task.run)}.outcome.>"
         return await reading.last(self._connection, subjects.FACTS, pattern) is not None
 
 

@@ -8,9 +8,11 @@ request is under way. So nothing waits in this process that another node could d
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from knotwork.bus import pulls, subjects
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
     from knotwork.mesh.job import HostedAgent
 
 BATCH_MAX = 500
+GATHER_S = 0.005
+"""How long a few free places wait for more before they are asked for."""
+ANSWER_S = 2.0
+SOON = b"soon"
+SOON_S = 0.2
+"""How long a request waits for the one task that a hint says is being stored."""
 _HINT_PARTS = 5
 
 
@@ -37,11 +45,17 @@ class Accepts(Protocol):
 
 @dataclass(slots=True)
 class Line:
-    """One queue as this node sees it: `hot` when it may have work, `again` when that was heard while it was asked."""
+    """One queue as this node sees it.
+
+    `hot`: it may have work; `soon`: one task is being stored there just now; `again`: it was heard of while it was
+    asked, since `asked_s` (monotonic).
+    """
 
     queue: Queue
     hot: bool = True
+    soon: bool = False
     asked: bool = False
+    asked_s: float = 0.0
     again: bool = False
     reserved: dict[str, int] = field(default_factory=dict)
 
@@ -90,9 +104,10 @@ class Taking:
         `running` names the consumer of each task that runs here.
         """
         mine = Counter(running)
+        now_s = time.monotonic()
         for line in self._lines.values():
-            if line.asked and not line.hot:
-                self._release(line)  # its answer got lost
+            if line.asked and now_s - line.asked_s > ANSWER_S:  # its answer got lost
+                self._release(line)
                 line.asked = False
         for depth in depths:
             if depth.pending or depth.taken > mine[depth.queue.consumer]:
@@ -105,7 +120,13 @@ class Taking:
             self._pumping = True
             asyncio.get_running_loop().call_soon(self._pump)
 
-    def _pump(self) -> None:
+    def hold(self, agent: str, count: int) -> None:
+        """Keep (1) or give back (-1) a place for a task that is being looked at before it begins."""
+        if agent:
+            self._reserved[agent] += count
+
+    def _pump(self, *, few: bool = False) -> None:
+        """Ask the hot queues; with `few` also when only a few of many places are free."""
         self._pumping = False
         if not self._open_for_work():
             return
@@ -115,29 +136,45 @@ class Taking:
             total = sum(places.values())
             if total == 0:
                 continue
-            line.reserved = places
-            for agent, count in places.items():
-                self._reserved[agent] += count
-            line.asked, line.again = True, False
-            try:
-                self._pulls.ask(line.queue.consumer, total)
-            except KnotworkError:
-                self._release(line)
-                line.asked = False
+            if not few and total < self._many(places):  # not one request for each place that gets free
+                self._pumping = True
+                asyncio.get_running_loop().call_later(GATHER_S, partial(self._pump, few=True))
+                return
+            self._ask(line, places)
+
+    def _ask(self, line: Line, places: dict[str, int]) -> None:
+        if line.soon:
+            agent = next(iter(places))
+            places, wait_s = {agent: 1}, SOON_S
+        else:
+            wait_s = 0.0
+        line.reserved = places
+        for agent, count in places.items():
+            self._reserved[agent] += count
+        line.asked, line.asked_s, line.again, line.soon = True, time.monotonic(), False, False
+        try:
+            self._pulls.ask(line.queue.consumer, sum(places.values()), wait_s=wait_s)
+        except KnotworkError:
+            self._release(line)
+            line.asked = False
+
+    def _many(self, places: dict[str, int]) -> int:
+        """Return how many places make a request worth it at once: a quarter of what these agents have."""
+        concurrency = sum(one.admission.concurrency for one in self._agents() if one.record.name in places)
+        return max(1, min(concurrency, BATCH_MAX) // 4)
 
     def _places(self, queue: Queue) -> dict[str, int]:
         """Return how many tasks of a queue each of our agents can take now."""
         places: dict[str, int] = {}
         left = BATCH_MAX
         for agent in self._agents():
-            if not serves(agent, queue, self._node) or not self._accepts(agent, queue):
+            if not left or not serves(agent, queue, self._node) or not self._accepts(agent, queue):
                 continue
             admission = agent.admission
-            free = admission.concurrency - admission.running - admission.queued
-            free = min(left, free - self._reserved[agent.record.name])
-            if free >= max(1, min(admission.concurrency, BATCH_MAX) // 4):  # not one request for each place
-                places[agent.record.name] = free
-                left -= free
+            free = admission.concurrency - admission.running - admission.queued - self._reserved[agent.record.name]
+            if free > 0:
+                places[agent.record.name] = min(left, free)
+                left -= min(left, free)
         return places
 
     def _release(self, line: Line) -> None:
@@ -160,15 +197,16 @@ class Taking:
     def _hinted(self, message: Message) -> None:
         parts = message.subject.split(".")
         if len(parts) == _HINT_PARTS and parts[4] in records.LANES:  # hint.task.<boundary>.<route>.<lane>
-            self._heat(Queue(parts[2], parts[3], parts[4]))
+            self._heat(Queue(parts[2], parts[3], parts[4]), soon=message.data == SOON)
             self.pump()
 
-    def _heat(self, queue: Queue) -> None:
+    def _heat(self, queue: Queue, *, soon: bool = False) -> None:
         line = self._lines.get(queue.consumer)
         if line is None:
             if not any(serves(agent, queue, self._node) for agent in self._agents()):
                 return
-            line = self._lines[queue.consumer] = Line(queue)
+            line = self._lines[queue.consumer] = Line(queue, hot=False)
+        line.soon = soon and not line.hot
         line.hot, line.again = True, line.asked
 
     def _no_more(self, consumer: str) -> None:

@@ -8,6 +8,7 @@ not certainly fresh is first looked up in FACTS, because acknowledgements do not
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from knotwork.bus import frames, pulls, reading, subjects
-from knotwork.sdk.errors import Failed, Invalid, KnotworkError, TimedOut
+from knotwork.sdk.errors import Conflict, Failed, Invalid, KnotworkError, TimedOut
 from knotwork.work import queues, records, settle
 from knotwork.work.queues import Queue
 from knotwork.work.records import Outcome, Released, Started, Task
@@ -103,6 +104,7 @@ class Worker:
             open_for_work=lambda: not (self._closed or hosting.draining),
         )  # fmt: skip
         self._running: dict[Key, Running] = {}
+        self._looking: set[Key] = set()
         self._fresh_after = 2**62
         self._closed = False
         self._loop = asyncio.get_running_loop()
@@ -164,43 +166,56 @@ class Worker:
         if delivery.count == 1 and delivery.seq > self._fresh_after:
             self._begin(task, delivery, agent)
         else:
+            self.taking.hold(agent, 1)
             self._spawn(self._look_up(task, delivery, agent))
 
     async def _look_up(self, task: Task, delivery: Delivery, agent: str) -> None:
         """Begin a task that may have ended already, or may have killed its workers, only when neither is so."""
         key = _key(task)
-        here = self._running.get(key)
-        if here is not None:  # our own, delivered again because a sign of life was lost
-            here.reply = delivery.reply
-            return
         try:
-            outcome = await self._outcome_of(task)
-            if outcome is not None:
-                await self._recorder.carry_out(task, outcome)
-                self.taking.answer(delivery.reply, pulls.ACK)
-                return
-            if await self._has_ended(task):
-                self.taking.answer(delivery.reply, pulls.ACK)
-                return
-            if delivery.count > 1:
-                await self._again(task, delivery, agent)
-                return
+            here = self._running.get(key)
+            if here is not None:  # our own, delivered again because a sign of life was lost
+                here.reply = delivery.reply
+            elif key not in self._looking:
+                self._looking.add(key)
+                try:
+                    await self._begin_unless_over(task, delivery, agent)
+                finally:
+                    self._looking.discard(key)
         except KnotworkError as error:
             log.debug("%s could not be looked up, it comes again: %s", task.run, error)
-            return
-        self._begin(task, delivery, agent)
+        finally:
+            self.taking.hold(agent, -1)
+            self.taking.pump()
 
-    async def _again(self, task: Task, delivery: Delivery, agent: str) -> None:
-        """Begin a task that was delivered before: as poison when it killed too many, else recorded before it begins."""
+    async def _begin_unless_over(self, task: Task, delivery: Delivery, agent: str) -> None:
+        if await self._is_over(task):
+            self.taking.answer(delivery.reply, pulls.ACK)
+        elif crashed := await self._crashes(task, delivery, agent):
+            self._poison(task, delivery, crashed)
+        else:
+            self._begin(task, delivery, agent)
+
+    async def _is_over(self, task: Task) -> bool:
+        """Return whether an attempt has its outcome; what that calls for is done again."""
+        outcome = await self._outcome_of(task)
+        if outcome is None:
+            return await self._has_ended(task)
+        await self._recorder.carry_out(task, outcome)
+        return True
+
+    async def _crashes(self, task: Task, delivery: Delivery, agent: str) -> int:
+        """Return how many workers a task has killed when those are too many, else 0 and it is on record that it begins."""
+        if delivery.count == 1:
+            return 0
         begun, released = await self._traces(task)
         crashed = settle.crashes(delivery.count, begun, released)
         if crashed >= task.retry.max_crashes:
-            self._poison(task, delivery, crashed)
-            return
-        now_ns = time.time_ns()
-        place = _trace_subject(task, "started", delivery.count)
-        await self._facts.append(place, records.encode(Started(self._node, agent, now_ns, delivery.count)))
-        self._begin(task, delivery, agent)
+            return crashed
+        fact = Started(self._node, agent, time.time_ns(), delivery.count)
+        with contextlib.suppress(Conflict):  # a server that crashed counts deliveries anew
+            await self._facts.append(_trace_subject(task, "started", delivery.count), records.encode(fact))
+        return 0
 
     def _poison(self, task: Task, delivery: Delivery, crashed: int) -> None:
         error = Failed(

@@ -6,7 +6,9 @@ One bounded request over HTTP, and one table that makes errors of ours from stat
 from __future__ import annotations
 
 import asyncio
+import ssl
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -66,6 +68,35 @@ class Answer:
         if text is None:
             text = self.body.decode(errors="replace")
         return " ".join(words.hide(str(text), secrets).split())[:SAID_MAX]
+
+
+def client(*, verify: bool, ca_file: str, base: Path) -> httpx.AsyncClient:
+    """Return a client without cookies that follows no redirect. Blocks: it imports httpx and reads certificates.
+
+    Raises `Unavailable` (`http.no_certificates`) when `ca_file` cannot be read.
+    """
+    from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+    import httpx
+
+    trusted: ssl.SSLContext | bool = verify
+    if verify and ca_file:
+        try:
+            trusted = ssl.create_default_context(cafile=str(base / Path(ca_file).expanduser()))
+        except (OSError, ssl.SSLError) as error:
+            raise Unavailable(
+                f"the certificates in {ca_file!r} cannot be read: {error}.",
+                code="http.no_certificates",
+                hint="Mend `ca_file`.",
+            ) from error
+    nobody = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+    return httpx.AsyncClient(
+        cookies=nobody,
+        verify=trusted,
+        follow_redirects=False,
+        timeout=None,  # noqa: S113  `ask` bounds it
+        headers={"user-agent": "knotwork"},
+    )
 
 
 async def ask(

@@ -201,13 +201,13 @@ def test_a_server_of_unknown_origin_is_left_alone_and_named(tmp_path: Path):
         said = json.loads((store / "lock").read_text())
         del said["ward"]  # as a version wrote it that knew nothing of this
         (store / "lock").write_text(json.dumps(said))
-        os.kill(pids[0], signal.SIGSTOP)  # it must not be ended by its tie while we look
         holder = subprocess.Popen(
             [sys.executable, "-c", HOLDER, store / "lock"], stdout=subprocess.PIPE, start_new_session=True
         )
         try:
             kill_with_warden(node, pids[-1])
-            wait_gone(pids[:1])
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pids[0], signal.SIGKILL)
             assert holder.stdout
             assert holder.stdout.readline() == b"held\n"
             second = subprocess.run(

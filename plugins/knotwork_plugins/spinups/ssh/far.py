@@ -29,7 +29,7 @@ _LAUNCH_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _FINDING = r"""
 began_of() {
   began=
-  if [ -r "/proc/$1/stat" ]; then
+  if [ -r /proc/self/stat ]; then
     { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 0
     set -- ${line##*) }
     case $1 in Z|X) return 0;; esac
@@ -72,8 +72,8 @@ known() {
 """
 
 _LEADER = r"""
-dir=$1; shift
-if [ -r "/proc/$$/stat" ]; then
+dir=$1; mask=$2; shift 2
+if [ -r /proc/self/stat ]; then
   read -r line <"/proc/$$/stat"; line=${line##*) }
   began=$(set -- $line; shift 19; echo "$1")
 else
@@ -81,12 +81,13 @@ else
 fi
 echo "$$ $began" >"$dir/pid.new" && mv "$dir/pid.new" "$dir/pid"
 trap : HUP INT TERM
+umask "$mask"
 "$@"
 echo "$?" >"$dir/exit"
 """
 
 _LAUNCH = r"""
-  umask 077
+  mask=$(umask); umask 077
   home=@HOME@; launch=@LAUNCH@; dir=$home/$launch
   mkdir -p "$home" 2>/dev/null || { fault no_state "$home"; return; }
   if ! mkdir "$dir" 2>/dev/null; then
@@ -95,9 +96,9 @@ _LAUNCH = r"""
     if known; then say launched "$pid" "$since"; return; fi
     [ -d "$dir" ] || { fault no_state "$home"; return; }
   fi
-  look || { rmdir "$dir" 2>/dev/null; return; }
 @EXPORTS@
-  $new_session /bin/sh -c @LEADER@ knotwork "$dir" @COMMAND@ </dev/null >>"$dir/output" 2>&1 &
+  look || { rmdir "$dir" 2>/dev/null; return; }
+  $new_session /bin/sh -c @LEADER@ knotwork "$dir" "$mask" @COMMAND@ </dev/null >>"$dir/output" 2>&1 &
   n=0
   while [ ! -s "$dir/pid" ] && [ $n -lt @COMES_WITHIN_TENTHS@ ]; do sleep 0.1 2>/dev/null || sleep 1; n=$((n+1)); done
   if known; then say launched "$pid" "$since"; else fault not_started "$dir"; fi
@@ -117,6 +118,7 @@ _PROBE = r"""
   umask 077
   home=@HOME@
   mkdir -p "$home" 2>/dev/null && [ -w "$home" ] || { fault no_state "$home"; return; }
+@EXPORTS@
   look && say well
 """
 
@@ -147,7 +149,7 @@ _STOP = r"""
       n=$((n+1))
     done
   }
-  pid=${pid:-0}
+  pid=${pid:-none}
   send TERM
   wait_gone @GRACE_TENTHS@ '' || { send KILL; wait_gone @KILL_TENTHS@ KILL || { fault will_not_end "$pid"; return; }; }
   rm -rf "$dir"
@@ -177,11 +179,8 @@ def is_launch_id(launch: str) -> bool:
     return _LAUNCH_ID.fullmatch(launch) is not None
 
 
-def launch(
-    *, launch: str, folder: str, cwd: str, command: Sequence[str], program: str, env: Mapping[str, str]
-) -> str:
+def launch(*, launch: str, folder: str, cwd: str, command: Sequence[str], program: str, env: Mapping[str, str]) -> str:
     """Return the script that starts the command once; `program` is what must be there."""
-    exports = "\n".join(f"  export {name}={quote(value)}" for name, value in env.items())
     return _whole(
         _FINDING + _look(cwd, program),
         _LAUNCH,
@@ -190,13 +189,13 @@ def launch(
         LEADER=quote(_LEADER),
         COMMAND=" ".join(map(quote, command)),
         COMES_WITHIN_TENTHS=str(COMES_WITHIN_S * 10),
-        EXPORTS=exports,
+        EXPORTS=_exports(env),
     )
 
 
-def probe(*, folder: str, cwd: str, program: str) -> str:
-    """Return the script that says whether a launch would find what it needs."""
-    return _whole(_look(cwd, program), _PROBE, HOME=home(folder))
+def probe(*, folder: str, cwd: str, program: str, env: Mapping[str, str]) -> str:
+    """Return the script that says whether a launch would find what it needs; `env` may set its PATH."""
+    return _whole(_look(cwd, program), _PROBE, HOME=home(folder), EXPORTS=_exports(env))
 
 
 def condition(*, launch: str, folder: str, tail_bytes: int, output_max_bytes: int) -> str:
@@ -230,6 +229,10 @@ def read(output: bytes) -> Said:
     return Said(word, rest, fault, after if found else b"")
 
 
+def _exports(env: Mapping[str, str]) -> str:
+    return "\n".join(f"  export {name}={quote(value)}" for name, value in env.items())
+
+
 def _look(cwd: str, program: str) -> str:
     return _fill(_LOOK, CWD=_path(cwd) if cwd else '"$HOME"', PROGRAM=quote(program))
 
@@ -241,7 +244,7 @@ def _path(path: str) -> str:
 
 def _whole(before: str, body: str, **places: str) -> str:
     said = 'say() { printf "%s%s\\n" ' + MARK + ' "$*"; }\nfault() { say fault "$@"; }\n'
-    return f"{said}{before}\nmain() {{{_fill(body, **places)}}}\nmain\n"
+    return f"{said}{before}\nmain() {{{_fill(body, **places)}}}\nmain\nexit 0\n"
 
 
 def _fill(template: str, **places: str) -> str:

@@ -40,7 +40,7 @@ def _one_line(value: str) -> str:
     return value
 
 
-Name = Annotated[str, StringConstraints(pattern=r"^(?![-])[A-Za-z0-9_.:%@\[\]-]*$", max_length=255)]
+Name = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_.:%@\[\]][A-Za-z0-9_.:%@\[\]-]*)?$", max_length=255)]
 Path = Annotated[str, StringConstraints(max_length=4096), AfterValidator(_one_line)]
 
 
@@ -76,7 +76,10 @@ class SshConfig(PluginConfig):
         default="", description="folder there for pid, exit code and output; empty: ~/.local/state/knotwork/launches"
     )
     output_max_bytes: int = Field(
-        default=8_388_608, ge=65_536, le=1_073_741_824, description="bytes of its output kept there; the oldest go first"
+        default=8_388_608,
+        ge=65_536,
+        le=1_073_741_824,
+        description="bytes of its output kept there; the oldest go first",
     )
 
     @model_validator(mode="after")
@@ -107,7 +110,9 @@ class Ssh:
     async def probe(self) -> None:
         """Raise what is wrong with the connection, or `NotFound` for what the far side lacks."""
         config = self._config
-        said = await self._ask(far.probe(folder=config.state_folder, cwd=config.cwd, program=config.argv[0]), 5.0)
+        plain = {name: value for name, value in config.env.items() if isinstance(value, str)}
+        script = far.probe(folder=config.state_folder, cwd=config.cwd, program=config.argv[0], env=plain)
+        said = await self._ask(script, 5.0)
         if said.word != "well":
             self._raise(said)
 
@@ -142,20 +147,7 @@ class Ssh:
             output_max_bytes=self._config.output_max_bytes,
         )
         said = await self._ask(script, 10.0)
-        match said.word:
-            case "running":
-                return Condition("running", f"process {said.rest}")
-            case "gone":
-                return Condition("gone", "nothing of it is left")
-            case "unknown":
-                return Condition("failed", words.ended("it was never started", said.output))
-            case "killed":
-                return Condition("failed", words.ended("it was killed, or its machine was restarted", said.output))
-            case "ended" if said.rest.strip() == "0":
-                return Condition("gone", words.ended("it ended with exit code 0", said.output))
-            case "ended":
-                return Condition("failed", words.ended(f"it ended with exit code {said.rest.strip()}", said.output))
-        self._raise(said)
+        return _told(said) or self._raise(said)
 
     async def stop(self, ref: Mapping[str, Any], grace_s: float) -> None:
         """End the session there and all that it started; raises `TimedOut` when even SIGKILL does not do it."""
@@ -216,6 +208,24 @@ class Ssh:
             code="launch.bad_answer",
             hint="Is the user's login shell a real one, and allowed to run commands?",
         )
+
+
+def _told(said: far.Said) -> Condition | None:
+    """Return the condition that an answer means, None when it is no answer."""
+    if said.word == "running":
+        return Condition("running", f"process {said.rest}")
+    if said.word == "gone":
+        return Condition("gone", "nothing of it is left")
+    code = said.rest.strip()
+    how = {
+        "unknown": "it was never started",
+        "killed": "it was killed, or its machine was restarted",
+        "ended": f"it ended with exit code {code}",
+    }.get(said.word)
+    if how is None:
+        return None
+    fine = said.word == "ended" and code == "0"
+    return Condition("gone" if fine else "failed", words.ended(how, said.output))
 
 
 @asynccontextmanager

@@ -1,0 +1,146 @@
+"""Where do ended tasks go? One node at a time packs their outcomes into ARCHIVE, and removes them from FACTS a little later.
+
+A segment is one message with hundreds of outcomes, so the past costs the server no memory per task. Its number is the
+place in FACTS up to which everything is packed, so the archiver needs no memory of its own: it goes on behind the last
+segment, and packing something twice harms nobody, because readers know an outcome by its subject.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from knotwork.bus import kv, publisher, reading, subjects
+from knotwork.sdk.errors import Conflict, KnotworkError
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.bus.kv import Bucket
+    from knotwork.bus.reading import Stored
+
+log = logging.getLogger(__name__)
+LEASES = "LEASES"
+KEY = "archiver"
+LEASE_S = 6
+EVERY_S = 1.0
+KEEP_S = 30.0
+"""How long an outcome stays in FACTS after it was packed: longer than any view needs to read the segment."""
+BATCH = 1000
+SEGMENT_MAX_BYTES = 1024 * 1024
+OUTCOMES = "run.*.*.outcome.task.*.*"
+TRACES = ("run.*.*.started.task.>", "run.*.*.released.task.>")
+
+
+class Packed(msgspec.Struct, frozen=True):
+    """One outcome in a segment: its subject and place in FACTS, when it was stored (RFC 3339), and the outcome."""
+
+    s: str
+    q: int
+    t: str
+    d: msgspec.Raw
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(list[Packed])
+unpack = _decoder.decode
+
+
+def pack(found: list[Stored]) -> list[tuple[int, bytes]]:
+    """Return segments of about a megabyte as (place of the last outcome, JSON); what is no JSON is left out (pure)."""
+    segments: list[tuple[int, bytes]] = []
+    rows: list[Packed] = []
+    size = 0
+    for stored in found:
+        if not stored.data.startswith(b"{"):
+            continue
+        rows.append(Packed(stored.subject, stored.seq, stored.time, msgspec.Raw(stored.data)))
+        size += len(stored.data)
+        if size >= SEGMENT_MAX_BYTES:
+            segments.append((stored.seq, _encoder.encode(rows)))
+            rows, size = [], 0
+    if rows:
+        segments.append((rows[-1].q, _encoder.encode(rows)))
+    return segments
+
+
+class Archiver:
+    """Packs the past of one project, when it is this node's turn."""
+
+    def __init__(self, connection: Connection, *, node: str) -> None:
+        """Work as `node`."""
+        self._connection, self._node = connection, node
+        self._packed_to = -1
+        self._marks: list[tuple[float, int]] = []
+        self._revision = 0
+
+    async def run(self) -> None:
+        """Pack what ended, for ever, whenever no other node does."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            with contextlib.suppress(KnotworkError):
+                bucket = await kv.open_bucket(self._connection, LEASES)
+                while True:
+                    if await self._mine(bucket):
+                        await self.step()
+                    else:
+                        self._packed_to, self._marks = -1, []
+                    await asyncio.sleep(EVERY_S)
+
+    async def step(self) -> None:
+        """Pack what ended since the last step, and remove what was packed long enough ago."""
+        if self._packed_to < 0:
+            self._packed_to = await self._last_place()
+        while found := await reading.batch(self._connection, subjects.FACTS, OUTCOMES, self._packed_to + 1, BATCH):
+            for place, segment in pack(found):
+                await publisher.publish(self._connection, subjects.archived(place), segment)
+            for pattern in leftovers(found):
+                await reading.purge(self._connection, subjects.TIMERS, pattern, 0)
+            self._packed_to = found[-1].seq
+        await self._remove()
+
+    async def _remove(self) -> None:
+        """Remove from FACTS what was packed `KEEP_S` ago."""
+        now_s = time.monotonic()
+        if not self._marks or self._marks[-1][1] < self._packed_to:
+            self._marks.append((now_s, self._packed_to))
+        old = [mark for mark in self._marks if now_s - mark[0] >= KEEP_S]
+        if old and old[-1][1] > 0:
+            for pattern in (OUTCOMES, *TRACES):
+                await reading.purge(self._connection, subjects.FACTS, pattern, old[-1][1] + 1)
+        self._marks = self._marks[len(old) :]
+
+    async def _last_place(self) -> int:
+        """Return the place in FACTS up to which everything is packed."""
+        stored = await reading.last(self._connection, subjects.ARCHIVE, "ended.>")
+        place = stored.subject.rpartition(".")[2] if stored is not None else "0"
+        newest = await reading.last_seq(self._connection, subjects.FACTS)
+        return int(place) if place.isdigit() and int(place) <= newest else 0  # else FACTS was made anew
+
+    async def _mine(self, bucket: Bucket) -> bool:
+        """Return whether it is this node's turn: it takes the lease, or keeps it."""
+        try:
+            if self._revision:
+                self._revision = await bucket.update(KEY, self._node.encode(), self._revision, ttl_s=LEASE_S)
+            else:
+                self._revision = await bucket.create(KEY, self._node.encode(), ttl_s=LEASE_S)
+        except Conflict:
+            self._revision = 0
+            return False
+        return True
+
+
+def leftovers(found: list[Stored]) -> list[str]:
+    """Return the timers that outcomes leave behind: deadlines of tasks that have ended (pure)."""
+    ended = []
+    for stored in found:
+        if b'"deadline_ns":' in stored.data and not stored.data.startswith(
+            (b'{"state":"waiting"', b'{"state":"continued"')
+        ):
+            _, shard, run, *_ = stored.subject.split(".")
+            ended.append(subjects.timer(shard, run, "deadline"))
+    return ended
