@@ -249,7 +249,9 @@ class Node(Shell):
     def agents(self) -> list[str]:
         return sorted(row["agent"] for row in self.ask("agents.list")["agents"])
 
-    def verdict(self, after: dict[str, Any] | None = None, result: str = "") -> dict[str, Any]:
+    def verdict(
+        self, after: dict[str, Any] | None = None, result: str = "", timeout_s: float = WAIT_S
+    ) -> dict[str, Any]:
         """Return `last_reload` of the status once it is another one than `after`, and `result` when that is given.
 
         A file that is written in place may be caught empty first, and a change be told again as `unchanged`.
@@ -259,7 +261,7 @@ class Node(Shell):
             last: dict[str, Any] | None = self.status()["last_reload"]
             return last if last and last != after and result in ("", last["result"]) else None
 
-        found = until(another, WAIT_S, f"no {result} verdict came")
+        found = until(another, timeout_s, f"no {result} verdict came")
         assert found is not None
         return found
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.e2e.conftest import until
+from tests.e2e.conftest import WAIT_S, until
 
 from knotwork.bus import frames
 from knotwork.bus.connection import open_connection
@@ -20,7 +20,7 @@ from knotwork.sdk.errors import KnotworkError, Unreachable
 
 HUB = """
 [mesh]
-keepalive_s = 0.5
+keepalive_s = 2.0
 [executors.script]
 type = "rehearsal"
 script_from_input = true
@@ -46,8 +46,8 @@ mode = "join"
 urls = ["{url}"]
 nkey_seed = {{file = "{seed}"}}
 [mesh]
-keepalive_s = 0.5
-heartbeat_s = 0.5
+keepalive_s = 2.0
+heartbeat_s = 2.0
 [executors.far]
 type = "rehearsal"
 script_from_input = true
@@ -158,11 +158,11 @@ def test_an_agent_that_dies_in_a_call(hub):
             hub, 502, "plugin.crashed", target="fragile", input={"steps": [{"delay_s": 0.05}, {"crash": how}]}
         )
         assert problem.get("data", {}).get("retriable") is not False
-        until(lambda: hub.call("agents.invoke", target="fragile", input=1).status == 200, 20)
+        until(lambda: hub.call("agents.invoke", target="fragile", input=1).status == 200)
     assert hub.invoke("script", 1) == 1
 
 
-def test_a_node_that_dies_in_a_call(nodes, hub):
+def test_a_node_that_dies_in_a_call(nodes, hub, figure):
     node = up_far(nodes, hub, "victim") if "far" not in hub.agents() else None
     if node is None:
         node = nodes.node(name="victim")
@@ -176,11 +176,11 @@ def test_a_node_that_dies_in_a_call(nodes, hub):
         call = pool.submit(hub.call, "agents.invoke", target="v-sleeper", timeout_s=40)
         pid = pid_of(node.folder)
         os.kill(node.pid, signal.SIGKILL)
-        start_s = time.monotonic()
+        began_s = time.monotonic()
         answer = call.result()
     assert (answer.status, answer.json["code"]) == (503, "node.lost"), answer.body
-    assert time.monotonic() - start_s < 5
-    until(lambda: not alive(pid), 3)
+    figure("a_lost_node_is_told_after_s", round(time.monotonic() - began_s, 2))
+    until(lambda: not alive(pid))
     node.ended()
 
 
@@ -199,11 +199,11 @@ def test_work_stops_when_its_client_goes(hub, far, agent, how, figure):
         connection.sock.close()
         connection.close()
     else:
-        client = hub.start("invoke", agent, "1", "--timeout", "1500ms" if how == "timeout" else "10m")
+        client = hub.start("invoke", agent, "1", "--timeout", "6s" if how == "timeout" else "10m")
         pid = pid_of(folder)
         if how != "timeout":
             client.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGKILL)
-        out, err = client.communicate(timeout=10)
+        out, err = client.communicate(timeout=WAIT_S)
         assert client.returncode not in (0, None), (out, err)
         assert "Traceback" not in err
     began_s = time.monotonic()
@@ -231,7 +231,7 @@ def test_the_bus_dies_again_and_again_under_calls(hub, far):
 
     def load(target: str) -> None:
         while not stop:
-            answer = hub.call("agents.invoke", target=target, input=1, timeout_s=5)
+            answer = hub.call("agents.invoke", target=target, input=1)
             code = "ok" if answer.status == 200 else answer.json["code"]
             ends[code] = ends.get(code, 0) + 1
             if code != "ok":
@@ -242,14 +242,14 @@ def test_the_bus_dies_again_and_again_under_calls(hub, far):
         try:
             for _ in range(3):
                 before = ends.get("ok", 0)
-                until(lambda before=before: ends.get("ok", 0) > before + 20, 15)
+                until(lambda before=before: ends.get("ok", 0) > before + 20)
                 pid = until(lambda: next((pid for pid in children(hub.pid) if "nats-server" in command(pid)), 0))
                 os.kill(pid, signal.SIGKILL)
                 until(lambda pid=pid: not alive(pid))
         finally:
             stop = True
         for one in loads:
-            one.result(20)
+            one.result(WAIT_S)
     allowed = {
         "ok",
         "bus.disconnected",
@@ -262,7 +262,7 @@ def test_the_bus_dies_again_and_again_under_calls(hub, far):
     }
     assert set(ends) <= allowed, ends
     for node, agent in ((hub, "script"), (hub, "far"), (far, "script")):
-        until(lambda node=node, agent=agent: node.call("agents.invoke", target=agent, input=2).status == 200, 8)
+        until(lambda node=node, agent=agent: node.call("agents.invoke", target=agent, input=2).status == 200)
 
 
 def command(pid: int) -> str:
@@ -300,7 +300,7 @@ def test_hostile_requests_to_ops_and_agents_are_answered_and_hurt_nobody(hub):
         async with open_connection(endpoint(hub, "node", prefix="_NODE")) as connection:
 
             async def code(subject: str, payload: bytes, head: bytes = b"") -> str:
-                message = await connection.request(subject, payload, head=head, timeout_s=5)
+                message = await connection.request(subject, payload, head=head, timeout_s=WAIT_S)
                 frame = frames.read(message)
                 return frames.read_error(frame.data).code if frame.kind == "error" else "ok"
 
@@ -334,7 +334,7 @@ def test_a_local_door_may_ask_ops_and_nothing_else(hub):
             open_connection(endpoint(hub, "local")) as local,
             open_connection(endpoint(hub, "node", prefix="_NODE")) as node,
         ):
-            message = await local.request("op.node.status", b"{}", timeout_s=5)
+            message = await local.request("op.node.status", b"{}", timeout_s=WAIT_S)
             assert json.loads(message.data)["node"]
             heard: list = []
             for subject in (f"agent.{name}.script", "$JS.API.>", "$KV.NODES.>", "cancel.>", "telemetry.>"):
@@ -343,7 +343,7 @@ def test_a_local_door_may_ask_ops_and_nothing_else(hub):
             spied: list = []
 
             async def settled() -> None:
-                await local.request("op.node.status", b"{}", timeout_s=5)
+                await local.request("op.node.status", b"{}", timeout_s=WAIT_S)
 
             for subject in ("_NODE.>", ">", "agent.>", "$JS.API.>", "$SYS.>", "op.>", "$KV.>"):
                 local.last_error = ""
@@ -402,13 +402,13 @@ def test_projects_do_not_see_each_other(nodes):
 
     async def talk() -> None:
         async with open_connection(endpoint(node, "node", "blue", "_NODE")) as blue:
-            reply = await blue.request(f"agent.{name}.r", b"1", timeout_s=5)
+            reply = await blue.request(f"agent.{name}.r", b"1", timeout_s=WAIT_S)
             assert frames.read_error(frames.read(reply).data).code == "agent.not_found"
             heard: list = []
             await blue.listen(">", heard.append)
             await blue.round_trip()
             async with open_connection(endpoint(node, "node", "red", "_NODE")) as red:
-                assert (await red.request(f"agent.{name}.r", b"1", timeout_s=5)).data == b"1"
+                assert (await red.request(f"agent.{name}.r", b"1", timeout_s=WAIT_S)).data == b"1"
             assert [message for message in heard if message.data == b"1"] == []
         stranger = Endpoint((node.about["url"],))
         with pytest.raises(KnotworkError) as caught:
@@ -424,7 +424,7 @@ def test_two_nodes_of_one_name_are_refused(nodes, hub):
     text = FAR.format(url=hub.about["url"], seed=hub.data / "keys" / "node-default.nk", folder=node.folder)
     node.write(f'[node]\nname = "{hub.about["node"]}"\n' + text)
     node.up(wait_s=0)
-    assert node.ended(15) == 1
+    assert node.ended() == 1
     assert "Another node is called" in node.log
     assert "Traceback" not in node.log
     assert hub.invoke("script", 1) == 1
@@ -436,12 +436,12 @@ def test_a_node_waits_for_the_nats_it_joins(nodes):
     url, seed = first.about["url"], first.data / "keys" / "node-default.nk"
     first.stop()
     node = nodes.node(name="second")
-    node.write(FAR.format(url=url, seed=seed, folder=node.folder).replace("heartbeat_s = 0.5", "heartbeat_s = 0.5"))
+    node.write(FAR.format(url=url, seed=seed, folder=node.folder))
     node.up(wait_s=0)
-    until(lambda: "bus" in node.log.lower() or "nats" in node.log.lower(), 10)
+    until(lambda: "bus" in node.log.lower() or "nats" in node.log.lower())
     assert node.process.poll() is None
     first.up()
-    until(lambda: "far" in first.agents(), 15)
+    until(lambda: "far" in first.agents())
     assert first.invoke("far", 3) == 3
 
 
@@ -454,6 +454,6 @@ def test_credentials_that_nats_refuses_end_the_start(nodes, hub):
     seed.chmod(0o600)
     node.write(FAR.format(url=hub.about["url"], seed=seed, folder=node.folder))
     node.up(wait_s=0)
-    assert node.ended(15) == 77
+    assert node.ended() == 77
     assert "refuses" in node.log
     assert "Traceback" not in node.log

@@ -205,9 +205,7 @@ def test_a_hosted_plugin_that_dies_takes_its_calls_along_and_comes_back(nodes):
         both = [died.json, waiting.result(WAIT_S).json]
     assert [one["code"] for one in both] == ["plugin.crashed"] * 2
     assert first not in marked(nodes.mark)
-    again = until(
-        lambda: (found := node.call("agents.invoke", target="own", input="")).status == 200 and found
-    )
+    again = until(lambda: (found := node.call("agents.invoke", target="own", input="")).status == 200 and found)
     assert again.json["output"] != first
 
 

@@ -163,7 +163,8 @@ def _ready(folder: Path, pid: int) -> tuple[dict[str, Any] | None, str]:
     """Return the description of the node we started when it says that it is ready, else None and what it waits for."""
     try:
         node = local.read(folder)
-        if node is None or node.pid != pid or node.early:
+        other = node is not None and node.pid != pid and not getattr(sys, "frozen", False)  # that may start another
+        if node is None or other or node.early:
             return None, f"{node.state}: {node.why}" if node is not None and node.why else ""
         raw = remote.ask(Shared(data_dir=str(folder)), "node.health", b"{}", lambda _: None, timeout_s=5.0)
     except (Unavailable, TimedOut) as error:

@@ -43,14 +43,14 @@ FindTypes = Callable[[Mapping[str, Any], pathlib.Path], Known]
 
 
 def check_instances(
-    loaded: Loaded, kinds: Mapping[Kind, Types] | Known, broken: Collection[Key] = ()
+    loaded: Loaded, kinds: Mapping[Kind, Types] | Known, broken: Collection[Key] = (), *, only: Key | None = None
 ) -> dict[Key, PluginConfig]:
     """Return the plugin's own configuration of every enabled instance, by kind and id.
 
     `kinds` gives the config class of every plugin type by kind. Instances of a type in `broken` (kind, type) are left
     out: their plugin could not be loaded, which is no fault of the configuration, unless they say that it is
     (`on_start_error = "fail"`). A plugin class that declares a key all plugins have in common (`timeout_s`, say) is
-    given it too, when it was written. Reads the files of secrets. Raises `ConfigInvalid` with every problem of every
+    given it too, when it was written. `only` is the one instance to look at. Reads the files of secrets. Raises `ConfigInvalid` with every problem of every
     instance, and every secret that cannot be had, each with file, line and column.
     """
     known = kinds if isinstance(kinds, Known) else Known(kinds, broken=dict.fromkeys(broken, "it cannot be loaded"))
@@ -58,7 +58,7 @@ def check_instances(
     problems = [problem for problem, fatal in unusable(loaded, known) if fatal]
     for kind in KINDS:
         for name, table in loaded.config.instances(kind).items():
-            if not table.enabled or (kind, table.type) in known.broken:
+            if not table.enabled or (kind, table.type) in known.broken or only not in (None, (kind, name)):
                 continue
             types = known.types(kind, hosted=table.hosted)
             model = types.get(table.type)

@@ -17,7 +17,6 @@ import knotwork
 from knotwork.config import revisions, secrets
 from knotwork.config.keys import dotted, leaves
 from knotwork.config.loaded import effective
-from knotwork.host import world as worlds
 from knotwork.host.events import rfc3339
 from knotwork.host.view import MeshView
 from knotwork.ops import replies
@@ -148,7 +147,6 @@ class Control:
     async def plan(self) -> replies.ConfigPlan:
         """Return what `reload` would do now."""
         loaded = await asyncio.to_thread(self.world.read)
-        await asyncio.to_thread(worlds.check, loaded, self.world.catalog)
         plan = await asyncio.to_thread(self.world.plan, loaded)
         return replies.ConfigPlan(ok=not plan.refused, changes=_changes(plan))
 

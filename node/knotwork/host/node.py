@@ -26,8 +26,7 @@ from knotwork.host.layout import Layout
 from knotwork.host.rooms import Rooms
 from knotwork.mesh import identity
 from knotwork.sdk.errors import KnotworkError
-from knotwork.sockets import catalog as catalogs
-from knotwork.sockets import offered
+from knotwork.sockets import loading, offered
 
 if TYPE_CHECKING:
     from knotwork.config.loaded import Loaded
@@ -88,7 +87,7 @@ async def run(options: UpOptions, found: Loaded, caught: signals.Signals) -> Non
 
 
 async def _open(rooms: Rooms, nats: boot.Nats, options: UpOptions, found: Loaded) -> None:
-    catalog = await asyncio.to_thread(catalogs.load, world.settings(found, safe_mode=options.safe_mode))
+    catalog = await asyncio.to_thread(loading.load, offered.settings_of(found, safe_mode=options.safe_mode))
     rooms.wire(found, catalog, nats, safe_mode=options.safe_mode)
     await rooms.open_plugins()
     await rooms.open_projects()

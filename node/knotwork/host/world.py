@@ -10,33 +10,37 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from knotwork.bus import child
 from knotwork.config import diff, instances, load, secrets
+from knotwork.config.keys import lookup
 from knotwork.mesh.admission import Admission
 from knotwork.mesh.hosting import HostedAgent, Job
 from knotwork.mesh.records import AgentRecord
 from knotwork.mesh.schemas import Schema
 from knotwork.sdk import KINDS, PluginConfig
-from knotwork.sdk.errors import ConfigInvalid, NotFound, PluginFailed
+from knotwork.sdk.errors import ConfigInvalid, PluginFailed
 from knotwork.sockets import catalog as catalogs
-from knotwork.sockets import offered
+from knotwork.sockets import loading, offered
 from knotwork.sockets.slot import Instance
 
 if TYPE_CHECKING:
     from knotwork.config.loaded import Loaded
-    from knotwork.config.model import ExecutorTable, InstanceTable
+    from knotwork.config.model import ExecutorTable
     from knotwork.mesh.hosting import Hosting
     from knotwork.sdk import Kind
-    from knotwork.sockets.catalog import Catalog
+    from knotwork.sockets.catalog import Catalog, Entry
     from knotwork.sockets.slot import Slot
     from knotwork.sockets.slots import Prepared, Slots
     from knotwork.telemetry.emitter import Emitter
 
 log = logging.getLogger(__name__)
+SHARE_OF_IMPORT = 0.8
+"""Which part of the time to start an import may take that is tried again: the rest is for what follows it."""
 Marks = dict[tuple["Kind", str], str]
 
 
@@ -66,12 +70,18 @@ class World:
         )
 
     def plan(self, loaded: Loaded) -> diff.Plan:
-        """Return what putting `loaded` into force would do; changes nothing. Reads secrets, so it may block."""
-        catalog = self.catalog.extended(_files(loaded))
+        """Return what putting `loaded` into force would do; changes nothing, imports no plugin. Blocks.
+
+        Raises `ConfigInvalid` for everything that plugins and schemas have against it.
+        """
+        catalog = loading.extended(self.catalog, offered.files_of(loaded), offered.uses_of(loaded), imports=False)
         configs = _check(loaded, catalog)
+        for table in loaded.config.executors.values():
+            if table.enabled:
+                _schemas(table)
         marks = _marks(loaded, configs)
         plan = diff.plan(self.loaded.config, loaded.config, self.marks, marks)
-        return self._with_new_code(plan, loaded, _wanted(loaded, catalog, configs, marks))
+        return self._with_new_code(plan, loaded, self._wanted(loaded, catalog, configs, marks))
 
     async def prepare(self, loaded: Loaded, *, first: bool = False) -> Change:
         """Start whatever is new beside what runs; raises `ConfigInvalid` or `PluginFailed` with nothing changed.
@@ -79,8 +89,9 @@ class World:
         With `first` (the node's own start) a plugin that cannot start yet is no reason to fail.
         """
         # in a thread: a new plugin that hangs while it is imported must not stop heartbeats
-        catalog = await asyncio.to_thread(self.catalog.extended, _files(loaded))
-        configs = _check(loaded, catalog)
+        files, uses = offered.files_of(loaded), offered.uses_of(loaded)
+        catalog = await asyncio.to_thread(loading.extended, self.catalog, files, uses)
+        configs = await asyncio.to_thread(_check, loaded, catalog)
         marks = await asyncio.to_thread(_marks, loaded, configs)
         plan = diff.plan(self.loaded.config, loaded.config, self.marks, marks)
         if plan.refused and not first:
@@ -90,7 +101,7 @@ class World:
                 hint="Restart the node, or take these changes back.",
                 detail={"keys": list(plan.refused)},
             )
-        wanted = _wanted(loaded, catalog, configs, marks)
+        wanted = self._wanted(loaded, catalog, configs, marks)
         plan = self._with_new_code(plan, loaded, wanted)
         schemas = {name: _schemas(table) for name, table in loaded.config.executors.items() if table.enabled}
         prepared = await self.slots.prepare(wanted, lenient=first)
@@ -109,6 +120,57 @@ class World:
             found[instance.kind] = diff.Difference(known.added, changed, known.removed)
             reopen[instance.kind] = reopen.get(instance.kind, frozenset()) | {instance.id}
         return replace(plan, instances=found, reopen=reopen)
+
+    def _wanted(
+        self, loaded: Loaded, catalog: Catalog, configs: Mapping[tuple[Kind, str], PluginConfig], marks: Marks
+    ) -> list[Instance]:
+        """Return every instance there is to be; one of a broken plugin has a slot, too, so that status says why."""
+        wanted = []
+        for kind in KINDS:
+            for name, table in loaded.config.instances(kind).items():
+                if not table.enabled:
+                    continue
+                error = _broken(catalog, kind, table.type)
+                if error is None:
+                    entry, config = catalog.find(kind, table.type), configs[kind, name]
+                else:
+                    entry = catalogs.stand_in(kind, table.type, error, partial(self._look_again, loaded, kind, name))
+                    config = catalogs.AnyConfig(**lookup(loaded.merged.data, (kind, name)))
+                wanted.append(
+                    Instance(
+                        kind,
+                        name,
+                        entry,
+                        config,
+                        hosted=table.hosted,
+                        memory_mb=table.memory_mb,
+                        on_start_error=table.on_start_error,
+                        start_timeout_s=loaded.config.plugins.start_timeout_s,
+                        fingerprint=marks.get((kind, name), ""),
+                    )
+                )
+        for name in instances.implied_routers(loaded.config):
+            entry = catalog.find("routers", name)
+            wanted.append(Instance("routers", name, entry, entry.factory.config()))
+        return wanted
+
+    async def _look_again(self, loaded: Loaded, kind: Kind, name: str) -> tuple[Entry, PluginConfig]:
+        """Return the entry and the checked table of an instance whose plugin was broken; raises what is wrong with it.
+
+        It is given more time than a reload gives it, because nobody waits for it.
+        """
+        table = loaded.config.instances(kind)[name]
+        use = offered.use_of(loaded, kind, name)
+        patience_s = loaded.config.plugins.start_timeout_s * SHARE_OF_IMPORT
+        settings = replace(
+            self.catalog.settings, files=(table.type,), folders=(), group="", uses=(use,), patience_s=patience_s
+        )
+        piece = await asyncio.to_thread(loading.load, settings)
+        entry = piece.find(kind, table.type)
+        classes = instances.Known(piece.config_classes(), piece.config_classes(apart=True))
+        configs = await asyncio.to_thread(instances.check_instances, loaded, classes, only=(kind, name))
+        self.catalog = self.catalog.healed(piece)
+        return entry, configs[kind, name]
 
     def agents(self, schemas: Mapping[str, tuple[Schema | None, Schema | None]]) -> list[HostedAgent]:
         """Return the agents of the configuration in force; those that stay keep their running and waiting calls."""
@@ -183,27 +245,6 @@ class Change:
         await self.prepared.abandon()
 
 
-def settings(loaded: Loaded, *, safe_mode: bool) -> catalogs.CatalogSettings:
-    """Return where the catalog looks for plugins."""
-    table = loaded.config.plugins
-    return catalogs.CatalogSettings(
-        files=_files(loaded),
-        folders=tuple(loaded.folder / folder for folder in table.folders),
-        base=loaded.folder,
-        start_timeout_s=table.start_timeout_s,
-        disabled=frozenset(table.disabled),
-        safe_mode=safe_mode,
-    )
-
-
-def check(loaded: Loaded, catalog: Catalog) -> None:
-    """Raise `ConfigInvalid` for everything that plugins and schemas have against a configuration; starts nothing."""
-    _check(loaded, catalog.extended(_files(loaded)))
-    for table in loaded.config.executors.values():
-        if table.enabled:
-            _schemas(table)
-
-
 def _with_load(agent: HostedAgent) -> AgentRecord:
     """Return the agent's record with the calls it has now."""
     running, queued = agent.admission.running, agent.admission.queued
@@ -212,66 +253,18 @@ def _with_load(agent: HostedAgent) -> AgentRecord:
     return msgspec.structs.replace(agent.record, running=running, queued=queued)
 
 
-def _files(loaded: Loaded) -> tuple[str, ...]:
-    """Return every file that is a plugin, as written: those listed, and those named as a type."""
-    named = [
-        table.type
-        for kind in KINDS
-        for table in loaded.config.instances(kind).values()
-        if table.enabled and catalogs.is_path(table.type)
-    ]
-    return tuple(dict.fromkeys([*loaded.config.plugins.files, *named]))
-
-
 def _check(loaded: Loaded, catalog: Catalog) -> dict[tuple[Kind, str], PluginConfig]:
-    """Return the plugin's own configuration of every instance; an instance of a broken plugin is an error of the plugin."""
-    return instances.check_instances(loaded, catalog.config_classes(), _broken_types(loaded, catalog))
+    """Return the plugin's own configuration of every instance; one of a broken plugin is an error of the plugin."""
+    return instances.check_instances(loaded, offered.types_of(catalog, loaded.merged.data))
 
 
-def _broken_types(loaded: Loaded, catalog: Catalog) -> dict[tuple[Kind, str], PluginFailed]:
-    """Return the types in use whose plugin exists but cannot be loaded, and why."""
-    found: dict[tuple[Kind, str], PluginFailed] = {}
-    for kind in KINDS:
-        for table in loaded.config.instances(kind).values():
-            try:
-                if table.enabled:
-                    catalog.find(kind, table.type)
-            except PluginFailed as error:
-                found[kind, table.type] = error
-            except NotFound:
-                continue  # `check_instances` tells it with line and column
-    return found
-
-
-def _wanted(
-    loaded: Loaded, catalog: Catalog, configs: Mapping[tuple[Kind, str], PluginConfig], marks: Marks
-) -> list[Instance]:
-    start_timeout_s = loaded.config.plugins.start_timeout_s
-    wanted = []
-    for (kind, name), config in configs.items():
-        table: InstanceTable = loaded.config.instances(kind)[name]
-        wanted.append(
-            Instance(
-                kind,
-                name,
-                catalog.find(kind, table.type),
-                config,
-                hosted=table.hosted,
-                memory_mb=table.memory_mb,
-                on_start_error=table.on_start_error,
-                start_timeout_s=start_timeout_s,
-                fingerprint=marks.get((kind, name), ""),
-            )
-        )
-    for (kind, type_name), error in _broken_types(loaded, catalog).items():  # a slot each, so that status says why
-        for name, table in loaded.config.instances(kind).items():
-            if table.enabled and table.type == type_name:
-                entry = catalogs.stand_in(kind, type_name, error)
-                wanted.append(Instance(kind, name, entry, catalogs.AnyConfig(), on_start_error=table.on_start_error))
-    for name in instances.implied_routers(loaded.config):
-        entry = catalog.find("routers", name)
-        wanted.append(Instance("routers", name, entry, entry.factory.config()))
-    return wanted
+def _broken(catalog: Catalog, kind: Kind, type_name: str) -> PluginFailed | None:
+    """Return why a type that exists cannot be used, None when it can."""
+    try:
+        catalog.find(kind, type_name)
+    except PluginFailed as error:
+        return error
+    return None
 
 
 def _marks(loaded: Loaded, configs: Mapping[tuple[Kind, str], PluginConfig]) -> Marks:

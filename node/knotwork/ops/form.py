@@ -21,6 +21,7 @@ class CliForm:
     as a table of the list field `rows` with `columns` (field names), or as key and value lines when `rows` is empty.
     `answer` names the one field that is the answer for people (an invoke's output). `short` gives one-letter flags.
     `hidden` fields are left out for people. `instead` says which flag takes the place of which positional (`invoke -c summarize "text"` needs no target).
+    `also` are other words for the same command. `answer_when` names another answer for requests with that flag.
     """
 
     words: tuple[str, ...]
@@ -31,6 +32,8 @@ class CliForm:
     hidden: tuple[str, ...] = ()
     short: dict[str, str] = field(default_factory=dict)
     instead: dict[str, str] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
+    answer_when: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What must a host offer so that the ops can be answered: two protocols, implemented by `host` and `mesh`.
+"""What must a host offer so that the ops can be answered: protocols, implemented by `host` (tasks: `task_ports`).
 
 Every method raises errors of `knotwork.sdk.errors` with a stable code; anything else counts as a bug of ours.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from knotwork.ops import replies
     from knotwork.ops.op import Caller
+    from knotwork.ops.task_ports import Tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,10 @@ class NodeControl(Protocol):
 
     def mesh(self, project: str) -> Mesh:
         """Return the mesh of a project this node serves; raises `NotFound` (`project.not_found`)."""
+        ...
+
+    def tasks(self, project: str) -> Tasks:
+        """Return the durable tasks of a project this node serves; raises `NotFound` (`project.not_found`)."""
         ...
 
     async def status(self) -> replies.NodeStatus:

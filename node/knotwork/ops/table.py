@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from knotwork.ops import agents, config, node, nodes, plugin
+from knotwork.ops import agents, config, dead, node, nodes, plugin, task_changes, tasks
 from knotwork.ops.op import REGISTERED, Caller, CliForm, Effect, Example, Op, Reply, Request, op
 
-ROOMS = (node, nodes, agents, config, plugin)  # importing a module puts its rows into the table
+ROOMS = (node, nodes, agents, tasks, task_changes, dead, config, plugin)  # importing a module puts its rows into the table
 TABLE: Mapping[str, Op] = MappingProxyType(REGISTERED)
 
 __all__ = ["ROOMS", "TABLE", "Caller", "CliForm", "Effect", "Example", "Op", "Reply", "Request", "op"]

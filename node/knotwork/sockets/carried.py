@@ -52,7 +52,7 @@ def to_attempt(data: dict[str, Any], report: Reporter) -> Attempt:
 
 
 def from_outcome(outcome: Outcome) -> list[Any]:
-    """Return the outcome as a word and its content; raises `PluginFailed` for what is no outcome."""
+    """Return the outcome as a word and its content."""
     match outcome:
         case Done(output):
             return ["done", output]
@@ -60,7 +60,6 @@ def from_outcome(outcome: Outcome) -> list[Any]:
             return ["continue", output]
         case Failed():
             return ["failed", msgspec.to_builtins(outcome)]
-    raise PluginFailed(f"answered {type(outcome).__name__}, not an outcome", code="plugin.no_outcome")
 
 
 def to_outcome(data: Any) -> Outcome:

@@ -40,6 +40,11 @@ def encode(frame: Frame) -> bytes:
     return line
 
 
+def raw(data: Any) -> msgspec.Raw:
+    """Return data as it will stand in a frame; raises TypeError, ValueError or RecursionError when it is not JSON."""
+    return msgspec.Raw(_encoder.encode(data))
+
+
 def decode(line: bytes) -> Frame:
     """Return the frame; raises `PluginFailed` (`plugin.protocol`) for anything that is none."""
     try:

@@ -21,7 +21,6 @@ from pydantic import BaseModel, ValidationError
 
 from knotwork.bus import child
 from knotwork.sdk import (
-    Attempt,
     ConfigInvalid,
     Context,
     Factory,
@@ -35,7 +34,7 @@ from knotwork.sdk import (
     SecretRef,
     Unavailable,
 )
-from knotwork.sockets import carried, factories, frames, limits
+from knotwork.sockets import answering, carried, factories, frames, limits
 from knotwork.sockets.link import Link
 from knotwork.sockets.sources import Source
 
@@ -168,7 +167,7 @@ class Served:
             raise PluginFailed("the plugin is not open", code="plugin.crashed")
         match word:
             case "execute":
-                return await self._executed(plugin, carried.to_attempt(data, _Report(self.link, number)))
+                return await answering.executed(plugin, carried.to_attempt(data, _Report(self.link, number)))
             case "route":
                 return carried.from_route(await plugin.route(*carried.to_question(data)))
             case "emit":
@@ -176,18 +175,6 @@ class Served:
             case "probe":
                 return await plugin.probe() if isinstance(plugin, Probes) else None
         raise Invalid(f"unknown call {word[:40]!r}", code="plugin.protocol")
-
-
-    @staticmethod
-    async def _executed(plugin: Any, attempt: Attempt) -> Any:
-        """Return the outcome; what an executor raises is told as it is where it runs in the node."""
-        try:
-            return carried.from_outcome(await plugin.execute(attempt))
-        except KnotworkError:
-            raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary: it becomes an answer
-            traceback.print_exc()
-            return carried.from_outcome(carried.crashed(error))
 
 
 def _child_env(extra: dict[str, str]) -> dict[str, str]:

@@ -177,10 +177,19 @@ class Link:
             self._writer.write(answer)
             await self._drain()
             return
-        self._writer.write(frames.encode(Frame("error", frame.id, data=error.to_wire())))
+        self._writer.write(_error(frame.id, error))
 
     def _served(self, number: int, task: asyncio.Task[None]) -> None:
         """Forget a call that was answered; one that was taken back, maybe before it began, is answered now."""
         self._serving.pop(number, None)
         if task.cancelled() and not self._writer.is_closing():
             self._writer.write(frames.encode(Frame("result", number)))
+
+
+def _error(number: int, error: KnotworkError) -> bytes:
+    """Return the frame of an error, whatever a plugin made it of."""
+    try:
+        return frames.encode(Frame("error", number, data=error.to_wire()))
+    except (TypeError, ValueError, RecursionError, KnotworkError):
+        plain = PluginFailed(f"{type(error).__name__}, which cannot be told", code="plugin.raised")
+        return frames.encode(Frame("error", number, data=plain.to_wire()))

@@ -69,13 +69,18 @@ def files_of(loaded: Loaded) -> tuple[str, ...]:
 
 def uses_of(loaded: Loaded) -> tuple[Use, ...]:
     """Return every enabled instance of a configuration."""
-    found = []
-    for kind in KINDS:
-        for name, table in loaded.config.instances(kind).items():
-            if table.enabled:
-                written = lookup(loaded.merged.data, (kind, name))
-                found.append(Use(kind, table.type, table.hosted, table.memory_mb, written))
-    return tuple(found)
+    return tuple(
+        use_of(loaded, kind, name)
+        for kind in KINDS
+        for name, table in loaded.config.instances(kind).items()
+        if table.enabled
+    )
+
+
+def use_of(loaded: Loaded, kind: Kind, name: str) -> Use:
+    """Return one instance of a configuration."""
+    table = loaded.config.instances(kind)[name]
+    return Use(kind, table.type, table.hosted, table.memory_mb, lookup(loaded.merged.data, (kind, name)))
 
 
 def _settings(data: Mapping[str, Any], folder: Path, *, safe_mode: bool) -> CatalogSettings:

@@ -14,30 +14,34 @@ if TYPE_CHECKING:
     from knotwork.bus.reading import Stored
     from knotwork.work.records import Outcome, Task
 
+_PARTS = 7  # run.<shard>.<run>.outcome.<step>.<iteration>.<number>
 Place = tuple[int, int]
 """Iteration and number of an attempt: the larger, the later."""
 
 
+def outcome_at(subject: str, data: bytes) -> tuple[Place, Outcome] | None:
+    """Return the outcome stored (or told) on a subject and its attempt; None for what is none, or belongs elsewhere."""
+    parts = subject.split(".")
+    if len(parts) != _PARTS or parts[3] != "outcome" or not (parts[5].isdigit() and parts[6].isdigit()):
+        return None
+    try:
+        outcome = records.decode_outcome(data)
+        task = records.decode_task(bytes(outcome.task))
+    except Invalid:
+        return None
+    place = int(parts[5]), int(parts[6])
+    return (place, outcome) if (task.run, task.step, *_place(task)) == (parts[2], parts[4], *place) else None
+
+
 def latest_outcome(facts: Sequence[Stored]) -> tuple[Place, Outcome] | None:
     """Return the outcome of the latest attempt that has one; what is none is passed over."""
-    found: tuple[Place, Outcome] | None = None
-    for stored in facts:
-        parts = stored.subject.split(".")
-        if len(parts) != 7 or parts[3] != "outcome" or not (parts[5].isdigit() and parts[6].isdigit()):  # noqa: PLR2004
-            continue
-        place = int(parts[5]), int(parts[6])
-        if found is not None and place <= found[0]:
-            continue
-        try:
-            found = place, records.decode_outcome(stored.data)
-        except Invalid:
-            continue
-    return found
+    found = [outcome_at(stored.subject, stored.data) for stored in facts]
+    return max((one for one in found if one is not None), key=lambda one: one[0], default=None)
 
 
 def current(facts: Sequence[Stored], waits: Stored | None) -> Task | None:
     """Return the attempt that waits or runs now, None when the run has ended or nothing is known of it."""
-    tasks = [_task(stored) for stored in facts if ".next." in stored.subject]
+    tasks = [_task(stored) for stored in facts if ".next." in stored.subject or ".redriven." in stored.subject]
     if waits is not None:
         tasks.append(_task(waits))
     ended = latest_outcome(facts)
@@ -60,3 +64,11 @@ def _task(stored: Stored) -> Task | None:
 
 def _place(task: Task) -> Place:
     return task.iteration, task.number
+
+
+def follows(task: Task, outcome: Outcome) -> bool:
+    """Return whether an attempt is the one that an outcome called for."""
+    with contextlib.suppress(Invalid):
+        before = records.decode_task(bytes(outcome.task))
+        return _place(task) == (before.iteration, before.number + 1)
+    return False

@@ -97,7 +97,8 @@ class Recorder:
         alone = self._tasks.alone
         start_s = time.monotonic()
         if alone:
-            self._connection.send(hint, SOON)
+            with contextlib.suppress(KnotworkError):  # what became of the task says its own answer
+                self._connection.send(hint, SOON)
         try:
             await storing
         except Conflict as error:

@@ -64,12 +64,9 @@ class Work:
 
     async def find(self, run: str) -> Outcome | None:
         """Return the final outcome of a run, None while it has none."""
-        pattern = f"{records.facts_of(run)}.outcome.>"
-        stored = await reading.last(self._connection, subjects.FACTS, pattern)
-        if stored is None:
-            return None
-        outcome = records.decode_outcome(stored.data)
-        return outcome if outcome.state in records.FINAL else None
+        facts = await reading.each_last(self._connection, subjects.FACTS, [f"{records.facts_of(run)}.outcome.>"])
+        latest = fold.latest_outcome(facts)
+        return latest[1] if latest is not None and latest[1].state in records.FINAL else None
 
     async def open(self) -> None:
         """Make the streams and begin to listen."""
@@ -141,8 +138,16 @@ class Work:
             standing = await self.recorder.append(task, outcome)
             if standing.state in records.FINAL:
                 break
-        self._connection.send(subjects.cancel_task(run))
+        await self._withdraw(run)
         return standing
+
+    async def _withdraw(self, run: str) -> None:
+        """Take a run that has ended out of its queue, and stop whoever took it before."""
+        with contextlib.suppress(KnotworkError):  # a worker that gets it looks the outcome up, or is refused with its own
+            waits = await reading.last(self._connection, subjects.TASKS, subjects.tasks_of(run))
+            if waits is not None:
+                await reading.delete(self._connection, subjects.TASKS, waits.seq)
+        self._connection.send(subjects.cancel_task(run))
 
     async def current(self, run: str) -> Task | None:
         """Return the attempt that waits or runs now, None when the run has ended or is unknown."""

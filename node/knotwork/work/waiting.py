@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from knotwork.sdk.errors import KnotworkError
-from knotwork.work import records
+from knotwork.work import fold, records
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection, Listening
@@ -74,13 +74,11 @@ class Waiters:
         run = message.subject.split(".", 3)[2]
         if run not in self._waiting:
             return
-        try:
-            outcome = records.decode_outcome(message.data)
-        except KnotworkError as error:
-            log.warning("%s: %s", message.subject, error)
-            return
-        if outcome.state in records.FINAL:
-            self._tell(run, outcome)
+        found = fold.outcome_at(message.subject, message.data)
+        if found is None:
+            log.warning("what was told on %s is no outcome of that task", message.subject)
+        elif found[1].state in records.FINAL:
+            self._tell(run, found[1])
 
     def _tell(self, run: str, outcome: Outcome) -> None:
         for future in self._waiting.get(run, ()):

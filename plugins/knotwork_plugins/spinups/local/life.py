@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from knotwork_plugins.executors.process import tree
 
@@ -41,11 +41,10 @@ def start(argv: Sequence[str], env: Mapping[str, str], cwd: Path, output: int) -
 
     Raises OSError or ValueError as the system does.
     """
-    options = {"start_new_session": True} if sys.platform != "win32" else {"creationflags": 0x200}
-    child = subprocess.Popen(
-        list(argv), env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-        **options,  # type: ignore[call-overload]  # one of two keywords, by system
-    )  # fmt: skip
+    options: dict[str, Any] = {"start_new_session": True} if sys.platform != "win32" else {"creationflags": 0x200}
+    child: subprocess.Popen[bytes] = subprocess.Popen(
+        list(argv), env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **options
+    )
     for pid in [pid for pid, other in _children.items() if other.poll() is not None and pid != child.pid]:
         del _children[pid]
     _children[child.pid] = child

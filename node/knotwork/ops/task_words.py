@@ -1,0 +1,91 @@
+"""Which strings may stand in requests about tasks: ids, labels, moments."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, StringConstraints
+
+from knotwork.sdk.errors import Invalid
+
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_duration = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)?").fullmatch
+NS = 1_000_000_000
+FAR_NS = 3650 * 86400 * NS
+"""A deadline further away than ten years is a mistake."""
+
+
+def _pairs(value: Any) -> Any:
+    """Return labels as `key=value` texts, however they were written; what is neither is left for the check."""
+    if isinstance(value, dict):
+        return [f"{key}={text}" for key, text in value.items()]
+    return value
+
+
+def _as_text(value: Any) -> Any:
+    """Return a number of seconds as text: both may be written."""
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Run = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{8,40}$", max_length=40)]
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,63}=[^\x00-\x1f]{0,256}$")]
+Labels = Annotated[list[Label], Field(max_length=64), BeforeValidator(_pairs)]
+Moment = Annotated[str, StringConstraints(max_length=64), BeforeValidator(_as_text)]
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256-[0-9a-f]{64}$")]
+Code = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.:-]{1,128}$")]
+Key = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f]*$")]
+Cursor = Annotated[str, StringConstraints(max_length=256)]
+
+
+def labels(pairs: list[str]) -> dict[str, str]:
+    """Return labels by key; of a key given twice the last counts."""
+    return {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
+
+
+def moment_ns(text: str, *, past: bool, now_ns: int | None = None) -> int:
+    """Return the moment meant by `90`, `30m` or an RFC 3339 time in nanoseconds since 1970, 0 for no text.
+
+    A duration counts from now: forward, or backward when the `past` is meant. Raises `ValueError` for what is neither.
+    """
+    if not text:
+        return 0
+    now_ns = time.time_ns() if now_ns is None else now_ns
+    found = _duration(text.strip())
+    if found is not None:
+        away_ns = int(float(found[1]) * _UNITS[found[2] or ""] * NS)
+        return now_ns - away_ns if past else now_ns + away_ns
+    try:
+        when = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError("neither a duration such as 30m nor a time such as 2026-05-01T12:00:00Z") from None
+    when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+    return int(when.timestamp() * 1e6) * 1000
+
+
+def deadline(text: str) -> str:
+    """Return a deadline that makes sense; raises `ValueError` for one that is past or ten years away."""
+    if text:
+        now_ns = time.time_ns()
+        at_ns = moment_ns(text, past=False, now_ns=now_ns)
+        if at_ns <= now_ns:
+            raise ValueError("it is over already")
+        if at_ns - now_ns > FAR_NS:
+            raise ValueError("it is more than ten years away")
+    return text
+
+
+def bound(text: str) -> str:
+    """Return a bound of a search that makes sense; raises `ValueError`."""
+    moment_ns(text, past=True)
+    return text
+
+
+def filter_needed() -> Invalid:
+    """Return the error of a batch that would mean everything there is."""
+    return Invalid(
+        "Neither tasks nor a filter is given.", code="work.filter_needed",
+        hint="Name ids, give a filter such as a capability or a label, or say all.",
+    )  # fmt: skip

@@ -1,0 +1,118 @@
+"""What is known of a run this moment? A few reads by subject, never a scan; the past is kept elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from knotwork.bus import reading, subjects
+from knotwork.work import fold, records
+from knotwork.work.records import FINAL, Outcome, Released, Started, State, Task
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.bus.reading import Stored
+
+T = TypeVar("T", Started, Released)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """One run as it is. `task` is the present attempt, or the last one; `outcome` the last there is.
+
+    `started` says who works on the present attempt, `released` who handed it back last. `seq` is its place in TASKS, 0
+    when it is not there; `stored_ns` is when it came there, or when the outcome was recorded.
+    """
+
+    task: Task
+    state: State
+    outcome: Outcome | None = None
+    started: Started | None = None
+    released: Released | None = None
+    seq: int = 0
+    stored_ns: int = 0
+
+
+async def newest(connection: Connection, run: str) -> list[Stored]:
+    """Return the facts that say which attempt is the present one; of a long run not all of its thousands are read."""
+    place = records.facts_of(run)
+    found = []
+    ended = await reading.last(connection, subjects.FACTS, f"{place}.outcome.>")
+    if ended is not None and fold.outcome_at(ended.subject, ended.data) is None:  # garbage: what is behind it?
+        found += await reading.each_last(connection, subjects.FACTS, [f"{place}.outcome.>"])
+    elif ended is not None:
+        found.append(ended)
+    for kind in ("next", "redriven"):
+        stored = await reading.last(connection, subjects.FACTS, f"{place}.{kind}.>")
+        if stored is not None:
+            found.append(stored)
+    return found
+
+
+async def final(connection: Connection, run: str) -> Outcome | None:
+    """Return the final outcome of a run, None while it has none, or when FACTS has forgotten it."""
+    facts = await newest(connection, run)
+    latest = fold.latest_outcome(facts)
+    if latest is None or latest[1].state not in FINAL:
+        return None
+    if latest[1].state == "dead" and fold.current(facts, None) is not None:
+        return None  # it was redriven
+    return latest[1]
+
+
+async def present(connection: Connection, run: str) -> Task | None:
+    """Return the attempt that waits or runs now, None when the run has ended or is unknown."""
+    facts = await newest(connection, run)
+    waits = await reading.last(connection, subjects.TASKS, subjects.tasks_of(run))
+    return fold.current(facts, waits)
+
+
+async def look(connection: Connection, run: str) -> Sight | None:
+    """Return a run as it is, None when neither FACTS nor TASKS knows it (any more)."""
+    facts = await newest(connection, run)
+    latest = fold.latest_outcome(facts)
+    outcome = latest[1] if latest is not None else None
+    if outcome is not None and outcome.state in FINAL and outcome.state != "dead":
+        return Sight(records.decode_task(bytes(outcome.task)), final_state(outcome), outcome)
+    waits = await reading.last(connection, subjects.TASKS, subjects.tasks_of(run))
+    task = fold.current(facts, waits)
+    if task is None:
+        if outcome is None or outcome.state not in FINAL:
+            return None
+        return Sight(records.decode_task(bytes(outcome.task)), final_state(outcome), outcome)
+    started, begun_seq = _read(await _trace(connection, task, "started"), Started)
+    released, back_seq = _read(await _trace(connection, task, "released"), Released)
+    queued = waits if waits is not None and waits.subject == task.subject else None
+    state: State = "pending"
+    if started is not None and begun_seq > back_seq:
+        state = "running"
+    elif outcome is not None and outcome.state == "waiting" and queued is None and fold.follows(task, outcome):
+        state = "waiting"
+    return Sight(
+        task, state, outcome, started if state == "running" else None, released,
+        queued.seq if queued is not None else 0, queued.time_ns if queued is not None else 0,
+    )  # fmt: skip
+
+
+def final_state(outcome: Outcome) -> State:
+    """Return the state of a run that ended like this; raises `ValueError` for an outcome that is not final."""
+    if outcome.state == "waiting" or outcome.state == "continued":  # noqa: PLR1714  mypy narrows this way
+        raise ValueError(outcome.state)
+    return outcome.state
+
+
+async def _trace(connection: Connection, task: Task, what: str) -> Stored | None:
+    place = f"{records.facts_of(task.run)}.{what}.{task.step}.{task.iteration}.{task.number}"
+    return await reading.last(connection, subjects.FACTS, f"{place}.*")
+
+
+def _read(stored: Stored | None, kind: type[T]) -> tuple[T | None, int]:
+    """Return a trace and its place in FACTS; what is none counts as not there."""
+    if stored is None:
+        return None, 0
+    try:
+        return msgspec.json.decode(stored.data, type=kind), stored.seq
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None, 0

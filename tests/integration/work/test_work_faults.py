@@ -1,0 +1,127 @@
+"""Tasks survive what happens to machines: killed and frozen workers, a killed server, messages made by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+from tests.integration.work.conftest import ended, task, until
+from tests.integration.work.test_work_life import lines
+
+from knotwork.bus import publisher, reading, subjects
+from knotwork.work import records
+from knotwork.work.records import Retry
+
+
+async def test_the_task_of_a_killed_worker_comes_back_to_another(bench, tmp_path):
+    work = await bench.room()
+    first = await bench.worker("first", do={})
+    one = task(value={"touch": str(tmp_path / "began"), "sleep": 1.0})
+    await work.submitter.submit(one)
+    await until(lambda: lines(tmp_path / "began"))
+    os.kill(first.pid, signal.SIGKILL)
+    await bench.worker("second", do={})
+    outcome = await ended(work, one.run)
+    assert (outcome.state, outcome.node) == ("completed", "second")
+    assert len(lines(tmp_path / "began")) == 2
+
+
+async def test_a_frozen_workers_late_outcome_is_refused(bench, tmp_path):
+    work = await bench.room()
+    first = await bench.worker("first", do={})
+    one = task(value={"touch": str(tmp_path / "began"), "sleep": 0.5})
+    await work.submitter.submit(one)
+    await until(lambda: lines(tmp_path / "began"))
+    os.kill(first.pid, signal.SIGSTOP)
+    await bench.worker("second", do={})
+    outcome = await ended(work, one.run)
+    assert outcome.node == "second"
+    os.kill(first.pid, signal.SIGCONT)
+    after = task(value={"touch": str(tmp_path / "after")})
+    await work.submitter.submit(after)
+    await ended(work, after.run)
+    standing = await work.find(one.run)
+    assert (standing.node, standing.ended_ns) == ("second", outcome.ended_ns)
+
+
+async def test_a_task_that_kills_its_workers_is_poison_after_three(bench, tmp_path):
+    work = await bench.room()
+    one = task(value={"touch": str(tmp_path / "began"), "exit": True})
+    await work.submitter.submit(one)
+    for number in range(3):
+        process = await bench.worker(f"victim{number}", lease_s=1.0, do={})
+        async with asyncio.timeout(60):
+            await process.wait()
+    await bench.worker("last", lease_s=1.0, do={})
+    outcome = await ended(work, one.run)
+    assert (outcome.state, outcome.error["code"]) == ("dead", "work.poison")
+    assert len(lines(tmp_path / "began")) == 3
+
+
+async def test_nothing_is_lost_when_the_server_is_killed_under_load(bench, tmp_path):
+    work = await bench.room(do={"concurrency": 50})
+    runs: list[str] = []
+
+    async def submit() -> None:
+        for _ in range(100):
+            one = task(value={})
+            while True:
+                try:
+                    await work.submitter.submit(one)
+                    break
+                except Exception:
+                    await asyncio.sleep(0.05)
+            runs.append(one.run)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(10):
+            group.create_task(submit())
+        for count in (200, 500, 800):
+            await until(lambda count=count: len(runs) >= count)
+            await bench.kill_server()
+    assert len(runs) == 1000
+    for run in runs:
+        assert (await ended(work, run)).state == "completed"
+    found = await reading.batch(work._connection, subjects.FACTS, "run.*.*.outcome.>", 1, 5000)
+    assert sorted(stored.subject.split(".")[2] for stored in found) == sorted(runs)
+
+
+async def test_garbage_in_the_streams_harms_nobody(bench):
+    work = await bench.room(do={})
+    await work.submitter.submit(first := task())
+    await ended(work, first.run)
+    for number, junk in enumerate((b"", b"{}", b"not json", b'{"run":"' + b"x" * 10_000 + b'"}')):
+        await publisher.publish(work._connection, f"task.none.do.normal.tjunk{number:06d}.task.0.1", junk)
+    blocked = task()
+    place = records.outcome_subject(blocked.run, "task", 0, 1)
+    await publisher.publish(work._connection, place, b"garbage that stands where an outcome belongs")
+    early = task()
+    away = records.outcome_subject(early.run, "task", 0, 7)
+    forged = records.Outcome("completed", records.raw(early))
+    await publisher.publish(work._connection, away, records.encode(forged))
+    for one in (blocked, early):
+        await work.submitter.submit(one)
+    assert (await ended(work, blocked.run)).node == "here"
+    assert (await work.find(blocked.run)).state == "completed"
+
+
+async def test_a_waiting_retry_survives_the_server_and_the_node(bench, tmp_path):
+    one = task(
+        value={"touch": str(tmp_path / "tries"), "fail": {"message": "no", "retriable": True}, "fail_until": 2},
+        retry=Retry(max_attempts=3, delay_s=1.5, jitter=False),
+    )
+    submitter = await bench.room()
+    first = await bench.worker("first", do={})
+    await submitter.submitter.submit(one)
+    await until(lambda: lines(tmp_path / "tries"))
+
+    async def waits() -> bool:
+        return await reading.last(submitter._connection, subjects.TIMERS, f"timer.*.{one.run}.>") is not None
+
+    await until(waits)
+    os.kill(first.pid, signal.SIGKILL)
+    await bench.kill_server()
+    await bench.worker("second", do={})
+    outcome = await ended(submitter, one.run)
+    assert (outcome.state, outcome.node) == ("completed", "second")
