@@ -55,12 +55,12 @@ class TestCopilot(CommandLine, ExecutorContract):
 
 class TestMcp(ExecutorContract):
     factory = mcp_tool.FACTORY
-    config = {"command": [sys.executable, str(STANDINS / "mcp_server.py")], "tool": "shout"}
+    config = {"command": [sys.executable, str(STANDINS / "mcp_server.py")], "tool": "shout", "connect_timeout_s": 60}
     long_config = {**config, "tool": "hang"}
     bad_configs = ({"tool": "x"}, {"tool": "x", "command": ["a"], "url": "http://b"}, {"tool": "x", "url": "ftp://b"})
     input = {"text": "hello"}
     long_input = {}
-    timeout_s = 40.0
+    timeout_s = 200.0
 
     def check(self, outcome: Any) -> None:
         assert outcome == Done("HELLO")

@@ -112,7 +112,7 @@ def url() -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
-        thread.join(5)
+        thread.join(30)
 
 
 class TestHttp(ExecutorContract):
@@ -152,6 +152,6 @@ def test_opening_them_imports_nothing_heavy() -> None:
     )
     env = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
     done = subprocess.run(
-        [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=20, check=True
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == ""

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from typing import ClassVar
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -175,6 +176,7 @@ def best_of(runs: int, count: int, ask: Ask) -> float:
     return min(took_s)
 
 
+@pytest.mark.bench
 def test_it_is_fast():
     """20 µs for ten, 1 ms for a thousand; the best of many, since other work shares the machine."""
     plain = Ask(capability="review", here="node3")

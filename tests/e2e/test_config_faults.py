@@ -204,6 +204,10 @@ def test_init_example_schema_and_fmt_belong_together(nodes):
     text = node.file.read_text()
     assert len(text.splitlines()) <= 25
     assert "#" in text
+    named = text.splitlines()[0].partition("#:schema ")[2]
+    beside = json.loads((node.file.parent / named).read_text())
+    assert named and beside == json.loads(node.run("config", "schema")[1])
+    jsonschema.Draft202012Validator.check_schema(beside)
     assert node.json("config", "check")["ok"] is True
     assert node.run("init", str(node.file))[0] == 1  # never overwritten unasked
     node.write('"""A plugin of mine."""\n' + PLUGIN, "own.py")

@@ -109,7 +109,9 @@ def test_an_agent_nobody_has(hub):
     code, error = hub.refused("invoke", "scrpt", "1")
     assert (code, error["code"]) == (1, "agent.not_found")
     fails(hub, 404, "node.not_found", target="nowhere/script")
-    fails(hub, 503, "route.no_eligible_agent", capability="nothing")
+    fails(hub, 404, "route.no_eligible_agent", capability="nothing")
+    code, error = hub.refused("invoke", "-c", "nothing", "1")
+    assert (code, error["code"]) == (1, "route.no_eligible_agent")
 
 
 @pytest.mark.parametrize("token", ["a.b", ">", "*", "", "x" * 10_000, "a b", "a\nb", "É", "a/b/c", "\x00"])

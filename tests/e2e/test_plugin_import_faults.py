@@ -116,15 +116,14 @@ def test_fatal_imports_at_a_reload_change_nothing(running, how, hosted):
     before = running.status()
     running.write(plugin(text), "own.py")
     running.write(SHOUT + table(hosted=hosted))
-    verdict = running.verdict(before["last_reload"], 30)
-    assert verdict["result"] == "refused"
+    verdict = running.verdict(before["last_reload"], "refused")
     assert reason in verdict["message"]
     after = running.status()
     assert (after["pid"], after["revision"]) == (before["pid"], before["revision"])
     assert [slot["id"] for slot in after["slots"]] == [slot["id"] for slot in before["slots"]]
     assert running.invoke("shout", "well") == "WELL"
     running.write(SHOUT)
-    running.verdict(verdict, 30)
+    running.verdict(verdict)
 
 
 def test_a_hosted_plugin_is_never_imported_in_the_node_nor_by_a_command(nodes):
@@ -146,7 +145,7 @@ def test_a_hosted_plugin_is_never_imported_in_the_node_nor_by_a_command(nodes):
     assert schema["properties"]["length"]["description"] == "how much of it"
     tried = len(imported_by(node))
     node.write(SHOUT.replace("a-z", "a-y") + table(hosted=True, more='length = 5\nkey = { env = "OWN_KEY" }'))
-    assert node.verdict(timeout_s=30)["changed"] == ["executors.shout"]
+    assert node.verdict(result="applied")["changed"] == ["executors.shout"]
     assert node.run("config", "plan")[0] == 0
     assert len(imported_by(node)) == tried  # neither file nor table changed: nothing is tried again
     assert node.pid not in imported_by(node)
@@ -200,7 +199,7 @@ def test_a_hanging_import_is_told_long_before_the_time_to_start_is_over(nodes, h
     assert node.agents() == ["shout"]
     code, wire = node.refused("reload")  # asked again: the same reason, not what is left of the first time
     assert "still importing after 2 s" in wire["message"]
-    until(lambda: not [line for line in marked(nodes.mark).values() if "tried_child" in line], 30)
+    until(lambda: not [line for line in marked(nodes.mark).values() if "tried_child" in line])
 
 
 def test_one_that_hangs_at_the_start_is_tried_again_until_it_does_not(nodes):
@@ -212,17 +211,17 @@ def test_one_that_hangs_at_the_start_is_tried_again_until_it_does_not(nodes):
     for name in ("own", "apart"):
         slot = node.slot(name)
         assert slot["state"] in ("waiting", "starting")
-    assert until(lambda: "still importing after" in node.slot("own")["why"], 30)
+    assert until(lambda: "still importing after" in node.slot("own")["why"])
     assert node.agents() == ["shout"]
     (node.folder / "go").touch()
-    until(lambda: node.agents() == ["apart", "own", "shout"], 60)
+    until(lambda: node.agents() == ["apart", "own", "shout"])
     assert node.invoke("own") == node.pid
     assert node.invoke("apart") != node.pid
     assert {row["type"]: row["broken"] for row in node.json("plugin", "list")["plugins"] if row["type"] == "own"} == {
         "own": ""
     }
     node.write("[plugins]\nstart_timeout_s = 3.0\n" + SHOUT + table("own", more="length = 7") + table("apart", hosted=True))
-    assert node.verdict(timeout_s=30)["changed"] == ["executors.own"]  # it is a plugin like any other now
+    assert node.verdict(result="applied")["changed"] == ["executors.own"]  # it is a plugin like any other now
     assert node.agents() == ["apart", "own", "shout"]
 
 
@@ -231,10 +230,10 @@ def test_a_command_that_is_killed_while_a_plugin_hangs_leaves_nobody(nodes):
     for number, text in enumerate(HANGS.values()):
         node.write(plugin(WHO + "\n" + text), f"own{number}.py")
     process = node.start("config", "check")
-    until(lambda: len(imported_by(node)) == len(HANGS), 30)
+    until(lambda: len(imported_by(node)) == len(HANGS))
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=30)
-    until(lambda: not marked(nodes.mark), 30)
+    until(lambda: not marked(nodes.mark))
 
 
 def test_many_are_tried_side_by_side(nodes):
@@ -242,7 +241,7 @@ def test_many_are_tried_side_by_side(nodes):
     for number in range(6):
         node.write(plugin(WHO + "\ntime.sleep(3600)"), f"own{number}.py")
     process = node.start("config", "check", "-o", "json")
-    until(lambda: len(set(imported_by(node)) & set(marked(nodes.mark))) == 6, 30)
+    until(lambda: len(set(imported_by(node)) & set(marked(nodes.mark))) == 6)
     out, err = process.communicate(timeout=40)
     assert process.returncode == 0, err
     assert len(json.loads(out)["warnings"]) == 6
@@ -261,4 +260,4 @@ os._exit(5)
     node.write(plugin(text), "own.py")
     (row,) = node.json("config", "check")["warnings"]
     assert "exit code 5" in row["message"]
-    until(lambda: not marked(nodes.mark), 30)
+    until(lambda: not marked(nodes.mark))

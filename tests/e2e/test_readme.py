@@ -6,9 +6,7 @@ that installs and the one that tests are compared with the files they use; `.ci/
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
 import re
 import shutil
 import socket
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from tests.free_port import free_port
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -64,14 +63,6 @@ def marked(mark: str) -> str:
     found = [block.text.strip() for block in blocks("README.md") if block.mark == mark]
     assert len(found) == 1, f"README.md has {len(found)} blocks marked {mark!r}"
     return found[0]
-
-
-def free_port() -> int:
-    """Return a port that nobody has, outside the range that the system hands out: no other test takes it meanwhile."""
-    while True:
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", random.randrange(15_000, 32_000)))
-            return int(probe.getsockname()[1])
 
 
 class Machines:

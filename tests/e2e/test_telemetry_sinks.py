@@ -190,3 +190,70 @@ def test_a_sink_that_does_not_behave_holds_up_nothing(nodes, how, figure) -> Non
     assert node.stop() == 0
     rows = [json.loads(line) for line in (node.folder / "told.jsonl").read_text().splitlines()]
     assert sum(row.get("name") == "execute echo" for row in rows) == 100, "a neighbour lost something"
+
+
+FRAIL = """
+import asyncio
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from knotwork.sdk import Factory, PluginConfig, hookimpl
+
+HERE = Path(__file__).parent
+
+
+def note(word):
+    with (HERE / "notes").open("a") as file:
+        file.write(word + chr(10))
+
+
+class Sink:
+    async def emit(self, records):
+        note("emit")
+
+
+async def fall():
+    while not (HERE / "fall").exists():
+        await asyncio.sleep(0.01)
+    raise RuntimeError("it fell")
+
+
+@asynccontextmanager
+async def opened(config, context):
+    note("opened")
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fall())
+            yield Sink()
+    finally:
+        note("closed")
+
+
+@hookimpl
+def telemetry():
+    yield Factory(name="frail", config=PluginConfig, open=opened)
+"""
+
+
+def test_a_sink_that_crashed_gets_nothing_until_it_is_back(nodes) -> None:
+    node = nodes.node(AGENT + '[telemetry.frail]\ntype = "./frail.py"\n')
+    node.write(FRAIL, "frail.py")
+    node.up()
+    notes = node.folder / "notes"
+    until(lambda: "emit" in notes.read_text())
+    (node.folder / "fall").touch()
+    until(lambda: node.slot("frail", "telemetry")["starts"] > 2)
+    for _ in range(5):
+        node.ask("node.reload")  # something to tell of
+    (node.folder / "fall").unlink()
+    node.ask("plugin.restart", kind="telemetry", id="frail")
+
+    def emitted_after_the_last_start() -> bool:
+        return "emit" in notes.read_text().rpartition("opened")[2]
+
+    until(lambda: node.slot("frail", "telemetry")["state"] == "running" and node.ask("node.reload"))
+    until(emitted_after_the_last_start)
+    lives = notes.read_text().split("opened\n")[1:]
+    assert len(lives) > 3
+    for life in lives[:-1]:
+        assert life.rstrip().endswith("closed"), lives  # nothing behind it

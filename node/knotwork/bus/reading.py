@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import codec, publisher, streams
 from knotwork.bus.connection import is_no_responders, lost_error
-from knotwork.sdk.errors import Internal, TimedOut
+from knotwork.sdk.errors import Internal, Invalid, NotFound, TimedOut
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
     from knotwork.bus.wire import Message
 
+_NOT_DELETED = {10043, 10057}
 READ_TIMEOUT_S = 5.0
 BATCH_MAX_BYTES = 8 * 1024 * 1024
 
@@ -69,6 +70,18 @@ async def each_last(
 ) -> list[Stored]:
     """Return the last message of every subject that fits one of the patterns (1024 subjects at most)."""
     return await _gather(connection, stream, {"multi_last": subjects}, timeout_s)
+
+
+async def count_from(
+    connection: Connection, stream: str, subject: str, from_seq: int, *, timeout_s: float = READ_TIMEOUT_S
+) -> int:
+    """Return how many messages whose subject fits there are from a place in the stream on; only one of them is read."""
+    body = codec.encode({"batch": 1, "seq": max(1, from_seq), "next_by_subj": subject})
+    message = await connection.request(f"$JS.API.DIRECT.GET.{stream}", body, timeout_s=timeout_s, patient=False)
+    if _stored(message) is None:
+        return 0
+    behind = (message.headers or {}).get("Nats-Num-Pending", "0")
+    return 1 + int(behind)
 
 
 async def _gather(connection: Connection, stream: str, body: dict[str, Any], timeout_s: float) -> list[Stored]:
@@ -125,7 +138,12 @@ def _stored(message: Message) -> Stored | None:
 
 async def delete(connection: Connection, stream: str, seq: int) -> None:
     """Remove one message; raises `NotFound` when it is gone."""
-    await streams.api(connection, f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
+    try:
+        await streams.api(connection, f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
+    except Invalid as error:
+        if error.detail.get("nats") in _NOT_DELETED:  # the server's words for a message that is not there
+            raise NotFound(f"There is no message {seq} in {stream}.", code="bus.not_found") from None
+        raise
 
 
 async def purge(connection: Connection, stream: str, subject: str, below_seq: int) -> int:

@@ -157,6 +157,11 @@ def dead(routed: str, run: str) -> str:
     return f"dead.{queue(routed)}.{token(run, 'run')}"
 
 
+def dead_of(run: str) -> str:
+    """Return the pattern of the dead letter of a run, whatever it was routed by."""
+    return f"dead.*.{token(run, 'run')}"
+
+
 def archived(place: int) -> str:
     """Return where a segment of ended tasks is kept, in ARCHIVE; `place` is where in FACTS it ends."""
     return f"ended.{place:d}"

@@ -56,8 +56,11 @@ class Way:
     def send(self, data: bytes, head: bytes) -> None:
         """Send what he must get; raises `TooLarge`, and `Unreachable` until he has got it: call it again with the same.
 
-        Whom the answer was too long in coming for gets nothing, without an error.
+        A caller who has been away for too long gets nothing, without an error; so does everybody once we are closed.
         """
+        if self._connection.state == "closed":
+            log.debug("an answer is lost: the connection is closed")
+            return
         if self._sure == self._connection.reconnects and self._receipt is None:
             self._connection.send(self._to, data, "", head)
             return

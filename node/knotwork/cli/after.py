@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from knotwork.cli import local
+from knotwork.cli import local, show
 from knotwork.cli.local import LocalNode
 from knotwork.cli.options import Shared
 from knotwork.sdk.errors import TimedOut, Unavailable, Unreachable
@@ -83,7 +83,31 @@ def end(pid: int) -> None:
         return
 
 
-def leave(op: str, reply: dict[str, Any]) -> None:
-    """End with 75 when the reply means "not now", so that scripts can ask `knotwork health`."""
+def leave(op: str, request: dict[str, Any], reply: dict[str, Any]) -> None:
+    """End with a code of its own when the reply means "not now" or "it failed", so that scripts can ask."""
     if op == "node.health" and not reply.get("ready"):
         sys.exit(Unavailable.exit_code)
+    if op in ("task.await", "task.watch") or (op == "task.submit" and request.get("wait")):
+        code = ENDS.get(str(reply.get("state")), TimedOut.exit_code)
+        if code:
+            sys.exit(code)
+
+
+ENDS = {"completed": 0, "failed": 1, "dead": 1, "cancelled": 1, "timed-out": TimedOut.exit_code}
+"""Exit codes of a task by its state; one that has not ended is there to be asked again."""
+
+
+def tell_task(reply: dict[str, Any], *, awaited: bool) -> None:
+    """Say on standard error what whoever submitted a task should know, or how one that was `awaited` ended."""
+    state, error = str(reply.get("state", "")), reply.get("error") or {}
+    if reply.get("note"):
+        print(f"note: {show.plain(reply['note'])}", file=sys.stderr)
+    if not awaited:
+        return
+    if state not in ENDS:
+        print(f"{reply['id']} has not ended: it is {state}", file=sys.stderr)
+    elif ENDS[state]:
+        print(f"error: {show.plain(error.get('message') or state)}", file=sys.stderr)
+        if error.get("hint"):
+            print(f"  {show.plain(error['hint'])}", file=sys.stderr)
+        print(f"  ({state}, {error.get('code', '')})", file=sys.stderr)

@@ -43,6 +43,11 @@ GROUPS = {
     "config": "Read, check and change the configuration",
     "plugin": "Find, write and test plugins",
     "agents": "",
+    "route": "Explain who would do a piece of work",
+    "view": "Look after the view of the past",
+    "task": "Submit durable tasks, and see what becomes of them",
+    "dead": "Look at tasks that died, bring them back or drop them",
+    "blob": "Keep and read values too large for one request",
 }
 INTERRUPTED = 130
 
@@ -85,7 +90,7 @@ class Tree(click.Group):
             return found
         from knotwork.cli import verbs  # not for local commands
 
-        op = next((op for op in _ops() if op.cli.words == words), None)
+        op = next((op for op in _ops() if words in (op.cli.words, op.cli.also)), None)
         command = verbs.command(op, cmd_name) if op is not None else None
         if any(other[: len(words)] == words and len(other) > len(words) for other in _all_words()):
             return Tree(words, command, help=GROUPS.get(cmd_name, ""))
@@ -122,7 +127,7 @@ def _ops() -> tuple[Row, ...]:
 
 
 def _all_words() -> list[tuple[str, ...]]:
-    ops = [op.cli.words for op in _ops()]
+    ops = [words for op in _ops() for words in (op.cli.words, op.cli.also) if words]
     first = [words for words in LOCAL if words[0] in ("up", "demo", "init")]
     return [*first, *ops, *(words for words in LOCAL if words not in first)]
 

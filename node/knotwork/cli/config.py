@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,15 @@ def _init(**values: Any) -> None:
     if path.exists() and not values["force"]:
         raise Conflict(f"{path} exists.", code="cli.file_exists", hint="Use it as it is, or overwrite it with --force.")
     _write(path, example.init_text())
-    _done(shared, {"file": str(path), "next": f"knotwork up --config {path}"})
+    schema = _write_schema(path)
+    _done(shared, {"file": str(path), "schema": str(schema), "next": f"knotwork up --config {path}"})
+
+
+def _write_schema(path: Path) -> Path:
+    """Write the JSON Schema that the first line of a new configuration names, for editors; returns where."""
+    beside = path.with_name("knotwork.schema.json")
+    _write(beside, show.pretty(_json_schema(files.FileOptions(config=(str(path),)))) + "\n")
+    return beside
 
 
 init = click.Command(
@@ -34,7 +43,8 @@ init = click.Command(
         *options.answering(),
     ],
     short_help="Write a first configuration",
-    help="Write a short, commented configuration to FILE [default: knotwork.toml].",
+    help="Write a short, commented configuration to FILE [default: knotwork.toml], and beside it the JSON Schema that "
+    "lets editors help.",
     epilog="\b\nExamples:\n  # Begin here\n  knotwork init && knotwork up",
 )
 
@@ -45,8 +55,13 @@ def _check(**values: Any) -> None:
     named = values.pop("file", None)
     if named:
         chosen = files.FileOptions((*chosen.config, named), chosen.config_dir, chosen.sets, chosen.safe_mode)
-    loaded, catalog = files.check(chosen)
-    instances = [f"{kind}.{name}" for kind in _kinds() for name in loaded.config.instances(kind)]
+    loaded, catalog, warnings = files.check(chosen)
+    if shared.shape == "table":
+        for warning in warnings:
+            print(show.plain(f"warning: {warning} {_GOES_ON}"), file=sys.stderr)
+    from knotwork.config.model import SECTIONS  # loaded with the configuration
+
+    instances = [f"{SECTIONS[kind]}.{name}" for kind in _kinds() for name in loaded.config.instances(kind)]
     broken = [f"{row.source}: {row.reason}" for row in catalog.broken()]
     _done(
         shared,
@@ -55,8 +70,12 @@ def _check(**values: Any) -> None:
             "files": [str(text.path) for text in loaded.texts],
             "instances": instances,
             "broken_plugins": broken,
+            **({"warnings": [asdict(warning) for warning in warnings]} if shared.shape != "table" else {}),
         },
     )
+
+
+_GOES_ON = "A node starts all the same, and tries it again and again."
 
 
 def _kinds() -> tuple[Any, ...]:
@@ -71,7 +90,9 @@ check = click.Command(
     params=[click.Argument(["file"], required=False), *files.options(), *options.answering()],
     short_help="Say what is wrong with a configuration",
     help="Read everything a node would read and name every problem with file, line and column. "
-    "Exit code 78 when there is one.",
+    "Exit code 78 when there is one that a node would not start with.\n\n"
+    "A plugin that cannot be imported is a warning: a node starts with it, and its slot waits "
+    '(with `on_start_error = "fail"` it is a problem). Secrets are looked up, but no command is run for one.',
     epilog="\b\nExamples:\n  # The file a node started here would use\n  knotwork config check\n"
     "  # Another one\n  knotwork config check other.toml",
 )
@@ -109,12 +130,15 @@ fmt = click.Command(
 
 
 def _schema(**values: Any) -> None:
+    options.take(values)
+    print(show.pretty(_json_schema(files.take(values))))
+
+
+def _json_schema(chosen: files.FileOptions) -> dict[str, Any]:
     from knotwork.config import schema as schemas  # pydantic's generator: only here
 
-    options.take(values)
-    chosen = files.take(values)
     catalog = files.catalog(files.load(chosen), safe_mode=chosen.safe_mode)
-    print(show.pretty(schemas.json_schema(catalog.config_classes())))
+    return schemas.json_schema(catalog.config_classes())
 
 
 schema = click.Command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ def _show(request: Request, _: Shared, chosen: FileOptions) -> Reply:
     ]
     return {
         "revision": 0,
-        "files": [str(text.path) for text in loaded.texts],
+        "files": [os.path.abspath(text.path) for text in loaded.texts],  # noqa: PTH100  links stay links
         "settings": [setting for setting in settings if setting["key"].startswith(prefix)],
     }
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from knotwork.config.instances import Known
     from knotwork.config.loaded import Loaded
+    from knotwork.config.problems import Problem
     from knotwork.sockets.catalog import Catalog
 
 
@@ -80,31 +81,21 @@ def load(chosen: FileOptions) -> Loaded:
 
 def catalog(loaded: Loaded, *, safe_mode: bool = False) -> Catalog:
     """Return the plugins that this configuration could use."""
-    from knotwork.sdk import KINDS  # plugins are imported here: only for commands that need them
-    from knotwork.sockets import catalog as catalogs  # the same
+    from knotwork.sockets import loading, offered  # bundled plugins are imported: only for commands that need them
 
-    plugins = loaded.config.plugins
-    types = [table.type for kind in KINDS for table in loaded.config.instances(kind).values()]
-    return catalogs.load(
-        catalogs.CatalogSettings(
-            files=tuple(dict.fromkeys((*plugins.files, *(name for name in types if catalogs.is_path(name))))),
-            folders=tuple(loaded.folder / Path(folder).expanduser() for folder in plugins.folders),
-            base=loaded.folder,
-            start_timeout_s=plugins.start_timeout_s,
-            disabled=frozenset(plugins.disabled),
-            safe_mode=safe_mode,
-        )
-    )
+    return loading.load(offered.settings_of(loaded, safe_mode=safe_mode, imports=False))
 
 
-def check(chosen: FileOptions) -> tuple[Loaded, Catalog]:
-    """Return configuration and plugins after judging every table; raises `ConfigInvalid` with all problems."""
-    from knotwork.config import instances, problems  # as above
+def check(chosen: FileOptions) -> tuple[Loaded, Catalog, list[Problem]]:
+    """Return configuration and plugins after judging every table, and what a node would start with all the same.
+
+    Raises `ConfigInvalid` with all problems that a node would refuse to start with.
+    """
+    from knotwork.config import instances  # as above
     from knotwork.sockets import offered  # the same
 
     loaded = load(chosen)
     found = catalog(loaded, safe_mode=chosen.safe_mode)
-    wrong = instances.judge_tables(loaded.merged, offered.types_of(found, loaded.merged.data))
-    if wrong:
-        raise problems.invalid(wrong)
-    return loaded, found
+    known = offered.types_of(found, loaded.merged.data)
+    instances.check_instances(loaded, known)
+    return loaded, found, [problem for problem, fatal in instances.unusable(loaded, known) if not fatal]

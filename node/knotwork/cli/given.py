@@ -15,14 +15,20 @@ def read_input(text: str) -> Any:
 
     Raises `Invalid` for what begins like JSON and is none.
     """
+    what = "standard input" if text == "-" else text[1:] if text.startswith("@") and len(text) > 1 else "the input"
+    return _value(read_bytes(text), what)
+
+
+def read_bytes(text: str) -> bytes:
+    """Return the bytes meant by a word: of standard input for `-`, of a file for `@file`, else its own."""
     if text == "-":
-        return _value(sys.stdin.buffer.read(), "standard input")
+        return sys.stdin.buffer.read()
     if text.startswith("@") and len(text) > 1:
         try:
-            return _value(Path(text[1:]).read_bytes(), text[1:])
+            return Path(text[1:]).read_bytes()
         except OSError as error:
             raise Invalid(f"{text[1:]} cannot be read: {error.strerror}.", code="cli.input_unreadable") from error
-    return _value(text.encode("utf-8", "surrogateescape"), "the input")
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _value(raw: bytes, what: str) -> Any:

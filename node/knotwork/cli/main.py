@@ -1,7 +1,7 @@
 """Where does the program begin? Here: what must be quick is answered at once, everything else goes to `app`.
 
 The executable also starts itself again with a hidden first word: as the warden of its children, as the host of
-a plugin, or as the other side of a measurement.
+a plugin, as the keeper of the view of the past, or as the other side of a measurement.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from knotwork.sockets import hosted_child  # the plugin's own process: no command line in it
 
         return hosted_child.main(words[1])
+    if words[:1] == ["--view-child"]:
+        from knotwork.view import child as view_child  # the process that keeps the view of the past
+
+        return view_child.main()
     if words[:1] == ["--bench-peer"]:
         from knotwork.bench import peer  # the other side of a measurement
 

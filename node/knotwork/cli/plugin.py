@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import click
 
 from knotwork.cli import fallback, files, given, options, show
 from knotwork.cli.files import FileOptions
-from knotwork.sdk.errors import Invalid, NotFound, PluginFailed
+from knotwork.sdk.errors import Invalid, NotFound
 
 if TYPE_CHECKING:
     from knotwork.sockets.catalog import Entry
@@ -56,13 +56,14 @@ def _test(**values: Any) -> None:
 
     shared = options.take(values)
     chosen = files.take(values)
-    entry = _entry(values["what"], values["kind"] or "", chosen)
-    sample = given.read_input(values["sample"]) if values["sample"] is not None else None
+    entry = _entry(values["what"], values["kind"] or "", chosen, imports=not values["apart"])
+    sample = given.read_input(values["sample"]) if values["sample"] is not None else trial.SAMPLE
     table = given.read_input(values["table"]) if values["table"] else {}
     if not isinstance(table, dict):
         raise Invalid("--with takes a JSON object.", code="cli.bad_table", hint='For example \'{"command": ["cat"]}\'.')
     results = []
-    for result in trial.run(entry, table, sample, apart=bool(values["apart"])):
+    told = values["sample"] is not None
+    for result in trial.run(entry, table, sample, apart=bool(values["apart"]), told=told):
         results.append(asdict(result))
         if shared.shape == "table" and not shared.quiet:
             print(f"{'ok' if result.passed else 'FAILED':<6}  {result.name:<44} {result.took_s:6.2f} s", flush=True)
@@ -76,22 +77,27 @@ def _test(**values: Any) -> None:
     sys.exit(0 if passed == len(results) else 1)
 
 
-def _entry(what: str, kind: str, chosen: FileOptions) -> Entry:
-    """Return the plugin named by a type, a `.py` file (`./x.py` or `./x.py:type`) or a folder with a manifest."""
+def _entry(what: str, kind: str, chosen: FileOptions, *, imports: bool) -> Entry:
+    """Return the plugin named by a type, a `.py` file (`./x.py` or `./x.py:type`) or a folder with a manifest.
+
+    It is imported into this process when `imports`, else only looked at in another.
+    """
     from knotwork.sockets import catalog as catalogs  # plugins are imported: only here
+    from knotwork.sockets import loading, offered  # the same
 
     if Path(what).is_dir():
         folder = Path(what).resolve()
-        found = catalogs.load(catalogs.CatalogSettings(folders=(folder,)))
+        found = loading.load(catalogs.CatalogSettings(folders=(folder,), imports=imports))
     elif catalogs.is_path(what):
-        name = what.rpartition(".py")[0] + ".py"
+        name = catalogs.file_of(what)
         folder = Path(name).resolve()
-        found = catalogs.load(catalogs.CatalogSettings(files=(name,)))
+        found = loading.load(catalogs.CatalogSettings(files=(name,), imports=imports))
     else:
-        return fallback.find(files.catalog(files.load(chosen), safe_mode=chosen.safe_mode), what, kind)
+        settings = offered.settings_of(files.load(chosen), safe_mode=chosen.safe_mode, imports=imports)
+        return fallback.find(loading.load(replace(settings, uses=None)), what, kind)
     for row in found.broken():
         if row.source == str(folder):
-            raise PluginFailed(row.reason, code=row.code, hint=row.hint)
+            raise row.error()
     wanted = what.rpartition(".py")[2].removeprefix(":") if not Path(what).is_dir() else ""
     fitting = [
         entry
@@ -99,9 +105,9 @@ def _entry(what: str, kind: str, chosen: FileOptions) -> Entry:
         if entry.source.where == str(folder) and kind in ("", entry.kind) and wanted in ("", entry.type)
     ]
     if len(fitting) != 1:
-        offered = ", ".join(f"{entry.kind} {entry.type}" for entry in fitting)
+        several = ", ".join(f"{entry.kind} {entry.type}" for entry in fitting)
         raise NotFound(
-            f"{what} offers several plugins: {offered}." if fitting else f"{what} offers no such plugin.",
+            f"{what} offers several plugins: {several}." if fitting else f"{what} offers no such plugin.",
             code="plugin.unknown_type",
             hint="Name one with --kind, or as ./file.py:type." if fitting else "Is the hook named right?",
         )
@@ -114,7 +120,9 @@ test = click.Command(
     params=[
         click.Argument(["what"]),
         click.Option(["--with", "table"], metavar="JSON", help="its configuration; @file reads a file"),
-        click.Option(["--input", "sample"], metavar="JSON", help="an input for an executor to work on"),
+        click.Option(
+            ["--input", "sample"], metavar="JSON", help="an input for an executor to work on [default: hello]"
+        ),
         click.Option(["--apart"], is_flag=True, help="in a process of its own, as with hosted = true"),
         click.Option(["--kind"], type=click.Choice(KINDS_ALL)),
         *files.options(),

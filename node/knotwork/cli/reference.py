@@ -73,7 +73,7 @@ def _section(words: tuple[str, ...], command: click.Command) -> str:
 
 
 def _argument(argument: click.Argument) -> str:
-    name = (argument.name or "").upper() + ("..." if argument.nargs == -1 else "")
+    name = (argument.name or "").removesuffix("_").upper() + ("..." if argument.nargs == -1 else "")
     return name if argument.required else f"[{name}]"
 
 

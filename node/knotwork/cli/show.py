@@ -111,6 +111,18 @@ def answer(value: Any) -> str:
     return plain(value) if isinstance(value, str) else pretty(value)
 
 
+def happened(piece: Mapping[str, Any]) -> str:
+    """Return a piece of `task watch` for people: live output as it is, a change of state in one line."""
+    if "output" in piece:
+        return answer(piece["output"])
+    if "missed" in piece:
+        return f"({piece['missed']} pieces were missed)"
+    names = ("at", "state", "worker", "due_at", "code", "message")
+    parts = [f"attempt {piece['attempt']}" if "attempt" in piece else "", *(cell(piece.get(name)) for name in names)]
+    words = [*parts[1:3], parts[0], *parts[3:]]
+    return "  ".join(word for word in words if word not in ("", _MISSING))
+
+
 def _cut(text: str, limit: int) -> str:
     if width(text) <= limit:
         return text

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from knotwork.cli import after, early, fallback, files, given, options, remote, show
+from knotwork.cli import after, early, fallback, files, given, large, options, remote, show
 from knotwork.cli.options import Shared
 from knotwork.ops.form import Field, Row
 from knotwork.sdk.errors import Unreachable
@@ -65,14 +65,16 @@ def params(op: Row) -> list[click.Parameter]:
     """Return arguments, flags and the shared options of an op."""
     made: list[click.Parameter] = []
     known = {field.name: field for field in op.fields}
+    shared = [*fallback.params(op.name), *options.answering(), *options.reaching()]
+    taken, names = {flag for option in shared for flag in option.opts}, {option.name for option in shared}
     for name in op.cli.positional:
         field = known[name]
         many = field.shape == "list"
         required = field.required and not many
         kind = click.Choice(field.choices) if field.choices else _TYPES[field.shape]
-        made.append(click.Argument([name], required=required, nargs=-1 if many else 1, type=kind))
-    shared = [*fallback.params(op.name), *options.answering(), *options.reaching()]
-    taken = {flag for option in shared for flag in option.opts}
+        own = f"{name}_" if name in names else name  # a task's output is not the output of the command
+        shown = name.upper() if required else f"[{name.upper()}]" + "..." * many
+        made.append(click.Argument([own], required=required, nargs=-1 if many else 1, type=kind, metavar=shown))
     made += [
         _flag(op, field) for field in known.values() if field.name not in op.cli.positional and field.flag not in taken
     ]
@@ -107,7 +109,7 @@ def callback(op: Row) -> Callable[..., None]:
     def run(**values: Any) -> None:
         shared = options.take(values)
         chosen = files.take(values)
-        request = _request(op, values, shared)
+        request = _request(op, {name.removesuffix("_"): value for name, value in values.items()}, shared)
         _run(op, request, shared, chosen)
 
     return run
@@ -144,14 +146,16 @@ def _run(op: Row, request: dict[str, Any], shared: Shared, chosen: files.FileOpt
         reply = early.answer(op.name, shared)
         try:
             if reply is None:
-                asked = json.dumps(request).encode()
+                asked = json.dumps(large.send_ahead(op, request, shared)).encode()
                 reply = json.loads(remote.ask(shared, op.name, asked, _printer(op, shared), timeout_s=timeout_s))
         except Unreachable as error:
             _check(op.name, request)
             reply = after.rescue(op.name, shared, error)
+        if reply.get("output_blob"):
+            large.fetch(reply, shared)
         watch(reply)
-    _print(op, reply, shared)
-    after.leave(op.name, reply)
+    _print(op, reply, shared, _answer(op, request))
+    after.leave(op.name, request, reply)
 
 
 def _check(name: str, request: dict[str, Any]) -> None:
@@ -171,6 +175,8 @@ def op_timeout_s(op: Row) -> float:
 
 def _printer(op: Row, shared: Shared) -> Callable[[Any], None]:
     """Return what prints the pieces of a stream as they come."""
+    if op.name == "blob.get":
+        return large.printer()
 
     def piece(frame: Any) -> None:
         data = json.loads(frame.data)
@@ -185,21 +191,27 @@ def _printer(op: Row, shared: Shared) -> Callable[[Any], None]:
         elif shared.shape == "jsonl":
             print(show.compact({"kind": frame.kind, **data}), flush=True)
         elif shared.shape == "table" and not shared.quiet:
-            print(_for_people(frame.kind, data), file=sys.stderr, flush=True)
+            print(_for_people(op, frame.kind, data), file=sys.stderr, flush=True)
 
     return piece
 
 
-def _for_people(kind: str, data: dict[str, Any]) -> str:
+def _for_people(op: Row, kind: str, data: dict[str, Any]) -> str:
     if kind != "progress":
-        return show.answer(data.get("data"))
+        # a line of text brings its own end
+        return show.happened(data["data"]) if op.name == "task.watch" else show.answer(data.get("data")).removesuffix("\n")
     percent = data.get("percent")
     done = "" if percent is None else f"{percent:3.0f} % "
     return done + show.plain(str(data.get("text", "")))
 
 
-def _print(op: Row, reply: dict[str, Any], shared: Shared) -> None:
-    if op.live:
+def _answer(op: Row, request: dict[str, Any]) -> str:
+    """Return the field that is the answer for people, "" when it is all of them."""
+    return next((name for flag, name in op.cli.answer_when.items() if request.get(flag)), op.cli.answer)
+
+
+def _print(op: Row, reply: dict[str, Any], shared: Shared, answer: str) -> None:
+    if op.live or op.cli.silent:
         return
     rows = reply.get(op.cli.rows, []) if op.cli.rows else None
     if shared.shape == "json":
@@ -207,10 +219,19 @@ def _print(op: Row, reply: dict[str, Any], shared: Shared) -> None:
     elif shared.shape == "jsonl":
         for row in rows if rows is not None else [{"kind": "result", **reply} if op.streams else reply]:
             print(show.compact(row))
-    elif op.cli.answer:
-        print(show.answer(reply.get(op.cli.answer)))
+    elif answer:
+        _print_answer(reply, answer, shared)
     elif rows is not None:
         if rows or not shared.quiet:
-            print(show.table(rows, op.cli.columns) if rows else f"no {op.cli.rows}")
+            print(show.table(rows, op.cli.columns or list(rows[0])) if rows else f"no {op.cli.rows}")
     elif op.effect == "read" or not shared.quiet:  # that something was done is no answer: the exit code says it
         print(show.details({key: value for key, value in reply.items() if key not in op.cli.hidden}))
+
+
+def _print_answer(reply: dict[str, Any], answer: str, shared: Shared) -> None:
+    """Print the one field that is the answer; a task that was awaited may have ended without one."""
+    awaited = answer == "output" and "state" in reply
+    if not awaited or reply["state"] == "completed":
+        print(show.answer(reply.get(answer)), flush=True)
+    if not shared.quiet:
+        after.tell_task(reply, awaited=awaited)

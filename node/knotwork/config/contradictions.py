@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from knotwork.config.keys import Path
-from knotwork.config.model import CAPABILITY_ROUTER, DEFAULT_PROJECT
+from knotwork.config.model import BUNDLED_ROUTERS, DEFAULT_PROJECT, READY_BOUNDARIES
 from knotwork.config.problems import did_you_mean
 
 _JOIN_ONLY = ("urls", "user", "password", "token", "nkey_seed", "creds", "tls")
@@ -30,6 +30,7 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[Contradiction]:
     yield from _reachable(data)
     yield from _mesh(_table(data, "mesh"))
     yield from _routing(data)
+    yield from _boundaries(data)
     yield from _projects(data)
     yield from _hosted(data)
 
@@ -92,7 +93,7 @@ def _mesh(mesh: Mapping[str, Any]) -> Iterator[Contradiction]:
 
 
 def _routing(data: Mapping[str, Any]) -> Iterator[Contradiction]:
-    known = [*_table(data, "routers"), CAPABILITY_ROUTER]
+    known = [*_table(data, "routers"), *BUNDLED_ROUTERS]
     routers = _table(data, "routing").get("routers")
     for index, name in enumerate(routers if isinstance(routers, list) else []):
         if isinstance(name, str) and name not in known:
@@ -100,6 +101,40 @@ def _routing(data: Mapping[str, Any]) -> Iterator[Contradiction]:
             yield Contradiction(
                 ("routing", "routers", index), f"there is no [routers.{name[:64]}]", hint, "config.unknown_id"
             )
+
+
+def _boundaries(data: Mapping[str, Any]) -> Iterator[Contradiction]:
+    """What is written over the ready boundaries must make sense together with them."""
+    tables = _table(data, "boundaries")
+    if "none" in tables:
+        message = "none is what work that belongs to no boundary is said to be of: any agent may do it"
+        yield Contradiction(("boundaries", "none"), message, "Choose another name.")
+    for name, table in tables.items():
+        if isinstance(table, Mapping):
+            yield from _who({**READY_BOUNDARIES.get(name, {}), **table}, ("boundaries", name))
+    known = [*READY_BOUNDARIES, *tables, "none"]
+    for name, executor in _table(data, "executors").items():
+        named = executor.get("boundaries") if isinstance(executor, Mapping) else None
+        for index, boundary in enumerate(named if isinstance(named, list) else []):
+            if isinstance(boundary, str) and boundary not in known:
+                path: Path = ("executors", name, "boundaries", index)
+                hint = did_you_mean(boundary, known)
+                yield Contradiction(path, f"there is no [boundaries.{boundary[:64]}]", hint, "config.unknown_id")
+
+
+def _who(table: Mapping[str, Any], path: Path) -> Iterator[Contradiction]:
+    lists = {key: _texts(table.get(key)) for key in ("allow", "prefer", "forbid", "fallback")}
+    if lists["fallback"] and not (lists["prefer"] or lists["allow"]):
+        message = f"{'.'.join(map(str, path))}.fallback needs somebody to fall back from"
+        yield Contradiction((*path, "fallback"), message, "Add prefer or allow.", "config.missing")
+    for key in ("allow", "prefer", "fallback"):
+        for name in sorted(lists[key] & lists["forbid"]):
+            message = f"{'.'.join(map(str, path))} says {key} and forbid of {name[:64]}"
+            yield Contradiction((*path, "forbid"), message, "Keep one of them.")
+
+
+def _texts(value: Any) -> set[str]:
+    return {part for part in value if isinstance(part, str)} if isinstance(value, list) else set()
 
 
 def _projects(data: Mapping[str, Any]) -> Iterator[Contradiction]:
@@ -129,7 +164,7 @@ def _projects(data: Mapping[str, Any]) -> Iterator[Contradiction]:
 
 
 def _hosted(data: Mapping[str, Any]) -> Iterator[Contradiction]:
-    for kind in ("executors", "routers", "memories", "spinups", "telemetry"):
+    for kind in ("executors", "routers", "memories", "targets", "telemetry"):
         for name, table in _table(data, kind).items():
             if isinstance(table, Mapping) and table.get("memory_mb") and table.get("hosted") is not True:
                 message = f"{kind}.{name}.memory_mb limits a process of its own, but hosted is false"

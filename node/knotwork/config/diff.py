@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from knotwork.config import model
 from knotwork.config.model import Config, InstanceTable, ProjectTable
 from knotwork.sdk import KINDS, Kind
 
@@ -15,7 +16,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 Marks = Mapping[tuple[Kind, str], str]
 
-SECTIONS = ("node", "nats", "web", "mesh", "routing", "work", "plugins")
+VALUES = ("node", "nats", "web", "mesh", "routing", "work", "plugins")
 RESTART_KEYS = ("node.name", "web.enabled", "web.host", "web.port", "web.insecure")
 RESTART_SECTIONS = ("nats", "plugins")
 REOPEN_KEYS = ("type", "enabled", "hosted", "memory_mb", "settings")
@@ -64,7 +65,7 @@ class Plan:
     def lines(self) -> Iterator[str]:
         """Yield one line per change for people: `+` added, `-` removed, `~` changed, `!` needs a restart."""
         for kind, difference in self.instances.items():
-            yield from _lines(kind, difference, self.reopen.get(kind, frozenset()))
+            yield from _lines(model.SECTIONS[kind], difference, self.reopen.get(kind, frozenset()))
         yield from _lines("projects", self.projects, frozenset())
         for key in self.live:
             yield f"~ {key}"
@@ -104,10 +105,14 @@ def plan(old: Config, new: Config, old_marks: Marks | None = None, new_marks: Ma
     )
     values = {
         f"{section}.{key}": (value, getattr(getattr(new, section), key))
-        for section in SECTIONS
+        for section in VALUES
         for key, value in getattr(old, section)
         if not same(value, getattr(getattr(new, section), key))
     }
+    for name in old.boundaries | new.boundaries:
+        pair = old.boundaries.get(name), new.boundaries.get(name)
+        if not same(*pair):
+            values[f"boundaries.{name}"] = pair
     refused = tuple(key for key in values if _needs_restart(key))
     live = tuple(key for key in values if not _needs_restart(key))
     return Plan(instances, difference(old_projects, new_projects), reopen, live, refused, values)

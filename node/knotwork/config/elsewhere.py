@@ -10,10 +10,10 @@ import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 from pydantic import ConfigDict, ValidationError
-from pydantic.json_schema import DEFAULT_REF_TEMPLATE
+from pydantic.json_schema import DEFAULT_REF_TEMPLATE, GenerateJsonSchema, JsonSchemaMode
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from knotwork.config.keys import Path, lookup
@@ -58,7 +58,7 @@ class Elsewhere(PluginConfig):
             raise ValidationError.from_exception_data(cls.__name__, [_error(fault, obj) for fault in verdict.faults])
         for path in verdict.secrets:
             _refer(settings, path)
-        return cls.model_construct(**settings)
+        return cast("Self", cls.model_construct(**settings))
 
     @classmethod
     def model_validate_json(cls, json_data: str | bytes | bytearray, **_: Any) -> Self:
@@ -68,15 +68,15 @@ class Elsewhere(PluginConfig):
     @classmethod
     def model_json_schema(
         cls,
-        by_alias: bool = True,
+        by_alias: bool | None = True,  # noqa: FBT001, FBT002  pydantic's signature
         ref_template: str = DEFAULT_REF_TEMPLATE,
-        *_: Any,
-        **__: Any,  # noqa: FBT001, FBT002
+        schema_generator: type[GenerateJsonSchema] = GenerateJsonSchema,
+        mode: JsonSchemaMode = "validation",
+        **more: Any,
     ) -> dict[str, Any]:
-        """Return the schema that the class there has."""
-        schema = _with_references(cls.schema_there, ref_template)
-        assert by_alias
-        assert isinstance(schema, dict)
+        """Return the schema that the class there has; only `ref_template` is heeded."""
+        del by_alias, schema_generator, mode, more
+        schema: dict[str, Any] = _with_references(cls.schema_there, ref_template)
         return schema
 
 
@@ -87,7 +87,7 @@ def keys_of(model: type[PluginConfig]) -> tuple[str, ...]:
 
 def _error(fault: Fault, table: Mapping[str, Any]) -> InitErrorDetails:
     # a custom error is what can have any type and text
-    kind = PydanticCustomError(fault.type, fault.msg, dict(fault.ctx) or None)  # type: ignore[arg-type]  # wants literals
+    kind = PydanticCustomError(fault.type, fault.msg, dict(fault.ctx) or None)
     return InitErrorDetails(type=kind, loc=fault.loc, input=_input(fault, table))
 
 

@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from knotwork.config import size
 from knotwork.config.keys import key_text, literal
-from knotwork.config.model import Config, InstanceTable, ProjectTable
+from knotwork.config.model import SECTIONS, Config, InstanceTable, ProjectTable
 from knotwork.sdk import KINDS, Kind, PluginConfig
 
 _HEAD = """\
@@ -24,7 +24,7 @@ _INSTANCE_IDS: dict[Kind, str] = {
     "executors": "my-agent",
     "routers": "my-router",
     "memories": "my-memory",
-    "spinups": "my-spinup",
+    "spinups": "my-target",
     "telemetry": "my-sink",
 }
 
@@ -39,6 +39,8 @@ def example_text(kinds: Mapping[Kind, Mapping[str, type[PluginConfig]]] | None =
     for name, info in Config.model_fields.items():
         if model := _model_of(info):
             parts.append("\n".join(_table(name, model, info.description or "", off="")))
+        elif name == "boundaries":
+            parts.append("\n".join(_boundaries(info.description or "")))
         elif name == "projects":
             parts.append("\n".join(_table("projects.my-project", ProjectTable, info.description or "", off="#")))
     parts += ["\n".join(_kind(kind, (kinds or {}).get(kind, {}))) for kind in KINDS]
@@ -79,8 +81,11 @@ def _commented(section: str, values: Mapping[str, Any], *, live: bool, about: st
     ]
 
 
-def _table(header: str, model: type[BaseModel], about: str, off: str) -> Iterator[str]:
-    """Yield the lines of one table; `off` is "#" when its settings are to be commented out."""
+def _table(header: str, model: type[BaseModel], about: str, off: str, values: BaseModel | None = None) -> Iterator[str]:
+    """Yield the lines of one table; `off` is "#" when its settings are to be commented out.
+
+    `values` are shown instead of the defaults of the model.
+    """
     if about:
         yield f"# {about}"
     yield f"{off}[{header}]"
@@ -92,10 +97,22 @@ def _table(header: str, model: type[BaseModel], about: str, off: str) -> Iterato
         if inner and info.default_factory is not None:
             nested.append((name, info, inner))
         else:
-            yield from _option(name, info, model, off)
+            yield from _option(name, info, model, off, getattr(values, name, PydanticUndefined))
     for name, info, inner in nested:
         yield ""
         yield from _table(f"{header}.{key_text(name)}", inner, info.description or "", off)
+
+
+def _boundaries(about: str) -> Iterator[str]:
+    """Yield the boundaries that are ready: every key of the first, then what sets the others apart."""
+    (first, whole), *others = Config().boundaries.items()
+    yield from _table(f"boundaries.{first}", type(whole), about, off="", values=whole)
+    for name, table in others:
+        yield ""
+        yield f"[boundaries.{name}]"
+        for key, value in table.model_dump(exclude_defaults=True).items():
+            yield f"# {type(table).model_fields[key].description}"
+            yield f"{key} = {literal(_plain(value))}"
 
 
 def _model_of(info: FieldInfo) -> type[BaseModel] | None:
@@ -103,8 +120,10 @@ def _model_of(info: FieldInfo) -> type[BaseModel] | None:
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
-def _option(name: str, info: FieldInfo, model: type[BaseModel], off: str) -> Iterator[str]:
-    default = info.get_default(call_default_factory=True, validated_data={})
+def _option(
+    name: str, info: FieldInfo, model: type[BaseModel], off: str, value: Any = PydanticUndefined
+) -> Iterator[str]:
+    default = info.get_default(call_default_factory=True, validated_data={}) if value is PydanticUndefined else value
     missing = default is None or default is PydanticUndefined
     note = " (required)" if default is PydanticUndefined else ""
     about = " ".join((info.description or "").split())
@@ -145,11 +164,12 @@ def _placeholder(model: type[BaseModel], name: str) -> Any:
 
 
 def _kind(kind: Kind, types: Mapping[str, type[PluginConfig]]) -> Iterator[str]:
-    about = Config.model_fields[kind].description or ""
+    section = SECTIONS[kind]
+    about = Config.model_fields[section].description or ""
     table: type[InstanceTable] = Config.KIND_TABLES[kind]
-    yield from _table(f"{kind}.{_INSTANCE_IDS[kind]}", table, f"{about}: keys of every [{kind}.*]", off="#")
+    yield from _table(f"{section}.{_INSTANCE_IDS[kind]}", table, f"{about}: keys of every [{section}.*]", off="#")
     for name, model in sorted(types.items()):
         yield ""
         summary = (model.__doc__ or "").strip().split("\n")[0]
-        lines = list(_table(f"{kind}.{key_text(name)}", model, f"type {name}: {summary}", off="#"))
+        lines = list(_table(f"{section}.{key_text(name)}", model, f"type {name}: {summary}", off="#"))
         yield from (line for line in lines if not line.startswith("##"))

@@ -12,7 +12,7 @@ from knotwork.config import elsewhere, judge, references
 from knotwork.config.keys import Path, dotted, known_part
 from knotwork.config.layers import Merged
 from knotwork.config.loaded import Loaded
-from knotwork.config.model import CAPABILITY_ROUTER, Config, InstanceTable
+from knotwork.config.model import BUNDLED_ROUTERS, SECTIONS, Config, InstanceTable
 from knotwork.config.problems import Problem, did_you_mean, invalid
 from knotwork.sdk import KINDS, Kind, PluginConfig
 
@@ -64,13 +64,15 @@ def check_instances(
             model = types.get(table.type)
             if model is None:
                 absent = known.absent.get((kind, table.type), "")
-                problems.append(_unknown_type(loaded.merged, (kind, name), table.type, types, absent))
+                problems.append(_unknown_type(loaded.merged, (SECTIONS[kind], name), table.type, types, absent))
                 continue
-            config, found = _check(loaded.merged, (kind, name), own_settings(table, model), model)
+            config, found = _check(loaded.merged, (SECTIONS[kind], name), own_settings(table, model), model)
             problems += found
             if config is not None:
                 configs[kind, name] = config
-    wanted = [one for key, config in configs.items() for one in references.inside(config, key)]
+    wanted = [
+        one for (kind, name), config in configs.items() for one in references.inside(config, (SECTIONS[kind], name))
+    ]
     env = os.environ if loaded.sources.env is None else loaded.sources.env
     wanted += references.of_the_node(loaded.merged.data)
     problems += references.out_of_reach(wanted, loaded.merged, env, loaded.folder)
@@ -88,7 +90,7 @@ def unusable(loaded: Loaded, known: Known) -> list[tuple[Problem, bool]]:
     for kind in KINDS:
         for name, table in loaded.config.instances(kind).items():
             if table.enabled and (reason := known.broken.get((kind, table.type))):
-                problem = _broken(loaded.merged, (kind, name), table.type, reason)
+                problem = _broken(loaded.merged, (SECTIONS[kind], name), table.type, reason)
                 found += [(one, table.on_start_error == "fail") for one in problem]
     return found
 
@@ -104,7 +106,7 @@ def judge_tables(
     problems: list[Problem] = []
     wanted = list(references.of_the_node(merged.data))
     for kind, name, table in tables(merged.data):
-        path, type_name = (kind, name), type_of(name, table)
+        path, type_name = (SECTIONS[kind], name), type_of(name, table)
         if (kind, type_name) in known.broken:
             problems += _broken(merged, path, type_name, known.broken[kind, type_name])
             continue
@@ -122,7 +124,7 @@ def judge_tables(
 def tables(data: Mapping[str, Any]) -> Iterator[tuple[Kind, str, Mapping[str, Any]]]:
     """Yield kind, id and table of every instance that is written and enabled; what is no table is passed over."""
     for kind in KINDS:
-        written = data.get(kind)
+        written = data.get(SECTIONS[kind])
         for name, table in written.items() if isinstance(written, Mapping) else ():
             if isinstance(table, Mapping) and table.get("enabled") is not False:
                 yield kind, name, table
@@ -164,7 +166,7 @@ def _check(
 
 
 def _kind(path: Path) -> Kind:
-    return next(kind for kind in KINDS if kind == path[0])
+    return next(kind for kind in KINDS if SECTIONS[kind] == path[0])
 
 
 def _broken(merged: Merged, path: Path, type_name: str, reason: str) -> list[Problem]:
@@ -192,5 +194,5 @@ _ONE: dict[Kind, str] = {
 
 
 def implied_routers(config: Config) -> tuple[str, ...]:
-    """Return the routers in use that no table declares: the built-in `capability`, or nothing."""
-    return tuple(name for name in config.routing.routers if name == CAPABILITY_ROUTER and name not in config.routers)
+    """Return the routers in use that no table declares: bundled ones, which need none."""
+    return tuple(name for name in config.routing.routers if name in BUNDLED_ROUTERS and name not in config.routers)

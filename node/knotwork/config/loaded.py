@@ -12,8 +12,7 @@ from typing import Any
 from knotwork.config import keys
 from knotwork.config.files import Text
 from knotwork.config.layers import Merged
-from knotwork.config.model import Config, InstanceTable
-from knotwork.sdk import KINDS
+from knotwork.config.model import SECTIONS, Config, InstanceTable
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def effective(config: Config) -> dict[str, Any]:
     """
     plain: dict[str, Any] = {}
     for name, value in config:
-        if name in KINDS:
+        if name in SECTIONS.values():
             plain[name] = {key: _instance(table) for key, table in value.items()}
         elif isinstance(value, dict):
             plain[name] = {key: table.model_dump(mode="json", exclude_none=True) for key, table in value.items()}

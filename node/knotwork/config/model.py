@@ -18,12 +18,23 @@ from knotwork.sdk import KINDS, Kind, SecretRef
 TOKEN_PATTERN = "[a-z0-9][a-z0-9_-]{0,63}"  # noqa: S105 - a pattern for names, no password
 TOKEN_WORDS = "1 to 64 of a-z, 0-9, _ and -, beginning with a letter or a digit"  # noqa: S105 - the same in words
 DEFAULT_PROJECT = "default"
-CAPABILITY_ROUTER = "capability"
+BUNDLED_ROUTERS = ("policy", "capability", "round-robin", "sticky")
+"""Routers that need no table of their own."""
+READY_BOUNDARIES: dict[str, dict[str, Any]] = {
+    "corporate": {"description": "only on Copilot agents", "allow": ["copilot"]},
+    "corporate-adjacent": {"description": "on Copilot agents when one is free", "prefer": ["copilot"]},
+    "personal": {"description": "on Claude Code agents when one is free", "prefer": ["claude-code"]},
+    "open-source": {"description": "on any agent"},
+}
+"""What holds of these boundaries as long as nobody writes something else: key by key, like every default."""
 
 Token = Annotated[str, StringConstraints(strict=True, pattern=f"^{TOKEN_PATTERN}$")]
 Tag = Annotated[str, StringConstraints(strict=True, pattern="^[A-Za-z0-9][A-Za-z0-9_.:/=-]{0,63}$")]
 Text = Annotated[str, StringConstraints(strict=True, max_length=4096)]
 Word = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=256)]
+LabelPattern = Annotated[
+    str, StringConstraints(strict=True, max_length=321, pattern="^[A-Za-z0-9][A-Za-z0-9_./-]{0,63}=.+$")
+]
 Host = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.:\[\]*-]{1,255}$")]
 Url = Annotated[str, StringConstraints(strict=True, max_length=2048, pattern="^(nats|tls|ws|wss)://[^ ]+$")]
 Flag = Annotated[bool, Field(strict=True)]
@@ -138,8 +149,39 @@ class RoutingTable(Table):
     """Who chooses the agent."""
 
     routers: tuple[Token, ...] = Field(
-        default=(CAPABILITY_ROUTER,), min_length=1, max_length=32, description="ids of [routers.*], asked in this order"
+        default=("policy", "capability"),
+        min_length=1,
+        max_length=32,
+        description="ids of [routers.*], asked in this order; policy, capability, round-robin and sticky need no table",
     )
+
+
+class BoundaryTable(Table):
+    """One data class of work: what belongs to it, and who may do it."""
+
+    description: Text = Field(default="", description="one line for people: what belongs to it")
+    paths: tuple[Word, ...] = Field(
+        default=(), max_length=256, description="work with such a path belongs to it, when it names no boundary itself"
+    )
+    labels: tuple[LabelPattern, ...] = Field(
+        default=(), max_length=256, description="tasks with such a label (key=pattern) belong to it, likewise"
+    )
+    allow: tuple[Word, ...] = Field(
+        default=(), max_length=256, description="agents, node/agent, node/* or executor types that may; empty: all"
+    )
+    prefer: tuple[Word, ...] = Field(default=(), max_length=256, description="who comes first")
+    forbid: tuple[Word, ...] = Field(default=(), max_length=256, description="who may not, whatever else is said")
+    fallback: tuple[Word, ...] = Field(
+        default=(), max_length=256, description="who may when nobody preferred is free; empty: all who may"
+    )
+    fallback_after_s: Seconds = Field(
+        default=10.0, ge=0, le=30 * 86400, description="seconds a task waits for a preferred agent at most"
+    )
+    spin_up: Flag = Field(default=True, description="start an agent when none can take such work")
+
+
+def _ready_tables() -> dict[str, BoundaryTable]:
+    return {name: BoundaryTable.model_validate(table) for name, table in READY_BOUNDARIES.items()}
 
 
 class PluginsTable(Table):
@@ -235,12 +277,44 @@ class ExecutorTable(InstanceTable):
         return self.model_copy(update=filled) if filled else self
 
 
+class TargetTable(InstanceTable):
+    """One place where agents can be started, by a spin-up plugin, and when they are."""
+
+    capabilities: tuple[Token, ...] = Field(
+        default=(), max_length=64, description="what the agents it starts can do; empty: anything"
+    )
+    boundaries: tuple[Token, ...] = Field(
+        default=(), max_length=64, description="data classes its agents accept; empty: all"
+    )
+    projects: tuple[Token, ...] = Field(
+        default=(), max_length=64, description="projects it starts agents for; empty: the first"
+    )
+    cost: Annotated[float, Field(strict=True, allow_inf_nan=False)] = Field(
+        default=0.0, ge=0, description="what a start costs, in your own unit; the cheapest healthy target is taken"
+    )
+    max_concurrent: Whole = Field(default=1, ge=1, le=1000, description="agents of it that may run at once")
+    cooldown_s: Seconds = Field(
+        default=30.0, ge=0, le=86400, description="seconds it is left alone after a failure; doubled with each one more"
+    )
+    register_s: Seconds = Field(
+        default=120.0, gt=0, le=86400, description="seconds until its agent must have registered, or the start failed"
+    )
+    idle_s: Seconds = Field(
+        default=300.0, ge=0, le=30 * 86400, description="seconds without work after which its agent is stopped"
+    )
+    grace_s: Seconds = Field(default=30.0, ge=0, le=3600, description="seconds its agent gets to leave by itself")
+    health_s: Seconds = Field(default=300.0, ge=1, le=86400, description="seconds between two looks at its health")
+
+
+SECTIONS: dict[Kind, str] = {**{kind: kind for kind in KINDS}, "spinups": "targets"}
+"""Under which name the instances of a kind are configured: a spin-up plugin is configured as a target."""
+_TABLES: dict[Kind, type[InstanceTable]] = {"executors": ExecutorTable, "spinups": TargetTable}
+
+
 class Config(Table):
     """The whole configuration."""
 
-    KIND_TABLES: ClassVar[dict[Kind, type[InstanceTable]]] = {
-        kind: ExecutorTable if kind == "executors" else InstanceTable for kind in KINDS
-    }
+    KIND_TABLES: ClassVar[dict[Kind, type[InstanceTable]]] = {kind: _TABLES.get(kind, InstanceTable) for kind in KINDS}
 
     node: NodeTable = Field(default_factory=NodeTable, description="who this node is and how it behaves")
     nats: NatsTable = Field(default_factory=NatsTable, description="the NATS server: our own, or one to join")
@@ -249,28 +323,45 @@ class Config(Table):
     routing: RoutingTable = Field(default_factory=RoutingTable, description="who chooses the agent")
     work: WorkTable = Field(default_factory=WorkTable, description="durable tasks")
     plugins: PluginsTable = Field(default_factory=PluginsTable, description="where plugins come from")
+    boundaries: dict[Token, BoundaryTable] = Field(
+        default_factory=_ready_tables, description="data classes of work, and who may do it"
+    )
     projects: dict[Token, ProjectTable] = Field(
         default_factory=dict, description='tenants, one NATS account each; none declared: one called "default"'
     )
     executors: dict[Token, ExecutorTable] = Field(default_factory=dict, description="agents of this node")
     routers: dict[Token, InstanceTable] = Field(default_factory=dict, description="ways of choosing an agent")
     memories: dict[Token, InstanceTable] = Field(default_factory=dict, description="places to remember things")
-    spinups: dict[Token, InstanceTable] = Field(default_factory=dict, description="ways of starting agents")
+    targets: dict[Token, TargetTable] = Field(default_factory=dict, description="places where agents are started")
     telemetry: dict[Token, InstanceTable] = Field(
         default_factory=dict, description="where events, spans and metrics go"
     )
 
-    @field_validator(*KINDS, mode="after")
+    @field_validator(*SECTIONS.values(), mode="after")
     @classmethod
     def _name_instances(cls, tables: dict[str, InstanceTable], info: ValidationInfo) -> dict[str, InstanceTable]:
         projects = info.data.get("projects", {})
         return {name: table.named(name, projects) for name, table in tables.items()}
 
+    @field_validator("boundaries", mode="before")
+    @classmethod
+    def _add_ready(cls, tables: Any) -> Any:
+        """Lay the boundaries that are written over those that are ready."""
+        return _over_ready(tables) if isinstance(tables, dict) else tables
+
     def instances(self, kind: Kind) -> dict[str, InstanceTable]:
         """Return the instances of one kind by id, the ones that are not enabled included."""
-        tables: dict[str, InstanceTable] = getattr(self, kind)
+        tables: dict[str, InstanceTable] = getattr(self, SECTIONS[kind])
         return tables
 
     def project_names(self) -> tuple[str, ...]:
         """Return the names of all projects served: those declared, or "default" alone."""
         return tuple(self.projects) or (DEFAULT_PROJECT,)
+
+
+def _over_ready(tables: dict[str, Any]) -> dict[str, Any]:
+    """Return written tables over the ready ones, key by key; what is no table stays as it is, to be refused."""
+    merged: dict[str, Any] = {name: dict(table) for name, table in READY_BOUNDARIES.items()}
+    for name, table in tables.items():
+        merged[name] = {**merged.get(name, {}), **table} if isinstance(table, dict) else table
+    return merged

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from knotwork.config.model import TOKEN_PATTERN, Config, InstanceTable
+from knotwork.config.model import SECTIONS, TOKEN_PATTERN, Config, InstanceTable
 from knotwork.sdk import KINDS, Kind, PluginConfig
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -26,14 +26,14 @@ def json_schema(kinds: Mapping[Kind, Mapping[str, type[PluginConfig]]] | None = 
         types = dict(sorted((kinds or {}).get(kind, {}).items()))
         for name, model in types.items():
             definitions[f"{kind}.{name}"] = _instance(kind, name, model, common, definitions)
-        schema["properties"][kind] = {
+        schema["properties"][SECTIONS[kind]] = {
             "type": "object",
-            "description": schema["properties"][kind].get("description", ""),
+            "description": schema["properties"][SECTIONS[kind]].get("description", ""),
             "propertyNames": {"pattern": f"^{TOKEN_PATTERN}$"},
             "properties": {name: _any_of(kind, types, untyped=name) for name in types if _is_token(name)},
             "additionalProperties": _any_of(kind, types, untyped=None),
         }
-    for unused in ("InstanceTable", "ExecutorTable"):
+    for unused in ("InstanceTable", "ExecutorTable", "TargetTable"):
         definitions.pop(unused, None)
     return {"$schema": DIALECT, **schema, "title": "Knotwork configuration"}
 
@@ -52,7 +52,7 @@ def _instance(
     definitions.update({prefix + key: value for key, value in own.pop("$defs", {}).items()})
     return {
         "type": "object",
-        "title": f"[{kind}.*] of type {name}",
+        "title": f"[{SECTIONS[kind]}.*] of type {name}",
         "description": own.get("description", ""),
         "properties": {**own.get("properties", {}), **common, "type": {"const": name, "description": "plugin type"}},
         "required": [key for key in own.get("required", []) if key not in common],

@@ -38,6 +38,7 @@ _LIMITS = {
 _FORMS = {
     f"^{TOKEN_PATTERN}$": f"must be a name: {TOKEN_WORDS}",
     f"^({TOKEN_PATTERN})?$": f"must be a name: {TOKEN_WORDS}",
+    "^[A-Za-z0-9][A-Za-z0-9_./-]{0,63}=.+$": "must be key=pattern, for example team=pay*",
     "^(nats|tls|ws|wss)://[^ ]+$": "must be a URL such as nats://host:4222",
 }
 _KEY_MARK = "[key]"

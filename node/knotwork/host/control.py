@@ -6,7 +6,7 @@ import asyncio
 import difflib
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,16 @@ import knotwork
 from knotwork.config import revisions, secrets
 from knotwork.config.keys import dotted, leaves
 from knotwork.config.loaded import effective
+from knotwork.config.model import SECTIONS
+from knotwork.host.claims import ClaimDesk
 from knotwork.host.events import rfc3339
+from knotwork.host.task_past import ViewedPast
+from knotwork.host.tasks import TaskDesk
 from knotwork.host.view import MeshView
+from knotwork.host.view_desk import ViewDesk
 from knotwork.ops import replies
 from knotwork.sdk import KINDS
-from knotwork.sdk.errors import NotFound
+from knotwork.sdk.errors import NotFound, Unavailable
 from knotwork.sockets import describe
 
 if TYPE_CHECKING:
@@ -34,8 +39,13 @@ if TYPE_CHECKING:
     from knotwork.host.reload import Reloader
     from knotwork.host.world import World
     from knotwork.mesh.identity import Identity
+    from knotwork.ops.claim_ports import Claims
     from knotwork.ops.ports import Mesh
+    from knotwork.ops.task_ports import Tasks
+    from knotwork.ops.view_replies import PastView
     from knotwork.sockets.slot import Slot
+    from knotwork.view.room import View
+    from knotwork.work.room import Work
 
 
 @dataclass(eq=False)
@@ -54,10 +64,33 @@ class Control:
     stop_node: Callable[[float | None], None]
     http_url: str = ""
     started_ns: int = field(default_factory=time.time_ns)
+    works: Mapping[str, Work] = field(default_factory=dict)
+    views: Mapping[str, View] = field(default_factory=dict)
 
     def mesh(self, project: str) -> Mesh:
         """Return the mesh of a project; raises `NotFound`, `Unavailable`."""
         return MeshView(self.projects.get(project))
+
+    def tasks(self, project: str) -> Tasks:
+        """Return the durable tasks of a project; raises `NotFound`, `Unavailable`."""
+        membership, work, view = self.projects.get(project), self.works.get(project), self.views.get(project)
+        if work is None or view is None:
+            raise Unavailable(f"{project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
+        return TaskDesk(work, membership, ViewedPast(view))
+
+    def claims(self, project: str) -> Claims:
+        """Return the claims of a project; raises `NotFound`, `Unavailable`."""
+        membership, work = self.projects.get(project), self.works.get(project)
+        if work is None:
+            raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
+        return ClaimDesk(work)
+
+    def past(self, project: str) -> PastView:
+        """Return the view of the past of a project; raises `NotFound`, `Unavailable`."""
+        membership, view = self.projects.get(project), self.views.get(project)
+        if view is None:
+            raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
+        return ViewDesk(view)
 
     async def status(self) -> replies.NodeStatus:
         """Return what the node is doing."""
@@ -73,7 +106,7 @@ class Control:
             data_dir=str(self.layout.data_dir),
             projects=[project.name for project in self.projects.all()],
             http_url=self.http_url,
-            config_files=[str(text.path) for text in self.world.loaded.texts],
+            config_files=self._files(),
             revision=self.world.revision,
             last_reload=self.reloader.last,
             bus=self._bus(),
@@ -96,7 +129,7 @@ class Control:
                 ok=project.connection is not None
                 and project.connection.state == "connected"
                 and project.membership is not None,
-                why=self._why(project.connection.last_error if project.connection else "not connected yet"),
+                why=secrets.redact(project.why),
             )
             for project in self.projects.all()
         ]
@@ -141,8 +174,7 @@ class Control:
             replies.Setting(key=dotted(path), value=value, origin=origin.get(dotted(path), "default"))
             for path, value in leaves(plain)
         ]
-        files = [str(text.path) for text in loaded.texts]
-        return replies.ConfigShown(revision=self.world.revision, files=files, settings=settings)
+        return replies.ConfigShown(revision=self.world.revision, files=self._files(), settings=settings)
 
     async def plan(self) -> replies.ConfigPlan:
         """Return what `reload` would do now."""
@@ -225,9 +257,8 @@ class Control:
             server_state=server.state if server else "",
         )
 
-    @staticmethod
-    def _why(text: str) -> str:
-        return secrets.redact(text)
+    def _files(self) -> list[str]:
+        return [os.path.abspath(text.path) for text in self.world.loaded.texts]  # noqa: PTH100  links stay links
 
 
 def _slot(slot: Slot) -> replies.Slot:
@@ -259,11 +290,11 @@ def _plugin(row: describe.Row) -> replies.PluginRow:
 def _changes(plan: diff.Plan) -> list[replies.Change]:
     changes = []
     for kind, found in plan.instances.items():
-        changes += [replies.Change(what=f"{kind}.{name}", how="start") for name in found.added]
-        changes += [replies.Change(what=f"{kind}.{name}", how="stop") for name in found.removed]
+        changes += [replies.Change(what=f"{SECTIONS[kind]}.{name}", how="start") for name in found.added]
+        changes += [replies.Change(what=f"{SECTIONS[kind]}.{name}", how="stop") for name in found.removed]
         reopened = plan.reopen.get(kind, frozenset())
         changes += [
-            replies.Change(what=f"{kind}.{name}", how="replace" if name in reopened else "live")
+            replies.Change(what=f"{SECTIONS[kind]}.{name}", how="replace" if name in reopened else "live")
             for name in found.changed
         ]
     changes += [replies.Change(what=f"projects.{name}", how="start") for name in plan.projects.added]

@@ -42,6 +42,11 @@ class Layout:
         return self.keys / "http.token"
 
     @property
+    def view(self) -> Path:
+        """Return the folder of the databases in which the past can be searched, one for each project."""
+        return self.data_dir / "view"
+
+    @property
     def revisions(self) -> Path:
         """Return the folder of accepted configurations."""
         return self.data_dir / "revisions"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from knotwork.bus import child
 from knotwork.bus.background import background
 from knotwork.config import load, loaded
-from knotwork.host import boot, logs, nodefile, signals, world
+from knotwork.host import boot, logs, nodefile, signals
 from knotwork.host.layout import Layout
 from knotwork.host.rooms import Rooms
 from knotwork.mesh import identity

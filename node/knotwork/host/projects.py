@@ -36,6 +36,7 @@ class Project:
     """One project being served."""
 
     name: str
+    endpoint: Endpoint | None = None
     connection: Connection | None = None
     membership: Membership | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -49,10 +50,13 @@ class Project:
 
     @property
     def why(self) -> str:
-        """Return why it is not served just now, empty when it is or nothing went wrong yet."""
-        if self.connection is not None and self.connection.state == "connected" and self.membership is not None:
+        """Return why it is not served just now, empty when it is."""
+        up = self.connection is not None and self.connection.state == "connected"
+        if up and self.membership is not None:
             return ""
-        return str(self.trouble or "") or (self.connection.last_error if self.connection is not None else "")
+        if self.trouble is not None:
+            return str(self.trouble)
+        return (self.connection.last_error if self.connection is not None else "") or "not connected yet"
 
 
 class Projects:
@@ -105,7 +109,7 @@ class Projects:
         is only waited for until it is ready or refused. Raises `Denied`, `Conflict`, `ConfigInvalid`, `Unavailable`; none of the new
         ones is served then.
         """
-        fresh = [Project(name) for name in names if name not in self._served]
+        fresh = [Project(name) for name in dict.fromkeys(names) if name not in self._served]
         try:
             for project in fresh:
                 self._begin(project, found)
@@ -120,6 +124,34 @@ class Projects:
         except BaseException:  # whoever asked may be cancelled: nothing of it stays behind
             await self.stop([project.name for project in fresh])
             raise
+
+    async def moved(self, names: Iterable[str], found: Loaded, *, wait_s: float) -> list[str]:
+        """Return which of these are served with another address or other credentials than `found` says.
+
+        The new ones were tried: raises `Denied`, `ConfigInvalid` and `Unavailable` when there is no connecting with
+        them within `wait_s` seconds, and nothing is changed.
+        """
+        moved = []
+        for name in names:
+            project = self._served.get(name)
+            if project is None:
+                continue
+            endpoint = await asyncio.to_thread(self._endpoint, found, name)
+            if endpoint == project.endpoint:
+                continue
+            try:
+                async with asyncio.timeout(wait_s), open_connection(endpoint):
+                    moved.append(name)
+            except TimeoutError:
+                why = f"NATS did not answer for project {name} within {wait_s:g} s."
+                raise Unavailable(why, code="bus.unreachable") from None
+        return moved
+
+    def begin(self, names: Iterable[str], found: Loaded) -> None:
+        """Begin to serve these, and do not wait for it; raises `Unavailable` when the node is stopping."""
+        for name in names:
+            if name not in self._served:
+                self._begin(Project(name), found)
 
     async def stop(self, names: Iterable[str]) -> None:
         """Serve these no longer; others are told that we left. Takes `LEAVE_TIMEOUT_S` twice at most."""
@@ -176,7 +208,7 @@ class Projects:
 
     async def _stay(self, project: Project, found: Loaded) -> None:
         """Be a member until told to leave; raises what goes wrong, which may be a group of errors."""
-        endpoint = await asyncio.to_thread(self._endpoint, found, project.name)
+        endpoint = project.endpoint = await asyncio.to_thread(self._endpoint, found, project.name)
         try:
             async with AsyncExitStack() as stack:
                 connection = await stack.enter_async_context(

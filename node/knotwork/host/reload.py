@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from knotwork.config import problems, revisions
+from knotwork.config.model import SECTIONS
 from knotwork.host import boot, put_back
 from knotwork.host.events import rfc3339
 from knotwork.host.watch import watch
@@ -159,19 +160,22 @@ class Reloader:
         """Commit, after everything that can still fail."""
         projects = change.plan.projects
         before = boot.projects_of(self._world.loaded.config)
-        served = False
+        served, moved = False, list[str]()
         try:
             if projects.added or projects.changed:
                 served = True
                 await self._nats.serve(self._accounts({**before, **boot.projects_of(change.loaded.config)}))
-                await self._projects.start(projects.added, change.loaded, wait_s=NEW_PROJECT_WAIT_S)
+                touched = [*projects.added, *projects.changed]
+                moved = await self._projects.moved(touched, change.loaded, wait_s=NEW_PROJECT_WAIT_S)
+                await self._cut(moved)
+                await self._projects.start([*projects.added, *moved], change.loaded, wait_s=NEW_PROJECT_WAIT_S)
             self._admit()
         except BaseException:
             try:
                 await change.abandon()
             finally:
                 if served:
-                    await self._again(before, projects.added)
+                    await self._again(before, [*projects.added, *moved])
             raise
         change.commit()  # from here to the end of this method nothing waits and nothing fails
         for name in projects.added:
@@ -185,13 +189,20 @@ class Reloader:
         """Return these projects and those that are still being left."""
         return {**{name: table for name, (table, _) in self._leaving.items()}, **projects}
 
-    async def _again(self, before: Mapping[str, ProjectTable], added: Iterable[str]) -> None:
+    async def _cut(self, names: list[str]) -> None:
+        """Leave projects whose credentials are others now: what runs there cannot be answered over the new ones."""
+        if names:
+            await self._drain(lambda: set(names), 0.0)
+            await self._projects.stop(names)
+
+    async def _again(self, before: Mapping[str, ProjectTable], touched: Iterable[str]) -> None:
         """Serve what was served before a reload that failed."""
         if self._closed:
             return
         try:
-            await self._projects.stop([name for name in added if name not in self._leaving])
+            await self._projects.stop([name for name in touched if name not in {*before, *self._leaving}])
             await self._nats.serve(self._accounts(before))
+            self._projects.begin(before, self._world.loaded)  # those that were left for nothing
         except KnotworkError as error:
             log.warning("accounts of a refused configuration stay until the next: %s", error)
 
@@ -303,14 +314,15 @@ def _applied(change: Change, revision: int, message: str) -> replies.ReloadVerdi
     plan = change.plan
     found = plan.instances
     reopened = {f"{slot.kind}.{slot.id}" for slot in change.prepared.started}  # a plugin's code may be new, too
-    named = {f"{kind}.{name}" for kind in found for name in (*found[kind].added, *found[kind].changed)}
+    named = {f"{SECTIONS[kind]}.{name}" for kind in found for name in (*found[kind].added, *found[kind].changed)}
     return replies.ReloadVerdict(
         result="applied" if plan or reopened else "unchanged",
         revision=revision,
-        added=[f"{kind}.{name}" for kind in found for name in found[kind].added]
+        added=[f"{SECTIONS[kind]}.{name}" for kind in found for name in found[kind].added]
         + [f"projects.{name}" for name in plan.projects.added],
-        changed=[f"{kind}.{name}" for kind in found for name in found[kind].changed] + sorted(reopened - named),
-        removed=[f"{kind}.{name}" for kind in found for name in found[kind].removed]
+        changed=[f"{SECTIONS[kind]}.{name}" for kind in found for name in found[kind].changed]
+        + sorted(reopened - named),
+        removed=[f"{SECTIONS[kind]}.{name}" for kind in found for name in found[kind].removed]
         + [f"projects.{name}" for name in plan.projects.removed],
         live=list(plan.live),
         message=message,

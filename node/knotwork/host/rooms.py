@@ -16,7 +16,7 @@ import knotwork
 from knotwork.bus import child
 from knotwork.config import revisions
 from knotwork.config import secrets as config_secrets
-from knotwork.host import contexts, signals
+from knotwork.host import contexts, signals, tasks
 from knotwork.host.control import Control
 from knotwork.host.doors import open_nats_door
 from knotwork.host.drain import Drain
@@ -26,6 +26,7 @@ from knotwork.host.reload import Reloader
 from knotwork.host.world import World
 from knotwork.mesh.hosting import Hosting
 from knotwork.mesh.membership import Membership, join
+from knotwork.mesh.policy import READY
 from knotwork.mesh.records import NodeRecord
 from knotwork.sdk.errors import KnotworkError, Unavailable
 from knotwork.sockets.hosted import Hosting as PluginHosting
@@ -33,6 +34,8 @@ from knotwork.sockets.slots import Slots
 from knotwork.telemetry import scrape
 from knotwork.telemetry.emitter import Emitter
 from knotwork.telemetry.measure import Meter
+from knotwork.view.keeper import Keeper
+from knotwork.view.room import open_view
 from knotwork.work.room import open_work
 
 if TYPE_CHECKING:
@@ -44,8 +47,10 @@ if TYPE_CHECKING:
     from knotwork.host.nodefile import NodeFile
     from knotwork.host.signals import Stopping
     from knotwork.mesh.identity import Identity
+    from knotwork.mesh.policy import Policy
     from knotwork.sockets.catalog import Catalog
     from knotwork.sockets.slot import Slot
+    from knotwork.view.room import View
     from knotwork.web.serve import Web
     from knotwork.work.room import Work
 
@@ -66,14 +71,17 @@ class Rooms:
         self.started_ns = time.time_ns()
         self.emitter = Emitter(who.name)
         self.meter = Meter(self.emitter)
-        self.hosting = Hosting(group, self.emitter, self.meter, node=who.name)
+        self.hosting = Hosting(group, self.emitter, self.meter, node=who.name, policy=self._policy)
         self.drain = Drain(self.hosting, self.changed)
         self.web: Web | None = None
         self.works: dict[str, Work] = {}
+        self.views: dict[str, View] = {}
+        self.keeper = Keeper()
         self._wired = False
         self._undescribed = asyncio.Event()
         group.create_task(self.emitter.run(), name="telemetry")
         group.create_task(self.meter.run(), name="metrics")
+        group.create_task(self.keeper.run(), name="view")
 
     def wire(self, found: Loaded, catalog: Catalog, nats: Nats, *, safe_mode: bool) -> None:
         """Make everything else; nothing is opened yet."""
@@ -88,7 +96,7 @@ class Rooms:
         self.reloader = Reloader(self.world, self.projects, nats, self.layout, self.group)
         self.control = Control(
             self.who, self.layout, self.world, self.projects, nats, self.reloader, self.drain, Watching(self.emitter),
-            safe_mode, self.stopping.stop, started_ns=self.started_ns,
+            safe_mode, self.stopping.stop, started_ns=self.started_ns, works=self.works, views=self.views,
         )  # fmt: skip
         self._wired = True
 
@@ -138,6 +146,7 @@ class Rooms:
         await self._describe()
         self.group.create_task(self._keep_described(), name="node file")
         self._say_ready()
+        self.keeper.begin()  # only now: it would take from the start what others need
         self.emitter.event("node.ready", {"node": self.who.name, "version": knotwork.__version__})
 
     def _say_ready(self) -> None:
@@ -172,6 +181,8 @@ class Rooms:
             return
         for membership in self.projects.memberships():
             membership.changed()
+        for work in self.works.values():
+            work.changed()
         if self.web is not None:
             table = self.world.loaded.config.web
             self.web.allow(table.allowed_hosts, table.allowed_origins)
@@ -187,9 +198,10 @@ class Rooms:
     async def _tell_connecting(self) -> None:
         """Let local doors know what we wait for, until cancelled."""
         while True:
-            why = next((f"project {one.name}: {one.why}" for one in self.projects.all() if one.why), "")
+            told = [f"project {one.name}: {one.trouble}" for one in self.projects.all() if one.trouble is not None]
+            why = next(iter(told), f"to NATS at {self.nats.url(self.world.loaded.config)}")
             with contextlib.suppress(OSError):  # a full disk is no reason to stop connecting
-                await asyncio.to_thread(self.file.say, "connecting", why or f"to NATS at {self.nats.url(self.world.loaded.config)}")
+                await asyncio.to_thread(self.file.say, "connecting", why)
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _keep_described(self) -> None:
@@ -221,23 +233,34 @@ class Rooms:
             routers=self.world.routers,
             emitter=self.emitter,
             record=self._record,
+            policy=self._policy,
         )
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(join(membership))
             self.works[project] = await stack.enter_async_context(
                 open_work(
                     connection, self.hosting, project=project, node=self.who.name, agents=membership.agents,
-                    lease_s=self.world.loaded.config.work.lease_s,
+                    lease_s=self.world.loaded.config.work.lease_s, membership=membership,
                 )
             )  # fmt: skip
             stack.callback(self.works.pop, project)
+            self.works[project].attached.changed = membership.changed
+            view = await stack.enter_async_context(open_view(self.keeper, self.layout.view, project, connection))
+            self.works[project].past = view.has_ended
+            self.views[project] = view
+            stack.callback(self.views.pop, project)
+            await tasks.remember(connection, self.who.name)
             await stack.enter_async_context(open_nats_door(connection, self.control, project, self.who.name))
             yield membership
+
+    def _policy(self) -> Policy:
+        return self.world.policy if self._wired else READY
 
     def _keepalive_s(self) -> float:
         return self.world.loaded.config.mesh.keepalive_s
 
     def _record(self, project: str) -> NodeRecord:
+        work = self.works.get(project)
         config = self.world.loaded.config
         return NodeRecord(
             node=self.who.name,
@@ -252,7 +275,7 @@ class Rooms:
             host=platform.node(),
             keepalive_s=config.mesh.keepalive_s,
             labels=dict(config.node.labels),
-            agents=self.world.visible(project),
+            agents=(*self.world.visible(project), *(work.attached.records() if work is not None else ())),
         )
 
     def _bus_state(self, project: str, state: str) -> None:

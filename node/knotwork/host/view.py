@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import codec
+from knotwork.host import route_view
 from knotwork.host.events import rfc3339
-from knotwork.mesh import room
+from knotwork.mesh import classes, room
 from knotwork.mesh.calls import Answered
 from knotwork.ops import replies
 from knotwork.sdk.errors import KnotworkError, NotFound
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from knotwork.mesh.membership import Membership
     from knotwork.mesh.records import AgentRecord, NodeRecord
     from knotwork.ops.op import Caller
-    from knotwork.ops.ports import AgentFilter, Call
+    from knotwork.ops.ports import AgentFilter, Call, RouteQuestion
 
 PIECES_MAX = 10_000
 PIECES_MAX_BYTES = 64 * 1024 * 1024
@@ -97,11 +98,12 @@ class MeshView:
             capability=call.capability,
             agent=agent,
             node=node,
-            boundary=call.boundary,
+            boundary=call.boundary or self._class_of(call.input),
             require=call.require,
             prefer=call.prefer,
             exclude=call.exclude,
             here=self._membership.here,
+            key=call.sticky,
         )
         start_s = time.monotonic()
         if not call.stream:
@@ -124,19 +126,29 @@ class MeshView:
             working = group.create_task(work(), name="streamed call")
             try:
                 while not isinstance(end := await arrived.next(), Answered | KnotworkError):
-                    yield _piece(end)
+                    yield piece_of(end)
             finally:
                 working.cancel()
         if isinstance(end, KnotworkError):
             raise end
         yield _answer(end, start_s)
 
+    async def why(self, question: RouteQuestion) -> replies.RouteWhy:
+        """Return who would do a piece of work, and why."""
+        return await route_view.explain(self._membership, question)
+
+    def _class_of(self, value: Any) -> str:
+        """Return the boundary of an input that came without one, "" when no pattern fits."""
+        known = self._membership.policy().classes
+        found = known.find(classes.path_in(value)) if known.by_path else None
+        return found.boundary if found is not None else ""
+
     async def _call(self, ask: Ask, call: Call, caller: Caller, on_piece: Callable[[Frame], None] | None) -> Answered:
         return await self._membership.calls.invoke(
             ask,
             codec.encode(call.input),
             timeout_s=call.timeout_s,
-            caller=_clean(caller),
+            caller=caller_name(caller),
             retries=call.retries,
             key=call.idempotency_key,
             on_piece=on_piece,
@@ -206,7 +218,8 @@ def _row(record: NodeRecord, agent: AgentRecord, state: Any) -> dict[str, Any]:
     }
 
 
-def _piece(frame: Frame) -> replies.Progress | replies.Chunk:
+def piece_of(frame: Frame) -> replies.Progress | replies.Chunk:
+    """Return a piece of what an agent says while it works."""
     try:
         value = codec.decode(frame.data)
         if frame.kind == "progress":
@@ -216,7 +229,7 @@ def _piece(frame: Frame) -> replies.Progress | replies.Chunk:
     return replies.Chunk(data=value)
 
 
-def _clean(caller: Caller) -> str:
+def caller_name(caller: Caller) -> str:
     """Return who asks as it may stand in an envelope: door and name as established, then what it calls itself."""
     told = f"{caller.door}/{caller.name}" + (f" ({caller.label})" if caller.label else "")
     return "".join(char for char in told if char.isalnum() or char in "-_/.@ ()")[:128]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +19,8 @@ import msgspec
 from knotwork.bus import child
 from knotwork.config import diff, instances, load, secrets
 from knotwork.config.keys import lookup
+from knotwork.config.model import SECTIONS
+from knotwork.mesh import policy as policies
 from knotwork.mesh.admission import Admission
 from knotwork.mesh.hosting import HostedAgent, Job
 from knotwork.mesh.records import AgentRecord
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from knotwork.config.loaded import Loaded
     from knotwork.config.model import ExecutorTable
     from knotwork.mesh.hosting import Hosting
+    from knotwork.mesh.policy import Policy
     from knotwork.sdk import Kind
     from knotwork.sockets.catalog import Catalog, Entry
     from knotwork.sockets.slot import Slot
@@ -57,6 +61,7 @@ class World:
     marks: Marks = field(default_factory=dict)
     instances: tuple[Instance, ...] = ()
     on_commit: Callable[[], None] = lambda: None
+    policy: Policy = policies.READY
 
     def routers(self) -> list[Slot]:
         """Return the routers in the order they are asked."""
@@ -104,8 +109,9 @@ class World:
         wanted = self._wanted(loaded, catalog, configs, marks)
         plan = self._with_new_code(plan, loaded, wanted)
         schemas = {name: _schemas(table) for name, table in loaded.config.executors.items() if table.enabled}
+        policy = _policy(loaded)
         prepared = await self.slots.prepare(wanted, lenient=first)
-        return Change(self, loaded, catalog, marks, tuple(wanted), plan, prepared, schemas)
+        return Change(self, loaded, catalog, marks, tuple(wanted), plan, prepared, schemas, policy)
 
     def _with_new_code(self, plan: diff.Plan, loaded: Loaded, wanted: list[Instance]) -> diff.Plan:
         """Return the plan with those instances as changed whose table is the same, but not the code of their plugin."""
@@ -135,7 +141,7 @@ class World:
                     entry, config = catalog.find(kind, table.type), configs[kind, name]
                 else:
                     entry = catalogs.stand_in(kind, table.type, error, partial(self._look_again, loaded, kind, name))
-                    config = catalogs.AnyConfig(**lookup(loaded.merged.data, (kind, name)))
+                    config = catalogs.AnyConfig(**lookup(loaded.merged.data, (SECTIONS[kind], name)))
                 wanted.append(
                     Instance(
                         kind,
@@ -197,9 +203,12 @@ class World:
         )
 
     def sync_sinks(self) -> None:
-        """Send telemetry to every sink that runs; one that stopped is let go when it is replaced or removed."""
+        """Send telemetry to every sink that runs and to no other: one that crashed is closed, and gets nothing."""
+        attached = self.emitter.sinks()
         for slot in self.slots.all("telemetry"):
-            if slot.state == "running" and self.emitter.sinks().get(slot.id) is not slot.plugin:
+            if slot.state != "running":
+                self.emitter.drop(slot.id)
+            elif attached.get(slot.id) is not slot.plugin:
                 self.emitter.attach(slot.id, slot.plugin)
 
 
@@ -215,12 +224,14 @@ class Change:
     plan: diff.Plan
     prepared: Prepared
     schemas: dict[str, tuple[Schema | None, Schema | None]]
+    policy: Policy
 
     def commit(self) -> None:
         """Put it into force in one step: readers see the old world or the new, never a mixture."""
         world = self.world
         self.prepared.commit()
         world.loaded, world.catalog, world.marks, world.instances = self.loaded, self.catalog, self.marks, self.wanted
+        world.policy = self.policy
         world.hosting.replace(world.agents(self.schemas))
         try:
             world.sync_sinks()
@@ -243,6 +254,10 @@ class Change:
     async def abandon(self) -> None:
         """Drop it: everything stays as it was."""
         await self.prepared.abandon()
+
+
+def _policy(loaded: Loaded) -> Policy:
+    return policies.compiled(loaded.config.boundaries, home=os.path.expanduser("~"))  # noqa: PTH111  never raises
 
 
 def _with_load(agent: HostedAgent) -> AgentRecord:

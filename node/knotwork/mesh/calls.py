@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import frames, subjects
 from knotwork.mesh import routing
+from knotwork.mesh.policy import READY
 from knotwork.sdk import Span
 from knotwork.sdk.errors import Busy, KnotworkError, NotFound, TimedOut, Unavailable, Unreachable
 from knotwork.telemetry import trace
@@ -24,13 +25,17 @@ if TYPE_CHECKING:
     from knotwork.bus.wire import Message
     from knotwork.mesh.directory import Directory, Place
     from knotwork.mesh.hosting import Hosting
+    from knotwork.mesh.policy import Policy
     from knotwork.sdk.router import Ask, Candidate
     from knotwork.sockets.slot import Slot
     from knotwork.telemetry.emitter import Emitter
 
 ELSEWHERE = frozenset(
-    {"agent.busy", "bus.no_responders", "node.draining", "node.stopping", "agent.not_found", "plugin.not_running"}
-)
+    {
+        "agent.busy", "bus.no_responders", "node.draining", "node.stopping", "agent.not_found", "plugin.not_running",
+        "policy.forbidden",
+    }
+)  # fmt: skip
 """Answers that mean: this one will not do it, and has not begun; ask the next. One that has begun says so in its detail."""
 LOST_AFTER = 3
 """Missed signs of life after which a node counts as lost in the middle of a call."""
@@ -130,12 +135,16 @@ class Calls:
         *,
         here: str,
         project: str,
+        policy: Callable[[], Policy] = lambda: READY,
     ) -> None:
-        """Call through `connection`, or straight into `hosting` for our own agents; `routers` are asked in order."""
+        """Call through `connection`, or straight into `hosting` for our own agents.
+
+        Of those whom `policy` allows, `routers` choose, asked in order.
+        """
         self._connection = connection
         self._directory = directory
         self._hosting = hosting
-        self._routers = routers
+        self._routers, self._policy = routers, policy
         self._emitter = emitter
         self._here = here
         self._project = project
@@ -201,7 +210,7 @@ class Calls:
     async def who(self, ask: Ask, directory: Directory | None = None) -> Sequence[Candidate]:
         """Return who would be tried, best first; raises what `routing.choose` raises."""
         try:
-            return await routing.choose(self._routers(), ask, directory or self._directory)
+            return await routing.choose(self._routers(), ask, directory or self._directory, self._policy())
         except (NotFound, Unavailable):
             self._tell_of_ours(ask)
             raise

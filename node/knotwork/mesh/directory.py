@@ -140,8 +140,13 @@ class Directory:
         """Return one agent on one node, None when it is not there."""
         return self._places.get(node, {}).get(agent)
 
-    def candidates(self, *, agent: str = "", node: str = "", capability: str = "") -> list[Candidate]:
-        """Return who could be meant, in their present state and load; routers decide the rest."""
+    def candidates(
+        self, *, agent: str = "", node: str = "", capability: str = "", attached: bool = False
+    ) -> list[Candidate]:
+        """Return who could be meant, in their present state and load; routers decide the rest.
+
+        Agents that came in from outside are meant only with `attached`: they do tasks, and cannot be called.
+        """
         if agent and node:
             place = self.place(node, agent)
             found = [place] if place else []
@@ -151,6 +156,7 @@ class Directory:
             found = list(self._by_capability.get(capability, {}).values())
             if node:
                 found = [place for place in found if place.node == node]
+        found = [place for place in found if attached or not place.record.attached]
         states = {one: self.state(one) for one in {place.node for place in found}}
         return [self._fresh(place, states[place.node]) for place in found]
 

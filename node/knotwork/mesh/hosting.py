@@ -16,17 +16,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from knotwork.bus import codec, frames, way
-from knotwork.mesh import room
-from knotwork.mesh.job import Answering, HostedAgent, Job
+from knotwork.mesh import refusal, room
+from knotwork.mesh.job import Answering, HostedAgent, Job, can_be_told, crashed
+from knotwork.mesh.policy import READY
 from knotwork.sdk import Attempt, Done, Span
 from knotwork.sdk import Failed as FailedOutcome
 from knotwork.sdk.errors import (
-    Busy,
     Cancelled,
     Failed,
     Invalid,
     KnotworkError,
-    NotFound,
     TimedOut,
     TooLarge,
     Unavailable,
@@ -37,6 +36,7 @@ from knotwork.telemetry.measure import AgentMeter, Meter
 
 if TYPE_CHECKING:
     from knotwork.bus.frames import Envelope, Kind
+    from knotwork.mesh.policy import Policy
     from knotwork.telemetry.emitter import Emitter
 
 __all__ = ["Answering", "HostedAgent", "Hosting", "Job"]
@@ -47,9 +47,17 @@ NO_LABELS: Mapping[str, str] = MappingProxyType({})
 class Hosting:
     """All agents of this node, and the calls they are working on."""
 
-    def __init__(self, group: asyncio.TaskGroup, emitter: Emitter, meter: Meter, *, node: str) -> None:
-        """Host nothing yet; work runs in tasks of `group`, and is told to `emitter` and `meter`."""
-        self._group = group
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        emitter: Emitter,
+        meter: Meter,
+        *,
+        node: str,
+        policy: Callable[[], Policy] = lambda: READY,
+    ) -> None:
+        """Host nothing yet; work runs in tasks of `group`, is told to `emitter` and `meter`, and allowed by `policy`."""
+        self._group, self._policy = group, policy
         self._emitter = emitter
         self._node = node
         self._meter = meter
@@ -104,11 +112,10 @@ class Hosting:
         """
         agent = self._agents.get(name)
         if agent is None or project not in agent.projects:
-            missing = NotFound(f"There is no agent {name} on {self._node}.", code="agent.not_found")
-            self._refuse(answer, missing, project, name, envelope)
+            self._refuse(answer, refusal.absent(name, self._node), project, name, envelope)
             return None
-        if self.draining:
-            closed = Unavailable(f"{self._node} is draining.", code="node.draining", retry_after_s=5.0)
+        closed = refusal.closed(agent, self._node, envelope.boundary, self._policy(), draining=self.draining)
+        if closed is not None:
             self._refuse(answer, closed, project, name, envelope)
             return None
         agent.counts.requests += 1
@@ -118,7 +125,7 @@ class Hosting:
         admitted = agent.admission.enter(job)
         if admitted is None:
             meter.count("busy")
-            busy = self._busy(agent)
+            busy = refusal.busy(agent, self._node)
             agent.counts.errors += 1
             agent.counts.last_error = busy.message
             self._refuse(answer, busy, project, name, envelope)
@@ -180,15 +187,6 @@ class Hosting:
             span = trace.child_of(envelope.traceparent)
             self._span(name, span, project, error, start_ns=now_ns, end_ns=now_ns)
 
-    def _busy(self, agent: HostedAgent) -> Busy:
-        admission = agent.admission
-        return Busy(
-            f"{self._node}/{agent.record.name} is busy: {admission.running} running, {admission.queued} waiting.",
-            code="agent.busy",
-            hint="Try again, raise its concurrency or queue_max, or give others the same capability.",
-            retry_after_s=1.0,
-        )
-
     def _start(self, job: Job) -> None:
         present = self._agents.get(job.agent.record.name)
         if present is not None and present.admission is job.agent.admission and job.project in present.projects:
@@ -210,16 +208,16 @@ class Hosting:
             outcome = await self._execute(job)
         except asyncio.CancelledError as error:
             if not task.cancelling():  # the executor's own
-                self._settle(job, "error", b"", _crashed(job, error))
+                self._settle(job, "error", b"", crashed(job, error))
                 return
             self._settle(job, "error", b"", self._stopped())
             raise
         except GeneratorExit:
             raise
         except KnotworkError as error:
-            self._settle(job, "error", b"", error if _can_be_told(error) else _crashed(job, error))
+            self._settle(job, "error", b"", error if can_be_told(error) else crashed(job, error))
         except BaseException as error:  # noqa: BLE001  the boundary: whatever an executor raises becomes an answer
-            self._settle(job, "error", b"", _crashed(job, error))
+            self._settle(job, "error", b"", crashed(job, error))
         else:
             self._settle(job, *outcome, None)
 
@@ -393,18 +391,3 @@ class Hosting:
 def _allowed_s(longest_s: float, envelope: Envelope) -> float:
     """Return how long a call may take: as long as the agent allows and the caller waits."""
     return longest_s if envelope.timeout_s is None else min(longest_s, envelope.timeout_s)
-
-
-def _can_be_told(error: KnotworkError) -> bool:
-    """Return whether an error that a plugin raised is made of what an error is made of."""
-    words = isinstance(error.message, str) and isinstance(error.code, str) and isinstance(error.hint, str)
-    return words and isinstance(error.detail, dict) and isinstance(error.retry_after_s, int | float | None)
-
-
-def _crashed(job: Job, error: BaseException) -> Failed:
-    log.warning("agent %s raised", job.agent.record.name, exc_info=error)
-    try:
-        words = str(error)[:500]
-    except Exception:  # noqa: BLE001  even its text is the plugin's code
-        words = "its text cannot be had"
-    return Failed(f"{type(error).__name__}: {words}", code="agent.crashed", detail={"retriable": True})

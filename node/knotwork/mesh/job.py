@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from knotwork.bus import codec, frames
 from knotwork.config import secrets
 from knotwork.mesh import room
-from knotwork.sdk.errors import Invalid, KnotworkError, Unreachable
+from knotwork.sdk.errors import Failed, Invalid, KnotworkError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from knotwork.sockets.slot import Slot
     from knotwork.telemetry import trace
     from knotwork.telemetry.measure import AgentMeter
+
+log = logging.getLogger(__name__)
 
 
 class Answering(Protocol):
@@ -62,6 +65,26 @@ class HostedAgent:
     input_schema: Schema | None = None
     output_schema: Schema | None = None
     counts: Tally = field(default_factory=Tally)
+
+    @property
+    def key(self) -> str:
+        """Return what it is known by among those who take tasks here."""
+        return self.record.name
+
+    @property
+    def up(self) -> bool:
+        """Return whether it can be given anything now."""
+        return self.slot.state == "running"
+
+    @property
+    def places(self) -> int:
+        """Return how much it can do at once."""
+        return self.admission.concurrency
+
+    @property
+    def free(self) -> int:
+        """Return how many places nobody has taken or waits for."""
+        return self.admission.concurrency - self.admission.running - self.admission.queued
 
 
 @dataclass(eq=False, slots=True)
@@ -146,3 +169,19 @@ class Job:
                     raise room.too_slow()
                 await asyncio.sleep(room.POLL_S)
         self.unsent -= 1
+
+
+def can_be_told(error: KnotworkError) -> bool:
+    """Return whether an error that a plugin raised is made of what an error is made of."""
+    words = isinstance(error.message, str) and isinstance(error.code, str) and isinstance(error.hint, str)
+    return words and isinstance(error.detail, dict) and isinstance(error.retry_after_s, int | float | None)
+
+
+def crashed(job: Job, error: BaseException) -> Failed:
+    """Return what a call ends with whose executor raised something that is none of our errors."""
+    log.warning("agent %s raised", job.agent.record.name, exc_info=error)
+    try:
+        words = str(error)[:500]
+    except Exception:  # noqa: BLE001  even its text is the plugin's code
+        words = "its text cannot be had"
+    return Failed(f"{type(error).__name__}: {words}", code="agent.crashed", detail={"retriable": True})

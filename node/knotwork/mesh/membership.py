@@ -17,6 +17,7 @@ from knotwork.mesh.agent_protocol import AgentProtocol
 from knotwork.mesh.calls import Calls
 from knotwork.mesh.directory import Directory
 from knotwork.mesh.micro import Micro
+from knotwork.mesh.policy import READY
 from knotwork.mesh.presence import Presence
 from knotwork.sdk.errors import KnotworkError, Unreachable
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from knotwork.bus.wire import Message
     from knotwork.mesh.hosting import HostedAgent, Hosting
     from knotwork.mesh.micro import Service
+    from knotwork.mesh.policy import Policy
     from knotwork.mesh.records import NodeRecord
     from knotwork.sockets.slot import Slot
     from knotwork.telemetry.emitter import Emitter
@@ -83,8 +85,10 @@ class Membership:
         routers: Callable[[], Sequence[Slot]],
         emitter: Emitter,
         record: Callable[[str], NodeRecord],
+        policy: Callable[[], Policy] = lambda: READY,
     ) -> None:
-        """Wire the parts; `record(project)` makes our record of this moment."""
+        """Wire the parts; `record(project)` makes our record of this moment, `policy()` is what holds now."""
+        self.routers, self.policy = routers, policy
         self.project = project
         self.connection = connection
         self._hosting = hosting
@@ -94,7 +98,7 @@ class Membership:
         self.directory = Directory(time.monotonic, mine.node)
         self.presence = Presence(connection, self.directory, lambda: record(project))
         self.calls = Calls(
-            connection, self.directory, hosting, routers, emitter, here=mine.node, project=project
+            connection, self.directory, hosting, routers, emitter, here=mine.node, project=project, policy=policy
         )  # fmt: skip
         self._instance = mine.instance
         self.prompts = AgentProtocol(

@@ -70,7 +70,7 @@ class PromptStream:
                 code="bus.message_too_large",
             )
         elif kind == "chunk":
-            text = prompts.text_of(codec.decode(data))
+            text = prompts.piece_of(codec.decode(data))
             self._said.add(text)
             self._respond(text)
         else:

@@ -103,6 +103,13 @@ def text_of(value: Any) -> str:
     return value if isinstance(value, str) else codec.encode(value).decode()
 
 
+def piece_of(value: Any) -> str:
+    """Return a streamed piece as text: text as it is, anything else as a line of JSON, so that two remain apart."""
+    text = text_of(value)
+    plain = isinstance(value.get("text", value) if isinstance(value, dict) else value, str)
+    return text if plain or not text else f"{text}\n"
+
+
 def responses(text: str) -> Iterator[bytes]:
     """Yield the response chunks of a text (§6.3), each well below the smallest limit of a message in use."""
     for start in range(0, len(text), PIECE_MAX):
@@ -127,17 +134,19 @@ def error_body(error: KnotworkError) -> bytes:
 class Said:
     """What was streamed already, so that the final output is not said a second time.
 
-    White space does not count: a command's lines are streamed without their line ends.
+    White space does not count: an output may have been trimmed, or its parts be streamed as lines.
     """
 
     def __init__(self) -> None:
         """Nothing was said yet."""
         self._pieces: list[str] = []
         self._length = 0
+        self._line_ended = False
 
     def add(self, text: str) -> None:
         """Take note of a piece; beyond `SAID_MAX` characters no more."""
         dense = _dense(text)
+        self._line_ended = text.endswith("\n") if text else self._line_ended
         self._length += len(dense)
         if self._length <= SAID_MAX:
             self._pieces.append(dense)
@@ -153,7 +162,10 @@ class Said:
             return ""  # a generator: its output is the list of what it streamed
         if said.endswith(dense):
             return ""  # all of it, or the last of several things that were said
-        return text[_end_of(text, len(said)) :] if dense.startswith(said) else text
+        if not dense.startswith(said):
+            return text
+        rest = text[_end_of(text, len(said)) :]
+        return rest.removeprefix("\n") if self._line_ended else rest
 
 
 def _dense(text: str) -> str:

@@ -33,6 +33,8 @@ class AgentRecord(msgspec.Struct, frozen=True):
     queued: Count = 0
     input_schema: dict[str, Any] | None = None
     output_schema: dict[str, Any] | None = None
+    attached: bool = False
+    """It came in from outside: it asks for tasks, and cannot be called."""
 
 
 class NodeRecord(msgspec.Struct, frozen=True):

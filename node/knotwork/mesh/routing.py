@@ -1,4 +1,7 @@
-"""Who gets this call? The configured routers are asked in order; when nobody fits, the error names each and why not."""
+"""Who gets this work? Whom the policy allows; of those the configured routers choose, asked in order.
+
+When nobody fits, the error names each and why not.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import asyncio
 import difflib
 import itertools
 import types
-from collections.abc import Awaitable, Generator, Sequence
+from collections.abc import Awaitable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from knotwork.mesh.policy import NONE, READY, Policy
 from knotwork.sdk.errors import KnotworkError, NotFound, PluginFailed, Unavailable
 from knotwork.sdk.router import Route
 
@@ -22,15 +27,46 @@ PATIENCE_S = 1.0
 """After which a router that does not answer is given up."""
 
 
-async def choose(routers: Sequence[Slot], ask: Ask, directory: Directory) -> Sequence[Candidate]:
-    """Return who to try, best first, one at least.
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Who to try, best first, and how that came about: the router that answered, and whom the policy kept out."""
 
-    Raises `NotFound` (`agent.not_found`, `node.not_found`) for a name nobody has, `Unavailable`
-    (`route.no_eligible_agent`) when somebody has it but nobody may take it now.
+    candidates: Sequence[Candidate]
+    router: str
+    answer: Route
+    forbidden: Mapping[str, str]
+
+    @property
+    def reason(self) -> str:
+        """Return the router's own words."""
+        try:
+            return str(self.answer.reason)[:500]
+        except Exception:  # noqa: BLE001  even its text is the plugin's code
+            return ""
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Return why each candidate was left out, as far as the router tells it."""
+        try:
+            return {**self.forbidden, **_told(self.answer)}
+        except Exception:  # noqa: BLE001  the same
+            return dict(self.forbidden)
+
+
+async def choose(
+    routers: Sequence[Slot], ask: Ask, directory: Directory, policy: Policy = READY
+) -> Sequence[Candidate]:
+    """Return who to try, best first, one at least; raises what `decide` raises."""
+    return (await decide(routers, ask, directory, policy)).candidates
+
+
+async def decide(routers: Sequence[Slot], ask: Ask, directory: Directory, policy: Policy = READY) -> Choice:
+    """Return who to try, best first, one at least, and why.
+
+    Raises `Invalid` (`policy.unknown_boundary`), `NotFound` (`agent.not_found`, `node.not_found`) for a name nobody
+    has, `Unavailable` (`route.no_eligible_agent`) when somebody has it but nobody may take it now.
     """
-    candidates = directory.candidates(agent=ask.agent, node=ask.node, capability=ask.capability)
-    if not candidates:
-        raise _nobody(ask, directory)
+    ask, candidates, forbidden = _offered(ask, directory, policy)
     broken: dict[str, str] = {}
     task = asyncio.current_task()
     assert task is not None
@@ -40,7 +76,8 @@ async def choose(routers: Sequence[Slot], ask: Ask, directory: Directory) -> Seq
             answer = await _within_patience(slot.plugin.route(ask, candidates))
             if answer is None:
                 continue
-            found, refused = _checked(answer, candidates)
+            found = _checked(answer, candidates)
+            refused = {} if found else {**forbidden, **_told(answer)}
         except GeneratorExit:
             raise
         except BaseException as error:  # the boundary: whatever a foreign router raises must not break routing
@@ -50,11 +87,26 @@ async def choose(routers: Sequence[Slot], ask: Ask, directory: Directory) -> Seq
             continue
         if not found:
             raise _none_fits(ask, refused)
-        return found
+        return Choice(found, slot.id, answer, forbidden)
     if broken:
         told = "; ".join(f"{name}: {why}" for name, why in broken.items())
         raise PluginFailed(f"No router could decide: {told}.", code="route.no_router")
     raise Unavailable("No router took this call.", code="route.undecided", hint="Add 'capability' to routing.routers.")
+
+
+def _offered(ask: Ask, directory: Directory, policy: Policy) -> tuple[Ask, Sequence[Candidate], dict[str, str]]:
+    """Return what the routers are asked, about whom, and whom the policy keeps out."""
+    if ask.boundary and policy.admit(ask.boundary) == NONE:
+        ask = replace(ask, boundary="")
+    candidates = directory.candidates(agent=ask.agent, node=ask.node, capability=ask.capability)
+    if not candidates:
+        raise _nobody(ask, directory)
+    if not ask.boundary:
+        return ask, candidates, {}
+    may, forbidden = policy.sift(ask.boundary, candidates)
+    if not may:
+        raise _none_fits(ask, forbidden)
+    return ask, may, forbidden
 
 
 async def _within_patience(asked: Awaitable[Any]) -> Any:
@@ -91,16 +143,20 @@ class _Begun:
                 return done.value
 
 
-def _checked(answer: Any, offered: Sequence[Candidate]) -> tuple[Sequence[Candidate], dict[str, str]]:
-    """Return whom a router chose, or why nobody; raises `PluginFailed` or whatever a malformed answer causes."""
+def _checked(answer: Any, offered: Sequence[Candidate]) -> Sequence[Candidate]:
+    """Return whom a router chose; raises `PluginFailed` or whatever a malformed answer causes."""
     if not isinstance(answer, Route):
         raise PluginFailed(f"its answer is no Route but {type(answer).__name__}", code="route.bad_answer")
     found = list(itertools.islice(answer.candidates, len(offered) + 1))
     known = {(one.node, one.agent) for one in offered}
     if len(found) > len(offered) or any((one.node, one.agent) not in known for one in found):
         raise PluginFailed("its answer names somebody who was not offered", code="route.bad_answer")
-    refused = {} if found else {str(name): str(why)[:500] for name, why in dict(answer.refused).items()}
-    return found, refused
+    return found
+
+
+def _told(answer: Route) -> dict[str, str]:
+    """Return whom a router left out and why; raises whatever a malformed answer causes."""
+    return {str(name)[:140]: str(why)[:500] for name, why in dict(answer.refused).items()}
 
 
 def _words(error: BaseException) -> str:
@@ -129,12 +185,11 @@ def _nobody(ask: Ask, directory: Directory) -> KnotworkError:
     if ask.agent:
         return _unknown("agent", ask.agent, directory.agent_names(), "agent.not_found")
     near = _near(ask.capability, directory.capabilities())
-    return Unavailable(
+    return NotFound(  # not a matter of waiting, as with somebody who is busy or offline: none that is known can do it
         f"No eligible agent: nobody offers {_wanted(ask)}.",
         code="route.no_eligible_agent",
-        hint=near or "See `knotwork agents`.",
+        hint=near or "See `knotwork agents --all`.",
         detail={"candidates": {}},
-        retry_after_s=1.0,
     )
 
 

@@ -10,8 +10,11 @@ from pydantic import Field, StringConstraints, model_validator
 
 from knotwork.ops import replies
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
-from knotwork.ops.ports import AgentFilter, Call, NodeControl
-from knotwork.ops.words import Names, Tags, Target, Token
+from knotwork.ops.ports import AgentFilter, Call, NodeControl, RouteQuestion
+from knotwork.ops.task_words import Labels, labels
+from knotwork.ops.words import Names, Tags, Target, Text, Token
+
+Sticky = Annotated[str, StringConstraints(max_length=256)]
 
 
 class AgentsRequest(Request):
@@ -82,6 +85,7 @@ class InvokeRequest(Request):
     idempotency_key: Annotated[str, StringConstraints(max_length=256)] = Field(
         default="", description="handed to the agent as it is"
     )
+    sticky: Sticky = Field(default="", description="calls with the same word go to the same agent (router `sticky`)")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -120,8 +124,54 @@ async def invoke(
         retries=request.retries,
         stream=request.stream,
         idempotency_key=request.idempotency_key,
+        sticky=request.sticky,
     )
     async with aclosing(node.mesh(caller.project).invoke(call, caller)) as pieces:
         async for piece in pieces:
             if request.stream or isinstance(piece, replies.Answer):
                 yield piece
+
+
+class WhyRequest(Request):
+    """Which work."""
+
+    target: Target | None = Field(default=None, description="agent, or node/agent")
+    capability: Token | None = Field(default=None, description="any agent with this capability instead")
+    boundary: Token | None = Field(default=None, description="data class of the work")
+    path: Text = Field(default="", description="path of the work: finds its boundary when none is given")
+    labels: Labels = Field(default=[], description="labels of a task, key=value: find its boundary likewise")
+    require: Tags = Field(default=[], description="tags the agent must carry")
+    prefer: Tags = Field(default=[], description="tags that move an agent forward")
+    exclude: Names = Field(default=[], description="agents, nodes or node/agent that are out")
+    sticky: Sticky = Field(default="", description="what goes to the same agent (router `sticky`)")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.target is None) == (self.capability is None):
+            msg = "give either target or capability"
+            raise ValueError(msg)
+        return self
+
+
+@op(
+    "agents.why", WhyRequest, replies.RouteWhy, effect="read",
+    cli=CliForm(
+        ("route", "explain"), positional=("target",), short={"capability": "c", "boundary": "b"},
+    ),
+    summary="Explain who would do a piece of work, and why not others.",
+    help="Each agent that could be meant, in the order of trying, or why it is left out: by [boundaries] or by the router "
+    "that answered. `queue` is where a task would wait: a capability, or `node=agent` when a router chooses one. "
+    "Nothing is called or stored.",
+    examples=(
+        Example("Who gets corporate reviews?", {"capability": "code-review", "boundary": "corporate"}),
+        Example("Which boundary has a file?", {"capability": "code-review", "path": "/srv/corp/app.py"}),
+    ),
+)  # fmt: skip
+async def why(request: WhyRequest, node: NodeControl, caller: Caller) -> replies.RouteWhy:
+    """Return who would be chosen."""
+    question = RouteQuestion(
+        target=request.target or "", capability=request.capability or "", boundary=request.boundary or "",
+        path=request.path, labels=labels(request.labels), require=frozenset(request.require),
+        prefer=frozenset(request.prefer), exclude=frozenset(request.exclude), sticky=request.sticky,
+    )  # fmt: skip
+    return await node.mesh(caller.project).why(question)

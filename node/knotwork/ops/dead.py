@@ -66,6 +66,7 @@ async def dead_list(request: DeadListRequest, node: NodeControl, caller: Caller)
     "task.dead_show", TaskRequest, task_replies.TaskInfo, effect="read",
     cli=CliForm(("dead", "show"), positional=("id",), hidden=("ended", "new")),
     summary="Show a dead letter: its input, every attempt and its error.",
+    help="The same as `task get` with its input; `task history` tells every step.",
     examples=(Example("Show one", {"id": ID}),),
 )  # fmt: skip
 async def dead_show(request: TaskRequest, node: NodeControl, caller: Caller) -> task_replies.TaskInfo:
@@ -116,7 +117,7 @@ async def redrive(request: RedriveRequest, node: NodeControl, caller: Caller) ->
 
 @op(
     "task.drop", BatchRequest, task_replies.Dropped, effect="write",
-    cli=CliForm(("dead", "drop"), positional=("ids",), rows="ids"),
+    cli=CliForm(("dead", "drop"), positional=("ids",)),
     summary="Remove dead letters.",
     help="Their tasks stay dead, and can still be looked at for as long as ended tasks are kept.",
     examples=(Example("Drop one", {"ids": [ID]}), Example("All that died a month ago", {"before": "30d"})),

@@ -18,10 +18,11 @@ class CliForm:
     """How the op looks at a shell.
 
     `words` are what is typed after `knotwork`; `positional` the request fields given without a flag. A reply is shown
-    as a table of the list field `rows` with `columns` (field names), or as key and value lines when `rows` is empty.
+    as a table of the list field `rows` with `columns` (field names; none: those of the first row), or as key and value lines when `rows` is empty.
     `answer` names the one field that is the answer for people (an invoke's output). `short` gives one-letter flags.
     `hidden` fields are left out for people. `instead` says which flag takes the place of which positional (`invoke -c summarize "text"` needs no target).
     `also` are other words for the same command. `answer_when` names another answer for requests with that flag.
+    Of a `silent` one people see the pieces alone.
     """
 
     words: tuple[str, ...]
@@ -34,6 +35,7 @@ class CliForm:
     instead: dict[str, str] = field(default_factory=dict)
     also: tuple[str, ...] = ()
     answer_when: dict[str, str] = field(default_factory=dict)
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

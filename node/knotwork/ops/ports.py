@@ -6,13 +6,15 @@ Every method raises errors of `knotwork.sdk.errors` with a stable code; anything
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from knotwork.ops import replies
+    from knotwork.ops.claim_ports import Claims
     from knotwork.ops.op import Caller
     from knotwork.ops.task_ports import Tasks
+    from knotwork.ops.view_replies import PastView
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,22 @@ class Call:
     retries: int = 0
     stream: bool = False
     idempotency_key: str = ""
+    sticky: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteQuestion:
+    """Who would do a piece of work that is described like this? Exactly one of `target` and `capability` is set."""
+
+    target: str = ""
+    capability: str = ""
+    boundary: str = ""
+    path: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    require: frozenset[str] = frozenset()
+    prefer: frozenset[str] = frozenset()
+    exclude: frozenset[str] = frozenset()
+    sticky: str = ""
 
 
 class Mesh(Protocol):
@@ -60,6 +78,10 @@ class Mesh(Protocol):
 
     async def agent(self, target: str) -> replies.AgentDetail:
         """Return one agent; raises `NotFound` (`agent.not_found`), naming near ones."""
+        ...
+
+    async def why(self, question: RouteQuestion) -> replies.RouteWhy:
+        """Return who would do a piece of work and why; raises `Invalid` (`policy.unknown_boundary`), `NotFound`."""
         ...
 
     def invoke(
@@ -81,6 +103,14 @@ class NodeControl(Protocol):
 
     def tasks(self, project: str) -> Tasks:
         """Return the durable tasks of a project this node serves; raises `NotFound` (`project.not_found`)."""
+        ...
+
+    def past(self, project: str) -> PastView:
+        """Return the view of the past of a project this node serves; raises `NotFound` (`project.not_found`)."""
+        ...
+
+    def claims(self, project: str) -> Claims:
+        """Return the claims of a project this node serves; raises `NotFound` (`project.not_found`)."""
         ...
 
     async def status(self) -> replies.NodeStatus:

@@ -203,6 +203,29 @@ class AgentDetail(AgentRow):
     queue_max: int = 0
 
 
+class RouteCandidate(Reply):
+    """One agent that could be meant for a piece of work."""
+
+    agent: str = Field(description="node/agent")
+    place: int = Field(default=0, description="in which place it would be tried; 0: it is left out")
+    standing: str = Field(default="", description="preferred or fallback, where the boundary prefers somebody")
+    state: SeenState = "online"
+    load: float = 0.0
+    executor: str = ""
+    why: str = Field(default="", description="why it is left out")
+
+
+class RouteWhy(Reply):
+    """Who would do a piece of work, and why."""
+
+    boundary: str = Field(default="", description="the data class it belongs to; empty: none")
+    boundary_why: str = ""
+    router: str = Field(default="", description="which router answered; empty: nobody is eligible")
+    reason: str = Field(description="the router's own words, or why nobody is eligible")
+    queue: str = Field(default="", description="where a task of this kind would wait now")
+    candidates: list[RouteCandidate] = Field(default=[])
+
+
 class Progress(Reply):
     """A piece: how far the work is, in percent when known."""
 

@@ -16,7 +16,7 @@ import pydantic
 import pydantic_core
 
 from knotwork.bus import codec
-from knotwork.ops import table
+from knotwork.ops import table, words
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.replies import Progress
 from knotwork.sdk.errors import Denied, Internal, Invalid, KnotworkError, NotFound, TooLarge
@@ -134,8 +134,7 @@ def _problem(op: table.Op, found: Any) -> dict[str, str]:
         near = get_close_matches(field, op.request.model_fields, 1)
         hint = f"Did you mean {near[0]}?" if near else f"Fields: {', '.join(op.request.model_fields) or 'none'}."
     elif found["type"] == "string_pattern_mismatch":
-        hint = "Names are lower-case letters, digits, - and _, 64 at most, beginning with a letter or digit."
-        message = "not a valid name"
+        message, hint = words.misfit(str(found.get("ctx", {}).get("pattern", "")))
     return {"field": field, "message": message[:256], "hint": hint, "code": str(found["type"])}
 
 

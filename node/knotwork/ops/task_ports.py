@@ -146,3 +146,11 @@ class Tasks(Protocol):
     async def drop(self, wanted: DeadFilter, caller: Caller) -> task_replies.Dropped:
         """Remove dead letters; their tasks stay dead."""
         ...
+
+    async def keep(self, data: bytes, upload: str, digest: str) -> task_replies.BlobKept:
+        """Keep a piece of a large value, of a new one without `upload`; a piece with the digest is the last."""
+        ...
+
+    def read(self, digest: str) -> AsyncGenerator[replies.Chunk | task_replies.BlobKept, None]:
+        """Yield the pieces of a large value as base64, then what they are together."""
+        ...

@@ -68,7 +68,7 @@ class TaskInfo(TaskRow):
     ended: bool = Field(default=False, description="it has ended, whichever way")
     output: Any = None
     output_blob: str = ""
-    output_bytes: int = 0
+    output_bytes: int | None = None
     error: TaskError | None = None
     attempts: list[Attempt] = Field(default=[], description="attempts before the present one, the oldest first")
     max_attempts: int = 1
@@ -215,3 +215,11 @@ class Dropped(Reply):
 
     ids: list[str]
     changed: int = 0
+
+
+class BlobKept(Reply):
+    """A value that is kept, or is being put: `digest` is empty until its last piece was."""
+
+    upload: str = ""
+    digest: str = ""
+    size_bytes: int = 0

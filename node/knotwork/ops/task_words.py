@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
+from knotwork.ops.words import NAMED
 from knotwork.sdk.errors import Invalid
 
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -30,11 +31,21 @@ def _as_text(value: Any) -> Any:
     return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-Run = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{8,40}$", max_length=40)]
-Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,63}=[^\x00-\x1f]{0,256}$")]
+_RUN, _LABEL, _DIGEST = (
+    r"[a-z0-9]{8,40}",
+    r"[A-Za-z0-9][A-Za-z0-9_./-]{0,63}=[^\x00-\x1f]{0,256}",
+    r"sha256-[0-9a-f]{64}",
+)
+NAMED |= {
+    f"^{_RUN}$": ("not the id of a task", "Ids are what `task submit` prints; see `knotwork task list`."),
+    f"^{_LABEL}$": ("not a label", "Write key=value."),
+    f"^{_DIGEST}$": ("not a digest", "Give what `blob.put` answered: sha256- and 64 hex digits."),
+}
+Run = Annotated[str, StringConstraints(pattern=f"^{_RUN}$", max_length=40)]
+Label = Annotated[str, StringConstraints(pattern=f"^{_LABEL}$")]
 Labels = Annotated[list[Label], Field(max_length=64), BeforeValidator(_pairs)]
 Moment = Annotated[str, StringConstraints(max_length=64), BeforeValidator(_as_text)]
-Digest = Annotated[str, StringConstraints(pattern=r"^sha256-[0-9a-f]{64}$")]
+Digest = Annotated[str, StringConstraints(pattern=f"^{_DIGEST}$")]
 Code = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.:-]{1,128}$")]
 Key = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f]*$")]
 Cursor = Annotated[str, StringConstraints(max_length=256)]

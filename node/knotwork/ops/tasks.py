@@ -212,7 +212,7 @@ class FilterRequest(Request):
 class ListRequest(FilterRequest):
     """Which tasks, and how many."""
 
-    text: Text = Field(default="", description="with this text in input, output or error")
+    text: Text = Field(default="", description="with all of these words in input, output or error")
     limit: int = Field(default=100, ge=1, le=10_000, description="at most so many")
     cursor: Cursor = Field(default="", description="go on behind the page before: its `next`")
 
@@ -223,6 +223,8 @@ class ListRequest(FilterRequest):
         ("task", "list"), rows="tasks", columns=COLUMNS, short={"capability": "c", "state": "s", "labels": "l", "limit": "n"}
     ),
     summary="List tasks, the newest first.",
+    help="From the view of the past, which follows within a second. Whatever is given must all fit; --text looks for whole "
+    "words in id, capability, labels, error, and in small inputs and outputs.",
     examples=(
         Example("The latest"),
         Example("What failed today?", {"state": ["failed", "dead", "timed-out"], "since": "1d"}),

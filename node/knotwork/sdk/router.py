@@ -14,7 +14,7 @@ class Ask:
     """What is looked for. Empty fields mean: anything will do.
 
     `require` are tags a candidate must carry, `prefer` tags that move it forward, `exclude` names (`agent`, `node` or
-    `node/agent`) that are out.
+    `node/agent`) that are out. `here` is the node that asks. Work with the same `key` should go to the same agent.
     """
 
     capability: str = ""
@@ -30,7 +30,11 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One agent on one node, as the directory knows it now. `load` is running work over places, 1.0 is full."""
+    """One agent on one node, as the directory knows it now. `load` is running work over places, 1.0 is full.
+
+    `standing` is how the policy of the boundary that is asked for sees it: `preferred`, `fallback`, or empty when that
+    boundary prefers nobody. Whom the policy forbids is no candidate.
+    """
 
     node: str
     agent: str
@@ -40,6 +44,7 @@ class Candidate:
     state: str = "online"
     load: float = 0.0
     executor: str = ""
+    standing: str = ""
 
     @property
     def name(self) -> str:
@@ -49,11 +54,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The answer: candidates to try, best first, and for each one left out the reason in words."""
+    """The answer: candidates to try, best first, and for each one left out the reason in words.
+
+    With `pin` a durable task waits for the first candidate alone, as long as that is online; without it, it waits for
+    whoever has the capability and is free first. Calls are the same either way.
+    """
 
     candidates: Sequence[Candidate]
     refused: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
+    pin: bool = False
 
 
 class Router(Protocol):

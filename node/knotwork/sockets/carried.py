@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -43,7 +44,8 @@ class _Failure(msgspec.Struct):
 
 def from_attempt(attempt: Attempt) -> dict[str, Any]:
     """Return an attempt without its reporter."""
-    return {name: getattr(attempt, name) for name in _ATTEMPT}
+    parts = {name: getattr(attempt, name) for name in _ATTEMPT}
+    return {name: dict(part) if isinstance(part, Mapping) else part for name, part in parts.items()}
 
 
 def to_attempt(data: dict[str, Any], report: Reporter) -> Attempt:
@@ -92,7 +94,7 @@ def from_route(route: Route | None) -> dict[str, Any] | None:
     if route is None:
         return None
     names = [candidate.name for candidate in route.candidates]
-    return {"candidates": names, "refused": dict(route.refused), "reason": route.reason}
+    return {"candidates": names, "refused": dict(route.refused), "reason": route.reason, "pin": route.pin}
 
 
 def to_route(data: Any, candidates: Sequence[Candidate]) -> Route | None:
@@ -102,7 +104,8 @@ def to_route(data: Any, candidates: Sequence[Candidate]) -> Route | None:
     by_name = {candidate.name: candidate for candidate in candidates}
     try:
         chosen = [by_name[name] for name in data["candidates"] if name in by_name]
-        return Route(chosen, {str(name): str(why) for name, why in data["refused"].items()}, str(data["reason"]))
+        refused = {str(name): str(why) for name, why in data["refused"].items()}
+        return Route(chosen, refused, str(data["reason"]), data.get("pin") is True)
     except (TypeError, KeyError, AttributeError) as error:
         raise PluginFailed(f"malformed route: {error!r}", code="plugin.protocol") from error
 

@@ -13,6 +13,7 @@ from knotwork.sockets.options import options
 
 if TYPE_CHECKING:
     from knotwork.sockets.catalog import Catalog, Entry
+    from knotwork.sockets.factories import Broken
     from knotwork.sockets.sources import Source
 
 
@@ -93,7 +94,7 @@ def _unread(source: Source) -> Row:
     )
 
 
-def _broken(row: catalogs.Broken) -> Row:
+def _broken(row: Broken) -> Row:
     return Row(kind="", type="", source=row.source, state="broken", reason=sentence(row.reason, row.hint))
 
 

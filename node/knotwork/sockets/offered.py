@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.config import instances
 from knotwork.config.keys import lookup
+from knotwork.config.model import SECTIONS
 from knotwork.sdk import KINDS, NotFound, PluginFailed
 from knotwork.sockets import loading
 from knotwork.sockets.catalog import CatalogSettings, Use, is_path
@@ -80,7 +81,7 @@ def uses_of(loaded: Loaded) -> tuple[Use, ...]:
 def use_of(loaded: Loaded, kind: Kind, name: str) -> Use:
     """Return one instance of a configuration."""
     table = loaded.config.instances(kind)[name]
-    return Use(kind, table.type, table.hosted, table.memory_mb, lookup(loaded.merged.data, (kind, name)))
+    return Use(kind, table.type, table.hosted, table.memory_mb, lookup(loaded.merged.data, (SECTIONS[kind], name)))
 
 
 def _settings(data: Mapping[str, Any], folder: Path, *, safe_mode: bool) -> CatalogSettings:

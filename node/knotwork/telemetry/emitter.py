@@ -105,6 +105,16 @@ class Emitter:
         if id not in self._pumps:
             self._stats.pop(id, None)
 
+    def drop(self, id: str) -> None:  # noqa: A002 - the word of the TOML
+        """Send nothing more to this sink, not even what is queued, which is counted as dropped; for one that is closed.
+
+        Unknown ids are ignored; the counts of the id go on when a sink is attached under it again.
+        """
+        pump = self._pumps.pop(id, None)
+        if pump is not None:
+            self._reroute()
+            pump.cut()
+
     async def settle(self, timeout_s: float = 2.0) -> None:
         """Return when every replaced sink has got what was queued for it and may be closed, or after `timeout_s`."""
         async with asyncio.TaskGroup() as group:

@@ -91,9 +91,13 @@ class Pump:
             async with asyncio.timeout(timeout_s):
                 await self._done.wait()
         except TimeoutError:
-            if self._task is not None:
-                self._task.cancel()
-            self._end()
+            self.cut()
+
+    def cut(self) -> None:
+        """End now: the sink is cancelled, what is left is dropped."""
+        if self._task is not None:
+            self._task.cancel()
+        self._end()
 
     async def flushed(self) -> None:
         """Return when all that is queued now was handled, or the pump is over."""

@@ -59,7 +59,7 @@ class OpEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         request = Request(scope, receive)
-        streaming = self._op.streams and EVENT_STREAM in request.headers.get("accept", "")
+        streaming = self.streams(request)
         try:
             if self._op.live and not streaming:
                 raise Invalid(
@@ -68,18 +68,33 @@ class OpEndpoint:
                     hint=f"Send Accept: {EVENT_STREAM}.",
                 )
             caller = self._caller(request)
-            raw = (
-                from_query(self._op, request.query_params)
-                if scope["method"] in ("GET", "HEAD")
-                else await _body(request)
-            )
+            name, raw = await self.asked(request)
         except KnotworkError as error:
             await problem.response(error)(scope, receive, send)
             return
         except ClientDisconnect:
             return
-        frames = serve.dispatch(self._op.name, raw, caller, self._node)
-        await _until_gone(receive, _stream(frames, send) if streaming else _single(frames, scope, receive, send))
+        frames = serve.dispatch(name, raw, caller, self._node)
+        answering = self._stream(frames, send) if streaming else _single(frames, scope, receive, send)
+        await _until_gone(receive, answering)
+
+    def streams(self, request: Request) -> bool:
+        """Return whether the answer is a stream of events."""
+        return self._op.streams and EVENT_STREAM in request.headers.get("accept", "")
+
+    async def asked(self, request: Request) -> tuple[str, bytes]:
+        """Return the op that is asked, and its request as JSON text; raises what is wrong with it."""
+        if request.method in ("GET", "HEAD"):
+            return self._op.name, from_query(self._op, request.query_params)
+        return self._op.name, await body_of(request)
+
+    def event(self, frame: serve.Frame) -> tuple[bytes, bytes]:
+        """Return the name and the data of the event that stands for a frame."""
+        return frame.kind.encode(), frame.data
+
+    def sign_of_life(self) -> bytes:
+        """Return what is sent when nothing was for a while."""
+        return b": still here\n\n"
 
     def _caller(self, request: Request) -> table.Caller:
         project = request.headers.get("knotwork-project") or self._default_project()
@@ -94,8 +109,30 @@ class OpEndpoint:
             traceparent=traceparent if _traceparent(traceparent) else "",
         )
 
+    async def _stream(self, frames: AsyncGenerator[serve.Frame, None], send: Send) -> None:
+        headers = [
+            (b"content-type", EVENT_STREAM.encode()), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"),
+        ]  # fmt: skip
+        await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": headers})
 
-async def _body(request: Request) -> bytes:
+        async def keep_alive() -> None:
+            while True:
+                await asyncio.sleep(KEEPALIVE_S)
+                await send({"type": "http.response.body", "body": self.sign_of_life(), "more_body": True})
+
+        async with asyncio.TaskGroup() as group:
+            alive = group.create_task(keep_alive())
+            async with aclosing(frames):
+                async for frame in frames:
+                    name, data = self.event(frame)
+                    # JSON has no raw line breaks, so one data line is enough
+                    body = b"event: " + name + b"\ndata: " + data + b"\n\n"
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+            alive.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def body_of(request: Request) -> bytes:
     """Return the body; raises `TooLarge` as soon as it is clear, `TimedOut` when the sender dawdles."""
     announced = request.headers.get("content-length", "0")
     too_large = TooLarge(
@@ -153,23 +190,3 @@ async def _single(frames: AsyncGenerator[serve.Frame, None], scope: Scope, recei
                 await problem.from_frame(frame.data)(scope, receive, send)
             elif frame.kind == "result":
                 await Response(frame.data, media_type="application/json")(scope, receive, send)
-
-
-async def _stream(frames: AsyncGenerator[serve.Frame, None], send: Send) -> None:
-    headers = [(b"content-type", EVENT_STREAM.encode()), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
-    await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": headers})
-
-    async def keep_alive() -> None:
-        while True:
-            await asyncio.sleep(KEEPALIVE_S)
-            await send({"type": "http.response.body", "body": b": still here\n\n", "more_body": True})
-
-    async with asyncio.TaskGroup() as group:
-        alive = group.create_task(keep_alive())
-        async with aclosing(frames):
-            async for frame in frames:
-                # JSON has no raw line breaks, so one data line is enough
-                body = b"event: " + frame.kind.encode() + b"\ndata: " + frame.data + b"\n\n"
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-        alive.cancel()
-    await send({"type": "http.response.body", "body": b"", "more_body": False})

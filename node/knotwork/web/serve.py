@@ -14,6 +14,7 @@ from knotwork.ops.ports import NodeControl
 from knotwork.sdk.errors import Conflict, Internal
 from knotwork.web import app
 from knotwork.web.guard import Doorkeeper, names_of
+from knotwork.web.patience import PatientProtocol
 
 START_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
@@ -74,7 +75,7 @@ async def run_web(
     server = _Server(
         uvicorn.Config(
             app.make(node, keeper, metrics, default_project),
-            http="h11",
+            http=PatientProtocol,
             ws="none",
             lifespan="off",
             interface="asgi3",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knotwork.bus import pulls, streams, subjects
+from knotwork.sdk.errors import NotFound
 from knotwork.work.records import LANES, Lane
 
 if TYPE_CHECKING:
@@ -43,12 +44,13 @@ class Queue(NamedTuple):
 
 
 class Depth(NamedTuple):
-    """How a queue stands: tasks that wait, tasks that workers have, and up to which place all are finished."""
+    """How a queue stands: tasks that wait, tasks that workers have, up to which place all are finished, or delivered."""
 
     queue: Queue
     pending: int
     taken: int
     floor: int
+    delivered: int = 0
 
 
 def from_consumer(name: str) -> Queue | None:
@@ -84,11 +86,20 @@ async def sweep(connection: Connection) -> list[Depth]:
     for row in await pulls.consumers(connection, subjects.TASKS):
         queue = from_consumer(str(row.get("name", "")))
         if queue is not None:
-            floor = row.get("ack_floor") or {}
+            floor, delivered = row.get("ack_floor") or {}, row.get("delivered") or {}
             found.append(
                 Depth(
                     queue, int(row.get("num_pending", 0)), int(row.get("num_ack_pending", 0)),
-                    int(floor.get("stream_seq", 0)),
+                    int(floor.get("stream_seq", 0)), int(delivered.get("stream_seq", 0)),
                 )
             )  # fmt: skip
     return found
+
+
+async def given_up_to(connection: Connection, queue: Queue) -> int | None:
+    """Return the place in TASKS up to which a queue's tasks were given to workers, None when there is no such queue."""
+    try:
+        told = await streams.api(connection, f"CONSUMER.INFO.{subjects.TASKS}.{queue.consumer}")
+    except NotFound:
+        return None
+    return int((told.get("delivered") or {}).get("stream_seq", 0))

@@ -151,17 +151,14 @@ class Recorder:
     async def _stand(self, subject: str, payload: bytes, outcome: Outcome) -> Outcome:
         """Store an outcome, however long it takes, and return the one that stands."""
         pause_s = AGAIN_MIN_S
-        unsure = False
         while True:
             try:
                 await self._facts.append(subject, payload)
             except Conflict:
                 found = await self._found(subject)
-                if found is not None:
-                    same = unsure and records.encode(found) == payload
-                    return outcome if same else found
+                if found is not None:  # it may be this very one, stored by a try whose answer was lost
+                    return outcome if records.encode(found) == payload else found
             except KnotworkError as error:
-                unsure = True
                 log.debug("an outcome is stored again: %s", error)
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
                 pause_s = min(2 * pause_s, AGAIN_MAX_S)

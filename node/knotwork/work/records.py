@@ -24,6 +24,8 @@ INLINE_MAX_BYTES = 512 * 1024
 """Larger inputs and outputs are kept in BLOBS, and stand here by reference."""
 ATTEMPTS_MAX = 1000
 SHARDS = 16
+NO_BOUNDARY = "none"
+"""What stands for work that was given no boundary."""
 
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 Token = Annotated[str, msgspec.Meta(max_length=64)]
@@ -80,7 +82,7 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     capability: Token = ""
     agent: Token = ""
     node: Token = ""
-    boundary: Token = "none"
+    boundary: Token = NO_BOUNDARY
     priority: Annotated[int, msgspec.Meta(ge=1, le=10)] = 5
     input: msgspec.Raw = msgspec.Raw(b"null")
     blob: Name = ""
@@ -216,3 +218,8 @@ def outcome_subject(run: str, step: str, iteration: int, number: int) -> str:
 def next_subject(task: Task) -> str:
     """Return where an attempt that waits for its time is recorded, so that it can be found meanwhile."""
     return subjects.fact(shard(task.run), task.run, "next", task.step, str(task.iteration), str(task.number))
+
+
+def redriven_subject(task: Task) -> str:
+    """Return where it is recorded that a dead task was given this attempt."""
+    return subjects.fact(shard(task.run), task.run, "redriven", task.step, str(task.iteration), str(task.number))

@@ -15,9 +15,17 @@ from knotwork.bus import reading, subjects
 from knotwork.bus.background import background
 from knotwork.bus.commit import open_group_commit
 from knotwork.sdk.errors import KnotworkError, TimedOut
-from knotwork.work import archive, fold, queues, records, stores, timers
+from knotwork.work import intake, lookup, queues, records, stores, timers
+from knotwork.work.accepting import Accepting
+from knotwork.work.attached import Attached
+from knotwork.work.claims import Claims
+from knotwork.work.dead import DeadLetters
 from knotwork.work.recording import Recorder
+from knotwork.work.reroute import Rerouter
+from knotwork.work.route import Routing
+from knotwork.work.signals import Signals
 from knotwork.work.submit import Submitter
+from knotwork.work.values import Values
 from knotwork.work.waiting import Waiters
 from knotwork.work.worker import Worker
 
@@ -26,6 +34,8 @@ if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
     from knotwork.mesh.hosting import Hosting
     from knotwork.mesh.job import HostedAgent
+    from knotwork.mesh.membership import Membership
+    from knotwork.work.intake import Ended
     from knotwork.work.records import Outcome, Task
 
 log = logging.getLogger(__name__)
@@ -47,31 +57,51 @@ class Work:
         node: str,
         agents: Callable[[], Sequence[HostedAgent]],
         lease_s: float,
+        membership: Membership | None = None,
     ) -> None:
-        """Wire the parts."""
+        """Wire the parts; without `membership` no policy holds, and nobody but the submitter chooses agents."""
         self._connection, self._facts, self._node = connection, facts, node
+        self.lease_s = lease_s
         self.depths: list[queues.Depth] = []
+        self.past: Ended | None = None
+        """Who knows what FACTS has forgotten; the view, when there is one."""
+        self.values = Values(connection)
         self.recorder = Recorder(group, connection, facts, tasks)
         self.submitter = Submitter(connection, self.recorder, facts, tasks, lease_s=lease_s)
+        self.dead = DeadLetters(connection, self.recorder, facts)
         self.waiters = Waiters(connection, self.find)
+        self.accepts = Accepting(connection, membership, node=node)
+        self.routing = Routing(membership) if membership is not None else None
+        self._rerouter = (
+            Rerouter(connection, membership, self.submitter, over=self._over) if membership is not None else None
+        )
         self.timers = timers.Timers(group, connection, self._due)
+        self.signals = Signals(connection, facts)
+        self.claims = Claims(
+            group, connection, self.recorder, facts, values=self.values, project=project, node=node, ack_s=lease_s,
+            accepts=self.accepts, has_ended=self._has_ended, draining=lambda: hosting.draining,
+        )  # fmt: skip
+        self.attached = Attached(
+            self.claims.keeper, lambda: frozenset(agent.record.name for agent in hosting.agents())
+        )
         self.worker = Worker(
             group, connection, hosting, self.recorder, facts, project=project, node=node, agents=agents,
-            accepts=lambda _agent, _queue: True, has_ended=self._has_ended, lease_s=lease_s,
+            accepts=self.accepts, has_ended=self._has_ended, adopts=self.claims.keeper.adopt, values=self.values,
+            lease_s=lease_s,
         )  # fmt: skip
         self._purged: dict[str, int] = {}
         self._again = asyncio.Event()
 
     async def find(self, run: str) -> Outcome | None:
         """Return the final outcome of a run, None while it has none."""
-        facts = await reading.each_last(self._connection, subjects.FACTS, [f"{records.facts_of(run)}.outcome.>"])
-        latest = fold.latest_outcome(facts)
-        return latest[1] if latest is not None and latest[1].state in records.FINAL else None
+        return await lookup.final(self._connection, run)
 
     async def open(self) -> None:
         """Make the streams and begin to listen."""
         await stores.open_stores(self._connection)
+        await self.values.open()
         await self.timers.open()
+        await self.claims.open()
         await self.worker.open()
         await self._reconnected()
 
@@ -81,7 +111,9 @@ class Work:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.worker.renew(), name="leases")
+                group.create_task(self.claims.keeper.run(), name="claims")
                 group.create_task(self._resume(), name="work after a reconnect")
+                group.create_task(self._reroute(), name="work of agents that are gone")
                 while True:
                     await asyncio.sleep(SWEEP_S * random.uniform(0.8, 1.2))  # noqa: S311  (jitter)
                     with contextlib.suppress(KnotworkError):  # NATS is away: next time
@@ -103,13 +135,17 @@ class Work:
     async def _reconnected(self) -> None:
         self.submitter.reconnected()
         await self.worker.reconnected()
+        await self.claims.reconnected()
         self.timers.look(anew=True)
         await self.waiters.reconnected()
 
     async def _look_around(self) -> None:
         """See how the queues stand, tell the worker, and remove what is finished, in bulk."""
         self.depths = await queues.sweep(self._connection)
+        await self.accepts.look(self.depths)
         self.worker.swept(self.depths)
+        self.claims.swept(self.depths)
+        self.attached.sweep()
         self.timers.look()
         for depth in self.depths:
             name = depth.queue.consumer
@@ -117,8 +153,27 @@ class Work:
                 await reading.purge(self._connection, subjects.TASKS, depth.queue.filter, depth.floor + 1)
                 self._purged[name] = depth.floor
 
+    async def _reroute(self) -> None:
+        while self._rerouter is not None:
+            await asyncio.sleep(SWEEP_S)
+            with contextlib.suppress(KnotworkError):  # NATS is away: next time
+                await self._rerouter.look(self.depths)
+
+    async def _over(self, task: Task) -> bool:
+        """Return whether an attempt has its outcome."""
+        subject = records.outcome_subject(task.run, task.step, task.iteration, task.number)
+        return await intake.outcome_at(self._connection, subject) is not None or await self._has_ended(task)
+
+    async def placed(self, task: Task, value: object = None) -> Task:
+        """Return a new task with boundary, queue and `why` filled in; raises what `route.Routing.placed` raises."""
+        return task if self.routing is None else await self.routing.placed(task, value)
+
+    def changed(self) -> None:
+        """Take note that the policy, or our agents, are different."""
+        self.worker.taking.pump()
+
     async def _due(self, name: str, task: Task) -> None:
-        if name == "deadline":
+        if name.partition("-")[0] == "deadline":
             error = TimedOut("Its deadline passed.", code="work.deadline")
             await self.end(task.run, "timed-out", error)
         else:
@@ -143,7 +198,9 @@ class Work:
 
     async def _withdraw(self, run: str) -> None:
         """Take a run that has ended out of its queue, and stop whoever took it before."""
-        with contextlib.suppress(KnotworkError):  # a worker that gets it looks the outcome up, or is refused with its own
+        with contextlib.suppress(
+            KnotworkError
+        ):  # a worker that gets it looks the outcome up, or is refused with its own
             waits = await reading.last(self._connection, subjects.TASKS, subjects.tasks_of(run))
             if waits is not None:
                 await reading.delete(self._connection, subjects.TASKS, waits.seq)
@@ -151,14 +208,10 @@ class Work:
 
     async def current(self, run: str) -> Task | None:
         """Return the attempt that waits or runs now, None when the run has ended or is unknown."""
-        stored = await reading.each_last(
-            self._connection, subjects.FACTS, [f"{records.facts_of(run)}.outcome.>", f"{records.facts_of(run)}.next.>"]
-        )
-        waits = await reading.last(self._connection, subjects.TASKS, subjects.tasks_of(run))
-        return fold.current(stored, waits)
+        return await lookup.present(self._connection, run)
 
-    async def _has_ended(self, _task: Task) -> bool:
-        return False
+    async def _has_ended(self, task: Task) -> bool:
+        return False if self.past is None else await self.past(task)
 
 
 @asynccontextmanager
@@ -170,6 +223,7 @@ async def open_work(
     node: str,
     agents: Callable[[], Sequence[HostedAgent]],
     lease_s: float = 10.0,
+    membership: Membership | None = None,
 ) -> AsyncIterator[Work]:
     """Take part in the durable work of a project inside the block."""
     async with AsyncExitStack() as stack:
@@ -177,12 +231,13 @@ async def open_work(
         facts = await stack.enter_async_context(open_group_commit(connection))
         tasks = await stack.enter_async_context(open_group_commit(connection))
         work = Work(
-            group, connection, hosting, facts, tasks, project=project, node=node, agents=agents, lease_s=lease_s
-        )
+            group, connection, hosting, facts, tasks, project=project, node=node, agents=agents, lease_s=lease_s,
+            membership=membership,
+        )  # fmt: skip
         await work.open()
         group.create_task(work.run(), name=f"work {project}")
-        group.create_task(archive.Archiver(connection, node=node).run(), name=f"archive {project}")
         try:
             yield work
         finally:
             work.worker.close()
+            work.claims.close()

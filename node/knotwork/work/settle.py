@@ -20,7 +20,7 @@ ITERATIONS_MAX = 10_000
 HANDED_BACK = frozenset(
     {
         "node.stopping", "node.draining", "agent.stopped", "agent.not_found", "plugin.not_running", "agent.busy",
-        "call.cancelled",
+        "call.cancelled", "policy.forbidden",
     }
 )  # fmt: skip
 """Errors that say nothing about the work: it goes back to the queue, and no attempt is used up."""
@@ -54,7 +54,7 @@ def may_retry(retry: Retry, error: Mapping[str, Any]) -> bool:
 
 def after_failure(task: Task, error: dict[str, Any], now_ns: int, spread: float) -> tuple[Ended, int]:
     """Return how a failed attempt ends its task, and when the next one is due (`waiting`), else 0."""
-    failures = sum(past.iteration == task.iteration and past.state == "waiting" for past in task.past) + 1
+    failures = _failures(task) + 1
     late = error.get("kind") == "timed_out"
     if task.deadline_ns and now_ns >= task.deadline_ns:
         return "timed-out", 0
@@ -84,6 +84,28 @@ def following(task: Task, outcome: Outcome) -> Task | None:
             past=(*task.past, _past(task, outcome))[-50:],
         )  # fmt: skip
     return None
+
+
+def revived(task: Task, outcome: Outcome, now_ns: int) -> Task | None:
+    """Return the attempt that a redrive of a dead task calls for, None when it had all that there can be.
+
+    Its history is kept, its failures count anew, and a deadline that has passed is taken off.
+    """
+    if task.number >= ATTEMPTS_MAX:
+        return None
+    past = (*task.past, _past(task, outcome))[-ATTEMPTS_MAX:]
+    deadline_ns = task.deadline_ns if task.deadline_ns > now_ns else 0
+    return msgspec.structs.replace(task, number=task.number + 1, past=past, deadline_ns=deadline_ns)
+
+
+def _failures(task: Task) -> int:
+    """Return how many attempts of this iteration have failed since it began, or since it was redriven."""
+    count = 0
+    for past in reversed(task.past):
+        if past.iteration != task.iteration or past.state != "waiting":
+            break
+        count += 1
+    return count
 
 
 def crashes(deliveries: int, begun: frozenset[int], released: frozenset[int]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ class Submitter:
         self._connection, self._recorder, self._facts, self._tasks = connection, recorder, facts, tasks
         self._lease_s = lease_s
         self._open: set[Queue] = set()
+        self._opening = asyncio.Lock()
 
     async def submit(self, task: Task) -> bool:
         """Store a task durably; False when one with its key was there before.
@@ -40,10 +42,7 @@ class Submitter:
         Raises `Conflict` (`work.key_reused`) for a key that was used for other work, `Unavailable` when the store is
         full or NATS is away: nothing was stored then, or submit it again with the same key.
         """
-        queue = Queue(task.boundary, task.queue, task.lane)
-        if queue not in self._open:
-            await queues.open_queue(self._connection, queue, self._lease_s)
-            self._open.add(queue)
+        await self._open_queue(task)
         if task.key and not await self._first(task):
             return False
         if task.deadline_ns:
@@ -51,9 +50,23 @@ class Submitter:
         await self._recorder.enqueue(task)
         return True
 
+    async def requeue(self, task: Task) -> bool:
+        """Store an attempt of a task that is there already in another queue; False when it was there before."""
+        await self._open_queue(task)
+        return await self._recorder.enqueue(task)
+
     def reconnected(self) -> None:
         """Open queues again before they are used: the server may be another."""
         self._open.clear()
+
+    async def _open_queue(self, task: Task) -> None:
+        queue = Queue(task.boundary, task.queue, task.lane)
+        if queue in self._open:
+            return
+        async with self._opening:  # one asks the server, a thousand that came together wait for its answer
+            if queue not in self._open:
+                await queues.open_queue(self._connection, queue, self._lease_s)
+                self._open.add(queue)
 
     async def _first(self, task: Task) -> bool:
         """Claim the key of a task; False when it was claimed for the same work and that is stored."""
@@ -69,11 +82,7 @@ class Submitter:
         if stored is None:
             return await self._first(task)
         before = records.decode_task(stored.data)
-        if _work(before) != _work(task):
-            raise Conflict(
-                f"The key {task.key!r} was used for other work: {before.run}.", code="work.key_reused",
-                hint="Use a new key, or submit exactly the same.", detail={"id": before.run},
-            )  # fmt: skip
+        check_same(before, task)
         if await self._is_known(before):
             return False
         await self._recorder.enqueue(before)  # whoever claimed it died before it was stored
@@ -94,6 +103,19 @@ def keyed_run(key: str) -> str:
     return f"k{digest[:31]}"
 
 
+def check_same(before: Task, task: Task) -> None:
+    """Raise `Conflict` (`work.key_reused`) when two tasks with one key are not the same work."""
+    if _work(before) != _work(task):
+        raise Conflict(
+            f"The key {task.key!r} was used for other work: {before.run}.", code="work.key_reused",
+            hint="Use a new key, or submit exactly the same.", detail={"id": before.run},
+        )  # fmt: skip
+
+
 def _work(task: Task) -> bytes:
-    """Return what makes two submissions the same work."""
-    return records.encode(msgspec.structs.replace(task, submitted_ns=0, traceparent="", by="", why="", deadline_ns=0))
+    """Return what makes two submissions the same work; a router may have put the second into another queue."""
+    return records.encode(
+        msgspec.structs.replace(
+            task, queue="", submitted_ns=0, traceparent="", by="", why="", deadline_ns=0, number=1, past=()
+        )
+    )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
     from knotwork.bus.pulls import Delivery
     from knotwork.bus.wire import Message
-    from knotwork.mesh.job import HostedAgent
+    from knotwork.mesh.records import AgentRecord
 
 BATCH_MAX = 500
 GATHER_S = 0.005
@@ -36,11 +36,38 @@ SOON_S = 0.2
 _HINT_PARTS = 5
 
 
+class Taker(Protocol):
+    """For whom tasks are taken: an agent of this node (`mesh.job.HostedAgent`), or one that came in and asks for some."""
+
+    @property
+    def record(self) -> AgentRecord:
+        """Return what others see of it."""
+
+    @property
+    def key(self) -> str:
+        """Return what it is known by here."""
+
+    @property
+    def up(self) -> bool:
+        """Return whether it can be given anything now."""
+
+    @property
+    def places(self) -> int:
+        """Return how much it can do at once."""
+
+    @property
+    def free(self) -> int:
+        """Return how many places nobody has taken."""
+
+
 class Accepts(Protocol):
     """Whether an agent takes work of a queue now."""
 
-    def __call__(self, agent: HostedAgent, queue: Queue, /) -> bool:
+    def __call__(self, agent: Taker, queue: Queue, /) -> bool:
         """Return whether `agent` may take from `queue` now."""
+
+    def permits(self, agent: Taker, queue: Queue, /) -> bool:
+        """Return whether `agent` may ever take from `queue`."""
 
 
 @dataclass(slots=True)
@@ -68,7 +95,7 @@ class Taking:
         connection: Connection,
         *,
         node: str,
-        agents: Callable[[], Sequence[HostedAgent]],
+        agents: Callable[[], Sequence[Taker]],
         accepts: Accepts,
         open_for_work: Callable[[], bool],
         on_delivery: Callable[[Delivery, str], None],
@@ -123,7 +150,22 @@ class Taking:
     def hold(self, agent: str, count: int) -> None:
         """Keep (1) or give back (-1) a place for a task that is being looked at before it begins."""
         if agent:
-            self._reserved[agent] += count
+            self._reserve(agent, count)
+
+    def reserved(self, agent: str) -> int:
+        """Return how many places of an agent are kept for what was asked for and may still come."""
+        return self._reserved[agent]
+
+    def know(self, queues: Iterable[Queue]) -> None:
+        """Take note of queues that may have work for somebody who was not there before."""
+        for queue in queues:
+            self._heat(queue)
+        self.pump()
+
+    def _reserve(self, agent: str, count: int) -> None:
+        self._reserved[agent] += count
+        if not self._reserved[agent]:
+            del self._reserved[agent]
 
     def _pump(self, *, few: bool = False) -> None:
         """Ask the hot queues; with `few` also when only a few of many places are free."""
@@ -150,7 +192,7 @@ class Taking:
             wait_s = 0.0
         line.reserved = places
         for agent, count in places.items():
-            self._reserved[agent] += count
+            self._reserve(agent, count)
         line.asked, line.asked_s, line.again, line.soon = True, time.monotonic(), False, False
         try:
             self._pulls.ask(line.queue.consumer, sum(places.values()), wait_s=wait_s)
@@ -160,7 +202,7 @@ class Taking:
 
     def _many(self, places: dict[str, int]) -> int:
         """Return how many places make a request worth it at once: a quarter of what these agents have."""
-        concurrency = sum(one.admission.concurrency for one in self._agents() if one.record.name in places)
+        concurrency = sum(one.places for one in self._agents() if one.key in places)
         return max(1, min(concurrency, BATCH_MAX) // 4)
 
     def _places(self, queue: Queue) -> dict[str, int]:
@@ -170,16 +212,15 @@ class Taking:
         for agent in self._agents():
             if not left or not serves(agent, queue, self._node) or not self._accepts(agent, queue):
                 continue
-            admission = agent.admission
-            free = admission.concurrency - admission.running - admission.queued - self._reserved[agent.record.name]
+            free = agent.free - self._reserved[agent.key]
             if free > 0:
-                places[agent.record.name] = min(left, free)
+                places[agent.key] = min(left, free)
                 left -= min(left, free)
         return places
 
     def _release(self, line: Line) -> None:
         for agent, count in line.reserved.items():
-            self._reserved[agent] -= count
+            self._reserve(agent, -count)
         line.reserved = {}
 
     def _place_of(self, line: Line | None) -> str:
@@ -188,7 +229,7 @@ class Taking:
             return ""
         for agent in line.reserved:
             line.reserved[agent] -= 1
-            self._reserved[agent] -= 1
+            self._reserve(agent, -1)
             if not line.reserved[agent]:
                 del line.reserved[agent]
             return agent
@@ -230,10 +271,10 @@ class Taking:
         self._on_delivery(delivery, agent)
 
 
-def serves(agent: HostedAgent, queue: Queue, node: str) -> bool:
+def serves(agent: Taker, queue: Queue, node: str) -> bool:
     """Return whether an agent takes work of a queue: its name or a capability is meant, and it accepts the boundary."""
     record = agent.record
-    if agent.slot.state != "running":
+    if not agent.up:
         return False
     if record.boundaries and queue.boundary != "none" and queue.boundary not in record.boundaries:
         return False

@@ -1,52 +1,44 @@
 """Who carries tasks out? This node's agents: they take what they have places for, keep the lease, and record the end.
 
-Follow one task: `_arrived` (a delivery), `_begin` (the agent's executor starts, by the same door as an invocation),
-`Running.frame` (what the executor says), `_ended` (settled and recorded), `_recorded` (acknowledged). A task that is
-not certainly fresh is first looked up in FACTS, because acknowledgements do not survive a crash of the server.
+Follow one task: `Intake.arrived` (a delivery), `begin` (the agent's executor starts, by the same door as an
+invocation), `Running.frame` (what the executor says), `ended` (settled and recorded), `_recorded` (acknowledged).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import frames, pulls, reading, subjects
-from knotwork.sdk.errors import Conflict, Failed, Invalid, KnotworkError, TimedOut
+from knotwork.bus import frames, pulls, subjects
+from knotwork.sdk.errors import KnotworkError
 from knotwork.work import queues, records, settle
+from knotwork.work import values as work_values
+from knotwork.work.intake import Adopts, Ended, Intake, Key, key_of
 from knotwork.work.queues import Queue
-from knotwork.work.records import Outcome, Released, Started, Task
+from knotwork.work.records import Outcome, Task
 from knotwork.work.taking import Accepts, Taking, serves
 
 if TYPE_CHECKING:
     from knotwork.bus.commit import GroupCommit
     from knotwork.bus.connection import Connection
-    from knotwork.bus.frames import Kind
-    from knotwork.bus.publisher import Ack
+    from knotwork.bus.frames import Envelope, Kind
     from knotwork.bus.pulls import Delivery
     from knotwork.bus.wire import Message
     from knotwork.mesh.hosting import Hosting
     from knotwork.mesh.job import HostedAgent
     from knotwork.work.recording import Recorder
+    from knotwork.work.values import Values
 
 log = logging.getLogger(__name__)
 LONG_S = 0.25
 """An attempt that takes longer is recorded as started; a shorter one tells it with its outcome."""
-Key = tuple[str, str, int, int]
-
-
-class Ended(Protocol):
-    """Whether an attempt has ended, for those that FACTS has forgotten."""
-
-    async def __call__(self, task: Task, /) -> bool:
-        """Return whether the attempt has an outcome that is kept elsewhere."""
 
 
 @dataclass(eq=False, slots=True)
@@ -92,20 +84,25 @@ class Worker:
         agents: Callable[[], Sequence[HostedAgent]],
         accepts: Accepts,
         has_ended: Ended,
+        adopts: Adopts,
+        values: Values,
         lease_s: float,
     ) -> None:
         """Work for `agents()`; `lease_s` is how long a task may go without a sign of life."""
         self._group, self._connection, self._hosting = group, connection, hosting
-        self._recorder, self._facts = recorder, facts
+        self._recorder = recorder
         self._project, self._node, self._lease_s = project, node, lease_s
-        self._agents, self._has_ended = agents, has_ended
+        self._agents, self._accepts, self._has_ended, self._values = agents, accepts, has_ended, values
         self.taking = Taking(
-            connection, node=node, agents=agents, accepts=accepts, on_delivery=self._arrived,
+            connection, node=node, agents=agents, accepts=accepts,
+            on_delivery=lambda delivery, agent: self._intake.arrived(delivery, agent),  # noqa: PLW0108  made below
             open_for_work=lambda: not (self._closed or hosting.draining),
         )  # fmt: skip
+        self._intake = Intake(
+            group, connection, recorder, facts, taking=self.taking, beginner=self, node=node, has_ended=has_ended,
+            adopts=adopts,
+        )  # fmt: skip
         self._running: dict[Key, Running] = {}
-        self._looking: set[Key] = set()
-        self._fresh_after = 2**62
         self._closed = False
         self._loop = asyncio.get_running_loop()
 
@@ -130,11 +127,9 @@ class Worker:
 
     async def reconnected(self) -> None:
         """Find out, after a (re)connect, what is certainly fresh from now on, and what ended without us."""
-        self._fresh_after = 2**62
-        self.taking.forget()
-        self._fresh_after = await reading.last_seq(self._connection, subjects.TASKS)
+        await self._intake.reconnected()
         for running in list(self._running.values()):
-            if await self._outcome_of(running.task) is not None:
+            if await self._intake.outcome_of(running.task) is not None:
                 self._stop(running)
         self.taking.pump()
 
@@ -152,139 +147,65 @@ class Worker:
         """Return the attempts that are being worked on here."""
         return list(self._running.values())
 
-    # -- taking ------------------------------------------------------------------------------------------------------
-
-    def _arrived(self, delivery: Delivery, agent: str) -> None:
-        try:
-            task = records.decode_task(delivery.data)
-            if task.subject != delivery.subject:
-                raise Invalid("It does not stand where it says.", code="work.bad_record")
-        except KnotworkError as error:
-            log.error("a message on %s is no task and is dropped: %s", delivery.subject, error)  # noqa: TRY400
-            self.taking.answer(delivery.reply, pulls.TERM)
-            return
-        if delivery.count == 1 and delivery.seq > self._fresh_after:
-            self._begin(task, delivery, agent)
-        else:
-            self.taking.hold(agent, 1)
-            self._spawn(self._look_up(task, delivery, agent))
-
-    async def _look_up(self, task: Task, delivery: Delivery, agent: str) -> None:
-        """Begin a task that may have ended already, or may have killed its workers, only when neither is so."""
-        key = _key(task)
-        try:
-            here = self._running.get(key)
-            if here is not None:  # our own, delivered again because a sign of life was lost
-                here.reply = delivery.reply
-            elif key not in self._looking:
-                self._looking.add(key)
-                try:
-                    await self._begin_unless_over(task, delivery, agent)
-                finally:
-                    self._looking.discard(key)
-        except KnotworkError as error:
-            log.debug("%s could not be looked up, it comes again: %s", task.run, error)
-        finally:
-            self.taking.hold(agent, -1)
-            self.taking.pump()
-
-    async def _begin_unless_over(self, task: Task, delivery: Delivery, agent: str) -> None:
-        if await self._is_over(task):
-            self.taking.answer(delivery.reply, pulls.ACK)
-        elif crashed := await self._crashes(task, delivery, agent):
-            self._poison(task, delivery, crashed)
-        else:
-            self._begin(task, delivery, agent)
-
-    async def _is_over(self, task: Task) -> bool:
-        """Return whether an attempt has its outcome; what that calls for is done again."""
-        outcome = await self._outcome_of(task)
-        if outcome is None:
-            return await self._has_ended(task)
-        await self._recorder.carry_out(task, outcome)
-        return True
-
-    async def _crashes(self, task: Task, delivery: Delivery, agent: str) -> int:
-        """Return how many workers a task has killed when those are too many, else 0 and it is on record that it begins."""
-        if delivery.count == 1:
-            return 0
-        begun, released = await self._traces(task)
-        crashed = settle.crashes(delivery.count, begun, released)
-        if crashed >= task.retry.max_crashes:
-            return crashed
-        fact = Started(self._node, agent, time.time_ns(), delivery.count)
-        with contextlib.suppress(Conflict):  # a server that crashed counts deliveries anew
-            await self._facts.append(_trace_subject(task, "started", delivery.count), records.encode(fact))
-        return 0
-
-    def _poison(self, task: Task, delivery: Delivery, crashed: int) -> None:
-        error = Failed(
-            f"Its worker died {crashed} times while it ran.", code="work.poison",
-            hint="Mend the agent, then `knotwork task redrive`.",
-        )  # fmt: skip
-        running = self._remember(task, delivery, "")
-        self._record(running, "dead", error=error.to_wire())
-
-    async def _traces(self, task: Task) -> tuple[frozenset[int], frozenset[int]]:
-        found: dict[str, set[int]] = {"started": set(), "released": set()}
-        for what, numbers in found.items():
-            pattern = f"{_trace_subject(task, what)}.*"
-            for stored in await reading.each_last(self._connection, subjects.FACTS, [pattern]):
-                number = stored.subject.rpartition(".")[2]
-                if number.isdigit():
-                    numbers.add(int(number))
-        return frozenset(found["started"]), frozenset(found["released"])
-
-    async def _outcome_of(self, task: Task) -> Outcome | None:
-        subject = records.outcome_subject(task.run, task.step, task.iteration, task.number)
-        stored = await reading.last(self._connection, subjects.FACTS, subject)
-        if stored is None:
-            return None
-        try:
-            return records.decode_outcome(stored.data)
-        except Invalid:
-            return None  # garbage: the recorder removes it
-
     # -- executing ---------------------------------------------------------------------------------------------------
 
-    def _remember(self, task: Task, delivery: Delivery, agent: str) -> Running:
+    def holds(self, task: Task, delivery: Delivery) -> bool:
+        """Return whether an attempt runs here already: our own, delivered again because a sign of life was lost."""
+        here = self._running.get(key_of(task))
+        if here is not None:
+            here.reply = delivery.reply
+        return here is not None
+
+    def name(self, taker: str) -> str:
+        """Return the agent that takes: what it is known by here is its name."""
+        return taker
+
+    def begin(self, task: Task, delivery: Delivery, taker: str, left_s: float | None) -> None:
+        """Have an agent of ours carry out an attempt, in `left_s` seconds at most."""
+        agent = taker or self._any(task)
         running = Running(
             self, task, delivery.data, delivery.reply, agent, delivery.count, time.time_ns(), self._loop.time()
         )
-        self._running[_key(task)] = running
-        return running
-
-    def _begin(self, task: Task, delivery: Delivery, agent: str) -> None:
-        agent = agent or self._any(task)
-        left_s = _left_s(task)
-        running = self._remember(task, delivery, agent)
-        if left_s is not None and left_s <= 0:
-            self._record(running, "timed-out", error=_too_late().to_wire())
-            return
+        self._running[key_of(task)] = running
         envelope = frames.Envelope(
             task.run, left_s, task.by, task.capability, task.boundary, min(task.number, 9999), task.key or task.run,
             task.traceparent, plain=False,
         )  # fmt: skip
         running.timer = self._loop.call_later(LONG_S, self._takes_long, running)
-        self._hosting.arrive(
-            self._project, agent, bytes(task.input), envelope, running, durable=True, labels=task.labels
-        )
+        if task.blob:
+            self._intake.spawn(self._fetch(running, envelope))
+        else:
+            self._execute(running, envelope, bytes(task.input))
+
+    async def _fetch(self, running: Running, envelope: Envelope) -> None:
+        """Begin an attempt whose input is kept elsewhere."""
+        try:
+            value = await self._values.input_of(running.task)
+        except KnotworkError as error:
+            if running.over:
+                return
+            if work_values.passing(error):
+                self._hand_back(running, error)
+            else:
+                self._record(running, "failed", error=error.to_wire())
+            return
+        if not running.over:  # else it was cancelled meanwhile
+            self._execute(running, envelope, value)
+
+    def _execute(self, running: Running, envelope: Envelope, value: bytes) -> None:
+        labels = running.task.labels
+        self._hosting.arrive(self._project, running.agent, value, envelope, running, durable=True, labels=labels)
 
     def _any(self, task: Task) -> str:
         queue = Queue(task.boundary, task.queue, task.lane)
-        fit = [agent for agent in self._agents() if serves(agent, queue, self._node)]
+        fit = [one for one in self._agents() if serves(one, queue, self._node) and self._accepts.permits(one, queue)]
         if not fit:
             return task.agent
         return min(fit, key=lambda one: one.admission.running / one.admission.concurrency).record.name
 
     def _takes_long(self, running: Running) -> None:
         if not running.over and running.delivery == 1:
-            fact = Started(self._node, running.agent, running.started_ns)
-            try:
-                stored = self._facts.put(_trace_subject(running.task, "started", 1), records.encode(fact))
-            except KnotworkError:
-                return
-            stored.add_done_callback(_seen)
+            self._intake.started(running.task, running.agent, running.started_ns, 1)
 
     def tell(self, running: Running, kind: Kind, data: bytes) -> None:
         """Send progress or live output to whoever watches; dropped when there is no room, and progress when too often."""
@@ -304,10 +225,13 @@ class Worker:
         """Settle and record the end of an attempt."""
         if running.over:
             return
-        if kind == "result":
-            self._record(running, "completed", output=data)
-        elif kind == "continue":
-            self._record(running, "continued", output=data)
+        if kind in ("result", "continue"):
+            state: records.Ended = "completed" if kind == "result" else "continued"
+            if len(data) > records.INLINE_MAX_BYTES:
+                running.over = True
+                self._intake.spawn(self._record_large(running, state, data))
+            else:
+                self._record(running, state, output=data)
         else:
             error = frames.read_error(data)
             wire = error.to_wire()
@@ -319,21 +243,30 @@ class Worker:
             state, due_ns = settle.after_failure(running.task, wire, now_ns, random.random())  # noqa: S311  (jitter)
             self._record(running, state, error=wire, due_ns=due_ns)
 
+    async def _record_large(self, running: Running, state: records.Ended, output: bytes) -> None:
+        """Record an end whose output is kept elsewhere."""
+        try:
+            value, digest = await self._values.keep_surely(output)
+        except KnotworkError as error:
+            self._record(running, "failed", error=error.to_wire())
+        else:
+            self._record(running, state, output=value, blob=digest)
+
     def _record(
         self, running: Running, state: records.Ended, *, output: bytes = b"null", error: dict[str, object] | None = None,
-        due_ns: int = 0,
+        due_ns: int = 0, blob: str = "",
     ) -> None:  # fmt: skip
         running.over = True
         if running.timer is not None:
             running.timer.cancel()
         outcome = Outcome(
-            state, msgspec.Raw(running.data), msgspec.Raw(output or b"null"), "", error, self._node, running.agent,
+            state, msgspec.Raw(running.data), msgspec.Raw(output or b"null"), blob, error, self._node, running.agent,
             running.started_ns, time.time_ns(), due_ns, running.delivery,
         )  # fmt: skip
         if (
             self._loop.time() - running.renewed_s > self._lease_s * 0.8
         ):  # frozen for a while: it may have ended elsewhere
-            self._spawn(self._record_late(running, outcome))
+            self._intake.spawn(self._record_late(running, outcome))
         else:
             self._recorder.record(running.task, outcome, lambda: self._recorded(running))
 
@@ -358,15 +291,10 @@ class Worker:
         running.over = True
         if running.timer is not None:
             running.timer.cancel()
-        self._spawn(self._release(running, error))
+        self._intake.spawn(self._release(running, error))
 
     async def _release(self, running: Running, error: KnotworkError) -> None:
-        fact = Released(self._node, running.agent, time.time_ns(), error.code)
-        try:
-            await self._facts.append(_trace_subject(running.task, "released", running.delivery), records.encode(fact))
-        except KnotworkError as failure:
-            log.debug("handing %s back is not on record: %s", running.task.run, failure)
-        self.taking.answer(running.reply, pulls.NAK)
+        await self._intake.release(running.task, running.delivery, running.reply, running.agent, error.code)
         self._forget(running)
 
     def _cancelled(self, message: Message) -> None:
@@ -383,38 +311,6 @@ class Worker:
         self._recorded(running)
 
     def _forget(self, running: Running) -> None:
-        if self._running.get(_key(running.task)) is running:
-            del self._running[_key(running.task)]
+        if self._running.get(key_of(running.task)) is running:
+            del self._running[key_of(running.task)]
         self.taking.pump()
-
-    def _spawn(self, work: object) -> None:
-        try:
-            self._group.create_task(work)  # type: ignore[arg-type]  # one of our coroutines
-        except RuntimeError:  # the group is closing: what is not recorded comes again
-            work.close()  # type: ignore[attr-defined]
-
-
-def _key(task: Task) -> Key:
-    return task.run, task.step, task.iteration, task.number
-
-
-def _trace_subject(task: Task, what: str, delivery: int = 0) -> str:
-    parts = (what, task.step, str(task.iteration), str(task.number), *((str(delivery),) if delivery else ()))
-    return subjects.fact(records.shard(task.run), task.run, *parts)
-
-
-def _left_s(task: Task) -> float | None:
-    """Return how long an attempt may take from now on, in seconds; None: as long as it likes."""
-    left = [task.timeout_s] if task.timeout_s else []
-    if task.deadline_ns:
-        left.append((task.deadline_ns - time.time_ns()) / 1e9)
-    return min(left) if left else None
-
-
-def _too_late() -> KnotworkError:
-    return TimedOut("Its deadline passed before an agent could begin it.", code="work.deadline")
-
-
-def _seen(future: asyncio.Future[Ack]) -> None:
-    if not future.cancelled():
-        future.exception()

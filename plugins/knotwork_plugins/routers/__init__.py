@@ -1,5 +1,5 @@
 """Ways of choosing an agent, one file each."""
 
-from knotwork_plugins.routers import capability
+from knotwork_plugins.routers import capability, policy, round_robin, sticky
 
-FACTORIES = (capability.FACTORY,)
+FACTORIES = (capability.FACTORY, policy.FACTORY, round_robin.FACTORY, sticky.FACTORY)

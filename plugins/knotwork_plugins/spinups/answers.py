@@ -105,10 +105,17 @@ async def ask(
     """Send one request and return its answer, whatever its status; `timeout_s` (seconds) bounds all of it.
 
     Raises `Unreachable` when there is no connection, `Unavailable` when there is no whole answer in time or it is
-    larger than 4 MiB.
+    larger than 4 MiB, `Invalid` for a header that cannot carry its value: the library would tell that value.
     """
     import httpx
 
+    for name, value in (options.get("headers") or {}).items():
+        if not (value.isascii() and value.isprintable() and value == value.strip()):
+            raise Invalid(
+                f"the header {name} cannot carry its value.",
+                code="launch.bad_header",
+                hint="Only plain characters on one line may stand in it; look at the secret it is made of.",
+            )
     try:
         async with asyncio.timeout(timeout_s), client.stream(method, url, **options) as answer:
             body = bytearray()

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AfterValidator
 
 from knotwork.sdk import Invalid, SecretRef
+from knotwork_plugins.spinups import words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from knotwork.sdk import LaunchRequest, Secrets
 
+KNOWN_MAX = 256
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 
 
@@ -33,10 +35,36 @@ Environment = Annotated[dict[str, str | SecretRef], AfterValidator(_named)]
 """A table of variables whose values are texts or secret references."""
 
 
-def words_are_sound(words: Iterable[str]) -> bool:
+def can_be_run(command: Iterable[str]) -> bool:
     """Say whether these can be the words of a command: the first one names a program, none holds a zero byte."""
-    words = list(words)
-    return bool(words) and bool(words[0]) and not any("\0" in word for word in words)
+    argv = list(command)
+    return bool(argv) and bool(argv[0]) and not any("\0" in word for word in argv)
+
+
+class Known:
+    """The secrets of the launches of one instance, so that what an agent prints of them is not told on.
+
+    After a restart they are no longer known, and only what has the shape of a secret is taken out.
+    """
+
+    def __init__(self) -> None:
+        """Know nothing."""
+        self._secrets: dict[str, list[str]] = {}
+
+    def keep(self, launch: str, env: Mapping[str, str]) -> list[str]:
+        """Remember the secrets of a launch, and return them; of the oldest launches they are forgotten."""
+        found = self._secrets.setdefault(launch, words.secrets_in(env))
+        while len(self._secrets) > KNOWN_MAX:
+            del self._secrets[next(iter(self._secrets))]
+        return found
+
+    def of(self, launch: str) -> list[str]:
+        """Return the secrets of a launch, as far as they are known."""
+        return self._secrets.get(launch, [])
+
+    def drop(self, launch: str) -> None:
+        """Forget a launch."""
+        self._secrets.pop(launch, None)
 
 
 async def gathered(table: dict[str, str | SecretRef], request: LaunchRequest, secrets: Secrets) -> dict[str, str]:

@@ -41,7 +41,9 @@ def fail(message: str) -> str:
 
 @server.tool()
 async def hang(path: str = "") -> str:
-    """Wait until cancelled, and say so."""
+    """Say that it waits, wait until cancelled, and say so."""
+    if path:
+        Path(path).write_text("waits")
     try:
         await asyncio.sleep(60)
     finally:

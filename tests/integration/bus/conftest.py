@@ -63,7 +63,7 @@ async def proxy(server: Any) -> AsyncIterator[Any]:
 
 def quick(url: str, **settings: Any) -> Endpoint:
     """Return an endpoint that is tried again soon."""
-    return Endpoint((url,), **{"pause_min_s": 0.02, "pause_max_s": 0.1, "connect_timeout_s": 2.0, **settings})
+    return Endpoint((url,), **{"pause_min_s": 0.02, "pause_max_s": 0.1, "connect_timeout_s": 20.0, **settings})
 
 
 @pytest_asyncio.fixture
@@ -81,7 +81,7 @@ async def connect() -> AsyncIterator[Callable[..., Any]]:
 
 @pytest.fixture
 def until() -> Callable[..., Any]:
-    async def wait(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
+    async def wait(condition: Callable[[], Any], timeout_s: float = 30.0) -> None:
         async with asyncio.timeout(timeout_s):
             while not condition():
                 await asyncio.sleep(0.005)

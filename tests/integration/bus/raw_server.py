@@ -11,7 +11,7 @@ from pathlib import Path
 
 from knotwork.bus import binary, child
 
-READY_S = 10.0
+READY_S = 60.0
 
 
 class RawServer:

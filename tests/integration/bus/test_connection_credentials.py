@@ -235,7 +235,7 @@ async def test_mutual_tls(make_server, connect, tmp_path, until):
     assert invalid.value.code == "bus.bad_tls"
     await server.kill()
     await server.start()
-    await until(lambda: connection.reconnects == 1, 3)
+    await until(lambda: connection.reconnects == 1)
     await connection.round_trip()
 
 

@@ -14,6 +14,7 @@ from knotwork.bus.endpoint import Endpoint
 from knotwork.config.model import Config
 from knotwork.host import projects as projects_room
 from knotwork.host.boot import bring_up
+from knotwork.host.control import Control
 from knotwork.host.layout import Layout
 from knotwork.host.projects import Projects
 from knotwork.sdk.errors import ConfigInvalid, Conflict, NotFound, Unavailable
@@ -41,7 +42,7 @@ def served(group, endpoint, member):
 
 
 async def until(condition):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -65,13 +66,44 @@ async def test_what_passes_is_tried_again_before_and_after_it_is_ready(nats, gro
             task.cancel()
 
     found = served(group, lambda loaded, name: nats.endpoint(loaded, name, "here"), member)
-    await found.start(["default"], LOADED, wait_s=5)
+    await found.start(["default"], LOADED, wait_s=30)
     assert found.get("default") == 3
     broken.set()
     await until(lambda: found.memberships() == [4])
     await found.stop(["default"])
     with pytest.raises(NotFound):
         found.get("default")
+
+
+async def test_health_tells_why_a_project_is_tried_again(nats, group):
+    broken = asyncio.Event()
+
+    async def breaks():
+        await broken.wait()
+        raise Unavailable("the printer is on fire", code="test.lost")
+
+    @asynccontextmanager
+    async def member(_project, _connection):
+        if broken.is_set():
+            raise Unavailable("the printer is on fire", code="test.lost")
+        async with asyncio.TaskGroup() as inner:
+            inner.create_task(breaks())
+            yield "member"
+
+    found = served(group, lambda loaded, name: nats.endpoint(loaded, name, "here"), member)
+    await found.start(["default"], LOADED, wait_s=30)
+    nobody, awake = SimpleNamespace(server=None), SimpleNamespace(state="running")
+    control = Control(None, None, None, found, nobody, None, awake, None, safe_mode=False, stop_node=None)
+    check = (await control.health()).checks[0]
+    assert (check.ok, check.why) == (True, "")
+    broken.set()
+    await until(lambda: found.all()[0].trouble)
+    for _ in range(20):  # also while it is being tried
+        health = await control.health()
+        assert health.live and not health.ready
+        assert "the printer is on fire" in health.checks[0].why
+        await asyncio.sleep(0.02)
+    await found.stop(["default"])
 
 
 async def test_a_name_that_is_taken_ends_the_start(nats, group):
@@ -90,7 +122,7 @@ async def test_a_creds_file_that_is_not_there_ends_the_start(group, tmp_path):
     missing = Endpoint(("nats://127.0.0.1:9",), name="test", creds=str(tmp_path / "missing.creds"))
     found = served(group, lambda *_: missing, None)
     with pytest.raises(ConfigInvalid, match=r"missing\.creds"):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await found.start(["default"], LOADED, wait_s=None)
     assert found.all() == []
 

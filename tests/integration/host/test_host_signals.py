@@ -33,13 +33,13 @@ asyncio.run(main())
 def program(before: str = "", inside: str = "pass", after: str = "") -> subprocess.CompletedProcess[str]:
     text = LOOP.format(before=before, inside=inside.replace("\n", "\n    "), after=after)
     return subprocess.run(
-        [sys.executable, "-c", text], capture_output=True, text=True, timeout=20, check=False, env={**os.environ}
+        [sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=False, env={**os.environ}
     )
 
 
 def test_what_came_before_the_loop_is_delivered_in_it():
     done = program(
-        "os.kill(os.getpid(), signal.SIGTERM)", "async with asyncio.timeout(5):\n    await stopping.asked.wait()"
+        "os.kill(os.getpid(), signal.SIGTERM)", "async with asyncio.timeout(30):\n    await stopping.asked.wait()"
     )
     assert (done.returncode, done.stdout) == (0, "hangups 0 now False\n")
 
@@ -47,7 +47,7 @@ def test_what_came_before_the_loop_is_delivered_in_it():
 def test_a_second_one_means_now():
     inside = (
         "os.kill(os.getpid(), signal.SIGTERM)\nos.kill(os.getpid(), signal.SIGINT)\n"
-        "async with asyncio.timeout(5):\n    await stopping.now.wait()"
+        "async with asyncio.timeout(30):\n    await stopping.now.wait()"
     )
     done = program(inside=inside)
     assert (done.returncode, done.stdout) == (0, "hangups 0 now True\n")
@@ -59,7 +59,7 @@ def test_a_hangup_after_the_configuration_was_read_is_not_lost():
     between = LOOP.replace("stopping.on_hangup", "os.kill(os.getpid(), signal.SIGHUP)\n    stopping.on_hangup")
     done = subprocess.run(
         [sys.executable, "-c", between.format(before="", inside="await asyncio.sleep(0.05)", after="")],
-        capture_output=True, text=True, timeout=20, check=False,
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[1]) >= 1
@@ -93,7 +93,7 @@ def test_work_is_cancelled_when_the_end_is_asked_for_first():
         "async def work():\n    try:\n        await asyncio.sleep(3600)\n    except asyncio.CancelledError:\n"
         "        print('cancelled', flush=True)\n        raise\n"
         "asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)\n"
-        "async with asyncio.timeout(5):\n    await stopping.before(work())\nprint('asked', stopping.asked.is_set())"
+        "async with asyncio.timeout(30):\n    await stopping.before(work())\nprint('asked', stopping.asked.is_set())"
     )
     done = program(inside=inside)
     assert done.stdout.splitlines()[:2] == ["cancelled", "asked True"], done.stderr
@@ -118,7 +118,7 @@ def test_up_holds_hangups_before_it_loads_anything(tmp_path, request):
     )  # fmt: skip
     try:
         while True:
-            assert time.monotonic() - began_s < 20
+            assert time.monotonic() - began_s < 60
             status = dict(line.split(":\t", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
             held = int(status["SigIgn"], 16) | int(status["SigCgt"], 16)
             if held & bit:
@@ -128,7 +128,7 @@ def test_up_holds_hangups_before_it_loads_anything(tmp_path, request):
         loaded = Path(f"/proc/{process.pid}/maps").read_text()
         assert "pydantic_core" not in loaded  # nor anything else that takes its time
         process.send_signal(signal.SIGHUP)
-        assert process.wait(20) == 78
+        assert process.wait(60) == 78
     finally:
         process.kill()
         process.communicate()

@@ -65,12 +65,15 @@ class Sample:
         return Done()
 
     async def do_sleep(self, attempt, mark):
+        (self.context.folder / mark).write_text("begun")
         try:
             await asyncio.sleep(60)
         finally:
             (self.context.folder / mark).write_text("ended")
 
-    async def do_block(self, attempt):
+    async def do_block(self, attempt, mark=""):
+        if mark:
+            (self.context.folder / mark).write_text("begun")
         time.sleep(60)
 
     async def do_exit(self, attempt):

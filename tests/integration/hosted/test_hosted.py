@@ -33,7 +33,7 @@ from knotwork.sdk.testing import (
     attempt,
     host,
 )
-from knotwork.sockets import catalog, hosted, scaffold
+from knotwork.sockets import catalog, hosted, loading, scaffold
 
 HERE = Path(__file__).parent
 MIB = 1024 * 1024
@@ -41,7 +41,7 @@ MIB = 1024 * 1024
 
 def entry(kind="executors"):
     settings = catalog.CatalogSettings(files=("./hosted_plugin.py",), base=HERE, group="knotwork-tests")
-    return catalog.load(settings).find(kind, "./hosted_plugin.py")
+    return loading.load(settings).find(kind, "./hosted_plugin.py")
 
 
 def apart(kind="executors", memory_mb=0, hosting=None):
@@ -53,7 +53,7 @@ def _nothing_is_left():
     before = {child.pid for child in psutil.Process().children()}
     yield
     left = [child for child in psutil.Process().children() if child.pid not in before]
-    _, alive = psutil.wait_procs(left, timeout=2)
+    _, alive = psutil.wait_procs(left, timeout=30)
     assert alive == []
 
 
@@ -71,12 +71,11 @@ async def test_answers_and_errors_come_back_whole():
         assert (later.value.code, later.value.retry_after_s) == ("sample.later", 2.0)
         for wrong, told in (
             ("raise", "ValueError: boom"),
-            ("exit", r"sys.exit\(7\)"),
-            ("odd", "not an outcome"),
-            ("no_json", "TypeError"),
+            ("exit", "SystemExit: 7"),
+            ("odd", "TypeError: answered int, not an outcome"),
         ):
-            with pytest.raises(PluginFailed, match=told):
-                await sample.execute(attempt([wrong]))
+            assert await sample.execute(attempt([wrong])) == Failed(told, "agent.crashed", retriable=True)
+        assert (await sample.execute(attempt(["no_json"]))).code == "agent.bad_output"
         assert await sample.execute(attempt(["echo", 1])) == Done(1)
 
 
@@ -127,7 +126,9 @@ async def test_a_router_and_a_sink_run_there_too():
 
 
 async def test_what_is_wrong_with_its_table_is_said():
-    unseen = catalog.Entry("executors", "sample", catalog._unseen_factory("sample"), entry().source, hosted_only=True)
+    found = entry()
+    unjudged = Factory("sample", catalog.AnyConfig, found.factory.open)
+    unseen = catalog.Entry("executors", "sample", unjudged, found.source, hosted_only=True)
     with pytest.raises(ConfigInvalid) as raised:
         async with host(hosted.wrap(unseen, 0, hosted.Hosting()), {"nope": 1, "start": 2}):
             pass
@@ -152,7 +153,7 @@ async def test_a_failed_start_says_why(start, error, code):
 
 @pytest.mark.parametrize("start", ["hangs", "blocks"])
 async def test_a_start_that_hangs_is_ended(start):
-    async with asyncio.timeout(6):
+    async with asyncio.timeout(60):
         with pytest.raises(TimeoutError):
             async with host(apart(), {"start": start}, start_timeout_s=0.8):
                 pass
@@ -162,9 +163,11 @@ async def test_a_cancelled_call_is_ended_there(tmp_path):
     async with host(apart(), folder=tmp_path) as sample:
         async with asyncio.TaskGroup() as group:
             call = group.create_task(sample.execute(attempt(["sleep", "mark"])))
-            await asyncio.wait([call], timeout=0.1)
+            async with asyncio.timeout(30):
+                while not (tmp_path / "mark").exists():
+                    await asyncio.sleep(0.01)
             call.cancel()
-            await asyncio.wait([call], timeout=2)
+            await asyncio.wait([call], timeout=30)
         assert call.cancelled()
         assert (tmp_path / "mark").read_text() == "ended"
         assert await sample.execute(attempt(["echo", 1])) == Done(1)
@@ -183,7 +186,7 @@ async def test_closing_ends_what_it_started():
     async with host(apart()) as sample:
         pid = (await sample.execute(attempt(["child"]))).output
         assert psutil.pid_exists(pid)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
             await asyncio.sleep(0.01)
 
@@ -209,7 +212,7 @@ class TestExecutorHosted(ExecutorContract):
 
 class TestRouterHosted(RouterContract):
     factory = apart("routers")
-    many_s = 0.5
+    many_s = 5.0  # to another process and back
 
 
 class TestTelemetryHosted(TelemetryContract):
@@ -230,7 +233,7 @@ async def test_a_folder_with_packages_of_its_own(tmp_path):
     (folder / "mine.py").write_text(text)
     (folder / "plugin.toml").write_text((folder / "plugin.toml").read_text() + 'dependencies = ["kt_vendored"]\n')
     settings = catalog.CatalogSettings(folders=(tmp_path / "plugins",), base=tmp_path, group="knotwork-tests")
-    found = catalog.load(settings).find("executors", "mine")
+    found = loading.load(settings).find("executors", "mine")
     assert found.hosted_only
     async with host(hosted.wrap(found, 0, hosted.Hosting()), {"greeting": "hi"}) as sample:
         assert await sample.execute(attempt("x")) == Done({"text": "hi vendored"})

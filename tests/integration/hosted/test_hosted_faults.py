@@ -11,7 +11,7 @@ import pytest
 
 from knotwork.sdk import Done, PluginFailed
 from knotwork.sdk.testing import attempt, make_context
-from knotwork.sockets import catalog
+from knotwork.sockets import catalog, loading
 from knotwork.sockets.pace import Pace
 from knotwork.sockets.slot import Instance
 from knotwork.sockets.slots import Slots
@@ -22,7 +22,7 @@ GIB = 1024**3
 
 def entry():
     settings = catalog.CatalogSettings(files=("./hosted_plugin.py",), base=HERE, group="knotwork-tests")
-    return catalog.load(settings).find("executors", "./hosted_plugin.py")
+    return loading.load(settings).find("executors", "./hosted_plugin.py")
 
 
 def instance(name="sample", memory_mb=0, hosted=True, **config):
@@ -47,6 +47,12 @@ async def running(tmp_path, *instances, pace=None):
         assert await slots.close(0.0) == []
 
 
+async def begun(mark):
+    async with asyncio.timeout(30):
+        while not mark.exists():
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize(
     ("how", "told"), [("die", "exit code 3"), ("segfault", "SIGSEGV"), ("exit_behind", "exit code 70")]
 )
@@ -54,35 +60,35 @@ async def test_a_crash_fails_the_calls_and_it_comes_back(tmp_path, how, told):
     async with running(tmp_path, instance()) as slot:
         async with asyncio.TaskGroup() as group:
             sleeping = group.create_task(slot.plugin.execute(attempt(["sleep", "mark"])))
-            await asyncio.wait([sleeping], timeout=0.1)
+            await begun(tmp_path / "mark")
             dying = group.create_task(slot.plugin.execute(attempt([how])))
         for call in (sleeping, dying):
             outcome = call.result()
             assert (outcome.code, outcome.retriable) == ("plugin.crashed", True)
-        assert await slot.reached(("waiting",), 5) == "waiting"
+        assert await slot.reached(("waiting",), 30) == "waiting"
         assert told in slot.why
-        assert await slot.reached(("running",), 5) == "running"
+        assert await slot.reached(("running",), 30) == "running"
         assert await slot.plugin.execute(attempt(["echo", 2])) == Done(2)
 
 
 async def test_five_crashes_end_in_quarantine(tmp_path):
     async with running(tmp_path, instance(start="dies")) as slot:
-        assert await slot.reached(("quarantined",), 20) == "quarantined"
+        assert await slot.reached(("quarantined",), 60) == "quarantined"
         assert slot.starts == 5
         assert "exit code 9" in slot.why
 
 
 async def test_a_crash_in_the_background_there_is_a_crash_here(tmp_path):
     async with running(tmp_path, instance(start="breaks off")) as slot:
-        assert await slot.reached(("waiting",), 10) == "waiting"
+        assert await slot.reached(("waiting",), 30) == "waiting"
         assert "the background broke" in slot.why
         assert slot.failure.code == "plugin.crashed"
 
 
 async def test_two_gigabytes_are_refused_there(tmp_path):
     async with running(tmp_path, instance(memory_mb=300)) as slot:
-        with pytest.raises(PluginFailed, match="MemoryError"):
-            await slot.plugin.execute(attempt(["allocate", 2 * GIB]))
+        outcome = await slot.plugin.execute(attempt(["allocate", 2 * GIB]))
+        assert (outcome.code, outcome.message) == ("agent.crashed", "MemoryError: ")
         assert await slot.plugin.execute(attempt(["allocate", 100_000_000])) == Done(100_000_000)
         assert slot.starts == 1
 
@@ -102,21 +108,20 @@ async def test_garbage_on_stdout_is_logged_and_forges_nothing(tmp_path, caplog):
 async def test_a_blocked_process_is_found_out_and_replaced(tmp_path):
     async with running(tmp_path, instance()) as slot:
         async with asyncio.TaskGroup() as group:
-            call = group.create_task(slot.plugin.execute(attempt(["block"])))
-            await asyncio.wait([call], timeout=0.1)
+            call = group.create_task(slot.plugin.execute(attempt(["block", "mark"])))
+            await begun(tmp_path / "mark")
             call.cancel()
-            began_s = asyncio.get_running_loop().time()
-            await asyncio.wait([call], timeout=5)
-        assert asyncio.get_running_loop().time() - began_s < 2
-        assert await slot.reached(("waiting",), 5) == "waiting"
+            await asyncio.wait([call], timeout=30)
+        assert call.done()  # it would have blocked for a minute
+        assert await slot.reached(("waiting",), 30) == "waiting"
         assert "hung" in slot.why
-        assert await slot.reached(("running",), 5) == "running"
+        assert await slot.reached(("running",), 30) == "running"
 
 
 async def test_one_that_does_not_end_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr("knotwork.sockets.hosted_process.CLOSE_S", 0.3)
     async with running(tmp_path, instance(start="stays")) as slot:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             assert await slot.stop()
 
 
@@ -124,7 +129,7 @@ async def test_breaking_the_protocol_is_a_crash(tmp_path):
     async with running(tmp_path, instance()) as slot:
         outcome = await slot.plugin.execute(attempt(["forge"]))
         assert (outcome.code, outcome.retriable) == ("plugin.crashed", True)
-        assert await slot.reached(("waiting",), 5) == "waiting"
+        assert await slot.reached(("waiting",), 30) == "waiting"
         assert "not a frame" in slot.why
 
 
@@ -133,12 +138,12 @@ async def test_nothing_survives_a_killed_node():
     node = await asyncio.create_subprocess_exec(
         sys.executable, str(HERE / "hosted_node.py"), stdout=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         pids = [int(word) for word in (await node.stdout.readline()).split()]
     assert len(pids) == 2
     assert all(psutil.pid_exists(pid) for pid in pids)
     node.kill()
     await node.wait()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
             await asyncio.sleep(0.02)

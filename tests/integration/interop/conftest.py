@@ -18,7 +18,7 @@ AGENTS = """
 name = "lab"
 
 [mesh]
-keepalive_s = 0.4
+keepalive_s = 1.0
 
 [executors.echo]
 type = "rehearsal"
@@ -33,6 +33,12 @@ steps = [{chunk = "Good "}, {chunk = "morning"}, {delay_s = 0.02}, {chunk = "!"}
 [executors.lines]
 type = "process"
 command = ["printf", 'one\\ntwo\\n']
+stream = true
+
+[executors.rows]
+type = "process"
+command = ["printf", '{"n": 1}\\n{"n": 2}\\n']
+output = "jsonl"
 stream = true
 
 [executors.more]

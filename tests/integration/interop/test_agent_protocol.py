@@ -18,7 +18,10 @@ async def agents(client):
 
 
 async def one(agents, name):
-    found = await agents.discover(timeout=0.3, filter=DiscoverFilter(session_name=name))
+    found = []
+    async with asyncio.timeout(30):
+        while not found:  # its time-out is how long it listens
+            found = await agents.discover(timeout=0.3, filter=DiscoverFilter(session_name=name))
     assert len(found) == 1, found
     return found[0]
 
@@ -34,14 +37,16 @@ async def raw(client, subject, data, headers=None):
     await client.publish(subject, data, reply=inbox, headers=headers)
     found = []
     while not found or found[-1].data or found[-1].headers:
-        found.append(await subscription.next_msg(timeout=10))
+        found.append(await subscription.next_msg(timeout=30))
     await subscription.unsubscribe()
     return found
 
 
 async def test_every_agent_that_may_be_called_is_discovered(agents, lab) -> None:
-    found = {agent.session_name: agent for agent in await agents.discover(timeout=0.3)}
-    assert sorted(found) == sorted(set(lab.agents()))
+    found = {}
+    async with asyncio.timeout(30):
+        while sorted(found) != sorted(set(lab.agents())):
+            found = {agent.session_name: agent for agent in await agents.discover(timeout=0.3)}
     assert "never" not in found
     echo = found["echo"]
     assert (echo.agent, echo.owner, echo.protocol_version) == ("rehearsal", "lab", "0.3")
@@ -55,7 +60,7 @@ async def test_every_agent_that_may_be_called_is_discovered(agents, lab) -> None
     assert echo.prompt_endpoint.attachments_ok is True
     assert [endpoint.name for endpoint in echo.endpoints] == ["prompt", "status"]
     assert found["lines"].agent == "process"
-    assert await agents.ping(echo.instance_id)
+    assert await agents.ping(echo.instance_id, timeout=30)
     assert not await agents.ping("nobody", timeout=0.2)
 
 
@@ -75,14 +80,15 @@ async def test_a_stream_is_said_once(agents) -> None:
     ("name", "whole"),
     [
         ("more", "beginning and end"),
-        ("lines", "onetwo"),
+        ("lines", "one\ntwo\n"),
+        ("rows", '{"n":1}\n{"n":2}\n'),
         ("turns", "I look. It is fine."),
-        ("steps", 'one{"two":2}'),
+        ("steps", 'one{"two":2}\n'),
         ("other", "thinkingthe answer"),
     ],
 )
 async def test_nothing_is_said_twice(client, lab, name, whole) -> None:
-    kind = "process" if name == "lines" else "rehearsal"
+    kind = "process" if name in ("lines", "rows") else "rehearsal"
     found = await raw(client, f"agents.prompt.{kind}.lab.{name}", b"hello")
     pieces = [decode_chunk(message.data) for message in found[:-1]]
     assert "".join(piece.text for piece in pieces if isinstance(piece, ResponseChunk)) == whole
@@ -173,7 +179,7 @@ async def test_unknown_fields_and_white_space_before_json_are_fine(client) -> No
 async def test_nobody_there(client, subject) -> None:
     error, _ = await raw(client, f"agents.prompt.{subject}", b"hello")
     assert error.headers["Nats-Service-Error-Code"] == "404"
-    answer = await client.request(f"agents.status.{subject}", b"", timeout=5)
+    answer = await client.request(f"agents.status.{subject}", b"", timeout=30)
     assert answer.headers["Nats-Service-Error-Code"] == "404"
 
 
@@ -195,7 +201,7 @@ async def test_a_busy_agent_says_so_and_keeps_who_waits_awake(agents, client, la
 
     async with asyncio.TaskGroup() as group:
         listening = group.create_task(listen())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await acks.wait()
         error, _ = await raw(client, slow.prompt_subject, b"me too")
         assert error.headers["Nats-Service-Error-Code"] == "429"
@@ -217,7 +223,7 @@ async def test_status_and_heartbeat_say_the_same(agents, client) -> None:
 async def test_statistics_count_prompts_and_errors(agents, client) -> None:
     async def counted(name):
         agent = await one(agents, name)
-        answer = await client.request(f"$SRV.STATS.agents.{agent.instance_id}", b"", timeout=5)
+        answer = await client.request(f"$SRV.STATS.agents.{agent.instance_id}", b"", timeout=30)
         return next(row for row in json.loads(answer.data)["endpoints"] if row["name"] == "prompt")
 
     before = await counted("silent")
@@ -227,7 +233,7 @@ async def test_statistics_count_prompts_and_errors(agents, client) -> None:
     assert after["num_requests"] == before["num_requests"] + 1
     assert after["num_errors"] == before["num_errors"] + 1
     assert "could not" in after["last_error"]
-    assert after["processing_time"] - before["processing_time"] >= 50_000_000
+    assert after["processing_time"] - before["processing_time"] >= 45_000_000
 
 
 async def test_a_hundred_prompts_at_once(agents) -> None:

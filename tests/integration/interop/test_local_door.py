@@ -8,17 +8,19 @@ import pytest
 
 
 async def counted(client, name):
-    answer = await client.request(f"$SRV.STATS.{name}", b"", timeout=5)
+    answer = await client.request(f"$SRV.STATS.{name}", b"", timeout=30)
     return json.loads(answer.data)["endpoints"][0]["num_requests"]
 
 
 async def test_ops_are_plain_requests(client) -> None:
-    answer = await client.request("op.agents.invoke", json.dumps({"target": "echo", "input": "hi"}).encode(), timeout=5)
+    answer = await client.request(
+        "op.agents.invoke", json.dumps({"target": "echo", "input": "hi"}).encode(), timeout=30
+    )
     assert answer.headers is None
     assert json.loads(answer.data)["output"] == "hi"
-    answer = await client.request("op.node.status.lab", b"", timeout=5)
+    answer = await client.request("op.node.status.lab", b"", timeout=30)
     assert json.loads(answer.data)["node"] == "lab"
-    answer = await client.request("op.agents.invoke", b'{"target": "nobody"}', timeout=5)
+    answer = await client.request("op.agents.invoke", b'{"target": "nobody"}', timeout=30)
     assert answer.headers["Nats-Service-Error-Code"] == "404"
     assert json.loads(answer.data)["code"] == "agent.not_found"
 
@@ -28,7 +30,7 @@ async def test_a_trace_goes_through_a_plain_request(client) -> None:
     answer = await client.request(
         "op.agents.invoke",
         b'{"target": "echo"}',
-        timeout=5,
+        timeout=30,
         headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"},
     )
     assert json.loads(answer.data)["traceparent"].split("-")[1] == trace
@@ -46,7 +48,7 @@ async def test_agents_and_streams_are_out_of_reach(client, insider, subject) -> 
 
     client._error_cb = on_error
     await client.publish(subject, b"{}")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await refused.wait()
 
 
@@ -69,7 +71,7 @@ async def test_an_answer_goes_to_an_inbox_and_nowhere_else(client, insider, subj
     for reply in ("$JS.API.STREAM.DELETE.TELEMETRY", "agent.lab.echo", "telemetry.forged"):
         await client.publish(subject, data, reply=reply)
     await client.flush()
-    assert (await client.request("op.node.status", b"", timeout=5)).headers is None  # all of them were seen by now
+    assert (await client.request("op.node.status", b"", timeout=30)).headers is None  # all of them were seen by now
     assert (await insider.jetstream().stream_info("TELEMETRY")).config.name == "TELEMETRY"
     assert await counted(insider, "echo") == before
     with pytest.raises(nats.errors.TimeoutError):

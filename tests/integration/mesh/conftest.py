@@ -74,7 +74,7 @@ async def process(server: Any) -> AsyncIterator[Callable[..., Any]]:
             sys.executable, HERE / "mesh_member.py", server.url, name, *calls, stdout=asyncio.subprocess.PIPE
         )
         made.append(one)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await one.stdout.readline() == b"ready\n"
         return one
 
@@ -87,7 +87,7 @@ async def process(server: Any) -> AsyncIterator[Callable[..., Any]]:
 
 @pytest.fixture
 def until() -> Callable[..., Any]:
-    async def wait(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
+    async def wait(condition: Callable[[], Any], timeout_s: float = 30.0) -> None:
         async with asyncio.timeout(timeout_s):
             while not condition():
                 await asyncio.sleep(0.005)
@@ -97,7 +97,7 @@ def until() -> Callable[..., Any]:
 
 @pytest.fixture
 def invoke() -> Callable[..., Any]:
-    async def call(member: Any, agent: str = "", value: Any = None, timeout_s: float = 5.0, **settings: Any) -> Any:
+    async def call(member: Any, agent: str = "", value: Any = None, timeout_s: float = 30.0, **settings: Any) -> Any:
         ask = {key: settings.pop(key) for key in ("node", "capability", "exclude") if key in settings}
         answered = await member.calls.invoke(
             Ask(agent=agent, here=member.here, **ask),

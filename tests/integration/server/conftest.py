@@ -54,9 +54,13 @@ async def connect(place: Place) -> AsyncIterator[Connect]:
                 if lost is not None:
                     lost.append(account)
 
-            given = {"nkeys_seed_str": place.seeds[account], "reconnect_time_wait": 0.02, "max_reconnect_attempts": 100}
+            given = {
+                "nkeys_seed_str": place.seeds[account],
+                "reconnect_time_wait": 0.02,
+                "max_reconnect_attempts": 10_000,
+            }
             client = await nats.connect(
-                server.url, error_cb=_quiet, disconnected_cb=on_lost, **{**given, "connect_timeout": 2, **options}
+                server.url, error_cb=_quiet, disconnected_cb=on_lost, **{**given, "connect_timeout": 30, **options}
             )
             stack.push_async_callback(client.close)
             return client
@@ -66,7 +70,7 @@ async def connect(place: Place) -> AsyncIterator[Connect]:
 
 @pytest.fixture
 def until() -> Callable[..., Any]:
-    async def wait(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    async def wait(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
         async with asyncio.timeout(timeout_s):
             while not condition():
                 await asyncio.sleep(0.005)

@@ -90,8 +90,8 @@ async def test_a_server_that_cannot_be_run_is_told(place, tmp_path, monkeypatch)
 
 async def test_a_server_that_never_gets_ready_is_ended(place, tmp_path, monkeypatch):
     fake(tmp_path, monkeypatch, f"echo $$ > {tmp_path / 'pid'}; sleep 300")
-    with pytest.raises(Unavailable, match=r"not ready after 0\.2 s"):
-        async with run_server(place.but(start_timeout_s=0.2)):
+    with pytest.raises(Unavailable, match=r"not ready after 3 s"):
+        async with run_server(place.but(start_timeout_s=3.0)):
             pytest.fail("it must not start")
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 
@@ -110,4 +110,4 @@ async def test_a_store_that_vanishes_does_not_end_the_node(place, until):
         os.kill(server.pid, 9)
         await until(lambda: server.state == "restarting" and "cannot be used" in server.why)
         place.settings.store_dir.mkdir()
-        await server.wait_running(5)
+        await server.wait_running(30)

@@ -1,12 +1,14 @@
-"""A real sshd on a free port of the loopback, with keys and a configuration of its own."""
+"""Fixtures: a real sshd on a free port of the loopback, and stand-ins for the services that cannot run here."""
 
 from __future__ import annotations
 
 import getpass
+import importlib
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import Any
 import pytest
 
 READY_S = 30.0
+sys.path.append(str(Path(__file__).parent / "standins"))
 
 
 @dataclass
@@ -89,3 +92,33 @@ def not_up(process: subprocess.Popen[bytes], port: int) -> str:
         except OSError:
             time.sleep(0.05)
     return "it does not answer"
+
+
+@pytest.fixture
+def docker_api(tmp_path: Path) -> Iterator[Any]:
+    made = importlib.import_module("docker_api").DockerApi(tmp_path / "docker.sock")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    made = importlib.import_module("cluster").Cluster()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def github(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    module = importlib.import_module("github")
+    monkeypatch.setenv("GITHUB_TOKEN", module.TOKEN)
+    made = module.Github()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Any]:
+    made = importlib.import_module("receiver").Receiver()
+    yield made
+    made.close()

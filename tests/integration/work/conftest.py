@@ -55,9 +55,11 @@ class Bench:
             work_node.open_node(self.url, self.seed, name, agents, lease_s=lease_s)
         )
 
-    async def worker(self, name: str, lease_s: float = 2.0, **agents: dict[str, Any]) -> asyncio.subprocess.Process:
-        """Start a worker node in a process of its own; returns when it works."""
-        told = {"url": self.url, "seed": self.seed, "name": name, "agents": agents, "lease_s": lease_s}
+    async def worker(
+        self, name: str, lease_s: float = 2.0, *, view: str = "", **agents: dict[str, Any]
+    ) -> asyncio.subprocess.Process:
+        """Start a worker node in a process of its own; returns when it works. `view`: the folder of its view."""
+        told = {"url": self.url, "seed": self.seed, "name": name, "agents": agents, "lease_s": lease_s, "view": view}
         program = Path(__file__).with_name("work_node.py")
         process = await asyncio.create_subprocess_exec(
             sys.executable, str(program), json.dumps(told), stdout=asyncio.subprocess.PIPE, start_new_session=True

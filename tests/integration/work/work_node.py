@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from knotwork.bus import child
 from knotwork.bus.background import background
 from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint
@@ -28,6 +29,8 @@ from knotwork.sockets.slot import Instance, Slot
 from knotwork.sockets.sources import Source
 from knotwork.telemetry.emitter import Emitter
 from knotwork.telemetry.measure import Meter
+from knotwork.view.keeper import Keeper
+from knotwork.view.room import open_view
 from knotwork.work.room import Work, open_work
 
 
@@ -70,8 +73,9 @@ async def open_node(
     agents: dict[str, dict[str, Any]],
     *,
     lease_s: float = 2.0,
+    view: str = "",
 ) -> AsyncIterator[Work]:
-    """Be a worker node inside the block; `agents` are fields of `AgentRecord` by name."""
+    """Be a worker node inside the block; `agents` are fields of `AgentRecord` by name, `view` the folder of its view."""
     endpoint = Endpoint((url,), seed=seed, inbox_prefix="_NODE", pause_min_s=0.05, pause_max_s=0.3)
     emitter = Emitter(name)
     async with background() as group, open_connection(endpoint) as connection:
@@ -90,12 +94,20 @@ async def open_node(
         async with open_work(
             connection, hosting, project="default", node=name, agents=hosting.agents, lease_s=lease_s
         ) as work:
-            yield work
+            if not view:
+                yield work
+                return
+            keeper = Keeper()
+            group.create_task(keeper.run())
+            async with child.guard(), open_view(keeper, Path(view), "default", connection) as past:
+                keeper.begin()
+                work.past = past.has_ended
+                yield work
 
 
-async def main(url: str, seed: str, name: str, agents: dict[str, Any], lease_s: float) -> None:
+async def main(url: str, seed: str, name: str, agents: dict[str, Any], lease_s: float, view: str) -> None:
     """Work until killed."""
-    async with open_node(url, seed, name, agents, lease_s=lease_s):
+    async with open_node(url, seed, name, agents, lease_s=lease_s, view=view):
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         await asyncio.Event().wait()

@@ -66,8 +66,8 @@ async def test_stop_asks_first():
     process = await child.spawn(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
     assert process.stdout
     await process.stdout.readline()
-    assert await child.stop(process, grace_s=10) == 7
-    assert await child.stop(process, grace_s=10) == 7
+    assert await child.stop(process, grace_s=60) == 7
+    assert await child.stop(process, grace_s=60) == 7
 
 
 async def test_stop_kills_who_does_not_listen():
@@ -86,5 +86,5 @@ async def test_a_cancelled_stop_kills():
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await child.stop(process, grace_s=30)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await process.wait() == -signal.SIGKILL

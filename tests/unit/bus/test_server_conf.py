@@ -26,7 +26,7 @@ def says(text: str, tmp_path: Path) -> tuple[int, str]:
     """What the real nats-server thinks of a config text."""
     file = tmp_path / "x.conf"
     file.write_text(text)
-    done = subprocess.run([binary.find().path, "-t", "-c", file], capture_output=True, timeout=10, check=False)
+    done = subprocess.run([binary.find().path, "-t", "-c", file], capture_output=True, timeout=60, check=False)
     return done.returncode, (done.stdout + done.stderr).decode()
 
 

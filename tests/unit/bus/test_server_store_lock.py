@@ -15,15 +15,15 @@ HOLDER = "import sys, time; print('up', flush=True); time.sleep(300)"
 
 def dead_pid() -> int:
     process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait(timeout=10)
+    process.wait(timeout=60)
     return process.pid
 
 
 async def test_a_living_owner_is_named_at_once(tmp_path: Path):
     held = await store_lock.acquire(tmp_path / "s", "alpha")
     with pytest.raises(Conflict, match="alpha") as caught:
-        async with asyncio.timeout(1):
-            await store_lock.acquire(tmp_path / "s", "beta")
+        async with asyncio.timeout(30):
+            await store_lock.acquire(tmp_path / "s", "beta", wait_s=300)
     assert caught.value.code == "bus.store_locked"
     assert caught.value.detail["pid"] == os.getpid()
     assert str(os.getpid()) in str(caught.value)
@@ -43,7 +43,7 @@ async def test_a_server_that_outlives_its_node_keeps_the_lock(tmp_path: Path):
         with pytest.raises(Conflict, match="whose node is gone"):
             await store_lock.acquire(tmp_path, "beta", wait_s=0.1)
         async with asyncio.TaskGroup() as group:
-            waiting = group.create_task(store_lock.acquire(tmp_path, "beta", wait_s=10))
+            waiting = group.create_task(store_lock.acquire(tmp_path, "beta", wait_s=60))
             await asyncio.sleep(0)
             server.kill()
         waiting.result().release()

@@ -33,7 +33,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def until(condition: Callable[[], bool], timeout_s: float) -> bool:
+def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> bool:
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
@@ -48,7 +48,7 @@ def started() -> Iterator[list[subprocess.Popen[bytes]]]:
     yield processes
     for process in processes:
         process.kill()
-        process.wait(timeout=10)
+        process.wait(timeout=30)
         for stream in (process.stdin, process.stdout):
             if stream:
                 stream.close()
@@ -86,9 +86,9 @@ def test_a_closed_pipe_ends_the_carriers_and_all_they_started(ward: Ward):
     bystander = Ward(ward._started).child(SLEEPER)
     assert watching.stdin
     watching.stdin.close()
-    assert family.wait(timeout=2) == -signal.SIGKILL
-    assert until(lambda: not alive(own_session) and not alive(bare), 2)
-    assert watching.wait(timeout=2) == 0
+    assert family.wait(timeout=30) == -signal.SIGKILL
+    assert until(lambda: not alive(own_session) and not alive(bare))
+    assert watching.wait(timeout=30) == 0
     assert alive(bystander.pid)
 
 
@@ -97,9 +97,9 @@ def test_the_death_of_the_node_is_seen_even_when_somebody_else_holds_the_pipe(wa
     watching = ward.warden("--node", str(node.pid))
     carrier = ward.child(SLEEPER)
     node.kill()
-    node.wait(timeout=2)
-    assert carrier.wait(timeout=2) == -signal.SIGKILL
-    assert watching.wait(timeout=2) == 0
+    node.wait(timeout=30)
+    assert carrier.wait(timeout=30) == -signal.SIGKILL
+    assert watching.wait(timeout=30) == 0
 
 
 def test_the_visible_process_takes_the_node_and_the_unpacked_folder_with_it(ward: Ward, tmp_path: Path):
@@ -111,10 +111,10 @@ def test_the_visible_process_takes_the_node_and_the_unpacked_folder_with_it(ward
     watching = ward.warden("--node", str(node.pid), "--also", str(visible.pid), "--sweep", str(unpacked))
     carrier = ward.child(SLEEPER)
     visible.kill()
-    visible.wait(timeout=2)
-    assert node.wait(timeout=2) == -signal.SIGKILL
-    assert carrier.wait(timeout=2) == -signal.SIGKILL
-    assert watching.wait(timeout=2) == 0
+    visible.wait(timeout=30)
+    assert node.wait(timeout=30) == -signal.SIGKILL
+    assert carrier.wait(timeout=30) == -signal.SIGKILL
+    assert watching.wait(timeout=30) == 0
     assert not unpacked.exists()
     assert tmp_path.exists()
 
@@ -131,12 +131,12 @@ def test_no_other_folder_is_swept(tmp_path: Path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_polite_signals_do_not_end_it(ward: Ward, number: int):
     watching = ward.warden()
-    assert until(lambda: ignores(watching.pid, number), 5)
+    assert until(lambda: ignores(watching.pid, number))
     watching.send_signal(number)
     carrier = ward.child(SLEEPER)
     assert watching.stdin
     watching.stdin.close()
-    assert carrier.wait(timeout=2) == -signal.SIGKILL
+    assert carrier.wait(timeout=30) == -signal.SIGKILL
 
 
 def ignores(pid: int, number: int) -> bool:
@@ -146,7 +146,7 @@ def ignores(pid: int, number: int) -> bool:
 
 def test_it_is_small_and_alone(ward: Ward):
     watching = ward.warden("--node", str(os.getpid()))
-    assert until(lambda: ignores(watching.pid, signal.SIGTERM), 5)
+    assert until(lambda: ignores(watching.pid, signal.SIGTERM))
     process = psutil.Process(watching.pid)
     assert process.memory_info().rss < 12 * 1024 * 1024
     assert process.net_connections() == []
@@ -156,7 +156,7 @@ def test_it_is_small_and_alone(ward: Ward):
 @pytest.mark.skipif(not shutil.which("ps"), reason="this system has no ps")
 def test_processes_found_by_ps_are_the_same(ward: Ward):
     carrier = ward.child(SLEEPER)
-    assert until(lambda: carrier.pid in warden.carriers(ward.token), 2)
+    assert until(lambda: carrier.pid in warden.carriers(ward.token))
     marked, parents = warden._scan_ps(f"KNOTWORK_WARD={ward.token}")
     assert marked == {carrier.pid}
     assert parents[carrier.pid] == os.getpid()
@@ -167,7 +167,7 @@ async def test_a_killed_warden_is_replaced_and_the_new_one_works():
         seen = {child.warden_pid()}
         for _ in range(3):
             os.kill(child.warden_pid(), signal.SIGKILL)
-            assert until(lambda: child.warden_pid() not in seen and alive(child.warden_pid()), 2)
+            assert until(lambda: child.warden_pid() not in seen and alive(child.warden_pid()))
             seen.add(child.warden_pid())
         last = child.warden_pid()
         left = await child.spawn(sys.executable, "-c", SLEEPER)
@@ -185,7 +185,6 @@ async def test_nested_guards_share_one_warden():
     assert not alive(first)
 
 
-def test_an_empty_scan_ends_at_once():
-    started = time.monotonic()
-    warden.kill_all(secrets.token_hex(16), [])
-    assert time.monotonic() - started < 1
+def test_an_empty_scan_ends_at_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(warden, "_KILL_FOR_S", 3600.0)  # it would be noticed
+    assert not warden.kill_all(secrets.token_hex(16), [])

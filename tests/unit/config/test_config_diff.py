@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knotwork.config.diff import RESTART_KEYS, SECTIONS, Difference, difference, plan, same
+from knotwork.config import diff, model
+from knotwork.config.diff import RESTART_KEYS, Difference, difference, plan, same
 from knotwork.config.model import Config
 from knotwork.config.schema import json_schema
 
@@ -149,8 +150,19 @@ def test_every_key_outside_the_tables_of_plugins_is_live_or_refused():
 
 
 def test_no_section_is_forgotten():
-    tables = set(json_schema()["properties"]) - {"projects", *Config.KIND_TABLES}
-    assert tables == set(SECTIONS)
+    tables = set(json_schema()["properties"]) - {"projects", "boundaries", *model.SECTIONS.values()}
+    assert tables == set(diff.VALUES)
+
+
+def test_boundaries_change_while_the_node_runs_one_by_one():
+    old = made(boundaries={"lab": {"forbid": ["x"]}, "corporate": {"paths": ["/srv"]}})
+    new = made(boundaries={"lab": {"forbid": ["y"]}, "more": {}})
+    found = plan(old, new)
+    assert set(found.live) == {"boundaries.lab", "boundaries.corporate", "boundaries.more"}
+    assert found.refused == ()
+    assert found.values["boundaries.more"][0] is None
+    assert found.values["boundaries.corporate"][1].allow == ("copilot",)
+    assert not plan(old, made(boundaries={"lab": {"forbid": ["x"]}, "corporate": {"paths": ["/srv"], "prefer": []}}))
 
 
 def test_differences_are_values():

@@ -17,7 +17,7 @@ from knotwork.config import example, load, schema, secrets, show, size
 from knotwork.config import format as formatting
 from knotwork.config.files import Text
 from knotwork.config.loaded import Loaded, effective
-from knotwork.config.model import Config, ProjectTable
+from knotwork.config.model import SECTIONS, BoundaryTable, Config, ProjectTable
 from knotwork.sdk import ConfigInvalid, PluginConfig, SecretRef
 
 
@@ -66,11 +66,11 @@ def test_every_option_of_the_example_exists_and_every_option_is_in_it():
     assert {problem["code"] for problem in caught.value.detail["problems"]} == {"config.contradiction"}
     for name, info in Config.model_fields.items():
         table = tables[name]
-        if name in Config.KIND_TABLES or name == "projects":
+        kind = next((kind for kind, section in SECTIONS.items() if section == name), None)
+        if kind is not None or name in ("projects", "boundaries"):
             table = next(iter(table.values()))
-            keys = set(
-                Config.KIND_TABLES[name].common_keys() if name in Config.KIND_TABLES else ProjectTable.model_fields
-            )
+            own = BoundaryTable.model_fields if name == "boundaries" else ProjectTable.model_fields
+            keys = set(Config.KIND_TABLES[kind].common_keys() if kind is not None else own)
         else:
             keys = set(info.annotation.model_fields)  # type: ignore[union-attr]
         assert set(table) == keys, name

@@ -70,13 +70,13 @@ def test_what_is_no_reference_is_refused_without_repeating_it(reference):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_slow_command_is_stopped_with_all_its_children(monkeypatch, tmp_path):
-    monkeypatch.setattr(secrets, "COMMAND_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(secrets, "COMMAND_TIMEOUT_S", 3.0)
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     started = time.monotonic()
-    with pytest.raises(Unavailable, match="longer than 1 s"):
+    with pytest.raises(Unavailable, match="longer than 3 s"):
         secrets.resolve({"cmd": ["sh", "-c", "(echo up; exec sleep 60) > pipe & wait"]}, folder=tmp_path)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 50
     heard = b""
     while part := _part_of(reader):  # ends when nobody holds the other end any more
         heard += part
@@ -85,7 +85,7 @@ def test_a_slow_command_is_stopped_with_all_its_children(monkeypatch, tmp_path):
 
 
 def _part_of(reader: int) -> bytes:
-    readable, _, _ = select.select([reader], [], [], 10)
+    readable, _, _ = select.select([reader], [], [], 40)
     assert readable, "a child of the command is still there"
     return os.read(reader, 100)
 

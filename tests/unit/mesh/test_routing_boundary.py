@@ -71,7 +71,7 @@ async def good(candidates):
     ],
 )
 async def test_a_broken_router_gives_way_to_the_next(directory, behave, monkeypatch):
-    monkeypatch.setattr(routing, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(routing, "PATIENCE_S", 0.3)
     found = await routing.choose([router("bad", behave), router("good", good)], ASK, directory)
     assert [one.name for one in found] == ["n1/a"]
     with pytest.raises(PluginFailed, match="bad: "):

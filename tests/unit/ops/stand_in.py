@@ -8,9 +8,10 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from knotwork.ops import replies
+from knotwork.ops import replies, task_replies
 from knotwork.ops.op import Caller
-from knotwork.ops.ports import AgentFilter, Call
+from knotwork.ops.ports import AgentFilter, Call, RouteQuestion
+from knotwork.ops.task_ports import DeadFilter, NewTask, TaskFilter
 from knotwork.sdk.errors import Busy, ConfigInvalid, NotFound
 
 VERDICT = replies.ReloadVerdict(result="applied", revision=2, added=["executors.new"])
@@ -32,6 +33,7 @@ class StandInMesh:
         ]
     )
     calls: list[tuple[Call, Caller]] = field(default_factory=list)
+    questions: list[RouteQuestion] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def nodes(self) -> Sequence[replies.NodeRow]:
@@ -55,6 +57,11 @@ class StandInMesh:
                 return row
         raise NotFound(f"There is no agent {target!r}.", code="agent.not_found", hint="Did you mean echo?")
 
+    async def why(self, question: RouteQuestion) -> replies.RouteWhy:
+        self.questions.append(question)
+        rows = [replies.RouteCandidate(agent=row.name, place=place) for place, row in enumerate(self.known, 1)]
+        return replies.RouteWhy(router="capability", reason="first of three", candidates=rows)
+
     async def invoke(
         self, call: Call, caller: Caller
     ) -> AsyncGenerator[replies.Progress | replies.Chunk | replies.Answer, None]:
@@ -75,11 +82,86 @@ class StandInMesh:
         yield replies.Answer(output=call.input, agent="here/echo", took_s=0.5)
 
 
+def task(run: str, state: str = "completed", **more: Any) -> task_replies.TaskInfo:
+    return task_replies.TaskInfo(id=run, state=state, ended=state in task_replies.ENDED, **more)
+
+
+@dataclass
+class StandInTasks:
+    """Every task is known and completed with its own id as output; `asked` holds what was wanted."""
+
+    asked: list[Any] = field(default_factory=list)
+
+    async def submit(self, wanted: NewTask, caller: Caller) -> task_replies.TaskInfo:
+        self.asked.append((wanted, caller))
+        return task("t0000000000000001", "pending", new=True, note="Nobody is there.")
+
+    async def get(self, run: str, *, with_input: bool = False) -> task_replies.TaskInfo:
+        return task(run, output=run, input="in" if with_input else None)
+
+    async def ended(self, run: str, timeout_s: float) -> task_replies.TaskInfo:
+        self.asked.append(("ended", run, timeout_s))
+        return task(run, output=run)
+
+    async def list(self, wanted: TaskFilter) -> task_replies.TaskList:
+        self.asked.append(wanted)
+        return task_replies.TaskList(tasks=[task_replies.TaskRow(id="t0000000000000001", state="pending")])
+
+    async def cancel(self, runs: Sequence[str], why: str, caller: Caller) -> task_replies.CancelledTasks:
+        rows = [task_replies.Cancelled(id=run, state="cancelled", changed=True, why=why) for run in runs]
+        return task_replies.CancelledTasks(tasks=rows, changed=len(rows))
+
+    async def cancel_where(self, wanted: TaskFilter, why: str, caller: Caller) -> task_replies.CancelledTasks:
+        self.asked.append(wanted)
+        return task_replies.CancelledTasks(tasks=[])
+
+    async def retry(self, run: str, caller: Caller) -> task_replies.TaskInfo:
+        return task("t0000000000000002", "pending", parent=run, new=True)
+
+    async def history(self, run: str) -> task_replies.TaskHistory:
+        row = task_replies.Transition(at="2026-01-01T00:00:00Z", what="submitted", state="pending")
+        return task_replies.TaskHistory(id=run, state="pending", transitions=[row])
+
+    async def why(self, run: str) -> task_replies.TaskWhy:
+        return task_replies.TaskWhy(id=run, state="pending", why="It waits.")
+
+    async def watch(
+        self, run: str, timeout_s: float
+    ) -> AsyncGenerator[replies.Progress | replies.Chunk | task_replies.TaskInfo, None]:
+        yield replies.Progress(percent=50.0, text="half")
+        yield replies.Chunk(data={"state": "running"})
+        yield task(run, output=run)
+
+    async def stats(self) -> task_replies.TaskStats:
+        return task_replies.TaskStats(waiting=1, taken=0)
+
+    async def dead(self, wanted: DeadFilter) -> task_replies.DeadList:
+        self.asked.append(wanted)
+        return task_replies.DeadList(dead=[])
+
+    async def redrive(
+        self, wanted: DeadFilter, *, per_s: float, dry_run: bool, caller: Caller
+    ) -> task_replies.RedrivenTasks:
+        self.asked.append((wanted, per_s))
+        return task_replies.RedrivenTasks(tasks=[], dry_run=dry_run)
+
+    async def drop(self, wanted: DeadFilter, caller: Caller) -> task_replies.Dropped:
+        return task_replies.Dropped(ids=sorted(wanted.ids), changed=len(wanted.ids))
+
+    async def keep(self, data: bytes, upload: str, digest: str) -> task_replies.BlobKept:
+        return task_replies.BlobKept(upload=upload, digest=digest, size_bytes=len(data))
+
+    async def read(self, digest: str) -> AsyncGenerator[replies.Chunk | task_replies.BlobKept, None]:
+        yield replies.Chunk(data="MTIz")
+        yield task_replies.BlobKept(digest=digest, size_bytes=3)
+
+
 @dataclass
 class StandInNode:
     """The node; `asked` holds every admin call."""
 
     one_mesh: StandInMesh = field(default_factory=StandInMesh)
+    all_tasks: StandInTasks = field(default_factory=StandInTasks)
     asked: list[Any] = field(default_factory=list)
     ready: bool = True
     reload_problems: list[dict[str, Any]] = field(default_factory=list)
@@ -89,6 +171,9 @@ class StandInNode:
         if project != "default":
             raise NotFound(f"This node does not serve {project!r}.", code="project.not_found")
         return self.one_mesh
+
+    def tasks(self, project: str) -> StandInTasks:
+        return self.all_tasks
 
     async def status(self) -> replies.NodeStatus:
         bus = replies.BusStatus(mode="embedded", url="nats://127.0.0.1:1", state="connected")

@@ -23,6 +23,7 @@ def test_shapes_of_an_invoke():
         "retries": "integer",
         "stream": "flag",
         "idempotency_key": "text",
+        "sticky": "text",
     }
     assert found["timeout_s"].seconds
     assert found["timeout_s"].flag == "--timeout"

@@ -10,6 +10,7 @@ import pytest
 
 from knotwork.ops import serve, table
 from knotwork.ops.ports import Mesh, NodeControl
+from knotwork.ops.task_ports import Tasks
 
 ANYONE = table.Caller("tester", may="admin")
 
@@ -34,7 +35,7 @@ async def refusal(node, name, request=None, caller=ANYONE):
 def test_the_stand_in_keeps_the_protocols(node):
     control: NodeControl = node
     mesh: Mesh = node.mesh("default")
-    for protocol, thing in ((NodeControl, control), (Mesh, mesh)):
+    for protocol, thing in ((NodeControl, control), (Mesh, mesh), (Tasks, node.tasks("default"))):
         names = [name for name in vars(protocol) if not name.startswith("_")]
         assert names
         assert [name for name in names if not callable(getattr(thing, name, None))] == []

@@ -43,6 +43,7 @@ class World:
         self.opened = []
         self.changes = []
         self.left = itertools.count()
+        self.stubborn_over = False
 
     @asynccontextmanager
     async def open_plugin(self, config, context):
@@ -60,7 +61,8 @@ class World:
         if failing and config.how == "cancels itself":
             raise asyncio.CancelledError
         if config.how == "stubborn start":
-            await stubborn(1.0)
+            await stubborn(3.0)
+            self.stubborn_over = True
         self.open += 1
         try:
             async with asyncio.TaskGroup() as group:
@@ -80,7 +82,7 @@ class World:
         await plugin.crash.wait()
         raise Unavailable("link lost") if config.how == "loses its link" else RuntimeError("boom")
 
-    def instance(self, name="one", *, exclusive=False, on_start_error="retry", start_timeout_s=1.0, **config):
+    def instance(self, name="one", *, exclusive=False, on_start_error="retry", start_timeout_s=60.0, **config):
         factory = Factory("sample", Config, self.open_plugin, "Sample.", exclusive=exclusive)
         entry = Entry("executors", "sample", factory, Source("file", "sample", "/sample.py", digest=str(exclusive)))
         return Instance(
@@ -90,7 +92,7 @@ class World:
             Config(**config),
             on_start_error=on_start_error,
             start_timeout_s=start_timeout_s,
-            stop_timeout_s=0.2,
+            stop_timeout_s=0.2 if config.get("how") == "hangs at the end" else 60.0,
         )
 
     def context_for(self, instance):

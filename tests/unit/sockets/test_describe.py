@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from knotwork.sdk import Factory, PluginConfig, SecretRef
-from knotwork.sockets import catalog, describe
+from knotwork.sockets import describe, loading, options
 from knotwork.sockets.catalog import CatalogSettings, Entry
 from knotwork.sockets.sources import Source
 
@@ -35,7 +35,7 @@ ENTRY = Entry(
 
 
 def test_options_say_type_default_and_whether_required():
-    told = {one.name: (one.type, one.required, one.default) for one in describe.options(Config)}
+    told = {one.name: (one.type, one.required, one.default) for one in options.options(Config)}
     assert told == {
         "path": ("text", True, ""),
         "many": ("list of integer", False, "[1]"),
@@ -60,6 +60,6 @@ def test_rows_of_a_catalog_and_of_a_survey(tmp_path):
     settings = CatalogSettings(files=("bad.py", "none.py"), base=tmp_path, group="knotwork-tests")
     unread = describe.unread_rows(settings)
     assert [(row.type, row.state, row.summary) for row in unread] == [("bad", "unread", "Bad."), ("", "broken", "")]
-    loaded = describe.rows(catalog.load(settings))
+    loaded = describe.rows(loading.load(settings))
     assert [row.state for row in loaded] == ["broken", "broken"]
     assert "nothing_of_that_name" in loaded[1].reason

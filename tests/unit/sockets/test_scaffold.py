@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from knotwork.sdk import Conflict, Invalid
-from knotwork.sockets import catalog, scaffold, trial
+from knotwork.sockets import catalog, loading, scaffold, trial
 
 KINDS = {"executor": "executors", "router": "routers", "telemetry": "telemetry"}
 
@@ -30,7 +30,7 @@ def test_it_loads_as_folder_and_as_file(tmp_path, kind):
     settings = catalog.CatalogSettings(
         files=("./loose.py",), folders=(Path("plugins"),), base=tmp_path, group="knotwork-tests"
     )
-    found = catalog.load(settings)
+    found = loading.load(settings)
     assert found.broken() == []
     assert [entry.type for entry in found.entries()] == ["loose", "mine"]
     assert found.find(KINDS[kind], "./loose.py").source.where == str(file)

@@ -81,7 +81,7 @@ async def test_asking_for_patience_is_no_bad_start(world):
     async with world.slots() as slots:
         await apply(slots, world.instance("a", how="unavailable", times=1))
         slot = slots.get("executors", "a")
-        assert await slot.reached(("running",), 5) == "running"
+        assert await slot.reached(("running",), 60) == "running"
 
 
 async def test_fail_means_fail_also_at_boot(world):
@@ -119,7 +119,7 @@ async def test_exclusive_ones_come_back_when_the_change_is_abandoned(world):
         with pytest.raises(PluginFailed):
             await slots.prepare([world.instance("a", exclusive=True, mark=2, how="raises")])
         slot = slots.get("executors", "a")
-        assert await slot.reached(("running",), 5) == "running"
+        assert await slot.reached(("running",), 60) == "running"
         assert marks(slots) == {"a": 1}
         assert world.open == 1
 
@@ -139,12 +139,12 @@ async def test_work_in_flight_ends_on_the_old_plugin(world):
         with slots.get("executors", "a").lease() as old:
             prepared = await slots.prepare([world.instance("a", mark=2)])
             prepared.commit()
-            retire = group.create_task(prepared.retire(5))
+            retire = group.create_task(prepared.retire(60))
             await asyncio.wait([retire], timeout=0.05)
             assert (await old.execute(None)).output == 1
             assert marks(slots) == {"a": 2}
             assert world.open == 2
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             assert await retire == []
         assert world.open == 1
 
@@ -163,11 +163,11 @@ async def test_a_cancelled_prepare_undoes_itself(world):
     async with world.slots() as slots, asyncio.TaskGroup() as group:
         await apply(slots, world.instance("a", mark=1))
         changing = group.create_task(slots.prepare([world.instance("a", mark=2), world.instance("b", how="hangs")]))
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             while world.open < 2:
                 await asyncio.sleep(0)
         changing.cancel()
-        await asyncio.wait([changing], timeout=3)
+        await asyncio.wait([changing], timeout=30)
         assert changing.cancelled()
         assert marks(slots) == {"a": 1}
         assert world.open == 1
@@ -193,10 +193,9 @@ async def test_a_plugin_that_ignores_cancellation_is_given_up_on(world, monkeypa
     monkeypatch.setattr(slots_module, "GRACE_S", 0.1)
     monkeypatch.setattr(slot_module, "GRACE_S", 0.1)
     async with world.slots() as slots:
-        began_s = asyncio.get_running_loop().time()
         with pytest.raises(PluginFailed, match="not even to be cancelled"):
             await slots.prepare([world.instance("a", how="stubborn start", start_timeout_s=0.05)])
-        assert asyncio.get_running_loop().time() - began_s < 0.9
+        assert not world.stubborn_over  # nobody waited for it
 
 
 async def test_a_closing_node_starts_nothing(world):

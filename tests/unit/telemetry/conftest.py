@@ -34,7 +34,7 @@ class Listening:
 
 @asynccontextmanager
 async def running(emitter: Emitter) -> AsyncIterator[Emitter]:
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(90), asyncio.TaskGroup() as group:
         group.create_task(emitter.run())
         await asyncio.sleep(0)
         try:

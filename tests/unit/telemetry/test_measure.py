@@ -14,7 +14,7 @@ async def heard(sink, run):
     async with run(emitter):
 
         async def told() -> list[Metric]:
-            assert await emitter.flush()
+            assert await emitter.flush(30)
             records, one.batches = one.records, []
             return [record for record in records if record.name != "knotwork_telemetry_records_total"]
 
@@ -70,7 +70,7 @@ async def test_what_is_counted_while_nobody_listens_is_told_later(sink, run) -> 
     async with run(emitter):
         emitter.attach("one", one)
         meter.flush()
-        assert await emitter.flush()
+        assert await emitter.flush(30)
         assert one.records[0].value == 4
 
 
@@ -129,9 +129,9 @@ async def test_lost_records_are_told_as_a_metric(sink, run) -> None:
     meter = measure.Meter(emitter)
     async with run(emitter):
         emitter.emit(Metric("x", 1, "gauge"))
-        assert await emitter.flush()
+        assert await emitter.flush(30)
         meter.flush()
-        assert await emitter.flush()
+        assert await emitter.flush(30)
         told = {(record.labels["sink"], record.labels["result"]): record.value for record in one.records[1:]}
         assert told == {("one", "sent"): 1, ("bad", "failed"): 1}
 
@@ -147,7 +147,7 @@ async def test_the_meter_flushes_at_its_interval(sink, run) -> None:
             await one.entered.wait()
             meter.counter("things_total").add(5)
             task.cancel()
-        assert await emitter.flush()
+        assert await emitter.flush(30)
         assert sum(record.value for record in one.records if record.name == "things_total") == 6
 
 
@@ -161,8 +161,8 @@ async def test_scrape_asks_the_first_sink_that_can_be(sink, run) -> None:
     async with run(emitter):
         emitter.attach("plain", sink())
         with pytest.raises(NotFound) as caught:
-            await scrape.scrape(emitter, meter)
+            await scrape.scrape(emitter, meter, 30)
         assert caught.value.code == "telemetry.no_scrape"
         emitter.attach("page", Page(frozenset({"metrics"})))
         meter.gauge("level").value = 7.5
-        assert await scrape.scrape(emitter, meter) == ("text/plain", b"7.5")
+        assert await scrape.scrape(emitter, meter, 30) == ("text/plain", b"7.5")

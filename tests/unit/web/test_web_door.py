@@ -33,7 +33,7 @@ async def web(node):
 
 @pytest.fixture
 async def client(web):
-    async with httpx.AsyncClient(base_url=web.url, headers=BEARER, timeout=10, trust_env=False) as made:
+    async with httpx.AsyncClient(base_url=web.url, headers=BEARER, timeout=60, trust_env=False) as made:
         yield made
 
 
@@ -48,7 +48,7 @@ async def raw(web, request: bytes) -> bytes:
     try:
         writer.write(request)
         writer.write_eof()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return await reader.read()
     finally:
         writer.close()
@@ -114,10 +114,14 @@ async def test_events_stream_and_are_refused_without_one(client):
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
 async def test_a_caller_that_goes_away_cancels_the_work(client, node, accept):
-    with pytest.raises((TimeoutError, httpx.TimeoutException)):
-        async with asyncio.timeout(0.3):
-            await client.post("/api/agents/invoke", json={"target": "slow"}, headers={"accept": accept})
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        asking = group.create_task(
+            client.post("/api/agents/invoke", json={"target": "slow"}, headers={"accept": accept})
+        )
+        while not node.one_mesh.calls:
+            await asyncio.sleep(0.005)
+        asking.cancel()
+    async with asyncio.timeout(30):
         await node.one_mesh.cancelled.wait()
 
 
@@ -361,11 +365,11 @@ async def test_the_door_closes_with_requests_running_and_passes_errors_on(node):
                         (await one.post("/api/agents/invoke", json={"target": "slow"})).raise_for_status()
 
                 running = group.create_task(slow())
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(30):
                     while not node.one_mesh.calls:
                         await asyncio.sleep(0.005)
                 raise ZeroDivisionError
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             await running
     assert node.one_mesh.cancelled.is_set()
     with pytest.raises(OSError, match=r"."), socket.create_connection(("127.0.0.1", door.port), 1):
@@ -382,7 +386,7 @@ async def test_a_cancelled_owner_is_cancelled(node):
 
     async with asyncio.TaskGroup() as group:
         owner = group.create_task(own())
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             await opened.wait()
             owner.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 BATCH = 512
-CLOSE_S = 5.0
+CLOSE_S = 15.0
 NS = 1_000_000_000
 
 

@@ -22,7 +22,7 @@ _numbers = itertools.count(1)
 
 @asynccontextmanager
 async def host(
-    factory: Factory[T], config: Mapping[str, Any] | None = None, *, start_timeout_s: float = 10.0, **context: Any
+    factory: Factory[T], config: Mapping[str, Any] | None = None, *, start_timeout_s: float = 60.0, **context: Any
 ) -> AsyncIterator[T]:
     """Open one plugin, give it, and close it again; a plugin that probes is probed first.
 

@@ -145,7 +145,8 @@ class Sieve:
 class Answer:
     """Standard output on its way to a value. Holds at most `limit_bytes` of it, then raises `TooMuchOutput`.
 
-    `trim` takes white space off the end of a text; `live` lets `feed` and `finish` return what is worth streaming.
+    `trim` takes white space off the end of a text; `live` lets `feed` and `finish` return what is worth streaming:
+    whole lines with their ends, so that a reader has the text by putting them together, or JSON values.
     """
 
     form: Form
@@ -178,7 +179,7 @@ class Answer:
             return self._take_value(self._lines.rest())
         fresh = self._keep(self._sieve.finish())
         rest = self._lines.rest()
-        return [*fresh, _line(rest)] if rest else fresh
+        return [*fresh, _text(rest)] if rest else fresh
 
     def value(self) -> Any:
         """Return the answer; raises `NotJson` when it is not what `form` promises."""
@@ -200,7 +201,7 @@ class Answer:
     def _keep(self, data: bytes) -> list[Any]:
         self._check(len(self._kept) + len(data))
         self._kept += data
-        return [_line(line) for line in self._lines.feed(data)] if self.live and self.form == "text" else []
+        return [_text(line) + "\n" for line in self._lines.feed(data)] if self.live and self.form == "text" else []
 
     def _take_value(self, line: bytes) -> list[Any]:
         self._number += 1
@@ -244,8 +245,8 @@ class LastWords:
         return self._kept[-self._limit_bytes :].decode(errors="replace").strip() if self._limit_bytes else ""
 
 
-def _line(data: bytes) -> str:
-    return data.decode(errors="replace").rstrip("\r")
+def _text(line: bytes) -> str:
+    return line.decode(errors="replace").rstrip("\r")
 
 
 def start_of(data: bytes, most: int = 80) -> str:

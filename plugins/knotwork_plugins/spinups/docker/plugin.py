@@ -8,10 +8,9 @@ import contextlib
 import math
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from pydantic import Field, StringConstraints
 
 from knotwork.sdk import (
     Condition,
@@ -23,15 +22,13 @@ from knotwork.sdk import (
     Launched,
     LaunchRequest,
     NotFound,
-    PluginConfig,
-    SecretRef,
     SpinUp,
     TimedOut,
     Unavailable,
 )
 from knotwork_plugins.spinups import answers, environment, words
 from knotwork_plugins.spinups.docker import speech
-from knotwork_plugins.spinups.environment import Environment
+from knotwork_plugins.spinups.docker.config import DockerConfig
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -42,6 +39,7 @@ if TYPE_CHECKING:
 
 WHO = "Docker"
 REMOVED_WITHIN_S = 30.0
+PULL_WAIT_S = 60.0
 LOOK_S = 0.1
 GRACE_MAX_S = 3600.0
 LABEL = "knotwork.launch"
@@ -52,51 +50,20 @@ HINTS = {
 }
 
 
-class DockerConfig(PluginConfig):
-    """Options of a target that is a container image."""
-
-    image: str = Field(
-        min_length=1, max_length=1024, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$", description="image to run"
-    )
-    command: tuple[str, ...] = Field(default=(), description="command and arguments; empty: the image's own")
-    entrypoint: tuple[str, ...] = Field(default=(), description="entry point; empty: the image's own")
-    cwd: str = Field(default="", max_length=4096, description="folder to run in; empty: the image's own")
-    user: str = Field(default="", max_length=255, description="user, or user:group; empty: the image's own")
-    env: Environment = Field(
-        default_factory=dict, description="environment to add; values are strings or secret references"
-    )
-    network: str = Field(
-        default="bridge",
-        min_length=1,
-        max_length=255,
-        description="network; host: that of the machine, to reach a node on it",
-    )
-    extra_hosts: tuple[str, ...] = Field(
-        default=("host.docker.internal:host-gateway",), description="names to know, as name:address"
-    )
-    volumes: tuple[str, ...] = Field(default=(), description="folders to mount, as /here:/there or /here:/there:ro")
-    memory_limit_mb: int = Field(default=0, ge=0, le=16_777_216, description="MiB it may hold; 0: no limit")
-    cpus: float = Field(default=0.0, ge=0, le=4096, description="processors it may use; 0: no limit")
-    pull: Literal["missing", "always", "never"] = Field(default="missing", description="when the image is pulled")
-    pull_timeout_s: float = Field(default=600.0, gt=0, le=86_400, description="seconds a pull may take")
-    registry_user: str = Field(default="", max_length=255, description="user at the image's registry")
-    registry_password: SecretRef | None = Field(default=None, description="password or token of that user")
-    name_prefix: Annotated[str, StringConstraints(pattern="^[a-z0-9][a-z0-9-]{0,30}$")] = Field(
-        default="knotwork", description="what the names of the containers begin with"
-    )
-    socket: str = Field(default="/var/run/docker.sock", min_length=1, max_length=100, description="socket of the API")
-    request_timeout_s: float = Field(default=8.0, gt=0, le=300, description="seconds one request may take")
-
-
 class Docker:
     """The spin-up: one container per launch, named after it."""
 
-    def __init__(self, config: DockerConfig, context: Context, client: httpx.AsyncClient) -> None:
-        """Keep the client, which the opener closes."""
+    def __init__(
+        self, config: DockerConfig, context: Context, client: httpx.AsyncClient, pulls: asyncio.TaskGroup
+    ) -> None:
+        """Keep the client and the group of pulls, which the opener closes."""
+        self._pulls = pulls
+        self._pulling: asyncio.Task[KnotworkError | None] | None = None
         self._config = config
         self._context = context
         self._client = client
         self._version = ""
+        self._known = environment.Known()
 
     async def probe(self) -> None:
         """Raise when nobody answers on the socket, or the image is neither here nor to be pulled."""
@@ -111,7 +78,7 @@ class Docker:
         """Create the container of this id, or find it, and start it; the image is pulled when that is called for."""
         config = self._config
         env = await environment.gathered(config.env, request, self._context.secrets)
-        secrets = words.secrets_in(env)
+        secrets = self._known.keep(request.id, env)
         name = words.name_of(config.name_prefix, request.id)
         if config.pull == "always" and await self._find(name, request) is None:
             await self._pull()
@@ -121,7 +88,7 @@ class Docker:
             with contextlib.suppress(KnotworkError):
                 await self._remove(container)
             raise self._refusal(answer, {400: "Mend `command` or the image."}, secrets)
-        return Launched({"id": container, "name": name})
+        return Launched({"id": container, "launch": request.id})
 
     async def condition(self, ref: Mapping[str, Any]) -> Condition:
         """Ask for the container; one that ended badly is told of with its last lines."""
@@ -135,7 +102,7 @@ class Docker:
             raise self._refusal(answer)
         state, why = speech.state_of(answer.table(WHO))
         if state in ("gone", "failed"):
-            why = words.ended(why, await self._output(container))
+            why = words.ended(why, await self._output(container), self._known.of(words.text_in(ref, "launch")))
         return Condition(state, why)
 
     async def stop(self, ref: Mapping[str, Any], grace_s: float) -> None:
@@ -148,6 +115,12 @@ class Docker:
         if answer.status not in (204, 304, 404):
             self._context.log.warning("Docker answered %s when told to stop %s", answer.status, container)
         await self._remove(container)
+        self._known.drop(words.text_in(ref, "launch"))
+
+    def close(self) -> None:
+        """Break off a pull."""
+        if self._pulling is not None:
+            self._pulling.cancel()
 
     async def _greet(self) -> None:
         """Learn which version of the API to speak."""
@@ -194,26 +167,45 @@ class Docker:
         return container
 
     async def _pull(self) -> None:
-        """Pull the image; what goes wrong is told within the answer, whose status is 200 all the same."""
+        """Wait for the image; raises `Unavailable` (`launch.pulling`) when it takes long, and pulls on meanwhile."""
+        if self._pulling is None or self._pulling.done():
+            self._pulling = self._pulls.create_task(self._pulled())
+        task = self._pulling
+        await asyncio.wait([task], timeout=PULL_WAIT_S)
+        if not task.done():
+            raise Unavailable(
+                f"the image {self._config.image!r} is still being pulled.",
+                code="launch.pulling",
+                hint="Try again; it goes on meanwhile.",
+                retry_after_s=PULL_WAIT_S / 4,
+            )
+        if (error := task.result()) is not None:
+            raise error
+
+    async def _pulled(self) -> KnotworkError | None:
+        """Pull the image and return what went wrong, which Docker tells within an answer whose status is 200."""
         config = self._config
         headers = {}
-        if config.registry_password is not None:
-            password = await asyncio.to_thread(self._context.secrets, config.registry_password)
-            login = msgspec.json.encode({"username": config.registry_user, "password": password})
-            headers["X-Registry-Auth"] = base64.urlsafe_b64encode(login).decode()
         image, tag = speech.image_and_tag(config.image)
-        answer = await self._ask(
-            "POST", "/images/create", params={"fromImage": image, "tag": tag}, headers=headers,
-            extra_s=config.pull_timeout_s,
-        )  # fmt: skip
+        try:
+            if config.registry_password is not None:
+                password = await asyncio.to_thread(self._context.secrets, config.registry_password)
+                login = msgspec.json.encode({"username": config.registry_user, "password": password})
+                headers["X-Registry-Auth"] = base64.urlsafe_b64encode(login).decode()
+            answer = await self._ask(
+                "POST", "/images/create", params={"fromImage": image, "tag": tag}, headers=headers,
+                extra_s=config.pull_timeout_s,
+            )  # fmt: skip
+        except KnotworkError as error:
+            return error
         if not answer.good:
-            raise self._refusal(answer, {404: "Is `image` right?"})
-        if trouble := speech.trouble_of_pull(answer.body):
-            raise NotFound(
-                f"the image {config.image!r} cannot be pulled: {words.hide(trouble)[:500]}.",
-                code="launch.no_image",
-                hint="Is its name right, does the registry answer, and is a login needed (`registry_user`)?",
-            )
+            return self._refusal(answer, {404: "Is `image` right?"})
+        trouble = speech.trouble_of_pull(answer.body)
+        return None if not trouble else NotFound(
+            f"the image {config.image!r} cannot be pulled: {words.hide(trouble)[:500]}.",
+            code="launch.no_image",
+            hint="Is its name right, does the registry answer, and is a login needed (`registry_user`)?",
+        )  # fmt: skip
 
     async def _output(self, container: str) -> bytes:
         """Return the last lines of a container, nothing when they cannot be had."""
@@ -294,7 +286,13 @@ async def open_docker(config: DockerConfig, context: Context) -> AsyncIterator[S
         return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket), timeout=None, trust_env=False)  # noqa: S113  each request is bounded
 
     async with await asyncio.to_thread(make) as client:
-        yield Docker(config, context, client)
+        pulls = asyncio.TaskGroup()
+        async with pulls:
+            docker = Docker(config, context, client, pulls)
+            try:
+                yield docker
+            finally:
+                docker.close()
 
 
 FACTORY: Factory[SpinUp] = Factory(

@@ -10,7 +10,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from knotwork_plugins.spinups.docker.plugin import DockerConfig
+    from knotwork_plugins.spinups.docker.config import DockerConfig
 
 OURS = (1, 44)  # what Docker 25 to 29 speak; older ones are spoken to in their own version
 FRAME_BYTES = 8

@@ -1,1 +1,1 @@
-"""An agent as a Job: `plugin` is the spin-up, `manifest` what is created, `link` how the API is asked."""
+"""An agent as a Job: `plugin` is the spin-up, `config` its options, `manifest` what is created, `link` how the API is asked."""

@@ -14,7 +14,7 @@ from knotwork_plugins.spinups.answers import ANSWER_MAX_BYTES, Answer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from knotwork_plugins.spinups.kubernetes.plugin import KubernetesConfig
+    from knotwork_plugins.spinups.kubernetes.config import KubernetesConfig
 
 WHO = "the cluster"
 UNAUTHORIZED = 401

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from knotwork.sdk import LaunchRequest
-    from knotwork_plugins.spinups.kubernetes.plugin import KubernetesConfig
+    from knotwork_plugins.spinups.kubernetes.config import KubernetesConfig
 
 NAME_LABEL = "knotwork/launch-name"
 LAUNCH = "knotwork/launch"

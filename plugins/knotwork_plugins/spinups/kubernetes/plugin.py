@@ -7,9 +7,7 @@ import contextlib
 import math
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import Field, StringConstraints
+from typing import TYPE_CHECKING, Any
 
 from knotwork.sdk import (
     Busy,
@@ -21,14 +19,13 @@ from knotwork.sdk import (
     KnotworkError,
     Launched,
     LaunchRequest,
-    PluginConfig,
     SpinUp,
     TimedOut,
     Unavailable,
 )
 from knotwork_plugins.spinups import answers, environment, words
-from knotwork_plugins.spinups.environment import Environment
 from knotwork_plugins.spinups.kubernetes import manifest
+from knotwork_plugins.spinups.kubernetes.config import KubernetesConfig
 from knotwork_plugins.spinups.kubernetes.link import WHO, Link
 
 if TYPE_CHECKING:
@@ -42,44 +39,6 @@ GRACE_MAX_S = 3600.0
 FORBIDDEN, NOT_FOUND, CONFLICT = 403, 404, 409
 PROBE = "knotwork-probe"
 
-DnsName = Annotated[str, StringConstraints(pattern="^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
-Amount = Annotated[str, StringConstraints(pattern=r"^([0-9.]+([eE][0-9]+)?[a-zA-Z]{0,2})?$", max_length=32)]
-
-
-class KubernetesConfig(PluginConfig):
-    """Options of a target that is a Kubernetes cluster."""
-
-    image: str = Field(min_length=1, max_length=1024, pattern=r"^[^\s]+$", description="image to run")
-    namespace: DnsName = Field(default="default", max_length=63, description="namespace of the Jobs; it must exist")
-    name_prefix: Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9-]{0,30}$")] = Field(
-        default="knotwork", description="what the names of the Jobs begin with"
-    )
-    command: tuple[str, ...] = Field(default=(), description="entry point; empty: the image's own")
-    args: tuple[str, ...] = Field(default=(), description="arguments; empty: the image's own")
-    env: Environment = Field(
-        default_factory=dict,
-        description="environment to add; secret references go into the launch's Secret, strings into the Job",
-    )
-    cpu: Amount = Field(default="", description='processors, asked for and the limit, e.g. "500m"; empty: not said')
-    memory: Amount = Field(default="", description='memory, asked for and the limit, e.g. "1Gi"; empty: not said')
-    pull: Literal["", "Always", "IfNotPresent", "Never"] = Field(
-        default="", description="when the image is pulled; empty: the cluster's choice"
-    )
-    pull_secret: str = Field(default="", max_length=253, description="Secret with the login to the image's registry")
-    service_account: str = Field(
-        default="", max_length=253, description="service account of the agent; empty: it gets no token of the cluster"
-    )
-    node_selector: dict[str, str] = Field(default_factory=dict, max_length=32, description="labels a machine must have")
-    extra_labels: dict[str, str] = Field(default_factory=dict, max_length=32, description="further labels of the Job")
-    ttl_s: int = Field(default=600, ge=0, le=2_592_000, description="seconds an ended Job is kept by the cluster")
-    run_limit_s: int = Field(default=0, ge=0, le=31_536_000, description="seconds an agent may run; 0: no limit")
-    kubeconfig: str = Field(default="", max_length=4096, description="kubeconfig; empty: KUBECONFIG, ~/.kube/config")
-    context: str = Field(default="", max_length=1024, description="context in it; empty: the current one")
-    credentials: Literal["auto", "kubeconfig", "in-cluster"] = Field(
-        default="auto", description="how to prove who we are; auto: in a pod by its service account, else by kubeconfig"
-    )
-    request_timeout_s: float = Field(default=8.0, gt=0, le=300, description="seconds one request may take")
-
 
 class Kubernetes:
     """The spin-up: one Job per launch, named after it."""
@@ -89,6 +48,7 @@ class Kubernetes:
         self._config = config
         self._context = context
         self._link = link
+        self._known = environment.Known()
 
     async def probe(self) -> None:
         """Have the cluster check a Job without creating it, and each right that a launch needs."""
@@ -114,8 +74,8 @@ class Kubernetes:
         """Create Job and Secret of this id, or go on with those that are there, and let the Job run."""
         config = self._config
         env = await environment.gathered(config.env, request, self._context.secrets)
-        secrets = words.secrets_in(env)
         name = words.name_of(config.name_prefix, request.id)
+        secrets = self._known.keep(name, env)
         job, ours = await self._job(name, request, secrets)
         uid = str((job.get("metadata") or {}).get("uid") or "")
         ref = {"name": name, "namespace": config.namespace, "uid": uid}
@@ -145,7 +105,9 @@ class Kubernetes:
         pods = await self._pods(name)
         found = manifest.condition(job, pods)
         if found.state == "failed" and pods:
-            return Condition("failed", words.ended(found.why, await self._output(manifest.names(pods)[-1:])))
+            return Condition(
+                "failed", words.ended(found.why, await self._output(manifest.names(pods)[-1:]), self._known.of(name))
+            )
         return found
 
     async def stop(self, ref: Mapping[str, Any], grace_s: float) -> None:
@@ -169,6 +131,7 @@ class Kubernetes:
                     hint="Is the machine they run on lost? "
                     f"kubectl -n {self._config.namespace} delete pods -l {manifest.NAME_LABEL}={name} --force",
                 )
+        self._known.drop(name)
         # The cluster takes it away with the Job; sooner is better, since there are credentials in it.
         answer = await self._link.ask("CoreV1Api", "delete_namespaced_secret", name, self._config.namespace)
         if not answer.good and answer.status not in (NOT_FOUND, FORBIDDEN):

@@ -20,6 +20,7 @@ from knotwork.sdk import (
     Context,
     Factory,
     Invalid,
+    KnotworkError,
     Launched,
     LaunchRequest,
     NotFound,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
 WARD = "KNOTWORK_WARD"  # who carries it ends with the node, so what is to stay must not
-OUTPUT, RECORD = "output.log", "launch.json"
+OUTPUT, RECORD = "output.log", "record.json"
 KEPT_BYTES = 65_536
 PID_MAX = 2**31 - 1
 
@@ -72,7 +73,7 @@ class LocalConfig(PluginConfig):
                 else 'command must be a list, e.g. ["knotwork", "up"]'
             )
             raise ValueError(msg)
-        if not environment.words_are_sound(self.argv):
+        if not environment.can_be_run(self.argv):
             msg = "command names no program, or contains a zero byte"
             raise ValueError(msg)
         return self
@@ -92,6 +93,7 @@ class Local:
         self._context = context
         self._cwd = context.base / Path(config.cwd).expanduser()
         self._folder = context.folder / "launches"
+        self._known = environment.Known()
         self._starting = threading.Lock()  # one look and one start at a time
 
     async def probe(self) -> None:
@@ -104,6 +106,7 @@ class Local:
         Raises `NotFound` or `Invalid` when it cannot be started as it is, `Unavailable` when only not now.
         """
         given = await environment.gathered(self._config.env, request, self._context.secrets)
+        self._known.keep(request.id, given)
         # In one piece in a thread: when this is cancelled it is started and noted, or neither.
         return Launched(await asyncio.to_thread(self._start, request, given))
 
@@ -123,6 +126,7 @@ class Local:
                 code="launch.will_not_end",
                 hint="It hangs in the kernel, on a device or a file system that is away; try again later.",
             )
+        self._known.drop(mark)
         with contextlib.suppress(Invalid):
             await asyncio.to_thread(shutil.rmtree, self._folder_of(mark), ignore_errors=True)
 
@@ -138,6 +142,9 @@ class Local:
                     return self._note(folder, request, pid)
                 self._look()
                 return self._note(folder, request, self._spawn(folder, request, given))
+            except KnotworkError:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
             except OSError as error:
                 raise Unavailable(
                     f"nothing can be written to {folder}: {error}.", code="launch.not_kept", hint="Look at the disk."
@@ -152,12 +159,10 @@ class Local:
         try:
             return life.start(self._config.argv, env, self._cwd, output)
         except (OSError, ValueError) as error:
-            busy = isinstance(error, BlockingIOError | MemoryError)
-            raise (Unavailable if busy else Invalid)(
-                f"{self._config.argv[0]!r} cannot be started: {words.hide(str(error), words.secrets_in(request.env))}.",
-                code="launch.not_started",
-                hint="Try again when the machine has room." if busy else "Mend `command`.",
-            ) from error
+            why = f"{self._config.argv[0]!r} cannot be started: {words.hide(str(error), self._known.of(request.id))}."
+            if isinstance(error, BlockingIOError):
+                raise Unavailable(why, code="launch.not_started", hint="Too much runs here; try again.") from error
+            raise Invalid(why, code="launch.not_started", hint="Mend `command`.") from error
         finally:
             os.close(output)
 
@@ -186,9 +191,9 @@ class Local:
             self._shorten(folder / OUTPUT)
         if left := life.living(pid, began, mark):
             return Condition("running", f"process {pid}" if left[0].pid == pid else f"{len(left)} of its processes")
-        return self._end_of(folder, pid)
+        return self._end_of(folder, pid, self._known.of(mark))
 
-    def _end_of(self, folder: Path, pid: int) -> Condition:
+    def _end_of(self, folder: Path, pid: int, secrets: list[str]) -> Condition:
         """Say how a process that is no more ended, as far as that is known, and what it said last."""
         known = _read(folder)
         if known is None:
@@ -199,11 +204,11 @@ class Local:
                 _write(folder, {**known, "exit": code})
         said = _tail(folder / OUTPUT)
         if code is None:
-            return Condition("gone", words.ended("it ended while the node was away", said))
+            return Condition("gone", words.ended("it ended while the node was away", said, secrets))
         if code == 0:
-            return Condition("gone", words.ended("it ended with exit code 0", said))
+            return Condition("gone", words.ended("it ended with exit code 0", said, secrets))
         how = f"it was ended by signal {-code}" if code < 0 else f"it ended with exit code {code}"
-        return Condition("failed", words.ended(how, said))
+        return Condition("failed", words.ended(how, said, secrets))
 
     def _look(self) -> None:
         if not self._cwd.is_dir():

@@ -31,7 +31,7 @@ began_of() {
   began=
   if [ -r /proc/self/stat ]; then
     { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 0
-    set -- ${line##*) }
+    set -- ${line##*") "}
     case $1 in Z|X) return 0;; esac
     shift 19; began=$1
   else
@@ -46,7 +46,7 @@ group() {
     for f in /proc/[0-9]*/stat; do
       { read -r line <"$f"; } 2>/dev/null || continue
       id=${f#/proc/}
-      set -- ${line##*) }
+      set -- ${line##*") "}
       case $1 in Z|X) continue;; esac
       [ "$3" = "$pid" ] && echo "${id%/stat}"
     done
@@ -74,7 +74,7 @@ known() {
 _LEADER = r"""
 dir=$1; mask=$2; shift 2
 if [ -r /proc/self/stat ]; then
-  read -r line <"/proc/$$/stat"; line=${line##*) }
+  read -r line <"/proc/$$/stat"; line=${line##*") "}
   began=$(set -- $line; shift 19; echo "$1")
 else
   began=$(LC_ALL=C ps -o lstart= -p $$ | tr -s " " _)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
     from knotwork.sdk import Context
-    from knotwork_plugins.spinups.ssh.plugin import SshConfig
+    from knotwork_plugins.spinups.ssh.config import SshConfig
 
 OF_SSH_ITSELF = 255
 OUTPUT_MAX = 262_144
@@ -132,8 +132,10 @@ def trouble(config: SshConfig, code: int | None, complaint: bytes) -> KnotworkEr
     last = _last(said.splitlines())
     kind = next((kind for text, kind in _TROUBLE if text in said), "")
     message = f"{where(config)}: {last.rstrip('.')}."
-    if kind in ("denied", "host_key"):
-        return Denied(message, code=f"launch.{kind}", hint=_HINTS[kind])
+    if kind == "denied":
+        return Denied(message, code="launch.denied", hint=_HINTS[kind])
+    if kind == "host_key":
+        return Denied(message, code="launch.host_key", hint=_HINTS[kind])
     if kind == "options":
         return Invalid(message, code="launch.refused", hint=_HINTS[kind])
     if code == OF_SSH_ITSELF:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Self
-
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from knotwork.sdk import (
     Condition,
@@ -17,85 +15,19 @@ from knotwork.sdk import (
     Launched,
     LaunchRequest,
     NotFound,
-    PluginConfig,
     SpinUp,
     TimedOut,
     Unavailable,
 )
 from knotwork_plugins.spinups import environment, words
-from knotwork_plugins.spinups.environment import Environment
 from knotwork_plugins.spinups.ssh import far, link
+from knotwork_plugins.spinups.ssh.config import SshConfig
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
 THREADS = 4
 GRACE_MAX_S = 3600.0
-
-
-def _one_line(value: str) -> str:
-    if any(ord(c) < 32 for c in value) or '"' in value:  # noqa: PLR2004  control characters
-        msg = "control characters and double quotes cannot be handed to ssh"
-        raise ValueError(msg)
-    return value
-
-
-Name = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_.:%@\[\]][A-Za-z0-9_.:%@\[\]-]*)?$", max_length=255)]
-Path = Annotated[str, StringConstraints(max_length=4096), AfterValidator(_one_line)]
-
-
-class SshConfig(PluginConfig):
-    """Options of a target that is a command on another machine."""
-
-    host: Name = Field(min_length=1, description="name or address of the machine, or a Host of the SSH configuration")
-    port: int | None = Field(default=None, ge=1, le=65535, description="port; unset: ssh's own choice, mostly 22")
-    user: Name = Field(default="", description="user there; empty: ssh's own choice")
-    key_file: Path = Field(default="", description="private key; empty: ssh's own choice, or an agent that holds keys")
-    command: tuple[str, ...] | str = Field(
-        min_length=1, description='program and arguments, e.g. ["knotwork", "up"]; one string only with shell = true'
-    )
-    shell: bool = Field(default=False, description="run the command string by the far /bin/sh")
-    cwd: Path = Field(default="", description="folder to run in; ~/ is the user's home there; empty: the home itself")
-    env: Environment = Field(
-        default_factory=dict, description="environment to add; values are strings or secret references"
-    )
-    connect_timeout_s: float = Field(
-        default=8.0, gt=0, le=300, description="seconds to get a connection; it does not bound how long the agent runs"
-    )
-    host_keys: Literal["accept-new", "strict"] = Field(
-        default="accept-new", description="accept the key of a machine never seen before, or only known ones"
-    )
-    known_hosts: Path = Field(default="", description="file of known machines; empty: ssh's own choice")
-    config_file: Path = Field(default="", description="SSH configuration to read; empty: the user's and the system's")
-    jump: Name = Field(default="", description="machine to go through, as in ssh -J")
-    options: dict[Annotated[str, StringConstraints(pattern="^[A-Za-z]{1,64}$")], Path] = Field(
-        default_factory=dict, max_length=32, description="further options of ssh, e.g. { Compression = 'yes' }"
-    )
-    program: Path = Field(default="ssh", min_length=1, description="the SSH client to run")
-    state_folder: Path = Field(
-        default="", description="folder there for pid, exit code and output; empty: ~/.local/state/knotwork/launches"
-    )
-    output_max_bytes: int = Field(
-        default=8_388_608,
-        ge=65_536,
-        le=1_073_741_824,
-        description="bytes of its output kept there; the oldest go first",
-    )
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.shell != isinstance(self.command, str):
-            msg = "command must be one string with shell = true, else a list"
-            raise ValueError(msg)
-        if not environment.words_are_sound(self.argv):
-            msg = "command names no program, or contains a zero byte"
-            raise ValueError(msg)
-        return self
-
-    @property
-    def argv(self) -> list[str]:
-        """Return the command as a list."""
-        return ["/bin/sh", "-c", self.command] if isinstance(self.command, str) else list(self.command)
 
 
 class Ssh:
@@ -106,6 +38,7 @@ class Ssh:
         self._config = config
         self._context = context
         self._threads = threads
+        self._known = environment.Known()
 
     async def probe(self) -> None:
         """Raise what is wrong with the connection, or `NotFound` for what the far side lacks."""
@@ -121,6 +54,7 @@ class Ssh:
         config = self._config
         self._check_id(request.id)
         env = await environment.gathered(config.env, request, self._context.secrets)
+        self._known.keep(request.id, env)
         script = far.launch(
             launch=request.id,
             folder=config.state_folder,
@@ -147,7 +81,7 @@ class Ssh:
             output_max_bytes=self._config.output_max_bytes,
         )
         said = await self._ask(script, 10.0)
-        return _told(said) or self._raise(said)
+        return _told(said, self._known.of(launch)) or self._raise(said)
 
     async def stop(self, ref: Mapping[str, Any], grace_s: float) -> None:
         """End the session there and all that it started; raises `TimedOut` when even SIGKILL does not do it."""
@@ -160,6 +94,7 @@ class Ssh:
         said = await self._ask(script, 3 * (grace_s + far.KILLED_WITHIN_S) + 10.0)
         if said.word != "gone":
             self._raise(said)
+        self._known.drop(launch)
 
     async def _ask(self, script: str, takes_s: float) -> far.Said:
         within_s = self._config.connect_timeout_s + takes_s
@@ -210,7 +145,7 @@ class Ssh:
         )
 
 
-def _told(said: far.Said) -> Condition | None:
+def _told(said: far.Said, secrets: list[str]) -> Condition | None:
     """Return the condition that an answer means, None when it is no answer."""
     if said.word == "running":
         return Condition("running", f"process {said.rest}")
@@ -225,7 +160,7 @@ def _told(said: far.Said) -> Condition | None:
     if how is None:
         return None
     fine = said.word == "ended" and code == "0"
-    return Condition("gone" if fine else "failed", words.ended(how, said.output))
+    return Condition("gone" if fine else "failed", words.ended(how, said.output, secrets))
 
 
 @asynccontextmanager

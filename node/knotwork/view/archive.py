@@ -31,9 +31,10 @@ EVERY_S = 1.0
 KEEP_S = 30.0
 """How long an outcome stays in FACTS after it was packed: longer than any view needs to read the segment."""
 BATCH = 1000
+STEP_S = 1.0
 SEGMENT_MAX_BYTES = 1024 * 1024
 OUTCOMES = "run.*.*.outcome.task.*.*"
-TRACES = ("run.*.*.started.task.>", "run.*.*.released.task.>")
+TRACES = ("run.*.*.started.task.>", "run.*.*.released.task.>", "run.*.*.redriven.task.>")
 
 
 class Packed(msgspec.Struct, frozen=True):
@@ -71,11 +72,12 @@ def pack(found: list[Stored]) -> list[tuple[int, bytes]]:
 class Archiver:
     """Packs the past of one project, when it is this node's turn."""
 
-    def __init__(self, connection: Connection, *, node: str) -> None:
-        """Work as `node`."""
-        self._connection, self._node = connection, node
+    def __init__(self, connection: Connection, *, owner: str) -> None:
+        """Hold the lease as `owner`."""
+        self._connection, self._owner = connection, owner
         self._packed_to = -1
         self._marks: list[tuple[float, int]] = []
+        self._marked_to = 0
         self._revision = 0
 
     async def run(self) -> None:
@@ -88,26 +90,31 @@ class Archiver:
                     if await self._mine(bucket):
                         await self.step()
                     else:
-                        self._packed_to, self._marks = -1, []
+                        self._packed_to = -1
                     await asyncio.sleep(EVERY_S)
 
     async def step(self) -> None:
         """Pack what ended since the last step, and remove what was packed long enough ago."""
         if self._packed_to < 0:
             self._packed_to = await self._last_place()
-        while found := await reading.batch(self._connection, subjects.FACTS, OUTCOMES, self._packed_to + 1, BATCH):
+        end_s = time.monotonic() + STEP_S
+        while time.monotonic() < end_s:  # under load there is always more, but the lease must be kept
+            found = await reading.batch(self._connection, subjects.FACTS, OUTCOMES, self._packed_to + 1, BATCH)
             for place, segment in pack(found):
                 await publisher.publish(self._connection, subjects.archived(place), segment)
             for pattern in leftovers(found):
                 await reading.purge(self._connection, subjects.TIMERS, pattern, 0)
+            if not found:
+                break
             self._packed_to = found[-1].seq
         await self._remove()
 
     async def _remove(self) -> None:
         """Remove from FACTS what was packed `KEEP_S` ago."""
         now_s = time.monotonic()
-        if not self._marks or self._marks[-1][1] < self._packed_to:
+        if self._packed_to > self._marked_to:
             self._marks.append((now_s, self._packed_to))
+            self._marked_to = self._packed_to
         old = [mark for mark in self._marks if now_s - mark[0] >= KEEP_S]
         if old and old[-1][1] > 0:
             for pattern in (OUTCOMES, *TRACES):
@@ -125,9 +132,9 @@ class Archiver:
         """Return whether it is this node's turn: it takes the lease, or keeps it."""
         try:
             if self._revision:
-                self._revision = await bucket.update(KEY, self._node.encode(), self._revision, ttl_s=LEASE_S)
+                self._revision = await bucket.update(KEY, self._owner.encode(), self._revision, ttl_s=LEASE_S)
             else:
-                self._revision = await bucket.create(KEY, self._node.encode(), ttl_s=LEASE_S)
+                self._revision = await bucket.create(KEY, self._owner.encode(), ttl_s=LEASE_S)
         except Conflict:
             self._revision = 0
             return False

@@ -1,0 +1,112 @@
+"""How are dead letters listed, brought back and dropped by those who ask? One page, or one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from knotwork.host import task_rows
+from knotwork.host.task_filter import letter_fits
+from knotwork.ops import task_replies
+from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
+from knotwork.work import records
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from knotwork.ops.task_ports import DeadFilter
+    from knotwork.work.dead import DeadLetters, Letter
+
+
+async def page(letters: DeadLetters, wanted: DeadFilter) -> task_replies.DeadList:
+    """Return those that fit, the oldest first, behind the cursor."""
+    if wanted.cursor and not (wanted.cursor.isascii() and wanted.cursor.isdigit()):
+        raise Invalid("This is no cursor of this list.", code="work.bad_cursor", hint="Give the `next` of a page.")
+    rows: list[task_replies.DeadRow] = []
+    following = ""
+    async with aclosing(letters.after(int(wanted.cursor or 0))) as found:
+        async for letter in found:
+            if letter_fits(letter, wanted):
+                rows.append(_row(letter))
+                if len(rows) == wanted.limit:
+                    following = str(letter.seq)
+                    break
+    return task_replies.DeadList(dead=rows, next=following, total=await letters.count())
+
+
+async def redrive(
+    letters: DeadLetters, wanted: DeadFilter, per_s: float, by: str, *, dry_run: bool
+) -> task_replies.RedrivenTasks:
+    """Bring back those that fit, `per_s` each second at most."""
+    rows: list[task_replies.Redriven] = []
+    next_s = time.monotonic()
+    async with aclosing(_meant(letters, wanted)) as found:
+        async for letter in found:
+            if isinstance(letter, task_replies.Redriven):
+                rows.append(letter)
+                continue
+            if dry_run:
+                rows.append(task_replies.Redriven(id=letter.task.run, attempt=letter.task.number + 1, done=False))
+                continue
+            await asyncio.sleep(max(0.0, next_s - time.monotonic()))
+            next_s = max(next_s, time.monotonic()) + (1 / per_s if per_s else 0.0)
+            rows.append(await _redrive(letters, letter, by))
+    return task_replies.RedrivenTasks(tasks=rows, changed=sum(row.done for row in rows), dry_run=dry_run)
+
+
+async def _redrive(letters: DeadLetters, letter: Letter, by: str) -> task_replies.Redriven:
+    try:
+        task = await letters.redrive(letter, by, time.time_ns())
+    except KnotworkError as error:
+        return task_replies.Redriven(id=letter.task.run, done=False, why=str(error))
+    return task_replies.Redriven(id=task.run, attempt=task.number)
+
+
+async def drop(letters: DeadLetters, wanted: DeadFilter) -> task_replies.Dropped:
+    """Remove those that fit."""
+    async with aclosing(_meant(letters, wanted)) as found:
+        ids = [
+            letter.task.run
+            async for letter in found
+            if not isinstance(letter, task_replies.Redriven) and await letters.drop(letter)
+        ]
+    return task_replies.Dropped(ids=ids, changed=len(ids))
+
+
+async def _meant(letters: DeadLetters, wanted: DeadFilter) -> AsyncGenerator[Letter | task_replies.Redriven, None]:
+    """Yield what is meant: the ids that are given, or those that fit; what is not there says so."""
+    count = 0
+    for run in sorted(wanted.ids):
+        try:
+            letter = await letters.of(records.run_id(run))
+        except NotFound as error:
+            yield task_replies.Redriven(id=run, done=False, why=error.message)
+        else:
+            if letter_fits(letter, wanted):
+                yield letter
+    if wanted.ids:
+        return
+    async for letter in letters.after(0):
+        if letter_fits(letter, wanted):
+            yield letter
+            count += 1
+            if count == wanted.limit:
+                return
+
+
+def _row(letter: Letter) -> task_replies.DeadRow:
+    task, error = letter.task, letter.outcome.error or {}
+    return task_replies.DeadRow(
+        id=task.run,
+        died_at=task_rows.at(letter.died_ns),
+        code=str(error.get("code", "")),
+        message=str(error.get("message", "")),
+        capability=task.capability,
+        agent=f"{task.node}/{task.agent}" if task.node else task.agent,
+        boundary="" if task.boundary == records.NO_BOUNDARY else task.boundary,
+        attempts=len(task.past) + 1,
+        worker=task_rows.place(letter.outcome.node, letter.outcome.agent),
+        labels=task.labels,
+    )

@@ -1,0 +1,79 @@
+"""What does the view know of tasks that are long over, and of all of them together? Its rows as the ops' replies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from knotwork.host.task_rows import at
+from knotwork.ops import task_replies
+from knotwork.sdk.errors import Unavailable
+from knotwork.view.lists import Filter
+from knotwork.work import records
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from knotwork.ops.task_ports import TaskFilter
+    from knotwork.view.room import View
+    from knotwork.work.records import Outcome
+
+
+class Past(Protocol):
+    """What is kept of tasks that FACTS has forgotten, and what is known of all of them."""
+
+    async def outcome(self, run: str) -> Outcome | None:
+        """Return the final outcome of a run, None when it is not known."""
+
+    async def list(self, wanted: TaskFilter) -> task_replies.TaskList:
+        """Return the tasks that fit, the newest first, a page at a time."""
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many tasks there are in each state; nothing while nobody can tell."""
+
+
+class ViewedPast:
+    """The past as the view has it (`Past`)."""
+
+    def __init__(self, view: View) -> None:
+        """Ask `view`."""
+        self._view = view
+
+    async def outcome(self, run: str) -> Outcome | None:
+        """Return the final outcome of a run, None when it is not known."""
+        data = await self._view.outcome(run)
+        outcome = None if data is None else records.decode_outcome(data)
+        return outcome if outcome is not None and outcome.state in records.FINAL else None
+
+    async def list(self, wanted: TaskFilter) -> task_replies.TaskList:
+        """Return the tasks that fit, the newest first, a page at a time."""
+        page = await self._view.list(_filter(wanted), cursor=wanted.cursor, limit=wanted.limit)
+        return task_replies.TaskList(tasks=[_row(row) for row in page.rows], next=page.cursor)
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many tasks there are in each state; nothing while the view cannot tell."""
+        try:
+            found = await self._view.counts(("state",))
+        except Unavailable:
+            return {}
+        return {state: count for (state,), count in found.items() if count}
+
+
+def _filter(wanted: TaskFilter) -> Filter:
+    return Filter(
+        states=wanted.states, capability=wanted.capability, boundary=wanted.boundary, node=wanted.node,
+        agent=wanted.agent, labels=dict(wanted.labels), since_ns=wanted.since_ns, until_ns=wanted.until_ns,
+        text=wanted.text,
+    )  # fmt: skip
+
+
+def _row(row: Mapping[str, Any]) -> task_replies.TaskRow:
+    node, named, agent = str(row["target"]).partition("=")
+    meant = (f"{node}/{agent}" if node else agent) if named else ""
+    return task_replies.TaskRow(
+        id=row["id"], state=row["state"], capability=row["capability"], agent=meant,
+        boundary="" if row["boundary"] == records.NO_BOUNDARY else row["boundary"], priority=row["priority"],
+        attempt=row["attempts"], iteration=row["iteration"], worker=row["worker"], submitted_at=at(row["submitted_ns"]),
+        started_at=at(row["started_ns"]), ended_at=at(row["ended_ns"]), due_at=at(row["due_ns"]),
+        deadline=at(row["deadline_ns"]), code=row["code"], by=row["submitter"], parent=row["parent"],
+        labels=row["labels"],
+    )  # fmt: skip

@@ -1,0 +1,160 @@
+"""How does a task look to those who ask? What is stored of it, as the ops' replies (pure)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from knotwork.bus import codec
+from knotwork.host.events import rfc3339
+from knotwork.ops import task_replies
+from knotwork.sdk.errors import Invalid
+from knotwork.work import lookup, records
+from knotwork.work import why as reasons
+
+if TYPE_CHECKING:
+    from knotwork.work.history import Happened
+    from knotwork.work.lookup import Sight
+    from knotwork.work.records import Outcome, Past
+    from knotwork.work.why import Surroundings
+
+
+def at(time_ns: int) -> str:
+    """Return a time as RFC 3339 in UTC, "" for none."""
+    return rfc3339(time_ns) if time_ns else ""
+
+
+def place(node: str, agent: str) -> str:
+    """Return who works, as `node/agent`; what is not known is left out."""
+    return f"{node}/{agent}" if node and agent else agent or node
+
+
+def of_outcome(outcome: Outcome) -> Sight:
+    """Return a run that ended like this, wherever its outcome is kept."""
+    return lookup.Sight(records.decode_task(bytes(outcome.task)), lookup.final_state(outcome), outcome)
+
+
+def row(sight: Sight) -> task_replies.TaskRow:
+    """Return a task in short."""
+    return task_replies.TaskRow(**_row(sight))
+
+
+def _row(sight: Sight) -> dict[str, Any]:
+    task, outcome, started = sight.task, sight.outcome, sight.started
+    ended = sight.state in records.FINAL
+    began_ns = started.started_ns if started is not None else outcome.started_ns if outcome is not None and ended else 0
+    worker = started or (outcome if ended or sight.state == "waiting" else None)
+    error = (outcome.error or {}) if outcome is not None else {}
+    return {
+        "id": task.run,
+        "state": sight.state,
+        "capability": task.capability,
+        "agent": f"{task.node}/{task.agent}" if task.node else task.agent,
+        "boundary": "" if task.boundary == records.NO_BOUNDARY else task.boundary,
+        "priority": task.priority,
+        "attempt": task.number,
+        "iteration": task.iteration,
+        "worker": place(worker.node, worker.agent) if worker is not None else "",
+        "submitted_at": at(task.submitted_ns),
+        "started_at": at(began_ns),
+        "ended_at": at(outcome.ended_ns) if outcome is not None and ended else "",
+        "due_at": at(outcome.due_ns) if outcome is not None and sight.state == "waiting" else "",
+        "deadline": at(task.deadline_ns),
+        "code": str(error.get("code", "")) if ended or sight.state == "waiting" else "",
+        "by": task.by,
+        "parent": task.parent,
+        "labels": task.labels,
+    }
+
+
+def info(sight: Sight, *, with_input: bool = False, new: bool = False, note: str = "") -> task_replies.TaskInfo:
+    """Return a task with what came of it; values that are kept elsewhere stand as digests."""
+    task, outcome = sight.task, sight.outcome
+    ended = sight.state in records.FINAL
+    output = outcome if outcome is not None and sight.state == "completed" else None
+    return task_replies.TaskInfo(
+        **_row(sight),
+        ended=ended,
+        output=value(output.output) if output is not None else None,
+        output_blob=output.blob if output is not None else "",
+        error=error_of(outcome.error) if outcome is not None and sight.state != "completed" else None,
+        attempts=[attempt(past) for past in task.past],
+        max_attempts=task.retry.max_attempts,
+        attempt_timeout_s=task.timeout_s,
+        key=task.key,
+        input=value(task.input) if with_input else None,
+        input_blob=task.blob,
+        traceparent=task.traceparent,
+        new=new,
+        note=note,
+    )
+
+
+def value(raw: Any) -> Any:
+    """Return a stored JSON value; what is none is shown as nothing, so that it cannot block the rest."""
+    try:
+        return codec.decode(bytes(raw))
+    except Invalid:
+        return None
+
+
+def error_of(wire: dict[str, Any] | None) -> task_replies.TaskError | None:
+    """Return a stored error."""
+    if not wire:
+        return None
+    detail = wire.get("detail")
+    return task_replies.TaskError(
+        kind=str(wire.get("kind", "")),
+        code=str(wire.get("code", "")),
+        message=str(wire.get("message", "")),
+        hint=str(wire.get("hint", "")),
+        detail=detail if isinstance(detail, dict) else {},
+    )
+
+
+def attempt(past: Past) -> task_replies.Attempt:
+    """Return an attempt that ended."""
+    return task_replies.Attempt(
+        attempt=past.number,
+        iteration=past.iteration,
+        state=past.state,
+        worker=place(past.node, past.agent),
+        started_at=at(past.started_ns),
+        ended_at=at(past.ended_ns),
+        code=past.code,
+        message=past.message,
+    )
+
+
+def transition(one: Happened) -> task_replies.Transition:
+    """Return one thing that happened to a task."""
+    return task_replies.Transition(
+        at=at(one.at_ns),
+        what=one.what,
+        state=one.state,
+        attempt=one.number,
+        iteration=one.iteration,
+        worker=place(one.node, one.agent),
+        due_at=at(one.due_ns),
+        code=one.code,
+        message=one.message,
+    )
+
+
+def why(sight: Sight, around: Surroundings, now_ns: int) -> task_replies.TaskWhy:
+    """Return why a task is where it is."""
+    open_ = sight.state not in records.FINAL
+    considered = reasons.consider(sight.task, around.agents) if open_ and sight.state != "running" else []
+    return task_replies.TaskWhy(
+        id=sight.task.run,
+        state=sight.state,
+        why=reasons.explain(sight, around, now_ns),
+        routed=reasons.routed(sight.task),
+        before=around.before,
+        due_at=at(sight.outcome.due_ns) if sight.state == "waiting" and sight.outcome is not None else "",
+        agents=[
+            task_replies.Considered(
+                agent=place(one.agent.node, one.agent.agent), state=one.agent.state, why_not=one.why_not
+            )
+            for one in considered
+        ],
+    )

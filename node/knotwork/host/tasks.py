@@ -1,0 +1,323 @@
+"""How are durable tasks submitted, awaited and ended by those who ask? The work of one project, as the ops' replies."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from knotwork.bus import codec, kv, reading, subjects
+from knotwork.host import dead_letters, task_filter, task_rows, task_values
+from knotwork.host.task_watch import Watching
+from knotwork.host.view import caller_name
+from knotwork.ops import replies, task_replies
+from knotwork.sdk.errors import Cancelled, Conflict, KnotworkError, NotFound, Unavailable
+from knotwork.work import history, lookup, queues, records, why
+from knotwork.work.submit import check_same, keyed_run
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.bus.reading import Stored
+    from knotwork.host.task_past import Past
+    from knotwork.mesh.membership import Membership
+    from knotwork.ops.op import Caller
+    from knotwork.ops.task_ports import DeadFilter, NewTask, RetryWish, TaskFilter
+    from knotwork.work.lookup import Sight
+    from knotwork.work.records import Task
+    from knotwork.work.room import Work
+
+PAGE = 200
+AT_ONCE = 64
+"""Tasks that are ended at once, when many are."""
+KNOWN = "known"
+"""The corner of SETTINGS where the name of every node that was ever here is kept."""
+
+
+class TaskDesk:
+    """One project's tasks (`ops.task_ports.Tasks`)."""
+
+    def __init__(self, work: Work, membership: Membership, past: Past) -> None:
+        """Work through our part in the project; what is long over is asked of `past`."""
+        self._work, self._membership, self._past = work, membership, past
+        self._connection, self._values = membership.connection, work.values
+
+    # -- submitting --------------------------------------------------------------------------------------------------
+
+    async def submit(self, wanted: NewTask, caller: Caller) -> task_replies.TaskInfo:
+        """Store a task durably and return it."""
+        node, _, agent = wanted.target.rpartition("/")
+        if node:
+            await self._check_node(node)
+        if wanted.blob:
+            await task_values.check_input(self._values.blobs, wanted.blob)
+        value, digest = await self._values.keep(codec.encode(wanted.input))
+        now_ns = time.time_ns()
+        task = records.Task(
+            run=keyed_run(wanted.key) if wanted.key else records.new_run(now_ns),
+            queue=queues.routed(wanted.capability, agent, node),
+            capability=wanted.capability, agent=agent, node=node, boundary=wanted.boundary or records.NO_BOUNDARY,
+            priority=wanted.priority, input=msgspec.Raw(value), blob=wanted.blob or digest,
+            timeout_s=wanted.attempt_timeout_s, deadline_ns=wanted.deadline_ns, retry=_retry(wanted.retry),
+            key=wanted.key, labels=wanted.labels, parent=wanted.parent, traceparent=caller.traceparent,
+            by=caller_name(caller), submitted_ns=now_ns,
+        )  # fmt: skip
+        task = await self._work.placed(task, wanted.input)
+        if (wanted.key and await self._was_done(task)) or not await self._work.submitter.submit(task):
+            return await self.get(task.run)
+        return task_rows.info(lookup.Sight(task, "pending"), new=True, note=self._note(task))
+
+    async def retry(self, run: str, caller: Caller) -> task_replies.TaskInfo:
+        """Submit the work of an ended task anew."""
+        sight = await self._sight(run)
+        if sight.state not in records.FINAL:
+            raise Conflict(
+                f"{run} has not ended: it is {sight.state}.", code="work.not_ended",
+                hint="Wait for it, or cancel it first.",
+            )  # fmt: skip
+        now_ns = time.time_ns()
+        task = msgspec.structs.replace(
+            sight.task, run=records.new_run(now_ns), key="", deadline_ns=0, parent=run, traceparent=caller.traceparent,
+            by=caller_name(caller), submitted_ns=now_ns, number=1, iteration=0, past=(), why="",
+        )  # fmt: skip
+        task = await self._work.placed(task)
+        await self._work.submitter.submit(task)
+        return task_rows.info(lookup.Sight(task, "pending"), new=True, note=self._note(task))
+
+    async def _was_done(self, task: Task) -> bool:
+        """Return whether a task with a key has ended, longer ago than keys are remembered but not than the past is.
+
+        Its id would be the same, so it is the same task. Raises `Conflict` (`work.key_reused`) for other work.
+        """
+        try:
+            outcome = await self._past.outcome(task.run)
+        except Unavailable:  # the view is being made: keys are remembered for a day without it
+            return False
+        if outcome is not None:
+            before = records.decode_task(bytes(outcome.task))
+            if before.iteration == 0:  # a loop carries its own output on, not what it was asked
+                check_same(before, task)
+        return outcome is not None
+
+    async def _check_node(self, node: str) -> None:
+        """Raise `NotFound` (`work.no_such_node`) for a node that nobody has ever seen."""
+        if any(record.node == node for record, _, _ in self._membership.directory.nodes()):
+            return
+        present = kv.Bucket(self._connection, subjects.NODES)
+        known = kv.Bucket(self._connection, subjects.SETTINGS)
+        if await present.get(node) is None and await known.get(f"{KNOWN}.{node}") is None:
+            raise NotFound(
+                f"There is no node {node!r}, and never was.", code="work.no_such_node",
+                hint="See `knotwork nodes`; a capability or an agent without its node waits for whoever comes.",
+            )  # fmt: skip
+
+    def _note(self, task: Task) -> str:
+        """Return what whoever submits should know: that nobody is there to do it now."""
+        candidates = self._membership.directory.candidates(
+            agent=task.agent, node=task.node, capability=task.capability, attached=True
+        )  # fmt: skip
+        barred = self._membership.policy().against(task.boundary, candidates)
+        if any(one.state == "online" and one.name not in barred for one in candidates):
+            return ""
+        name = f"agent {task.node}/{task.agent}".replace("/", "", not task.node) if task.agent else task.capability
+        return f"Nobody is there to do it now ({name}); it waits until somebody is."
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    async def get(self, run: str, *, with_input: bool = False) -> task_replies.TaskInfo:
+        """Return a task as it is now."""
+        return await task_values.info(self._values, await self._sight(run), with_input=with_input)
+
+    async def ended(self, run: str, timeout_s: float) -> task_replies.TaskInfo:
+        """Return a task when it has ended, or as it is after `timeout_s` seconds."""
+        sight = await self._sight(run)
+        if sight.state not in records.FINAL:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    sight = task_rows.of_outcome(await self._work.waiters.ended(run))
+            except TimeoutError:
+                return await self.get(run)
+        return await task_values.info(self._values, sight)
+
+    async def _sight(self, run: str) -> Sight:
+        """Return a run as it is; raises `NotFound` (`work.not_found`)."""
+        sight = await lookup.look(self._connection, records.run_id(run))
+        if sight is not None:
+            return sight
+        outcome = await self._past.outcome(run)
+        if outcome is None:
+            raise NotFound(
+                f"There is no task {run}.", code="work.not_found", hint="It may be over for longer than it is kept."
+            )
+        return task_rows.of_outcome(outcome)
+
+    # -- large values ------------------------------------------------------------------------------------------------
+
+    async def keep(self, data: bytes, upload: str, digest: str) -> task_replies.BlobKept:
+        """Keep a piece of a large value."""
+        return await task_values.keep(self._values.blobs, data, upload, digest)
+
+    def read(self, digest: str) -> AsyncGenerator[replies.Chunk | task_replies.BlobKept, None]:
+        """Yield the pieces of a large value."""
+        return task_values.read(self._values.blobs, digest)
+
+    # -- looking closer ----------------------------------------------------------------------------------------------
+
+    async def history(self, run: str) -> task_replies.TaskHistory:
+        """Return everything that is on record about a task."""
+        sight = await self._sight(run)
+        ended = sight.outcome if sight.state in records.FINAL else None
+        told = history.transitions(sight.task, await self._facts_of(run), ended)
+        rows = [task_rows.transition(one) for one in told]
+        return task_replies.TaskHistory(id=run, state=sight.state, transitions=rows)
+
+    async def _facts_of(self, run: str) -> list[Stored]:
+        found: list[Stored] = []
+        after = 0
+        place = f"{records.facts_of(run)}.>"
+        while page := await reading.batch(self._connection, subjects.FACTS, place, after + 1, PAGE):
+            found += [history.without_values(stored) for stored in page]
+            after = page[-1].seq
+        return found
+
+    async def why(self, run: str) -> task_replies.TaskWhy:
+        """Return why a task is where it is."""
+        sight = await self._sight(run)
+        task = sight.task
+        self._membership.look()
+        directory = self._membership.directory
+        candidates = directory.candidates(agent=task.agent, capability=task.capability, attached=True)
+        barred = self._membership.policy().against(task.boundary, candidates)
+        worker = sight.started.node if sight.started is not None else task.node
+        around = why.Surroundings(
+            agents=[why.Seen(one.node, one.agent, one.state, one.load, barred.get(one.name, "")) for one in candidates],
+            before=await self._before(sight) if sight.seq and sight.state == "pending" else None,
+            node_state=directory.state(worker) if worker else "",
+            lease_s=self._work.lease_s,
+        )
+        return task_rows.why(sight, around, time.time_ns())
+
+    async def _before(self, sight: Sight) -> int | None:
+        """Return how many tasks of its queue come before one; None when that cannot be told."""
+        queue = queues.Queue(sight.task.boundary, sight.task.queue, sight.task.lane)
+        given = await queues.given_up_to(self._connection, queue)
+        if given is None:
+            return None
+        count = reading.count_from
+        from_there = await count(self._connection, subjects.TASKS, queue.filter, sight.seq)
+        return max(0, await count(self._connection, subjects.TASKS, queue.filter, given + 1) - from_there)
+
+    async def watch(
+        self, run: str, timeout_s: float
+    ) -> AsyncGenerator[replies.Progress | replies.Chunk | task_replies.TaskInfo, None]:
+        """Yield what happens to a task, then the task as it is at the end."""
+        sight = await self._sight(run)
+        if sight.state not in records.FINAL:
+            watching = Watching(self._connection, run)
+            await watching.open()
+            try:
+                async with aclosing(watching.pieces(timeout_s)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            finally:
+                await watching.close()
+        yield await self.get(run)
+
+    # -- many of them ------------------------------------------------------------------------------------------------
+
+    async def list(self, wanted: TaskFilter) -> task_replies.TaskList:
+        """Return the tasks that fit, the newest first, a page at a time."""
+        return await self._past.list(wanted)
+
+    async def stats(self) -> task_replies.TaskStats:
+        """Return how much there is to do."""
+        depths = self._work.depths
+        count = reading.count_from
+        return task_replies.TaskStats(
+            waiting=sum(one.pending for one in depths),
+            taken=sum(one.taken for one in depths),
+            timers=await count(self._connection, subjects.TIMERS, "timer.>", 1),
+            dead=await self._work.dead.count(),
+            running_here=len(self._work.worker.running),
+            refused_here=self._work.recorder.refused,
+            by_state=await self._past.counts(),
+            queues=[
+                task_replies.QueueRow(
+                    boundary="" if one.queue.boundary == records.NO_BOUNDARY else one.queue.boundary,
+                    route=one.queue.routed, lane=one.queue.lane, waiting=one.pending, taken=one.taken,
+                )
+                for one in sorted(depths)
+            ],
+        )  # fmt: skip
+
+    # -- ending ------------------------------------------------------------------------------------------------------
+
+    async def cancel(self, runs: Sequence[str], why: str, caller: Caller) -> task_replies.CancelledTasks:
+        """End tasks wherever they are."""
+        rows = [await self._cancel(run, why, caller) for run in runs]
+        return task_replies.CancelledTasks(tasks=rows, changed=sum(one.changed for one in rows))
+
+    async def _cancel(self, run: str, why: str, caller: Caller) -> task_replies.Cancelled:
+        start_ns = time.time_ns()
+        told = f"Cancelled by {caller_name(caller)}" + (f": {why}" if why else ".")
+        error = Cancelled(told, code="work.cancelled")
+        try:
+            outcome = await self._work.end(records.run_id(run), "cancelled", error)
+            outcome = outcome or await self._past.outcome(run)
+        except KnotworkError as failure:
+            return task_replies.Cancelled(id=run, state="unknown", changed=False, why=failure.message)
+        if outcome is None:
+            return task_replies.Cancelled(id=run, state="unknown", changed=False, why="There is no such task.")
+        mine = outcome.state == "cancelled" and outcome.ended_ns >= start_ns
+        why_not = "" if mine else f"It was {outcome.state} before."
+        return task_replies.Cancelled(id=run, state=outcome.state, changed=mine, why=why_not)
+
+    async def cancel_where(self, wanted: TaskFilter, why: str, caller: Caller) -> task_replies.CancelledTasks:
+        """End every task that fits and has not ended."""
+        rows: list[task_replies.Cancelled] = []
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def end(run: str) -> None:
+            try:
+                rows.append(await self._cancel(run, why, caller))
+            finally:
+                places.release()
+
+        async with asyncio.TaskGroup() as group:
+            async for sight in task_filter.fitting(self._connection, wanted):
+                await places.acquire()
+                group.create_task(end(sight.task.run))
+        return task_replies.CancelledTasks(tasks=rows, changed=sum(one.changed for one in rows))
+
+    # -- dead letters ------------------------------------------------------------------------------------------------
+
+    async def dead(self, wanted: DeadFilter) -> task_replies.DeadList:
+        """Return dead letters, a page at a time."""
+        return await dead_letters.page(self._work.dead, wanted)
+
+    async def redrive(
+        self, wanted: DeadFilter, *, per_s: float, dry_run: bool, caller: Caller
+    ) -> task_replies.RedrivenTasks:
+        """Give dead tasks another attempt."""
+        return await dead_letters.redrive(self._work.dead, wanted, per_s, caller_name(caller), dry_run=dry_run)
+
+    async def drop(self, wanted: DeadFilter, caller: Caller) -> task_replies.Dropped:  # noqa: ARG002  for the audit to come
+        """Remove dead letters."""
+        return await dead_letters.drop(self._work.dead, wanted)
+
+
+async def remember(connection: Connection, node: str) -> None:
+    """Keep the name of a node that is here, for as long as the project lasts: what is meant for it waits for it."""
+    bucket = await kv.open_bucket(connection, subjects.SETTINGS)
+    if await bucket.get(f"{KNOWN}.{node}") is None:
+        await bucket.put(f"{KNOWN}.{node}", codec.encode({"since": task_rows.at(time.time_ns())}))
+
+
+def _retry(wish: RetryWish) -> records.Retry:
+    return records.Retry(
+        wish.max_attempts, wish.backoff, wish.delay_s, wish.multiplier, wish.max_delay_s, wish.jitter, wish.on,
+        wish.max_crashes,
+    )  # fmt: skip

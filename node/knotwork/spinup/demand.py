@@ -1,0 +1,56 @@
+"""Which work waits for an agent that is not there? Found from how the queues stand and who is online (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+
+class Waiting(NamedTuple):
+    """Tasks that wait in one queue: `routed` is a capability, `=agent` or `node=agent`; `task` is one of them."""
+
+    boundary: str
+    routed: str
+    pending: int
+    task: str = ""
+
+
+class Demand(NamedTuple):
+    """An agent is missing: for this boundary and route, so many tasks wait."""
+
+    boundary: str
+    routed: str
+    pending: int
+    task: str = ""
+
+    @property
+    def capability(self) -> str:
+        """Return the capability that is missing; an agent asked for by name offers its name."""
+        return self.routed.rpartition("=")[2]
+
+    @property
+    def key(self) -> str:
+        """Return its name in LEASES: two nodes never launch for the same demand."""
+        return f"spinup.{self.boundary}.{self.routed}"
+
+
+def demands(
+    waiting: Iterable[Waiting], can_take: Callable[[str, str], bool], may_spin_up: Callable[[str], bool]
+) -> list[Demand]:
+    """Return what is missing, the most wanted first.
+
+    `can_take(boundary, routed)` says whether somebody online takes such work; `may_spin_up(boundary)` is policy. Work
+    for an agent of one named node is no demand: only that node can do it.
+    """
+    found: dict[tuple[str, str], Demand] = {}
+    for one in waiting:
+        node, named, _ = one.routed.partition("=")
+        if one.pending <= 0 or (named and node) or not may_spin_up(one.boundary):
+            continue
+        if can_take(one.boundary, one.routed):
+            continue
+        before = found.get((one.boundary, one.routed))
+        pending = one.pending + (before.pending if before else 0)
+        task = before.task if before and before.task else one.task
+        found[one.boundary, one.routed] = Demand(one.boundary, one.routed, pending, task)
+    return sorted(found.values(), key=lambda demand: (-demand.pending, demand.boundary, demand.routed))

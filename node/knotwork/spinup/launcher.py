@@ -1,0 +1,195 @@
+"""How does one launch live? Started, registered, idle, stopped: each step on record before the next is taken.
+
+A launch counts as a success when its agent has registered, not when a command was issued. What does not register in
+time, or ends before, is stopped, cleared away and recorded as failed with the reason the target gives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from knotwork.sdk.errors import KnotworkError, TimedOut
+from knotwork.sdk.spinup import LaunchRequest
+
+if TYPE_CHECKING:
+    from knotwork.sdk.spinup import Condition, SpinUp
+    from knotwork.spinup.records import Launch
+    from knotwork.spinup.registry import Registry
+
+log = logging.getLogger(__name__)
+LAUNCH_TIMEOUT_S = 120.0
+CONDITION_TIMEOUT_S = 20.0
+S = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """One of this node's targets: what the operator wrote, and its plugin (`lease` raises when it does not run)."""
+
+    target: str
+    type: str
+    lease: Callable[[], AbstractContextManager[SpinUp]]
+    capabilities: tuple[str, ...] = ()
+    boundaries: tuple[str, ...] = ()
+    cost: float = 0.0
+    max_concurrent: int = 1
+    cooldown_s: float = 30.0
+    register_s: float = 120.0
+    idle_s: float = 300.0
+    grace_s: float = 30.0
+    health_s: float = 300.0
+    enabled: bool = True
+
+
+class Agents(Protocol):
+    """What the mesh knows of the agents that launches brought."""
+
+    def of_launch(self, launch: str) -> str:
+        """Return the node (or `node/agent`) that registered for a launch and is online, "" while there is none."""
+
+    def is_busy(self, name: str) -> bool:
+        """Return whether any agent there works or has work waiting."""
+
+    async def goodbye(self, name: str, grace_s: float) -> None:
+        """Ask it to finish and leave within `grace_s` seconds; returns when it was told."""
+
+
+class Launcher:
+    """Carries the launches of this node's targets through their life."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        agents: Agents,
+        env: Callable[[Launch], Mapping[str, str]],
+        *,
+        project: str,
+        on_change: Callable[[Launch], None],
+    ) -> None:
+        """`env(launch)` is what the launched agent needs to join; `on_change` hears of every new state."""
+        self._registry, self._agents, self._env = registry, agents, env
+        self._project, self._on_change = project, on_change
+
+    async def start(self, own: Own, launch: Launch) -> Launch:
+        """Start an agent for a launch that is on record; returns the record, `failed` when the target refused."""
+        request = LaunchRequest(
+            id=launch.id, target=own.target, project=self._project, capability=launch.capability,
+            boundary=launch.boundary, task=launch.task, env=self._env(launch),
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(LAUNCH_TIMEOUT_S):
+                with own.lease() as plugin:
+                    launched = await plugin.launch(request)
+        except TimeoutError:
+            late = TimedOut(f"{own.target} did not start an agent within {LAUNCH_TIMEOUT_S:g} s.", code="spinup.slow")
+            return await self.failed(own, launch, str(late))
+        except KnotworkError as error:
+            return await self.failed(own, launch, str(error))
+        except Exception as error:  # noqa: BLE001  the plugin's own bug ends this launch and nothing else
+            return await self.failed(own, launch, f"{type(error).__name__}: {error}"[:2000])
+        return await self._moved(launch, ref=dict(launched.ref))
+
+    async def look(self, own: Own, launch: Launch, now_ns: int) -> Launch:
+        """Take a launch one step on, when it is time."""
+        if launch.state == "starting":
+            return await self._starting(own, launch, now_ns)
+        if launch.state in ("up", "idle"):
+            return await self._up(own, launch, now_ns)
+        if launch.state == "stopping":
+            return await self.stop(own, launch, launch.why)
+        return launch
+
+    async def stop(self, own: Own, launch: Launch, why: str) -> Launch:
+        """End a launch: its agent is asked to leave, then the target ends it; returns when it is gone."""
+        if launch.state != "stopping":
+            launch = await self._moved(launch, state="stopping", why=why)
+        if launch.agent:
+            try:
+                await self._agents.goodbye(launch.agent, own.grace_s)
+            except KnotworkError as error:
+                log.debug("%s could not be told to leave: %s", launch.agent, error)
+        problem = await self._end(own, launch)
+        if problem:
+            log.warning("launch %s of %s does not end: %s", launch.id, own.target, problem)
+            return await self._moved(launch, why=problem)  # still stopping: it is tried again
+        return await self._moved(launch, state="stopped", ended_ns=time.time_ns())
+
+    async def failed(self, own: Own, launch: Launch, why: str) -> Launch:
+        """Record that a launch brought no agent, and clear away what is left of it."""
+        if launch.ref:
+            problem = await self._end(own, launch)
+            why = f"{why} (and it could not be cleared away: {problem})" if problem else why
+        log.warning("launch %s of %s failed: %s", launch.id, own.target, why)
+        return await self._moved(launch, state="failed", why=why[:4000], ended_ns=time.time_ns())
+
+    async def _starting(self, own: Own, launch: Launch, now_ns: int) -> Launch:
+        agent = self._agents.of_launch(launch.id)
+        if agent:
+            return await self._moved(launch, state="up", agent=agent, registered_ns=now_ns, why="")
+        if not launch.ref:  # we died between starting it and writing down where: the same id starts it once
+            return await self.start(own, launch)
+        condition = await self._condition(own, launch)
+        if condition is not None and condition.state in ("gone", "failed"):
+            why = condition.why or "it ended"
+            return await self.failed(own, launch, f"It ended before its agent registered: {why}")
+        if now_ns - launch.created_ns > own.register_s * S:
+            said = f" The target says: {condition.state}. {condition.why}" if condition is not None else ""
+            why = f"No agent registered within {own.register_s:g} s.{said}"
+            return await self.failed(own, launch, why)
+        return launch
+
+    async def _up(self, own: Own, launch: Launch, now_ns: int) -> Launch:
+        agent = self._agents.of_launch(launch.id)
+        if not agent:
+            condition = await self._condition(own, launch)
+            if condition is not None and condition.state in ("gone", "failed"):
+                return await self.stop(own, launch, condition.why or "its agent left")
+            return launch
+        if self._agents.is_busy(agent):
+            return await self._moved(launch, state="up", idle_since_ns=0) if launch.state == "idle" else launch
+        if launch.state == "up":
+            return await self._moved(launch, state="idle", idle_since_ns=now_ns)
+        if now_ns - launch.idle_since_ns > own.idle_s * S:
+            return await self.stop(own, launch, f"idle for {own.idle_s:g} s")
+        return launch
+
+    async def _condition(self, own: Own, launch: Launch) -> Condition | None:
+        """Return how the target says it is, None when it cannot tell just now."""
+        try:
+            async with asyncio.timeout(CONDITION_TIMEOUT_S):
+                with own.lease() as plugin:
+                    return await plugin.condition(launch.ref)
+        except (KnotworkError, TimeoutError) as error:
+            log.debug("the state of launch %s is unknown: %s", launch.id, error)
+        except Exception:
+            log.exception("target %s", own.target)
+        return None
+
+    async def _end(self, own: Own, launch: Launch) -> str:
+        """Have the target end it; returns why it could not, "" when it is gone."""
+        if not launch.ref:
+            return ""
+        try:
+            async with asyncio.timeout(own.grace_s + LAUNCH_TIMEOUT_S):
+                with own.lease() as plugin:
+                    await plugin.stop(launch.ref, own.grace_s)
+        except TimeoutError:
+            return f"it did not end within {own.grace_s + LAUNCH_TIMEOUT_S:g} s"
+        except KnotworkError as error:
+            return str(error)
+        except Exception as error:
+            log.exception("target %s", own.target)
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    async def _moved(self, launch: Launch, **fields: Any) -> Launch:
+        changed = await self._registry.change(launch, **fields)
+        if changed.state != launch.state:
+            self._on_change(changed)
+        return changed

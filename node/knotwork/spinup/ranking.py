@@ -1,0 +1,73 @@
+"""Which target is best for a demand? Fit first, then health, cost and what worked last; with a reason for each (pure)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from knotwork.spinup.demand import Demand
+    from knotwork.spinup.records import Target
+
+_HEALTH = {"healthy": 0, "unknown": 1, "unhealthy": 2}
+COOLDOWN_MAX_S = 3600.0
+S = 1_000_000_000
+
+
+class Ranked(NamedTuple):
+    """The targets that would do, best first; and why each other one is out, by `node/target`."""
+
+    targets: tuple[Target, ...]
+    refused: dict[str, str]
+
+
+def rank(demand: Demand, targets: Sequence[Target], now_ns: int) -> Ranked:
+    """Order the targets for a demand; every node comes to the same order from the same records."""
+    fit, refused = [], {}
+    for target in targets:
+        why = unfit(demand, target) or unready(target, now_ns)
+        if why:
+            refused[f"{target.node}/{target.target}"] = why
+        else:
+            fit.append(target)
+    return Ranked(tuple(sorted(fit, key=_order)), refused)
+
+
+def unfit(demand: Demand, target: Target) -> str:
+    """Return why a target can never serve a demand, "" when it can."""
+    if target.capabilities and demand.capability not in target.capabilities:
+        return f"it starts agents for {', '.join(target.capabilities)}"
+    if target.boundaries and demand.boundary not in (*target.boundaries, "none"):
+        return f"it serves the boundaries {', '.join(target.boundaries)}"
+    return ""
+
+
+def unready(target: Target, now_ns: int) -> str:
+    """Return why a target cannot launch now, "" when it can."""
+    if not target.enabled or target.disabled:
+        return "it is disabled"
+    if target.health == "unhealthy":
+        return f"it is unhealthy: {target.why}" if target.why else "it is unhealthy"
+    if target.running >= target.max_concurrent:
+        return f"{target.running} of {target.max_concurrent} launches run"
+    left_s = cooldown_left_s(target, now_ns)
+    if left_s > 0:
+        return f"it cools down for {left_s:.0f} s more after a failure"
+    return ""
+
+
+def cooldown_left_s(target: Target, now_ns: int) -> float:
+    """Return for how many seconds a target that failed is left alone: doubled with each failure in a row."""
+    if not target.failures:
+        return 0.0
+    pause_s = min(target.cooldown_s * 2.0 ** min(target.failures - 1, 20), COOLDOWN_MAX_S)
+    return pause_s - (now_ns - target.last_failure_ns) / S
+
+
+def _order(target: Target) -> tuple[object, ...]:
+    specific = (not target.capabilities, not target.boundaries)
+    return (
+        _HEALTH[target.health], target.cost, target.failures, specific, -target.last_success_ns, target.node,
+        target.target,
+    )  # fmt: skip

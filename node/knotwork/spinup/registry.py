@@ -1,0 +1,126 @@
+"""Which targets and launches are there, on every node of the project? The TARGETS bucket, kept in memory by a watch."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from knotwork.bus import kv
+from knotwork.sdk.errors import Conflict, Invalid, NotFound
+from knotwork.spinup import records
+from knotwork.spinup.records import LIVE, Launch, Target
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.bus.kv import Bucket, Entry
+
+log = logging.getLogger(__name__)
+TARGETS, LEASES = "TARGETS", "LEASES"
+ENDED_TTL_S = 24 * 3600
+"""How long a launch that ended is still listed."""
+
+
+class Registry:
+    """All targets and launches of one project."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Know none yet."""
+        self._connection = connection
+        self._bucket: Bucket | None = None
+        self._leases: Bucket | None = None
+        self.targets: dict[str, Target] = {}
+        self.launches: dict[str, Launch] = {}
+        self.current = False
+        """Whether everything there is has been read once."""
+
+    async def open(self) -> None:
+        """Make sure that the buckets are there."""
+        self._bucket = await kv.open_bucket(self._connection, TARGETS)
+        self._leases = await kv.open_bucket(self._connection, LEASES)
+
+    async def watch(self) -> None:
+        """Keep up with the bucket, for ever."""
+        assert self._bucket is not None
+        await self._bucket.watch(self._heard, self._complete)
+
+    async def put_target(self, target: Target) -> None:
+        """Write the record of one of our targets, when it says anything new."""
+        key = records.target_key(target.node, target.target)
+        if self.targets.get(key) != target:
+            await self._kept.put(key, records.encode(target))
+            self.targets[key] = target
+
+    async def drop_target(self, target: Target) -> None:
+        """Remove a target that is not configured any more."""
+        key = records.target_key(target.node, target.target)
+        await self._kept.delete(key)
+        self.targets.pop(key, None)
+
+    async def put_launch(self, launch: Launch) -> Launch:
+        """Write the record of a launch; one that ended expires after a day."""
+        ttl_s = None if launch.state in LIVE else ENDED_TTL_S
+        await self._kept.put(records.launch_key(launch.id), records.encode(launch), ttl_s=ttl_s)
+        self.launches[launch.id] = launch
+        return launch
+
+    async def change(self, launch: Launch, **fields: object) -> Launch:
+        """Write a launch with some fields changed."""
+        return await self.put_launch(msgspec.structs.replace(launch, **fields))
+
+    def target(self, name: str) -> Target:
+        """Return a target by `target` or `node/target`; raises `NotFound` (`spinup.no_target`), `Conflict` when many fit."""
+        node, _, target = name.rpartition("/")
+        found = [one for one in self.targets.values() if one.target == target and node in ("", one.node)]
+        if not found:
+            known = ", ".join(sorted(f"{one.node}/{one.target}" for one in self.targets.values())) or "none"
+            raise NotFound(f"There is no target {name[:128]!r}.", code="spinup.no_target", hint=f"There are: {known}.")
+        if len(found) > 1:
+            many = ", ".join(sorted(f"{one.node}/{one.target}" for one in found))
+            raise Conflict(
+                f"Several nodes have a target {target!r}.", code="spinup.many_targets", hint=f"Write {many}."
+            )
+        return found[0]
+
+    def live(self, node: str, target: str) -> list[Launch]:
+        """Return the launches of a target that have not ended."""
+        return [one for one in self.launches.values() if (one.node, one.target) == (node, target) and one.state in LIVE]
+
+    async def claim(self, key: str, owner: str, ttl_s: int) -> bool:
+        """Return whether a demand is ours to serve; it stays so for `ttl_s` seconds."""
+        assert self._leases is not None
+        try:
+            await self._leases.create(key, owner.encode(), ttl_s=ttl_s)
+        except Conflict:
+            return False
+        return True
+
+    async def release(self, key: str) -> None:
+        """Let a demand be served by whoever can."""
+        assert self._leases is not None
+        await self._leases.delete(key)
+
+    @property
+    def _kept(self) -> Bucket:
+        assert self._bucket is not None, "open it first"
+        return self._bucket
+
+    def _heard(self, entry: Entry) -> None:
+        what, _, rest = entry.key.partition(".")
+        try:
+            if what == "target":
+                if entry.value is None:
+                    self.targets.pop(entry.key, None)
+                else:
+                    self.targets[entry.key] = records.decode_target(entry.value)
+            elif what == "launch":
+                if entry.value is None:
+                    self.launches.pop(rest, None)
+                else:
+                    self.launches[rest] = records.decode_launch(entry.value)
+        except Invalid as error:
+            log.warning("%s in %s: %s", entry.key, TARGETS, error)
+
+    def _complete(self) -> None:
+        self.current = True

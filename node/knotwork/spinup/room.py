@@ -1,0 +1,283 @@
+"""How does capacity follow demand in one project? Every second: see what is missing, launch, and look after what runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from knotwork.bus.background import background
+from knotwork.sdk.errors import Conflict, KnotworkError, NotFound, Unavailable
+from knotwork.spinup import demand as demands
+from knotwork.spinup import ranking
+from knotwork.spinup.launcher import Launcher, Own
+from knotwork.spinup.records import Launch, Target
+from knotwork.spinup.registry import Registry
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.spinup.demand import Demand, Waiting
+    from knotwork.spinup.launcher import Agents
+
+log = logging.getLogger(__name__)
+LOOK_S = 1.0
+PROBE_TIMEOUT_S = 30.0
+S = 1_000_000_000
+BY_DEMAND = "demand"
+
+
+class SpinUps:
+    """Targets, demand and launches of one project, as this node takes part. Made by `open_spinups`."""
+
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        connection: Connection,
+        agents: Agents,
+        *,
+        project: str,
+        node: str,
+        own: Callable[[], Mapping[str, Own]],
+        waiting: Callable[[], Iterable[Waiting]],
+        can_take: Callable[[str, str], bool],
+        may_spin_up: Callable[[str], bool],
+        env: Callable[[Launch], Mapping[str, str]],
+        on_change: Callable[[Launch], None],
+    ) -> None:
+        """`own()` are this node's targets, `waiting()` how the queues stand; see `demand.demands` and `Launcher`."""
+        self._group, self._node, self._own = group, node, own
+        self._waiting, self._can_take, self._may_spin_up = waiting, can_take, may_spin_up
+        self.registry = Registry(connection)
+        self.launcher = Launcher(self.registry, agents, env, project=project, on_change=on_change)
+        self._busy: set[str] = set()
+        self._probed_s: dict[str, float] = {}
+        self.missing: list[Demand] = []
+        self.why: dict[str, dict[str, str]] = {}
+        """For each demand that nothing is launched for, why each target is out."""
+
+    async def run(self) -> None:
+        """Look after targets, demand and launches, until cancelled."""
+        await self.registry.open()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.registry.watch(), name="targets")
+            while True:
+                await asyncio.sleep(LOOK_S)
+                if not self.registry.current:
+                    continue
+                try:
+                    await self._look()
+                except KnotworkError as error:
+                    log.debug("targets are looked after again in a moment: %s", error)
+
+    # -- what may be asked -------------------------------------------------------------------------------------------
+
+    async def test(self, name: str) -> Target:
+        """Probe one of our targets now and return its record; raises `NotFound`, `Unavailable` for another node's."""
+        target, own = self._mine(name)
+        return await self._probe(own, target)
+
+    async def switch(self, name: str, *, disabled: bool) -> Target:
+        """Disable or enable a target at run time; it stays so over restarts."""
+        target = self.registry.target(name)
+        changed = msgspec.structs.replace(target, disabled=disabled)
+        await self.registry.put_target(changed)
+        return changed
+
+    async def launch(self, name: str, *, by: str, capability: str = "", boundary: str = "", task: str = "") -> Launch:
+        """Start an agent by hand; raises `Conflict` (`spinup.not_now`) when the target cannot."""
+        target, own = self._mine(name)
+        why = ranking.unready(msgspec.structs.replace(target, failures=0), time.time_ns())
+        if why:
+            raise Conflict(f"{name} starts nothing now: {why}.", code="spinup.not_now", hint="See `knotwork targets`.")
+        return await self._launch(own, target, by=by, capability=capability, boundary=boundary, task=task)
+
+    async def stop(self, launch_id: str) -> Launch:
+        """End a launch of one of our targets; raises `NotFound`."""
+        launch = self.registry.launches.get(launch_id)
+        if launch is None:
+            raise NotFound(f"There is no launch {launch_id[:64]!r}.", code="spinup.no_launch")
+        _, own = self._mine(f"{launch.node}/{launch.target}")
+        return await self.launcher.stop(own, launch, "stopped by hand")
+
+    # -- within ------------------------------------------------------------------------------------------------------
+
+    def _mine(self, name: str) -> tuple[Target, Own]:
+        target = self.registry.target(name)
+        own = self._own().get(target.target)
+        if target.node != self._node or own is None:
+            raise Unavailable(
+                f"{target.target} belongs to node {target.node}.", code="spinup.elsewhere", hint="Ask that node."
+            )
+        return target, own
+
+    async def _look(self) -> None:
+        now_ns = time.time_ns()
+        own = dict(self._own())
+        await self._declare(own)
+        for launch in list(self.registry.launches.values()):
+            mine = own.get(launch.target)
+            if (
+                launch.node == self._node
+                and mine is not None
+                and launch.state in ("starting", "up", "idle", "stopping")
+            ):
+                self._spawn(launch.id, self._carry_on(mine, launch, now_ns))
+        for target in self._targets_here():
+            mine = own.get(target.target)
+            last_s = self._probed_s.get(target.target, -1e9)
+            if mine is not None and mine.enabled and time.monotonic() - last_s > mine.health_s:
+                self._probed_s[target.target] = time.monotonic()
+                self._spawn(f"probe {target.target}", self._checked(mine, target))
+        self.missing = demands.demands(self._waiting(), self._can_take, self._may_spin_up)
+        self.why = {}
+        for demand in self.missing:
+            await self._serve(demand, own, now_ns)
+
+    async def _serve(self, demand: Demand, own: Mapping[str, Own], now_ns: int) -> None:
+        """Launch for a demand when the best target is ours and nobody has launched for it."""
+        ranked = ranking.rank(demand, list(self.registry.targets.values()), now_ns)
+        self.why[demand.key] = ranked.refused
+        if any(self._is_for(launch, demand) for launch in self.registry.launches.values()):
+            return
+        best = ranked.targets[0] if ranked.targets else None
+        if best is None or best.node != self._node or best.target not in own:
+            return
+        mine = own[best.target]
+        if await self.registry.claim(demand.key, self._node, int(mine.register_s) + 10):
+            self._spawn(demand.key, self._launch_for(mine, best, demand))
+
+    @staticmethod
+    def _is_for(launch: Launch, demand: Demand) -> bool:
+        return launch.state == "starting" and (launch.boundary, launch.capability) == (
+            demand.boundary,
+            demand.capability,
+        )
+
+    async def _launch_for(self, own: Own, target: Target, demand: Demand) -> None:
+        launch = None
+        try:
+            launch = await self._launch(
+                own, target, by=BY_DEMAND, capability=demand.capability, boundary=demand.boundary, task=demand.task
+            )
+        finally:
+            if launch is None or launch.state == "failed":
+                with contextlib.suppress(KnotworkError):  # it expires by itself
+                    await self.registry.release(demand.key)
+
+    async def _launch(self, own: Own, target: Target, *, by: str, capability: str, boundary: str, task: str) -> Launch:
+        now_ns = time.time_ns()
+        launch = Launch(
+            id=secrets.token_hex(8), target=own.target, node=self._node, state="starting", capability=capability,
+            boundary=boundary, task=task, by=by, created_ns=now_ns,
+        )  # fmt: skip
+        self._busy.add(launch.id)
+        try:
+            await self.registry.put_launch(launch)
+            await self._count(target, launches=target.launches + 1, last_launch_ns=now_ns)
+            launch = await self.launcher.start(own, launch)
+            await self._judged(launch)
+        finally:
+            self._busy.discard(launch.id)
+        return launch
+
+    async def _carry_on(self, own: Own, launch: Launch, now_ns: int) -> None:
+        after = await self.launcher.look(own, launch, now_ns)
+        if after.state != launch.state:
+            await self._judged(after)
+        if launch.by == BY_DEMAND and launch.state == "starting" and after.state != "starting":
+            key = demands.Demand(launch.boundary, launch.capability, 0).key
+            with contextlib.suppress(KnotworkError):
+                await self.registry.release(key)
+
+    async def _judged(self, launch: Launch) -> None:
+        """Let a target's record tell how its launches went."""
+        with contextlib.suppress(KnotworkError):
+            target = self.registry.target(f"{launch.node}/{launch.target}")
+            now_ns = time.time_ns()
+            if launch.state == "failed":
+                await self._count(target, failures=target.failures + 1, last_failure_ns=now_ns)
+            elif launch.state == "up":
+                await self._count(target, failures=0, last_success_ns=now_ns)
+
+    async def _count(self, target: Target, **fields: int) -> None:
+        running = len(self.registry.live(target.node, target.target))
+        await self.registry.put_target(msgspec.structs.replace(target, running=running, **fields))
+
+    async def _declare(self, own: Mapping[str, Own]) -> None:
+        """Bring the records of our targets up to date with the configuration."""
+        for target in self._targets_here():
+            if target.target not in own and not self.registry.live(self._node, target.target):
+                await self.registry.drop_target(target)
+        for mine in own.values():
+            key = f"target.{self._node}.{mine.target}"
+            before = self.registry.targets.get(key) or Target(self._node, mine.target)
+            await self.registry.put_target(
+                msgspec.structs.replace(
+                    before, type=mine.type, capabilities=mine.capabilities, boundaries=mine.boundaries, cost=mine.cost,
+                    max_concurrent=mine.max_concurrent, cooldown_s=mine.cooldown_s, enabled=mine.enabled,
+                    running=len(self.registry.live(self._node, mine.target)),
+                )
+            )  # fmt: skip
+
+    def _targets_here(self) -> list[Target]:
+        return [target for target in self.registry.targets.values() if target.node == self._node]
+
+    async def _checked(self, own: Own, target: Target) -> None:
+        with contextlib.suppress(KnotworkError):
+            await self._probe(own, target)
+
+    async def _probe(self, own: Own, target: Target) -> Target:
+        why = ""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                with own.lease() as plugin:
+                    await plugin.probe()
+        except TimeoutError:
+            why = f"no answer within {PROBE_TIMEOUT_S:g} s"
+        except KnotworkError as error:
+            why = str(error)
+        except Exception as error:  # noqa: BLE001  whatever a plugin raises is a reason
+            why = f"{type(error).__name__}: {error}"
+        now = self.registry.targets.get(f"target.{target.node}.{target.target}", target)
+        changed = msgspec.structs.replace(
+            now, health="unhealthy" if why else "healthy", why=why[:4000], checked_ns=time.time_ns()
+        )
+        await self.registry.put_target(changed)
+        return changed
+
+    def _spawn(self, key: str, work: object) -> None:
+        """Do something beside the loop, one at a time for each key."""
+        if key in self._busy:
+            work.close()  # type: ignore[attr-defined]  # a coroutine that is not needed
+            return
+        self._busy.add(key)
+        try:
+            task = self._group.create_task(_contained(work))
+        except RuntimeError:  # the group is closing
+            work.close()  # type: ignore[attr-defined]
+            return
+        task.add_done_callback(lambda _task: self._busy.discard(key))
+
+
+async def _contained(work: object) -> None:
+    """Carry on when one step of one launch fails: it is taken again by the next look."""
+    try:
+        await work  # type: ignore[misc]
+    except KnotworkError as error:
+        log.debug("a step of a launch is taken again: %s", error)
+
+
+@asynccontextmanager
+async def open_spinups(*arguments: object, **settings: object) -> AsyncIterator[SpinUps]:
+    """Let capacity follow demand inside the block; the arguments are those of `SpinUps` without its group."""
+    async with background() as group:
+        spinups = SpinUps(group, *arguments, **settings)  # type: ignore[arg-type]
+        group.create_task(spinups.run(), name="spin-ups")
+        yield spinups

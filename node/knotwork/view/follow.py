@@ -1,0 +1,220 @@
+"""How does the database of a project keep up? FACTS, TASKS and ARCHIVE are read on from where it stopped, again and again.
+
+Nothing is kept on the server for it. A turn begins by asking how far the streams go, in the order in which a task
+leaves them (TASKS, FACTS, ARCHIVE), so what is missing at the end of a turn is gone, not on its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from knotwork.bus import reading, streams, subjects
+from knotwork.sdk.errors import KnotworkError, NotFound
+from knotwork.view.fold import Message
+from knotwork.view.writer import BEYOND_REPAIR, PASSING, Place, Writer
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+
+log = logging.getLogger(__name__)
+POLL_S = 0.25
+AGAIN_S, AGAIN_MAX_S = 0.25, 15.0
+BATCH, SEGMENTS = 2000, 2
+TELL_S = 0.2
+FORGET_EVERY_S = 30.0
+FAILURES_MAX = 5
+"""After so many failures in a row that may pass or not the file is made anew."""
+STREAMS = (subjects.TASKS, subjects.FACTS, subjects.ARCHIVE)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How far a stream goes. `made` is what the server says about when it was made."""
+
+    first: int
+    last: int
+    made: str
+    max_age_ns: int
+
+
+class Follower:
+    """Keeps the database of one project up to date."""
+
+    def __init__(self, project: str, path: Path, tell: Callable[[dict[str, Any]], None]) -> None:
+        """Write `path`; `tell` is given how it stands, whenever that is news."""
+        self.project, self._path, self._tell = project, path, tell
+        self._writer: Writer | None = None
+        self._wake = asyncio.Event()
+        self._wanted = self._synced = 0
+        self._anew = False
+        self._state, self._why = "starting", ""
+        self._caught_up_ns = 0
+        self._behind = 0
+        self._told_state = ""
+        self._told_s = self._forgot_s = 0.0
+        self._failures = 0
+
+    def sync(self, number: int) -> None:
+        """Read on at once; `number` is told back when everything stored before is in the database."""
+        self._wanted = max(self._wanted, number)
+        self._wake.set()
+
+    def rebuild(self) -> None:
+        """Throw the database away and read everything again."""
+        self._anew = True
+        self._wake.set()
+
+    async def run(self, connection: Connection) -> None:
+        """Follow over `connection`, for ever; whatever goes wrong is tried again."""
+        forget = connection.on_up(self._wake.set)
+        try:
+            while True:
+                pause_s = POLL_S if await self._safe_turn(connection) else min(AGAIN_S * 2**self._failures, AGAIN_MAX_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._wake.wait()
+                self._wake.clear()
+        finally:
+            forget()
+            if self._writer is not None:
+                self._writer.close()
+
+    async def _safe_turn(self, connection: Connection) -> bool:
+        try:
+            await self._turn(connection)
+        except (KnotworkError, OSError) as error:
+            self._state, self._why = "waiting", str(error)
+        except sqlite3.Error as error:
+            self._trouble(error)
+        else:
+            self._failures = 0
+            return True
+        self._report(news=True)
+        return False
+
+    def _trouble(self, error: sqlite3.Error) -> None:
+        """Make a file anew that cannot be mended; wait for what may pass, such as a full disk."""
+        self._failures += 1
+        self._state, self._why = "waiting", f"{self._path.name}: {error}"
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        if code in BEYOND_REPAIR or (code not in PASSING and self._failures > FAILURES_MAX):
+            log.warning("%s is made anew: %s", self._path.name, error)
+            self._anew = True
+        else:
+            log.warning("%s cannot be written just now: %s", self._path.name, error)
+
+    # -- one turn ----------------------------------------------------------------------------------------------------
+
+    async def _turn(self, connection: Connection) -> None:
+        """Read everything that is stored now."""
+        wanted, began_ns = self._wanted, time.time_ns()
+        writer = self._open()
+        extents = {name: await _extent(connection, name, is_known=name in writer.places) for name in STREAMS}
+        if _was_replaced(writer, extents):
+            log.warning("the streams of %s were made anew, and so is the view", self.project)
+            writer.make_anew()
+        while not self._is_read(writer, extents):
+            await self._step(connection, writer, extents)
+            self._state, self._why = "reading", ""
+            self._report()
+        news = wanted > self._synced or self._told_state != "live"
+        self._state, self._why = "live", ""
+        self._caught_up_ns, self._behind, self._synced = began_ns, 0, wanted
+        self._forget(writer, extents)
+        self._report(news=news)
+
+    def _open(self) -> Writer:
+        """Return the database, made anew when that was asked for or somebody took it away."""
+        if self._writer is None:
+            self._writer = Writer(self._path)
+        elif self._anew:
+            self._writer.make_anew()
+        else:
+            self._writer.check()
+        self._anew = False
+        return self._writer
+
+    def _is_read(self, writer: Writer, extents: dict[str, Extent]) -> bool:
+        behind = sum(max(0, extent.last - writer.place(name)) for name, extent in extents.items())
+        self._behind = behind
+        return behind == 0
+
+    async def _step(self, connection: Connection, writer: Writer, extents: dict[str, Extent]) -> None:
+        """Read and write one batch of each stream; FACTS first, so that what ended already is known as such."""
+        found: dict[str, list[Message]] = {}
+        places: dict[str, Place] = {}
+        for name, count in ((subjects.FACTS, BATCH), (subjects.TASKS, BATCH), (subjects.ARCHIVE, SEGMENTS)):
+            if writer.place(name) < extents[name].last:
+                found[name], places[name] = await _read(connection, name, writer.place(name), extents[name], count)
+        messages = [*found.get(subjects.FACTS, ()), *found.get(subjects.TASKS, ())]
+        writer.apply(messages, found.get(subjects.ARCHIVE, ()), places)
+
+    def _forget(self, writer: Writer, extents: dict[str, Extent]) -> None:
+        """Remove now and then what the streams have forgotten."""
+        now_s = time.monotonic()
+        if now_s - self._forgot_s < FORGET_EVERY_S:
+            return
+        archive, tasks = extents[subjects.ARCHIVE], extents[subjects.TASKS]
+        ended_before_ns = time.time_ns() - archive.max_age_ns if archive.max_age_ns else 0
+        if writer.forget(archive.first, ended_before_ns, tasks.first) == 0:
+            self._forgot_s = now_s
+        else:
+            self._wake.set()
+
+    # -- telling -----------------------------------------------------------------------------------------------------
+
+    def _report(self, *, news: bool = False) -> None:
+        now_s = time.monotonic()
+        if not news and now_s - self._told_s < TELL_S:
+            return
+        self._told_s, self._told_state = now_s, self._state
+        writer = self._writer
+        self._tell({
+            "project": self.project, "state": self._state, "why": self._why,
+            "synced": self._synced, "caught_up_ns": self._caught_up_ns, "behind": self._behind,
+            "folded": writer.folded if writer else 0, "garbage": writer.garbage if writer else 0,
+            "made": writer.made if writer else 0,
+            "places": {name: place.seq for name, place in writer.places.items()} if writer else {},
+        })  # fmt: skip
+
+
+async def _extent(connection: Connection, stream: str, *, is_known: bool) -> Extent:
+    """Return how far a stream goes; nothing for one that was never made."""
+    try:
+        answer = await streams.api(connection, f"STREAM.INFO.{stream}")
+    except NotFound:
+        if is_known:  # a cluster may say so for a moment: what was read stays until there is another stream
+            raise
+        return Extent(1, 0, "", 0)
+    state, config = answer.get("state") or {}, answer.get("config") or {}
+    return Extent(
+        int(state.get("first_seq", 0)), int(state.get("last_seq", 0)), str(answer.get("created", "")),
+        int(config.get("max_age", 0)),
+    )  # fmt: skip
+
+
+async def _read(
+    connection: Connection, stream: str, place: int, extent: Extent, count: int
+) -> tuple[list[Message], Place]:
+    """Return the next messages of a stream behind a place, as far as it went when the turn began, and the new place."""
+    found = await reading.batch(connection, stream, ">", place + 1, count)
+    # nothing there: what was stored has been removed since
+    end = found[-1].seq if found else extent.last
+    return [Message(one.subject, one.data, one.seq) for one in found], Place(end, extent.made)
+
+
+def _was_replaced(writer: Writer, extents: dict[str, Extent]) -> bool:
+    """Return whether a stream is not the one that was read: made at another time, or shorter than what was read."""
+    for name, extent in extents.items():
+        place = writer.places.get(name)
+        if place is not None and (place.seq > extent.last or place.created not in (extent.made, "")):
+            return True
+    return False

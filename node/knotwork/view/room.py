@@ -1,0 +1,256 @@
+"""What can be asked about the past of a project? `View` answers from the local database, in a few milliseconds.
+
+    view = await stack.enter_async_context(open_view(keeper, folder, project, connection))
+    await view.task(run)             one task, or None
+    await view.list(Filter(...))     pages of tasks, newest first, with a cursor
+    await view.counts(("state",))    how many there are
+    await view.outcome(run)          the outcome as it was recorded, also when FACTS has forgotten it
+    await view.has_ended(task)       whether an attempt has ended, for certain
+
+The database follows the streams by some 300 ms; `list`, `task` and `counts` wait a moment for what was stored before
+they were asked (`FRESH_S`), and answer from what is there when that takes longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from knotwork.bus import reading, subjects
+from knotwork.sdk.errors import Busy, Unavailable
+from knotwork.view import evidence, lists, sql
+from knotwork.view.lists import By, Filter
+from knotwork.view.reader import Reader
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.view.keeper import Followed, Keeper, Told
+
+FRESH_S = 0.25
+CERTAIN_S = 10.0
+"""How long `has_ended` and `outcome` wait for a database that is behind."""
+RECENT_S = 10.0
+SEGMENTS_KEPT = 4
+QUERIES_MAX = 2
+Row = dict[str, Any]
+"""One task: the columns of `lists.SHOWN`; `labels` is a dict, times are nanoseconds since 1970, 0 for never."""
+
+
+class Attempt(Protocol):
+    """What names one attempt; `work.records.Task` does."""
+
+    @property
+    def run(self) -> str:
+        """The id of the task."""
+
+    @property
+    def iteration(self) -> int:
+        """How often it was continued before."""
+
+    @property
+    def number(self) -> int:
+        """Which try of that iteration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some tasks, newest first. `cursor` gives the next page, "" when this is the last."""
+
+    rows: list[Row]
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """How far the database is behind the streams: messages not read yet, and how old what it shows may be."""
+
+    messages: int
+    seconds: float
+    state: str
+    why: str
+
+
+class View:
+    """The past of one project. Made by `open_view`."""
+
+    def __init__(self, keeper: Keeper, followed: Followed, path: Path, connection: Connection) -> None:
+        """Read `path`, which the keeper's process writes."""
+        self.path, self.project = path, followed.order.project
+        self._keeper, self._followed, self._connection = keeper, followed, connection
+        self._reader = Reader(path, self._lost)
+        self._segments: dict[int, Sequence[evidence.Packed]] = {}
+        self._queries = asyncio.Semaphore(QUERIES_MAX)
+        self._loop = asyncio.get_running_loop()
+
+    # -- tasks -------------------------------------------------------------------------------------------------------
+
+    async def task(self, run: str, *, fresh_s: float = FRESH_S) -> Row | None:
+        """Return one task, None when it is not known here."""
+        await self.catch_up(fresh_s)
+        query = f"SELECT {', '.join(lists.SHOWN)} FROM tasks WHERE id = ?"  # noqa: S608  names of ours
+        found = await self._reader.ask(lambda db: db.execute(query, (run,)).fetchone())
+        return None if found is None else _row(found)
+
+    async def attempts(self, run: str, *, fresh_s: float = FRESH_S) -> Sequence[Row]:
+        """Return every attempt of a task, the first one first, as far as ARCHIVE remembers them."""
+        await self.catch_up(fresh_s)
+
+        def read(db: sqlite3.Connection) -> Sequence[Row]:
+            cursor = db.execute("SELECT * FROM attempts WHERE id = ? ORDER BY iteration, number", (run,))
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+
+        return await self._reader.ask(read)
+
+    async def list(
+        self, wanted: Filter | None = None, *, cursor: str = "", limit: int = 100, fresh_s: float = FRESH_S
+    ) -> Page:
+        """Return a page of the tasks that fit, newest first; raises `Invalid` for a cursor of other filters."""
+        wanted = wanted or Filter()
+        limit = max(1, min(limit, lists.LIMIT_MAX))
+        query, values = lists.page(wanted, cursor, limit + 1)
+        await self.catch_up(fresh_s)
+        found = await self._reader.ask(lambda db: db.execute(query, values).fetchall())
+        rows, more = found[:limit], len(found) > limit
+        return Page([_row(row[1:]) for row in rows], lists.write_cursor(rows[-1][0], wanted) if more else "")
+
+    async def counts(
+        self, by: tuple[By, ...] = ("state",), wanted: Filter | None = None, *, fresh_s: float = FRESH_S
+    ) -> dict[tuple[str, ...], int]:
+        """Return how many tasks there are for each combination of `by`; only the same four fields narrow it."""
+        query, values = lists.counts(by, wanted or Filter())
+        await self.catch_up(fresh_s)
+        found = await self._reader.ask(lambda db: db.execute(query, values).fetchall())
+        return {tuple(row[:-1]): row[-1] for row in found}
+
+    async def outcome(self, run: str) -> bytes | None:
+        """Return the last outcome of a task as it was recorded (JSON), None when it has none.
+
+        From FACTS while it is there, else from ARCHIVE. Raises `Unavailable` (`view.behind`).
+        """
+        if not evidence.is_run(run):
+            return None
+        facts = f"run.{evidence.shard(run)}.{run}.outcome.{evidence.STEP}.>"
+        stored = await reading.last(self._connection, subjects.FACTS, facts)
+        if stored is not None:
+            return stored.data
+        found = await self._packed(run) if self.behind().seconds < RECENT_S else None
+        if found is None:
+            await self._keeper.sync(self._followed, CERTAIN_S)
+            found = await self._packed(run)
+        return found
+
+    async def has_ended(self, task: Attempt) -> bool:
+        """Return whether an attempt has ended, by what was stored `RECENT_S` seconds before the call, or later.
+
+        Whoever looked into FACTS just before knows it for certain: nothing leaves FACTS that was not in ARCHIVE for
+        longer. Raises `Unavailable` (`view.behind`, `view.not_ready`) when that cannot be told within `CERTAIN_S`.
+        """
+        if self.behind().seconds > RECENT_S:
+            await self._keeper.sync(self._followed, CERTAIN_S)
+        found = await self._reader.ask(
+            lambda db: db.execute("SELECT rank FROM tasks WHERE id = ?", (task.run,)).fetchone()
+        )
+        if found is None:
+            return False
+        rank: int = found[0]
+        standing, asked = evidence.attempt_of(rank), evidence.attempt(task.iteration, task.number)
+        return rank >= evidence.CLOSED or standing > asked or (standing == asked and evidence.is_end(rank))
+
+    # -- the database itself -----------------------------------------------------------------------------------------
+
+    async def sql(self, query: str, *, rows_max: int = 1000, timeout_s: float = 10.0) -> sql.Found:
+        """Return what one SELECT of somebody's own finds; see `sql.run`. Raises `Busy` (`view.busy`)."""
+        if self._queries.locked():
+            raise Busy("Other queries are running.", code="view.busy", retry_after_s=1.0)
+        async with self._queries:
+            await self.catch_up(FRESH_S)
+            return await asyncio.to_thread(sql.run, self.path, query, rows_max=rows_max, timeout_s=timeout_s)
+
+    async def catch_up(self, timeout_s: float) -> None:
+        """Wait until everything stored before the call is in the database, for `timeout_s` seconds at most."""
+        if timeout_s > 0:
+            with contextlib.suppress(Unavailable):
+                await self._keeper.sync(self._followed, timeout_s)
+
+    def behind(self) -> Behind:
+        """Return how far the database is behind, as far as is known without asking; never known: the age of 1970."""
+        told = self._followed.told
+        return Behind(told.behind, max(0.0, (time.time_ns() - told.caught_up_ns) / 1e9), told.state, told.why)
+
+    def told(self) -> Told:
+        """Return what the process that writes the database said last."""
+        return self._followed.told
+
+    @property
+    def pid(self) -> int:
+        """Return the number of the process that writes it, 0 while there is none."""
+        return self._keeper.pid
+
+    @property
+    def starts(self) -> int:
+        """Return how often that process was started."""
+        return self._keeper.starts
+
+    def rebuild(self) -> None:
+        """Throw the database away; it is read from the streams again, at once."""
+        self._keeper.rebuild(self._followed)
+
+    def close(self) -> None:
+        """Read no more."""
+        self._reader.close()
+        self._keeper.leave(self._followed)
+
+    def _lost(self) -> None:
+        """Have a damaged database made anew; called by the thread that found out."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: whoever opens it next finds out, too
+            self._loop.call_soon_threadsafe(self.rebuild)
+
+    # -- within ------------------------------------------------------------------------------------------------------
+
+    async def _packed(self, run: str) -> bytes | None:
+        """Return the last outcome of a task as ARCHIVE has it."""
+        query = "SELECT archived, iteration, attempts FROM tasks WHERE id = ? AND rank & 1 = 1"
+        found = await self._reader.ask(lambda db: db.execute(query, (run,)).fetchone())
+        if found is None or found[0] == 0:
+            return None
+        subject = evidence.outcome_subject(run, found[1], found[2])
+        return next((bytes(one.d) for one in await self._segment(found[0]) if one.s == subject), None)
+
+    async def _segment(self, seq: int) -> Sequence[evidence.Packed]:
+        """Return what is in a segment of ARCHIVE; the last few are kept, since neighbours are asked for together."""
+        kept = self._segments.pop(seq, None)
+        if kept is None:
+            found = await reading.batch(self._connection, subjects.ARCHIVE, ">", seq, 1)
+            if not found or found[0].seq != seq:
+                return []
+            kept = await asyncio.to_thread(evidence.unpack, found[0].data)
+        self._segments[seq] = kept
+        if len(self._segments) > SEGMENTS_KEPT:
+            del self._segments[next(iter(self._segments))]
+        return kept
+
+
+def _row(values: Any) -> Row:
+    row = dict(zip(lists.SHOWN, values, strict=True))
+    row["labels"] = json.loads(row["labels"])
+    return row
+
+
+@asynccontextmanager
+async def open_view(keeper: Keeper, folder: Path, project: str, connection: Connection) -> AsyncIterator[View]:
+    """Follow a project inside the block; its database is `<folder>/<project>.db`."""
+    path = folder / f"{project}.db"
+    view = View(keeper, keeper.follow(project, path, connection.endpoint), path, connection)
+    try:
+        yield view
+    finally:
+        view.close()

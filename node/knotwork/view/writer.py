@@ -1,0 +1,325 @@
+"""How is the database of a project written? By one process, a batch at a time, each with the places it was read up to.
+
+Everything in it can be read from the streams again: a file that is damaged, of another version, or gone is made anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from knotwork.view import evidence, fold, schema
+from knotwork.view.evidence import Entry, Garbage, Trace
+from knotwork.view.fold import Changes, Known, Message
+
+log = logging.getLogger(__name__)
+BUSY_S = 10.0
+CACHE_KIB = 16 * 1024
+CHECKPOINT_PAGES = 4000
+FORGET_BATCH = 2000
+GARBAGE_TOLD = 5
+"""How many garbage messages of a batch are logged, each with its reason."""
+BEYOND_REPAIR = frozenset({
+    sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_FORMAT,
+})  # fmt: skip
+"""Errors that a file made anew does not have."""
+PASSING = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM})
+"""Errors that have nothing to do with the file."""
+
+_KNOWN = "id, ord, rank, seq, state, capability, boundary, agent, target, labels, submitted_ns, archived"
+_SELECT = f"SELECT {_KNOWN} FROM tasks WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608  names of ours
+_TRACES = "SELECT * FROM traces WHERE id IN (SELECT value FROM json_each(?))"
+_INSERT = f"INSERT INTO tasks VALUES (?{', ?' * len(schema.COLUMNS)})"  # noqa: S608
+_UPDATE = f"UPDATE tasks SET {', '.join(f'{name} = ?' for name in schema.COLUMNS[1:])} WHERE ord = ?"  # noqa: S608
+_END = """INSERT INTO ends VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+  state = excluded.state, agent = excluded.agent, node = excluded.node, started_ns = excluded.started_ns,
+  ended_ns = excluded.ended_ns, due_ns = excluded.due_ns, code = excluded.code, message = excluded.message,
+  seq = excluded.seq WHERE excluded.seq > ends.seq"""
+_COUNT = """INSERT INTO counters VALUES (?, ?, ?, ?, ?)
+  ON CONFLICT DO UPDATE SET count = count + excluded.count"""
+_RUNNING = "UPDATE tasks SET state = ?, started_ns = ?, node = ?, agent = ?, worker = ? WHERE ord = ?"
+_OVER = (
+    "DELETE FROM words WHERE rowid = ?",
+    "DELETE FROM labels WHERE ord = ?",
+    "DELETE FROM ends WHERE id = (SELECT id FROM tasks WHERE ord = ?)",
+    "DELETE FROM traces WHERE id = (SELECT id FROM tasks WHERE ord = ?)",
+    "DELETE FROM tasks WHERE ord = ?",
+)
+
+
+class Place(NamedTuple):
+    """Up to where a stream was read, and when that stream was made, as the server says."""
+
+    seq: int
+    created: str
+
+
+class Writer:
+    """The database of one project, open for writing. Not for threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, or make it anew when it cannot be used as it is; raises `OSError`, `sqlite3.Error`."""
+        self.path = path
+        self.made = 0
+        """How often the file was made anew by this process."""
+        self.folded = self.garbage = 0
+        """Messages read, and those of them that were not ours."""
+        self._db: sqlite3.Connection | None = None
+        self._files: tuple[int, int, int] = (0, 0, 0)
+        self.places: dict[str, Place] = {}
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            log.warning("%s cannot be used and is made anew: %s", path.name, error)
+            self.make_anew()
+
+    # -- the file ----------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.path.exists():
+            for name in self._names()[1:]:  # a log without its file would be played into the new one
+                name.unlink(missing_ok=True)
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, cached_statements=64)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+            db.execute("PRAGMA journal_size_limit = 67108864")
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0 and not db.execute("SELECT 1 FROM sqlite_schema").fetchone():
+                db.executescript(f"BEGIN; {schema.TABLES} PRAGMA user_version = {schema.VERSION}; COMMIT")
+                self.made += 1
+            elif version != schema.VERSION:
+                raise sqlite3.DatabaseError(f"its version is {version}, not {schema.VERSION}")  # noqa: TRY301
+            rows = db.execute("SELECT stream, seq, created FROM places").fetchall()
+            db.execute("INSERT OR REPLACE INTO places VALUES ('', 0, '')")  # now the log is there, too
+        except BaseException:
+            db.close()
+            raise
+        self.places = {stream: Place(seq, created) for stream, seq, created in rows if stream}
+        self._db, self._files = db, self._look()
+
+    def make_anew(self) -> None:
+        """Throw everything away; what the streams hold is read again from the beginning."""
+        self.close()
+        for name in self._names():
+            name.unlink(missing_ok=True)
+        self._open()
+
+    def check(self) -> None:
+        """Make the file anew when somebody removed or cut it under us."""
+        files = self._look()
+        if files[:2] != self._files[:2] or files[2] < self._files[2]:
+            log.warning("%s was removed or changed by somebody else, it is made anew", self.path.name)
+            self.make_anew()
+        self._files = files if files[:2] == self._files[:2] else self._files
+
+    def close(self) -> None:
+        """Close the file."""
+        db, self._db = self._db, None
+        if db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                db.close()
+
+    def _names(self) -> tuple[Path, Path, Path]:
+        return self.path, Path(f"{self.path}-wal"), Path(f"{self.path}-shm")
+
+    def _look(self) -> tuple[int, int, int]:
+        """Return what tells this file and its log from others, and the file's size."""
+        try:
+            file, wal = self.path.stat(), self._names()[1].stat()
+        except FileNotFoundError:
+            return 0, 0, 0
+        return file.st_ino, wal.st_ino, file.st_size
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """Return the open file; raises `sqlite3.ProgrammingError` when it is closed."""
+        if self._db is None:
+            raise sqlite3.ProgrammingError("the database is closed")
+        return self._db
+
+    def place(self, stream: str) -> int:
+        """Return up to which place a stream was read."""
+        return self.places[stream].seq if stream in self.places else 0
+
+    def apply(self, messages: Sequence[Message], segments: Sequence[Message], places: Mapping[str, Place]) -> None:
+        """Fold messages of FACTS and TASKS and segments of ARCHIVE, and note the places; all of it or nothing."""
+        packed, garbage = _unpack(segments)
+        try:
+            self._apply(messages, packed, places)
+        except (sqlite3.Error, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001  one message must not keep all others from being read, for ever
+            log.warning("a batch is read in parts, because of a message in it: %r", error)
+            for part in ([(one, False) for one in messages], [(one, True) for one in packed]):
+                garbage += self._apply_parts(part)
+            self._apply((), (), places)
+        self._tell_garbage(garbage)
+
+    def _apply_parts(self, part: Sequence[tuple[Message, bool]]) -> list[tuple[str, str]]:
+        """Fold messages of which one breaks something, in smaller and smaller parts, and return that one as garbage."""
+        try:
+            self._apply(
+                [one for one, is_packed in part if not is_packed], [one for one, is_packed in part if is_packed], {}
+            )
+        except (sqlite3.Error, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001  as above
+            if len(part) == 1:
+                return [(part[0][0].subject, repr(error))]
+            middle = len(part) // 2
+            return [*self._apply_parts(part[:middle]), *self._apply_parts(part[middle:])]
+        return []
+
+    def _apply(self, messages: Sequence[Message], packed: Sequence[Message], places: Mapping[str, Place]) -> None:
+        db = self.db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            found = fold.gather([*self._new(packed), *messages])
+            runs = json.dumps([*found.entries, *(run for run in found.traces if run not in found.entries)])
+            known = {row[0]: Known(*row) for row in db.execute(_SELECT, (runs,))}
+            traces = {row[0]: Trace(*row) for row in db.execute(_TRACES, (runs,))}
+            self._write(fold.plan(found, known, traces, self._is_taken))
+            db.executemany(_END, [_end(entry) for entry in found.ends.values()])
+            db.executemany(
+                "INSERT OR REPLACE INTO places VALUES (?, ?, ?)", [(name, *place) for name, place in places.items()]
+            )
+            db.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise
+        self.places.update(places)
+        self.folded += len(messages) + len(packed)
+        self._tell_garbage(found.garbage)
+
+    def _new(self, packed: Sequence[Message]) -> list[Message]:
+        """Return the packed outcomes that the database has not; one that it has only gets its new place."""
+        if not packed:
+            return []
+        runs = {one.subject: fold.run_of(one.subject) for one in packed}
+        asked = json.dumps(list(set(runs.values())))
+        known = {row[0]: Known(*row) for row in self.db.execute(_SELECT, (asked,))}
+        new, moved = [], []
+        for one in packed:
+            old = known.get(runs[one.subject])
+            if old is None or not fold.is_same(one, old):
+                new.append(one)
+            elif one.archived > old.archived:
+                moved.append((one.archived, old.ord))
+        self.db.executemany("UPDATE tasks SET archived = ? WHERE ord = ?", moved)
+        return new
+
+    def _is_taken(self, place: int) -> bool:
+        return self.db.execute("SELECT 1 FROM tasks WHERE ord = ?", (place,)).fetchone() is not None
+
+    def _write(self, changes: Changes) -> None:
+        many = self.db.executemany
+        for statement in _OVER[:2] if changes.gone else ():
+            many(statement, [(place,) for place in changes.gone])
+        if changes.gone:
+            many(_OVER[-1], [(place,) for place in changes.gone])
+        many(_INSERT, [(place, *msgspec.structs.astuple(entry)[:-2]) for place, entry in changes.fresh])
+        many(_UPDATE, [(*msgspec.structs.astuple(entry)[1:-2], place) for place, entry in changes.again])
+        many(
+            "INSERT INTO words (rowid, text) VALUES (?, ?)", [(n, evidence.words(entry)) for n, entry in changes.fresh]
+        )
+        many("UPDATE words SET text = ? WHERE rowid = ?", [(evidence.words(entry), n) for n, entry in changes.again])
+        many("INSERT OR IGNORE INTO labels VALUES (?, ?, ?)", _labels(changes.fresh))
+        many(
+            "INSERT OR REPLACE INTO traces VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [msgspec.structs.astuple(trace) for trace in changes.traces],
+        )
+        many("DELETE FROM traces WHERE id = ? AND attempt < ?", changes.traced_to)
+        many(_RUNNING, changes.running)
+        self._count({key: count for key, count in changes.counts.items() if count})
+
+    def _count(self, counts: Mapping[tuple[str, str, str, str], int]) -> None:
+        self.db.executemany(_COUNT, [(*key, count) for key, count in counts.items()])
+        if any(count < 0 for count in counts.values()):
+            self.db.execute("DELETE FROM counters WHERE count <= 0")
+
+    def _tell_garbage(self, garbage: Sequence[tuple[str, str]]) -> None:
+        self.garbage += len(garbage)
+        for subject, why in garbage[:GARBAGE_TOLD]:
+            log.warning("a message on %.200r is passed over: %.300s", subject, why)
+        if len(garbage) > GARBAGE_TOLD:
+            log.warning("%d more messages are passed over", len(garbage) - GARBAGE_TOLD)
+
+    # -- forgetting --------------------------------------------------------------------------------------------------
+
+    def forget(self, archive_first: int, ended_before_ns: int, tasks_first: int) -> int:
+        """Remove tasks that the streams have forgotten; returns how many: there may be more, call it again then.
+
+        Those whose segment is below `archive_first` or that ended before `ended_before_ns`, and attempts that were
+        removed from TASKS (below `tasks_first`) without an end. Only when everything else was read.
+        """
+        ended_before = ended_before_ns // 1000 + 1 << fold.ORD_BITS
+        rows = [
+            *self._some("archived > 0 AND archived < ?", archive_first),
+            *self._some("ord < ? AND ended_ns > 0 AND ended_ns < ?", ended_before, ended_before_ns),
+            *self._some("state IN ('pending', 'running') AND rank & 1 = 0 AND seq < ?", tasks_first),
+        ]
+        if not rows:
+            return 0
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in _OVER:
+                self.db.executemany(statement, [(row[0],) for row in set(rows)])
+            self._count({key: -count for key, count in Counter(row[1:] for row in set(rows)).items()})
+            self.db.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self.db.execute("ROLLBACK")
+            raise
+        return len(rows)
+
+    def _some(self, condition: str, *values: int) -> list[tuple[int, str, str, str, str]]:
+        query = f"SELECT ord, state, capability, boundary, agent FROM tasks WHERE {condition} LIMIT {FORGET_BATCH}"  # noqa: S608
+        return self.db.execute(query, values).fetchall()
+
+
+def _unpack(segments: Iterable[Message]) -> tuple[list[Message], list[tuple[str, str]]]:
+    packed: list[Message] = []
+    garbage: list[tuple[str, str]] = []
+    for segment in segments:
+        try:
+            rows = evidence.unpack(segment.data)
+        except Garbage as error:
+            garbage.append((segment.subject, str(error)))
+        else:
+            packed += [Message(row.s, bytes(row.d), row.q, segment.seq) for row in rows]
+    return packed, garbage
+
+
+def _labels(fresh: Iterable[tuple[int, Entry]]) -> list[tuple[str, str, int]]:
+    return [
+        (name, value, place)
+        for place, entry in fresh
+        if entry.labels != "{}"
+        for name, value in json.loads(entry.labels).items()
+    ]
+
+
+def _end(entry: Entry) -> tuple[object, ...]:
+    return (
+        entry.id, entry.iteration, entry.attempts, entry.state, entry.agent, entry.node, entry.started_ns,
+        entry.ended_ns, entry.due_ns, entry.code, entry.message, entry.seq,
+    )  # fmt: skip

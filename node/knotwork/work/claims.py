@@ -1,0 +1,379 @@
+"""How do agents that are no plugins do durable work? They claim tasks, say that they live, and say how each one ended.
+
+A claim is a lease: whoever shows its token (`tickets`) while the lease stands (`leases`) speaks for the task, to any
+node of the project. How it ends is recorded like the end of a hosted attempt, by the same `Recorder`, so the same holds:
+exactly one outcome stands, whoever comes late is refused, and saying the same twice does no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from knotwork.bus import codec, frames, pulls, reading, subjects
+from knotwork.config import secrets
+from knotwork.sdk.errors import Cancelled, Conflict, Failed, Invalid, KnotworkError, TimedOut, Unavailable
+from knotwork.work import intake, leases, records, settle, tickets
+from knotwork.work.checkpoints import Checkpoints
+from knotwork.work.keeping import Keeper
+from knotwork.work.polls import Given, Polls
+from knotwork.work.records import Outcome, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from knotwork.bus.commit import GroupCommit
+    from knotwork.bus.connection import Connection
+    from knotwork.bus.frames import Kind
+    from knotwork.mesh.records import AgentRecord
+    from knotwork.work.intake import Ended
+    from knotwork.work.leases import Claim, Over
+    from knotwork.work.queues import Depth
+    from knotwork.work.recording import Recorder
+    from knotwork.work.taking import Accepts
+    from knotwork.work.tickets import Seal, Ticket
+    from knotwork.work.values import Values
+
+RECORD_S = 20.0
+"""How long whoever says how a task ended waits until that is stored, before being told to say it again."""
+FORGOTTEN_NS = 15 * 10**9
+"""When a claim is older than this, FACTS may have forgotten an outcome that stands."""
+TIME_OVER = "call.timed_out"
+Said = Literal["completed", "continued", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A task in the hands of whoever claimed it. `checkpoint` is what an attempt before left, None for nothing."""
+
+    task: Task
+    claim: Claim
+    token: str
+    checkpoint: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How the attempt ended. `already`: the same was said before."""
+
+    run: str
+    state: records.Ended
+    due_ns: int
+    already: bool
+
+
+class Claims:
+    """Claims of one project, as this node gives and takes them; made by `room.open_work`."""
+
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        connection: Connection,
+        recorder: Recorder,
+        facts: GroupCommit,
+        *,
+        values: Values,
+        project: str,
+        node: str,
+        ack_s: float,
+        accepts: Accepts,
+        has_ended: Ended,
+        draining: Callable[[], bool],
+    ) -> None:
+        """Speak for `node`; a delivery lives `ack_s` seconds without a sign of life."""
+        self._connection, self._recorder, self._values = connection, recorder, values
+        self._project, self._node, self._has_ended, self._draining = project, node, has_ended, draining
+        self._closed = False
+        self._seal: Seal | None = None
+        self.leases = leases.Leases(connection)
+        self.checkpoints = Checkpoints(connection)
+        self.keeper = Keeper(group, connection, self.leases, node=node, ack_s=ack_s, time_over=self._time_over)
+        self.polls = Polls(
+            group, connection, recorder, facts, leases=self.leases, node=node, accepts=accepts, has_ended=has_ended,
+            adopts=self.keeper.adopt, open_for_work=lambda: not (self._closed or draining()),
+        )  # fmt: skip
+        self.keeper.on_change(self.polls.taking.pump)
+
+    async def open(self) -> None:
+        """Make sure that everything is there, and listen."""
+        self._seal = await tickets.open_seal(self._connection, self._project)
+        await self.leases.open()
+        await self.checkpoints.open()
+        await self.keeper.open()
+        await self.polls.taking.open()
+
+    def close(self) -> None:
+        """Give out nothing more."""
+        self._closed = True
+
+    async def reconnected(self) -> None:
+        """Take up the thread after a (re)connect."""
+        await self.polls.intake.reconnected()
+        self.polls.taking.pump()
+
+    def swept(self, depths: Sequence[Depth]) -> None:
+        """Take note of how the queues stand."""
+        self.polls.swept(depths, self.keeper.consumers())
+
+    # -- claiming ----------------------------------------------------------------------------------------------------
+
+    async def claim(self, record: AgentRecord, *, lease_s: float, wait_s: float, held_max: int) -> list[Claimed]:
+        """Return tasks for an agent as soon as there are some: `record.concurrency` at most, none after `wait_s`.
+
+        It never holds more than `held_max`. Raises `Unavailable` (`node.draining`).
+        """
+        if self._closed or self._draining():
+            raise Unavailable(
+                f"{self._node} is draining.", code="node.draining", hint="Ask another node.", retry_after_s=5.0
+            )
+        given = await self.polls.wait(record, lease_s, lambda: held_max - self.keeper.held(record.name), wait_s)
+        found = []
+        try:
+            for one in given:
+                again = one.task.number > 1 or one.task.iteration > 0 or one.claim.delivery > 1
+                left = await self.checkpoints.read(one.claim.run, one.claim.step) if again else None
+                found.append(Claimed(one.task, one.claim, self._token(one.claim), left))
+        except BaseException:
+            for one in given:
+                self.polls.hand_back(one, "it could not be told")
+            raise
+        return found
+
+    def hand_back(self, found: Sequence[Claimed], why: str) -> None:
+        """Give tasks back that nobody was told of, in the background."""
+        for one in found:
+            self.polls.hand_back(Given(one.claim, one.task), why)
+
+    def _token(self, claim: Claim) -> str:
+        assert self._seal is not None, "claims are used before they are opened"
+        return self._seal.close(
+            tickets.Ticket(claim.id, claim.subject, claim.worker, claim.delivery, claim.started_ns, claim.until_ns)
+        )
+
+    # -- while it is held --------------------------------------------------------------------------------------------
+
+    async def extend(self, token: str, lease_s: float) -> Claim:
+        """Let the lease end `lease_s` from now, and this node keep it; returns the claim.
+
+        Like all that takes a token it raises `Invalid` (`claim.invalid`), `Conflict` (`claim.expired`,
+        `claim.superseded`, `claim.ended`) and `Cancelled` (`claim.cancelled`).
+        """
+        ticket = self._ticket(token)
+        while True:
+            claim, revision = await self._standing(ticket)
+            until_ns = time.time_ns() + int(lease_s * 1e9)
+            longer = msgspec.structs.replace(claim, until_ns=until_ns, lease_s=lease_s, node=self._node)
+            with contextlib.suppress(Conflict):
+                await self.leases.change(longer, revision)
+                return longer
+
+    async def report(self, token: str, percent: float | None, text: str) -> Claim:
+        """Tell whoever watches how far it is."""
+        claim, _ = await self._standing(self._ticket(token))
+        self._tell(claim, "progress", codec.encode({"percent": percent, "text": text}))
+        return claim
+
+    async def stream(self, token: str, value: Any) -> Claim:
+        """Send a piece of live output to whoever watches."""
+        claim, _ = await self._standing(self._ticket(token))
+        self._tell(claim, "chunk", codec.encode(value))
+        return claim
+
+    async def save(self, token: str, value: Any) -> Claim:
+        """Keep a value for the attempts that follow; raises `TooLarge` (`claim.checkpoint_too_large`), too."""
+        claim, _ = await self._standing(self._ticket(token))
+        await self.checkpoints.write(claim.run, claim.step, codec.encode(value))
+        return claim
+
+    async def saved(self, token: str) -> tuple[Claim, bytes | None]:
+        """Return what was kept last, by this attempt or one before; None for nothing."""
+        claim, _ = await self._standing(self._ticket(token))
+        return claim, await self.checkpoints.read(claim.run, claim.step)
+
+    def _tell(self, claim: Claim, kind: Kind, data: bytes) -> None:
+        self._connection.send(subjects.live(claim.run, claim.step), data, "", frames.HEADS[kind])
+
+    # -- ending it ---------------------------------------------------------------------------------------------------
+
+    async def complete(self, token: str, output: Any) -> Settled:
+        """Record that the attempt succeeded; `Conflict` (`claim.ended`) when something else was said before."""
+        return await self._end(token, "completed", codec.encode(output), None)
+
+    async def go_on(self, token: str, output: Any) -> Settled:
+        """Record that there is more to do, with `output` as the next input."""
+        return await self._end(token, "continued", codec.encode(output), None)
+
+    async def fail(
+        self, token: str, message: str, *, code: str, retriable: bool, retry_after_s: float | None
+    ) -> Settled:
+        """Record that the attempt failed; the task's retry policy says what follows."""
+        told = Failed(secrets.redact(message), code=code, detail={"retriable": retriable}, retry_after_s=retry_after_s)
+        return await self._end(token, "failed", b"null", told)
+
+    async def release(self, token: str, why: str) -> Claim:
+        """Give the task back unfinished; somebody else takes it at once, and no attempt is used up."""
+        ticket = self._ticket(token)
+        claim, _ = await self._standing(ticket)
+        task, _ = await self._task(claim, ticket)
+        standing = await self.leases.end(claim, "said")
+        if standing is None:
+            raise await self._refusal(ticket)
+        await self.polls.intake.release(task, standing.delivery, standing.reply, standing.worker, why)
+        self.keeper.hint(standing)
+        return standing
+
+    async def _end(self, token: str, said: Said, output: bytes, error: KnotworkError | None) -> Settled:
+        ticket = self._ticket(token)
+        claim, revision = await self.leases.read(ticket.run, ticket.step)
+        if claim is None or claim.over or claim.id != ticket.id:
+            return await self._before(ticket, said, output)
+        found = await self._task_of(claim)
+        if found is None:
+            return await self._before(ticket, said, output)
+        task, data = found
+        now_ns = time.time_ns()
+        if now_ns - claim.started_ns > FORGOTTEN_NS and await self._has_ended(task):
+            raise await self._refusal(ticket)
+        value, digest = await self._values.keep(output)
+        state: records.Ended = "completed" if said == "completed" else "continued"
+        due_ns = 0
+        if error is not None:
+            state, due_ns = settle.after_failure(task, error.to_wire(), now_ns, random.random())  # noqa: S311  (jitter)
+        outcome = Outcome(
+            state, msgspec.Raw(data), msgspec.Raw(value), digest, error.to_wire() if error is not None else None,
+            self._node, claim.worker, claim.started_ns, now_ns, due_ns, claim.delivery,
+        )  # fmt: skip
+        standing = await self._record(task, outcome)
+        await self._settled(claim, "said", standing, revision)
+        if standing is outcome:
+            return Settled(claim.run, state, due_ns, already=False)
+        return await self._before(ticket, said, output)
+
+    async def _record(self, task: Task, outcome: Outcome) -> Outcome:
+        try:
+            async with asyncio.timeout(RECORD_S):
+                standing = await self._recorder.append(task, outcome)
+                await self._recorder.carry_out(task, standing)
+        except TimeoutError:
+            raise Unavailable(
+                "It could not be stored yet, or it was and nobody said so.", code="claim.not_recorded",
+                hint="Say the same again: it counts once.", retry_after_s=1.0,
+            ) from None  # fmt: skip
+        return standing
+
+    async def _settled(self, claim: Claim, why: Over, standing: Outcome, revision: int = 0) -> None:
+        """Let go of a task that has its outcome; what fails here is done by whoever gets it again."""
+        with contextlib.suppress(KnotworkError):
+            claim = await self.leases.end(claim, why, revision) or claim
+            self._connection.send(claim.reply, pulls.ACK)
+        if standing.state in records.FINAL:
+            self.polls.intake.spawn(self.checkpoints.forget(claim.run, claim.step))
+
+    async def _time_over(self, claim: Claim) -> None:
+        """End an attempt that took longer than it may."""
+        with contextlib.suppress(KnotworkError):
+            found = await self._task_of(claim)
+            if found is None:
+                return
+            task, data = found
+            took_s = (claim.ends_ns - claim.started_ns) / 1e9
+            error = TimedOut(
+                f"{claim.worker} did not finish within {took_s:g} s.", code=TIME_OVER,
+                hint="Allow more time, or ask for less.",
+            ).to_wire()  # fmt: skip
+            now_ns = time.time_ns()
+            state, due_ns = settle.after_failure(task, error, now_ns, random.random())  # noqa: S311  (jitter)
+            outcome = Outcome(
+                state, msgspec.Raw(data), error=error, node=self._node, agent=claim.worker,
+                started_ns=claim.started_ns, ended_ns=now_ns, due_ns=due_ns, delivery=claim.delivery,
+            )  # fmt: skip
+            await self._settled(claim, "ended", await self._record(task, outcome))
+
+    # -- does it stand? ----------------------------------------------------------------------------------------------
+
+    def check(self, token: str, run: str) -> None:
+        """Raise `Invalid` (`claim.invalid`) unless a token is ours, and one on `run` when that is given."""
+        if self._ticket(token).run != run and run:
+            raise Invalid(
+                "This claim is one on another task.", code="claim.invalid",
+                hint="Send the `claim` that came with the task.",
+            )  # fmt: skip
+
+    def _ticket(self, token: str) -> Ticket:
+        assert self._seal is not None, "claims are used before they are opened"
+        return self._seal.open(token)
+
+    async def _standing(self, ticket: Ticket) -> tuple[Claim, int]:
+        """Return the claim of a ticket and its revision; raises why it does not stand any more."""
+        claim, revision = await self.leases.read(ticket.run, ticket.step)
+        stands = claim is not None and not claim.over and claim.id == ticket.id
+        if claim is None or not stands or await self._outcome(ticket) is not None:
+            raise await self._refusal(ticket)
+        return claim, revision
+
+    async def _task(self, claim: Claim, ticket: Ticket) -> tuple[Task, bytes]:
+        found = await self._task_of(claim)
+        if found is None:
+            raise await self._refusal(ticket)
+        return found
+
+    async def _task_of(self, claim: Claim) -> tuple[Task, bytes] | None:
+        stored = await reading.last(self._connection, subjects.TASKS, claim.subject)
+        return None if stored is None else (records.decode_task(stored.data), stored.data)
+
+    async def _outcome(self, ticket: Ticket) -> Outcome | None:
+        return await intake.outcome_at(self._connection, ticket.outcome_subject)
+
+    async def _before(self, ticket: Ticket, said: Said, output: bytes) -> Settled:
+        """Return how the attempt ended when the same claim said the same before; raises why it is refused else."""
+        standing = await self._outcome(ticket)
+        if standing is None or not _is_of(standing, ticket):
+            raise await self._refusal(ticket)
+        kind = standing.state if standing.state in ("completed", "continued") else "failed"
+        value, digest = await self._values.keep(output)
+        if kind != said or (kind != "failed" and (bytes(standing.output), standing.blob) != (value, digest)):
+            raise _ended(ticket, standing)
+        return Settled(ticket.run, standing.state, standing.due_ns, already=True)
+
+    async def _refusal(self, ticket: Ticket) -> KnotworkError:
+        """Return why a claim does not stand any more."""
+        standing = await self._outcome(ticket)
+        if standing is not None and _is_of(standing, ticket):
+            return _ended(ticket, standing)
+        if standing is not None and standing.state == "cancelled":
+            return Cancelled(
+                f"{ticket.run} was cancelled.", code="claim.cancelled", hint="Stop working on it: nobody wants it."
+            )
+        claim, _ = await self.leases.read(ticket.run, ticket.step)
+        if standing is not None or (claim is not None and claim.id != ticket.id):
+            how = f"it is {standing.state}" if standing is not None else "another agent has it"
+            return Conflict(
+                f"{ticket.run} is not {ticket.worker}'s any more: {how}.", code="claim.superseded",
+                hint="Stop working on it. Extend a claim in time when the work takes longer than its lease.",
+                detail={"state": standing.state} if standing is not None else {},
+            )  # fmt: skip
+        return Conflict(
+            f"The lease of {ticket.worker} on {ticket.run} is over, or it was given back.", code="claim.expired",
+            hint="Stop working on it: it goes to somebody else. Extend a claim in time when the work takes longer.",
+        )  # fmt: skip
+
+
+def _is_of(outcome: Outcome, ticket: Ticket) -> bool:
+    """Return whether an outcome was said by the holder of this very claim, and not by its keeper."""
+    if outcome.error is not None and outcome.error.get("code") == TIME_OVER:
+        return False
+    return (outcome.agent, outcome.started_ns, outcome.delivery) == (ticket.worker, ticket.started_ns, ticket.delivery)
+
+
+def _ended(ticket: Ticket, outcome: Outcome) -> Conflict:
+    return Conflict(
+        f"{ticket.run} has ended as {outcome.state} already, by the same claim.", code="claim.ended",
+        hint="How it ended can be said once.", detail={"state": outcome.state},
+    )  # fmt: skip

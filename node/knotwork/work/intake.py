@@ -1,0 +1,255 @@
+"""May a task that came out of its queue begin? Not when it has ended, is too late, kills its workers, or is held elsewhere.
+
+Everybody who takes from TASKS sends what arrives through here, the node's own agents and those that came in alike. A
+task that is certainly fresh begins at once; any other is first looked up in FACTS, because acknowledgements do not
+survive a crash of the server, and in LEASES, because an agent that came in may still hold it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from knotwork.bus import pulls, reading, subjects
+from knotwork.sdk.errors import Conflict, Failed, Invalid, KnotworkError, TimedOut
+from knotwork.work import records, settle
+from knotwork.work.records import Outcome, Released, Started, Task
+
+if TYPE_CHECKING:
+    from knotwork.bus.commit import GroupCommit
+    from knotwork.bus.connection import Connection
+    from knotwork.bus.publisher import Ack
+    from knotwork.bus.pulls import Delivery
+    from knotwork.work.recording import Recorder
+    from knotwork.work.taking import Taking
+
+log = logging.getLogger(__name__)
+Key = tuple[str, str, int, int]
+
+
+class Ended(Protocol):
+    """Whether an attempt has ended, for those that FACTS has forgotten."""
+
+    async def __call__(self, task: Task, /) -> bool:
+        """Return whether the attempt has an outcome that is kept elsewhere."""
+
+
+class Adopts(Protocol):
+    """Whether an agent that came in holds an attempt which was delivered again."""
+
+    async def __call__(self, task: Task, delivery: Delivery, /) -> bool:
+        """Return whether it does; the delivery is kept for it then."""
+
+
+class Beginner(Protocol):
+    """Who begins what may begin."""
+
+    def begin(self, task: Task, delivery: Delivery, taker: str, left_s: float | None) -> None:
+        """Begin an attempt, which may take `left_s` seconds."""
+
+    def holds(self, task: Task, delivery: Delivery) -> bool:
+        """Return whether the attempt runs here already; the delivery takes the place of the one before."""
+
+    def name(self, taker: str) -> str:
+        """Return the agent that takes, as it goes on record."""
+
+
+class Intake:
+    """What is done with deliveries before they begin, for one taker of one project."""
+
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        connection: Connection,
+        recorder: Recorder,
+        facts: GroupCommit,
+        *,
+        taking: Taking,
+        beginner: Beginner,
+        node: str,
+        has_ended: Ended,
+        adopts: Adopts,
+    ) -> None:
+        """Hand what may begin to `beginner`; what must be looked up first is, in tasks of `group`."""
+        self._group, self._connection = group, connection
+        self._recorder, self._facts, self._taking, self._beginner = recorder, facts, taking, beginner
+        self._node, self._has_ended, self._adopts = node, has_ended, adopts
+        self._looking: set[Key] = set()
+        self._fresh_after = 2**62
+
+    async def reconnected(self) -> None:
+        """Find out, after a (re)connect, what is certainly fresh from now on."""
+        self._fresh_after = 2**62
+        self._taking.forget()
+        self._fresh_after = await reading.last_seq(self._connection, subjects.TASKS)
+
+    def arrived(self, delivery: Delivery, taker: str) -> None:
+        """Take a delivery that `taker` has a place for."""
+        try:
+            task = records.decode_task(delivery.data)
+            if task.subject != delivery.subject:
+                raise Invalid("It does not stand where it says.", code="work.bad_record")
+        except KnotworkError as error:
+            log.error("a message on %s is no task and is dropped: %s", delivery.subject, error)  # noqa: TRY400
+            self._taking.answer(delivery.reply, pulls.TERM)
+            return
+        if delivery.count == 1 and delivery.seq > self._fresh_after:
+            self._begin(task, delivery, taker)
+        else:
+            self._taking.hold(taker, 1)
+            self.spawn(self._look_up(task, delivery, taker))
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` beside; when all is closing it is left: what is not recorded comes again."""
+        try:
+            self._group.create_task(work)
+        except RuntimeError:
+            work.close()
+
+    async def outcome_of(self, task: Task) -> Outcome | None:
+        """Return the outcome of an attempt, None when there is none in FACTS."""
+        return await outcome_at(
+            self._connection, records.outcome_subject(task.run, task.step, task.iteration, task.number)
+        )
+
+    async def release(self, task: Task, delivery: int, reply: str, agent: str, why: str) -> None:
+        """Give an attempt back unfinished, on record: somebody else takes it at once, and it counts as no crash."""
+        fact = Released(self._node, agent, time.time_ns(), why[:256])
+        try:
+            await self._facts.append(trace_subject(task, "released", delivery), records.encode(fact))
+        except KnotworkError as failure:
+            log.debug("handing %s back is not on record: %s", task.run, failure)
+        self._taking.answer(reply, pulls.NAK)
+
+    def started(self, task: Task, agent: str, started_ns: int, delivery: int) -> None:
+        """Have it go on record that an attempt was begun; nobody waits for it."""
+        fact = Started(self._node, agent, started_ns, delivery)
+        try:
+            stored = self._facts.put(trace_subject(task, "started", delivery), records.encode(fact))
+        except KnotworkError:
+            return
+        stored.add_done_callback(_seen)
+
+    # -- within ------------------------------------------------------------------------------------------------------
+
+    async def _look_up(self, task: Task, delivery: Delivery, taker: str) -> None:
+        """Begin a task that may have ended already, or may have killed its workers, only when neither is so."""
+        key = key_of(task)
+        try:
+            if not self._beginner.holds(task, delivery) and key not in self._looking:
+                self._looking.add(key)
+                try:
+                    await self._begin_unless_over(task, delivery, taker)
+                finally:
+                    self._looking.discard(key)
+        except KnotworkError as error:
+            log.debug("%s could not be looked up, it comes again: %s", task.run, error)
+        finally:
+            self._taking.hold(taker, -1)
+            self._taking.pump()
+
+    async def _begin_unless_over(self, task: Task, delivery: Delivery, taker: str) -> None:
+        if await self._is_over(task):
+            self._taking.answer(delivery.reply, pulls.ACK)
+        elif await self._adopts(task, delivery):
+            log.debug("%s came again and is held by an agent that came in", task.run)
+        elif crashed := await self._crashes(task, delivery, taker):
+            self._poison(task, delivery, crashed)
+        else:
+            self._begin(task, delivery, taker)
+
+    def _begin(self, task: Task, delivery: Delivery, taker: str) -> None:
+        left_s = _left_s(task)
+        if left_s is not None and left_s <= 0:
+            error = TimedOut("Its deadline passed before an agent could begin it.", code="work.deadline")
+            self._end(task, delivery, "timed-out", error, self._beginner.name(taker))
+        else:
+            self._beginner.begin(task, delivery, taker, left_s)
+
+    async def _is_over(self, task: Task) -> bool:
+        """Return whether an attempt has its outcome; what that calls for is done again."""
+        outcome = await self.outcome_of(task)
+        if outcome is None:
+            return await self._has_ended(task)
+        await self._recorder.carry_out(task, outcome)
+        return True
+
+    async def _crashes(self, task: Task, delivery: Delivery, taker: str) -> int:
+        """Return how many workers a task has killed when those are too many, else 0 and it is on record that it begins."""
+        if delivery.count == 1:
+            return 0
+        begun, released = await self._traces(task)
+        crashed = settle.crashes(delivery.count, begun, released)
+        if crashed >= task.retry.max_crashes:
+            return crashed
+        fact = Started(self._node, self._beginner.name(taker), time.time_ns(), delivery.count)
+        with contextlib.suppress(Conflict):  # a server that crashed counts deliveries anew
+            await self._facts.append(trace_subject(task, "started", delivery.count), records.encode(fact))
+        return 0
+
+    async def _traces(self, task: Task) -> tuple[frozenset[int], frozenset[int]]:
+        found: dict[str, set[int]] = {"started": set(), "released": set()}
+        for what, numbers in found.items():
+            pattern = f"{trace_subject(task, what)}.*"
+            for stored in await reading.each_last(self._connection, subjects.FACTS, [pattern]):
+                number = stored.subject.rpartition(".")[2]
+                if number.isdigit():
+                    numbers.add(int(number))
+        return frozenset(found["started"]), frozenset(found["released"])
+
+    def _poison(self, task: Task, delivery: Delivery, crashed: int) -> None:
+        error = Failed(
+            f"Its worker died {crashed} times while it ran.", code="work.poison",
+            hint="Mend the agent, then `knotwork dead redrive`.",
+        )  # fmt: skip
+        self._end(task, delivery, "dead", error, "")
+
+    def _end(self, task: Task, delivery: Delivery, state: records.Ended, error: KnotworkError, agent: str) -> None:
+        """Record the end of an attempt that does not begin."""
+        now_ns = time.time_ns()
+        outcome = Outcome(
+            state, msgspec.Raw(delivery.data), error=error.to_wire(), node=self._node, agent=agent, started_ns=now_ns,
+            ended_ns=now_ns, delivery=delivery.count,
+        )  # fmt: skip
+        self._recorder.record(task, outcome, lambda: self._taking.answer(delivery.reply, pulls.ACK))
+
+
+async def outcome_at(connection: Connection, subject: str) -> Outcome | None:
+    """Return the outcome on a subject of FACTS, None when there is none; garbage is none: the recorder removes it."""
+    stored = await reading.last(connection, subjects.FACTS, subject)
+    if stored is None:
+        return None
+    try:
+        return records.decode_outcome(stored.data)
+    except Invalid:
+        return None
+
+
+def key_of(task: Task) -> Key:
+    """Return what an attempt is known by."""
+    return task.run, task.step, task.iteration, task.number
+
+
+def trace_subject(task: Task, what: str, delivery: int = 0) -> str:
+    """Return where it goes on record that a delivery was `started` or `released`; without one what all of them share."""
+    parts = (what, task.step, str(task.iteration), str(task.number), *((str(delivery),) if delivery else ()))
+    return subjects.fact(records.shard(task.run), task.run, *parts)
+
+
+def _left_s(task: Task) -> float | None:
+    """Return how long an attempt may take from now on, in seconds; None: as long as it likes."""
+    left = [task.timeout_s] if task.timeout_s else []
+    if task.deadline_ns:
+        left.append((task.deadline_ns - time.time_ns()) / 1e9)
+    return min(left) if left else None
+
+
+def _seen(future: asyncio.Future[Ack]) -> None:
+    if not future.cancelled():
+        future.exception()

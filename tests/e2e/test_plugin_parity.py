@@ -1,0 +1,140 @@
+"""The same class fails in the same words, whether it runs in the node or in a process of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+PLUGIN = '''
+import asyncio, sys
+from contextlib import asynccontextmanager
+from knotwork.sdk import Continue, Done, Factory, Failed, Invalid, PluginConfig, Unavailable, hookimpl
+from knotwork.sdk.errors import NotFound
+
+AT_IMPORT
+
+
+class Settings(PluginConfig):
+    start: str = ""
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+
+class Odd:
+    async def execute(self, attempt):
+        how, _, what = attempt.input.partition(" ")
+        found = eval(what)
+        if how == "raise":
+            raise found
+        return found
+
+
+@asynccontextmanager
+async def open_it(config, context):
+    if config.start:
+        raise eval(config.start)
+    yield Odd()
+
+
+@hookimpl
+def executors():
+    yield Factory("odd", Settings, open_it, "Does what it is told.")
+'''
+ANSWERS = [
+    "return Done({'a': 1})",
+    "return Continue(2)",
+    "return Failed('no')",
+    "return Failed('no', 'my.code', True, 2.0, {'x': [1]})",
+    "return Failed('no', 'my.code', False, None, {'x': object()})",
+    "return Failed(42, code=None)",
+    "return Failed('no', detail=None)",
+    "return Failed('no', retry_after_s='soon')",
+    "return Failed('half \\udcff')",
+    "return None",
+    "return 42",
+    "return Done(object())",
+    "return Done('\\ud800')",
+    "return Done({'a': {1, object()}})",
+    "raise ValueError('boom')",
+    "raise Mute()",
+    "raise SystemExit(3)",
+    "raise KeyboardInterrupt()",
+    "raise asyncio.CancelledError()",
+    "raise StopIteration()",
+    "raise MemoryError()",
+    "raise RecursionError()",
+    "raise ExceptionGroup('two', [ValueError(1), KeyError(2)])",
+    "raise Invalid('mend it', code='my.invalid', hint='So.', detail={'a': 1})",
+    "raise Unavailable('later', code='my.later', retry_after_s=3.0)",
+    "raise NotFound('gone')",
+    "raise Invalid(7, code=8, detail=[1])",
+]
+STARTS = [
+    "ValueError('no luck')",
+    "SystemExit(3)",
+    "ExceptionGroup('two', [ValueError(1), KeyError(2)])",
+    "Invalid('mend it', code='my.invalid', hint='So.')",
+]
+IMPORTS = ["raise ValueError('no luck')", "import kt_nowhere", "sys.exit(3)", "raise Invalid('x', code='my.code')", "("]
+TWO = """
+[executors.here]
+type = "./odd.py"
+start = {start}
+
+[executors.apart]
+type = "./odd.py"
+hosted = true
+start = {start}
+"""
+
+
+@pytest.fixture(scope="module")
+def running(shared_nodes):
+    node = shared_nodes.node(TWO.format(start='""'))
+    node.write(PLUGIN.replace("AT_IMPORT", ""), "odd.py")
+    return node.up()
+
+
+@pytest.mark.parametrize("what", ANSWERS)
+def test_an_answer(running, what):
+    said = []
+    for agent in ("here", "apart"):
+        answer = running.call("agents.invoke", target=agent, input=what)
+        body = answer.json
+        data = {"retriable": False, **body.get("data", {})}
+        said.append((answer.status, *(body.get(key) for key in ("kind", "code", "output", "outcome", "hint")), data))
+    assert said[0] == said[1]
+    assert running.slot("apart")["starts"] == 1
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_start(nodes, start):
+    said = []
+    for agent in ("here", "apart"):
+        node = nodes.node("", agent)
+        node.write(PLUGIN.replace("AT_IMPORT", ""), "odd.py")
+        node.up()
+        _, config = TWO.format(start=f'"{start}"').split("\n\n") if agent == "apart" else ("", "")
+        config = config or TWO.format(start=f'"{start}"').split("\n\n")[0]
+        node.write(config)
+        refused = node.call("node.reload")
+        (problem,) = refused.json["problems"]
+        said.append((refused.status, refused.json["code"], problem["code"], problem["message"]))
+        node.stop()
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("at_import", IMPORTS)
+def test_an_import(nodes, at_import):
+    said = []
+    here, apart = TWO.format(start='""').split("\n\n")
+    node = nodes.node("").up()
+    node.write(PLUGIN.replace("AT_IMPORT", at_import), "odd.py")
+    for config in (here, apart):
+        node.write(config)
+        refused = node.call("node.reload")
+        (problem,) = refused.json["problems"]
+        said.append((refused.status, problem["code"], problem["message"]))
+    assert said[0] == said[1]

@@ -1,0 +1,129 @@
+"""Dead letters on a real server: they come back as the next attempt of their run, however often and whoever crashes."""
+
+from __future__ import annotations
+
+import time
+
+from tests.integration.work.conftest import ended, task, until
+
+from knotwork.bus import reading, subjects
+from knotwork.sdk.errors import NotFound
+from knotwork.work import history, lookup, records
+from knotwork.work.records import Retry
+
+TWICE = Retry(max_attempts=2, delay_s=0.05, jitter=False)
+NEVER = {"fail": {"message": "no", "retriable": True}}
+
+
+async def dead(work, until_attempt=10**6, **fields):
+    """Return a task that died."""
+    one = task(value={**NEVER, "fail_until": until_attempt}, retry=TWICE, **fields)
+    await work.submitter.submit(one)
+    assert (await ended(work, one.run)).state == "dead"
+    await until(lambda: letter_of(work, one.run))
+    return one
+
+
+async def letter_of(work, run):
+    try:
+        return await work.dead.of(run)
+    except NotFound:
+        return None
+
+
+async def test_a_redriven_task_revives_its_run_with_its_history(bench):
+    work = await bench.room(do={})
+    one = await dead(work, until_attempt=3)
+    revived = await work.dead.redrive(await work.dead.of(one.run), "me", time.time_ns())
+    assert (revived.run, revived.number) == (one.run, 3)
+    outcome = await ended(work, one.run)
+    assert outcome.state == "completed"
+    last = records.decode_task(bytes(outcome.task))
+    assert [(past.number, past.state) for past in last.past] == [(1, "waiting"), (2, "dead")]
+    assert await letter_of(work, one.run) is None
+    facts = await reading.batch(work._connection, subjects.FACTS, f"{records.facts_of(one.run)}.>", 1, 100)
+    happened = [one.what for one in history.transitions(last, facts, outcome)]
+    assert [what for what in happened if what != "started"] == ["submitted", "waiting", "dead", "redriven", "completed"]
+
+
+async def test_it_has_all_its_attempts_again_and_may_die_again(bench):
+    work = await bench.room(do={})
+    one = await dead(work)
+    for number in (4, 6):
+        letter = await work.dead.of(one.run)
+        await work.dead.redrive(letter, "me", time.time_ns())
+        assert (await ended(work, one.run)).state == "dead"
+        again = await until(lambda: letter_of(work, one.run))
+        assert again.task.number == number
+    assert [past.state for past in again.task.past] == ["waiting", "dead", "waiting", "dead", "waiting"]
+
+
+async def test_between_death_and_the_next_end_it_is_pending_and_an_await_waits(bench):
+    here = await bench.room("asks")
+    worker = await bench.room("works", do={})
+    one = await dead(here, until_attempt=3)
+    worker.worker.close()
+    letter = await here.dead.of(one.run)
+    await here.dead.redrive(letter, "me", time.time_ns())
+    sight = await lookup.look(here._connection, one.run)
+    assert (sight.state, sight.task.number) == ("pending", 3)
+    assert await here.find(one.run) is None
+    await bench.room("later", do={})
+    assert (await ended(here, one.run)).state == "completed"
+
+
+async def test_a_redrive_that_died_half_way_is_done_again(bench):
+    work = await bench.room(do={})
+    one = await dead(work, until_attempt=3)
+    letter = await work.dead.of(one.run)
+    from knotwork.work import settle
+
+    task_again = settle.revived(letter.task, letter.outcome, time.time_ns())
+    await work._facts.append(records.redriven_subject(task_again), records.encode(task_again))  # ... and no further
+    assert (await lookup.look(work._connection, one.run)).state == "pending"
+    await work.dead.redrive(letter, "me", time.time_ns())
+    assert (await ended(work, one.run)).state == "completed"
+    assert await letter_of(work, one.run) is None
+
+
+async def test_a_second_redrive_of_the_same_letter_runs_nothing_again(bench, tmp_path):
+    work = await bench.room(do={})
+    one = await dead(work, until_attempt=3)
+    letter = await work.dead.of(one.run)
+    await work.dead.redrive(letter, "me", time.time_ns())
+    first = await ended(work, one.run)
+    await work.dead.redrive(letter, "another", time.time_ns())
+    await work.dead.redrive(letter, "another", time.time_ns())
+    assert (await ended(work, one.run)).ended_ns == first.ended_ns
+    sight = await lookup.look(work._connection, one.run)
+    assert (sight.state, sight.task.number) == ("completed", 3)
+
+
+async def test_a_deadline_that_has_passed_is_taken_off(bench):
+    work = await bench.room(do={})
+    one = await dead(work, until_attempt=3, deadline_ns=time.time_ns() + 30 * 10**9)
+    letter = await work.dead.of(one.run)
+    revived = await work.dead.redrive(letter, "me", one.deadline_ns + 1)
+    assert revived.deadline_ns == 0
+    assert (await ended(work, one.run)).state == "completed"
+
+
+async def test_a_dropped_letter_is_gone_and_its_task_stays_dead(bench):
+    work = await bench.room(do={})
+    one, other = await dead(work), await dead(work)
+    letter = await work.dead.of(one.run)
+    assert await work.dead.drop(letter)
+    assert not await work.dead.drop(letter)
+    assert await work.dead.count() == 1
+    assert [found.task.run async for found in work.dead.after(0)] == [other.run]
+    assert (await ended(work, one.run)).state == "dead"
+
+
+async def test_what_is_no_letter_is_passed_over(bench):
+    from knotwork.bus import publisher
+
+    work = await bench.room(do={})
+    await publisher.publish(work._connection, "dead.do.t0000000000000000", b"garbage")
+    one = await dead(work)
+    assert [found.task.run async for found in work.dead.after(0)] == [one.run]
+    assert await letter_of(work, "t0000000000000000") is None

@@ -1,0 +1,122 @@
+"""The history of a run, made of whatever is still known of it."""
+
+from __future__ import annotations
+
+import itertools
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knotwork.bus.reading import Stored
+from knotwork.work import history, records, settle
+from knotwork.work.records import Outcome, Released, Retry, Started, Task
+
+RUN = "t0123456789abcdef"
+S = 1_000_000_000
+TASK = Task(
+    run=RUN, queue="do", capability="do", submitted_ns=S, retry=Retry(max_attempts=5), input=msgspec.Raw(b'"in"')
+)
+SEQ = itertools.count(1)
+
+
+def fact(what: str, value, *place) -> Stored:
+    subject = ".".join([records.facts_of(RUN), what, records.STEP, *map(str, place)])
+    return Stored(subject, records.encode(value), next(SEQ), "1970-01-01T00:00:50Z")
+
+
+def end(task: Task, state: str, at_s: int, **more) -> Outcome:
+    return Outcome(
+        state, records.raw(task), node="n", agent="a", started_ns=(at_s - 1) * S, ended_ns=at_s * S, **more
+    )  # fmt: skip
+
+
+def outcome_fact(task: Task, outcome: Outcome) -> Stored:
+    return fact("outcome", outcome, task.iteration, task.number)
+
+
+def words(found) -> list[str]:
+    return [one.what for one in found]
+
+
+def life() -> tuple[Task, list[Stored], Outcome]:
+    """Return a run that failed, died, was redriven, looped and ended: its last attempt, its facts and its end."""
+    facts = [fact("started", Started("n", "a", 2 * S), 0, 1, 1), fact("released", Released("n", "a", 3 * S, "drain"), 0, 1, 1),
+             fact("started", Started("m", "a", 4 * S), 0, 1, 2)]  # fmt: skip
+    first = end(TASK, "waiting", 6, due_ns=8 * S, error={"code": "x.y", "message": "oops"})
+    second = settle.following(TASK, first)
+    dead = end(second, "dead", 9, error={"code": "x.z", "message": "worse"})
+    third = settle.revived(second, dead, 0)
+    again = end(third, "continued", 60)
+    fourth = settle.following(third, again)
+    done = end(fourth, "completed", 70)
+    facts += [outcome_fact(TASK, first), fact("next", second, 0, 2), outcome_fact(second, dead),
+              fact("redriven", msgspec.structs.replace(third, why="redriven by me"), 0, 3), outcome_fact(third, again),
+              outcome_fact(fourth, done)]  # fmt: skip
+    return fourth, facts, done
+
+
+WHOLE = [
+    "submitted", "started", "released", "started", "waiting", "started", "dead", "redriven", "started", "continued",
+    "started", "completed",
+]  # fmt: skip
+
+
+def test_everything_is_told_in_order():
+    task, facts, done = life()
+    found = history.transitions(task, facts, done)
+    assert words(found) == WHOLE
+    assert [one.state for one in found if one.what == "continued"] == ["pending"]
+    waiting = next(one for one in found if one.what == "waiting")
+    assert (waiting.due_ns, waiting.code, waiting.message) == (8 * S, "x.y", "oops")
+    assert next(one for one in found if one.what == "redriven").message == "redriven by me"
+
+
+def test_without_facts_the_task_itself_remembers():
+    task, _, done = life()
+    assert words(history.transitions(task, [], done)) == [
+        "submitted", "started", "waiting", "started", "dead", "started", "continued", "started", "completed"
+    ]  # fmt: skip
+
+
+@given(st.data())
+def test_what_is_forgotten_or_told_twice_changes_no_order(data):
+    task, facts, done = life()
+    kept = data.draw(st.lists(st.sampled_from(facts), max_size=20))
+    found = history.transitions(task, kept, done)
+    assert [(one.iteration, one.number, one.rank) for one in found] == sorted(
+        (one.iteration, one.number, one.rank) for one in found
+    )
+    ends = [one for one in found if one.what in ("waiting", "dead", "continued", "completed")]
+    assert words(ends) == ["waiting", "dead", "continued", "completed"]
+    assert words(found)[0] == "submitted"
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        Stored(f"{records.facts_of(RUN)}.started.task.0.1.1", b"garbage", 1, ""),
+        Stored(f"{records.facts_of(RUN)}.started.task.x.1.1", b"{}", 1, ""),
+        Stored(f"{records.facts_of(RUN)}.redriven.task.0.1", b"{}", 1, ""),
+        Stored(f"{records.facts_of(RUN)}.keyed", records.encode(TASK), 1, ""),
+        Stored(f"{records.facts_of(RUN)}.outcome.task.0.1", b'{"state":"completed"}', 1, ""),
+        Stored(f"{records.facts_of(RUN)}.new.kind.of.fact.some.day", b"1", 1, ""),
+    ],
+)
+def test_what_is_none_of_ours_tells_nothing(stored):
+    assert words(history.transitions(TASK, [stored])) == ["submitted"]
+    assert history.told(stored) == []
+
+
+def test_values_are_left_out_and_nothing_else():
+    task, facts, done = life()
+    light = [history.without_values(stored) for stored in facts]
+    assert all(b'"in"' not in stored.data for stored in light if ".outcome." in stored.subject)
+    assert history.transitions(task, light, done) == history.transitions(task, facts, done)
+
+
+def test_one_fact_tells_what_it_is():
+    task, facts, done = life()
+    assert words(history.told(outcome_fact(task, done))) == ["completed"]
+    assert words(history.told(facts[0])) == ["started"]
