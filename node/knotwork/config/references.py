@@ -63,5 +63,5 @@ def out_of_reach(
         except KnotworkError as error:
             where = merged.where(known_part(merged.data, path), value=True)
             message = f"{dotted(path)}: {error.message.rstrip('.')}"
-            problems.append(Problem(*where, dotted(path), message, error.hint, error.code))
+            problems.append(Problem(*where, dotted(path), message, error.hint, "config.missing_secret"))
     return problems

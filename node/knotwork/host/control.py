@@ -20,6 +20,7 @@ from knotwork.config.loaded import effective
 from knotwork.config.model import SECTIONS
 from knotwork.host.claims import ClaimDesk
 from knotwork.host.events import rfc3339
+from knotwork.host.targets import TargetDesk
 from knotwork.host.task_past import ViewedPast
 from knotwork.host.tasks import TaskDesk
 from knotwork.host.view import MeshView
@@ -41,9 +42,11 @@ if TYPE_CHECKING:
     from knotwork.mesh.identity import Identity
     from knotwork.ops.claim_ports import Claims
     from knotwork.ops.ports import Mesh
+    from knotwork.ops.target_replies import Targets
     from knotwork.ops.task_ports import Tasks
     from knotwork.ops.view_replies import PastView
     from knotwork.sockets.slot import Slot
+    from knotwork.spinup.room import SpinUps
     from knotwork.view.room import View
     from knotwork.work.room import Work
 
@@ -66,6 +69,7 @@ class Control:
     started_ns: int = field(default_factory=time.time_ns)
     works: Mapping[str, Work] = field(default_factory=dict)
     views: Mapping[str, View] = field(default_factory=dict)
+    capacity: Mapping[str, SpinUps] = field(default_factory=dict)
 
     def mesh(self, project: str) -> Mesh:
         """Return the mesh of a project; raises `NotFound`, `Unavailable`."""
@@ -84,6 +88,13 @@ class Control:
         if work is None:
             raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
         return ClaimDesk(work)
+
+    def targets(self, project: str) -> Targets:
+        """Return the targets of a project; raises `NotFound`, `Unavailable`."""
+        membership, spinups = self.projects.get(project), self.capacity.get(project)
+        if spinups is None:
+            raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
+        return TargetDesk(spinups)
 
     def past(self, project: str) -> PastView:
         """Return the view of the past of a project; raises `NotFound`, `Unavailable`."""

@@ -17,6 +17,7 @@ from knotwork.bus import child
 from knotwork.config import revisions
 from knotwork.config import secrets as config_secrets
 from knotwork.host import contexts, signals, tasks
+from knotwork.host.capacity import open_capacity
 from knotwork.host.control import Control
 from knotwork.host.doors import open_nats_door
 from knotwork.host.drain import Drain
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from knotwork.mesh.policy import Policy
     from knotwork.sockets.catalog import Catalog
     from knotwork.sockets.slot import Slot
+    from knotwork.spinup.room import SpinUps
     from knotwork.view.room import View
     from knotwork.web.serve import Web
     from knotwork.work.room import Work
@@ -76,6 +78,7 @@ class Rooms:
         self.web: Web | None = None
         self.works: dict[str, Work] = {}
         self.views: dict[str, View] = {}
+        self.capacity: dict[str, SpinUps] = {}
         self.keeper = Keeper()
         self._wired = False
         self._undescribed = asyncio.Event()
@@ -97,6 +100,7 @@ class Rooms:
         self.control = Control(
             self.who, self.layout, self.world, self.projects, nats, self.reloader, self.drain, Watching(self.emitter),
             safe_mode, self.stopping.stop, started_ns=self.started_ns, works=self.works, views=self.views,
+            capacity=self.capacity,
         )  # fmt: skip
         self._wired = True
 
@@ -249,6 +253,10 @@ class Rooms:
             self.works[project].past = view.has_ended
             self.views[project] = view
             stack.callback(self.views.pop, project)
+            self.capacity[project] = await stack.enter_async_context(
+                open_capacity(self.world, membership, self.works[project], self.emitter, self._policy)
+            )
+            stack.callback(self.capacity.pop, project)
             await tasks.remember(connection, self.who.name)
             await stack.enter_async_context(open_nats_door(connection, self.control, project, self.who.name))
             yield membership

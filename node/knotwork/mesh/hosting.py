@@ -305,7 +305,8 @@ class Hosting:
         except TooLarge:
             raise
         except Unreachable as error:
-            sending = self._send_late(job, kind, data, room.WAIT_S if room.is_full(error) else room.keep_s(job))
+            keep_s = room.WAIT_S if room.is_full(error) else room.keep_s(job.envelope.timeout_s, job.arrived_ns)
+            sending = self._send_late(job, kind, data, keep_s)
             try:
                 self._group.create_task(sending)
             except RuntimeError:  # the group is closing

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from knotwork.bus import way
 from knotwork.sdk.errors import Busy, KnotworkError
-
-if TYPE_CHECKING:
-    from knotwork.mesh.job import Job
 
 WAIT_S = 10.0
 POLL_S, POLL_MAX_S = 0.02, 0.25
@@ -20,12 +16,12 @@ def is_full(error: KnotworkError) -> bool:
     return error.code == "bus.buffer_full"
 
 
-def keep_s(job: Job) -> float:
+def keep_s(timeout_s: float | None, arrived_ns: int) -> float:
     """Return for how many seconds an answer is kept while NATS is away: as long as the caller waits, within reason."""
-    if job.envelope.timeout_s is None:
+    if timeout_s is None:
         return way.KEEP_S
-    waited_s = (time.time_ns() - job.arrived_ns) / 1e9
-    return max(0.0, min(way.KEEP_S, job.envelope.timeout_s - waited_s))
+    waited_s = (time.time_ns() - arrived_ns) / 1e9
+    return max(0.0, min(way.KEEP_S, timeout_s - waited_s))
 
 
 def too_slow() -> Busy:

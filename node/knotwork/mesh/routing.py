@@ -184,8 +184,15 @@ def _nobody(ask: Ask, directory: Directory) -> KnotworkError:
         return _unknown("node", ask.node, directory.node_names(), "node.not_found")
     if ask.agent:
         return _unknown("agent", ask.agent, directory.agent_names(), "agent.not_found")
+    away = {
+        f"{record.node}/{agent.name}": "the node is offline"
+        for record, agent, state in directory.agents()
+        if state == "offline" and ask.capability in agent.capabilities
+    }
+    if away:
+        return _none_fits(ask, away)
     near = _near(ask.capability, directory.capabilities())
-    return NotFound(  # not a matter of waiting, as with somebody who is busy or offline: none that is known can do it
+    return NotFound(  # not a matter of waiting, as with somebody who is busy or offline
         f"No eligible agent: nobody offers {_wanted(ask)}.",
         code="route.no_eligible_agent",
         hint=near or "See `knotwork agents --all`.",

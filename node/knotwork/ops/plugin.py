@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from knotwork.ops import replies
 from knotwork.ops.node import Nothing
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
-from knotwork.ops.words import Token
+from knotwork.ops.words import TOKEN, Token
 
 Kind = Literal["executors", "routers", "memories", "spinups", "telemetry"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+_ONE = {"executors": "executor", "routers": "router", "memories": "memory", "spinups": "spinup"}
 
 
 @op(
@@ -49,8 +52,28 @@ async def info(request: PluginRequest, node: NodeControl, _: Caller) -> replies.
 class RestartRequest(Request):
     """Which instance."""
 
-    kind: Kind = Field(description="executors, routers, memories, spinups or telemetry")
-    id: Token = Field(description="the instance's name in TOML")
+    kind: Annotated[str, StringConstraints(min_length=1, max_length=128)] = Field(
+        description="kind and id as in TOML, `executors.reviewer`, or the kind alone"
+    )
+    id: Token | None = Field(default=None, description="the instance's name in TOML, after the kind alone")
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        """See that both parts are there, in one way or the other."""
+        self.parts()
+        return self
+
+    def parts(self) -> tuple[Kind, str]:
+        """Return kind and id; raises ValueError when they are not said. One of a kind is a kind, too: `executor`."""
+        word, _, name = self.kind.partition(".")
+        kind = next((kind for kind in KINDS if word in (kind, _ONE.get(kind))), None)
+        if kind is None:
+            raise ValueError(f"{word[:64]!r} is no kind: {', '.join(KINDS)}")
+        if bool(name) == bool(self.id):
+            raise ValueError(f"name one instance, like {kind}.{self.id or 'reviewer'}")
+        if name and not re.fullmatch(TOKEN, name):
+            raise ValueError(f"{name[:64]!r} is not a name: a-z, 0-9, - and _")
+        return kind, name or str(self.id)
 
 
 @op(
@@ -58,8 +81,8 @@ class RestartRequest(Request):
     cli=CliForm(("plugin", "restart"), positional=("kind", "id")),
     summary="Stop and start one plugin instance.",
     help="Brings an instance out of quarantine, too.",
-    examples=(Example("Restart an executor", {"kind": "executors", "id": "reviewer"}),),
+    examples=(Example("Restart an executor", {"kind": "executors.reviewer"}),),
 )  # fmt: skip
 async def restart(request: RestartRequest, node: NodeControl, _: Caller) -> replies.Slot:
     """Restart one instance."""
-    return await node.restart_plugin(request.kind, request.id)
+    return await node.restart_plugin(*request.parts())

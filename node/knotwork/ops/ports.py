@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from knotwork.ops import replies
     from knotwork.ops.claim_ports import Claims
     from knotwork.ops.op import Caller
+    from knotwork.ops.target_replies import Targets
     from knotwork.ops.task_ports import Tasks
     from knotwork.ops.view_replies import PastView
 
@@ -103,6 +104,10 @@ class NodeControl(Protocol):
 
     def tasks(self, project: str) -> Tasks:
         """Return the durable tasks of a project this node serves; raises `NotFound` (`project.not_found`)."""
+        ...
+
+    def targets(self, project: str) -> Targets:
+        """Return the targets of a project this node serves; raises `NotFound` (`project.not_found`)."""
         ...
 
     def past(self, project: str) -> PastView:

@@ -176,7 +176,7 @@ class Keeper:
         finally:
             self._process = None
             for followed in self._followed.values():
-                followed.told = msgspec.structs.replace(followed.told, state="starting", why="")
+                followed.told = Told(caught_up_ns=followed.told.caught_up_ns, behind=followed.told.behind)
             if process.stdin is not None:
                 process.stdin.close()
             code = await child.stop(process, grace_s=END_S)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from knotwork.view.keeper import Followed, Keeper, Told
 
 FRESH_S = 0.25
+BEGIN_S = 5.0
 CERTAIN_S = 10.0
 """How long `has_ended` and `outcome` wait for a database that is behind."""
 RECENT_S = 10.0
@@ -176,8 +177,13 @@ class View:
             return await asyncio.to_thread(sql.run, self.path, query, rows_max=rows_max, timeout_s=timeout_s)
 
     async def catch_up(self, timeout_s: float) -> None:
-        """Wait until everything stored before the call is in the database, for `timeout_s` seconds at most."""
+        """Wait until everything stored before the call is in the database, for `timeout_s` seconds at most.
+
+        A view that has only just begun gets `BEGIN_S` for it.
+        """
         if timeout_s > 0:
+            if self._followed.told.caught_up_ns == 0:
+                timeout_s = max(timeout_s, BEGIN_S)
             with contextlib.suppress(Unavailable):
                 await self._keeper.sync(self._followed, timeout_s)
 

@@ -45,7 +45,7 @@ RECORD_S = 20.0
 """How long whoever says how a task ended waits until that is stored, before being told to say it again."""
 FORGOTTEN_NS = 15 * 10**9
 """When a claim is older than this, FACTS may have forgotten an outcome that stands."""
-TIME_OVER = "call.timed_out"
+TIME_OVER = frozenset({"call.timed_out", "work.deadline"})
 Said = Literal["completed", "continued", "failed"]
 
 
@@ -283,12 +283,8 @@ class Claims:
             if found is None:
                 return
             task, data = found
-            took_s = (claim.ends_ns - claim.started_ns) / 1e9
-            error = TimedOut(
-                f"{claim.worker} did not finish within {took_s:g} s.", code=TIME_OVER,
-                hint="Allow more time, or ask for less.",
-            ).to_wire()  # fmt: skip
             now_ns = time.time_ns()
+            error = _time_over(task, claim, now_ns).to_wire()
             state, due_ns = settle.after_failure(task, error, now_ns, random.random())  # noqa: S311  (jitter)
             outcome = Outcome(
                 state, msgspec.Raw(data), error=error, node=self._node, agent=claim.worker,
@@ -367,9 +363,19 @@ class Claims:
 
 def _is_of(outcome: Outcome, ticket: Ticket) -> bool:
     """Return whether an outcome was said by the holder of this very claim, and not by its keeper."""
-    if outcome.error is not None and outcome.error.get("code") == TIME_OVER:
+    if outcome.error is not None and outcome.error.get("code") in TIME_OVER:
         return False
     return (outcome.agent, outcome.started_ns, outcome.delivery) == (ticket.worker, ticket.started_ns, ticket.delivery)
+
+
+def _time_over(task: Task, claim: Claim, now_ns: int) -> TimedOut:
+    if task.deadline_ns and now_ns >= task.deadline_ns:
+        return TimedOut("Its deadline passed.", code="work.deadline")
+    took_s = (claim.ends_ns - claim.started_ns) / 1e9
+    return TimedOut(
+        f"{claim.worker} did not finish within {took_s:g} s.", code="call.timed_out",
+        hint="Allow more time, or ask for less.",
+    )  # fmt: skip
 
 
 def _ended(ticket: Ticket, outcome: Outcome) -> Conflict:

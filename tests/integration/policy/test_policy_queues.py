@@ -8,7 +8,8 @@ import pytest
 from tests.integration.policy.conftest import until
 from tests.integration.work.conftest import ended, task
 
-from knotwork.bus import pulls
+from knotwork.bus import pulls, reading
+from knotwork.mesh.records import AgentRecord
 from knotwork.sdk.errors import Denied, Invalid
 
 pytestmark = pytest.mark.timeout(180)
@@ -154,8 +155,6 @@ async def test_what_was_on_its_way_to_an_agent_that_lost_the_boundary_is_handed_
     handed_back = f"run.*.{one.run}.released.>"
 
     async def released():
-        from knotwork.bus import reading
-
         return await reading.last(here.membership.connection, "FACTS", handed_back)
 
     assert await until(released)
@@ -196,3 +195,16 @@ async def test_no_consumer_holds_an_open_request_of_somebody_forbidden(mesh):
     rows = {row["name"]: row for row in await pulls.consumers(here.membership.connection, "TASKS")}
     row = rows["corporate+do+normal"]
     assert (row["num_pending"], row["num_waiting"], row["delivered"]["stream_seq"]) == (1, 0, 0), one.why
+
+
+async def test_agents_that_come_in_follow_the_policy_too(mesh):
+    here = await mesh.node("here")
+    one = await submit(here, **CORPORATE)
+
+    async def claimed(kind: str, wait_s: float):
+        record = AgentRecord("laptop", ("do",), executor=kind, attached=True)
+        return await here.work.claims.claim(record, lease_s=60, wait_s=wait_s, held_max=10)
+
+    assert await claimed("claude-code", 1.5) == []  # a look around falls into this time
+    (held,) = await claimed("copilot", 30)
+    assert held.task.run == one.run

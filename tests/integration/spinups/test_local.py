@@ -21,7 +21,8 @@ from knotwork.sdk.testing import host
 from knotwork_plugins.spinups.local import life
 from knotwork_plugins.spinups.local.plugin import FACTORY
 
-WAIT_S = 30.0
+pytestmark = pytest.mark.timeout(120)
+WAIT_S = 60.0
 SLEEP = ["sleep", "1000"]
 LAUNCH = f"launch-{secrets.token_hex(4)}"  # of this process: what runs beside it must not be taken for it
 

@@ -17,6 +17,8 @@ from knotwork_plugins.spinups.local import plugin as local
 from knotwork_plugins.spinups.ssh import plugin as ssh
 from knotwork_plugins.spinups.webhook import plugin as webhook
 
+pytestmark = pytest.mark.timeout(180)  # seconds; the contract itself has less
+
 # It starts children, one of them apart from its group, and minds no gentle word.
 STUBBORN = "trap '' TERM; sleep 1000 & setsid sleep 1000 & echo up; while :; do sleep 1000; done"
 
@@ -52,8 +54,8 @@ class TestSsh(SpinUpContract):
         {"host": "a", "command": ["a"], "options": {"Proxy Command": "x"}},
         {"host": "a", "command": ["a"], "options": {"ProxyCommand": "x\ny"}},
     )
-    up_within_s = 60.0
-    timeout_s = 55.0
+    up_within_s = 90.0
+    timeout_s = 170.0
 
     @pytest.fixture(autouse=True)
     def with_sshd(self, sshd: Any, tmp_path: Path) -> None:
@@ -77,6 +79,8 @@ class TestDocker(SpinUpContract):
 
 class TestKubernetes(SpinUpContract):
     factory = kubernetes.FACTORY
+    up_within_s = 60.0
+    timeout_s = 120.0
     bad_configs = ({}, {"image": "a b"}, {"image": "a", "namespace": "A"}, {"image": "a", "cpu": "much"})
 
     @pytest.fixture(autouse=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from knotwork.ops import fields, table
+import pytest
+from pydantic import ValidationError
+
+from knotwork.ops import fields, plugin, table
 
 
 def of(name):
@@ -31,11 +34,38 @@ def test_shapes_of_an_invoke():
 
 
 def test_required_and_choices():
-    found = of("plugin.restart")
-    assert found["kind"].required
+    found = of("plugin.info")
+    assert found["type"].required
     assert found["kind"].choices == ("executors", "routers", "memories", "spinups", "telemetry")
-    assert of("plugin.info")["kind"].choices == found["kind"].choices
-    assert not of("plugin.info")["kind"].required
+    assert not found["kind"].required
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"kind": "executors", "id": "a-1"},
+        {"kind": "executor", "id": "a-1"},
+        {"kind": "executors.a-1"},
+        {"kind": "executor.a-1"},
+    ],
+)
+def test_an_instance_is_named_in_two_words_or_as_in_toml(words):
+    assert plugin.RestartRequest.model_validate(words).parts() == ("executors", "a-1")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ({"kind": "executors"}, "like executors.reviewer"),
+        ({"kind": "executors.a", "id": "b"}, "name one instance"),
+        ({"kind": "executers.a"}, "is no kind: executors, routers"),
+        ({"kind": "executors.A b"}, "not a name"),
+        ({"kind": ""}, "at least 1"),
+    ],
+)
+def test_anything_else_says_how_an_instance_is_named(words, told):
+    with pytest.raises(ValidationError, match=told):
+        plugin.RestartRequest.model_validate(words)
 
 
 def test_every_field_of_every_request_is_described():

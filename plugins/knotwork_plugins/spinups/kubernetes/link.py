@@ -43,6 +43,7 @@ class Link:
         Raises `Unreachable`, `Unavailable`.
         """
         limit_s = timeout_s or self._config.request_timeout_s
+        await asyncio.to_thread(_library)  # only the first time takes long, which is no fault of the cluster's
         try:
             async with asyncio.timeout(limit_s):
                 answer = await self._once(group, call, arguments, options)
@@ -56,7 +57,7 @@ class Link:
     async def _once(self, group: str, call: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Answer:
         import aiohttp
 
-        library = await asyncio.to_thread(_library)
+        library = _library()
         async with self._making:
             if self._client is None:
                 self._client = await self._made(library)

@@ -59,9 +59,10 @@ living() {
   began_of "$pid"
   own=
   if [ -n "$began" ] && [ "$began" = "$since" ]; then own=yes; fi
-  for one in $strays; do
-    for member in $(group); do [ "$member" = "$one" ] && own=yes; done
-  done
+  if [ -z "$own" ] && [ -n "$strays" ]; then
+    members=" $(group | tr '\n' ' ') "
+    for one in $strays; do case $members in *" $one "*) own=yes;; esac; done
+  fi
   { [ -n "$own" ] && group; [ -n "$strays" ] && echo "$strays"; } | sort -un
 }
 known() {

@@ -1,0 +1,151 @@
+"""How does a project's missing capacity reach this node's targets? The host's side of the spin-up room."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from knotwork.bus import codec, frames, subjects
+from knotwork.mesh.policy import NONE
+from knotwork.spinup.demand import Waiting
+from knotwork.spinup.launcher import Own
+from knotwork.spinup.room import SpinUps, open_spinups
+
+if TYPE_CHECKING:
+    from knotwork.host.world import World
+    from knotwork.mesh.membership import Membership
+    from knotwork.mesh.policy import Policy
+    from knotwork.spinup.records import Launch
+    from knotwork.telemetry.emitter import Emitter
+    from knotwork.work.room import Work
+
+LAUNCH, TARGET = "launch", "target"
+"""Labels of a launched node: which launch and which target brought it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchedAgents:
+    """What the mesh knows of launched nodes (`spinup.launcher.Agents`)."""
+
+    membership: Membership
+
+    def of_launch(self, launch: str) -> str:
+        """Return the node that registered for a launch and is online, "" while there is none."""
+        for record, state, _ in self.membership.directory.nodes():
+            if record.labels.get(LAUNCH) == launch and state in ("online", "stale"):
+                return record.node
+        return ""
+
+    def is_busy(self, name: str) -> bool:
+        """Return whether any agent there works or has work waiting."""
+        return any(
+            agent.running or agent.queued
+            for record, agent, _ in self.membership.directory.agents()
+            if record.node == name
+        )
+
+    async def goodbye(self, name: str, grace_s: float) -> None:
+        """Ask the node to finish and leave within `grace_s` seconds."""
+        envelope = frames.Envelope("", 5.0, "spin-up", plain=True)
+        await self.membership.connection.request(
+            subjects.op("node.stop", name), codec.encode({"drain_s": grace_s}), timeout_s=5.0, head=envelope.head()
+        )
+
+
+def own(world: World, project: str) -> dict[str, Own]:
+    """Return this node's targets that start agents for a project."""
+    first = world.loaded.config.project_names()[0]
+    found = {}
+    for name, table in world.loaded.config.targets.items():
+        slot = world.slots.get("spinups", name)
+        if slot is None or project not in (table.projects or (first,)):
+            continue
+        found[name] = Own(
+            name, table.type, slot.lease, table.capabilities, table.boundaries, table.cost, table.max_concurrent,
+            table.cooldown_s, table.register_s, table.idle_s, table.grace_s, table.health_s, table.enabled,
+        )  # fmt: skip
+    return found
+
+
+def waiting(work: Work) -> list[Waiting]:
+    """Return what waits in the queues of a project, as of the last look at them."""
+    return [Waiting(depth.queue.boundary, depth.queue.routed, depth.pending) for depth in work.depths]
+
+
+def can_take(membership: Membership, policy: Callable[[], Policy]) -> Callable[[str, str], bool]:
+    """Return what says whether an agent online takes work of a boundary and route."""
+
+    def somebody(boundary: str, routed: str) -> bool:
+        node, named, name = routed.partition("=")
+        directory = membership.directory
+        found = directory.candidates(agent=name, node=node) if named else directory.candidates(capability=routed)
+        rules = policy()
+        return any(
+            one.state in ("online", "stale")
+            and rules.judge(boundary, one.node, one.agent, one.executor, one.boundaries).may
+            for one in found
+        )
+
+    return somebody
+
+
+def joining(membership: Membership, launch: Launch) -> dict[str, str]:
+    """Return what a launched agent needs to join: `knotwork up` understands it as it is, others read `KNOTWORK_URL`."""
+    endpoint, project = membership.connection.endpoint, membership.project
+    credentials = (
+        "KNOTWORK__NATS__NKEY_SEED" if project == "default" else f"KNOTWORK__PROJECTS__{project.upper()}__NKEY_SEED"
+    )
+    found = {
+        "KNOTWORK_URL": endpoint.urls[0],
+        "KNOTWORK_PROJECT": project,
+        "KNOTWORK_TARGET": launch.target,
+        "KNOTWORK_TASK": launch.task,
+        "KNOTWORK_LAUNCH": launch.id,
+        "KNOTWORK__NATS__MODE": "join",
+        "KNOTWORK__NATS__URLS": str(codec.encode(list(endpoint.urls)), "utf-8"),
+        "KNOTWORK__NODE__NAME": f"{launch.target[:40]}-{launch.id}",
+        "KNOTWORK__NODE__LABELS__LAUNCH": launch.id,
+        "KNOTWORK__NODE__LABELS__TARGET": launch.target,
+    }
+    if endpoint.seed:
+        found["KNOTWORK_SEED"] = endpoint.seed
+        found[credentials] = '{env = "KNOTWORK_SEED"}'
+    return found
+
+
+@asynccontextmanager
+async def open_capacity(
+    world: World, membership: Membership, work: Work, emitter: Emitter, policy: Callable[[], Policy]
+) -> AsyncIterator[SpinUps]:
+    """Let this node's targets follow a project's demand inside the block."""
+    project = membership.project
+
+    def changed(launch: Launch) -> None:
+        about = {
+            "id": launch.id,
+            "target": launch.target,
+            "state": launch.state,
+            "agent": launch.agent,
+            "why": launch.why,
+        }
+        emitter.event("spinup.launch", about, project=project)
+
+    def may_spin_up(boundary: str) -> bool:
+        rule = policy().rules.get(boundary)
+        return boundary == NONE or rule is None or rule.spin_up
+
+    async with open_spinups(
+        membership.connection,
+        LaunchedAgents(membership),
+        project=project,
+        node=membership.here,
+        own=lambda: own(world, project),
+        waiting=lambda: waiting(work),
+        can_take=can_take(membership, policy),
+        may_spin_up=may_spin_up,
+        env=lambda launch: joining(membership, launch),
+        on_change=changed,
+    ) as spinups:
+        yield spinups

@@ -1,0 +1,98 @@
+"""How do targets and launches look to those who ask? The spin-up room of one project, as the ops' replies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from knotwork.host.events import rfc3339
+from knotwork.ops import target_replies as replies
+from knotwork.spinup import ranking
+from knotwork.spinup.records import LIVE
+
+if TYPE_CHECKING:
+    from knotwork.ops.op import Caller
+    from knotwork.spinup.records import Launch, Target
+    from knotwork.spinup.room import SpinUps
+
+
+class TargetDesk:
+    """Targets and launches of one project (`ops.target_replies.Targets`)."""
+
+    def __init__(self, spinups: SpinUps) -> None:
+        """Ask `spinups`."""
+        self._spinups = spinups
+
+    def rows(self) -> Sequence[replies.TargetRow]:
+        """Return every target of every node, by name."""
+        found = self._spinups.registry.targets.values()
+        return [_target(one) for one in sorted(found, key=lambda one: (one.target, one.node))]
+
+    def missing(self) -> Sequence[dict[str, Any]]:
+        """Return the demand that nobody can take, with why no target serves it."""
+        return [
+            {
+                "boundary": demand.boundary, "wanted": demand.routed, "pending": demand.pending,
+                "refused": self._spinups.why.get(demand.key, {}),
+            }
+            for demand in self._spinups.missing
+        ]  # fmt: skip
+
+    def row(self, name: str) -> replies.TargetRow:
+        """Return one target."""
+        return _target(self._spinups.registry.target(name))
+
+    def launches(self, *, ended: bool) -> Sequence[replies.LaunchRow]:
+        """Return the launches, newest first."""
+        found = [one for one in self._spinups.registry.launches.values() if ended or one.state in LIVE]
+        return [_launch(one) for one in sorted(found, key=lambda one: -one.created_ns)]
+
+    async def test(self, name: str) -> replies.TargetRow:
+        """Probe a target of this node now."""
+        return _target(await self._spinups.test(name))
+
+    async def switch(self, name: str, *, disabled: bool) -> replies.TargetRow:
+        """Disable or enable a target at run time."""
+        return _target(await self._spinups.switch(name, disabled=disabled))
+
+    async def spin_up(self, name: str, capability: str, boundary: str, caller: Caller) -> replies.LaunchRow:
+        """Start an agent at a target of this node by hand."""
+        by = f"{caller.door}/{caller.name}"[:256]
+        return _launch(await self._spinups.launch(name, by=by, capability=capability, boundary=boundary))
+
+    async def stop(self, launch: str) -> replies.LaunchRow:
+        """End a launch; returns when it is gone."""
+        return _launch(await self._spinups.stop(launch))
+
+
+def _at(when_ns: int) -> str:
+    return rfc3339(when_ns) if when_ns else ""
+
+
+def _target(target: Target) -> replies.TargetRow:
+    now_ns = time.time_ns()
+    state: Any = "available"
+    if not target.enabled or target.disabled:
+        state = "disabled"
+    elif target.health == "unhealthy":
+        state = "unhealthy"
+    elif target.running >= target.max_concurrent:
+        state = "in-use"
+    elif ranking.cooldown_left_s(target, now_ns) > 0:
+        state = "cooling-down"
+    return replies.TargetRow(
+        name=f"{target.node}/{target.target}", target=target.target, node=target.node, type=target.type, state=state,
+        why=target.why, capabilities=list(target.capabilities), boundaries=list(target.boundaries), cost=target.cost,
+        running=target.running, max_concurrent=target.max_concurrent, launches=target.launches,
+        failures=target.failures, health=target.health, checked_at=_at(target.checked_ns),
+        last_launch_at=_at(target.last_launch_ns), last_success_at=_at(target.last_success_ns),
+    )  # fmt: skip
+
+
+def _launch(launch: Launch) -> replies.LaunchRow:
+    return replies.LaunchRow(
+        id=launch.id, target=launch.target, node=launch.node, state=launch.state, agent=launch.agent,
+        capability=launch.capability, boundary=launch.boundary, task=launch.task, by=launch.by, why=launch.why,
+        created_at=_at(launch.created_ns), registered_at=_at(launch.registered_ns), ended_at=_at(launch.ended_ns),
+    )  # fmt: skip

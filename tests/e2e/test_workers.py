@@ -1,0 +1,429 @@
+"""Workers over HTTP, in any language: real nodes, killed and frozen, and the examples of docs/workers.md as they stand."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.e2e.conftest import WAIT_S, Answer, Node, until
+from tests.e2e.test_task_faults import kill_everything
+
+PAGE = (Path(__file__).parents[2] / "docs" / "workers.md").read_text(encoding="utf-8")
+JOINED = """
+[nats]
+mode = "join"
+urls = ["{url}"]
+nkey_seed = {{file = "{seed}"}}
+"""
+
+
+def say(node: Node, path: str, timeout_s: float = WAIT_S, **body: Any) -> Answer:
+    """Post to `/v1`."""
+    data = json.dumps(body).encode()
+    return node.http(
+        "POST", f"/v1/{path}", data, timeout_s, authorization=f"Bearer {node.token}", content_type="application/json"
+    )
+
+
+def polled(node: Node, worker: str = "laptop", capability: str = "do", **fields: Any) -> list[dict[str, Any]]:
+    answer = say(node, "tasks/poll", worker=worker, capabilities=[capability], **{"wait_s": 60, **fields})
+    assert answer.status == 200, answer.body
+    return answer.json["tasks"]
+
+
+def poll(node: Node, worker: str = "laptop", capability: str = "do", **fields: Any) -> dict[str, Any]:
+    """Return the one task that a worker gets."""
+    return until(lambda: polled(node, worker, capability, **fields))[0]
+
+
+def resolve(node: Node, task: dict[str, Any], action: str, **fields: Any) -> Answer:
+    return say(node, f"tasks/{task['id']}/resolve", action=action, claim=task["claim"], **fields)
+
+
+def resolved(node: Node, task: dict[str, Any], action: str, **fields: Any) -> Any:
+    answer = resolve(node, task, action, **fields)
+    assert answer.status == 200, answer.body
+    return answer.json
+
+
+def code(answer: Answer) -> tuple[int, str]:
+    assert answer.status >= 400, answer.body
+    return answer.status, answer.json["code"]
+
+
+def submit(node: Node, capability: str = "do", **fields: Any) -> str:
+    return node.ask("task.submit", capability=capability, **fields)["id"]
+
+
+def state(node: Node, run: str) -> str:
+    return node.ask("task.get", id=run)["state"]
+
+
+def ended(node: Node, run: str) -> dict[str, Any]:
+    return node.ask("task.await", id=run, timeout_s=50)
+
+
+class Line:
+    """A connection of a worker, and the events on it."""
+
+    def __init__(self, node: Node, **fields: Any) -> None:
+        self.connection = node.connect()
+        body = json.dumps(fields)
+        self.connection.request("POST", "/v1/workers/connect", body, {"authorization": f"Bearer {node.token}"})
+        self.response = self.connection.getresponse()
+        self.events: list[tuple[str, Any]] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        name = ""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            for line in self.response:
+                if line.startswith(b"event: "):
+                    name = line[7:].strip().decode()
+                elif line.startswith(b"data: "):
+                    self.events.append((name, json.loads(line[6:])))
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            if self.connection.sock is not None:
+                self.connection.sock.shutdown(socket.SHUT_RDWR)
+        self.connection.close()
+        self._reader.join(WAIT_S)
+
+
+@contextlib.contextmanager
+def connected(node: Node, **fields: Any) -> Iterator[Line]:
+    line = Line(node, **fields)
+    try:
+        yield line
+    finally:
+        line.close()
+
+
+@pytest.fixture(scope="module")
+def one(shared_nodes):
+    return shared_nodes.node('[executors.hosted]\ntype = "rehearsal"\n', "one").up()
+
+
+def pair(nodes) -> tuple[Node, Node]:
+    """Return a hub, and a node that joined it."""
+    hub = nodes.node(name="hub").up()
+    far = nodes.node(name="far")
+    far.write(JOINED.format(url=hub.about["url"], seed=hub.data / "keys" / "node-default.nk"))
+    return hub, far.up()
+
+
+# -- the page ------------------------------------------------------------------------------------------------------------
+
+
+def block(mark: str) -> str:
+    found = re.search(rf"<!-- {re.escape(mark)} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
+    assert found, f"docs/workers.md has no block {mark}"
+    return found[1]
+
+
+def environment(node: Node) -> dict[str, str]:
+    return {**os.environ, "KNOTWORK_URL": node.about["http"], "KNOTWORK_TOKEN": node.token}
+
+
+def test_the_worker_on_the_page_works(one, tmp_path):
+    text = block("file: worker.py")
+    assert len([line for line in text.splitlines() if line.strip()]) <= 30
+    (tmp_path / "worker.py").write_text(text)
+    worker = subprocess.Popen(
+        [sys.executable, "worker.py"], cwd=tmp_path, env=environment(one), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        good, bad = submit(one, "shout", input="hello"), submit(one, "shout", input=17)
+        assert (ended(one, good)["state"], ended(one, good)["output"]) == ("completed", "HELLO")
+        assert ended(one, bad)["error"]["message"] == "only texts can be shouted"
+        assert "one/shouter" in [row["name"] for row in one.ask("agents.list")["agents"]]
+    finally:
+        worker.kill()
+        out, _ = worker.communicate(timeout=WAIT_S)
+    assert f"{good} completed" in out
+
+
+def test_the_shell_on_the_page_works(one, tmp_path):
+    if shutil.which("curl") is None:
+        pytest.skip("no curl on this machine")
+    run = submit(one, "greet", input={"to": "you"})
+    done = subprocess.run(
+        ["sh", "-eu"], input=block("curl"), cwd=tmp_path, env=environment(one), capture_output=True, text=True,
+        timeout=WAIT_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert ended(one, run)["output"] == "hello"
+
+
+# -- the usual way -------------------------------------------------------------------------------------------------------
+
+
+def test_every_action(one):
+    run = submit(one, "act", input={"n": 1}, labels=["team=red"], max_attempts=3, retry_delay_s=0.1, key="act-1")
+    task = poll(one, capability="act")
+    assert (task["id"], task["input"], task["labels"], task["key"]) == (run, {"n": 1}, {"team": "red"}, "act-1")
+    assert resolved(one, task, "heartbeat", lease_s=600)["lease_s"] == 600
+    assert resolved(one, task, "progress", percent=12.5, text="begun")["id"] == run
+    assert resolved(one, task, "stream", data=["a", "piece"])["id"] == run
+    assert resolved(one, task, "checkpoint", data={"page": 2})["data"] == {"page": 2}
+    assert resolved(one, task, "checkpoint", read=True)["data"] == {"page": 2}
+    assert state(one, run) == "running"
+    assert one.ask("task.get", id=run)["worker"] == "one/laptop"
+    retry = resolved(one, task, "retry", retry_after_s=0.2)
+    assert (retry["state"], bool(retry["due_at"])) == ("waiting", True)
+
+    task = poll(one, capability="act")
+    assert (task["attempt"], task["checkpoint"]) == (2, {"page": 2})
+    assert resolved(one, task, "release", why="for the other one")["id"] == run
+    task = poll(one, "other", capability="act")
+    assert task["attempt"] == 2
+    assert resolved(one, task, "continue", output={"n": 2})["state"] == "continued"
+
+    task = poll(one, capability="act")
+    assert (task["iteration"], task["input"]) == (1, {"n": 2})
+    assert say(one, f"tasks/{run}/resolve", action="signal", name="go", data=7).json["name"] == "go"
+    waited = say(one, f"tasks/{run}/resolve", action="wait_signal", name="go", wait_s=20).json
+    assert (waited["sent"], waited["data"]) == (True, 7)
+    assert not say(one, f"tasks/{run}/resolve", action="wait_signal", name="stop", wait_s=0.2).json["sent"]
+    assert resolved(one, task, "complete", output="all")["state"] == "completed"
+    assert resolved(one, task, "complete", output="all")["already"]
+    assert code(resolve(one, task, "complete", output="more")) == (409, "claim.ended")
+    assert code(resolve(one, task, "fail", message="no")) == (409, "claim.ended")
+    told = ended(one, run)
+    assert (told["state"], told["output"], told["worker"]) == ("completed", "all", "one/laptop")
+
+
+def test_progress_reaches_whoever_watches(one):
+    run = submit(one, "watched")
+    task = poll(one, capability="watched")
+    watching = one.start("task", "watch", run, "-o", "jsonl")
+    try:
+        said = []
+
+        def tell() -> bool:
+            resolved(one, task, "progress", percent=40, text="half way")
+            return bool(said)
+
+        reader = threading.Thread(target=lambda: said.append(watching.stdout.readline()), daemon=True)
+        reader.start()
+        until(tell)
+        assert "half way" in said[0] or '"running"' in said[0]
+        resolved(one, task, "complete", output=None)
+        assert watching.wait(WAIT_S) == 0
+    finally:
+        watching.kill()
+        watching.communicate(timeout=WAIT_S)
+
+
+def test_the_command_line_can_do_the_same(one):
+    run = one.json("task", "submit", "-c", "typed", '{"a": 1}')["id"]
+    (task,) = one.json("work", "claim", "laptop", "-c", "typed", "--wait", "30s", "--lease", "5m")["tasks"]
+    assert (task["id"], task["input"], task["lease_s"]) == (run, {"a": 1}, 300)
+    assert one.json("work", "extend", task["claim"], "--lease", "10m")["lease_s"] == 600
+    assert one.json("work", "progress", task["claim"], "--percent", "50", "--text", "half")["id"] == run
+    assert one.json("work", "stream", task["claim"], '"line"')["id"] == run
+    assert one.json("work", "checkpoint", task["claim"], '{"p": 1}')["data"] == {"p": 1}
+    assert one.json("work", "checkpoint", task["claim"], "--read")["data"] == {"p": 1}
+    assert not one.json("work", "signal", run, "go", "17")["already"]
+    assert one.json("work", "wait-signal", run, "go")["data"] == 17
+    assert one.json("work", "release", task["claim"], "--why", "lunch")["id"] == run
+    (task,) = one.json("work", "claim", "laptop", "-c", "typed", "--wait", "30s")["tasks"]
+    assert one.json("work", "continue", task["claim"], '{"a": 2}')["state"] == "continued"
+    (task,) = one.json("work", "claim", "laptop", "-c", "typed", "--wait", "30s")["tasks"]
+    assert one.json("work", "complete", task["claim"], '{"ok": true}')["state"] == "completed"
+    assert one.json("task", "await", run)["output"] == {"ok": True}
+    run = one.json("task", "submit", "-c", "typed", "1")["id"]
+    (task,) = one.json("work", "claim", "laptop", "-c", "typed", "--wait", "30s")["tasks"]
+    assert one.json("work", "fail", task["claim"], "cannot be done")["state"] == "failed"
+    status, error = one.refused("work", "extend", task["claim"])
+    assert (status, error["code"]) == (1, "claim.ended")
+
+
+def test_coming_in_by_the_command_line(one):
+    coming = one.start("work", "connect", "guest", "-c", "visit", "-o", "jsonl")
+    try:
+        assert json.loads(coming.stdout.readline())["event"] == "connected"
+        assert "guest" in one.agents()
+    finally:
+        coming.kill()
+        coming.communicate(timeout=WAIT_S)
+    until(lambda: "guest" not in one.agents())
+
+
+# -- the line ------------------------------------------------------------------------------------------------------------
+
+
+def test_who_is_connected_is_shown_and_told(one):
+    with connected(one, worker="desk", capabilities=["paint"], max_tasks=2, description="paints") as line:
+        assert line.response.getheader("content-type") == "text/event-stream"
+        until(lambda: line.events)
+        assert line.events == [("connected", {"worker": "desk"})]
+        (row,) = [row for row in one.ask("agents.list", capability="paint")["agents"] if row["agent"] == "desk"]
+        assert (row["name"], row["executor"], row["concurrency"]) == ("one/desk", "attached", 2)
+        refused = one.call("agents.invoke", target="desk", input=1)
+        assert refused.status == 404, "it takes tasks, and cannot be called"
+
+        runs = [submit(one, "paint", input=number) for number in range(3)]
+        tasks: list[dict[str, Any]] = []
+        until(lambda: tasks.extend(polled(one, "desk", wait_s=1, max_tasks=5, capabilities=[])) or len(tasks) == 2)
+        assert polled(one, "desk", wait_s=1, max_tasks=5, capabilities=[]) == [], "it said that it can do two"
+        until(lambda: one.ask("agents.show", target="desk")["running"] == 2)
+
+        start_s = time.monotonic()
+        one.ask("task.cancel", ids=[tasks[0]["id"]])
+        until(lambda: ("lost", {"id": tasks[0]["id"], "why": "ended"}) in line.events)
+        took_s = time.monotonic() - start_s
+        assert took_s < 20
+        assert code(resolve(one, tasks[0], "heartbeat")) == (499, "claim.cancelled")
+        assert code(resolve(one, tasks[0], "complete", output=1)) == (499, "claim.cancelled")
+        resolved(one, tasks[1], "complete", output=1)
+        (last,) = until(lambda: polled(one, "desk", wait_s=5, capabilities=[]))
+        resolved(one, last, "complete", output=1)
+        assert {tasks[0]["id"], tasks[1]["id"], last["id"]} == set(runs)
+    with connected(one, worker="desk", capabilities=["paint"]) as line:
+        until(lambda: line.events)
+    assert sorted(row["agent"] for row in one.ask("agents.list")["agents"] if row["agent"] == "hosted") == ["hosted"]
+
+
+def test_a_name_of_ours_is_taken(one):
+    with connected(one, worker="hosted", capabilities=["x"]) as line:
+        until(lambda: line.events)
+        assert (line.events[0][0], line.events[0][1]["code"]) == ("error", "claim.name_taken")
+    assert code(say(one, "tasks/poll", worker="hosted", wait_s=0)) == (409, "claim.name_taken")
+
+
+def test_who_hangs_up_while_waiting_loses_nothing(one):
+    waiting = one.connect()
+    body = json.dumps({"worker": "gone", "capabilities": ["quick"], "wait_s": 60, "lease_s": 3600})
+    waiting.request("POST", "/v1/tasks/poll", body, {"authorization": f"Bearer {one.token}"})
+    until(lambda: "gone" in one.agents())
+    waiting.sock.shutdown(socket.SHUT_RDWR)
+    waiting.close()
+    run = submit(one, "quick")
+    task = poll(one, "here", "quick")
+    assert task["id"] == run
+    resolved(one, task, "complete", output=None)
+    assert ended(one, run)["worker"] == "one/here"
+
+
+# -- what goes wrong -----------------------------------------------------------------------------------------------------
+
+
+def test_requests_that_are_wrong(one):
+    run = submit(one, "wrong")
+    task = poll(one, capability="wrong")
+    other = submit(one, "wrong")
+    path = f"tasks/{run}/resolve"
+    assert code(say(one, path, claim=task["claim"])) == (422, "web.bad_action")
+    assert code(say(one, path, claim=task["claim"], action="destroy")) == (422, "web.bad_action")
+    assert code(say(one, path, claim=task["claim"], action=["complete"])) == (422, "web.bad_action")
+    assert code(say(one, path, action="complete")) == (422, "ops.bad_request")
+    assert code(say(one, path, action="complete", claim="kc1.x.y", output=1)) == (422, "claim.invalid")
+    assert code(say(one, path, action="complete", claim="x" * 5000)) == (422, "ops.bad_request")
+    assert code(say(one, path, action="progress", claim=task["claim"], percent=101)) == (422, "ops.bad_request")
+    assert code(say(one, path, action="heartbeat", claim=task["claim"], lease_s=1)) == (422, "ops.bad_request")
+    assert code(say(one, path, action="heartbeat", claim=task["claim"], lease_s=1e9)) == (422, "ops.bad_request")
+    assert code(say(one, path, action="complete", claim=task["claim"], surprise=1)) == (422, "ops.bad_request")
+    assert code(say(one, f"tasks/{other}/resolve", action="complete", claim=task["claim"])) == (422, "claim.invalid")
+    assert code(say(one, f"tasks/{'x' * 10_000}/resolve", action="complete", claim=task["claim"]))[0] in (414, 422)
+    assert code(say(one, "tasks/..%2f..%2fetc/resolve", action="complete", claim=task["claim"]))[0] in (404, 422)
+    altered = task["claim"][:-1] + ("A" if task["claim"][-1] != "A" else "B")
+    assert code(say(one, path, action="complete", claim=altered, output=1)) == (422, "claim.invalid")
+    assert code(say(one, "tasks/poll")) == (422, "ops.bad_request")
+    assert code(say(one, "tasks/poll", worker="No Name")) == (422, "ops.bad_request")
+    assert code(say(one, "tasks/poll", worker="w", max_tasks=0)) == (422, "ops.bad_request")
+    assert code(say(one, "tasks/poll", worker="w", wait_s=61)) == (422, "ops.bad_request")
+    assert code(say(one, "tasks/poll", worker="w", capabilities=["a.>"])) == (422, "ops.bad_request")
+    for body in (b"", b"[]", b"nonsense", b'{"action": "complete"', b"\xff", b"[" * 100_000):
+        answer = one.http("POST", f"/v1/{path}", body, authorization=f"Bearer {one.token}")
+        assert answer.status == 422, (body[:20], answer.body)
+    huge = b'{"action": "complete", "output": "' + b"x" * 9_000_000 + b'"}'
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may be refused before all of it is sent
+        assert one.http("POST", f"/v1/{path}", huge, authorization=f"Bearer {one.token}").status == 413
+    assert one.http("POST", f"/v1/{path}", b"{}").status == 401
+    assert one.http("GET", f"/v1/{path}", authorization=f"Bearer {one.token}").status == 405
+    assert state(one, run) == "running", "none of this changed anything"
+    resolved(one, task, "complete", output="x" * 5_000_000)
+    assert len(ended(one, run)["output_blob"]) > 10 or len(ended(one, run)["output"]) == 5_000_000
+    one.ask("task.cancel", ids=[other])
+
+
+def test_an_agent_that_goes_away_loses_its_task(one):
+    run = submit(one, "silent")
+    start_s = time.monotonic()
+    first = poll(one, "first", "silent", lease_s=5)
+    second = poll(one, "second", "silent")
+    assert second["id"] == run
+    assert time.monotonic() - start_s >= 5
+    assert code(resolve(one, first, "complete", output="late")) == (409, "claim.superseded")
+    assert code(resolve(one, first, "heartbeat")) == (409, "claim.superseded")
+    resolved(one, second, "complete", output="in time")
+    assert code(resolve(one, first, "complete", output="late")) == (409, "claim.superseded")
+    assert (ended(one, run)["output"], ended(one, run)["worker"]) == ("in time", "one/second")
+
+
+@pytest.mark.timeout(180)
+def test_everything_is_killed_between_poll_and_resolve(nodes):
+    hub = nodes.node(name="hub").up()
+    run, held = submit(hub), []
+    held.append(poll(hub, lease_s=600))
+    more = [submit(hub, "more") for _ in range(5)]
+    held += [poll(hub, capability="more", lease_s=600) for _ in more]
+    kill_everything(nodes)
+    hub.up()
+    assert state(hub, run) == "running"
+    assert polled(hub, "thief", wait_s=12, capabilities=["do", "more"], max_tasks=10) == [], "it is held for its agent"
+    assert resolved(hub, held[0], "heartbeat", lease_s=600)["id"] == run
+    for task in held:
+        assert not resolved(hub, task, "complete", output="after the crash")["already"]
+        assert resolved(hub, task, "complete", output="after the crash")["already"]
+    for task in held:
+        told = ended(hub, task["id"])
+        assert (told["state"], told["output"], told["worker"]) == ("completed", "after the crash", "hub/laptop")
+    assert polled(hub, "thief", wait_s=2, capabilities=["do", "more"], max_tasks=10) == []
+
+
+@pytest.mark.timeout(180)
+def test_the_node_that_gave_it_is_killed_and_another_takes_the_word(nodes):
+    hub, far = pair(nodes)
+    run = submit(hub)
+    task = poll(far, lease_s=600)
+    assert task["id"] == run
+    far.signal(signal.SIGKILL)
+    far.ended()
+    # the delivery comes again when its lease on the queue is over; whoever asks then must not get it
+    assert polled(hub, "thief", wait_s=20) == []
+    assert resolved(hub, task, "heartbeat", lease_s=600)["id"] == run
+    assert not resolved(hub, task, "complete", output=1)["already"]
+    assert ended(hub, run)["state"] == "completed"
+
+
+@pytest.mark.timeout(180)
+def test_the_node_that_gave_it_is_frozen(nodes):
+    hub, far = pair(nodes)
+    run = submit(hub)
+    task = poll(far, "first", lease_s=5)
+    far.signal(signal.SIGSTOP)
+    second = poll(hub, "second", lease_s=600)
+    assert second["id"] == run
+    far.signal(signal.SIGCONT)
+    late = until(lambda: resolve(far, task, "complete", output="late"))
+    assert code(late) == (409, "claim.superseded")
+    assert resolved(hub, second, "heartbeat", lease_s=600)["id"] == run, "who woke up late took nothing away"
+    resolved(hub, second, "complete", output="in time")
+    assert ended(hub, run)["output"] == "in time"
