@@ -52,7 +52,9 @@ def server(tmp_path):
         port = free.getsockname()[1]
     conf = tmp_path / "server.conf"
     conf.write_text(SERVER.format(port=port, folder=tmp_path))
-    with subprocess.Popen([binary.find().path, "-c", conf], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as one:
+    with subprocess.Popen(
+        [binary.find().path, "-c", conf], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as one:
         until(lambda: list(tmp_path.glob("*.ports")), WAIT_S)
         yield port
         os.kill(one.pid, signal.SIGKILL)

@@ -44,7 +44,7 @@ class Way:
         "_again", "_connection", "_gone", "_last_s", "_probe", "_receipt", "_since_s", "_sure", "_to",
     )  # fmt: skip
 
-    def __init__(self, connection: Connection, to: str, gone: Callable[[], None] | None = None) -> None:
+    def __init__(self, connection: Connection, to: str, gone: Callable[[], object] | None = None) -> None:
         """Call `gone`, once, when he is gone; only whoever gets signs of life can be missed."""
         self._connection, self._to, self._gone = connection, to, gone
         self._sure = connection.reconnects  # the link he is known to listen on

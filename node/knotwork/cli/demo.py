@@ -6,7 +6,9 @@ Nothing here is special: the nodes are started by `up`, configured by TOML and a
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -27,6 +29,9 @@ STEP_TIMEOUT_S = 20.0
 ALPHA = """# the first node: boots its own NATS server, and hosts two agents
 [node]
 name = "alpha"
+
+[work]
+lease_s = 1                             # a worker that is silent for so long has lost its task
 
 [executors.count-words]                 # a real command on real files
 type = "process"
@@ -50,6 +55,14 @@ name = "beta"
 mode = "join"
 urls = [{url}]
 nkey_seed = {{ file = {seed} }}
+
+[work]
+lease_s = 1
+
+[executors.proofread]                   # its first try takes a minute: long enough to be killed in the middle
+type = "process"
+command = ["sh", "-c", "[ -e tried ] || {{ touch tried; sleep 60; }}; wc -l"]
+capabilities = ["proofread"]
 
 [executors.weather]                     # anything that answers HTTP
 type = "http"
@@ -157,6 +170,7 @@ def _play(story: _Story, folder: Path, weather: str, stack: ExitStack) -> None:
     story.step("who knows the weather?", lambda: ask("agents.list", {"capability": "weather"}), _names("agents"))
 
     _call(story, ask, files)
+    _survive(story, ask, folder, files[0], stack)
     _change(story, ask, folder / "beta" / "knotwork.toml", beta_toml)
     story.head("They stop")
     for name in ("beta", "alpha"):
@@ -182,6 +196,18 @@ def _call(story: _Story, ask: _Asking, files: list[Path]) -> None:
         lambda: ask("agents.invoke", {"target": "beta/longest", "input": str(files[0])}),
         _answer,
     )
+
+
+def _survive(story: _Story, ask: _Asking, folder: Path, file: Path, stack: ExitStack) -> None:
+    story.head("A task outlives its worker: it is stored before it is done")
+    request = {"capability": "proofread", "input": file.read_text(encoding="utf-8", errors="replace")}
+    run = story.step("submit a task", lambda: ask("task.submit", request), lambda r: str(r["state"]))["id"]
+    about = {"id": run}
+    story.step("beta works on it", lambda: ask.until("task.get", about, lambda r: r["state"] == "running"), _worker)
+    story.step("kill -9 beta, in the middle of it", lambda: _kill(folder / "beta" / "data"), lambda _: "dead")
+    story.step("beta is started again", lambda: _up(folder / "beta", stack), _ready)
+    story.step("await the task", lambda: ask("task.await", about), lambda r: f"{r['state']} by {_answered(r)}")
+    story.step("what happened to it?", lambda: ask("task.history", about), _steps)
 
 
 def _change(story: _Story, ask: _Asking, file: Path, beta_toml: Callable[[str], str]) -> None:
@@ -245,8 +271,21 @@ def _start(folder: Path, name: str, toml: str, stack: ExitStack) -> dict[str, An
     home.mkdir()
     (home / "knotwork.toml").write_text(toml, encoding="utf-8")
     (home / "shape.py").write_text(SHAPE, encoding="utf-8")
+    return _up(home, stack)
+
+
+def _up(home: Path, stack: ExitStack) -> dict[str, Any]:
     stack.callback(_stop, home / "data")
     return up.start_detached(home / "data", FileOptions(config=(str(home / "knotwork.toml"),)), STEP_TIMEOUT_S)
+
+
+def _kill(data_dir: Path) -> None:
+    """End a node as a power cut would, and return when its process is gone."""
+    node = local.find(data_dir)
+    departure = after.Departure(node.pid)
+    os.kill(node.pid, signal.SIGKILL)
+    if not departure.wait(STEP_TIMEOUT_S):
+        raise Failed(f"Node {node.node} does not die.", code="demo.failed")
 
 
 def _stop(data_dir: Path) -> None:
@@ -289,6 +328,18 @@ def _names(rows: str) -> Callable[[dict[str, Any]], str]:
 
 def _answer(reply: dict[str, Any]) -> str:
     return f"{reply['agent']} says {json.dumps(reply['output'], ensure_ascii=False)}"
+
+
+def _worker(task: dict[str, Any]) -> str:
+    return f"{task['worker']} since {task['started_at']}"
+
+
+def _answered(task: dict[str, Any]) -> str:
+    return f"{task['worker']}, who says {json.dumps(task['output'], ensure_ascii=False)}"
+
+
+def _steps(history: dict[str, Any]) -> str:
+    return ", ".join(row["what"] for row in history["transitions"])
 
 
 def _verdict(status: dict[str, Any]) -> str:

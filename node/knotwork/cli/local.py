@@ -147,8 +147,9 @@ def find(folder: Path) -> LocalNode:
 
 
 def ready(folder: Path) -> LocalNode:
-    """Return the node of a data folder that can be asked; raises `Unreachable` (`node.not_running`), `Unavailable`
-    (`node.not_ready`, with the reason).
+    """Return the node of a data folder that can be asked.
+
+    Raises `Unreachable` (`node.not_running`), and `Unavailable` (`node.not_ready`) with the reason.
     """
     node = find(folder)
     if node.early:

@@ -198,8 +198,8 @@ def _printer(op: Row, shared: Shared) -> Callable[[Any], None]:
 
 def _for_people(op: Row, kind: str, data: dict[str, Any]) -> str:
     if kind != "progress":
-        # a line of text brings its own end
-        return show.happened(data["data"]) if op.name == "task.watch" else show.answer(data.get("data")).removesuffix("\n")
+        told = show.happened(data["data"]) if op.name == "task.watch" else show.answer(data.get("data"))
+        return told.removesuffix("\n")  # a line of text brings its own end
     percent = data.get("percent")
     done = "" if percent is None else f"{percent:3.0f} % "
     return done + show.plain(str(data.get("text", "")))

@@ -64,7 +64,8 @@ async def decide(routers: Sequence[Slot], ask: Ask, directory: Directory, policy
     """Return who to try, best first, one at least, and why.
 
     Raises `Invalid` (`policy.unknown_boundary`), `NotFound` (`agent.not_found`, `node.not_found`) for a name nobody
-    has, `Unavailable` (`route.no_eligible_agent`) when somebody has it but nobody may take it now.
+    has and (`route.no_eligible_agent`) for a capability nobody offers, `Unavailable` (`route.no_eligible_agent`) when
+    somebody has it but nobody may take it now.
     """
     ask, candidates, forbidden = _offered(ask, directory, policy)
     broken: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,8 @@ class Registry:
         self._leases: Bucket | None = None
         self.targets: dict[str, Target] = {}
         self.launches: dict[str, Launch] = {}
-        self.current = False
-        """Whether everything there is has been read once."""
+        self.current = asyncio.Event()
+        """Set once everything there is has been read."""
 
     async def open(self) -> None:
         """Make sure that the buckets are there."""
@@ -123,4 +124,4 @@ class Registry:
             log.warning("%s in %s: %s", entry.key, TARGETS, error)
 
     def _complete(self) -> None:
-        self.current = True
+        self.current.set()

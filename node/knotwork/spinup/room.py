@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LOOK_S = 1.0
+READY_S = 2.0
 PROBE_TIMEOUT_S = 30.0
 S = 1_000_000_000
 BY_DEMAND = "demand"
@@ -57,6 +58,7 @@ class SpinUps:
         self.registry = Registry(connection)
         self.launcher = Launcher(self.registry, agents, env, project=project, on_change=on_change)
         self._busy: set[str] = set()
+        self._ready = asyncio.Event()
         self._probed_s: dict[str, float] = {}
         self.missing: list[Demand] = []
         self.why: dict[str, dict[str, str]] = {}
@@ -67,14 +69,20 @@ class SpinUps:
         await self.registry.open()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.registry.watch(), name="targets")
+            await self.registry.current.wait()
             while True:
-                await asyncio.sleep(LOOK_S)
-                if not self.registry.current:
-                    continue
                 try:
                     await self._look()
+                    self._ready.set()
                 except KnotworkError as error:
                     log.debug("targets are looked after again in a moment: %s", error)
+                await asyncio.sleep(LOOK_S)
+
+    async def ready(self, timeout_s: float) -> None:
+        """Return once our targets are known to everybody, at the latest after `timeout_s` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._ready.wait()
 
     # -- what may be asked -------------------------------------------------------------------------------------------
 
@@ -280,4 +288,5 @@ async def open_spinups(*arguments: object, **settings: object) -> AsyncIterator[
     async with background() as group:
         spinups = SpinUps(group, *arguments, **settings)  # type: ignore[arg-type]
         group.create_task(spinups.run(), name="spin-ups")
+        await spinups.ready(READY_S)
         yield spinups

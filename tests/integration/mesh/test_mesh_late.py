@@ -65,9 +65,7 @@ async def test_an_answer_that_is_ready_while_nats_is_away_arrives(node, server, 
     near, far = await pair(node, until, held)
     pieces: list[bytes] = []
     async with asyncio.TaskGroup() as group:
-        asked = group.create_task(
-            invoke(near, agent, timeout_s=60, on_piece=lambda piece: pieces.append(piece.data))
-        )
+        asked = group.create_task(invoke(near, agent, timeout_s=60, on_piece=lambda piece: pieces.append(piece.data)))
         await until(lambda: far.node.running.get(agent), WAIT_S)
         await away(server, near, far)
         held.go.set()
@@ -165,14 +163,14 @@ async def test_a_caller_whose_link_was_cut_for_a_moment_keeps_his_work(node, ser
     assert asked.result() == "kept"
 
 
-
-
 async def test_the_work_of_a_prompt_ends_when_its_sender_is_gone(node, server, until, held, monkeypatch):
     monkeypatch.setattr(prompt_stream, "ACK_S", 0.3)
     far = await node("far", held.fill)
     heard: list[bytes] = []
     async with open_connection(Endpoint((server.url,))) as client:
-        client.send("agents.prompt.test.far.held", b"hello", client.open_reply(lambda message: heard.append(message.data)))
+        client.send(
+            "agents.prompt.test.far.held", b"hello", client.open_reply(lambda message: heard.append(message.data))
+        )
         await until(lambda: far.node.running.get("held"), WAIT_S)
         await until(lambda: len(heard) > 3, WAIT_S)  # a sender that is there goes on
         assert far.node.running["held"] == 1

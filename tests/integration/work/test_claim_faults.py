@@ -99,7 +99,9 @@ async def test_a_lease_that_is_extended_outlives_that_of_the_queue(bench):
 async def test_who_hangs_up_while_waiting_loses_nothing(bench):
     work = await bench.room()
     async with asyncio.TaskGroup() as group:
-        waiting = [group.create_task(work.claims.claim(agent(count=5), lease_s=60, wait_s=50, held_max=100)) for _ in "abc"]
+        waiting = [
+            group.create_task(work.claims.claim(agent(count=5), lease_s=60, wait_s=50, held_max=100)) for _ in "abc"
+        ]
         await until(lambda: len(work.claims.polls._polls) == 3)
         for one in waiting:
             one.cancel()
@@ -147,7 +149,9 @@ async def test_a_crowd_that_hangs_up_at_random_loses_nothing(bench):
     async def labour(number: int) -> None:
         while len(done) < len(tasks):
             try:
-                async with asyncio.timeout(0.05 * number if number % 4 else None):  # three of four are cut off somewhere
+                async with asyncio.timeout(
+                    0.05 * number if number % 4 else None
+                ):  # three of four are cut off somewhere
                     found = await work.claims.claim(agent(count=3), lease_s=30, wait_s=5, held_max=1000)
             except TimeoutError:
                 continue
@@ -292,7 +296,9 @@ async def test_all_nodes_make_one_secret(bench):
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"", b"{}", b"[1]", b"\xff\xfe", b'{"id":"x"}', b"nonsense"], ids=["none", "empty", "list", "raw", "part", "text"]
+    "garbage",
+    [b"", b"{}", b"[1]", b"\xff\xfe", b'{"id":"x"}', b"nonsense"],
+    ids=["none", "empty", "list", "raw", "part", "text"],
 )
 async def test_garbage_in_place_of_a_claim_harms_nobody(bench, garbage):
     work = await bench.room()
@@ -301,7 +307,9 @@ async def test_garbage_in_place_of_a_claim_harms_nobody(bench, garbage):
     await work.submitter.submit(one)
     held = await claim(work)
     await kv.Bucket(work._connection, leases.BUCKET).put(leases.key(one.run, "task"), garbage)
-    assert await refused(work.claims.complete(held.token, None)) == "claim.expired", "nobody knows of the claim any more"
+    assert await refused(work.claims.complete(held.token, None)) == "claim.expired", (
+        "nobody knows of the claim any more"
+    )
     info = await streams.api(work._connection, "STREAM.INFO.TASKS")
     assert info["state"]["messages"] == 1, "the task is not lost"
 

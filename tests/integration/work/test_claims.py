@@ -27,7 +27,9 @@ def agent(name: str = "laptop", *capabilities: str, count: int = 1, **fields: An
     return AgentRecord(name, capabilities or ("do",), concurrency=count, attached=True, **fields)
 
 
-async def claim(work: Work, who: AgentRecord | None = None, *, lease_s: float = 60.0, wait_s: float = SOON_S) -> Claimed:
+async def claim(
+    work: Work, who: AgentRecord | None = None, *, lease_s: float = 60.0, wait_s: float = SOON_S
+) -> Claimed:
     """Return the one task that somebody gets."""
     (found,) = await work.claims.claim(who or agent(), lease_s=lease_s, wait_s=wait_s, held_max=1000)
     return found
@@ -242,8 +244,14 @@ async def test_saying_the_same_twice_counts_once(bench):
     assert sum(not one.result().already for one in said) == 1
     assert (await work.claims.complete(held.token, {"a": 1})).already
     assert await refused(work.claims.complete(held.token, {"a": 2})) == "claim.ended"
-    assert await refused(work.claims.fail(held.token, "no", code="x", retriable=True, retry_after_s=None)) == "claim.ended"
-    for late in (work.claims.extend(held.token, 60), work.claims.report(held.token, 1, ""), work.claims.saved(held.token)):
+    assert (
+        await refused(work.claims.fail(held.token, "no", code="x", retriable=True, retry_after_s=None)) == "claim.ended"
+    )
+    for late in (
+        work.claims.extend(held.token, 60),
+        work.claims.report(held.token, 1, ""),
+        work.claims.saved(held.token),
+    ):
         assert await refused(late) == "claim.ended"
     assert bytes((await ended(work, one.run)).output) == b'{"a":1}'
 

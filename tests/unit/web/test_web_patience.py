@@ -71,7 +71,9 @@ async def test_the_second_request_has_no_more_time_than_the_first(web):
     async with opened(web) as (reader, writer):
         writer.write(ASK)
         assert b"200" in await reader.readuntil(b"\r\n\r\n")
-        answer = await dripped(writer, reader, b"GET /livez HTTP/1.1\r\nx-a: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")
+        answer = await dripped(
+            writer, reader, b"GET /livez HTTP/1.1\r\nx-a: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+        )
     assert b"HTTP/1.1 408 " in answer
 
 

@@ -71,7 +71,9 @@ class ProcessConfig(PluginConfig):
         default="text", description="what stdout is: text; json: one JSON value; jsonl: one JSON value per line"
     )
     trim: bool = Field(default=True, description="take white space off the end of a text output")
-    stream: bool = Field(default=False, description="also send each line (text, with its end; jsonl) live while it runs")
+    stream: bool = Field(
+        default=False, description="also send each line (text, with its end; jsonl) live while it runs"
+    )
     progress_prefix: str = Field(
         default="@progress",
         max_length=64,

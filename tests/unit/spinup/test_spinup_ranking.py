@@ -1,0 +1,96 @@
+"""Which work misses an agent, and which target is best for it: the pure half of the spin-up room."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knotwork.spinup import ranking
+from knotwork.spinup.demand import Demand, Waiting, demands
+from knotwork.spinup.records import Target, decode_target, encode
+
+S = 1_000_000_000
+NOW_NS = 1_000_000 * S
+DEMAND = Demand("personal", "review", 3)
+
+
+def target(name: str, **fields: Any) -> Target:
+    return Target("home", name, **fields)
+
+
+def ranked(*targets: Target) -> list[str]:
+    return [one.target for one in ranking.rank(DEMAND, targets, NOW_NS).targets]
+
+
+def nobody(_boundary: str, _routed: str) -> bool:
+    return False
+
+
+def always(_boundary: str) -> bool:
+    return True
+
+
+def test_work_that_somebody_can_take_is_no_demand():
+    waiting = [Waiting("none", "review", 5), Waiting("none", "shout", 2)]
+    found = demands(waiting, lambda _boundary, routed: routed == "review", always)
+    assert found == [Demand("none", "shout", 2)]
+
+
+def test_lanes_of_one_queue_are_one_demand_and_the_most_wanted_comes_first():
+    waiting = [Waiting("none", "a", 1), Waiting("none", "b", 2), Waiting("none", "a", 4, "t1")]
+    assert demands(waiting, nobody, always) == [Demand("none", "a", 5, "t1"), Demand("none", "b", 2)]
+
+
+def test_work_for_an_agent_of_one_node_is_no_demand_but_for_an_agent_by_name_it_is():
+    found = demands([Waiting("none", "laptop=x", 1), Waiting("none", "=x", 1)], nobody, always)
+    assert [one.capability for one in found] == ["x"]
+
+
+def test_policy_may_forbid_to_start_agents():
+    assert demands([Waiting("corporate", "x", 1)], nobody, lambda boundary: boundary != "corporate") == []
+
+
+def test_health_comes_before_cost_and_cost_before_luck():
+    well, unknown = target("well", health="healthy", cost=9.0), target("unknown", cost=0.0)
+    cheap = target("cheap", health="healthy", cost=1.0)
+    lucky = target("lucky", health="healthy", cost=1.0, last_success_ns=NOW_NS)
+    assert ranked(unknown, well, cheap, lucky) == ["lucky", "cheap", "well", "unknown"]
+
+
+def test_each_target_that_is_out_has_a_reason():
+    targets = [
+        target("other", capabilities=("shout",)),
+        target("elsewhere", boundaries=("corporate",)),
+        target("off", disabled=True),
+        target("unset", enabled=False),
+        target("ill", health="unhealthy", why="no key"),
+        target("full", running=2, max_concurrent=2),
+        target("hot", failures=2, last_failure_ns=NOW_NS - 30 * S, cooldown_s=30.0),
+    ]
+    found = ranking.rank(DEMAND, targets, NOW_NS)
+    assert found.targets == ()
+    assert set(found.refused) == {f"home/{one.target}" for one in targets}
+    assert "no key" in found.refused["home/ill"]
+    assert "30 s" in found.refused["home/hot"]
+
+
+@given(failures=st.integers(1, 10**6), since_s=st.floats(0, 10**6), cooldown_s=st.floats(0, 86400))
+def test_a_cooldown_grows_with_failures_and_always_ends(failures: int, since_s: float, cooldown_s: float):
+    one = target("x", failures=failures, cooldown_s=cooldown_s, last_failure_ns=NOW_NS - int(since_s * S))
+    left_s = ranking.cooldown_left_s(one, NOW_NS)
+    assert left_s <= ranking.COOLDOWN_MAX_S
+    assert since_s <= ranking.COOLDOWN_MAX_S or left_s <= 1
+
+
+@given(st.permutations([target(name, cost=cost) for name, cost in (("a", 1.0), ("b", 1.0), ("c", 0.5), ("d", 2.0))]))
+def test_every_node_comes_to_the_same_order(targets: list[Target]):
+    assert ranked(*targets) == ["c", "a", "b", "d"]
+
+
+def test_a_record_comes_back_as_it_was():
+    one = target("x", capabilities=("a",), health="healthy", cost=1.5)
+    assert decode_target(encode(one)) == one
+    assert msgspec.json.decode(encode(target("y"))) == {"node": "home", "target": "y"}
