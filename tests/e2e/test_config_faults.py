@@ -247,3 +247,171 @@ async def open_mine(config, context):
 def executors():
     yield Factory("mine", Settings, open_mine)
 """
+
+
+HOLDER = """
+from contextlib import asynccontextmanager
+from knotwork.sdk import Done, Factory, PluginConfig, SecretRef, hookimpl
+
+
+class Settings(PluginConfig):
+    key: SecretRef | None = None
+
+
+class Holder:
+    async def execute(self, attempt):
+        return Done(attempt.input)
+
+
+@asynccontextmanager
+async def open_holder(config, context):
+    yield Holder()
+
+
+@hookimpl
+def executors():
+    yield Factory("holder", Settings, open_holder, "Holds a secret.")
+"""
+SECRETS = """
+[executors.call]
+type = "http"
+url = "http://127.0.0.1:9/"
+headers = { Authorization = { env = "NOT_SET_ONE" }, X-Team = { file = "nowhere/team" } }
+
+[executors.run]
+type = "process"
+command = ["cat"]
+env = { KEY = { env = "NOT_SET_TWO" }, PLAIN = "x" }
+
+[executors.here]
+type = "./holder.py"
+key = { file = "empty" }
+
+[executors.apart]
+type = "./holder.py"
+hosted = true
+key = { env = "NOT_SET_THREE" }
+
+[executors.asks]
+type = "./holder.py"
+key = { cmd = ["false"] }
+
+[executors.off]
+type = "./holder.py"
+enabled = false
+key = { env = "NOT_SET_FOUR" }
+"""
+MISSING = [(5, "NOT_SET_ONE"), (5, "nowhere/team"), (10, "NOT_SET_TWO"), (14, "empty"), (19, "NOT_SET_THREE")]
+
+
+def test_secrets_that_cannot_be_had_are_all_told_before_anything_is_started(nodes):
+    node = nodes.node(SECRETS)
+    node.write(HOLDER, "holder.py")
+    node.write("\n", "empty")
+    code, wire = node.refused("config", "check")
+    assert (code, wire["code"]) == (78, "config.missing_secret")
+    rows = wire["detail"]["problems"]
+    assert [row["line"] for row in rows] == [line for line, _ in MISSING]
+    assert all(row["column"] > 0 and row["file"] == str(node.file) for row in rows)
+    for row, (_, what) in zip(rows, MISSING, strict=True):
+        assert what in row["message"]
+    said = ended_78(node)
+    for line, what in MISSING:
+        assert any(f"knotwork.toml:{line}:" in told and what in told for told in said.splitlines()), (what, said)
+    with node.file.open("a") as file:
+        file.write("[node]\nnmae = 1\n")  # with another mistake they are still told
+    code, wire = node.refused("config", "check")
+    assert [row["line"] for row in wire["detail"]["problems"]] == [*(line for line, _ in MISSING), 32]
+    ended_78(node)
+
+
+def test_a_secret_that_goes_missing_changes_nothing(nodes):
+    node = nodes.node(SECRETS)
+    node.write(HOLDER, "holder.py")
+    for name in ("empty", "nowhere/team"):
+        node.write("a-secret-value\n", name)
+    given = {f"NOT_SET_{number}": "another-secret-value" for number in ("ONE", "TWO", "THREE")}
+    assert node.json("config", "check", **given)["warnings"] == []
+    node.up(**given)
+    agents = node.agents()
+    assert "apart" in agents
+    before = node.status()
+    (node.folder / "empty").write_text("")
+    code, wire = node.refused("reload")
+    assert (code, wire["code"]) == (78, "config.missing_secret")
+    assert [row["line"] for row in wire["detail"]["problems"]] == [14]
+    node.write(SECRETS.replace("NOT_SET_TWO", "NOT_SET_AT_ALL"))
+    verdict = node.verdict(node.status()["last_reload"], "refused")
+    assert [row["line"] for row in verdict["problems"]] == [10, 14]
+    code, wire = node.refused("config", "plan")
+    assert code == 78
+    after = node.status()
+    assert (after["revision"], node.agents()) == (before["revision"], agents)
+    assert "secret-value" not in node.log + json.dumps(after)
+
+
+def test_credentials_of_the_node_itself_are_looked_up(nodes):
+    joining = '[nats]\nmode = "join"\nurls = ["nats://127.0.0.1:9"]\ntoken = { env = "NOT_SET" }\n'
+    node = nodes.node(joining + '[projects.lab]\nnkey_seed = { file = "nowhere" }\n')
+    code, wire = node.refused("config", "check")
+    assert code == 78
+    assert [row["line"] for row in wire["detail"]["problems"]] == [4, 6]
+    said = ended_78(node)
+    assert "NOT_SET" in said
+    assert "nowhere" in said
+
+
+BROKEN_PLUGINS = {
+    "import error": "import no_such_module_anywhere\n",
+    "no plugin at all": "x = 1\n",
+    "syntax error": "def broken(:\n",
+    "another interface": "knotwork_api = 99\n",
+    "missing": None,
+    "leaves": "import os\nos._exit(3)\n",
+}
+
+
+@pytest.mark.parametrize("policy", ["retry", "ignore", "fail"])
+@pytest.mark.parametrize("how", BROKEN_PLUGINS)
+def test_the_check_and_the_start_agree_about_broken_plugins(nodes, how, policy):
+    node = nodes.node(GOOD + f'[executors.own]\ntype = "./own.py"\non_start_error = "{policy}"\n')
+    if (text := BROKEN_PLUGINS[how]) is not None:
+        node.write(text, "own.py")
+    if policy == "fail":
+        code, wire = node.refused("config", "check")
+        assert (code, wire["code"]) == (78, "config.broken_plugin")
+        (row,) = wire["detail"]["problems"]
+        assert (row["file"], row["line"]) == (str(node.file), 6)
+        said = ended_78(node)
+        assert f"{node.file}:6:8: executors.own" in said
+        return
+    checked = node.json("config", "check")
+    assert checked["ok"] is True
+    (row,) = checked["warnings"]
+    assert (row["file"], row["line"], row["code"]) == (str(node.file), 6, "config.broken_plugin")
+    code, out, err = node.run("config", "check")
+    assert code == 0
+    assert f"warning: {node.file}:6:8: executors.own" in err
+    assert "warning" not in out
+    node.up()
+    assert node.agents() == ["shout"]
+    assert node.slot("own")["state"] == ("failed" if policy == "ignore" else "waiting")
+    assert node.slot("own")["why"].rstrip(".") in row["message"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[executors.a]\ntype = "http"\nurl = "https://${NO_SUCH_NAME}/v1"\n',
+        '[executors.a]\ntype = "http"\nurl = "${NO_SUCH_NAME}"\nmethod = "GET"\n',
+        '[executors.a]\ntype = "http"\nurl = "http://h/"\nheaders = { X = { file = "${NO_SUCH_NAME}/x" } }\n',
+        '[executors.a]\ntype = "mcp"\nurl = "${NO_SUCH_NAME}"\ntool = "x"\n',
+        '[nats]\nmode = "join"\nurls = ["${NO_SUCH_NAME}"]\n',
+        '[telemetry.a]\ntype = "otlp"\nendpoint = "${NO_SUCH_NAME}"\n',
+    ],
+)
+def test_only_the_first_cause_of_an_unset_variable_is_told(nodes, text):
+    node = nodes.node(text)
+    code, wire = node.refused("config", "check")
+    assert (code, wire["code"]) == (78, "config.missing_variable")
+    assert len(wire["detail"]["problems"]) == 1

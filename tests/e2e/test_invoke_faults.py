@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.conftest import WAIT_S, until
+from tests.free_port import free_port
 
 from knotwork.bus import frames
 from knotwork.bus.connection import open_connection
@@ -433,7 +434,8 @@ def test_two_nodes_of_one_name_are_refused(nodes, hub):
 
 
 def test_a_node_waits_for_the_nats_it_joins(nodes):
-    first = nodes.node('[executors.one]\ntype = "rehearsal"\n', name="first")
+    port = free_port()  # it must get the same one again
+    first = nodes.node(f'[nats]\nport = {port}\n[executors.one]\ntype = "rehearsal"\n', name="first")
     first.up()
     url, seed = first.about["url"], first.data / "keys" / "node-default.nk"
     first.stop()

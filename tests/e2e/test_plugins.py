@@ -111,7 +111,7 @@ def test_hanging_at_import(nodes):
     assert answered > 2  # nothing waited for the import
     node.stop()
     node.up()  # and at the start it costs its time-out, no more
-    assert "still not imported" in node.slot("own")["why"]
+    assert "still importing" in node.slot("own")["why"]
     assert node.agents() == ["shout"]
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import nats
 import pytest
 from tests.e2e.conftest import until
+from tests.free_port import free_port
 
 from knotwork.bus import binary
 
@@ -48,8 +48,7 @@ WAIT_S = 30.0
 
 @pytest.fixture
 def server(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     conf = tmp_path / "server.conf"
     conf.write_text(SERVER.format(port=port, folder=tmp_path))
     with subprocess.Popen(
@@ -87,7 +86,7 @@ async def seen(port: int, user: str) -> bool:
     """Say whether the node's agent is there in the account of this user."""
     client = await nats.connect(f"nats://127.0.0.1:{port}", user=user, password="secret")
     try:
-        answer = await client.request("$SRV.PING.worker", b"", timeout=5)
+        answer = await client.request("$SRV.PING.worker", b"", timeout=WAIT_S)
     except nats.errors.NoRespondersError:
         return False
     finally:

@@ -14,7 +14,7 @@ HUB = """
 [node]
 name = "hub"
 [work]
-lease_s = 2
+lease_s = 6
 [mesh]
 heartbeat_s = 1
 [executors.script]
@@ -47,7 +47,7 @@ mode = "join"
 urls = ["{url}"]
 nkey_seed = {{file = "{seed}"}}
 [work]
-lease_s = 2
+lease_s = 6
 [mesh]
 heartbeat_s = 1
 [executors.far]
@@ -148,7 +148,7 @@ def test_an_await_begun_before_the_end_answers_when_it_comes(hub, far):
         ([{"fail": "no", "retriable": True}], ["--max-attempts", "2", "--retry-delay", "10ms"], 1, "dead"),
         ([{"delay_s": 60}], ["--attempt-timeout", "200ms"], 75, "timed-out"),
         ([{"delay_s": 60}], ["--deadline", "1s"], 75, "timed-out"),
-        ([{"delay_s": 60}], ["--timeout", "1s"], 75, "running"),
+        ([{"delay_s": 60}], ["--timeout", "6s"], 75, "running"),
     ],
 )
 def test_exit_codes_say_how_it_ended(hub, steps, fields, code, ends):
@@ -201,7 +201,7 @@ def test_a_node_that_was_never_there_is_refused_and_one_that_is_away_is_waited_f
     away = nodes.node(name="away")
     away.write(joined(hub, "away"))
     away.up().stop()
-    until(lambda: [row["state"] for row in hub.ask("nodes.list")["nodes"] if row["name"] == "away"] == ["offline"], 30)
+    until(lambda: [row["state"] for row in hub.ask("nodes.list")["nodes"] if row["name"] == "away"] == ["offline"], PATIENCE_S)
     run = submit(hub, "away/far", input="hello")
     assert "node away is away" in hub.ask("task.why", id=run)["why"]
     away.up()
@@ -254,7 +254,7 @@ def test_a_loop_goes_on_until_it_is_done(hub):
 
 
 def test_urgent_tasks_go_first(hub):
-    blocker = submit(hub, "one-by-one", {"delay_s": 1.5})
+    blocker = submit(hub, "one-by-one", {"delay_s": 6})
     until(lambda: state(hub, blocker) == "running", PATIENCE_S)
     low, normal, high = (submit(hub, "one-by-one", input=level, priority=level) for level in (1, 5, 10))
     assert "all its places are taken" in hub.ask("task.why", id=low)["agents"][0]["why_not"]

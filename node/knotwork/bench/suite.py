@@ -9,17 +9,17 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-from knotwork.bench import invoke, tasks
+from knotwork.bench import invoke, tasks, view
 from knotwork.sdk.errors import NotFound
 
-BENCHES: dict[str, Callable[[float], dict[str, Any]]] = {"invoke": invoke.run, "tasks": tasks.run}
+BENCHES: dict[str, Callable[[float], dict[str, Any]]] = {"invoke": invoke.run, "tasks": tasks.run, "view": view.run}
 
 
 def run(name: str, seconds: float) -> dict[str, Any]:
     """Run one bench for about `seconds` (50 at most) and return its result; raises `NotFound` for an unknown name.
 
     The result has `ratio` = ours / raw of the same run, `ours` and `raw` in `unit`, `durability`, `versions`,
-    `machine`, and whatever else the bench measured.
+    `machine`, and whatever else the bench measured; what has nothing to be measured against has no `raw`.
     """
     bench = BENCHES.get(name)
     if bench is None:

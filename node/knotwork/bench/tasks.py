@@ -57,14 +57,14 @@ async def _measure(seconds: float) -> dict[str, Any]:
     end_s = time.monotonic() + seconds - 6
     stored = 0.0
     while len(figures["raw"]) < ROUNDS or (time.monotonic() < end_s and len(figures["raw"]) < 3 * ROUNDS):
-        async with _server(sync=False) as (url, seed):
+        async with open_server(sync=False) as (url, seed):
             await _raw(url, seed, figures)
-        async with _server(sync=True) as (url, seed), _node(url, seed) as (connection, work):
-            figures["fsync"].append(await _drain(work, COUNT))
+        async with open_server(sync=True) as (url, seed), open_node(url, seed) as (connection, work):
+            figures["fsync"].append(await drain(work, COUNT))
             await _alone(work, figures)
             stored = await _stored_per_task(connection, work)
-        async with _server(sync=False) as (url, seed), _node(url, seed) as (_, work):
-            figures["interval"].append(await _drain(work, COUNT))
+        async with open_server(sync=False) as (url, seed), open_node(url, seed) as (_, work):
+            figures["interval"].append(await drain(work, COUNT))
     return _result(figures, stored)
 
 
@@ -89,7 +89,8 @@ def _result(figures: dict[str, list[float]], stored: float) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def _server(*, sync: bool) -> AsyncIterator[tuple[str, str]]:
+async def open_server(*, sync: bool) -> AsyncIterator[tuple[str, str]]:
+    """Run a server of its own inside the block; gives its address and a key."""
     with tempfile.TemporaryDirectory(prefix="knotwork-bench-") as folder:
         pair = keys.generate()
         settings = server.ServerSettings(
@@ -102,7 +103,8 @@ async def _server(*, sync: bool) -> AsyncIterator[tuple[str, str]]:
 
 
 @contextlib.asynccontextmanager
-async def _node(url: str, seed: str) -> AsyncIterator[tuple[Connection, Work]]:
+async def open_node(url: str, seed: str) -> AsyncIterator[tuple[Connection, Work]]:
+    """Take part in the durable work of a project inside the block, with an agent that does nothing."""
     async with background() as group, open_connection(peer.endpoint(url, seed)) as connection:
         hosting = peer.hosting(group, "bench", "echo", places=PLACES)
         for agent in hosting.agents():
@@ -126,7 +128,7 @@ async def _one(work: Work) -> records.Outcome:
     return await work.waiters.ended(task.run, fresh=True)
 
 
-async def _drain(work: Work, count: int) -> float:
+async def drain(work: Work, count: int) -> float:
     """Return tasks per second, end to end, with `AT_ONCE` waiting for their outcomes."""
     await _one(work)
     left = iter(range(count))
@@ -167,7 +169,7 @@ async def _stored_per_task(connection: Connection, work: Work) -> float:
         return sum(int(answer["state"]["last_seq"]) for answer in answers)
 
     before = await stored()
-    await _drain(work, 499)  # and one to warm up
+    await drain(work, 499)  # and one to warm up
     return (await stored() - before) / 500
 
 

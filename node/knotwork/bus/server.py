@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import random
 import secrets
@@ -24,9 +25,11 @@ from urllib.parse import urlsplit
 
 import nkeys
 
-from knotwork.bus import binary, child, server_conf, server_fault, server_talk, store_lock
+from knotwork.bus import binary, child, server_conf, server_fault, server_talk, space, store_lock
 from knotwork.bus.server_conf import Account, ServerSettings, User
 from knotwork.sdk.errors import Conflict, KnotworkError, TimedOut, Unavailable
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Account", "Server", "ServerSettings", "State", "User", "run_server"]
 
@@ -57,6 +60,8 @@ class Server:
         self._watcher_seed = nkeys.encode_seed(secrets.token_bytes(32), nkeys.PREFIX_BYTE_USER).decode()
         self._watcher = User(nkeys.from_seed(self._watcher_seed.encode()).public_key.decode())
         self._process: asyncio.subprocess.Process | None = None
+        self.full = False
+        """Whether the disk has no room: what needs none goes on, nothing more should be stored."""
         self._launched = 0.0  # monotonic seconds
         self._seen: dict[str, Account] = {}  # all accounts this child has had
         self._changing = asyncio.Lock()  # a start and a reload exclude each other
@@ -120,6 +125,26 @@ class Server:
             async with asyncio.timeout(timeout_s), self._moved:
                 await self._moved.wait_for(lambda: self.restarts > restarts or self.state == "stopped")
         await self.wait_running(timeout_s)
+
+    async def watch_space(self) -> None:
+        """Start the child anew when a full disk has room again, for ever."""
+
+        def full(free_bytes: int) -> None:
+            self.full = True
+            log.error(
+                "the disk of %s is full (%d bytes left): nothing more is stored until there is room",
+                self.settings.store_dir, free_bytes,
+            )  # fmt: skip
+
+        async def room() -> None:
+            self.full = False
+            log.warning("the disk of %s has room again: nats-server is started anew", self.settings.store_dir)
+            try:
+                await self.restart()
+            except KnotworkError as error:
+                log.error("nats-server does not come back: %s", error)  # noqa: TRY400  no bug of ours
+
+        await space.watch(self.settings.store_dir, full, room)
 
     async def start(self) -> None:
         """Start for the first time, with the port asked for, the one of last time, or a free one."""
@@ -296,7 +321,7 @@ async def run_server(settings: ServerSettings, *, on_state: OnState | None = Non
             server = Server(settings, lock, on_state)
             try:
                 await server.start()
-                async with _beside(server.keep()):
+                async with _beside(server.keep()), _beside(server.watch_space()):
                     yield server
             finally:
                 await server.close()

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knotwork.config import elsewhere, judge, references
-from knotwork.config.keys import Path, dotted, known_part
+from knotwork.config.keys import Path, dotted, known_part, lookup
 from knotwork.config.layers import Merged
 from knotwork.config.loaded import Loaded
-from knotwork.config.model import BUNDLED_ROUTERS, SECTIONS, Config, InstanceTable
+from knotwork.config.model import BUNDLED_ROUTERS, SECTIONS, Config
 from knotwork.config.problems import Problem, did_you_mean, invalid
 from knotwork.sdk import KINDS, Kind, PluginConfig
 
@@ -66,7 +66,7 @@ def check_instances(
                 absent = known.absent.get((kind, table.type), "")
                 problems.append(_unknown_type(loaded.merged, (SECTIONS[kind], name), table.type, types, absent))
                 continue
-            config, found = _check(loaded.merged, (SECTIONS[kind], name), own_settings(table, model), model)
+            config, found = _check(loaded.merged, (SECTIONS[kind], name), _settings(loaded, kind, name, model), model)
             problems += found
             if config is not None:
                 configs[kind, name] = config
@@ -136,12 +136,18 @@ def type_of(name: str, table: Mapping[str, Any]) -> str:
     return written if isinstance(written, str) and written else name
 
 
-def own_settings(table: InstanceTable, model: type[PluginConfig]) -> dict[str, object]:
-    """Return what a plugin of this config class is given of its table."""
+def _settings(loaded: Loaded, kind: Kind, name: str, model: type[PluginConfig]) -> dict[str, object]:
+    """Return what a plugin of this config class is given of its table.
+
+    Elsewhere a table is judged as it was written, and maybe was already.
+    """
+    table = loaded.config.instances(kind)[name]
+    if issubclass(model, elsewhere.Elsewhere):
+        return written_settings(kind, lookup(loaded.merged.data, (SECTIONS[kind], name)), model)
     shared = {
         key: getattr(table, key)
         for key in table.common_keys()
-        if key in elsewhere.keys_of(model) and key in table.model_fields_set
+        if key in model.model_fields and key in table.model_fields_set
     }
     return {**table.settings, **shared}
 

@@ -248,6 +248,7 @@ class Rooms:
                 )
             )  # fmt: skip
             stack.callback(self.works.pop, project)
+            self.works[project].submitter.full = lambda: self.nats.server is not None and self.nats.server.full
             self.works[project].attached.changed = membership.changed
             view = await stack.enter_async_context(open_view(self.keeper, self.layout.view, project, connection))
             self.works[project].past = view.has_ended

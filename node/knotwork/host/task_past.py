@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Past(Protocol):
     """What is kept of tasks that FACTS has forgotten, and what is known of all of them."""
 
-    async def outcome(self, run: str) -> Outcome | None:
-        """Return the final outcome of a run, None when it is not known."""
+    async def latest(self, run: str) -> Outcome | None:
+        """Return the outcome of the last attempt of a run that has one, None when that is not known."""
 
     async def list(self, wanted: TaskFilter) -> task_replies.TaskList:
         """Return the tasks that fit, the newest first, a page at a time."""
@@ -38,11 +38,10 @@ class ViewedPast:
         """Ask `view`."""
         self._view = view
 
-    async def outcome(self, run: str) -> Outcome | None:
-        """Return the final outcome of a run, None when it is not known."""
+    async def latest(self, run: str) -> Outcome | None:
+        """Return the outcome of the last attempt of a run that has one, None when that is not known."""
         data = await self._view.outcome(run)
-        outcome = None if data is None else records.decode_outcome(data)
-        return outcome if outcome is not None and outcome.state in records.FINAL else None
+        return None if data is None else records.decode_outcome(data)
 
     async def list(self, wanted: TaskFilter) -> task_replies.TaskList:
         """Return the tasks that fit, the newest first, a page at a time."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from knotwork.ops.op import Caller
     from knotwork.ops.task_ports import DeadFilter, NewTask, RetryWish, TaskFilter
     from knotwork.work.lookup import Sight
-    from knotwork.work.records import Task
+    from knotwork.work.records import Outcome, Task
     from knotwork.work.room import Work
 
 PAGE = 200
@@ -93,7 +94,7 @@ class TaskDesk:
         Its id would be the same, so it is the same task. Raises `Conflict` (`work.key_reused`) for other work.
         """
         try:
-            outcome = await self._past.outcome(task.run)
+            outcome = await self._past_end(task.run)
         except Unavailable:  # the view is being made: keys are remembered for a day without it
             return False
         if outcome is not None:
@@ -122,7 +123,7 @@ class TaskDesk:
         barred = self._membership.policy().against(task.boundary, candidates)
         if any(one.state == "online" and one.name not in barred for one in candidates):
             return ""
-        name = f"agent {task.node}/{task.agent}".replace("/", "", not task.node) if task.agent else task.capability
+        name = f"agent {task_rows.place(task.node, task.agent)}" if task.agent else f"capability {task.capability}"
         return f"Nobody is there to do it now ({name}); it waits until somebody is."
 
     # -- looking -----------------------------------------------------------------------------------------------------
@@ -145,14 +146,22 @@ class TaskDesk:
     async def _sight(self, run: str) -> Sight:
         """Return a run as it is; raises `NotFound` (`work.not_found`)."""
         sight = await lookup.look(self._connection, records.run_id(run))
+        if sight is not None and sight.state == "waiting" and sight.outcome is None:  # for longer than FACTS remembers
+            with suppress(Unavailable):
+                sight = dataclasses.replace(sight, outcome=await self._past.latest(run))
         if sight is not None:
             return sight
-        outcome = await self._past.outcome(run)
+        outcome = await self._past_end(run)
         if outcome is None:
             raise NotFound(
                 f"There is no task {run}.", code="work.not_found", hint="It may be over for longer than it is kept."
             )
         return task_rows.of_outcome(outcome)
+
+    async def _past_end(self, run: str) -> Outcome | None:
+        """Return the final outcome of a run that FACTS has forgotten; raises `Unavailable` when that cannot be told."""
+        outcome = await self._past.latest(run)
+        return outcome if outcome is not None and outcome.state in records.FINAL else None
 
     # -- large values ------------------------------------------------------------------------------------------------
 
@@ -266,7 +275,7 @@ class TaskDesk:
         error = Cancelled(told, code="work.cancelled")
         try:
             outcome = await self._work.end(records.run_id(run), "cancelled", error)
-            outcome = outcome or await self._past.outcome(run)
+            outcome = outcome or await self._past_end(run)
         except KnotworkError as failure:
             return task_replies.Cancelled(id=run, state="unknown", changed=False, why=failure.message)
         if outcome is None:

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from knotwork.telemetry.emitter import Emitter
 
 log = logging.getLogger(__name__)
-SHARE_OF_IMPORT = 0.8
-"""Which part of the time to start an import may take that is tried again: the rest is for what follows it."""
+LOOK_AGAIN_S = 20.0
+"""What a start may take longer that has to look at a broken plugin first, in a process made for that; nobody waits."""
 Marks = dict[tuple["Kind", str], str]
 
 
@@ -136,47 +136,42 @@ class World:
             for name, table in loaded.config.instances(kind).items():
                 if not table.enabled:
                     continue
+                mark = marks.get((kind, name), "")
                 error = _broken(catalog, kind, table.type)
                 if error is None:
                     entry, config = catalog.find(kind, table.type), configs[kind, name]
-                else:
-                    entry = catalogs.stand_in(kind, table.type, error, partial(self._look_again, loaded, kind, name))
-                    config = catalogs.AnyConfig(**lookup(loaded.merged.data, (SECTIONS[kind], name)))
-                wanted.append(
-                    Instance(
-                        kind,
-                        name,
-                        entry,
-                        config,
-                        hosted=table.hosted,
-                        memory_mb=table.memory_mb,
-                        on_start_error=table.on_start_error,
-                        start_timeout_s=loaded.config.plugins.start_timeout_s,
-                        fingerprint=marks.get((kind, name), ""),
-                    )
-                )
+                    wanted.append(_instance(loaded, kind, name, entry, config, mark=mark))
+                    continue
+                entry = catalogs.stand_in(kind, table.type, error)
+                config = catalogs.AnyConfig(**lookup(loaded.merged.data, (SECTIONS[kind], name)))
+                broken = _instance(loaded, kind, name, entry, config, mark=mark)
+                again = partial(self._look_again, loaded, kind, name)
+                start_timeout_s = 2 * broken.start_timeout_s + LOOK_AGAIN_S
+                wanted.append(replace(broken, again=again, start_timeout_s=start_timeout_s))
         for name in instances.implied_routers(loaded.config):
             entry = catalog.find("routers", name)
             wanted.append(Instance("routers", name, entry, entry.factory.config()))
         return wanted
 
-    async def _look_again(self, loaded: Loaded, kind: Kind, name: str) -> tuple[Entry, PluginConfig]:
-        """Return the entry and the checked table of an instance whose plugin was broken; raises what is wrong with it.
+    async def _look_again(self, loaded: Loaded, kind: Kind, name: str) -> Instance:
+        """Return what an instance is whose plugin was broken; raises what is wrong with it.
 
         It is given more time than a reload gives it, because nobody waits for it.
         """
         table = loaded.config.instances(kind)[name]
-        use = offered.use_of(loaded, kind, name)
-        patience_s = loaded.config.plugins.start_timeout_s * SHARE_OF_IMPORT
         settings = replace(
-            self.catalog.settings, files=(table.type,), folders=(), group="", uses=(use,), patience_s=patience_s
-        )
+            self.catalog.settings,
+            files=(table.type,), folders=(), group="", uses=(offered.use_of(loaded, kind, name),), imports=True,
+            patience_s=loaded.config.plugins.start_timeout_s,
+        )  # fmt: skip
         piece = await asyncio.to_thread(loading.load, settings)
         entry = piece.find(kind, table.type)
-        classes = instances.Known(piece.config_classes(), piece.config_classes(apart=True))
-        configs = await asyncio.to_thread(instances.check_instances, loaded, classes, only=(kind, name))
+        known = instances.Known(piece.config_classes(), piece.config_classes(apart=True))
+        configs = await asyncio.to_thread(instances.check_instances, loaded, known, only=(kind, name))
+        marks = await asyncio.to_thread(_marks, loaded, configs)
         self.catalog = self.catalog.healed(piece)
-        return entry, configs[kind, name]
+        self.marks = {**self.marks, (kind, name): marks[kind, name]}
+        return _instance(loaded, kind, name, entry, configs[kind, name], mark=marks[kind, name])
 
     def agents(self, schemas: Mapping[str, tuple[Schema | None, Schema | None]]) -> list[HostedAgent]:
         """Return the agents of the configuration in force; those that stay keep their running and waiting calls."""
@@ -271,6 +266,21 @@ def _with_load(agent: HostedAgent) -> AgentRecord:
 def _check(loaded: Loaded, catalog: Catalog) -> dict[tuple[Kind, str], PluginConfig]:
     """Return the plugin's own configuration of every instance; one of a broken plugin is an error of the plugin."""
     return instances.check_instances(loaded, offered.types_of(catalog, loaded.merged.data))
+
+
+def _instance(loaded: Loaded, kind: Kind, name: str, entry: Entry, config: PluginConfig, *, mark: str) -> Instance:
+    table = loaded.config.instances(kind)[name]
+    return Instance(
+        kind,
+        name,
+        entry,
+        config,
+        hosted=table.hosted,
+        memory_mb=table.memory_mb,
+        on_start_error=table.on_start_error,
+        start_timeout_s=loaded.config.plugins.start_timeout_s,
+        fingerprint=mark,
+    )
 
 
 def _broken(catalog: Catalog, kind: Kind, type_name: str) -> PluginFailed | None:

@@ -115,6 +115,8 @@ class Policy:
 
         A boundary that this node does not know is forbidden to every agent that does not name it.
         """
+        if boundary not in self.rules:  # whoever calls may write anything there
+            return self._judge(boundary, node, agent, executor, accepts)
         key = (boundary, node, agent, executor, accepts)
         found = self._judged.get(key)
         if found is None:
@@ -128,13 +130,13 @@ class Policy:
             return Judgement("allowed", "any agent may do work that belongs to no boundary")
         if accepts and boundary not in accepts:
             only = ", ".join(sorted(accepts))
-            return Judgement("forbidden", f"it does not accept the boundary {boundary!r}, only {only}")
+            return Judgement("forbidden", f"it does not accept the boundary {boundary[:64]!r}, only {only}")
         rule = self.rules.get(boundary)
         if rule is not None:
             return rule.judge(node, agent, executor)
         if accepts:
-            return Judgement("allowed", f"it names {boundary} itself")
-        return Judgement("forbidden", f"there is no [boundaries.{boundary}] here")
+            return Judgement("allowed", f"it names {boundary[:64]} itself")
+        return Judgement("forbidden", f"there is no [boundaries.{boundary[:64]}] here")
 
     def against(self, boundary: str, candidates: Sequence[Candidate]) -> dict[str, str]:
         """Return what stands against each of those who do not take a waiting task of a boundary now.

@@ -31,7 +31,7 @@ def closed(agent: HostedAgent, node: str, boundary: str, policy: Policy, *, drai
     if standing != "forbidden":
         return None
     return Denied(
-        f"{node}/{record.name} does no {boundary} work: {why}.", code="policy.forbidden",
+        f"{node}/{record.name} does no {boundary[:64]} work: {why}.", code="policy.forbidden",
         hint="See `knotwork route explain` and [boundaries] in the configuration.",
     )  # fmt: skip
 

@@ -15,7 +15,15 @@ from knotwork.ops.words import TOKEN, Token
 
 Kind = Literal["executors", "routers", "memories", "spinups", "telemetry"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_ONE = {"executors": "executor", "routers": "router", "memories": "memory", "spinups": "spinup"}
+_WORDS: dict[str, Kind] = {
+    **{kind: kind for kind in KINDS},
+    "executor": "executors",
+    "router": "routers",
+    "memory": "memories",
+    "spinup": "spinups",
+    "targets": "spinups",
+    "target": "spinups",  # what their tables are called
+}
 
 
 @op(
@@ -66,7 +74,7 @@ class RestartRequest(Request):
     def parts(self) -> tuple[Kind, str]:
         """Return kind and id; raises ValueError when they are not said. One of a kind is a kind, too: `executor`."""
         word, _, name = self.kind.partition(".")
-        kind = next((kind for kind in KINDS if word in (kind, _ONE.get(kind))), None)
+        kind = _WORDS.get(word)
         if kind is None:
             raise ValueError(f"{word[:64]!r} is no kind: {', '.join(KINDS)}")
         if bool(name) == bool(self.id):

@@ -10,6 +10,9 @@ from knotwork.ops.op import REGISTERED, Caller, CliForm, Effect, Example, Op, Re
 
 # importing a module puts its rows into the table
 ROOMS = (node, nodes, agents, tasks, task_changes, dead, blobs, claims, targets, view, config, plugin)
-TABLE: Mapping[str, Op] = MappingProxyType(REGISTERED)
+TABLE: Mapping[str, Op] = MappingProxyType(
+    {name: op for room in ROOMS for name, op in REGISTERED.items() if op.handler.__module__ == room.__name__}
+)
+"""In the order of the rooms, whoever imported one of them first."""
 
 __all__ = ["ROOMS", "TABLE", "Caller", "CliForm", "Effect", "Example", "Op", "Reply", "Request", "op"]

@@ -7,7 +7,6 @@ or in a thread. Nothing a plugin does while it is imported reaches the caller: w
 from __future__ import annotations
 
 import difflib
-from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 2.0
 Key = tuple[Kind, str]
-Again = Callable[[], Awaitable[tuple["Entry", PluginConfig]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,6 @@ class Entry:
 
     `described` is the factory of a foreign plugin as it was told by the process it was tried in; as long as that is
     `factory`, too, the plugin is not imported here; `tried_apart` says that it was tried as a hosted plugin only.
-    `again` looks once more for a plugin that is broken, and judges its table.
     """
 
     kind: Kind
@@ -98,7 +95,6 @@ class Entry:
     load_s: float = 0.0
     described: Factory[Any] | None = None
     tried_apart: bool = False
-    again: Again | None = None
 
     @property
     def apart(self) -> Factory[Any]:
@@ -228,11 +224,8 @@ class Catalog:
 _RENAME = "Rename one, or disable one."
 
 
-def stand_in(kind: Kind, type_name: str, error: PluginFailed, again: Again | None = None) -> Entry:
-    """Return an entry for a broken plugin: its slot fails to start and says why, like any other that fails.
-
-    At every later start the slot looks `again`, so a plugin that was mended needs no reload.
-    """
+def stand_in(kind: Kind, type_name: str, error: PluginFailed) -> Entry:
+    """Return an entry for a broken plugin: its slot fails to start and says why, like any other that fails."""
 
     @asynccontextmanager
     async def open_broken(_config: Any, _context: Context) -> AsyncIterator[None]:
@@ -240,7 +233,7 @@ def stand_in(kind: Kind, type_name: str, error: PluginFailed, again: Again | Non
         yield  # makes it a generator
 
     source = Source("file", type_name, type_name, digest=error.message)
-    return Entry(kind, type_name, Factory(type_name, AnyConfig, open_broken), source, again=again)
+    return Entry(kind, type_name, Factory(type_name, AnyConfig, open_broken), source)
 
 
 def is_path(type_name: str) -> bool:

@@ -19,7 +19,7 @@ from knotwork.sdk.factory import Kind
 from knotwork.sockets.pace import History, Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from knotwork.sockets.catalog import Entry
 
@@ -33,7 +33,8 @@ class Instance:
     """One plugin as the operator asked for it: kind and id from TOML, a type, and its checked config.
 
     Two equal instances are the same wish, so an unchanged one is never restarted. `fingerprint` stands for what the
-    config cannot show (a rotated secret). `memory_mb` (0: no limit) counts when hosted. Times in seconds.
+    config cannot show (a rotated secret). `memory_mb` (0: no limit) counts when hosted. `again` looks once more for a
+    plugin that is broken and returns what the instance is when it was mended. Times in seconds.
     """
 
     kind: Kind
@@ -46,6 +47,7 @@ class Instance:
     start_timeout_s: float = 10.0
     stop_timeout_s: float = 5.0
     fingerprint: str = ""
+    again: Callable[[], Awaitable[Instance]] | None = field(default=None, compare=False)
 
     @property
     def key(self) -> tuple[Kind, str]:

@@ -18,7 +18,7 @@ from knotwork.sockets.pace import Pace
 from knotwork.sockets.slot import GRACE_S, Instance, Slot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from knotwork.sdk import Factory, PluginConfig
     from knotwork.sdk.factory import Kind
@@ -91,8 +91,9 @@ class Slots:
 
     def make(self, instance: Instance) -> Slot:
         """Return a slot that is not started; raises what `context_for` raises."""
-        factory = self._factory(instance) if instance.entry.again is None else self._mended(instance)
-        return Slot(instance, factory, self._context_for(instance), self._on_change, self._pace)
+        slot = Slot(instance, instance.entry.factory, self._context_for(instance), self._on_change, self._pace)
+        slot.factory = self._factory(instance) if instance.again is None else self._mended(slot, instance.again)
+        return slot
 
     def _factory(self, instance: Instance) -> Factory[Any]:
         """Return what opens an instance, here or in a process of its own."""
@@ -100,19 +101,24 @@ class Slots:
         apart = instance.hosted or entry.hosted_only
         return hosted.wrap(entry, instance.memory_mb, self._hosting) if apart else entry.factory
 
-    def _mended(self, instance: Instance) -> Factory[Any]:
-        """Return a factory for a broken plugin: the first start says what is wrong, each later one looks again."""
+    def _mended(self, slot: Slot, again: Callable[[], Awaitable[Instance]]) -> Factory[Any]:
+        """Return a factory for a broken plugin: the first start says what is wrong, each later one looks again.
+
+        Once it was mended the slot is that of any other instance.
+        """
         tries = itertools.count(1)
-        broken = instance.entry.factory
+        broken = slot.instance.entry.factory
 
         @asynccontextmanager
         async def open_again(config: PluginConfig, context: Context) -> AsyncIterator[Any]:
-            if instance.entry.again is not None and next(tries) > 1:
-                entry, config = await instance.entry.again()
-                factory = self._factory(replace(instance, entry=entry))
-            else:
-                factory = broken
-            async with factory.open(config, context) as plugin:
+            if next(tries) == 1:
+                async with broken.open(config, context) as nothing:
+                    yield nothing
+                return
+            instance = await again()
+            factory = self._factory(instance)
+            async with factory.open(instance.config, context) as plugin:
+                slot.instance, slot.factory = instance, factory
                 yield plugin
 
         return replace(broken, open=open_again)

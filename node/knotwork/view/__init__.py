@@ -1,5 +1,6 @@
 """What can be asked about the past: a local SQLite read model, rebuilt from the streams at any time.
 
-Follow one message: `follow` reads it in a process of its own (`child`), `evidence` says what it tells, `fold` what that
-changes, `writer` writes it. The node asks through `room.View`; `keeper` keeps the process alive.
+Follow one message: `follow` reads it in a process of its own (`child`, `serving`), `evidence` says what it tells, `fold`
+what that changes, `writer` writes it. The node asks through `room.View`; `keeper` keeps the process alive. `archive`
+packs what ended, for every node's view.
 """

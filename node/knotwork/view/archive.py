@@ -34,7 +34,11 @@ BATCH = 1000
 STEP_S = 1.0
 SEGMENT_MAX_BYTES = 1024 * 1024
 OUTCOMES = "run.*.*.outcome.task.*.*"
-TRACES = ("run.*.*.started.task.>", "run.*.*.released.task.>", "run.*.*.redriven.task.>")
+TRACES = ("run.*.*.redriven.task.>",)
+"""What is removed of every task alike: what a redrive called for is in TASKS by then."""
+LONG_NS = 200_000_000
+"""An attempt that took longer may have left traces of its beginning; a shorter one has none."""
+AT_ONCE = 32
 
 
 class Packed(msgspec.Struct, frozen=True):
@@ -78,6 +82,7 @@ class Archiver:
         self._packed_to = -1
         self._marks: list[tuple[float, int]] = []
         self._marked_to = 0
+        self._spent: list[tuple[int, str]] = []
         self._revision = 0
 
     async def run(self) -> None:
@@ -97,6 +102,7 @@ class Archiver:
         """Pack what ended since the last step, and remove what was packed long enough ago."""
         if self._packed_to < 0:
             self._packed_to = await self._last_place()
+            self._spent = await self._left_behind()
         end_s = time.monotonic() + STEP_S
         while time.monotonic() < end_s:  # under load there is always more, but the lease must be kept
             found = await reading.batch(self._connection, subjects.FACTS, OUTCOMES, self._packed_to + 1, BATCH)
@@ -106,8 +112,20 @@ class Archiver:
                 await reading.purge(self._connection, subjects.TIMERS, pattern, 0)
             if not found:
                 break
+            self._spent += spent(found)
             self._packed_to = found[-1].seq
         await self._remove()
+
+    async def _left_behind(self) -> list[tuple[int, str]]:
+        """Return the traces of what another node packed and did not remove any more."""
+        traces: list[tuple[int, str]] = []
+        after = 0
+        while found := await reading.batch(self._connection, subjects.FACTS, OUTCOMES, after + 1, BATCH):
+            traces += spent([stored for stored in found if stored.seq <= self._packed_to])
+            after = found[-1].seq
+            if after >= self._packed_to:
+                break
+        return traces
 
     async def _remove(self) -> None:
         """Remove from FACTS what was packed `KEEP_S` ago."""
@@ -117,9 +135,32 @@ class Archiver:
             self._marked_to = self._packed_to
         old = [mark for mark in self._marks if now_s - mark[0] >= KEEP_S]
         if old and old[-1][1] > 0:
+            await self._remove_traces(old[-1][1])
             for pattern in (OUTCOMES, *TRACES):
                 await reading.purge(self._connection, subjects.FACTS, pattern, old[-1][1] + 1)
         self._marks = self._marks[len(old) :]
+
+    async def _remove_traces(self, place: int) -> None:
+        """Remove the traces of attempts that ended before a place: one by one, since others still run.
+
+        They go before the outcomes do, so that whoever takes over finds by those what is left to be removed.
+        """
+        gone = [one for one in self._spent if one[0] <= place]
+        failed: list[KnotworkError] = []
+
+        async def remove(seq: int, pattern: str) -> None:
+            try:
+                await reading.purge(self._connection, subjects.FACTS, pattern, seq + 1)
+            except KnotworkError as error:
+                failed.append(error)
+
+        for start in range(0, len(gone), AT_ONCE):
+            async with asyncio.TaskGroup() as group:
+                for seq, pattern in gone[start : start + AT_ONCE]:
+                    group.create_task(remove(seq, pattern))
+            if failed:
+                raise failed[0]
+        self._spent = [one for one in self._spent if one[0] > place]
 
     async def _last_place(self) -> int:
         """Return the place in FACTS up to which everything is packed."""
@@ -151,3 +192,37 @@ def leftovers(found: list[Stored]) -> list[str]:
             _, shard, run, *_ = stored.subject.split(".")
             ended.append(subjects.timer(shard, run, "deadline"))
     return ended
+
+
+class _Attempt(msgspec.Struct):
+    number: int = 1
+
+
+class _End(msgspec.Struct):
+    task: _Attempt
+    started_ns: int = 0
+    ended_ns: int = 0
+    delivery: int = 1
+
+
+_end = msgspec.json.Decoder(_End)
+
+
+def spent(found: list[Stored]) -> list[tuple[int, str]]:
+    """Return what outcomes make superfluous in FACTS, as (place of the outcome, pattern) (pure).
+
+    That an attempt was begun and handed back, when it took long or was delivered again; and that it was to come, when it
+    was not the first.
+    """
+    traces: list[tuple[int, str]] = []
+    for stored in found:
+        parts = stored.subject.split(".")
+        try:
+            end = _end.decode(stored.data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+        kinds = ["started"] if end.ended_ns - end.started_ns > LONG_NS or end.delivery > 1 else []
+        kinds += ["released"] if end.delivery > 1 else []
+        kinds += ["next"] if end.task.number > 1 else []
+        traces += [(stored.seq, f"{'.'.join(parts[:3])}.{kind}.task.>") for kind in kinds]
+    return traces

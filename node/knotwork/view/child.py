@@ -1,128 +1,24 @@
-"""What runs in the process of the view? It follows every project it is told to, and ends when the node is gone.
+"""Where does the process of the view begin? Here: it steps back behind everybody else, and loads the rest only then.
 
-Started as `python -P -m knotwork.view.child` or, frozen, `knotwork --view-child`. It is told what to do by lines of
-JSON on standard input, credentials included, and says how it stands on standard output. It leaves the processor to
-others: what is shown may be a little late, what is done may not.
+Started as `python -P -m knotwork.view.child` or, frozen, `knotwork --view-child`; it ends when the node is gone. What is
+shown may be a little late, what is done may not.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 import os
 import sys
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
-import msgspec
-
-from knotwork.bus.background import background
-from knotwork.bus.connection import open_connection
-from knotwork.bus.endpoint import Endpoint, Tls
-from knotwork.view import archive
-from knotwork.view.follow import Follower
-
-log = logging.getLogger(__name__)
 NICE = 5
-LINE_MAX_BYTES = 1024 * 1024
-
-
-class Order(msgspec.Struct, frozen=True):
-    """One line from the node. `endpoint` is what `spell` made."""
-
-    do: str
-    project: str
-    path: str = ""
-    endpoint: dict[str, Any] = {}
-    number: int = 0
-
-
-def spell(endpoint: Endpoint) -> dict[str, Any]:
-    """Return an endpoint as plain data."""
-    return asdict(endpoint)
-
-
-def read(spelled: dict[str, Any]) -> Endpoint:
-    """Return the endpoint that `spell` was given."""
-    tls = spelled.get("tls")
-    return Endpoint(**{**spelled, "urls": tuple(spelled["urls"]), "tls": Tls(**tls) if tls else None})
-
-
-class Following:
-    """The projects that are followed."""
-
-    def __init__(self, group: asyncio.TaskGroup) -> None:
-        """Follow in tasks of `group`."""
-        self._group = group
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._followers: dict[str, Follower] = {}
-
-    async def do(self, order: Order) -> None:
-        """Carry out one order."""
-        follower = self._followers.get(order.project)
-        match order.do:
-            case "follow":
-                await self._leave(order.project)
-                follower = self._followers[order.project] = Follower(order.project, Path(order.path), _say)
-                self._tasks[order.project] = self._group.create_task(
-                    _follow(order, follower), name=f"view {order.project}"
-                )
-            case "leave":
-                await self._leave(order.project)
-            case "sync" if follower is not None:
-                follower.sync(order.number)
-            case "rebuild" if follower is not None:
-                follower.rebuild()
-
-    async def _leave(self, project: str) -> None:
-        task = self._tasks.pop(project, None)
-        self._followers.pop(project, None)
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
-
-
-async def _follow(order: Order, follower: Follower) -> None:
-    """Follow a project, and pack its past for everybody when it is our turn: both read the same facts."""
-    async with (
-        background() as group,
-        open_connection(read(order.endpoint), wait_first=False) as connection,
-    ):
-        archiver = archive.Archiver(connection, owner=f"{order.endpoint.get('name', '')} {os.getpid()}")
-        group.create_task(archiver.run(), name=f"archive {order.project}")
-        await follower.run(connection)
-
-
-async def serve() -> None:
-    """Do what standard input says, until it ends."""
-    reader = asyncio.StreamReader(limit=LINE_MAX_BYTES)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
-    decoder = msgspec.json.Decoder(Order)
-    async with background() as group:
-        following = Following(group)
-        while line := await reader.readline():
-            await following.do(decoder.decode(line))
-
-
-def _say(told: dict[str, Any]) -> None:
-    """Tell the node; one write for each line."""
-    with contextlib.suppress(BrokenPipeError):  # it is gone, and so are we in a moment
-        os.write(1, msgspec.json.encode(told) + b"\n")
 
 
 def main() -> int:
     """Be the process of the view."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if hasattr(os, "nice"):
         os.nice(NICE)
-    if sys.platform == "win32":
-        asyncio.run(serve())
-    else:
-        import uvloop  # not there on Windows
+    from knotwork.view import serving  # half a second of loading, which must not slow down a node that begins
 
-        uvloop.run(serve())
+    serving.run()
     return 0
 
 

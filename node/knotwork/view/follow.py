@@ -1,7 +1,6 @@
 """How does the database of a project keep up? FACTS, TASKS and ARCHIVE are read on from where it stopped, again and again.
 
-Nothing is kept on the server for it. A turn begins by asking how far the streams go, in the order in which a task
-leaves them (TASKS, FACTS, ARCHIVE), so what is missing at the end of a turn is gone, not on its way.
+Nothing is kept on the server for it. A turn begins by asking how far the streams go, and ends when all of that is read.
 """
 
 from __future__ import annotations
@@ -11,13 +10,13 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from knotwork.bus import reading, streams, subjects
-from knotwork.sdk.errors import KnotworkError, NotFound
+from knotwork.sdk.errors import KnotworkError, NotFound, Unavailable
 from knotwork.view.fold import Message
 from knotwork.view.writer import BEYOND_REPAIR, PASSING, Place, Writer
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 POLL_S = 0.25
 AGAIN_S, AGAIN_MAX_S = 0.25, 15.0
 BATCH, SEGMENTS = 2000, 2
@@ -60,6 +60,7 @@ class Follower:
         self._behind = 0
         self._told_state = ""
         self._told_s = self._forgot_s = 0.0
+        self._tasks_first = 0
         self._failures = 0
 
     def sync(self, number: int) -> None:
@@ -117,10 +118,12 @@ class Follower:
         """Read everything that is stored now."""
         wanted, began_ns = self._wanted, time.time_ns()
         writer = self._open()
-        extents = {name: await _extent(connection, name, is_known=name in writer.places) for name in STREAMS}
+        asked = [_extent(connection, name, is_known=name in writer.places) for name in STREAMS]
+        extents = dict(zip(STREAMS, await _together(*asked), strict=True))
         if _was_replaced(writer, extents):
             log.warning("the streams of %s were made anew, and so is the view", self.project)
             writer.make_anew()
+            self._tasks_first = 0
         while not self._is_read(writer, extents):
             await self._step(connection, writer, extents)
             self._state, self._why = "reading", ""
@@ -128,7 +131,8 @@ class Follower:
         news = wanted > self._synced or self._told_state != "live"
         self._state, self._why = "live", ""
         self._caught_up_ns, self._behind, self._synced = began_ns, 0, wanted
-        self._forget(writer, extents)
+        self._forget(writer, extents[subjects.ARCHIVE])
+        self._tasks_first = extents[subjects.TASKS].first
         self._report(news=news)
 
     def _open(self) -> Writer:
@@ -148,23 +152,25 @@ class Follower:
         return behind == 0
 
     async def _step(self, connection: Connection, writer: Writer, extents: dict[str, Extent]) -> None:
-        """Read and write one batch of each stream; FACTS first, so that what ended already is known as such."""
-        found: dict[str, list[Message]] = {}
-        places: dict[str, Place] = {}
-        for name, count in ((subjects.FACTS, BATCH), (subjects.TASKS, BATCH), (subjects.ARCHIVE, SEGMENTS)):
-            if writer.place(name) < extents[name].last:
-                found[name], places[name] = await _read(connection, name, writer.place(name), extents[name], count)
+        """Read and write one batch of each stream that goes further."""
+        names = [name for name in STREAMS if writer.place(name) < extents[name].last]
+        read = await _together(*(_read(connection, name, writer.place(name), extents[name]) for name in names))
+        found = {name: messages for name, (messages, _) in zip(names, read, strict=True)}
+        places = {name: place for name, (_, place) in zip(names, read, strict=True)}
+        # ends first: then an attempt in TASKS that has one need not even be decoded
         messages = [*found.get(subjects.FACTS, ()), *found.get(subjects.TASKS, ())]
         writer.apply(messages, found.get(subjects.ARCHIVE, ()), places)
 
-    def _forget(self, writer: Writer, extents: dict[str, Extent]) -> None:
-        """Remove now and then what the streams have forgotten."""
+    def _forget(self, writer: Writer, archive: Extent) -> None:
+        """Remove now and then what the streams have forgotten.
+
+        What TASKS had forgotten at the end of the turn before has its end in FACTS or ARCHIVE by now, or none.
+        """
         now_s = time.monotonic()
         if now_s - self._forgot_s < FORGET_EVERY_S:
             return
-        archive, tasks = extents[subjects.ARCHIVE], extents[subjects.TASKS]
         ended_before_ns = time.time_ns() - archive.max_age_ns if archive.max_age_ns else 0
-        if writer.forget(archive.first, ended_before_ns, tasks.first) == 0:
+        if writer.forget(archive.first, ended_before_ns, self._tasks_first) == 0:
             self._forgot_s = now_s
         else:
             self._wake.set()
@@ -201,14 +207,33 @@ async def _extent(connection: Connection, stream: str, *, is_known: bool) -> Ext
     )  # fmt: skip
 
 
-async def _read(
-    connection: Connection, stream: str, place: int, extent: Extent, count: int
-) -> tuple[list[Message], Place]:
-    """Return the next messages of a stream behind a place, as far as it went when the turn began, and the new place."""
+async def _read(connection: Connection, stream: str, place: int, extent: Extent) -> tuple[list[Message], Place]:
+    """Return the next messages of a stream behind a place, and the place to go on from."""
+    count = SEGMENTS if stream == subjects.ARCHIVE else BATCH
     found = await reading.batch(connection, stream, ">", place + 1, count)
-    # nothing there: what was stored has been removed since
+    if not found:
+        await _check_removed(connection, stream, place + 1)
     end = found[-1].seq if found else extent.last
     return [Message(one.subject, one.data, one.seq) for one in found], Place(end, extent.made)
+
+
+async def _check_removed(connection: Connection, stream: str, place: int) -> None:
+    """Return when nothing is stored from a place on any more; raises `Unavailable` when a replica only does not have it yet."""
+    try:
+        await streams.api(connection, f"STREAM.MSG.GET.{stream}", {"seq": place, "next_by_subj": ">"})
+    except NotFound:
+        return
+    raise Unavailable(f"The replica of {stream} that answers is behind.", code="view.behind", retry_after_s=1.0)
+
+
+async def _together(*work: Coroutine[Any, Any, T]) -> list[T]:
+    """Return what all of them return, done at the same time; raises what one of them raises."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def _was_replaced(writer: Writer, extents: dict[str, Extent]) -> bool:

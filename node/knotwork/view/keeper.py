@@ -23,7 +23,7 @@ import msgspec
 from knotwork.bus import child
 from knotwork.bus.background import background
 from knotwork.sdk.errors import Unavailable
-from knotwork.view import child as view_child
+from knotwork.view import serving
 
 if TYPE_CHECKING:
     from knotwork.bus.endpoint import Endpoint
@@ -55,7 +55,7 @@ class Told(msgspec.Struct, frozen=True):
 class Followed:
     """One project: what its process was ordered, what it told, and who waits for it."""
 
-    order: view_child.Order
+    order: serving.Order
     told: Told = field(default_factory=Told)
     number: int = 0
     sent: asyncio.Future[None] | None = None
@@ -88,7 +88,7 @@ class Keeper:
 
     def follow(self, project: str, path: Path, endpoint: Endpoint) -> Followed:
         """Keep the database of a project at `path` up to date from now on."""
-        order = view_child.Order("follow", project, str(path), view_child.spell(endpoint))
+        order = serving.Order("follow", project, str(path), serving.spell(endpoint))
         followed = self._followed[project] = Followed(order)
         self._send(order)
         return followed
@@ -98,7 +98,7 @@ class Keeper:
         project = followed.order.project
         if self._followed.get(project) is followed:
             del self._followed[project]
-            self._send(view_child.Order("leave", project))
+            self._send(serving.Order("leave", project))
         for waiting in (followed.sent, followed.next):
             if waiting is not None and not waiting.done():
                 waiting.set_exception(_not_followed(project))
@@ -106,7 +106,7 @@ class Keeper:
 
     def rebuild(self, followed: Followed) -> None:
         """Have the database made anew."""
-        self._send(view_child.Order("rebuild", followed.order.project))
+        self._send(serving.Order("rebuild", followed.order.project))
 
     async def sync(self, followed: Followed, timeout_s: float) -> None:
         """Return when everything stored before the call is in the database; raises `Unavailable` (`view.behind`)."""
@@ -165,7 +165,7 @@ class Keeper:
             for followed in self._followed.values():
                 self._send(followed.order)
                 if followed.sent is not None:
-                    self._send(view_child.Order("sync", followed.order.project, number=followed.number))
+                    self._send(serving.Order("sync", followed.order.project, number=followed.number))
             async with background() as group:
                 assert process.stdout is not None
                 assert process.stderr is not None
@@ -205,9 +205,9 @@ class Keeper:
         if followed.sent is None and followed.next is not None:
             followed.number = next(self._numbers)
             followed.sent, followed.next = followed.next, None
-            self._send(view_child.Order("sync", followed.order.project, number=followed.number))
+            self._send(serving.Order("sync", followed.order.project, number=followed.number))
 
-    def _send(self, order: view_child.Order) -> None:
+    def _send(self, order: serving.Order) -> None:
         process = self._process
         if process is not None and process.stdin is not None and not process.stdin.is_closing():
             process.stdin.write(msgspec.json.encode(order) + b"\n")

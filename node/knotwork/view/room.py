@@ -145,7 +145,7 @@ class View:
             return stored.data
         found = await self._packed(run) if self.behind().seconds < RECENT_S else None
         if found is None:
-            await self._keeper.sync(self._followed, CERTAIN_S)
+            await self.synced(CERTAIN_S)
             found = await self._packed(run)
         return found
 
@@ -156,7 +156,7 @@ class View:
         longer. Raises `Unavailable` (`view.behind`, `view.not_ready`) when that cannot be told within `CERTAIN_S`.
         """
         if self.behind().seconds > RECENT_S:
-            await self._keeper.sync(self._followed, CERTAIN_S)
+            await self.synced(CERTAIN_S)
         found = await self._reader.ask(
             lambda db: db.execute("SELECT rank FROM tasks WHERE id = ?", (task.run,)).fetchone()
         )
@@ -185,7 +185,11 @@ class View:
             if self._followed.told.caught_up_ns == 0:
                 timeout_s = max(timeout_s, BEGIN_S)
             with contextlib.suppress(Unavailable):
-                await self._keeper.sync(self._followed, timeout_s)
+                await self.synced(timeout_s)
+
+    async def synced(self, timeout_s: float) -> None:
+        """Return when everything stored before the call is in the database; raises `Unavailable` (`view.behind`)."""
+        await self._keeper.sync(self._followed, timeout_s)
 
     def behind(self) -> Behind:
         """Return how far the database is behind, as far as is known without asking; never known: the age of 1970."""

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from knotwork.ops import replies, table
+from knotwork.web import workers
 from knotwork.web.routes import EVENT_STREAM, methods
 
 _REF = "#/components/schemas/"
@@ -36,7 +37,7 @@ def document(version: str, url: str = "/") -> dict[str, Any]:
     wanted += [(replies.Progress, "serialization"), (replies.Chunk, "serialization")]
     unique: list[Any] = list(dict.fromkeys(wanted))
     names, schema = models_json_schema(unique, ref_template=_REF + "{model}")
-    paths = {f"/api/{op.room}/{op.verb}": _path(op, names) for op in ops} | _plain_paths()
+    paths = {f"/api/{op.room}/{op.verb}": _path(op, names) for op in ops} | _worker_paths(names) | _plain_paths()
     return {
         "openapi": "3.1.0",
         "info": {
@@ -122,6 +123,54 @@ def _query(op: table.Op) -> list[dict[str, Any]]:
         }
         for name, part in schema.get("properties", {}).items()
     ]
+
+
+def _worker_paths(names: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    """Return the routes for workers in any language, each of which is an op by another name."""
+    found = {}
+    for path, name in ((workers.CONNECT, "work.connect"), (workers.POLL, "work.claim")):
+        operation = _operation(table.TABLE[name], "POST", names)
+        found[path] = {"post": operation | {"operationId": path.strip("/").replace("/", "."), "tags": ["v1"]}}
+    replies_of = {table.TABLE[name].reply for name in workers.ACTIONS.values()}
+    told = sorted((names[reply, "serialization"] for reply in replies_of), key=str)
+    found[workers.RESOLVE] = {
+        "post": {
+            "operationId": "v1.tasks.resolve",
+            "tags": ["v1"],
+            "summary": "Say something about a task that was polled.",
+            "description": "What belongs to each action is what belongs to its op; `id` is that of the path.",
+            "parameters": [
+                {"$ref": "#/components/parameters/project"},
+                {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}},
+            ],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {"schema": {"oneOf": [_action(*one) for one in workers.ACTIONS.items()]}}
+                },
+            },
+            "responses": {
+                "200": {"description": "Done.", "content": {"application/json": {"schema": {"anyOf": told}}}},
+                "default": {"$ref": "#/components/responses/problem"},
+            },
+        }
+    }
+    return found
+
+
+def _action(action: str, name: str) -> dict[str, Any]:
+    """Return the body of one action: the request of its op with the action, and without the id, which is in the path."""
+    schema = table.TABLE[name].request.model_json_schema(ref_template=_REF + "{model}")
+    left_out = {"id", *(workers.RETRY if action == "retry" else ())}
+    return {
+        "title": action,
+        "type": "object",
+        "description": f"See the op {name}.",
+        "properties": {"action": {"const": action}}
+        | {key: part for key, part in schema["properties"].items() if key != "id"},
+        "required": ["action", *(key for key in schema.get("required", []) if key not in left_out)],
+        "additionalProperties": False,
+    }
 
 
 def _plain_paths() -> dict[str, Any]:

@@ -64,11 +64,3 @@ def _task(stored: Stored) -> Task | None:
 
 def _place(task: Task) -> Place:
     return task.iteration, task.number
-
-
-def follows(task: Task, outcome: Outcome) -> bool:
-    """Return whether an attempt is the one that an outcome called for."""
-    with contextlib.suppress(Invalid):
-        before = records.decode_task(bytes(outcome.task))
-        return _place(task) == (before.iteration, before.number + 1)
-    return False

@@ -88,12 +88,17 @@ async def look(connection: Connection, run: str) -> Sight | None:
     state: State = "pending"
     if started is not None and begun_seq > back_seq:
         state = "running"
-    elif outcome is not None and outcome.state == "waiting" and queued is None and fold.follows(task, outcome):
+    elif queued is None and ((outcome is not None and outcome.state == "waiting") or _is_to_come(facts, task)):
         state = "waiting"
     return Sight(
         task, state, outcome, started if state == "running" else None, released,
         queued.seq if queued is not None else 0, queued.time_ns if queued is not None else 0,
     )  # fmt: skip
+
+
+def _is_to_come(facts: list[Stored], task: Task) -> bool:
+    """Return whether it is on record that an attempt waits for its time."""
+    return any(stored.subject == records.next_subject(task) for stored in facts)
 
 
 def final_state(outcome: Outcome) -> State:

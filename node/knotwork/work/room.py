@@ -81,9 +81,7 @@ class Work:
             group, connection, self.recorder, facts, values=self.values, project=project, node=node, ack_s=lease_s,
             accepts=self.accepts, has_ended=self._has_ended, draining=lambda: hosting.draining,
         )  # fmt: skip
-        self.attached = Attached(
-            self.claims.keeper, lambda: frozenset(agent.record.name for agent in hosting.agents())
-        )
+        self.attached = Attached(self.claims.keeper, lambda: frozenset(agent.record.name for agent in hosting.agents()))
         self.worker = Worker(
             group, connection, hosting, self.recorder, facts, project=project, node=node, agents=agents,
             accepts=self.accepts, has_ended=self._has_ended, adopts=self.claims.keeper.adopt, values=self.values,
@@ -176,7 +174,7 @@ class Work:
         if name.partition("-")[0] == "deadline":
             error = TimedOut("Its deadline passed.", code="work.deadline")
             await self.end(task.run, "timed-out", error)
-        else:
+        elif not await self._over(task):  # a timer fires again when the server forgot that it was handled
             await self.recorder.enqueue(task)
 
     async def end(self, run: str, state: records.Final, error: KnotworkError) -> Outcome | None:

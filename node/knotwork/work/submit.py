@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from knotwork.bus import reading, subjects
-from knotwork.sdk.errors import Conflict
+from knotwork.sdk.errors import Conflict, Unavailable
 from knotwork.work import queues, records
 from knotwork.work.queues import Queue
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from knotwork.bus.commit import GroupCommit
     from knotwork.bus.connection import Connection
     from knotwork.work.recording import Recorder
@@ -34,6 +36,8 @@ class Submitter:
         self._connection, self._recorder, self._facts, self._tasks = connection, recorder, facts, tasks
         self._lease_s = lease_s
         self._open: set[Queue] = set()
+        self.full: Callable[[], bool] = lambda: False
+        """Whether the store has no room for more; set by whoever runs its server."""
         self._opening = asyncio.Lock()
 
     async def submit(self, task: Task) -> bool:
@@ -42,6 +46,11 @@ class Submitter:
         Raises `Conflict` (`work.key_reused`) for a key that was used for other work, `Unavailable` when the store is
         full or NATS is away: nothing was stored then, or submit it again with the same key.
         """
+        if self.full():
+            raise Unavailable(
+                "The disk of the store is full; the task was not stored.", code="work.store_full",
+                hint="Make room: it is noticed by itself.", retry_after_s=5.0,
+            )  # fmt: skip
         await self._open_queue(task)
         if task.key and not await self._first(task):
             return False

@@ -9,6 +9,8 @@ import signal
 import time
 from pathlib import Path
 
+from tests.free_port import free_port
+
 from knotwork.bus import binary, child
 
 READY_S = 60.0
@@ -34,6 +36,20 @@ class RawServer:
         return self._process.pid
 
     async def start(self) -> None:
+        """Start it, or start it again at the same port."""
+        for _ in range(10):
+            fresh = self.port == 0
+            self.port = self.port or free_port()  # none that the system hands out: somebody could get it meanwhile
+            try:
+                await self._start()
+            except RuntimeError:
+                if not fresh or "address already in use" not in self.log():
+                    raise
+                self.port = 0
+            else:
+                return
+
+    async def _start(self) -> None:
         (self.folder / "ports").mkdir(parents=True, exist_ok=True)
         conf = self.folder / "server.conf"
         store = ""
@@ -41,7 +57,7 @@ class RawServer:
             sync = "sync_interval: always" if self.sync_always else ""
             store = f'jetstream {{ store_dir: "{self.folder / "store"}", max_file_store: 1GB\n {sync} }}'
         conf.write_text(
-            f'host: 127.0.0.1\nport: {self.port or -1}\nports_file_dir: "{self.folder / "ports"}"\n'
+            f'host: 127.0.0.1\nport: {self.port}\nports_file_dir: "{self.folder / "ports"}"\n'
             f"{store}\n{self.extra}\n"
         )
         out = os.open(self.folder / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -36,8 +36,8 @@ async def test_round_robin_gives_each_agent_its_turn(mesh):
 
 
 async def test_sticky_stays_and_moves_when_its_agent_dies(mesh):
-    there = await mesh.process("there", {"worker": DO}, heartbeat_s=0.5)
-    other = await mesh.process("other", {"worker": DO}, heartbeat_s=0.5)
+    there = await mesh.process("there", {"worker": DO}, heartbeat_s=1.5)
+    other = await mesh.process("other", {"worker": DO}, heartbeat_s=1.5)
     here = await mesh.node("here", routers=STICKY)
     await until(lambda: {"there", "other"} <= set(here.membership.directory.node_names()))
     chosen = {(await ended(here.work, (await submit(here, **KEY)).run)).node for _ in range(5)}
@@ -73,7 +73,7 @@ async def test_nobody_to_choose_leaves_it_in_the_queue_of_the_capability(mesh):
 
 
 async def test_what_a_router_chose_is_not_lost_with_its_node_and_what_was_named_waits_for_it(mesh):
-    process = await mesh.process("there", {"worker": DO}, heartbeat_s=0.5, lease_s=1.0)
+    process = await mesh.process("there", {"worker": DO}, heartbeat_s=1.5, lease_s=1.0)
     here = await mesh.node("here", routers=["round-robin"])
     await until(lambda: "there" in here.membership.directory.node_names())
     first = await submit(here, {"sleep": 600})
@@ -101,7 +101,7 @@ async def test_what_a_router_chose_is_not_lost_with_its_node_and_what_was_named_
     assert await later.work.current(first.run) is not None  # it sleeps there now
     await later.work.end(first.run, "cancelled", Cancelled("enough"))
     assert await here.work.find(named.run) is None
-    again = await mesh.process("there", {"worker": DO}, heartbeat_s=0.5)
+    again = await mesh.process("there", {"worker": DO}, heartbeat_s=1.5)
     assert (await ended(here.work, named.run)).node == "there"
     assert again.returncode is None
 
@@ -185,7 +185,7 @@ async def test_a_poison_task_is_not_handed_from_node_to_node_for_ever(mesh):
     """Each node it kills loses it to the queue of the capability, where its kills are counted."""
     here = await mesh.node("here", routers=["round-robin"])
     names = ["k1", "k2", "k3", "k4", "k5", "k6"]
-    processes = [await mesh.process(name, {"worker": DO}, heartbeat_s=0.5, lease_s=1.0) for name in names]
+    processes = [await mesh.process(name, {"worker": DO}, heartbeat_s=1.5, lease_s=1.0) for name in names]
     await until(lambda: set(names) <= set(here.membership.directory.node_names()))
     one = await submit(here, {"exit": True}, retry=records.Retry(max_crashes=2))
     done = await ended(here.work, one.run)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.free_port import free_port
 
 READY_S = 30.0
 sys.path.append(str(Path(__file__).parent / "standins"))
@@ -57,9 +58,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True, timeout=30)
     shutil.copy(folder / "user_key.pub", folder / "authorized_keys")
     (folder / "ssh_config").write_text("")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     (folder / "sshd_config").write_text(
         f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host_key\nAuthorizedKeysFile {folder}/authorized_keys\n"
         "PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\n"
@@ -72,7 +71,10 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     try:
         if why := not_up(process, port):
             pytest.skip(f"sshd cannot run here: {why}: {log.read_text(errors='replace') if log.exists() else ''}")
-        yield Sshd(folder, port, process)
+        made = Sshd(folder, port, process)
+        if why := no_login(made):
+            pytest.skip(f"sshd lets nobody in here: {why}: {log.read_text(errors='replace')[-2000:]}")
+        yield made
     finally:
         process.terminate()
         process.wait(READY_S)
@@ -85,8 +87,8 @@ def not_up(process: subprocess.Popen[bytes], port: int) -> str:
         if process.poll() is not None:
             return f"it ended with {process.returncode}"
         try:
-            with socket.create_connection(("127.0.0.1", port), timeout=1) as one:
-                one.settimeout(5)
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as one:
+                one.settimeout(30)
                 if one.recv(4) == b"SSH-":
                     return ""
         except OSError:
@@ -122,3 +124,13 @@ def receiver() -> Iterator[Any]:
     made = importlib.import_module("receiver").Receiver()
     yield made
     made.close()
+
+
+def no_login(sshd: Sshd) -> str:
+    """Return why the system's own client cannot log in, whatever we do: a locked account, for one."""
+    table = sshd.table
+    options = ("BatchMode=yes", "StrictHostKeyChecking=accept-new", f"UserKnownHostsFile={table['known_hosts']}")
+    line = ["ssh", "-F", table["config_file"], "-i", table["key_file"], "-p", str(sshd.port), "-l", table["user"]]
+    line += [word for option in options for word in ("-o", option)]
+    done = subprocess.run([*line, "127.0.0.1", "true"], capture_output=True, text=True, timeout=60, check=False)
+    return done.stderr if done.returncode else ""

@@ -48,7 +48,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Any]:
 
 
 def endpoint(url: str) -> Endpoint:
-    return Endpoint((url,), pause_min_s=0.02, pause_max_s=0.1, connect_timeout_s=2.0)
+    return Endpoint((url,), pause_min_s=0.02, pause_max_s=0.1, connect_timeout_s=20.0)
 
 
 @pytest_asyncio.fixture

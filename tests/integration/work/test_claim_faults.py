@@ -33,13 +33,13 @@ def passing(bench: Any, name: str, lease_s: float) -> Any:
 
 
 async def test_an_agent_that_is_silent_loses_its_task_to_another(bench):
-    work = await bench.room(lease_s=10.0)
+    work = await bench.room(lease_s=60.0)
     one = task()
     await work.submitter.submit(one)
     start_s = time.monotonic()
     first = await claim(work, lease_s=1.0)
     second = await claim(work, agent("desk"))
-    assert 1.0 <= time.monotonic() - start_s < 9.0, "its own lease counts, not that of the queue"
+    assert 1.0 <= time.monotonic() - start_s < 40.0, "its own lease counts, not that of the queue"
     assert (second.task.run, second.claim.delivery) == (one.run, 2)
     for late in (
         work.claims.complete(first.token, "late"),
@@ -87,10 +87,10 @@ async def test_a_lease_that_is_extended_outlives_that_of_the_queue(bench):
     work = await bench.room(lease_s=1.0)
     one = task()
     await work.submitter.submit(one)
-    held = await claim(work, lease_s=1.5)
+    held = await claim(work, lease_s=8.0)
     for _ in range(4):
-        assert await work.claims.claim(agent("other"), lease_s=60, wait_s=0.8, held_max=10) == []
-        longer = await work.claims.extend(held.token, 1.5)
+        assert await work.claims.claim(agent("other"), lease_s=60, wait_s=2.5, held_max=10) == []
+        longer = await work.claims.extend(held.token, 8.0)
         assert longer.until_ns > time.time_ns()
     assert not (await work.claims.complete(held.token, None)).already
     assert (await ended(work, one.run)).delivery == 1
@@ -178,11 +178,13 @@ async def test_a_claim_holds_on_any_node_and_when_its_own_is_gone(bench):
     one = task()
     await there.submitter.submit(one)
     async with passing(bench, "here", lease_s=1.0) as here:
-        held = await claim(here, lease_s=30)
+        held = await claim(here, lease_s=120)
         assert await nothing(there)
         await there.claims.report(held.token, 10, "told elsewhere")
     # its keeper is gone: the delivery comes again, and whoever gets it keeps it for the agent
-    assert await there.claims.claim(agent("thief"), lease_s=60, wait_s=4, held_max=10) == []
+    async with asyncio.timeout(SOON_S * 2):
+        while not there.claims.keeper._kept:
+            assert await there.claims.claim(agent("thief"), lease_s=60, wait_s=1, held_max=10) == []
     (kept,) = there.claims.keeper._kept.values()
     assert (kept.claim.node, kept.claim.worker, kept.claim.id) == ("there", "laptop", held.claim.id)
     assert kept.claim.reply != held.claim.reply
@@ -196,7 +198,7 @@ async def test_a_hosted_agent_that_is_given_a_held_task_leaves_it(bench, tmp_pat
     one = task("held", value={"touch": str(tmp_path / "stolen")})
     async with passing(bench, "here", lease_s=1.0) as here:
         await here.submitter.submit(one)
-        held = await claim(here, agent("laptop", "held"), lease_s=30)
+        held = await claim(here, agent("laptop", "held"), lease_s=120)
     thief = await bench.room("thief", lease_s=1.0, held={})
     await until(lambda: any(kept.claim.node == "thief" for kept in thief.claims.keeper._kept.values()))
     await there.claims.complete(held.token, None)
@@ -236,9 +238,9 @@ async def test_the_server_is_killed_while_a_task_is_held(bench):
     tasks = [task() for _ in range(5)]
     for one in tasks:
         await work.submitter.submit(one)
-    held = await work.claims.claim(agent(count=5), lease_s=30, wait_s=SOON_S, held_max=10)
+    held = await work.claims.claim(agent(count=5), lease_s=120, wait_s=SOON_S, held_max=10)
     while len(held) < 5:
-        held += await work.claims.claim(agent(count=5), lease_s=30, wait_s=SOON_S, held_max=10)
+        held += await work.claims.claim(agent(count=5), lease_s=120, wait_s=SOON_S, held_max=10)
     before = work._connection.reconnects
     await bench.kill_server()
     await until(lambda: work._connection.reconnects > before)

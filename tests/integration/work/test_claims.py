@@ -301,8 +301,8 @@ async def test_a_cancel_reaches_the_agent(bench):
 
 async def test_a_deadline_and_a_timeout_end_the_attempt(bench):
     work = await bench.room()
-    late = task(deadline_ns=time.time_ns() + 1_500_000_000)
-    slow = task(timeout_s=0.5)
+    late = task(deadline_ns=time.time_ns() + 8_000_000_000)  # they must be claimed before
+    slow = task(timeout_s=4.0)
     for one in (late, slow):
         await work.submitter.submit(one)
     held = {(found := await claim(work)).task.run: found for _ in range(2)}
@@ -316,7 +316,7 @@ async def test_a_deadline_and_a_timeout_end_the_attempt(bench):
 
 async def test_a_timeout_may_be_tried_again(bench):
     work = await bench.room()
-    one = task(timeout_s=0.5, retry=Retry(max_attempts=2, delay_s=0.1))
+    one = task(timeout_s=3.0, retry=Retry(max_attempts=2, delay_s=0.1))  # the second one must be done in time
     await work.submitter.submit(one)
     await claim(work)
     second = await claim(work)
@@ -420,7 +420,7 @@ async def test_a_signal_reaches_who_waits_before_and_after(bench):
         before = group.create_task(work.signals.wait(one.run, "approved", SOON_S))
         await until(lambda: any("signal" in line.subject for line in work._connection._listening))
         assert await work.signals.send(one.run, "approved", {"by": "me"}, "tester")
-    after = await work.signals.wait(one.run, "approved", 0.5)
+    after = await work.signals.wait(one.run, "approved", SOON_S)
     assert bytes(before.result().value) == bytes(after.value) == b'{"by":"me"}'
     assert after.by == "tester"
     assert await work.signals.wait(one.run, "refused", 0.2) is None

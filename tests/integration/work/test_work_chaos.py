@@ -150,6 +150,7 @@ async def chaos(bench: Bench, folder: Path, *, seconds: float, kills: int, tasks
     sys.stderr.write(f"chaos: {told}, ends {dict(states)}\n")
 
 
+@pytest.mark.timeout(900)
 async def test_every_acknowledged_task_ends_exactly_once_whatever_is_killed(bench, tmp_path):
     await chaos(bench, tmp_path, seconds=float(os.environ.get("KNOTWORK_CHAOS_S", "60")), kills=20, tasks=500)
 

@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.unit.ops.stand_in_claims import StandInClaims
+
 from knotwork.ops import replies, task_replies
 from knotwork.ops.op import Caller
 from knotwork.ops.ports import AgentFilter, Call, RouteQuestion
@@ -162,6 +164,7 @@ class StandInNode:
 
     one_mesh: StandInMesh = field(default_factory=StandInMesh)
     all_tasks: StandInTasks = field(default_factory=StandInTasks)
+    one_claims: StandInClaims = field(default_factory=StandInClaims)
     asked: list[Any] = field(default_factory=list)
     ready: bool = True
     reload_problems: list[dict[str, Any]] = field(default_factory=list)
@@ -171,6 +174,9 @@ class StandInNode:
         if project != "default":
             raise NotFound(f"This node does not serve {project!r}.", code="project.not_found")
         return self.one_mesh
+
+    def claims(self, _project: str) -> StandInClaims:
+        return self.one_claims
 
     def tasks(self, project: str) -> StandInTasks:
         return self.all_tasks
