@@ -124,7 +124,12 @@ def test_every_ignored_rule_has_its_reason():
 
 
 def test_modules_are_short():
-    long = {name: len(lines) for name, _, lines in trees(PRODUCT + PACKAGING) if len(lines) > LINES_MAX}
+    made = ROOT / "node" / "knotwork" / "ops" / "rows.py"  # written by a program, and by nobody read
+    long = {
+        name: len(lines)
+        for name, _, lines in trees([path for path in PRODUCT + PACKAGING if path != made])
+        if len(lines) > LINES_MAX
+    }
     assert not long
 
 
@@ -160,7 +165,7 @@ def test_packaging_shadows_nothing():
 
 
 def test_nothing_tells_of_the_machine_it_was_written_on():
-    home = re.compile(r"/(?:home|Users)/(?!runner\b|me\b|you\b)[a-z]\w*/|/root/|/work/|/tmp/(?!_MEI)\w{2,}/")
+    home = re.compile(r"/(?:home|Users)/(?!runner\b|me\b|you\b)[a-z]\w*/|/root/|(?<![\w}~*:])/work/|/tmp/(?!_MEI)\w{2,}/")
     places = re.compile(
         r"\b(?:pypi\.org|pythonhosted\.org|npmjs\.(?:org|com)|deb\.debian\.org|crates\.io|proxy\.golang)"
     )
@@ -269,6 +274,12 @@ def test_the_toml_of_the_pages_is_valid(text: str, tmp_path: Path, monkeypatch: 
         return
     for name in re.findall(r"\$\{(\w+)\}", text):
         monkeypatch.setenv(name, "value")
+    for name in re.findall(r'\{ *env *= *"(\w+)" *\}', text):
+        monkeypatch.setenv(name, "a-secret")
+    for number, path in enumerate(re.findall(r'\{ *file *= *"([^"]+)" *\}', text)):
+        (tmp_path / f"secret{number}").write_text("a-secret", encoding="utf-8")
+        (tmp_path / f"secret{number}").chmod(0o600)
+        text = text.replace(f'"{path}"', f'"{tmp_path}/secret{number}"')
     file = tmp_path / "knotwork.toml"
     file.write_text(text, encoding="utf-8")
     look = files.load if re.search(r'^type = "\.', text, re.MULTILINE) else files.check  # a plugin that is only told of

@@ -163,7 +163,7 @@ def test_the_table_of_a_hosted_plugin_is_judged_like_any_other(nodes):
         said.append([{**row, "file": ""} for row in wire["detail"]["problems"]])
         node.up(wait_s=0)
         assert node.ended(30) == 78
-        assert "own.lenght" in node.log or 'unknown key lenght in [executors.own]' in node.log
+        assert "own.lenght" in node.log or "unknown key lenght in [executors.own]" in node.log
     assert [row["code"] for row in said[0]] == [
         "config.unknown_key", "config.bad_value", "config.bad_value", "config.plain_secret",
     ]  # fmt: skip
@@ -220,7 +220,9 @@ def test_one_that_hangs_at_the_start_is_tried_again_until_it_does_not(nodes):
     assert {row["type"]: row["broken"] for row in node.json("plugin", "list")["plugins"] if row["type"] == "own"} == {
         "own": ""
     }
-    node.write("[plugins]\nstart_timeout_s = 3.0\n" + SHOUT + table("own", more="length = 7") + table("apart", hosted=True))
+    node.write(
+        "[plugins]\nstart_timeout_s = 3.0\n" + SHOUT + table("own", more="length = 7") + table("apart", hosted=True)
+    )
     assert node.verdict(result="applied")["changed"] == ["executors.own"]  # it is a plugin like any other now
     assert node.agents() == ["apart", "own", "shout"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-PLUGIN = '''
+PLUGIN = """
 import asyncio, sys
 from contextlib import asynccontextmanager
 from knotwork.sdk import Continue, Done, Factory, Failed, Invalid, PluginConfig, Unavailable, hookimpl
@@ -41,7 +41,7 @@ async def open_it(config, context):
 @hookimpl
 def executors():
     yield Factory("odd", Settings, open_it, "Does what it is told.")
-'''
+"""
 ANSWERS = [
     "return Done({'a': 1})",
     "return Continue(2)",

@@ -107,10 +107,10 @@ def test_hanging_at_import(nodes):
             assert node.invoke("shout", "well") == "WELL"
             answered += 1
     assert verdict.result()["result"] == "refused"
-    assert "still not imported after 4 s" in verdict.result()["message"]
+    assert "still importing after 2 s" in verdict.result()["message"]
     assert answered > 2  # nothing waited for the import
     node.stop()
-    node.up()  # and at the start it costs its time-out, no more
+    node.up()  # and the start is held up by it no longer than that
     assert "still importing" in node.slot("own")["why"]
     assert node.agents() == ["shout"]
 

@@ -201,7 +201,10 @@ def test_a_node_that_was_never_there_is_refused_and_one_that_is_away_is_waited_f
     away = nodes.node(name="away")
     away.write(joined(hub, "away"))
     away.up().stop()
-    until(lambda: [row["state"] for row in hub.ask("nodes.list")["nodes"] if row["name"] == "away"] == ["offline"], PATIENCE_S)
+    until(
+        lambda: [row["state"] for row in hub.ask("nodes.list")["nodes"] if row["name"] == "away"] == ["offline"],
+        PATIENCE_S,
+    )
     run = submit(hub, "away/far", input="hello")
     assert "node away is away" in hub.ask("task.why", id=run)["why"]
     away.up()

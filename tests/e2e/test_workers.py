@@ -216,16 +216,14 @@ def test_progress_reaches_whoever_watches(one):
     task = poll(one, capability="watched")
     watching = one.start("task", "watch", run, "-o", "jsonl")
     try:
-        said = []
+        said: list[str] = []
 
-        def tell() -> bool:
+        def told() -> bool:  # whoever watches may have begun to a moment later
             resolved(one, task, "progress", percent=40, text="half way")
-            return bool(said)
+            return any("half way" in line for line in said)
 
-        reader = threading.Thread(target=lambda: said.append(watching.stdout.readline()), daemon=True)
-        reader.start()
-        until(tell)
-        assert "half way" in said[0] or '"running"' in said[0]
+        threading.Thread(target=lambda: said.extend(watching.stdout), daemon=True).start()
+        until(told)
         resolved(one, task, "complete", output=None)
         assert watching.wait(WAIT_S) == 0
     finally:
@@ -331,6 +329,27 @@ def test_who_hangs_up_while_waiting_loses_nothing(one):
     assert task["id"] == run
     resolved(one, task, "complete", output=None)
     assert ended(one, run)["worker"] == "one/here"
+
+
+def test_a_command_that_is_killed_while_it_waits_loses_nothing(one):
+    waiting = one.start("work", "claim", "killed", "-c", "slow", "--wait", "60s", "--lease", "10h")
+    until(lambda: "killed" in one.agents())
+    waiting.kill()
+    waiting.communicate(timeout=WAIT_S)
+    run = submit(one, "slow")
+    task = poll(one, "here", "slow")
+    assert task["id"] == run
+    resolved(one, task, "complete", output=None)
+
+
+def test_the_rules_of_boundaries_hold_for_them_too(one):
+    run = submit(one, "ruled", boundary="corporate")
+    assert polled(one, "stranger", "ruled", wait_s=2) == []
+    assert polled(one, "claude", "ruled", wait_s=2, kind="claude-code") == []
+    assert polled(one, "picky", "ruled", wait_s=2, kind="copilot", boundaries=["personal"]) == []
+    task = poll(one, "pilot", "ruled", kind="copilot", boundaries=["corporate"])
+    assert (task["id"], task["boundary"]) == (run, "corporate")
+    resolved(one, task, "complete", output=None)
 
 
 # -- what goes wrong -----------------------------------------------------------------------------------------------------

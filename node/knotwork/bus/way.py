@@ -86,6 +86,23 @@ class Way:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, POLL_MAX_S)
 
+    async def hand_over(self, data: bytes, head: bytes, within_s: float) -> bool:
+        """Send what is worth nothing unless he gets it; return whether he did. False, too, when nobody can say.
+
+        Raises `TooLarge`.
+        """
+        receipt = _Receipt(self._connection, self._to, data, head)
+        try:
+            async with asyncio.timeout(within_s):
+                while True:
+                    with contextlib.suppress(Unreachable):
+                        return receipt.deliver() is not None
+                    await asyncio.sleep(POLL_S / 4)
+        except TimeoutError:
+            return False
+        finally:
+            receipt.close()
+
     def sign(self, data: bytes = b"", head: bytes = frames.HEADS["alive"]) -> None:
         """Tell him that we are still there; to be called every `EVERY_S` or so, never raises."""
         if self._gone is not None and not self._probe:

@@ -80,7 +80,8 @@ def can_take(membership: Membership, policy: Callable[[], Policy]) -> Callable[[
     def somebody(boundary: str, routed: str) -> bool:
         node, named, name = routed.partition("=")
         directory = membership.directory
-        found = directory.candidates(agent=name, node=node) if named else directory.candidates(capability=routed)
+        meant = {"agent": name, "node": node} if named else {"capability": routed}
+        found = directory.candidates(**meant, attached=True)
         rules = policy()
         return any(
             one.state in ("online", "stale")

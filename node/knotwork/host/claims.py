@@ -42,12 +42,16 @@ class ClaimDesk:
             async for notice in notices:
                 yield replies.Chunk(data={"event": "lost", "id": notice.claim.run, "why": notice.why})
 
-    async def claim(self, worker: Worker, *, count: int, wait_s: float, lease_s: float) -> claim_replies.ClaimedTasks:
+    async def claim(
+        self, worker: Worker, caller: Caller, *, count: int, wait_s: float, lease_s: float
+    ) -> claim_replies.ClaimedTasks:
         """Return up to `count` tasks as soon as there are some, none after `wait_s`."""
         record, held_max = self._work.attached.asked(_record(worker), wait_s)
         record = msgspec.structs.replace(record, concurrency=count)
         found = await self._claims.claim(record, lease_s=lease_s, wait_s=wait_s, held_max=held_max)
-        return claim_replies.ClaimedTasks(tasks=await self._told(found))
+        told = await self._told(found)
+        caller.undo.append(lambda: self._claims.hand_back(found[: len(told)], "nobody got the answer"))
+        return claim_replies.ClaimedTasks(tasks=told)
 
     async def _told(self, found: list[Claimed]) -> list[claim_replies.ClaimedTask]:
         """Return tasks as they are told; whatever stops it, none is lost."""

@@ -90,14 +90,18 @@ class NatsDoor:
         assert task is not None
         back = way.Way(self._connection, message.reply, task.cancel)
         signs = None if envelope.plain else _Signs(back)
+        answered = False
         try:
             async with aclosing(serve.dispatch(name, message.data, caller, self._control)) as answers:
                 async for frame in answers:
                     if frame.kind in frames.LAST or not envelope.plain:
-                        await _send(back, frame, envelope)
+                        answered = await _send(back, frame, envelope, surely=bool(caller.undo))
         except Unreachable as error:
+            answered = False
             log.debug("an answer is lost: %s", error)
         finally:
+            if not answered:
+                caller.take_back()
             if signs is not None:
                 signs.close()
             back.close()
@@ -118,18 +122,25 @@ class _Signs:
         self._next.cancel()
 
 
-async def _send(back: way.Way, frame: serve.Frame, envelope: frames.Envelope) -> None:
-    """Send one frame; when NATS is away it waits for it, as long as makes sense. Raises `Unreachable` after that."""
+async def _send(back: way.Way, frame: serve.Frame, envelope: frames.Envelope, *, surely: bool) -> bool:
+    """Send one frame; when NATS is away it waits for it, as long as makes sense. Raises `Unreachable` after that.
+
+    Returns False when it is known not to be received, which is found out only when that matters (`surely`).
+    """
     head = frames.HEADS.get(frame.kind)
     if head is None:
         head = frames.error_head(frames.read_error(frame.data))
     within_s = min(way.KEEP_S, envelope.timeout_s or way.KEEP_S)
     try:
+        if surely:
+            return await back.hand_over(frame.data, head, within_s)
         await back.bring(frame.data, head, within_s)
     except Unreachable:
         raise
     except KnotworkError as error:  # too large
         await back.bring(frames.error_body(error), frames.error_head(error), within_s)
+        return False
+    return True
 
 
 @asynccontextmanager

@@ -42,8 +42,13 @@ class Claims(Protocol):
         """Let an agent in until the generator is closed; yields what it is told."""
         ...
 
-    async def claim(self, worker: Worker, *, count: int, wait_s: float, lease_s: float) -> claim_replies.ClaimedTasks:
-        """Return up to `count` tasks as soon as there are some, none after `wait_s`."""
+    async def claim(
+        self, worker: Worker, caller: Caller, *, count: int, wait_s: float, lease_s: float
+    ) -> claim_replies.ClaimedTasks:
+        """Return up to `count` tasks as soon as there are some, none after `wait_s`.
+
+        They are handed back when the answer does not reach the caller.
+        """
         ...
 
     async def extend(self, shown: Shown, lease_s: float) -> claim_replies.Held:

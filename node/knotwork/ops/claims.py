@@ -96,7 +96,7 @@ class ClaimRequest(WorkerRequest):
 async def claim(request: ClaimRequest, node: NodeControl, caller: Caller) -> claim_replies.ClaimedTasks:
     """Return tasks."""
     return await node.claims(caller.project).claim(
-        request.described(), count=request.max_tasks, wait_s=request.wait_s, lease_s=request.lease_s
+        request.described(), caller, count=request.max_tasks, wait_s=request.wait_s, lease_s=request.lease_s
     )
 
 

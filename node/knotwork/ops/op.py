@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -30,7 +30,8 @@ class Reply(BaseModel):
 class Caller:
     """Who asks, as the door established it. `may` is the strongest effect allowed.
 
-    `label` is what the sender calls itself: shown beside the name, never trusted.
+    `label` is what the sender calls itself: shown beside the name, never trusted. `undo` is what a handler wants done
+    when its answer does not reach whoever asked: the door sees to it.
     """
 
     name: str
@@ -39,6 +40,12 @@ class Caller:
     may: Effect = "read"
     label: str = ""
     traceparent: str = ""
+    undo: list[Callable[[], None]] = field(default_factory=list, compare=False, repr=False)
+
+    def take_back(self) -> None:
+        """Do what is to be done when the answer was not received; once."""
+        while self.undo:
+            self.undo.pop()()
 
     def allows(self, effect: Effect) -> bool:
         """Say whether this caller may use an op of that effect."""

@@ -48,9 +48,11 @@ async def dispatch(
             async for frame in frames:
                 yield frame
     except KnotworkError as error:
+        caller.take_back()
         yield failed(error)
     except Exception as error:  # whatever a handler raises, the caller gets an answer and the door stays open
         log.exception("op %s failed", name)
+        caller.take_back()
         yield failed(KnotworkError.of(error))
 
 

@@ -19,7 +19,8 @@ from knotwork.view.evidence import Entry, Garbage, Trace
 
 ORD_BITS = 11
 """A task's `ord` is the microsecond of its submission and so many bits that tell tasks of the same one apart."""
-_SPREAD = 0xFFFFFF
+ORD_SPREAD = 0xFFFFFF
+"""How far from its microsecond a task may stand when all places there are taken."""
 
 
 class Message(NamedTuple):
@@ -188,6 +189,11 @@ def plan(
     return changes
 
 
+def first_place(entry: Entry) -> int:
+    """Return the `ord` that a task gets when no other has it."""
+    return (entry.submitted_ns // 1000 << ORD_BITS) + (zlib.crc32(entry.id.encode()) & ((1 << ORD_BITS) - 1))
+
+
 class _Places:
     """Gives new rows their `ord`."""
 
@@ -196,11 +202,10 @@ class _Places:
 
     def free(self, entry: Entry) -> int:
         """Return where a task stands in the order of submission; tasks of one moment get places near each other."""
-        base = entry.submitted_ns // 1000 << ORD_BITS
-        place, turn = base + (zlib.crc32(entry.id.encode()) & ((1 << ORD_BITS) - 1)), 0
+        base, place, turn = entry.submitted_ns // 1000 << ORD_BITS, first_place(entry), 0
         while place in self._given or self._is_taken(place):
             turn += 1
-            place = base + (zlib.crc32(f"{entry.id}{turn}".encode()) & _SPREAD)
+            place = base + (zlib.crc32(f"{entry.id}{turn}".encode()) & ORD_SPREAD)
         self._given.add(place)
         return place
 

@@ -17,7 +17,7 @@ import msgspec
 
 from knotwork.sdk.errors import Invalid
 from knotwork.view import schema
-from knotwork.view.fold import ORD_BITS
+from knotwork.view.fold import ORD_BITS, ORD_SPREAD
 
 LIMIT_MAX = 10_000
 TERMS_MAX = 16
@@ -61,6 +61,8 @@ class Filter:
 def page(wanted: Filter, cursor: str, limit: int) -> tuple[str, list[Any]]:
     """Return the query of one page, and its values; the first column is the place. Raises `Invalid`."""
     below = read_cursor(cursor, wanted) if cursor else ORD_MAX
+    if wanted.until_ns:  # one bound, since SQLite looks up by one
+        below = min(below, (wanted.until_ns // 1000 + 1 << ORD_BITS) + ORD_SPREAD)
     tables, joins, values = "tasks t", [], list[Any]()
     if wanted.text:
         tables = "words w CROSS JOIN tasks t ON t.ord = w.rowid"
@@ -89,10 +91,12 @@ def where(wanted: Filter) -> tuple[list[str], list[Any]]:
     if wanted.states:
         conditions.append(f"t.state IN ({', '.join('?' * len(wanted.states))})")
         values += sorted(wanted.states)
-    for name in ("capability", "boundary", "node", "agent", "parent"):
+    for name, usual in (("capability", None), ("boundary", "none"), ("node", ""), ("agent", ""), ("parent", "")):
         if value := getattr(wanted, name):
             conditions.append(f"t.{name} = ?")
             values.append(value)
+            if usual is not None and value != usual:  # said outright, so that the index without the usual can be used
+                conditions.append(f"t.{name} <> '{usual}'")
     for name, value in wanted.labels.items():
         conditions.append("EXISTS (SELECT 1 FROM labels m WHERE m.name = ? AND m.value = ? AND m.ord = t.ord)")
         values += [name, value]

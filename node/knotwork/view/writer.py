@@ -11,7 +11,7 @@ import logging
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +39,7 @@ PASSING = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LO
 
 _KNOWN = "id, ord, rank, seq, state, capability, boundary, agent, target, labels, submitted_ns, archived"
 _SELECT = f"SELECT {_KNOWN} FROM tasks WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608  names of ours
+_ORDS = "SELECT ord FROM tasks WHERE ord IN (SELECT value FROM json_each(?))"
 _TRACES = "SELECT * FROM traces WHERE id IN (SELECT value FROM json_each(?))"
 _INSERT = f"INSERT INTO tasks VALUES (?{', ?' * len(schema.COLUMNS)})"  # noqa: S608
 _UPDATE = f"UPDATE tasks SET {', '.join(f'{name} = ?' for name in schema.COLUMNS[1:])} WHERE ord = ?"  # noqa: S608
@@ -196,7 +197,7 @@ class Writer:
             runs = json.dumps([*found.entries, *(run for run in found.traces if run not in found.entries)])
             known = {row[0]: Known(*row) for row in db.execute(_SELECT, (runs,))}
             traces = {row[0]: Trace(*row) for row in db.execute(_TRACES, (runs,))}
-            self._write(fold.plan(found, known, traces, self._is_taken))
+            self._write(fold.plan(found, known, traces, self._taken(found, known)))
             db.executemany(_END, [_end(entry) for entry in found.ends.values()])
             db.executemany(
                 "INSERT OR REPLACE INTO places VALUES (?, ?, ?)", [(name, *place) for name, place in places.items()]
@@ -227,8 +228,17 @@ class Writer:
         self.db.executemany("UPDATE tasks SET archived = ? WHERE ord = ?", moved)
         return new
 
-    def _is_taken(self, place: int) -> bool:
-        return self.db.execute("SELECT 1 FROM tasks WHERE ord = ?", (place,)).fetchone() is not None
+    def _taken(self, found: fold.Evidence, known: Mapping[str, Known]) -> Callable[[int], bool]:
+        """Return what says whether an `ord` is in use; the likely ones are looked up together."""
+        likely = {fold.first_place(entry) for run, entry in found.entries.items() if run not in known}
+        taken = {row[0] for row in self.db.execute(_ORDS, (json.dumps(list(likely)),))}
+
+        def is_taken(place: int) -> bool:
+            if place in likely:
+                return place in taken
+            return self.db.execute("SELECT 1 FROM tasks WHERE ord = ?", (place,)).fetchone() is not None
+
+        return is_taken
 
     def _write(self, changes: Changes) -> None:
         many = self.db.executemany
@@ -314,7 +324,7 @@ def _labels(fresh: Iterable[tuple[int, Entry]]) -> list[tuple[str, str, int]]:
         (name, value, place)
         for place, entry in fresh
         if entry.labels != "{}"
-        for name, value in json.loads(entry.labels).items()
+        for name, value in msgspec.json.decode(entry.labels).items()
     ]
 
 

@@ -76,7 +76,8 @@ class OpEndpoint:
             return
         frames = serve.dispatch(name, raw, caller, self._node)
         answering = self._stream(frames, send) if streaming else _single(frames, scope, receive, send)
-        await _until_gone(receive, answering)
+        if not await _until_gone(receive, answering):
+            caller.take_back()
 
     def streams(self, request: Request) -> bool:
         """Return whether the answer is a stream of events."""
@@ -169,8 +170,11 @@ def from_query(op: table.Op, query: QueryParams) -> bytes:
     return codec.encode(request)
 
 
-async def _until_gone(receive: Receive, answering: Any) -> None:
-    """Answer, and stop when the caller goes away: cancelling closes the frames, which cancels the work."""
+async def _until_gone(receive: Receive, answering: Any) -> bool:
+    """Answer, and stop when the caller goes away: cancelling closes the frames, which cancels the work.
+
+    Returns whether the answer was given.
+    """
 
     async def watch(answer: asyncio.Task[None]) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -181,6 +185,7 @@ async def _until_gone(receive: Receive, answering: Any) -> None:
         answer = group.create_task(answering)
         watcher = group.create_task(watch(answer))
         answer.add_done_callback(lambda _: watcher.cancel())
+    return not answer.cancelled()
 
 
 async def _single(frames: AsyncGenerator[serve.Frame, None], scope: Scope, receive: Receive, send: Send) -> None:

@@ -57,8 +57,7 @@ class RawServer:
             sync = "sync_interval: always" if self.sync_always else ""
             store = f'jetstream {{ store_dir: "{self.folder / "store"}", max_file_store: 1GB\n {sync} }}'
         conf.write_text(
-            f'host: 127.0.0.1\nport: {self.port}\nports_file_dir: "{self.folder / "ports"}"\n'
-            f"{store}\n{self.extra}\n"
+            f'host: 127.0.0.1\nport: {self.port}\nports_file_dir: "{self.folder / "ports"}"\n{store}\n{self.extra}\n'
         )
         out = os.open(self.folder / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:

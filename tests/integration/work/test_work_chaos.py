@@ -141,7 +141,7 @@ async def chaos(bench: Bench, folder: Path, *, seconds: float, kills: int, tasks
             with contextlib.suppress(KnotworkError):
                 ended = await outcomes(here._connection)
                 left = {one for one in left if not any(end.state in records.FINAL for end in ended.get(one, ()))}
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.5)  # a pause between two looks
     ended = await outcomes(here._connection)
     for one in acknowledged:
         finals = [end for end in ended[one] if end.state in records.FINAL]

@@ -71,7 +71,7 @@ async def test_nothing_is_lost_when_the_server_is_killed_under_load(bench, tmp_p
                     await work.submitter.submit(one)
                     break
                 except Exception:
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(0.05)  # a pause between two tries
             runs.append(one.run)
 
     async with asyncio.TaskGroup() as group:

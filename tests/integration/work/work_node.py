@@ -47,7 +47,7 @@ class Scripted:
             attempt.report.progress(50.0, "half")
             await attempt.report.stream(script["stream"])
         if "sleep" in script:
-            await asyncio.sleep(script["sleep"])
+            await asyncio.sleep(script["sleep"])  # what the script says
         if script.get("exit"):
             os._exit(9)
         if "fail" in script and attempt.number < script.get("fail_until", 10**9):

@@ -182,7 +182,12 @@ async def http_server() -> AsyncIterator[HttpServer]:
 async def test_over_http_and_across_a_restart(http_server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THE_KEY", "s3cret")
     report = RecordingReporter()
-    config = {"url": http_server.url, "tool": "work", "connect_timeout_s": 60, "secret_headers": {"Authorization": {"env": "THE_KEY"}}}
+    config = {
+        "url": http_server.url,
+        "tool": "work",
+        "connect_timeout_s": 60,
+        "secret_headers": {"Authorization": {"env": "THE_KEY"}},
+    }
     async with asyncio.timeout(180), host(FACTORY, config) as agent:
         assert await agent.execute(attempt({"steps": 2}, report=report)) == Done({"steps": 2})
         assert report.said == [(50.0, "step 1"), (100.0, "step 2")]

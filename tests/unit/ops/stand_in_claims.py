@@ -31,7 +31,10 @@ class StandInClaims:
         finally:
             self.gone.set()
 
-    async def claim(self, worker: Worker, *, count: int, wait_s: float, lease_s: float) -> claim_replies.ClaimedTasks:
+    async def claim(
+        self, worker: Worker, caller: Caller, *, count: int, wait_s: float, lease_s: float
+    ) -> claim_replies.ClaimedTasks:
+        caller.undo.append(lambda: self.asked.append("taken back"))
         self.asked.append((worker.name, worker.capabilities, count, wait_s, lease_s))
         return claim_replies.ClaimedTasks(
             tasks=[claim_replies.ClaimedTask(id=RUN, claim="c", input=1, lease_s=lease_s)]
