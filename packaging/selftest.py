@@ -13,6 +13,7 @@ import json
 import os
 import random
 import secrets
+import shutil
 import signal
 import statistics
 import subprocess
@@ -319,6 +320,25 @@ def kills_leave_nothing(trial: Trial, times: int) -> str:
     return f"{times} kills, gone after {slowest_s:.2f} s at most"
 
 
+def a_double_kill_is_no_hindrance(trial: Trial) -> str:
+    """Kill node and warden at the same moment: the server goes with them, the next start ends the rest."""
+    process = trial.start("up")
+    until(lambda: trial.ready(process.pid), 60, "it does not start")
+    assert trial.invoke("apart", {"import": []})["rows"] == [42]  # a hosted plugin: a child that nobody ties to us
+    warden = next(pid for pid, line in trial.left().items() if "--warden" in line)
+    process.send_signal(signal.SIGSTOP)  # so that it cannot put another warden in the place of this one
+    os.kill(warden, signal.SIGKILL)
+    process.kill()
+    process.wait()
+    tied = shutil.which("setpriv") is not None
+    until(lambda: not (tied and any("nats-server" in line for line in trial.left().values())), 30, "the server stays")
+    left = set(trial.left())
+    with running(trial):
+        until(lambda: not left & set(trial.left()), 30, "the next start leaves them")
+    trial.all_gone()
+    return f"{'no server' if tied else 'a server'} and {len(left)} others were left for the next start"
+
+
 def no_temporary_files(trial: Trial) -> str:
     left = [str(path.relative_to(trial.temp)) for path in trial.temp.rglob("*")]
     assert not left, left
@@ -337,6 +357,7 @@ def main() -> int:
                       in_the_background, the_demo_runs, the_bench_runs, hangups_never_kill)
     ]  # fmt: skip
     checks += [("kills leave nothing", lambda trial: kills_leave_nothing(trial, options.kills))]
+    checks += [("a double kill is no hindrance", a_double_kill_is_no_hindrance)]
     checks += [("no temporary files", no_temporary_files)]
     failed = 0
     with tempfile.TemporaryDirectory(prefix="knotwork-selftest-") as folder:

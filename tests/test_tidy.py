@@ -165,7 +165,9 @@ def test_packaging_shadows_nothing():
 
 
 def test_nothing_tells_of_the_machine_it_was_written_on():
-    home = re.compile(r"/(?:home|Users)/(?!runner\b|me\b|you\b)[a-z]\w*/|/root/|(?<![\w}~*:])/work/|/tmp/(?!_MEI)\w{2,}/")
+    home = re.compile(
+        r"/(?:home|Users)/(?!runner\b|me\b|you\b)[a-z]\w*/|/root/|(?<![\w}~*:])/work/|/tmp/(?!_MEI)\w{2,}/"
+    )
     places = re.compile(
         r"\b(?:pypi\.org|pythonhosted\.org|npmjs\.(?:org|com)|deb\.debian\.org|crates\.io|proxy\.golang)"
     )

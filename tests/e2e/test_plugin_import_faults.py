@@ -197,7 +197,7 @@ def test_a_hanging_import_is_told_long_before_the_time_to_start_is_over(nodes, h
     assert "offers nothing" not in verdict["message"]
     assert slowest_s < 2.0  # nobody waited for it
     assert node.agents() == ["shout"]
-    code, wire = node.refused("reload")  # asked again: the same reason, not what is left of the first time
+    _, wire = node.refused("reload")  # asked again: the same reason, not what is left of the first time
     assert "still importing after 2 s" in wire["message"]
     until(lambda: not [line for line in marked(nodes.mark).values() if "tried_child" in line])
 

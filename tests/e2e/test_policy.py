@@ -109,7 +109,8 @@ def test_a_choice_is_explained(nodes):
     assert "the path /srv/lab/x fits /srv/lab" in json.dumps(node.ask("task.why", id=task["id"]))
 
 
-RULES = '[mesh]\nheartbeat_s = 2.0\n[boundaries.lab]\nprefer = ["better"]\nforbid = ["never"]\n'
+BEATS = "[mesh]\nheartbeat_s = 0.5\nstale_beats = 8\noffline_beats = 10\n"
+RULES = BEATS + '[boundaries.lab]\nprefer = ["better"]\nforbid = ["never"]\n'
 
 
 def far(nodes, hub, name, text):

@@ -1,7 +1,7 @@
 """Where does the program begin? Here: what must be quick is answered at once, everything else goes to `app`.
 
-The executable also starts itself again with a hidden first word: as the warden of its children, as the host of
-a plugin, as the keeper of the view of the past, or as the other side of a measurement.
+The executable also starts itself again with a hidden first word: as the warden of its children, as the host of a
+plugin, as the place where one is tried, as the keeper of the view of the past, or as the other side of a measurement.
 """
 
 from __future__ import annotations
@@ -18,27 +18,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"knotwork {__version__}")
         return 0
-    if words[:1] == ["--warden"]:
-        from knotwork.bus import warden  # it must stay tiny
-
-        return warden.main(words[1:])
-    if words[:1] == ["--plugin-host"]:
-        from knotwork.sockets import hosted_child  # the plugin's own process: no command line in it
-
-        return hosted_child.main(words[1])
-    if words[:1] == ["--view-child"]:
-        from knotwork.view import child as view_child  # the process that keeps the view of the past
-
-        return view_child.main()
-    if words[:1] == ["--bench-peer"]:
-        from knotwork.bench import peer  # the other side of a measurement
-
-        return peer.main(words[1:])
+    code = _other_self(words)
+    if code is not None:
+        return code
     if next((word for word in words if not word.startswith("-")), "") == "up":
         _hold_hangup()
     from knotwork.cli import app  # click and the ops table
 
     return app.run(words)
+
+
+_SELVES: dict[str, tuple[str, bool]] = {
+    "--warden": ("knotwork.bus.warden", True),  # it must stay tiny
+    "--plugin-host": ("knotwork.sockets.hosted_child", True),  # the plugin's own process: no command line in it
+    "--plugin-try": ("knotwork.sockets.tried_child", False),  # a process that a plugin may end
+    "--view-child": ("knotwork.view.child", False),  # the process that keeps the view of the past
+    "--bench-peer": ("knotwork.bench.peer", True),  # the other side of a measurement
+}
+"""What a hidden first word makes of us: the module whose `main` is called, and whether it gets the other words."""
+
+
+def _other_self(words: list[str]) -> int | None:
+    """Be what a hidden first word says; returns the exit code, None for every other command line."""
+    module, told = _SELVES.get(words[0] if words else "", ("", False))
+    if not module:
+        return None
+    import importlib  # only for these
+
+    begin = importlib.import_module(module).main
+    return int(begin(words[1:]) if told else begin())
 
 
 def _hold_hangup() -> None:

@@ -41,9 +41,9 @@ from knotwork.sockets.sources import Source
 EXIT_CRASHED = 70
 
 
-def main(argument: str | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Host the plugin until the node closes it or is gone; the process exits from here."""
-    connection = socket.socket(fileno=int(argument or sys.argv[-1]))
+    connection = socket.socket(fileno=int(arguments[-1]))
     connection.set_inheritable(False)  # what the plugin starts must not hold the connection open
     code = EXIT_CRASHED
     try:
@@ -301,4 +301,4 @@ class _Secrets:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv))

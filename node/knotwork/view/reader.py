@@ -47,7 +47,11 @@ class Reader:
 
         Raises `Unavailable` (`view.not_ready`) while there is none, `TimedOut` (`view.slow`) after `READ_S` seconds.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._do, work)
+        try:
+            asked = asyncio.get_running_loop().run_in_executor(self._threads, self._do, work)
+        except RuntimeError as error:  # closed: the project was left just now
+            raise not_ready(error) from error
+        return await asked
 
     def close(self) -> None:
         """Close it; what is being read ends by itself."""
@@ -60,7 +64,7 @@ class Reader:
             until_s = time.monotonic() + READ_S
             db.set_progress_handler(lambda: time.monotonic() > until_s, STEPS)
             return work(db)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, MemoryError) as error:
             self._close()
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code == sqlite3.SQLITE_INTERRUPT:

@@ -87,6 +87,7 @@ class View:
         self.path, self.project = path, followed.order.project
         self._keeper, self._followed, self._connection = keeper, followed, connection
         self._reader = Reader(path, self._lost)
+        self._lists = Reader(path, self._lost)  # a long one must not hold up who asks about one task
         self._segments: dict[int, Sequence[evidence.Packed]] = {}
         self._queries = asyncio.Semaphore(QUERIES_MAX)
         self._loop = asyncio.get_running_loop()
@@ -119,7 +120,7 @@ class View:
         limit = max(1, min(limit, lists.LIMIT_MAX))
         query, values = lists.page(wanted, cursor, limit + 1)
         await self.catch_up(fresh_s)
-        found = await self._reader.ask(lambda db: db.execute(query, values).fetchall())
+        found = await self._lists.ask(lambda db: db.execute(query, values).fetchall())
         rows, more = found[:limit], len(found) > limit
         return Page([_row(row[1:]) for row in rows], lists.write_cursor(rows[-1][0], wanted) if more else "")
 
@@ -129,7 +130,7 @@ class View:
         """Return how many tasks there are for each combination of `by`; only the same four fields narrow it."""
         query, values = lists.counts(by, wanted or Filter())
         await self.catch_up(fresh_s)
-        found = await self._reader.ask(lambda db: db.execute(query, values).fetchall())
+        found = await self._lists.ask(lambda db: db.execute(query, values).fetchall())
         return {tuple(row[:-1]): row[-1] for row in found}
 
     async def outcome(self, run: str) -> bytes | None:
@@ -217,6 +218,7 @@ class View:
     def close(self) -> None:
         """Read no more."""
         self._reader.close()
+        self._lists.close()
         self._keeper.leave(self._followed)
 
     def _lost(self) -> None:

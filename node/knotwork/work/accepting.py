@@ -2,7 +2,8 @@
 
 An agent whom the policy forbids a boundary never asks a queue of it, so its node never sees that work. One that may only
 step in waits while a preferred agent is online with a free place, but not longer than the boundary says: then it takes,
-whatever the directory tells of the others.
+whatever the directory tells of the others. The directory is as old as their last heartbeat, so that one who seems full
+may be free: a task is left to it for a moment, in which whoever is really free takes it.
 """
 
 from __future__ import annotations
@@ -23,13 +24,17 @@ if TYPE_CHECKING:
     from knotwork.work.taking import Taker
 
 
+HESITATE_S = 1.0
+"""How long a task is left to preferred agents who are online and seem to be full."""
+
+
 class Accepting:
     """Decides for the takers of one node in one project (`taking.Accepts`)."""
 
     def __init__(self, connection: Connection, membership: Membership | None, *, node: str) -> None:
         """Follow the policy of `membership`; without one everything is accepted."""
         self._connection, self._membership, self._node = connection, membership, node
-        self._overdue: frozenset[str] = frozenset()
+        self._waited_s: dict[str, float] = {}
 
     def __call__(self, taker: Taker, queue: Queue, /) -> bool:
         """Return whether `taker` should take from `queue` now."""
@@ -38,7 +43,7 @@ class Accepting:
         standing = self._judge(self._membership.policy(), taker, queue).standing
         if standing != "fallback":
             return standing != "forbidden"
-        return named(queue) or queue.consumer in self._overdue or not self._somebody_better(queue)
+        return named(queue) or self._steps_in_now(queue)
 
     def permits(self, taker: Taker, queue: Queue) -> bool:
         """Return whether `taker` may ever take from `queue`."""
@@ -47,22 +52,22 @@ class Accepting:
         return self._judge(self._membership.policy(), taker, queue).may
 
     async def look(self, depths: Sequence[Depth]) -> None:
-        """Find out in which queues a task has waited too long for a preferred agent; call it every second or so.
+        """Find out how long the oldest task of each queue has waited for a preferred agent; call it every second or so.
 
         Only queues are looked into from which somebody here may take, and only when it matters.
         """
         if self._membership is None:
             return
-        policy, overdue = self._membership.policy(), []
+        policy, waited_s = self._membership.policy(), {}
         for depth in depths:
-            rule = policy.rules.get(depth.queue.boundary)
-            if rule is None or not depth.pending or named(depth.queue) or not self._steps_in(depth.queue):
+            known = depth.queue.boundary in policy.rules
+            if not known or not depth.pending or named(depth.queue) or not self._steps_in(depth.queue):
                 continue
             place = depth.delivered + 1
             oldest = await reading.batch(self._connection, subjects.TASKS, depth.queue.filter, place, 1)
-            if oldest and time.time_ns() - oldest[0].time_ns >= rule.fallback_after_s * 1e9:
-                overdue.append(depth.queue.consumer)
-        self._overdue = frozenset(overdue)
+            if oldest:
+                waited_s[depth.queue.consumer] = (time.time_ns() - oldest[0].time_ns) / 1e9
+        self._waited_s = waited_s
 
     # -- within ------------------------------------------------------------------------------------------------------
 
@@ -74,9 +79,14 @@ class Accepting:
         """Return whether an agent of this node may take from a queue when no preferred one is free."""
         return any(standing == "fallback" for _, standing in self._standings(queue, node=self._node))
 
-    def _somebody_better(self, queue: Queue) -> bool:
-        """Return whether a preferred agent is online, as far as we know, and has a free place."""
-        return any(free > 0 for free in self._preferred(queue))
+    def _steps_in_now(self, queue: Queue) -> bool:
+        """Return whether those who may only step in should: nobody preferred is there, or free, or fast enough."""
+        assert self._membership is not None
+        rule, waited_s = self._membership.policy().rules[queue.boundary], self._waited_s.get(queue.consumer, 0.0)
+        free = list(self._preferred(queue))
+        if not free or waited_s >= rule.fallback_after_s:
+            return True
+        return waited_s >= HESITATE_S and all(places <= 0 for places in free)
 
     def _preferred(self, queue: Queue) -> Iterator[float]:
         """Yield how free each preferred agent is: exactly for ours, for others as their node told last."""

@@ -85,10 +85,22 @@ class RawServer:
         await self._process.wait()
 
     def freeze(self) -> None:
+        """Stop it; returns when it stands still, which on a busy machine takes a moment."""
         os.kill(self.pid, signal.SIGSTOP)
+        end_s = time.monotonic() + READY_S
+        while any(_state(thread) != "T" for thread in Path(f"/proc/{self.pid}/task").glob("*/stat")):
+            assert time.monotonic() < end_s, "it does not stand still"
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
+
+
+def _state(stat: Path) -> str:
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "T"  # this thread has ended
 
 
 class Proxy:

@@ -15,6 +15,7 @@ from knotwork.sdk import (
     Continue,
     Done,
     Event,
+    Factory,
     Failed,
     Metric,
     PluginFailed,

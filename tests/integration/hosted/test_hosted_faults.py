@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from knotwork.sdk import Done, PluginFailed
+from knotwork.sdk import Done
 from knotwork.sdk.testing import attempt, make_context
 from knotwork.sockets import catalog, loading
 from knotwork.sockets.pace import Pace

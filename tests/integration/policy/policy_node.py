@@ -92,8 +92,9 @@ class Node:
             fields = {key: getattr(agent.record, key) for key in agent.record.__struct_fields__}
             agents.append(AgentRecord(**{**fields, "running": agent.admission.running}))
         return NodeRecord(
-            self.name, f"uid-{self.name}", "instance", time.time_ns(), self.heartbeat_s, agents=tuple(agents)
-        )
+            self.name, f"uid-{self.name}", "instance", time.time_ns(), self.heartbeat_s, stale_beats=8,
+            offline_beats=10, agents=tuple(agents),
+        )  # fmt: skip
 
 
 @contextlib.asynccontextmanager

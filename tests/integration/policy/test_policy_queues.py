@@ -208,3 +208,19 @@ async def test_agents_that_come_in_follow_the_policy_too(mesh):
     assert await claimed("claude-code", 1.5) == []  # a look around falls into this time
     (held,) = await claimed("copilot", 30)
     assert held.task.run == one.run
+
+
+async def test_a_preferred_agent_that_only_seems_to_be_full_is_left_its_work(mesh):
+    """Its node's last word is that all its places are taken, which is over: nobody is faster than the one it is meant for."""
+    there = await mesh.node("there", {"claude": CLAUDE}, heartbeat_s=600.0)
+    here = await mesh.node("here", {"pilot": COPILOT}, heartbeat_s=600.0)
+    await all_see(here, there)
+    busy = await submit(here, {"sleep": 600}, boundary="corporate-adjacent")
+    await until(lambda: here.work.worker.running)
+    here.changed()
+    await until(lambda: there.membership.directory.candidates(agent="pilot")[0].load >= 1)
+    await here.work.end(busy.run, "cancelled", Denied("enough"))
+    await until(lambda: not here.work.worker.running)
+    for _ in range(10):
+        one = await submit(here, boundary="corporate-adjacent")
+        assert (await ended(here.work, one.run)).agent == "pilot"

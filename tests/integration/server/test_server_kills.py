@@ -171,7 +171,7 @@ def test_the_next_node_ends_what_is_left_when_node_and_warden_died_together(tmp_
         with small_node(tmp_path / "store", **env) as (node, pids):
             kill_with_warden(node, pids[-1])
             *rest, warden = pids
-            assert gone(warden)
+            wait_gone([warden])
             assert not all(gone(pid) for pid in rest)  # there was something to do
             assert tied or not gone(rest[0])
         with small_node(tmp_path / "store", **env) as (node, _):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from tests.integration.bus import raw_server
+from tests.integration.view import past
 
 from knotwork.bus import child
 from knotwork.bus.connection import Connection, open_connection
@@ -20,22 +19,6 @@ from knotwork.bus.endpoint import Endpoint
 from knotwork.view.keeper import open_keeper
 from knotwork.view.room import View, open_view
 from knotwork.work import stores
-
-HERE = Path(__file__).parent
-
-
-def load(path: Path) -> ModuleType:
-    if path.stem not in sys.modules:
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
-    return sys.modules[path.stem]
-
-
-raw_server = load(HERE.parent / "bus" / "raw_server.py")
-past = load(HERE / "past.py")
 
 
 @pytest_asyncio.fixture

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import past
 import psutil
 import pytest
+from tests.integration.view import past
 
 from knotwork.bus import child, reading, streams, subjects
 from knotwork.sdk.errors import Unavailable

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-import past
 import pytest
+from tests.integration.view import past
 
 from knotwork.sdk.errors import Invalid
 from knotwork.view.lists import Filter

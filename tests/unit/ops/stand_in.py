@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.unit.ops.stand_in_claims import StandInClaims
+from tests.unit.ops.stand_in_past import StandInPast
 
 from knotwork.ops import replies, task_replies
 from knotwork.ops.op import Caller
@@ -180,6 +181,9 @@ class StandInNode:
 
     def tasks(self, project: str) -> StandInTasks:
         return self.all_tasks
+
+    def past(self, project: str) -> StandInPast:
+        return StandInPast()
 
     async def status(self) -> replies.NodeStatus:
         bus = replies.BusStatus(mode="embedded", url="nats://127.0.0.1:1", state="connected")

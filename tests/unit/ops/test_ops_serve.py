@@ -12,6 +12,7 @@ from knotwork.ops import serve, table
 from knotwork.ops.claim_ports import Claims
 from knotwork.ops.ports import Mesh, NodeControl
 from knotwork.ops.task_ports import Tasks
+from knotwork.ops.view_replies import PastView
 
 ANYONE = table.Caller("tester", may="admin")
 
@@ -41,6 +42,7 @@ def test_the_stand_in_keeps_the_protocols(node):
         (Mesh, mesh),
         (Tasks, node.tasks("default")),
         (Claims, node.claims("default")),
+        (PastView, node.past("default")),
     ):
         names = [name for name in vars(protocol) if not name.startswith("_")]
         assert names

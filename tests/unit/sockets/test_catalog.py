@@ -1,6 +1,7 @@
 """Plugins are found wherever they may be, and none of them can hurt the one who looks."""
 
 import os
+import subprocess
 import sys
 import textwrap
 import threading
@@ -13,7 +14,7 @@ import pytest
 from knotwork.config import elsewhere, judge, references
 from knotwork.config.layers import Layer, Merged
 from knotwork.sdk import NotFound, PluginFailed
-from knotwork.sockets import catalog, importing, loading, options
+from knotwork.sockets import catalog, importing, loading, options, tried, tried_child
 from knotwork.sockets.catalog import CatalogSettings, Use
 
 NOBODY = "knotwork-tests"  # an entry point group that no installed package uses
@@ -197,7 +198,8 @@ def test_a_table_is_judged_elsewhere_as_it_is_here(tmp_path, written):
         config, errors = judge.fit(model, merged, ("executors", "t"), dict(written))
         known = judge.skeleton(model)
         told = [
-            judge.problem_of(error, path, merged, lambda at: judge.keys_in(known, at[2:])) for error, path in errors
+            judge.problem_of(error, path, merged, lambda at, bones=known: judge.keys_in(bones, at[2:]))
+            for error, path in errors
         ]
         references_ = [] if config is None else list(references.inside(config))
         said.append((told, references_))
@@ -342,14 +344,22 @@ def test_half_of_a_module_is_not_taken_for_a_whole_one(tmp_path):
     (tmp_path / "go").touch()
 
 
+FORGES = """
+import os
+for number in range(30):
+    try:
+        os.write(number, b'{"word": "survived"}' + bytes([10]))
+    except OSError:
+        pass
+os._exit(4)
+"""
 FATAL = {
     "leaves": ("import os; os._exit(3)", "exit code 3"),
     "leaves happily": ("import os; os._exit(0)", "exit code 0"),
     "segfault": ("import ctypes; ctypes.string_at(0)", "SIGSEGV"),
     "killed": ("import os; os.killpg(0, 9)", "SIGKILL"),
     "forges": (
-        'import os\nfor number in range(30):\n    try: os.write(number, b\'{"word": "survived"}\\n\')\n'
-        "    except OSError: pass\nos._exit(4)",
+        FORGES,
         "exit code 4",
     ),
 }
@@ -394,6 +404,28 @@ def test_it_sees_the_surroundings_it_will_run_in(tmp_path, monkeypatch):
     assert load(tmp_path, "env.py").broken() == []
     (row,) = load(tmp_path, "env.py", uses=(Use("executors", "./env.py", hosted=True),)).broken()
     assert "KeyError: 'OF_THIS_PROCESS'" in row.reason
+
+
+@pytest.mark.parametrize("hosted", [False, True])
+def test_the_one_executable_tries_plugins_too(tmp_path, monkeypatch, hosted):
+    """A stand-in for the frozen one: what is started is the program itself, with a hidden word."""
+    program = write(tmp_path / "program", f'#!/bin/sh\nexec "{sys.executable}" -m knotwork "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(tried.child, "frozen", lambda: True)
+    monkeypatch.setattr(sys, "executable", str(program))
+    write(tmp_path / "a.py", WHO + textwrap.dedent(WHOLE))
+    write(tmp_path / "bad.py", "import os; os._exit(3)")
+    uses = (Use("executors", "./a.py", hosted=hosted),)
+    found = load(tmp_path, "a.py", "bad.py", uses=uses, imports=False)
+    assert [entry.type for entry in found.entries()] == ["echo"]
+    assert [row.code for row in found.broken()] == ["plugin.import_crashed"]
+    assert os.getpid() not in imported_by(tmp_path)
+
+
+@pytest.mark.parametrize("line", [b"", b"{}\n", b"garbage\xff\n", b"[" * 100_000])
+def test_a_try_that_is_not_asked_for_ends(line):
+    done = subprocess.run([sys.executable, "-m", "knotwork", tried.ARGUMENT], input=line, timeout=60, check=False)
+    assert done.returncode == tried_child.EXIT_NOT_ASKED
 
 
 def test_a_broken_one_is_tried_anew_when_somebody_edits_its_table(tmp_path):

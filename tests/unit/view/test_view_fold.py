@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.view import view_lives as made
 
 from knotwork.view import evidence, fold
 from knotwork.view.fold import Message
@@ -19,12 +20,6 @@ from knotwork.work import records
 
 seeds = st.integers(0, 2**32)
 many = settings(deadline=None, max_examples=60)
-
-
-def lives() -> Any:
-    import view_lives as made  # what conftest loaded
-
-    return made
 
 
 def dump(writer: Writer) -> dict[str, Any]:
@@ -82,7 +77,7 @@ def mixed(chance: random.Random, messages: list[Message], segments: list[Message
 @many
 @given(seeds, st.integers(1, 12))
 def test_the_order_and_the_batches_make_no_difference(seed: int, count: int):
-    streams = lives().make(seed, count)
+    streams = made.make(seed, count)
     expected = rows([(streams.messages(), streams.segments())])
     assert rows(mixed(random.Random(seed), streams.messages(), streams.segments())) == expected
 
@@ -90,7 +85,7 @@ def test_the_order_and_the_batches_make_no_difference(seed: int, count: int):
 @many
 @given(seeds, st.integers(1, 8))
 def test_reading_everything_again_changes_nothing(seed: int, count: int):
-    streams = lives().make(seed, count)
+    streams = made.make(seed, count)
     once = [(streams.messages(), streams.segments())]
     again = mixed(random.Random(seed), streams.messages(), streams.segments())
     assert rows([*once, *again, *once]) == rows(once)
@@ -100,7 +95,7 @@ def test_reading_everything_again_changes_nothing(seed: int, count: int):
 @given(seeds, st.integers(1, 12))
 def test_what_the_streams_still_hold_makes_the_same_rows(seed: int, count: int):
     """TASKS forgets what ended, FACTS what is packed: a database made anew must not differ from one that saw it all."""
-    streams, chance = lives().make(seed, count), random.Random(seed)
+    streams, chance = made.make(seed, count), random.Random(seed)
     saw_all = rows([(streams.messages(), streams.segments())])
     for name in ("facts", "tasks"):
         kept = getattr(streams, name)
@@ -113,7 +108,7 @@ def test_what_the_streams_still_hold_makes_the_same_rows(seed: int, count: int):
 @many
 @given(seeds, st.lists(st.binary(max_size=60) | st.sampled_from((b"", b"{}", b"[]", b"null", b"[" * 5000)), max_size=8))
 def test_garbage_is_passed_over_and_counted(seed: int, junk: list[bytes]):
-    streams, chance = lives().make(seed, 4), random.Random(seed)
+    streams, chance = made.make(seed, 4), random.Random(seed)
     clean = rows([(streams.messages(), streams.segments())])
     places = [one.subject for one in streams.messages()] or ["task.none.echo.normal.t0000.task.0.1"]
     bad = [Message(chance.choice(places), data, 10_000 + n) for n, data in enumerate(junk)]
@@ -123,7 +118,7 @@ def test_garbage_is_passed_over_and_counted(seed: int, junk: list[bytes]):
 
 def test_it_counts_what_it_passes_over(tmp_path: Path):
     writer = Writer(tmp_path / "x.db")
-    task = lives().new_task(random.Random(1), 1)
+    task = made.new_task(random.Random(1), 1)
     bad = [
         Message("run.00.x.outcome.task.0.1", b"{}", 1),
         Message("nonsense", b"{}", 2),
@@ -145,18 +140,18 @@ def test_it_counts_what_it_passes_over(tmp_path: Path):
     ],
 )  # fmt: skip
 def test_a_task_that_stands_elsewhere_than_it_says_is_garbage(change: dict[str, Any]):
-    task = lives().new_task(random.Random(3), 3, boundary="none", priority=5, queue="echo", capability="echo", agent="")
+    task = made.new_task(random.Random(3), 3, boundary="none", priority=5, queue="echo", capability="echo", agent="")
     liar = records.Task(**{**{name: getattr(task, name) for name in task.__struct_fields__}, **change})
     with pytest.raises(evidence.Garbage):
         evidence.read_task(task.subject, records.encode(liar), 1)
 
 
 def test_a_fact_in_the_shard_of_others_is_garbage():
-    task = lives().new_task(random.Random(3), 3)
+    task = made.new_task(random.Random(3), 3)
     right = records.outcome_subject(task.run, "task", 0, 1)
     parts = right.split(".")
     parts[1] = f"{(int(parts[1], 16) + 1) % 16:02x}"
-    data = records.encode(lives().outcome(task, "completed"))
+    data = records.encode(made.outcome(task, "completed"))
     assert evidence.read_fact(right, data, 1) is not None
     with pytest.raises(evidence.Garbage):
         evidence.read_fact(".".join(parts), data, 1)
@@ -172,7 +167,7 @@ def test_places_and_shards_are_those_of_the_work_room():
 
 
 def test_a_final_end_stands_whatever_comes_later(tmp_path: Path):
-    made, writer = lives(), Writer(tmp_path / "x.db")
+    writer = Writer(tmp_path / "x.db")
     task = made.new_task(random.Random(5), 5)
     later = records.Task(**{**{name: getattr(task, name) for name in task.__struct_fields__}, "number": 7})
     end = Message(records.outcome_subject(task.run, "task", 0, 1), records.encode(made.outcome(task, "cancelled")), 1)
@@ -182,7 +177,7 @@ def test_a_final_end_stands_whatever_comes_later(tmp_path: Path):
 
 
 def test_a_dead_task_comes_back_when_it_is_redriven(tmp_path: Path):
-    made, writer = lives(), Writer(tmp_path / "x.db")
+    writer = Writer(tmp_path / "x.db")
     task = made.new_task(random.Random(5), 5)
     later = records.Task(**{**{name: getattr(task, name) for name in task.__struct_fields__}, "number": 2})
     dead = Message(records.outcome_subject(task.run, "task", 0, 1), records.encode(made.outcome(task, "dead")), 1)
@@ -196,7 +191,7 @@ def test_a_dead_task_comes_back_when_it_is_redriven(tmp_path: Path):
 
 
 def test_tasks_of_one_moment_all_get_a_place(tmp_path: Path):
-    made, writer, chance = lives(), Writer(tmp_path / "x.db"), random.Random(9)
+    writer, chance = Writer(tmp_path / "x.db"), random.Random(9)
     tasks = [made.new_task(chance, 1, submitted_ns=made.BEGIN_NS) for _ in range(5000)]
     for begin in range(0, 5000, 1000):
         batch = [
@@ -209,7 +204,7 @@ def test_tasks_of_one_moment_all_get_a_place(tmp_path: Path):
 
 @pytest.mark.parametrize("moment", [0, 1, 999, evidence.TIME_MAX_NS])
 def test_any_time_of_submission_fits(moment: int, tmp_path: Path):
-    made, writer = lives(), Writer(tmp_path / "x.db")
+    writer = Writer(tmp_path / "x.db")
     task = made.new_task(random.Random(2), 2, submitted_ns=moment, run="kaaaaaaaaaaaaaaa")
     writer.apply([Message(task.subject, records.encode(task), 1)], [], {})
     assert writer.db.execute("SELECT submitted_ns, ord >> 11 FROM tasks").fetchall() == [(moment, moment // 1000)]
@@ -217,7 +212,7 @@ def test_any_time_of_submission_fits(moment: int, tmp_path: Path):
 
 
 def test_words_of_inputs_are_found_and_long_ones_left_out():
-    task = lives().new_task(random.Random(2), 2, labels={"team": "red"})
+    task = made.new_task(random.Random(2), 2, labels={"team": "red"})
     entry = evidence.read_task(task.subject, records.encode(task), 1)
     assert entry is not None
     assert "red" in evidence.words(entry)
@@ -246,7 +241,7 @@ def test_joining_is_one_of_a_semilattice():
 
 def test_a_message_that_breaks_the_fold_is_the_only_one_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """No message that does so is known; should there be one, the view must go on."""
-    streams, real = lives().make(7, 9), evidence.words
+    streams, real = made.make(7, 9), evidence.words
     bad = next(one.subject.split(".")[4] for one in streams.tasks.values())
 
     def words(entry: evidence.Entry) -> str:
@@ -267,7 +262,7 @@ def test_a_message_that_breaks_the_fold_is_the_only_one_passed_over(tmp_path: Pa
 
 
 def test_a_task_with_too_many_labels_keeps_some():
-    task = lives().new_task(random.Random(2), 2, labels={f"l{n:04}": "x" for n in range(5000)})
+    task = made.new_task(random.Random(2), 2, labels={f"l{n:04}": "x" for n in range(5000)})
     entry = evidence.read_task(task.subject, records.encode(task), 1)
     assert entry is not None
     assert entry.labels.count(":") == evidence.LABELS_MAX
@@ -278,7 +273,7 @@ def show(writer: Writer) -> list[Any]:
 
 
 def test_a_task_that_was_handed_back_waits_again_as_it_was_asked_for(tmp_path: Path):
-    made, writer = lives(), Writer(tmp_path / "x.db")
+    writer = Writer(tmp_path / "x.db")
     task = made.new_task(random.Random(5), 5, agent="ann", node="here", queue="here=ann", capability="")
     begun = Message(made.trace(task, "started", 2), records.encode(records.Started("there", "bob", 1, 2)), 2)
     back = Message(made.trace(task, "released", 2), records.encode(records.Released("there", "bob", 1)), 3)
@@ -292,7 +287,7 @@ def test_a_task_that_was_handed_back_waits_again_as_it_was_asked_for(tmp_path: P
 
 
 def test_traces_of_a_task_that_is_over_change_nothing(tmp_path: Path):
-    made, writer = lives(), Writer(tmp_path / "x.db")
+    writer = Writer(tmp_path / "x.db")
     task = made.new_task(random.Random(5), 5)
     later = records.Task(**{**{name: getattr(task, name) for name in task.__struct_fields__}, "number": 2})
     end = Message(records.outcome_subject(task.run, "task", 0, 1), records.encode(made.outcome(task, "failed")), 1)
@@ -309,7 +304,7 @@ def test_traces_of_a_task_that_is_over_change_nothing(tmp_path: Path):
 @pytest.mark.parametrize("turn", [1, -1])
 def test_of_two_ends_of_one_attempt_the_one_recorded_last_stands(turn: int, tmp_path: Path):
     """The first one was removed by somebody, else the server would have refused the second."""
-    made, writer = lives(), Writer(tmp_path / "x.db")
+    writer = Writer(tmp_path / "x.db")
     task = made.new_task(random.Random(5), 5)
     place = records.outcome_subject(task.run, "task", 0, 1)
     ends = [

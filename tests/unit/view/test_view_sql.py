@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-import view_lives as made
+from tests.unit.view import view_lives as made
 
 from knotwork.sdk.errors import Invalid, TimedOut, Unavailable
 from knotwork.view import sql

@@ -1,0 +1,101 @@
+"""What the shell makes of tasks: two names for one command, one line for a change of state, an exit code for each end."""
+
+from __future__ import annotations
+
+import json
+
+import click
+import pytest
+
+from knotwork.cli import after, app, large, show, verbs
+from knotwork.cli.options import Shared
+from knotwork.ops import form, rows
+from knotwork.ops.task_replies import ENDED
+
+OPS = {row.name: row for row in form.rows(rows.ROWS)}
+
+
+def test_submit_has_a_short_name_too():
+    tree = app.tree()
+    context = click.Context(tree)
+    short, group = tree.get_command(context, "submit"), tree.get_command(context, "task")
+    assert [param.name for param in short.params] == [
+        param.name for param in group.get_command(click.Context(group), "submit").params
+    ]
+    assert "submit" in tree.list_commands(context)
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        ("completed", 0),
+        ("failed", 1),
+        ("dead", 1),
+        ("cancelled", 1),
+        ("timed-out", 75),
+        ("running", 75),
+        ("waiting", 75),
+    ],
+)
+def test_each_end_has_its_exit_code(state, code):
+    reply = {"id": "t0", "state": state}
+    for op, request in (("task.await", {}), ("task.watch", {}), ("task.submit", {"wait": True})):
+        if code:
+            with pytest.raises(SystemExit) as ended:
+                after.leave(op, request, reply)
+            assert ended.value.code == code
+        else:
+            after.leave(op, request, reply)
+    for op in ("task.submit", "task.get", "task.retry"):
+        after.leave(op, {}, reply)
+    assert set(after.ENDS) == ENDED
+
+
+def test_what_is_printed_is_the_output_alone(capsys):
+    op = OPS["task.submit"]
+    shared = Shared()
+    assert verbs._answer(op, {"wait": True}) == "output"
+    assert verbs._answer(op, {}) == "id"
+    verbs._print(op, {"id": "t0", "state": "pending", "note": "nobody\x1b[31m"}, shared, "id")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("t0\n", "note: nobody\ufffd[31m\n")
+    failed = {
+        "id": "t0",
+        "state": "failed",
+        "output": None,
+        "error": {"message": "oops", "code": "x.y", "hint": "mend"},
+    }
+    verbs._print(op, failed, shared, "output")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "error: oops\n  mend\n  (failed, x.y)\n")
+    verbs._print(op, {"id": "t0", "state": "completed", "output": {"a": 1}}, Shared(quiet=True), "output")
+    assert json.loads(capsys.readouterr().out) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("piece", "line"),
+    [
+        ({"output": "text"}, "text"),
+        ({"output": {"a": 1}}, '{\n  "a": 1\n}'),
+        ({"missed": 3}, "(3 pieces were missed)"),
+        ({"state": "pending", "what": "seen", "attempt": 1}, "pending  attempt 1"),
+        (
+            {"at": "12:00", "what": "waiting", "state": "waiting", "attempt": 2, "worker": "n/a", "due_at": "12:05", "code": "x.y"},
+            "12:00  waiting  attempt 2  n/a  12:05  x.y",
+        ),
+    ],
+)  # fmt: skip
+def test_a_piece_of_a_watch_is_one_line(piece, line):
+    assert show.happened(piece) == line
+
+
+def test_small_inputs_travel_in_their_request():
+    request = {"capability": "do", "input": "x" * 1000}
+    assert large.send_ahead(OPS["task.submit"], request, Shared()) == request
+    assert large.send_ahead(OPS["agents.invoke"], {"target": "a", "input": "y"}, Shared()) == {
+        "target": "a",
+        "input": "y",
+    }
+    reply = {"output_blob": "", "output": None}
+    large.fetch(reply, Shared())
+    assert reply == {"output_blob": "", "output": None}
