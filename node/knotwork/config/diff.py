@@ -18,7 +18,7 @@ Marks = Mapping[tuple[Kind, str], str]
 
 VALUES = ("node", "nats", "web", "mesh", "routing", "work", "plugins")
 RESTART_KEYS = ("node.name", "web.enabled", "web.host", "web.port", "web.insecure")
-RESTART_SECTIONS = ("nats", "plugins")
+RESTART_SECTIONS = ("nats", "plugins", "work")
 REOPEN_KEYS = ("type", "enabled", "hosted", "memory_mb", "settings")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.unit.ops.stand_in_claims import StandInClaims
 from tests.unit.ops.stand_in_past import StandInPast
+from tests.unit.ops.stand_in_targets import StandInTargets
 
 from knotwork.ops import replies, task_replies
 from knotwork.ops.op import Caller
@@ -181,6 +182,9 @@ class StandInNode:
 
     def tasks(self, project: str) -> StandInTasks:
         return self.all_tasks
+
+    def targets(self, project: str) -> StandInTargets:
+        return StandInTargets()
 
     def past(self, project: str) -> StandInPast:
         return StandInPast()
