@@ -71,7 +71,9 @@ class Bench:
 
     async def kill_server(self) -> None:
         """End nats-server with kill -9; it is started again by its keeper."""
-        os.kill(self.server.pid, signal.SIGKILL)
+        pid = self.server.pid
+        if pid:  # 0 while it is down already; and to kill 0 would be to kill ourselves
+            os.kill(pid, signal.SIGKILL)
 
     async def close(self) -> None:
         for process in self.processes:
