@@ -62,10 +62,9 @@ def test_a_boundary_is_given_and_taken_by_saving_the_file(nodes):
 def test_calls_follow_the_policy_and_say_why_not(nodes):
     rules = '[boundaries.lab]\npaths = ["/srv/lab"]\nprefer = ["second"]\nforbid = ["third"]\n'
     node = nodes.node(agent("first") + agent("second") + agent("third") + rules).up()
-    for _ in range(5):
-        answer = node.ask("agents.invoke", capability="do", input="x", boundary="lab")
-        assert answer["agent"].endswith("/second")
-    assert node.ask("agents.invoke", capability="do", input={"path": "/srv/lab/x"})["agent"].endswith("/second")
+    for how in ({"input": "x", "boundary": "lab"}, {"input": {"path": "/srv/lab/x"}}):
+        # a place is given back a moment after the answer; until then the one who steps in is right
+        until(lambda how=how: node.ask("agents.invoke", capability="do", **how)["agent"].endswith("/second"))
     refused = node.call("agents.invoke", target="third", input="x", boundary="lab")
     assert (refused.status, refused.json["code"]) == (503, "route.no_eligible_agent")
     assert "lab work is forbidden to third" in refused.json["detail"]

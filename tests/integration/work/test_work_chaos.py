@@ -43,22 +43,26 @@ class Chaos:
         self.started = 0
 
     async def start_worker(self) -> None:
-        self.started += 1
-        view = self.folder / f"view{self.started}"
-        self.workers.append(
-            await self.bench.worker(f"worker{self.started}", LEASE_S, view=str(view), do={"concurrency": 30})
-        )
+        while True:  # a node that finds no server says so and ends; it is started again, as a service would be
+            self.started += 1
+            view = self.folder / f"view{self.started}"
+            with contextlib.suppress(AssertionError):
+                worker = self.bench.worker(f"worker{self.started}", LEASE_S, view=str(view), do={"concurrency": 30})
+                self.workers.append(await worker)
+                return
 
     async def start_submitter(self, seconds: float) -> None:
         told = {
             "url": self.bench.url, "seed": self.bench.seed, "file": str(self.acked), "seconds": seconds, "at_once": 40
         }  # fmt: skip
         program = Path(__file__).with_name("submit_node.py")
-        self.submitter = await asyncio.create_subprocess_exec(
-            sys.executable, str(program), json.dumps(told), stdout=asyncio.subprocess.PIPE, start_new_session=True
-        )
-        self.bench.processes.append(self.submitter)
-        await self.submitter.stdout.readline()
+        while True:  # likewise
+            self.submitter = await asyncio.create_subprocess_exec(
+                sys.executable, str(program), json.dumps(told), stdout=asyncio.subprocess.PIPE, start_new_session=True
+            )
+            self.bench.processes.append(self.submitter)
+            if await self.submitter.stdout.readline() == b"ready\n":
+                return
 
     async def strike(self, left_s: float) -> None:
         """Kill or freeze something, and start it again."""
@@ -135,7 +139,7 @@ async def chaos(bench: Bench, folder: Path, *, seconds: float, kills: int, tasks
     assert len(acknowledged) == len(set(acknowledged)) > 0
     told = f"seed {seed}: {len(acknowledged)} tasks, kills {dict(run.kills)}"
 
-    async with asyncio.timeout(300):
+    async with asyncio.timeout(150):
         left = set(acknowledged)
         while left:
             with contextlib.suppress(KnotworkError):
