@@ -1,6 +1,6 @@
 """Everything is killed again and again while tasks run: each acknowledged one ends exactly once, none is lost.
 
-The short version runs with all tests (`KNOTWORK_CHAOS_S` seconds, 60 by default); the long one is
+The short version strikes for `KNOTWORK_CHAOS_S` seconds, 60 by default. Both are slow:
 `python -m pytest -n0 -m slow tests/integration/work/test_work_chaos.py`.
 """
 
@@ -154,6 +154,8 @@ async def chaos(bench: Bench, folder: Path, *, seconds: float, kills: int, tasks
     sys.stderr.write(f"chaos: {told}, ends {dict(states)}\n")
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_every_acknowledged_task_ends_exactly_once_whatever_is_killed(bench, tmp_path):
     await chaos(bench, tmp_path, seconds=float(os.environ.get("KNOTWORK_CHAOS_S", "60")), kills=20, tasks=500)
