@@ -165,7 +165,7 @@ async def test_a_number_that_is_somebody_elses_by_now_is_left_alone(tmp_path):
         async with opened(tmp_path, SLEEP) as spinup:
             launched = await spinup.launch(request())
             await spinup.stop(launched.ref, 1.0)
-            ref = {**launched.ref, "pid": stranger.pid}
+            ref = {**launched.ref, "pid": stranger.pid, "started": life.started(stranger.pid) - 1}  # born a tick ago
             assert (await spinup.condition(ref)).state == "gone"
             await spinup.stop(ref, 0.0)
             assert stranger.poll() is None

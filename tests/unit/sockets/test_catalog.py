@@ -481,6 +481,17 @@ def test_extending_takes_over_and_reads_changed_files_anew(tmp_path):
     assert first.find("executors", "a.py").factory.summary == "Echoes."
 
 
+def test_an_edit_of_equal_length_within_one_second_is_seen(tmp_path):
+    plugin = write(tmp_path / "a.py")
+    os.utime(plugin, (1, 1))
+    first = load(tmp_path, "a.py")
+    write(tmp_path / "a.py", WHOLE.replace("Echoes.", "Other.."))
+    os.utime(plugin, (1, 1))
+    second = loading.extended(first, ["a.py"])
+    assert second.find("executors", "a.py").factory.summary == "Other.."
+    assert not (tmp_path / "__pycache__").exists()
+
+
 def test_extending_does_not_wait_again_for_what_hung(tmp_path):
     write(tmp_path / "hangs.py", WHO + "import time; time.sleep(3600)")
     write(tmp_path / "b.py", name="b")
