@@ -9,7 +9,17 @@ from knotwork.bench import view
 def test_view_prints_how_fast_it_reads_and_how_far_it_is_behind():
     result = bench("view", "8s")
     assert result["name"] == "view"
-    for figure in ("ours", "folded_per_s", "folded_per_cpu_s", "list_p50_ms", "live_tasks_per_s", "behind_p50_s"):
+    assert set(result) >= {"name", "ratio", "ours", "raw", "durability", "versions", "machine"}
+    assert abs(result["ratio"] - result["ours"] / result["raw"]) < 0.001
+    for figure in (
+        "ours",
+        "raw",
+        "folded_per_s",
+        "folded_per_cpu_s",
+        "list_p50_ms",
+        "live_tasks_per_s",
+        "behind_p50_s",
+    ):
         assert result[figure] > 0, figure
     assert result["behind_max_s"] >= result["behind_p50_s"]
     assert result["tasks"] == view.COUNT

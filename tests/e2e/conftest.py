@@ -339,7 +339,7 @@ class Nodes:
     def node(self, config: str = "", name: str = "node") -> Node:
         """Return a node that is not started, in a folder of its own, with its `knotwork.toml`."""
         made = Node(self.folder / name, self.mark)
-        made.write(config)
+        made.write(config or "# the defaults\n")
         self.made.append(made)
         return made
 

@@ -131,8 +131,21 @@ def test_a_file_that_cannot_be_read_any_more_changes_nothing(nodes):
     assert node.agents() == ["more", "shout"]
 
 
-def test_an_empty_file_means_the_defaults_but_only_at_the_start(nodes):
-    node = nodes.node("").up()
+@pytest.mark.parametrize("nothing", ["", "\n \t\n", "\ufeff\n"])
+def test_an_empty_file_was_not_meant(nodes, nothing):
+    node = nodes.node()
+    node.file.write_text(nothing, encoding="utf-8")
+    code, _, said = node.run("up")
+    assert (code, "knotwork.toml:1:1: the file is empty" in said) == (78, True), said
+    node.write("[node]\nnmae = 1\n", "other.toml")  # and all else that is wrong is told as well
+    code, wire = node.refused(
+        "config", "check", "--config", str(node.file), "--config", str(node.folder / "other.toml")
+    )
+    assert (code, {one["code"] for one in wire["detail"]["problems"]}) == (78, {"config.empty", "config.unknown_key"})
+
+
+def test_a_file_of_comments_means_the_defaults_but_only_at_the_start(nodes):
+    node = nodes.node("# nothing yet\n").up()
     assert node.agents() == []
     node.write(GOOD)
     first = node.verdict()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,11 @@ def test_a_full_disk_refuses_at_once_loses_nothing_and_resumes_by_itself(nodes, 
     refused = until(lambda: (answer := node.call("task.submit", capability="later")).status == 503 and answer, 30.0)
     assert refused.json["code"] == "work.store_full"
     assert node.ask("task.get", id=kept[0])["state"] == "pending"
+    start_s = time.monotonic()
+    cancelled = node.call("task.cancel", ids=[kept[1]])
+    assert (cancelled.status, cancelled.json["code"]) == (503, "work.store_full")
+    assert float(cancelled.headers["retry-after"]) > 0
+    assert time.monotonic() - start_s < 10, "it waited for room"
     ballast.unlink()
     again = until(
         lambda: (answer := node.call("task.submit", capability="shout", input="x")).status == 200 and answer, 60.0

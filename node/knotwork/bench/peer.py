@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 RAW = "bench.raw"
 URL, SEED = "KNOTWORK_BENCH_URL", "KNOTWORK_BENCH_SEED"
+WORKER = "KNOTWORK_BENCH_WORKER"
+"""The name of a node that works on durable tasks, instead of answering calls."""
+READY = b"ready\n"
+WORKER_PLACES = 1000
 ARGUMENT = "--bench-peer"  # what makes the one-file executable this process
 PLACES = 20_000
 
@@ -120,15 +124,33 @@ async def serve(url: str, seed: str) -> None:
         os._exit(0)  # nothing to close in good order: the bench is over
 
 
+async def work(url: str, seed: str, name: str) -> None:
+    """Work on tasks until told to stop."""
+    from knotwork.work.room import open_work  # whoever answers calls needs none of it
+
+    stopped = asyncio.Event()
+    if sys.platform != "win32":
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    async with background() as group, open_connection(endpoint(url, seed)) as connection:
+        hosted = hosting(group, name, "echo", places=WORKER_PLACES)
+        for agent in hosted.agents():
+            await agent.slot.settled(10.0)
+        async with open_work(connection, hosted, project="default", node=name, agents=hosted.agents):
+            os.write(1, READY)
+            await stopped.wait()
+            os._exit(0)  # nothing to close in good order: the bench is over
+
+
 def main(_arguments: list[str]) -> int:
     """Be the other process; where to connect is in the environment."""
-    work = serve(os.environ[URL], os.environ[SEED])
+    url, seed, worker = os.environ[URL], os.environ[SEED], os.environ.get(WORKER, "")
+    answering = work(url, seed, worker) if worker else serve(url, seed)
     if sys.platform == "win32":
-        asyncio.run(work)
+        asyncio.run(answering)
     else:
         import uvloop  # what a node runs on
 
-        uvloop.run(work)
+        uvloop.run(answering)
     return 0
 
 

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-from knotwork.bench import invoke, tasks, view
+from knotwork.bench import flow, invoke, pending, tasks, view
 from knotwork.sdk.errors import NotFound
 
-BENCHES: dict[str, Callable[[float], dict[str, Any]]] = {"invoke": invoke.run, "tasks": tasks.run, "view": view.run}
+BENCHES: dict[str, Callable[[float], dict[str, Any]]] = {
+    "invoke": invoke.run, "tasks": tasks.run, "pending": pending.run, "view": view.run,
+    "flow": flow.run,
+}  # fmt: skip
 
 
 def run(name: str, seconds: float) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from knotwork.bus import child, server, streams
 from knotwork.bus.background import background
 from knotwork.bus.connection import open_connection
 from knotwork.trust import keys
-from knotwork.work import records
+from knotwork.work import ids, records
 from knotwork.work.room import open_work
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ async def _measure(seconds: float) -> dict[str, Any]:
     stored = 0.0
     while len(figures["raw"]) < ROUNDS or (time.monotonic() < end_s and len(figures["raw"]) < 3 * ROUNDS):
         async with open_server(sync=False) as (url, seed):
-            await _raw(url, seed, figures)
+            figures["raw"].append(await raw_queue(url, seed, figures))
         async with open_server(sync=True) as (url, seed), open_node(url, seed) as (connection, work):
             figures["fsync"].append(await drain(work, COUNT))
             await _alone(work, figures)
@@ -118,14 +118,14 @@ async def open_node(url: str, seed: str) -> AsyncIterator[tuple[Connection, Work
 
 def _task() -> records.Task:
     now_ns = time.time_ns()
-    return records.Task(run=records.new_run(now_ns), queue="echo", capability="echo", input=INPUT, submitted_ns=now_ns)
+    return records.Task(run=ids.new_run(now_ns), queue="echo", capability="echo", input=INPUT, submitted_ns=now_ns)
 
 
 async def _one(work: Work) -> records.Outcome:
     task = _task()
-    await work.waiters.listen()
-    await work.submitter.submit(task)
-    return await work.waiters.ended(task.run, fresh=True)
+    async with work.waiters.expected(task.run) as coming:
+        await work.submitter.submit(task)
+        return await coming
 
 
 async def drain(work: Work, count: int) -> float:
@@ -151,10 +151,10 @@ async def _alone(work: Work, figures: dict[str, list[float]]) -> None:
     for _ in range(IDLE):
         task, start_ns = _task(), time.time_ns()
         start_s = time.perf_counter()
-        await work.waiters.listen()
-        await work.submitter.submit(task)
-        submits.append(1000 * (time.perf_counter() - start_s))
-        outcome = await work.waiters.ended(task.run, fresh=True)
+        async with work.waiters.expected(task.run) as coming:
+            await work.submitter.submit(task)
+            submits.append(1000 * (time.perf_counter() - start_s))
+            outcome = await coming
         idles.append((outcome.started_ns - start_ns) / 1e6)
     figures["submit"].append(statistics.median(submits))
     figures["idle"].append(statistics.median(idles))
@@ -176,8 +176,8 @@ async def _stored_per_task(connection: Connection, work: Work) -> float:
 # -- raw -----------------------------------------------------------------------------------------------------------------
 
 
-async def _raw(url: str, seed: str, figures: dict[str, list[float]]) -> None:
-    """Measure the plainest queue: tasks per second, and one at a time in milliseconds."""
+async def raw_queue(url: str, seed: str, figures: dict[str, list[float]] | None = None) -> float:
+    """Return tasks per second of the plainest queue; into `figures` goes one at a time, in milliseconds."""
     client = await nats.connect(url, nkeys_seed_str=seed)
     js = client.jetstream()
     await js.add_stream(StreamConfig(name="RAW", subjects=["raw.>"]))
@@ -205,9 +205,11 @@ async def _raw(url: str, seed: str, figures: dict[str, list[float]]) -> None:
             for message in messages:
                 group.create_task(finish(message))
         done += len(messages)
-    figures["raw"].append(COUNT / (time.perf_counter() - start_s))
-    await _raw_alone(js, consumer, finish, figures)
+    per_s = COUNT / (time.perf_counter() - start_s)
+    if figures is not None:
+        await _raw_alone(js, consumer, finish, figures)
     await client.close()
+    return per_s
 
 
 async def _raw_alone(js: Any, consumer: Any, finish: Any, figures: dict[str, list[float]]) -> None:

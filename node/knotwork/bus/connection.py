@@ -17,9 +17,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-import nats.errors
-
 from knotwork.bus import endpoint as endpoints
+from knotwork.bus import library
 from knotwork.bus.inbox import Inbox
 from knotwork.bus.wire import DirectClient, Handler, Message, Wire
 from knotwork.sdk.errors import Denied, KnotworkError, TimedOut, Unreachable
@@ -285,7 +284,7 @@ class Connection:
 async def _goodbye(client: DirectClient) -> None:
     """Close a client whose socket may be gone already (uvloop then raises `RuntimeError`)."""
     try:
-        with contextlib.suppress(TimeoutError, nats.errors.Error, OSError, RuntimeError):
+        with contextlib.suppress(TimeoutError, library.errors.Error, OSError, RuntimeError):
             async with asyncio.timeout(CLOSE_S):
                 await client.close()
     finally:

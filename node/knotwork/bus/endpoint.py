@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlparse
 
-import nats.errors
 import nkeys
 
+from knotwork.bus import library
 from knotwork.bus.wire import DirectClient
 from knotwork.sdk.errors import ConfigInvalid, Denied, Unreachable
 
 CREDS_MAX = 64 * 1024
-SCHEMES = ("nats", "tls", "ws", "wss")
+WEB_SCHEMES = ("ws", "wss")
+SCHEMES = ("nats", "tls", *WEB_SCHEMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,13 +194,15 @@ async def _try(
 ) -> None:
     async def on_error(error: Exception) -> None:
         client.trouble = str(error) or type(error).__name__
-        if isinstance(error, nats.errors.UnexpectedEOF | OSError):
+        if isinstance(error, library.errors.UnexpectedEOF | OSError):
             client.lost.set()
         heard(error)
 
     async def on_gone() -> None:
         client.lost.set()
 
+    if urlparse(url).scheme in WEB_SCHEMES:
+        library.load_web_sockets()
     async with asyncio.timeout(endpoint.connect_timeout_s):
         await client.connect(
             servers=[url],

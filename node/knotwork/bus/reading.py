@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import codec, publisher, streams
@@ -63,6 +63,19 @@ async def batch(
     """Return up to `count` messages whose subject fits, from a place in the stream on, in order; [] at the end."""
     body = {"batch": count, "seq": max(1, from_seq), "next_by_subj": subject, "max_bytes": BATCH_MAX_BYTES}
     return await _gather(connection, stream, body, timeout_s)
+
+
+async def place_at(connection: Connection, stream: str, subject: str, time_ns: int) -> int:
+    """Return the place of the first message whose subject fits that was stored at a time or later, or the next to come.
+
+    The time is nanoseconds since 1970, by the server's clock.
+    """
+    newest = await last_seq(connection, stream)
+    start = datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    found = await _gather(
+        connection, stream, {"batch": 1, "start_time": start, "next_by_subj": subject}, READ_TIMEOUT_S
+    )
+    return found[0].seq if found else newest + 1
 
 
 async def each_last(

@@ -15,7 +15,8 @@ _TOKEN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _OP = re.compile(r"[a-z]{1,32}\.[a-z_]{1,32}")
 _TOPIC = re.compile(r"[a-z0-9_-]{1,64}(\.[a-z0-9_-]{1,64}){0,7}")
 
-ARCHIVE, BLOBS, DEAD, FACTS, TASKS, TIMERS = "ARCHIVE", "BLOBS", "DEAD", "FACTS", "TASKS", "TIMERS"
+ARCHIVE, BLOBS, DEAD, EVENTS, FACTS = "ARCHIVE", "BLOBS", "DEAD", "EVENTS", "FACTS"
+FIRINGS, HISTORY, TASKS, TIMERS = "FIRINGS", "HISTORY", "TASKS", "TIMERS"
 NODES = "NODES"
 SETTINGS = "SETTINGS"
 TELEMETRY = "TELEMETRY"
@@ -132,9 +133,10 @@ def task_queue(boundary: str, routed: str, lane: str) -> str:
     return f"task.{token(boundary, 'boundary')}.{queue(routed)}.{token(lane, 'lane')}"
 
 
-def tasks_of(run: str) -> str:
-    """Return the pattern of every attempt of a run that waits, in TASKS."""
-    return f"task.*.*.*.{token(run, 'run')}.>"
+def tasks_of(run: str, step: str = "") -> str:
+    """Return the pattern of every attempt of a run, or of one of its steps, that waits, in TASKS."""
+    only = f"{token(step, 'step')}." if step else ""
+    return f"task.*.*.*.{token(run, 'run')}.{only}>"
 
 
 def hint(boundary: str, routed: str, lane: str) -> str:
@@ -165,6 +167,25 @@ def dead_of(run: str) -> str:
 def archived(place: int) -> str:
     """Return where a segment of ended tasks is kept, in ARCHIVE; `place` is where in FACTS it ends."""
     return f"ended.{place:d}"
+
+
+def history(run: str) -> str:
+    """Return where the facts of a run that is over are kept together, in HISTORY."""
+    return f"history.{token(run, 'run')}"
+
+
+def firing(trigger: str) -> str:
+    """Return where it is kept when a trigger fired, in FIRINGS."""
+    return f"firing.{token(trigger, 'trigger')}"
+
+
+def event(kind: str) -> str:
+    """Return where an event is published, in EVENTS; its kind has up to eight parts."""
+    if _TOPIC.fullmatch(kind) is None:
+        raise Invalid(
+            f"{kind[:80]!r} is not a kind of event.", code="request.bad_topic", hint="Write a.b of a-z, 0-9, '-', '_'."
+        )
+    return f"event.{kind}"
 
 
 def timer(shard: str, run: str, name: str) -> str:

@@ -1,8 +1,9 @@
 """What is the way back to a caller, and does anybody still listen at its end? NATS itself answers what nobody gets.
 
 A caller that was killed says nothing, but his subscription ends with him: signs of life to him come back as "no
-responders". One that lost his link looks the same, so he has a moment to come back, and longer when NATS itself was
-away. An answer that is ready while NATS is away, or before he is back, is sent again until somebody got it.
+responders". One that lost his link looks the same, so he has a moment to come back, longer the longer he has waited
+already (that much work would be lost), and longest when NATS itself was away. An answer that is ready while NATS is
+away, or before he is back, is sent again until somebody got it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ AGAIN_S = 0.25
 """Until it is tried again to reach somebody who did not listen."""
 GONE_AFTER_S = 1.0
 """A caller that did not listen for so long is gone."""
+SHARE = 0.1
+"""Or for this share of the time that he has waited already, up to `PATIENT_S`, when that is longer."""
 PATIENT_S = 15.0
 """The same after NATS was away: others may take longer than we to come back."""
 KEEP_S = 60.0
@@ -41,7 +44,7 @@ class Way:
     """The way back to one caller, who has just asked and listens at `to`."""
 
     __slots__ = (
-        "_again", "_connection", "_gone", "_last_s", "_probe", "_receipt", "_since_s", "_sure", "_to",
+        "_again", "_asked_s", "_connection", "_gone", "_last_s", "_probe", "_receipt", "_since_s", "_sure", "_to",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, to: str, gone: Callable[[], object] | None = None) -> None:
@@ -49,6 +52,7 @@ class Way:
         self._connection, self._to, self._gone = connection, to, gone
         self._sure = connection.reconnects  # the link he is known to listen on
         self._probe = ""
+        self._asked_s = asyncio.get_running_loop().time()
         self._since_s = self._last_s = 0.0
         self._again: asyncio.TimerHandle | None = None
         self._receipt: _Receipt | None = None
@@ -128,7 +132,8 @@ class Way:
         loop = asyncio.get_running_loop()
         self._last_s = loop.time()
         self._since_s = self._since_s or self._last_s
-        if self._last_s - self._since_s >= GONE_AFTER_S and not self._may_come_back():
+        patient_s = max(GONE_AFTER_S, min(SHARE * (self._since_s - self._asked_s), PATIENT_S))
+        if self._last_s - self._since_s >= patient_s and not self._may_come_back():
             gone = self._gone
             self.close()
             if gone is not None:

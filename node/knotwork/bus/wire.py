@@ -11,13 +11,13 @@ of nats-py is pinned for this.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nats.aio.client import Client
-
+from knotwork.bus.library import Client
 from knotwork.sdk.errors import Invalid, TooLarge, Unreachable
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,12 @@ class DirectClient(Client):
         for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
             if task is not None and not task.done():
                 task.cancel()
+        session = getattr(self._transport, "_client", None)
+        if session is not None:  # of a web socket: its first step closes everything, the rest only waits for that
+            ending = session.close()
+            with contextlib.suppress(StopIteration):
+                ending.send(None)
+            ending.close()
         self.direct.clear()
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:

@@ -48,6 +48,11 @@ GROUPS = {
     "task": "Submit durable tasks, and see what becomes of them",
     "dead": "Look at tasks that died, bring them back or drop them",
     "blob": "Keep and read values too large for one request",
+    "workflow": "Check, keep, show and draw workflows",
+    "run": "Start runs of workflows, look at them, steer them",
+    "event": "Publish events that runs may wait for",
+    "work": "Take tasks and do them, as an agent that is no plugin",
+    "project": "Show how much there is in a project, and what happens",
 }
 INTERRUPTED = 130
 

@@ -75,7 +75,7 @@ def _follows(problem: Problem, refused: set[str]) -> bool:
     return any(key and one.startswith(key) and one[len(key) : len(key) + 1] in ("", ".", "[") for one in refused)
 
 
-_READING = ("config.unreadable", "config.encoding", "config.too_large", "config.not_found")
+_READING = ("config.unreadable", "config.empty", "config.encoding", "config.too_large", "config.not_found")
 
 
 def _read_files(sources: Sources, env: Mapping[str, str], problems: list[Problem]) -> tuple[Text, ...]:
@@ -91,6 +91,9 @@ def _read_files(sources: Sources, env: Mapping[str, str], problems: list[Problem
         text = files.read_text(path)
         if isinstance(text, Problem):
             problems.append(text)
+        elif not text.strip():  # as an editor or a full disk leaves it
+            hint = "Restore it, or begin with `knotwork init`; for the defaults alone write a comment into it."
+            problems.append(Problem(str(path), 1, 1, "", "the file is empty", hint, "config.empty"))
         else:
             texts.append(Text(path, text, shared))
     return tuple(texts)

@@ -20,6 +20,7 @@ from knotwork.config.loaded import effective
 from knotwork.config.model import SECTIONS
 from knotwork.host.claims import ClaimDesk
 from knotwork.host.events import rfc3339
+from knotwork.host.flows import FlowDesk
 from knotwork.host.targets import TargetDesk
 from knotwork.host.task_past import ViewedPast
 from knotwork.host.tasks import TaskDesk
@@ -32,16 +33,20 @@ from knotwork.sockets import describe
 
 if TYPE_CHECKING:
     from knotwork.config import diff
+    from knotwork.flow.room import Flow
     from knotwork.host.boot import Nats
     from knotwork.host.drain import Drain
     from knotwork.host.events import Watching
+    from knotwork.host.feed import Feed
     from knotwork.host.layout import Layout
     from knotwork.host.projects import Projects
     from knotwork.host.reload import Reloader
     from knotwork.host.world import World
     from knotwork.mesh.identity import Identity
     from knotwork.ops.claim_ports import Claims
+    from knotwork.ops.flow_ports import Flows
     from knotwork.ops.ports import Mesh
+    from knotwork.ops.project_replies import Happenings
     from knotwork.ops.target_replies import Targets
     from knotwork.ops.task_ports import Tasks
     from knotwork.ops.view_replies import PastView
@@ -70,6 +75,8 @@ class Control:
     works: Mapping[str, Work] = field(default_factory=dict)
     views: Mapping[str, View] = field(default_factory=dict)
     capacity: Mapping[str, SpinUps] = field(default_factory=dict)
+    feeds: Mapping[str, Feed] = field(default_factory=dict)
+    flow_rooms: Mapping[str, Flow] = field(default_factory=dict)
 
     def mesh(self, project: str) -> Mesh:
         """Return the mesh of a project; raises `NotFound`, `Unavailable`."""
@@ -89,6 +96,13 @@ class Control:
             raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
         return ClaimDesk(work)
 
+    def flows(self, project: str) -> Flows:
+        """Return the workflows of a project; raises `NotFound`, `Unavailable`."""
+        membership, flow = self.projects.get(project), self.flow_rooms.get(project)
+        if flow is None:
+            raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
+        return FlowDesk(flow)
+
     def targets(self, project: str) -> Targets:
         """Return the targets of a project; raises `NotFound`, `Unavailable`."""
         membership, spinups = self.projects.get(project), self.capacity.get(project)
@@ -102,6 +116,13 @@ class Control:
         if view is None:
             raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
         return ViewDesk(view)
+
+    def happenings(self, project: str) -> Happenings:
+        """Return what happens in a project; raises `NotFound`, `Unavailable`."""
+        membership, feed = self.projects.get(project), self.feeds.get(project)
+        if feed is None:
+            raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
+        return feed
 
     async def status(self) -> replies.NodeStatus:
         """Return what the node is doing."""

@@ -280,7 +280,7 @@ def _refuse_emptied(before: Loaded, now: Loaded) -> None:
     """Raise `ConfigInvalid` when files that said something are empty: seen while an editor or a full disk truncates one."""
     if _says_nothing(now) and not _says_nothing(before):
         path = str((now.texts or before.texts)[0].path)
-        hint = "An empty file at the start means the defaults; to take everything away now, write an empty [executors]."
+        hint = "Comments alone mean the defaults at the start; to take everything away now, write an empty [executors]."
         raise problems.invalid(
             [problems.Problem(path, 1, 1, "", "the file is empty now, or gone", hint, "config.emptied")]
         )

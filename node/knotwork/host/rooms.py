@@ -16,12 +16,14 @@ import knotwork
 from knotwork.bus import child
 from knotwork.config import revisions
 from knotwork.config import secrets as config_secrets
+from knotwork.flow.room import open_flow
 from knotwork.host import contexts, signals, tasks
 from knotwork.host.capacity import open_capacity
 from knotwork.host.control import Control
 from knotwork.host.doors import open_nats_door
 from knotwork.host.drain import Drain
 from knotwork.host.events import Watching
+from knotwork.host.feed import Feed, open_feed
 from knotwork.host.projects import Projects
 from knotwork.host.reload import Reloader
 from knotwork.host.world import World
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
     from knotwork.bus.endpoint import Endpoint
     from knotwork.config.loaded import Loaded
+    from knotwork.flow.room import Flow
     from knotwork.host.boot import Nats
     from knotwork.host.layout import Layout
     from knotwork.host.nodefile import NodeFile
@@ -79,6 +82,8 @@ class Rooms:
         self.works: dict[str, Work] = {}
         self.views: dict[str, View] = {}
         self.capacity: dict[str, SpinUps] = {}
+        self.feeds: dict[str, Feed] = {}
+        self.flows: dict[str, Flow] = {}
         self.keeper = Keeper()
         self._wired = False
         self._undescribed = asyncio.Event()
@@ -100,7 +105,7 @@ class Rooms:
         self.control = Control(
             self.who, self.layout, self.world, self.projects, nats, self.reloader, self.drain, Watching(self.emitter),
             safe_mode, self.stopping.stop, started_ns=self.started_ns, works=self.works, views=self.views,
-            capacity=self.capacity,
+            capacity=self.capacity, feeds=self.feeds, flow_rooms=self.flows,
         )  # fmt: skip
         self._wired = True
 
@@ -258,6 +263,12 @@ class Rooms:
                 open_capacity(self.world, membership, self.works[project], self.emitter, self._policy)
             )
             stack.callback(self.capacity.pop, project)
+            self.flows[project] = await stack.enter_async_context(
+                open_flow(connection, self.works[project], node=self.who.name)
+            )
+            stack.callback(self.flows.pop, project)
+            self.feeds[project] = await stack.enter_async_context(open_feed(project, connection, self.control))
+            stack.callback(self.feeds.pop, project)
             await tasks.remember(connection, self.who.name)
             await stack.enter_async_context(open_nats_door(connection, self.control, project, self.who.name))
             yield membership

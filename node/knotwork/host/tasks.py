@@ -17,7 +17,7 @@ from knotwork.host.task_watch import Watching
 from knotwork.host.view import caller_name
 from knotwork.ops import replies, task_replies
 from knotwork.sdk.errors import Cancelled, Conflict, KnotworkError, NotFound, Unavailable
-from knotwork.work import history, lookup, queues, records, why
+from knotwork.work import history, ids, lookup, queues, records, why
 from knotwork.work.submit import check_same, keyed_run
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class TaskDesk:
         value, digest = await self._values.keep(codec.encode(wanted.input))
         now_ns = time.time_ns()
         task = records.Task(
-            run=keyed_run(wanted.key) if wanted.key else records.new_run(now_ns),
+            run=keyed_run(wanted.key) if wanted.key else ids.new_run(now_ns),
             queue=queues.routed(wanted.capability, agent, node),
             capability=wanted.capability, agent=agent, node=node, boundary=wanted.boundary or records.NO_BOUNDARY,
             priority=wanted.priority, input=msgspec.Raw(value), blob=wanted.blob or digest,
@@ -81,7 +81,7 @@ class TaskDesk:
             )  # fmt: skip
         now_ns = time.time_ns()
         task = msgspec.structs.replace(
-            sight.task, run=records.new_run(now_ns), key="", deadline_ns=0, parent=run, traceparent=caller.traceparent,
+            sight.task, run=ids.new_run(now_ns), key="", deadline_ns=0, parent=run, traceparent=caller.traceparent,
             by=caller_name(caller), submitted_ns=now_ns, number=1, iteration=0, past=(), why="",
         )  # fmt: skip
         task = await self._work.placed(task)
@@ -265,8 +265,15 @@ class TaskDesk:
     # -- ending ------------------------------------------------------------------------------------------------------
 
     async def cancel(self, runs: Sequence[str], why: str, caller: Caller) -> task_replies.CancelledTasks:
-        """End tasks wherever they are."""
-        rows = [await self._cancel(run, why, caller) for run in runs]
+        """End tasks wherever they are; raises `Unavailable` when none of them can be ended now."""
+        rows: list[task_replies.Cancelled] = []
+        for run in runs:
+            try:
+                rows.append(await self._cancel(run, why, caller))
+            except Unavailable as failure:
+                if not any(one.changed for one in rows):
+                    raise
+                rows.append(_not_cancelled(run, failure))
         return task_replies.CancelledTasks(tasks=rows, changed=sum(one.changed for one in rows))
 
     async def _cancel(self, run: str, why: str, caller: Caller) -> task_replies.Cancelled:
@@ -276,10 +283,12 @@ class TaskDesk:
         try:
             outcome = await self._work.end(records.run_id(run), "cancelled", error)
             outcome = outcome or await self._past_end(run)
+        except Unavailable:
+            raise
         except KnotworkError as failure:
-            return task_replies.Cancelled(id=run, state="unknown", changed=False, why=failure.message)
+            return _not_cancelled(run, failure)
         if outcome is None:
-            return task_replies.Cancelled(id=run, state="unknown", changed=False, why="There is no such task.")
+            return _not_cancelled(run, NotFound("There is no such task.", code="work.not_found"))
         mine = outcome.state == "cancelled" and outcome.ended_ns >= start_ns
         why_not = "" if mine else f"It was {outcome.state} before."
         return task_replies.Cancelled(id=run, state=outcome.state, changed=mine, why=why_not)
@@ -292,6 +301,8 @@ class TaskDesk:
         async def end(run: str) -> None:
             try:
                 rows.append(await self._cancel(run, why, caller))
+            except Unavailable as failure:
+                rows.append(_not_cancelled(run, failure))
             finally:
                 places.release()
 
@@ -323,6 +334,11 @@ async def remember(connection: Connection, node: str) -> None:
     bucket = await kv.open_bucket(connection, subjects.SETTINGS)
     if await bucket.get(f"{KNOWN}.{node}") is None:
         await bucket.put(f"{KNOWN}.{node}", codec.encode({"since": task_rows.at(time.time_ns())}))
+
+
+def _not_cancelled(run: str, error: KnotworkError) -> task_replies.Cancelled:
+    told = task_rows.error_of(error.to_wire())
+    return task_replies.Cancelled(id=run, state="unknown", changed=False, why=error.message, error=told)
 
 
 def _retry(wish: RetryWish) -> records.Retry:

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from knotwork.ops import replies
+from knotwork.ops import pages, replies
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import AgentFilter, Call, NodeControl, RouteQuestion
-from knotwork.ops.task_words import Labels, labels
+from knotwork.ops.task_words import Cursor, Labels, labels
 from knotwork.ops.words import Names, Tags, Target, Text, Token
 
 Sticky = Annotated[str, StringConstraints(max_length=256)]
@@ -26,6 +26,7 @@ class AgentsRequest(Request):
     tags: Tags = Field(default=[], description="only agents that carry all of these tags")
     all: bool = Field(default=False, description="agents of offline nodes, too")
     limit: int = Field(default=1000, ge=1, le=100_000, description="at most so many")
+    cursor: Cursor = Field(default="", description="go on behind the page before: its `next`")
 
 
 @op(
@@ -48,7 +49,8 @@ async def list_agents(request: AgentsRequest, node: NodeControl, caller: Caller)
         states=frozenset(states),
     )
     rows = await node.mesh(caller.project).agents(wanted)
-    return replies.AgentList(agents=list(rows[: request.limit]), total=len(rows))
+    shown, following = pages.page(rows, lambda row: row.name, request.cursor, request.limit)
+    return replies.AgentList(agents=shown, total=len(rows), next=following)
 
 
 class AgentRequest(Request):

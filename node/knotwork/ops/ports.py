@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from knotwork.ops import replies
     from knotwork.ops.claim_ports import Claims
+    from knotwork.ops.flow_ports import Flows
     from knotwork.ops.op import Caller
+    from knotwork.ops.project_replies import Happenings
     from knotwork.ops.target_replies import Targets
     from knotwork.ops.task_ports import Tasks
     from knotwork.ops.view_replies import PastView
@@ -116,6 +118,14 @@ class NodeControl(Protocol):
 
     def claims(self, project: str) -> Claims:
         """Return the claims of a project this node serves; raises `NotFound` (`project.not_found`)."""
+        ...
+
+    def flows(self, project: str) -> Flows:
+        """Return the workflows of a project this node serves; raises `NotFound` (`project.not_found`)."""
+        ...
+
+    def happenings(self, project: str) -> Happenings:
+        """Return what happens in a project this node serves; raises `NotFound` (`project.not_found`)."""
         ...
 
     async def status(self) -> replies.NodeStatus:

@@ -187,10 +187,11 @@ class AgentRow(Reply):
 
 
 class AgentList(Reply):
-    """Agents that fit the filter. `total` counts them before the limit."""
+    """Agents that fit the filter, by name. `total` counts them before the limit; `next` is the cursor of the next page."""
 
     agents: list[AgentRow]
     total: int
+    next: str = ""
 
 
 class AgentDetail(AgentRow):

@@ -5,11 +5,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from knotwork.ops import agents, blobs, claims, config, dead, node, nodes, plugin, targets, task_changes, tasks, view
+from knotwork.ops import (
+    agents,
+    blobs,
+    claims,
+    config,
+    dead,
+    node,
+    nodes,
+    plugin,
+    project,
+    runs,
+    targets,
+    task_changes,
+    tasks,
+    view,
+    workflows,
+)
 from knotwork.ops.op import REGISTERED, Caller, CliForm, Effect, Example, Op, Reply, Request, op
 
 # importing a module puts its rows into the table
-ROOMS = (node, nodes, agents, tasks, task_changes, dead, blobs, claims, targets, view, config, plugin)
+ROOMS = (
+    node,
+    nodes,
+    agents,
+    tasks,
+    task_changes,
+    dead,
+    blobs,
+    claims,
+    workflows,
+    runs,
+    targets,
+    project,
+    view,
+    config,
+    plugin,
+)
 TABLE: Mapping[str, Op] = MappingProxyType(
     {name: op for room in ROOMS for name, op in REGISTERED.items() if op.handler.__module__ == room.__name__}
 )

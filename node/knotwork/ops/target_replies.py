@@ -36,9 +36,10 @@ class TargetRow(Reply):
 
 
 class TargetList(Reply):
-    """The targets of the project, and what is missing now."""
+    """The targets of the project, and what is missing now. `next` is the cursor of the following page."""
 
     targets: list[TargetRow]
+    next: str = ""
     missing: list[dict[str, Any]] = Field(default=[], description="demand that no agent online can take")
 
 

@@ -6,19 +6,40 @@ from typing import Annotated
 
 from pydantic import Field
 
+from knotwork.ops import pages
 from knotwork.ops import target_replies as replies
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
+from knotwork.ops.task_words import Cursor
 from knotwork.ops.words import Target, Token
+from knotwork.sdk.errors import Invalid
 
 COLUMNS = ("name", "type", "state", "running", "max_concurrent", "health", "capabilities", "why")
 
 
-class TargetsRequest(Request):
-    """Which targets."""
+class TargetFilter(Request):
+    """Which targets; all that is given must fit."""
 
     capability: Token | None = Field(default=None, description="only targets that start agents with this capability")
     state: str | None = Field(default=None, max_length=32, description="only targets in this state")
+    boundary: Token | None = Field(default=None, description="only targets for this data class")
+    type: Token | None = Field(default=None, description="only targets of this plugin type")
+
+    def fits(self, row: replies.TargetRow) -> bool:
+        """Return whether a target is meant; one that names no capabilities or boundaries is for all of them."""
+        return (
+            (self.capability is None or not row.capabilities or self.capability in row.capabilities)
+            and (self.boundary is None or not row.boundaries or self.boundary in row.boundaries)
+            and self.state in (None, row.state)
+            and self.type in (None, row.type)
+        )
+
+
+class TargetsRequest(TargetFilter):
+    """Which targets, and how many."""
+
+    limit: int = Field(default=1000, ge=1, le=10_000, description="at most so many")
+    cursor: Cursor = Field(default="", description="go on behind the page before: its `next`")
 
 
 @op(
@@ -31,13 +52,9 @@ class TargetsRequest(Request):
 async def list_targets(request: TargetsRequest, node: NodeControl, caller: Caller) -> replies.TargetList:
     """Return the targets that fit."""
     desk = node.targets(caller.project)
-    rows = [
-        row
-        for row in desk.rows()
-        if (request.capability is None or not row.capabilities or request.capability in row.capabilities)
-        and request.state in (None, row.state)
-    ]
-    return replies.TargetList(targets=rows, missing=list(desk.missing()))
+    rows = [row for row in desk.rows() if request.fits(row)]
+    shown, following = pages.page(rows, lambda row: f"{row.target} {row.node}", request.cursor, request.limit)
+    return replies.TargetList(targets=shown, next=following, missing=list(desk.missing()))
 
 
 class TargetRequest(Request):
@@ -69,19 +86,26 @@ async def test(request: TargetRequest, node: NodeControl, caller: Caller) -> rep
     return await node.targets(caller.project).test(request.target)
 
 
-class SwitchRequest(Request):
-    """Which targets."""
+class SwitchRequest(TargetFilter):
+    """Which targets: by name, or all that fit a filter."""
 
-    targets: Annotated[list[Target], Field(min_length=1, max_length=1000)] = Field(
-        description="targets, or node/target"
-    )
+    targets: Annotated[list[Target], Field(max_length=1000)] = Field(default=[], description="targets, or node/target")
+    all: bool = Field(default=False, description="every target, when no filter is given")
 
 
 async def _switch(
     request: SwitchRequest, node: NodeControl, caller: Caller, *, disabled: bool
 ) -> replies.TargetsSwitched:
     desk = node.targets(caller.project)
-    before = [desk.row(name) for name in request.targets]  # all are there, or nothing is done
+    filtered = any((request.capability, request.state, request.boundary, request.type))
+    if not (request.targets or filtered or request.all):
+        raise Invalid(
+            "Neither targets nor a filter is given.", code="spinup.filter_needed",
+            hint="Name targets, give a filter such as a type or a boundary, or say all.",
+        )  # fmt: skip
+    # all that are named are there, or nothing is done
+    before = [desk.row(name) for name in request.targets] or list(desk.rows())
+    before = [row for row in before if request.fits(row)]
     changed, already = [], []
     for row in before:
         if (row.state == "disabled") == disabled:
@@ -95,7 +119,7 @@ async def _switch(
     "targets.disable", SwitchRequest, replies.TargetsSwitched, effect="admin",
     cli=CliForm(("targets", "disable"), positional=("targets",)),
     summary="Start nothing there any more; what runs goes on.", help="It stays so over restarts. Undo: targets enable.",
-    examples=(Example("Disable one", {"targets": ["gpu-box"]}),),
+    examples=(Example("Disable one", {"targets": ["gpu-box"]}), Example("All of a kind", {"type": "docker"})),
 )  # fmt: skip
 async def disable(request: SwitchRequest, node: NodeControl, caller: Caller) -> replies.TargetsSwitched:
     """Disable targets."""

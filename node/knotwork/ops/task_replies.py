@@ -90,12 +90,13 @@ class TaskList(Reply):
 
 
 class Cancelled(Reply):
-    """One task that was to be cancelled. `changed` is false when it had ended before."""
+    """One task that was to be cancelled. `changed` is false when it had ended before; with an `error` it is as it was."""
 
     id: str
     state: str
     changed: bool
     why: str = ""
+    error: TaskError | None = None
 
 
 class CancelledTasks(Reply):

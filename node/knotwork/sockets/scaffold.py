@@ -21,7 +21,7 @@ KINDS = tuple(scaffold_texts.MODULES)
 def write(kind: str, name: str, folder: Path, *, single_file: bool = False) -> list[Path]:
     """Write the plugin into `folder` (a single file: beside it) and return the files written.
 
-    `kind` is executor, router or telemetry, `name` a token. Raises `Invalid` (`plugin.bad_name`, `plugin.bad_kind`)
+    `kind` is one of `KINDS`, `name` a token. Raises `Invalid` (`plugin.bad_name`, `plugin.bad_kind`)
     and `Conflict` (`plugin.exists`) when something is there already; then nothing is written.
     """
     files = {folder / path: text for path, text in render(kind, name, single_file=single_file).items()}
@@ -52,7 +52,9 @@ def render(kind: str, name: str, *, single_file: bool = False) -> dict[str, str]
         "module": module,
         "Name": "".join(part.capitalize() for part in module.split("_") if part),
         "kind": kind,
-        "kinds": "telemetry" if kind == "telemetry" else f"{kind}s",
+        "table": {"telemetry": "telemetry", "spinup": "targets"}.get(kind, f"{kind}s"),
+        "hosted": "" if kind == "spinup" else scaffold_texts.HOSTED,
+        "always": "" if kind == "spinup" else scaffold_texts.ALWAYS,
         "api": str(API_VERSION),
         "release": ".".join(knotwork.__version__.split(".")[:2]),
     }

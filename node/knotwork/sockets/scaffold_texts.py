@@ -1,5 +1,7 @@
 """The texts of a new plugin. `$name` is its type, `$module` its module, `$Name` the beginning of its classes."""
 
+from knotwork.sockets import scaffold_spinup
+
 PYPROJECT = """\
 [build-system]
 requires = ["hatchling>=1.27"]
@@ -34,10 +36,13 @@ version = "0.1.0"
 api = $api
 kind = "$kind"
 entry = "$module.py"
-summary = "Your own $kind."
-# hosted = true                 # always run it in a process of its own
+summary = "Your own $kind."$always
 # dependencies = ["httpx"]      # put them beside it: pip install --target vendor httpx
 """
+
+ALWAYS = "\n# hosted = true                 # always run it in a process of its own"
+HOSTED = "\n# hosted = true     # in a process of its own"
+"""Lines for the kinds that can run hosted."""
 
 README = """\
 # $name
@@ -55,9 +60,8 @@ Use it, in one of three ways:
 3. Name the file: `type = "./$module.py"`.
 
 ```toml
-[$kinds.my-$kind]
-type = "$name"
-# hosted = true     # in a process of its own
+[$table.my-$kind]
+type = "$name"$hosted
 ```
 """
 
@@ -216,7 +220,7 @@ def telemetry() -> Iterator[Factory[Telemetry]]:
 '''
 )
 
-MODULES = {"executor": _EXECUTOR, "router": _ROUTER, "telemetry": _TELEMETRY}
+MODULES = {"executor": _EXECUTOR, "router": _ROUTER, "spinup": scaffold_spinup.MODULE, "telemetry": _TELEMETRY}
 
 TESTS = {
     "executor": """\
@@ -290,4 +294,5 @@ def test_it_writes_events(caplog):
         asyncio.run(steps())
     assert "> agent.done" in caplog.text
 """,
+    "spinup": scaffold_spinup.TEST,
 }

@@ -17,6 +17,8 @@ STEP = "task"
 NUMBER_MAX, ITERATION_MAX, DELIVERY_MAX = 1000, 1 << 20, 1 << 30
 TIME_MAX_NS = 4_000_000_000_000_000_000
 SHARDS = 16
+WORKFLOW = "w"
+"""What the ids of runs of workflows begin with; their facts are kept apart from those of tasks."""
 WORDS_MAX_BYTES = 4096
 """Longer inputs and outputs are not searched."""
 CODE_MAX, MESSAGE_MAX, LABELS_MAX = 256, 2000, 64
@@ -151,7 +153,8 @@ _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError)
 
 def shard(run: str) -> str:
     """Return the shard that facts of a run are kept under."""
-    return f"{zlib.crc32(run.encode()) % SHARDS:02x}"
+    place = zlib.crc32(run.encode()) % SHARDS
+    return f"{WORKFLOW}{place:x}" if run.startswith(WORKFLOW) else f"{place:02x}"
 
 
 def is_run(text: str) -> bool:

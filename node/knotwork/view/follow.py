@@ -69,6 +69,10 @@ class Follower:
         self._wanted = max(self._wanted, number)
         self._wake.set()
 
+    def look(self) -> None:
+        """Look at once whether the database is to be made anew, and what there is to read."""
+        self._wake.set()
+
     def rebuild(self) -> None:
         """Throw the database away and read everything again."""
         self._anew = True

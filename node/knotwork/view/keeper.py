@@ -23,7 +23,7 @@ import msgspec
 from knotwork.bus import child
 from knotwork.bus.background import background
 from knotwork.sdk.errors import Unavailable
-from knotwork.view import serving
+from knotwork.view import serving, writer
 
 if TYPE_CHECKING:
     from knotwork.bus.endpoint import Endpoint
@@ -105,8 +105,14 @@ class Keeper:
                 waiting.exception()  # heard, whoever waits for it
 
     def rebuild(self, followed: Followed) -> None:
-        """Have the database made anew."""
-        self._send(serving.Order("rebuild", followed.order.project))
+        """Have the database made anew, by this process or, when that dies or there is none, by the next."""
+        try:
+            writer.mark(Path(followed.order.path))
+        except OSError as error:
+            log.warning("%s is made anew only if its process lives: %s", followed.order.path, error)
+            self._send(serving.Order("rebuild", followed.order.project))
+        else:
+            self._send(serving.Order("look", followed.order.project))
 
     async def sync(self, followed: Followed, timeout_s: float) -> None:
         """Return when everything stored before the call is in the database; raises `Unavailable` (`view.behind`)."""

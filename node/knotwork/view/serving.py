@@ -71,6 +71,8 @@ class Following:
                 await self._leave(order.project)
             case "sync" if follower is not None:
                 follower.sync(order.number)
+            case "look" if follower is not None:
+                follower.look()
             case "rebuild" if follower is not None:
                 follower.rebuild()
 

@@ -59,6 +59,16 @@ _OVER = (
 )
 
 
+def mark(path: Path) -> None:
+    """Note beside a database that it is to be made anew, whoever writes it next; raises `OSError`."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _mark(path).touch(0o600)
+
+
+def _mark(path: Path) -> Path:
+    return path.with_name(f"{path.name}.anew")
+
+
 class Place(NamedTuple):
     """Up to where a stream was read, and when that stream was made, as the server says."""
 
@@ -80,7 +90,10 @@ class Writer:
         self._files: tuple[int, int, int] = (0, 0, 0)
         self.places: dict[str, Place] = {}
         try:
-            self._open()
+            if _mark(path).exists():
+                self.make_anew()
+            else:
+                self._open()
         except sqlite3.Error as error:
             log.warning("%s cannot be used and is made anew: %s", path.name, error)
             self.make_anew()
@@ -120,11 +133,14 @@ class Writer:
         for name in self._names():
             name.unlink(missing_ok=True)
         self._open()
+        _mark(self.path).unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Make the file anew when somebody removed or cut it under us."""
+        """Make the file anew when that was asked for, or somebody removed or cut it under us."""
         files = self._look()
-        if files[:2] != self._files[:2] or files[2] < self._files[2]:
+        if _mark(self.path).exists():
+            self.make_anew()
+        elif files[:2] != self._files[:2] or files[2] < self._files[2]:
             log.warning("%s was removed or changed by somebody else, it is made anew", self.path.name)
             self.make_anew()
         self._files = files if files[:2] == self._files[:2] else self._files

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 import knotwork
 from knotwork.ops.ports import NodeControl
 from knotwork.sdk.errors import Internal, KnotworkError, NotFound
-from knotwork.web import openapi, problem, routes, workers
+from knotwork.web import openapi, problem, resources, routes, workers
 from knotwork.web.guard import Doorkeeper, Guard
 
 Metrics = Callable[[], Awaitable[tuple[str, bytes]]]
@@ -38,7 +38,12 @@ def make(
 ) -> ASGIApp:
     """Return the ASGI application, behind its guard."""
     app = Starlette(
-        routes=[*routes.api(node, default_project), *workers.routes(node, default_project), *_plain(node, metrics)],
+        routes=[
+            *routes.api(node, default_project),  # first: the verb of an op is no name of a thing
+            *resources.routes(node, default_project),
+            *workers.routes(node, default_project),
+            *_plain(node, metrics),
+        ],
         exception_handlers={HTTPException: _http_error, KnotworkError: _our_error, Exception: _bug},
     )
     app.router.redirect_slashes = False

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from knotwork.ops import replies, table
-from knotwork.web import workers
+from knotwork.ops import project_replies, replies, table
+from knotwork.web import resources, workers
 from knotwork.web.routes import EVENT_STREAM, methods
 
 _REF = "#/components/schemas/"
@@ -34,10 +34,11 @@ def document(version: str, url: str = "/") -> dict[str, Any]:
     """Return the whole description as plain data."""
     ops = list(table.TABLE.values())
     wanted = [(op.request, "validation") for op in ops] + [(op.reply, "serialization") for op in ops]
-    wanted += [(replies.Progress, "serialization"), (replies.Chunk, "serialization")]
+    wanted += [(one, "serialization") for one in (replies.Progress, replies.Chunk, project_replies.Happening)]
     unique: list[Any] = list(dict.fromkeys(wanted))
     names, schema = models_json_schema(unique, ref_template=_REF + "{model}")
-    paths = {f"/api/{op.room}/{op.verb}": _path(op, names) for op in ops} | _worker_paths(names) | _plain_paths()
+    paths = {f"/api/{op.room}/{op.verb}": _path(op, names) for op in ops}
+    paths |= _resource_paths(names) | _worker_paths(names) | _plain_paths()
     return {
         "openapi": "3.1.0",
         "info": {
@@ -107,6 +108,57 @@ def _operation(op: table.Op, method: str, names: dict[Any, dict[str, Any]]) -> d
         operation["requestBody"] = {"required": required, "content": {"application/json": body}}
     else:
         operation["parameters"] += _query(op)
+        operation["responses"]["304"] = {"description": "As the caller has it: the ETag is in If-None-Match."}
+    return operation
+
+
+def _resource_paths(names: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    """Return the paths that are named after things, each of which is an op by another name."""
+    found: dict[str, Any] = {}
+    for row in resources.RESOURCES:
+        found.setdefault(row.path, {})[row.method.lower()] = _resource(row, names)
+    return found
+
+
+def _resource(row: resources.Resource, names: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    op, filled = table.TABLE[row.op], set(row.parts.values())
+    operation = _operation(op, row.method, names)
+    operation["operationId"] = f"{row.method.lower()}{row.path.replace('/', '.')}".replace("{", "").replace("}", "")
+    operation["tags"] = [row.path.split("/")[2]]
+    operation["description"] = f"The op {op.name}. {op.help}"
+    of_path = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string"},
+            "description": f"The op's {field}.",
+        }
+        for name, field in row.parts.items()
+    ]
+    if row.of_node:
+        said = "whose it is, when several nodes have one of that name"
+        of_path.append({"name": resources.NODE, "in": "query", "schema": {"type": "string"}, "description": said})
+    operation["parameters"] = [one for one in operation["parameters"] if one.get("name") not in filled] + of_path
+    answers = operation["responses"]
+    if row.method == "POST" and filled:
+        schema = op.request.model_json_schema(ref_template=_REF + "{model}")
+        left = {key: part for key, part in schema["properties"].items() if key not in filled}
+        required = [key for key in schema.get("required", []) if key in left]
+        body = {"type": "object", "properties": left, "required": required, "additionalProperties": False}
+        operation["requestBody"] = {"required": bool(required), "content": {"application/json": {"schema": body}}}
+    if row.created:
+        answers["201"] = answers["200"] | {"description": "It is stored; its place is in Location."}
+        answers["200"] = answers["200"] | {"description": "It was there before."}
+    if row.each:
+        listed = op.reply.model_json_schema(ref_template=_REF + "{model}")["properties"][row.each]["items"]
+        answers["200"] = {"description": "Done.", "content": {"application/json": {"schema": listed}}}
+    if row.path == resources.EVENTS:
+        told = (
+            "Events named after their topic (`feed`, `work`, …), then `end` or `error`; each but these is a Happening."
+        )
+        answers["200"] = {"description": told, "content": {EVENT_STREAM: {"schema": {"type": "string"}}}}
+        answers.pop("304")
     return operation
 
 

@@ -1,6 +1,7 @@
 """How does an HTTP request become a call of an op, and its frames a response?
 
-`POST /api/<room>/<verb>` takes JSON; read ops also answer `GET` with query parameters. A streaming op answers with
+`POST /api/<room>/<verb>` takes JSON; read ops also answer `GET` with query parameters, and then with an ETag (paths named
+after things are in `resources`). A streaming op answers with
 server-sent events (event name = frame kind) when asked by `Accept: text/event-stream`, else with its result alone.
 When the caller goes away the op's generator is closed, which cancels the work.
 """
@@ -17,7 +18,7 @@ from typing import Any
 from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from knotwork.bus import codec
@@ -25,19 +26,29 @@ from knotwork.ops import fields, serve, table
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.words import TOKEN
 from knotwork.sdk.errors import Invalid, KnotworkError, TimedOut, TooLarge
-from knotwork.web import problem
+from knotwork.web import etag, problem
 
 BODY_TIMEOUT_S = 30.0
 KEEPALIVE_S = 15.0
 EVENT_STREAM = "text/event-stream"
+READING = frozenset({"GET", "HEAD"})
 _project = re.compile(rf"\A{TOKEN}\Z").match
 _traceparent = re.compile(r"\A[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z").match
+
+
+class Place(Route):
+    """A path that belongs to one route alone: a wrong method is refused, and asked of no pattern that fits, too."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Return a full match whatever the method; `handle` refuses those that are not allowed."""
+        match, found = super().matches(scope)
+        return (Match.FULL if match is Match.PARTIAL else match), found
 
 
 def api(node: NodeControl, default_project: Callable[[], str]) -> list[Route]:
     """Return one route for each op of the table."""
     return [
-        Route(f"/api/{op.room}/{op.verb}", OpEndpoint(op, node, default_project), methods=methods(op))
+        Place(f"/api/{op.room}/{op.verb}", OpEndpoint(op, node, default_project), methods=methods(op))
         for op in table.TABLE.values()
     ]
 
@@ -75,7 +86,7 @@ class OpEndpoint:
         except ClientDisconnect:
             return
         frames = serve.dispatch(name, raw, caller, self._node)
-        answering = self._stream(frames, send) if streaming else _single(frames, scope, receive, send)
+        answering = self._stream(frames, send) if streaming else self._single(frames, request, send)
         if not await _until_gone(receive, answering):
             caller.take_back()
 
@@ -85,12 +96,16 @@ class OpEndpoint:
 
     async def asked(self, request: Request) -> tuple[str, bytes]:
         """Return the op that is asked, and its request as JSON text; raises what is wrong with it."""
-        if request.method in ("GET", "HEAD"):
-            return self._op.name, from_query(self._op, request.query_params)
+        if request.method in READING:
+            return self._op.name, codec.encode(from_query(self._op, request.query_params))
         return self._op.name, await body_of(request)
 
+    def answer(self, request: Request, data: bytes) -> Response:
+        """Return the response that carries a result."""
+        return etag.answer(request, data) if request.method in READING else Response(data, media_type=etag.JSON)
+
     def event(self, frame: serve.Frame) -> tuple[bytes, bytes]:
-        """Return the name and the data of the event that stands for a frame."""
+        """Return the name and the data of the event that stands for a frame; a name may be followed by more lines."""
         return frame.kind.encode(), frame.data
 
     def sign_of_life(self) -> bytes:
@@ -109,6 +124,18 @@ class OpEndpoint:
             may="admin",
             traceparent=traceparent if _traceparent(traceparent) else "",
         )
+
+    async def _single(self, frames: AsyncGenerator[serve.Frame, None], request: Request, send: Send) -> None:
+        async with aclosing(frames):
+            async for frame in frames:
+                if frame.kind == "error":
+                    await problem.from_frame(frame.data)(request.scope, request.receive, send)
+                elif frame.kind == "result":
+                    try:
+                        made = self.answer(request, frame.data)
+                    except KnotworkError as error:
+                        made = problem.response(error)
+                    await made(request.scope, request.receive, send)
 
     async def _stream(self, frames: AsyncGenerator[serve.Frame, None], send: Send) -> None:
         headers = [
@@ -155,8 +182,8 @@ async def body_of(request: Request) -> bytes:
     return bytes(body)
 
 
-def from_query(op: table.Op, query: QueryParams) -> bytes:
-    """Return the JSON request that query parameters stand for; a list field may be given many times."""
+def from_query(op: table.Op, query: QueryParams) -> dict[str, Any]:
+    """Return the request that query parameters stand for; a list field may be given many times."""
     shapes = {field.name: field.shape for field in fields.of(op)}
     request: dict[str, Any] = {}
     for key in query:
@@ -167,7 +194,7 @@ def from_query(op: table.Op, query: QueryParams) -> bytes:
             raise Invalid(f"{key[:64]} is given {len(values)} times.", code="ops.bad_request")
         else:
             request[key] = values[0]
-    return codec.encode(request)
+    return request
 
 
 async def _until_gone(receive: Receive, answering: Any) -> bool:
@@ -186,12 +213,3 @@ async def _until_gone(receive: Receive, answering: Any) -> bool:
         watcher = group.create_task(watch(answer))
         answer.add_done_callback(lambda _: watcher.cancel())
     return not answer.cancelled()
-
-
-async def _single(frames: AsyncGenerator[serve.Frame, None], scope: Scope, receive: Receive, send: Send) -> None:
-    async with aclosing(frames):
-        async for frame in frames:
-            if frame.kind == "error":
-                await problem.from_frame(frame.data)(scope, receive, send)
-            elif frame.kind == "result":
-                await Response(frame.data, media_type="application/json")(scope, receive, send)

@@ -250,16 +250,20 @@ class Claims:
             state, msgspec.Raw(data), msgspec.Raw(value), digest, error.to_wire() if error is not None else None,
             self._node, claim.worker, claim.started_ns, now_ns, due_ns, claim.delivery,
         )  # fmt: skip
+        outcome = settle.bounded(task, outcome)
         standing = await self._record(task, outcome)
         await self._settled(claim, "said", standing, revision)
         if standing is outcome:
-            return Settled(claim.run, state, due_ns, already=False)
+            return Settled(claim.run, outcome.state, outcome.due_ns, already=False)
         return await self._before(ticket, said, output)
 
-    async def _record(self, task: Task, outcome: Outcome) -> Outcome:
+    async def _record(self, task: Task, outcome: Outcome, *, timed_out: bool = False) -> Outcome:
         try:
             async with asyncio.timeout(RECORD_S):
-                standing = await self._recorder.append(task, outcome)
+                if timed_out:
+                    standing = await self._recorder.append_end(task, outcome)
+                else:  # who says something that is too large is told so, and says something else
+                    standing = await self._recorder.append(task, outcome)
                 await self._recorder.carry_out(task, standing)
         except TimeoutError:
             raise Unavailable(
@@ -290,7 +294,7 @@ class Claims:
                 state, msgspec.Raw(data), error=error, node=self._node, agent=claim.worker,
                 started_ns=claim.started_ns, ended_ns=now_ns, due_ns=due_ns, delivery=claim.delivery,
             )  # fmt: skip
-            await self._settled(claim, "ended", await self._record(task, outcome))
+            await self._settled(claim, "ended", await self._record(task, outcome, timed_out=True))
 
     # -- does it stand? ----------------------------------------------------------------------------------------------
 

@@ -251,8 +251,8 @@ class Keeper:
     # -- what is ended by others -------------------------------------------------------------------------------------
 
     def _cancelled(self, message: Message) -> None:
-        run = message.subject.rpartition(".")[2]
-        for kept in [one for one in self._kept.values() if one.claim.run == run]:
+        run, step = message.subject.rpartition(".")[2], message.data.decode("utf-8", "replace")
+        for kept in [one for one in self._kept.values() if one.claim.run == run and step in ("", one.claim.step)]:
             self._ended(kept, pulls.ACK)
 
     def _ended(self, kept: Kept, answer: bytes) -> None:

@@ -35,25 +35,25 @@ class Sight:
     stored_ns: int = 0
 
 
-async def newest(connection: Connection, run: str) -> list[Stored]:
+async def newest(connection: Connection, run: str, step: str = "") -> list[Stored]:
     """Return the facts that say which attempt is the present one; of a long run not all of its thousands are read."""
-    place = records.facts_of(run)
+    place, rest = records.facts_of(run), f"{step}.>" if step else ">"
     found = []
-    ended = await reading.last(connection, subjects.FACTS, f"{place}.outcome.>")
+    ended = await reading.last(connection, subjects.FACTS, f"{place}.outcome.{rest}")
     if ended is not None and fold.outcome_at(ended.subject, ended.data) is None:  # garbage: what is behind it?
-        found += await reading.each_last(connection, subjects.FACTS, [f"{place}.outcome.>"])
+        found += await reading.each_last(connection, subjects.FACTS, [f"{place}.outcome.{rest}"])
     elif ended is not None:
         found.append(ended)
     for kind in ("next", "redriven"):
-        stored = await reading.last(connection, subjects.FACTS, f"{place}.{kind}.>")
+        stored = await reading.last(connection, subjects.FACTS, f"{place}.{kind}.{rest}")
         if stored is not None:
             found.append(stored)
     return found
 
 
-async def final(connection: Connection, run: str) -> Outcome | None:
-    """Return the final outcome of a run, None while it has none, or when FACTS has forgotten it."""
-    facts = await newest(connection, run)
+async def final(connection: Connection, run: str, step: str = "") -> Outcome | None:
+    """Return the final outcome of a run, or of one of its steps; None while it has none, or when FACTS has forgotten it."""
+    facts = await newest(connection, run, step)
     latest = fold.latest_outcome(facts)
     if latest is None or latest[1].state not in FINAL:
         return None
@@ -62,10 +62,10 @@ async def final(connection: Connection, run: str) -> Outcome | None:
     return latest[1]
 
 
-async def present(connection: Connection, run: str) -> Task | None:
-    """Return the attempt that waits or runs now, None when the run has ended or is unknown."""
-    facts = await newest(connection, run)
-    waits = await reading.last(connection, subjects.TASKS, subjects.tasks_of(run))
+async def present(connection: Connection, run: str, step: str = "") -> Task | None:
+    """Return the attempt of a run, or of one of its steps, that waits or runs now; None when it has ended or is unknown."""
+    facts = await newest(connection, run, step)
+    waits = await reading.last(connection, subjects.TASKS, subjects.tasks_of(run, step))
     return fold.current(facts, waits)
 
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from knotwork.bus import publisher, reading, subjects
-from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound
+from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TooLarge
 from knotwork.work import records, settle
 from knotwork.work.taking import SOON, SOON_S
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 AGAIN_MIN_S, AGAIN_MAX_S = 0.05, 2.0
+REFUSALS_MAX = 10
+"""So often something is stored again although the server finds fault with it: within some ten seconds."""
+FULL = frozenset({"bus.store_full", "bus.stream_full"})
 Done = Callable[[], None]
 
 
@@ -42,25 +45,26 @@ class Recorder:
         self._hints: set[str] = set()
         self.refused = 0
         """Outcomes that came too late: another was recorded before."""
+        self.insisting = 0
+        """Outcomes that could not be stored yet."""
 
     def record(self, task: Task, outcome: Outcome, done: Done) -> None:
-        """Store an outcome and carry out what follows; then `done()`, or `done(False)` when another one stands.
+        """Store an outcome, or find the one that stands, and carry out what follows; then `done()`.
 
-        It insists through every failure that may pass; the caller keeps the lease meanwhile.
+        It insists through every failure that may pass; the caller keeps the lease meanwhile. An outcome that can never
+        be stored, because it is too large, becomes a failure that says so.
         """
-        subject = records.outcome_subject(task.run, task.step, task.iteration, task.number)
-        payload = records.encode(outcome)
         try:
-            answer = self._facts.put(subject, payload)
+            answer = self._facts.put(_subject(task), records.encode(outcome))
         except KnotworkError:
-            self._begin(self._insist(task, outcome, subject, payload, done))
+            self._begin(self._insist(task, outcome, done))
             return
 
         def stored(future: asyncio.Future[publisher.Ack]) -> None:
             if future.cancelled():
                 return
             if future.exception() is not None:
-                self._begin(self._insist(task, outcome, subject, payload, done))
+                self._begin(self._insist(task, outcome, done))
             elif outcome.state in ("completed", "failed", "cancelled", "timed-out"):
                 done()
             else:
@@ -69,19 +73,45 @@ class Recorder:
         answer.add_done_callback(stored)
 
     async def append(self, task: Task, outcome: Outcome) -> Outcome:
-        """Store an outcome and return the one that stands: this one, or what was recorded before."""
-        subject = records.outcome_subject(task.run, task.step, task.iteration, task.number)
-        return await self._stand(subject, records.encode(outcome), outcome)
+        """Store an outcome and return the one that stands: this one, or what was recorded before.
+
+        It insists through what may pass; raises `TooLarge` and `Invalid` for what can never be stored.
+        """
+        return await self._stand(_subject(task), outcome)
+
+    async def append_end(self, task: Task, outcome: Outcome, *, patient: bool = True) -> Outcome:
+        """Do the same for an end that must come, without what makes it too large if need be.
+
+        Unless `patient` it raises `Unavailable` (`bus.store_full`, `bus.stream_full`) at once while there is no room.
+        """
+        standing, _ = await self._surely(task, outcome, patient=patient)
+        return standing
 
     async def carry_out(self, task: Task, outcome: Outcome) -> None:
-        """Do what a recorded outcome calls for; safe to repeat. Raises what storing raises."""
+        """Do what a recorded outcome calls for; safe to repeat. Raises what storing raises, while that may pass.
+
+        An attempt that can never be stored, because it is too large, is recorded as failed with that.
+        """
+        try:
+            await self._carry_out(task, outcome)
+        except (TooLarge, Invalid) as error:
+            following = settle.following(task, outcome)
+            log.warning("what follows the %s of %s cannot be stored: %s", outcome.state, task.run, error)
+            if following is not None:
+                now_ns = time.time_ns()
+                failed = records.Outcome(
+                    "failed", records.raw(following), error=error.to_wire(), node=outcome.node, agent=outcome.agent,
+                    started_ns=now_ns, ended_ns=now_ns,
+                )  # fmt: skip
+                await self._surely(following, failed)
+
+    async def _carry_out(self, task: Task, outcome: Outcome) -> None:
         following = settle.following(task, outcome)
-        if following is not None and outcome.state == "waiting":
+        if following is not None and outcome.due_ns:
             payload = records.encode(following)
             with contextlib.suppress(Conflict):  # it was recorded before
                 await self._facts.append(records.next_subject(following), payload)
-            name = f"attempt-{following.iteration}-{following.number}"
-            await self.set_timer(following.run, name, outcome.due_ns, payload)
+            await self.set_timer(following.run, _attempt_timer(following), outcome.due_ns, payload)
         elif following is not None:
             await self.enqueue(following)
         elif outcome.state == "dead":
@@ -138,9 +168,13 @@ class Recorder:
         except RuntimeError:  # the group is closing: whoever takes the task again does the rest
             work.close()  # type: ignore[attr-defined]
 
-    async def _insist(self, task: Task, outcome: Outcome, subject: str, payload: bytes, done: Done) -> None:
-        standing = await self._stand(subject, payload, outcome)
-        if standing is not outcome:
+    async def _insist(self, task: Task, outcome: Outcome, done: Done) -> None:
+        self.insisting += 1
+        try:
+            standing, ours = await self._surely(task, outcome)
+        finally:
+            self.insisting -= 1
+        if not ours:
             self.refused += 1
             log.warning(
                 "attempt %d of %s ended as %s before; this end of it (%s) is refused",
@@ -148,9 +182,32 @@ class Recorder:
             )  # fmt: skip
         await self._follow(task, standing, done)
 
-    async def _stand(self, subject: str, payload: bytes, outcome: Outcome) -> Outcome:
-        """Store an outcome, however long it takes, and return the one that stands."""
-        pause_s = AGAIN_MIN_S
+    async def _surely(self, task: Task, outcome: Outcome, *, patient: bool = True) -> tuple[Outcome, bool]:
+        """Store an outcome, or else what can be stored of it; return the one that stands, and whether it is of ours."""
+        subject = _subject(task)
+        try:
+            standing = await self._stand(subject, outcome, patient=patient)
+        except (TooLarge, Invalid) as error:
+            refusal = error
+        else:
+            return standing, standing is outcome
+        log.warning("the outcome of %s (%s) cannot be stored: %s", task.run, outcome.state, refusal)
+        *others, least = settle.unstorable(task, outcome, refusal.to_wire())
+        for other in others:
+            with contextlib.suppress(TooLarge, Invalid):
+                standing = await self._stand(subject, other, patient=patient)
+                return standing, standing is other
+        standing = await self._stand(subject, least, patient=patient, for_ever=True)
+        return standing, standing is least
+
+    async def _stand(self, subject: str, outcome: Outcome, *, patient: bool = True, for_ever: bool = False) -> Outcome:
+        """Store an outcome, however long it takes, and return the one that stands.
+
+        Raises `TooLarge`, and `Invalid` when the server has refused it often, unless it is to be tried `for_ever`;
+        unless `patient` also that there is no room.
+        """
+        payload = records.encode(outcome)
+        pause_s, refusals = AGAIN_MIN_S, 0
         while True:
             try:
                 await self._facts.append(subject, payload)
@@ -158,7 +215,11 @@ class Recorder:
                 found = await self._found(subject)
                 if found is not None:  # it may be this very one, stored by a try whose answer was lost
                     return outcome if records.encode(found) == payload else found
+                await asyncio.sleep(AGAIN_MIN_S)
             except KnotworkError as error:
+                refusals += REFUSALS_MAX if isinstance(error, TooLarge) else isinstance(error, Invalid)
+                if (refusals >= REFUSALS_MAX and not for_ever) or (not patient and error.code in FULL):
+                    raise
                 log.debug("an outcome is stored again: %s", error)
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
                 pause_s = min(2 * pause_s, AGAIN_MAX_S)
@@ -195,3 +256,14 @@ class Recorder:
             else:
                 done()
                 return
+
+
+def _subject(task: Task) -> str:
+    """Return where the outcome of an attempt is stored."""
+    return records.outcome_subject(task.run, task.step, task.iteration, task.number)
+
+
+def _attempt_timer(task: Task) -> str:
+    """Return the name of the timer of an attempt that waits for its time."""
+    step = "" if task.step == records.STEP else f"{task.step}-"
+    return f"attempt-{step}{task.iteration}-{task.number}"

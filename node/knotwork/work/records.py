@@ -8,8 +8,6 @@ final. Everything here is read back from the bus, where others may write too: it
 from __future__ import annotations
 
 import re
-import secrets
-import time
 import zlib
 from typing import Annotated, Any, Literal
 
@@ -24,6 +22,8 @@ INLINE_MAX_BYTES = 512 * 1024
 """Larger inputs and outputs are kept in BLOBS, and stand here by reference."""
 ATTEMPTS_MAX = 1000
 SHARDS = 16
+WORKFLOW = "w"
+"""What the ids of runs of workflows begin with; those of tasks begin with `t`, or with `k` when they have a key."""
 NO_BOUNDARY = "none"
 """What stands for work that was given no boundary."""
 
@@ -54,6 +54,15 @@ class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
     jitter: bool = True
     on: tuple[Name, ...] = ()
     max_crashes: Few = 3
+
+
+class Loop(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How long a task may be given its own output again. `budget` is what its worker is told of."""
+
+    max_iterations: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10_000
+    delay_s: Seconds = 0.0
+    until_ns: Whole = 0
+    budget: dict[Token, float] = {}
 
 
 class Past(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -100,11 +109,17 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     past: tuple[Past, ...] = ()
     why: Text = ""
     step: Token = STEP
+    loop: Loop | None = None
 
     @property
     def lane(self) -> Lane:
         """Return the lane of its priority: 8 to 10 high, 4 to 7 normal, 1 to 3 low."""
         return "high" if self.priority >= 8 else "normal" if self.priority >= 4 else "low"  # noqa: PLR2004
+
+    @property
+    def work(self) -> str:
+        """Return what all attempts of this work, and nothing else, are known by: the run, with its step when there are several."""
+        return self.run if self.step == STEP else f"{self.run}-{self.step}-{self.iteration}"
 
     @property
     def subject(self) -> str:
@@ -194,15 +209,13 @@ def run_id(text: str) -> str:
     return text
 
 
-def new_run(now_ns: int | None = None) -> str:
-    """Return an id that sorts by time: `t`, the milliseconds since 1970 in hex, and 64 random bits."""
-    millis = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
-    return f"t{millis:012x}{secrets.token_hex(8)}"
-
-
 def shard(run: str) -> str:
-    """Return the shard of a run: two hex digits, the same everywhere and always."""
-    return f"{zlib.crc32(run.encode()) % SHARDS:02x}"
+    """Return the shard of a run: the same everywhere and always, and never the same for tasks and for workflows.
+
+    So whoever follows the runs of workflows is not told of every task there is.
+    """
+    place = zlib.crc32(run.encode()) % SHARDS
+    return f"{WORKFLOW}{place:x}" if run.startswith(WORKFLOW) else f"{place:02x}"
 
 
 def facts_of(run: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from knotwork.bus import reading, subjects
 from knotwork.bus.background import background
 from knotwork.bus.commit import open_group_commit
-from knotwork.sdk.errors import KnotworkError, TimedOut
+from knotwork.sdk.errors import Conflict, KnotworkError, TimedOut
 from knotwork.work import intake, lookup, queues, records, stores, timers
 from knotwork.work.accepting import Accepting
 from knotwork.work.attached import Attached
@@ -60,7 +60,9 @@ class Work:
         membership: Membership | None = None,
     ) -> None:
         """Wire the parts; without `membership` no policy holds, and nobody but the submitter chooses agents."""
-        self._connection, self._facts, self._node = connection, facts, node
+        self._connection, self._node = connection, node
+        self.facts = facts
+        """The one writer of facts: what many append at a time shares a write to disk."""
         self.lease_s = lease_s
         self.depths: list[queues.Depth] = []
         self.past: Ended | None = None
@@ -75,7 +77,7 @@ class Work:
         self._rerouter = (
             Rerouter(connection, membership, self.submitter, over=self._over) if membership is not None else None
         )
-        self.timers = timers.Timers(group, connection, self._due)
+        self.timers = timers.Timers(group, connection, self._due, self._fired)
         self.signals = Signals(connection, facts)
         self.claims = Claims(
             group, connection, self.recorder, facts, values=self.values, project=project, node=node, ack_s=lease_s,
@@ -145,6 +147,7 @@ class Work:
         self.claims.swept(self.depths)
         self.attached.sweep()
         self.timers.look()
+        await self.timers.forget_handled()
         for depth in self.depths:
             name = depth.queue.consumer
             if depth.floor > self._purged.get(name, 0):
@@ -177,32 +180,38 @@ class Work:
         elif not await self._over(task):  # a timer fires again when the server forgot that it was handled
             await self.recorder.enqueue(task)
 
-    async def end(self, run: str, state: records.Final, error: KnotworkError) -> Outcome | None:
-        """Record that a run ends now, whatever it is doing, and stop whoever works on it.
+    async def _fired(self, subject: str) -> None:
+        with contextlib.suppress(Conflict):  # it is on record already
+            await self.facts.append(subject, b"")
 
-        Returns the outcome that stands, None when there is no such task that has not ended.
+    async def end(self, run: str, state: records.Final, error: KnotworkError, step: str = "") -> Outcome | None:
+        """Record that a task, or one step of a run, ends now, whatever it is doing, and stop whoever works on it.
+
+        Returns the outcome that stands, None when there is no such task that has not ended. Raises `Unavailable` at
+        once while the store is full (`work.store_full`, `bus.store_full`).
         """
         while True:
-            task = await self.current(run)
+            task = await lookup.present(self._connection, run, step)
             if task is None:
-                return await self.find(run)
+                return await lookup.final(self._connection, run, step)
+            self.submitter.check_room(f"That {run} is {state} was not recorded.")
             now_ns = time.time_ns()
             outcome = records.Outcome(state, records.raw(task), error=error.to_wire(), node=self._node, ended_ns=now_ns)
-            standing = await self.recorder.append(task, outcome)
+            standing = await self.recorder.append_end(task, outcome, patient=False)
             if standing.state in records.FINAL:
                 break
-        await self._withdraw(run)
+        await self._withdraw(run, step)
         return standing
 
-    async def _withdraw(self, run: str) -> None:
+    async def _withdraw(self, run: str, step: str) -> None:
         """Take a run that has ended out of its queue, and stop whoever took it before."""
         with contextlib.suppress(
             KnotworkError
         ):  # a worker that gets it looks the outcome up, or is refused with its own
-            waits = await reading.last(self._connection, subjects.TASKS, subjects.tasks_of(run))
+            waits = await reading.last(self._connection, subjects.TASKS, subjects.tasks_of(run, step))
             if waits is not None:
                 await reading.delete(self._connection, subjects.TASKS, waits.seq)
-        self._connection.send(subjects.cancel_task(run))
+        self._connection.send(subjects.cancel_task(run), step.encode())
 
     async def current(self, run: str) -> Task | None:
         """Return the attempt that waits or runs now, None when the run has ended or is unknown."""

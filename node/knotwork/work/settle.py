@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.work.records import ATTEMPTS_MAX, Ended, Outcome, Past, Retry, Task
+from knotwork.sdk.errors import Failed, TimedOut
+from knotwork.work.records import ATTEMPTS_MAX, Ended, Loop, Outcome, Past, Retry, Task, raw
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 S = 1_000_000_000
-ITERATIONS_MAX = 10_000
 HANDED_BACK = frozenset(
     {
         "node.stopping", "node.draining", "agent.stopped", "agent.not_found", "plugin.not_running", "agent.busy",
@@ -24,6 +24,9 @@ HANDED_BACK = frozenset(
     }
 )  # fmt: skip
 """Errors that say nothing about the work: it goes back to the queue, and no attempt is used up."""
+WHOLE_PASTS = 20
+SHORT_CHARS = 200
+"""Of attempts before the last `WHOLE_PASTS` a task carries only the beginning of what went wrong."""
 
 
 def pause_s(retry: Retry, failures: int, spread: float) -> float:
@@ -74,11 +77,26 @@ def after_failure(task: Task, error: dict[str, Any], now_ns: int, spread: float)
     return "waiting", due_ns
 
 
+def bounded(task: Task, outcome: Outcome) -> Outcome:
+    """Return how an attempt ends that wants to go on: with the pause that is asked for, or failed when it may not."""
+    if outcome.state != "continued":
+        return outcome
+    loop = task.loop or Loop()
+    due_ns = outcome.ended_ns + int(loop.delay_s * S) if loop.delay_s else 0
+    if task.iteration + 1 >= loop.max_iterations:
+        error = Failed(f"It was not done after {loop.max_iterations} iterations.", code="work.loop_exhausted")
+        return msgspec.structs.replace(outcome, state="failed", error=error.to_wire())
+    if loop.until_ns and max(due_ns, outcome.ended_ns) >= loop.until_ns:
+        late = TimedOut("It was not done in the time that its loop may take.", code="work.loop_too_long")
+        return msgspec.structs.replace(outcome, state="timed-out", error=late.to_wire())
+    return msgspec.structs.replace(outcome, due_ns=due_ns)
+
+
 def following(task: Task, outcome: Outcome) -> Task | None:
     """Return the attempt that follows an outcome that is not final: the next try, or the next iteration."""
     if outcome.state == "waiting":
-        return msgspec.structs.replace(task, number=task.number + 1, past=(*task.past, _past(task, outcome)))
-    if outcome.state == "continued" and task.iteration < ITERATIONS_MAX:
+        return msgspec.structs.replace(task, number=task.number + 1, past=_with_past(task, outcome))
+    if outcome.state == "continued":
         return msgspec.structs.replace(
             task, number=1, iteration=task.iteration + 1, input=outcome.output, blob=outcome.blob,
             past=(*task.past, _past(task, outcome))[-50:],
@@ -93,7 +111,7 @@ def revived(task: Task, outcome: Outcome, now_ns: int) -> Task | None:
     """
     if task.number >= ATTEMPTS_MAX:
         return None
-    past = (*task.past, _past(task, outcome))[-ATTEMPTS_MAX:]
+    past = _with_past(task, outcome)[-ATTEMPTS_MAX:]
     deadline_ns = task.deadline_ns if task.deadline_ns > now_ns else 0
     return msgspec.structs.replace(task, number=task.number + 1, past=past, deadline_ns=deadline_ns)
 
@@ -117,6 +135,36 @@ def crashes(deliveries: int, begun: frozenset[int], released: frozenset[int]) ->
     if deliveries <= 1:
         return 0
     return len(({1} | {one for one in begun if one < deliveries}) - released)
+
+
+def unstorable(task: Task, outcome: Outcome, error: dict[str, Any]) -> list[Outcome]:
+    """Return what is recorded in the place of an outcome that the store refuses for good with `error`: the first it takes.
+
+    The attempt has failed with that error then, unless it had been ended. The last one leaves out all but what names
+    the task.
+    """
+    if outcome.state in ("cancelled", "timed-out"):
+        whole = outcome
+    else:
+        nothing = msgspec.Raw(b"null")
+        whole = msgspec.structs.replace(outcome, state="failed", output=nothing, blob="", error=error, due_ns=0)
+    why = "Its input and its past are left out: they were too large to be recorded."
+    bare = msgspec.structs.replace(task, input=msgspec.Raw(b"null"), blob="", past=(), labels={}, why=why)
+    return [
+        whole,
+        msgspec.structs.replace(whole, task=raw(msgspec.structs.replace(task, past=task.past[-1:]))),
+        msgspec.structs.replace(whole, task=raw(bare)),
+    ]
+
+
+def _with_past(task: Task, outcome: Outcome) -> tuple[Past, ...]:
+    """Return the past of the attempt that follows; only as much of it as a message can hold a thousand times."""
+    past = (*task.past, _past(task, outcome))
+    if len(past) > WHOLE_PASTS and len(past[-WHOLE_PASTS - 1].message) > SHORT_CHARS:
+        old = past[-WHOLE_PASTS - 1]
+        short = msgspec.structs.replace(old, message=old.message[:SHORT_CHARS])
+        past = (*past[: -WHOLE_PASTS - 1], short, *past[-WHOLE_PASTS:])
+    return past
 
 
 def _past(task: Task, outcome: Outcome) -> Past:

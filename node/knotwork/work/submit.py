@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from knotwork.bus import reading, subjects
-from knotwork.sdk.errors import Conflict, Unavailable
+from knotwork.sdk.errors import Conflict, TooLarge, Unavailable
 from knotwork.work import queues, records
 from knotwork.work.queues import Queue
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from knotwork.work.recording import Recorder
     from knotwork.work.records import Task
 
+OUTCOME_BYTES = 16 * 1024
+"""Room that a task leaves in its message: its outcome holds the task, and says besides how it ended."""
 KEY_TTL_S = 24 * 3600
 """How long an idempotency key is remembered."""
 
@@ -44,13 +46,11 @@ class Submitter:
         """Store a task durably; False when one with its key was there before.
 
         Raises `Conflict` (`work.key_reused`) for a key that was used for other work, `Unavailable` when the store is
-        full or NATS is away: nothing was stored then, or submit it again with the same key.
+        full or NATS is away: nothing was stored then, or submit it again with the same key; `TooLarge`
+        (`bus.message_too_large`) for more than this NATS takes in one message.
         """
-        if self.full():
-            raise Unavailable(
-                "The disk of the store is full; the task was not stored.", code="work.store_full",
-                hint="Make room: it is noticed by itself.", retry_after_s=5.0,
-            )  # fmt: skip
+        self.check_room("The task was not stored.")
+        _check_size(task, self._connection.max_payload)
         await self._open_queue(task)
         if task.key and not await self._first(task):
             return False
@@ -58,6 +58,14 @@ class Submitter:
             await self._recorder.set_timer(task.run, "deadline", task.deadline_ns, records.encode(task))
         await self._recorder.enqueue(task)
         return True
+
+    def check_room(self, so: str) -> None:
+        """Raise `Unavailable` (`work.store_full`) when the disk is known to be full; `so` says what that means."""
+        if self.full():
+            raise Unavailable(
+                f"The disk of the store is full. {so}", code="work.store_full",
+                hint="Make room: it is noticed by itself.", retry_after_s=5.0,
+            )  # fmt: skip
 
     async def requeue(self, task: Task) -> bool:
         """Store an attempt of a task that is there already in another queue; False when it was there before."""
@@ -104,6 +112,17 @@ class Submitter:
             return True
         pattern = f"{records.facts_of(task.run)}.outcome.>"
         return await reading.last(self._connection, subjects.FACTS, pattern) is not None
+
+
+def _check_size(task: Task, limit: int) -> None:
+    if len(task.input) < limit // 8:
+        return  # most are small: what else is in a task is bounded
+    size = len(records.encode(task))
+    if size > max(limit - OUTCOME_BYTES, limit // 2) > 0:
+        raise TooLarge(
+            f"The task takes {size} bytes, and its outcome more; a message of this NATS holds {limit}.",
+            code="bus.message_too_large", hint="Raise its max_payload, or give the task the address of its input.",
+        )  # fmt: skip
 
 
 def keyed_run(key: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from knotwork.sdk.errors import KnotworkError
@@ -36,24 +36,27 @@ class Waiters:
         self._listening: Listening | None = None
         self._idle: asyncio.TimerHandle | None = None
 
-    async def ended(self, run: str, *, fresh: bool = False) -> Outcome:
-        """Return the final outcome of a run, now or when it ends; bound it with `asyncio.timeout`.
+    async def ended(self, run: str) -> Outcome:
+        """Return the final outcome of a run, now or when it ends; bound it with `asyncio.timeout`."""
+        async with self.expected(run) as coming:
+            found = await self._find(run)
+            return found if found is not None else await coming
 
-        `fresh` says that it was stored after the wait was prepared (`listen`), so that it need not be looked up.
+    @contextlib.asynccontextmanager
+    async def expected(self, run: str) -> AsyncIterator[asyncio.Future[Outcome]]:
+        """Give the final outcome to come of a run that is submitted inside the block, without having to look for it.
+
+        It may end before its submission is answered: so who waits is on the list before.
         """
-        await self.listen()
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(run, []).append(future)
         try:
-            if not fresh:
-                found = await self._find(run)
-                if found is not None:
-                    return found
-            return await future
+            await self._listen()
+            yield future
         finally:
             self._leave(run, future)
 
-    async def listen(self) -> None:
+    async def _listen(self) -> None:
         """Make sure that what ends from now on is heard."""
         if self._idle is not None:
             self._idle.cancel()
@@ -90,7 +93,7 @@ class Waiters:
         waiting.remove(future)
         if not waiting:
             del self._waiting[run]
-        if not self._waiting:
+        if not self._waiting and self._idle is None:
             self._idle = asyncio.get_running_loop().call_later(LINGER_S, self._rest)
 
     def _rest(self) -> None:

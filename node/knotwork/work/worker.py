@@ -168,7 +168,7 @@ class Worker:
         )
         self._running[key_of(task)] = running
         envelope = frames.Envelope(
-            task.run, left_s, task.by, task.capability, task.boundary, min(task.number, 9999), task.key or task.run,
+            task.work, left_s, task.by, task.capability, task.boundary, min(task.number, 9999), task.key or task.work,
             task.traceparent, plain=False,
         )  # fmt: skip
         running.timer = self._loop.call_later(LONG_S, self._takes_long, running)
@@ -263,6 +263,7 @@ class Worker:
             state, msgspec.Raw(running.data), msgspec.Raw(output or b"null"), blob, error, self._node, running.agent,
             running.started_ns, time.time_ns(), due_ns, running.delivery,
         )  # fmt: skip
+        outcome = settle.bounded(running.task, outcome)
         if (
             self._loop.time() - running.renewed_s > self._lease_s * 0.8
         ):  # frozen for a while: it may have ended elsewhere
@@ -298,8 +299,8 @@ class Worker:
         self._forget(running)
 
     def _cancelled(self, message: Message) -> None:
-        run = message.subject.rpartition(".")[2]
-        for running in [one for one in self._running.values() if one.task.run == run]:
+        run, step = message.subject.rpartition(".")[2], message.data.decode("utf-8", "replace")
+        for running in [one for one in self._running.values() if one.task.run == run and step in ("", one.task.step)]:
             self._stop(running)
 
     def _stop(self, running: Running) -> None:
@@ -307,7 +308,7 @@ class Worker:
         running.over = True
         if running.timer is not None:
             running.timer.cancel()
-        self._hosting.cancel(self._project, running.task.run)
+        self._hosting.cancel(self._project, running.task.work)
         self._recorded(running)
 
     def _forget(self, running: Running) -> None:

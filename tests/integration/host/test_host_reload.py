@@ -33,7 +33,7 @@ class Reading:
 @pytest.fixture
 async def reloader(tmp_path):
     file = tmp_path / "knotwork.toml"
-    file.write_text("")
+    file.write_text("# nothing\n")
     world = Reading(load.read(Sources((file,), None, {}, ())))
     async with background() as group:
         made = Reloader(world, None, None, Layout(tmp_path), group)

@@ -115,7 +115,7 @@ async def test_a_change_that_keeps_time_and_size_is_noticed(tmp_path, watched):
 async def test_a_path_that_cannot_be_looked_at_ends_nothing(tmp_path, watched, looks):
     version, link = tmp_path / "version", tmp_path / "data"
     version.mkdir()
-    (version / "knotwork.toml").write_text("")
+    (version / "knotwork.toml").write_text("# nothing\n")
     link.symlink_to(version)
     found = await watched(Sources((link / "knotwork.toml",), None, {}, ()))
     await more(looks)
@@ -134,8 +134,8 @@ async def test_other_files_are_watched_once_the_configuration_comes_from_them(tm
     """`knotwork.toml` in the working folder goes before that of the user, once it is there and a reload was asked for."""
     first, second = tmp_path / "one.toml", tmp_path / "two" / "two.toml"
     second.parent.mkdir()
-    first.write_text("")
-    second.write_text("")
+    first.write_text("# nothing\n")
+    second.write_text("# nothing\n")
     found = await watched(Sources((first,), None, {}, ()))
     await more(looks)
     found.world.loaded = load.read(replace(found.world.loaded.sources, files=(second,)))

@@ -163,6 +163,24 @@ async def test_a_caller_whose_link_was_cut_for_a_moment_keeps_his_work(node, ser
     assert asked.result() == "kept"
 
 
+async def test_a_caller_who_has_waited_long_may_be_away_longer(node, server, proxy, invoke, until, held, monkeypatch):
+    monkeypatch.setattr(way, "SHARE", 1000.0)  # a moment counts as minutes
+    far = await node("far", held.fill)
+    near = await node("near", lambda _node: None, url=proxy.url, link={"pause_min_s": 0.02, "pause_max_s": 0.2})
+    await until(lambda: near.directory.candidates(agent="held"), WAIT_S)
+    async with asyncio.TaskGroup() as group:
+        asked = group.create_task(invoke(near, "held", timeout_s=60))
+        await until(lambda: far.node.running.get("held"), WAIT_S)
+        proxy.dead = True
+        proxy.cut()
+        await asyncio.sleep(4.5)  # longer than a caller who has just asked is given
+        assert far.node.running["held"] == 1
+        proxy.dead = False
+        await until(lambda: near.connection.reconnects == 1, WAIT_S)
+        held.go.set()
+    assert asked.result() == "kept"
+
+
 async def test_the_work_of_a_prompt_ends_when_its_sender_is_gone(node, server, until, held, monkeypatch):
     monkeypatch.setattr(prompt_stream, "ACK_S", 0.3)
     far = await node("far", held.fill)

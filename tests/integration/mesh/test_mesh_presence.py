@@ -284,7 +284,5 @@ async def test_a_directory_of_forty_nodes(server, until):
     await _many_nodes(server, until, nodes=40, agents=20, beats=3)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(120)
 async def test_a_directory_of_two_hundred_nodes_and_ten_thousand_agents(server, until):
     await _many_nodes(server, until, nodes=200, agents=50, beats=3)

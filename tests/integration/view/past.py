@@ -11,7 +11,7 @@ from knotwork.bus import publisher, reading, subjects
 from knotwork.bus.connection import Connection
 from knotwork.view import archive
 from knotwork.view.room import View
-from knotwork.work import records
+from knotwork.work import ids, records
 
 FRESH_S = 30.0
 """How long a test waits for what was stored: it takes milliseconds, on a busy machine seconds."""
@@ -26,7 +26,7 @@ class Past:
 
     def task(self, **given: Any) -> records.Task:
         self._moment_ns += 1_000_000
-        run = records.new_run(self._moment_ns)
+        run = ids.new_run(self._moment_ns)
         fields: dict[str, Any] = {"run": run, "queue": "echo", "capability": "echo", "submitted_ns": self._moment_ns}
         return records.Task(**{**fields, **given})
 

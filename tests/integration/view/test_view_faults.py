@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import random
 import shutil
@@ -154,6 +155,50 @@ async def test_it_is_made_anew_when_asked(view: View, write: Any, until: Callabl
     runs = await ten(write)
     await until(lambda: is_whole(view, runs))
     before = view.told().made
+    view.rebuild()
+    await until(lambda: view.told().made > before)
+    await until(lambda: is_whole(view, runs))
+
+
+async def test_it_is_made_anew_when_that_was_asked_before_it_began(
+    open_one: Callable[..., Any], write: Any, until: Callable[..., Any]
+):
+    runs = await ten(write)
+    async with contextlib.AsyncExitStack() as stack:
+        view, _ = await open_one(stack)
+        await until(lambda: is_whole(view, runs))
+    view, _ = await open_one()
+    view.rebuild()
+    await until(lambda: view.told().made == 1)
+    await until(lambda: is_whole(view, runs))
+
+
+async def test_it_is_made_anew_when_its_process_died_before_it_did_so(
+    open_one: Callable[..., Any], write: Any, until: Callable[..., Any]
+):
+    view, keeper = await open_one()
+    runs = await ten(write)
+    await until(lambda: is_whole(view, runs))
+    pid = keeper.pid
+    os.kill(pid, signal.SIGSTOP)
+    view.rebuild()
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: keeper.pid not in (0, pid) and view.told().made == 1)
+    await until(lambda: is_whole(view, runs))
+    assert view.told().made == 1, "it was made anew more than once"
+
+
+async def test_it_is_made_anew_when_asked_although_nothing_can_be_written_beside_it(
+    view: View, write: Any, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    runs = await ten(write)
+    await until(lambda: is_whole(view, runs))
+    before = view.told().made
+
+    def full(_path: Path) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(writer, "mark", full)
     view.rebuild()
     await until(lambda: view.told().made > before)
     await until(lambda: is_whole(view, runs))

@@ -21,7 +21,7 @@ import pytest_asyncio
 
 from knotwork.bus import child, server
 from knotwork.trust import keys
-from knotwork.work import queues, records
+from knotwork.work import ids, queues, records
 from knotwork.work.room import Work
 
 PATIENCE_S = 60.0
@@ -84,10 +84,16 @@ class Bench:
 
 @pytest_asyncio.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with open_bench(tmp_path) as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def open_bench(folder: Path, *, max_storage: int = 0, **settings_: Any) -> AsyncIterator[Bench]:
+    """Run a server inside the block; `settings_` are fields of `ServerSettings`, `max_storage` bounds the project."""
     pair = keys.generate()
-    settings = server.ServerSettings(
-        store_dir=tmp_path / "store", accounts=(server.Account("default", (server.User(pair.public),)),)
-    )
+    account = server.Account("default", (server.User(pair.public),), max_storage=max_storage)
+    settings = server.ServerSettings(store_dir=folder / "store", accounts=(account,), **settings_)
     async with child.guard(), server.run_server(settings) as running, contextlib.AsyncExitStack() as stack:
         made = Bench(running.url, pair.seed, running, stack)
         try:
@@ -100,7 +106,7 @@ def task(capability: str = "do", value: Any = None, **fields: Any) -> records.Ta
     """Return a task for `capability`."""
     routed = queues.routed(capability, fields.get("agent", ""), fields.get("node", ""))
     return records.Task(
-        run=fields.pop("run", "") or records.new_run(), queue=routed, capability=capability,
+        run=fields.pop("run", "") or ids.new_run(), queue=routed, capability=capability,
         input=msgspec.Raw(json.dumps(value).encode()), submitted_ns=time.time_ns(), **fields,
     )  # fmt: skip
 

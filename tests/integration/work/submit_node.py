@@ -1,4 +1,4 @@
-"""A submitter in a process of its own: stores random tasks as fast as it may, and writes down what was acknowledged.
+"""A submitter in a process of its own: stores about `per_s` random tasks a second, and writes down what was acknowledged.
 
 `python submit_node.py '{…}'`: a line `<run>` is written (and synced) to the file only after the task was acknowledged.
 """
@@ -18,7 +18,7 @@ import msgspec
 import work_node
 
 from knotwork.sdk.errors import KnotworkError
-from knotwork.work import records
+from knotwork.work import ids, records
 
 
 def script(chance: random.Random) -> tuple[Any, records.Retry]:
@@ -36,7 +36,7 @@ def script(chance: random.Random) -> tuple[Any, records.Retry]:
     return {}, retry
 
 
-async def main(url: str, seed: str, file: str, seconds: float, at_once: int) -> None:
+async def main(url: str, seed: str, file: str, seconds: float, at_once: int, per_s: float) -> None:
     """Submit until the time is over or we are killed."""
     chance = random.Random()
     end_s = time.monotonic() + seconds
@@ -48,7 +48,7 @@ async def main(url: str, seed: str, file: str, seconds: float, at_once: int) -> 
                 while time.monotonic() < end_s:
                     value, retry = script(chance)
                     task = records.Task(
-                        run=records.new_run(), queue="do", capability="do", retry=retry, submitted_ns=time.time_ns(),
+                        run=ids.new_run(), queue="do", capability="do", retry=retry, submitted_ns=time.time_ns(),
                         input=msgspec.Raw(json.dumps(value).encode()), priority=chance.randint(1, 10),
                     )  # fmt: skip
                     try:
@@ -58,7 +58,7 @@ async def main(url: str, seed: str, file: str, seconds: float, at_once: int) -> 
                         continue
                     log.write(f"{task.run}\n")
                     log.flush()
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(chance.uniform(0, 2 * at_once / per_s))  # so many a second, all together
 
             async with asyncio.TaskGroup() as group:
                 for _ in range(at_once):

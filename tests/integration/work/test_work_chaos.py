@@ -1,13 +1,14 @@
 """Everything is killed again and again while tasks run: each acknowledged one ends exactly once, none is lost.
 
-The short version strikes for `KNOTWORK_CHAOS_S` seconds, 60 by default. Both are slow:
-`python -m pytest -n0 -m slow tests/integration/work/test_work_chaos.py`.
+The short version strikes for `KNOTWORK_CHAOS_S` seconds, 40 by default. The long one is slow:
+`python -m pytest -n0 -m slow tests/integration/work/test_work_chaos.py`. A failure tells its seed (`KNOTWORK_CHAOS_SEED`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -15,19 +16,24 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.integration.work.conftest import Bench
 
 from knotwork.bus import reading, subjects
+from knotwork.bus.connection import Connection
 from knotwork.sdk.errors import KnotworkError
 from knotwork.view import archive
 from knotwork.work import fold, records
 
 LEASE_S = 2.0
 WORKERS = 2
+PER_S = float(os.environ.get("KNOTWORK_CHAOS_PER_S", "60"))
+"""Tasks submitted in a second: what is found out is how they end, not how many there can be."""
+PATIENCE_S = 90.0
+"""How long the last tasks may take after the last strike, on a machine that has other things to do."""
 
 
 class Chaos:
@@ -46,14 +52,15 @@ class Chaos:
         while True:  # a node that finds no server says so and ends; it is started again, as a service would be
             self.started += 1
             view = self.folder / f"view{self.started}"
-            with contextlib.suppress(AssertionError):
+            with contextlib.suppress(AssertionError, TimeoutError):
                 worker = self.bench.worker(f"worker{self.started}", LEASE_S, view=str(view), do={"concurrency": 30})
                 self.workers.append(await worker)
                 return
 
     async def start_submitter(self, seconds: float) -> None:
         told = {
-            "url": self.bench.url, "seed": self.bench.seed, "file": str(self.acked), "seconds": seconds, "at_once": 40
+            "url": self.bench.url, "seed": self.bench.seed, "file": str(self.acked), "seconds": seconds, "at_once": 40,
+            "per_s": PER_S,
         }  # fmt: skip
         program = Path(__file__).with_name("submit_node.py")
         while True:  # likewise
@@ -100,33 +107,79 @@ class Chaos:
         return [line for line in whole.split("\n") if records.is_run(line)]
 
 
-async def outcomes(connection: Any) -> dict[str, list[records.Outcome]]:
-    """Return every outcome on record by run, in FACTS and in ARCHIVE, each subject once."""
-    by_subject: dict[str, bytes] = {}
-    for stream, pattern in ((subjects.ARCHIVE, "ended.>"), (subjects.FACTS, "run.*.*.outcome.>")):
-        place = 1
-        while found := await reading.batch(connection, stream, pattern, place, 500, timeout_s=30):
-            place = found[-1].seq + 1
-            for stored in found:
-                if stream == subjects.FACTS:
-                    assert by_subject.setdefault(stored.subject, stored.data) == stored.data, "recorded twice"
-                    continue
-                for packed in archive.unpack(stored.data):
-                    assert by_subject.setdefault(packed.s, bytes(packed.d)) == bytes(packed.d), "recorded twice"
-    ended: dict[str, list[records.Outcome]] = {}
-    for subject, data in by_subject.items():
+class Ledger:
+    """Every outcome on record, in FACTS and in ARCHIVE, read on from where it was read up to.
+
+    It remembers what FACTS has forgotten since: an outcome that is recorded anew in the place of one that was packed
+    away is noticed, even when both say the same.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.read_to = {subjects.FACTS: 0, subjects.ARCHIVE: 0}
+        self.places: dict[str, tuple[int, bytes]] = {}
+        self.ends: dict[str, list[str]] = {}
+
+    async def read_on(self) -> None:
+        """Read what was recorded since; FACTS first, so that what moves meanwhile is found in ARCHIVE."""
+        for stream, pattern in ((subjects.FACTS, "run.*.*.outcome.>"), (subjects.ARCHIVE, "ended.>")):
+            while found := await reading.batch(self.connection, stream, pattern, self.read_to[stream] + 1, 500):
+                for stored in found:
+                    if stream == subjects.FACTS:
+                        self.note(stored.subject, stored.seq, stored.data)
+                        continue
+                    for packed in archive.unpack(stored.data):
+                        self.note(packed.s, packed.q, bytes(packed.d))
+                self.read_to[stream] = found[-1].seq
+
+    def note(self, subject: str, place: int, data: bytes) -> None:
+        """Take note of one outcome; found in both streams, it is the same message of FACTS."""
+        found = place, hashlib.sha256(data).digest()
+        before = self.places.get(subject)
+        if before is not None:
+            assert before == found, f"{subject} was recorded twice: at {before[0]} and at {place}"
+            return
         at = fold.outcome_at(subject, data)
-        assert at is not None
-        ended.setdefault(subject.split(".")[2], []).append(at[1])
-    return ended
+        assert at is not None, f"{subject} holds no outcome of that task"
+        self.places[subject] = found
+        self.ends.setdefault(subject.split(".")[2], []).append(at[1].state)
+
+    def open_of(self, runs: Iterable[str]) -> list[str]:
+        """Return those of the runs that have not ended."""
+        return [run for run in runs if not records.FINAL.intersection(self.ends.get(run, ()))]
+
+    async def read_until_ended(self, runs: Sequence[str], patience_s: float) -> None:
+        """Read on until every run has ended; when one does not, the test fails and says where it is."""
+        left = list(runs)
+        try:
+            async with asyncio.timeout(patience_s):
+                while left:
+                    with contextlib.suppress(KnotworkError):  # the server comes back
+                        await self.read_on()
+                        left = self.open_of(left)
+                    await asyncio.sleep(0.2)  # a pause between two looks
+        except TimeoutError:
+            where = [f"{run}: ends {self.ends.get(run)}, {await self.where(run)}" for run in left[:10]]
+            pytest.fail(f"{len(left)} tasks have not ended after {patience_s:g} s: " + "; ".join(where))
+
+    async def where(self, run: str) -> list[str]:
+        """Return every message there is of a run."""
+        patterns = {
+            subjects.TASKS: subjects.tasks_of(run), subjects.FACTS: f"run.*.{run}.>",
+            subjects.TIMERS: f"*.*.{run}.>", subjects.DEAD: f"dead.*.{run}",
+        }  # fmt: skip
+        found = []
+        for stream, pattern in patterns.items():
+            found += [one.subject for one in await reading.batch(self.connection, stream, pattern, 1, 50)]
+        return found
 
 
 async def chaos(bench: Bench, folder: Path, *, seconds: float, kills: int, tasks: int) -> None:
     """Strike for `seconds`, and until there were so many kills and tasks; then every acknowledged task must end once."""
     seed = int(os.environ.get("KNOTWORK_CHAOS_SEED", "0")) or random.randrange(1, 10**6)
     here = await bench.room("checker", LEASE_S)
-    run = Chaos(bench, folder, seed)
-    limit_s = 10 * seconds + 600
+    run, ledger = Chaos(bench, folder, seed), Ledger(here._connection)
+    limit_s = 10 * seconds + 3600
     for _ in range(WORKERS):
         await run.start_worker()
     await run.start_submitter(limit_s)
@@ -134,31 +187,29 @@ async def chaos(bench: Bench, folder: Path, *, seconds: float, kills: int, tasks
     while time.monotonic() < end_s or sum(run.kills.values()) < kills or len(run.acknowledged()) < tasks:
         await asyncio.sleep(run.chance.uniform(0.2, 1.0))  # faults come at any time
         await run.strike(limit_s)
+        with contextlib.suppress(KnotworkError):  # it was struck: what cannot be read now is read later
+            await ledger.read_on()
     await run.kill(run.submitter)
     acknowledged = run.acknowledged()
     assert len(acknowledged) == len(set(acknowledged)) > 0
     told = f"seed {seed}: {len(acknowledged)} tasks, kills {dict(run.kills)}"
 
-    async with asyncio.timeout(150):
-        left = set(acknowledged)
-        while left:
-            with contextlib.suppress(KnotworkError):
-                ended = await outcomes(here._connection)
-                left = {one for one in left if not any(end.state in records.FINAL for end in ended.get(one, ()))}
-            await asyncio.sleep(0.5)  # a pause between two looks
-    ended = await outcomes(here._connection)
+    began_s = time.monotonic()
+    await ledger.read_until_ended(acknowledged, PATIENCE_S)
+    took_s = time.monotonic() - began_s
+    await asyncio.sleep(2 * LEASE_S)  # whoever was frozen, or holds a task a second time, has spoken by then
+    await ledger.read_until_ended(acknowledged, PATIENCE_S)
     for one in acknowledged:
-        finals = [end for end in ended[one] if end.state in records.FINAL]
+        finals = [state for state in ledger.ends[one] if state in records.FINAL]
         assert len(finals) == 1, f"{one} ended {len(finals)} times; {told}"
-    states = Counter(end.state for one in acknowledged for end in ended[one])
-    sys.stderr.write(f"chaos: {told}, ends {dict(states)}\n")
+    states = Counter(state for one in acknowledged for state in ledger.ends[one])
+    sys.stderr.write(f"chaos: {told}, ends {dict(states)}, the last {took_s:.1f} s after the last strike\n")
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)  # it takes one; every wait within is bounded, and long for a machine that is busy
 async def test_every_acknowledged_task_ends_exactly_once_whatever_is_killed(bench, tmp_path):
-    await chaos(bench, tmp_path, seconds=float(os.environ.get("KNOTWORK_CHAOS_S", "60")), kills=20, tasks=500)
+    seconds = float(os.environ.get("KNOTWORK_CHAOS_S", "40"))
+    await chaos(bench, tmp_path, seconds=seconds, kills=10, tasks=500)
 
 
 @pytest.mark.slow

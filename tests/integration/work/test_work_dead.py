@@ -79,7 +79,7 @@ async def test_a_redrive_that_died_half_way_is_done_again(bench):
     from knotwork.work import settle
 
     task_again = settle.revived(letter.task, letter.outcome, time.time_ns())
-    await work._facts.append(records.redriven_subject(task_again), records.encode(task_again))  # ... and no further
+    await work.facts.append(records.redriven_subject(task_again), records.encode(task_again))  # ... and no further
     assert (await lookup.look(work._connection, one.run)).state == "pending"
     await work.dead.redrive(letter, "me", time.time_ns())
     assert (await ended(work, one.run)).state == "completed"

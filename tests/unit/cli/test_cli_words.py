@@ -66,6 +66,9 @@ def test_every_command_has_help_and_an_anchor(run):
     for word in ("up", "demo", "invoke", "status", "config", "plugin", "stop"):
         assert f"\n  {word} " in out
     tree = app.tree()
+    context = click.Context(tree)
+    for name in tree.list_commands(context):
+        assert tree.get_command(context, name).get_short_help_str(), name  # also of a group that does nothing by itself
     for words, command in reference._walk(tree, ()):
         assert command.short_help, words
         text = command.get_help(click.Context(command, info_name=" ".join(words)))

@@ -286,7 +286,7 @@ def test_two_files_of_a_folder_may_not_say_the_same(tmp_path):
     ],
 )
 def test_bad_sets(written, tmp_path):
-    problems, error = problems_of("", tmp_path, sets=[written])
+    problems, error = problems_of("# nothing\n", tmp_path, sets=[written])
     assert len(problems) == 1
     assert str(error).startswith("--set ")
 
@@ -304,7 +304,7 @@ def test_bad_sets(written, tmp_path):
     ],
 )
 def test_bad_environment(name, value, expected, tmp_path):
-    problems, error = problems_of("", tmp_path, env={name: value})
+    problems, error = problems_of("# nothing\n", tmp_path, env={name: value})
     assert len(problems) == 1
     assert re.search(f"^env {name}: .*{expected}", str(error)), str(error)
 

@@ -31,9 +31,16 @@ class ProcessConfig(PluginConfig):
     key: SecretRef | None = None
 
 
-def test_an_empty_file_is_the_default_configuration(read):
-    assert read("").config == Config()
+def test_a_file_of_comments_is_the_default_configuration(read):
     assert read("# nothing but a comment\n\n").config == Config()
+
+
+def test_an_empty_file_is_what_something_went_wrong_with(read, tmp_path):
+    for nothing in ("", "\n \t\n", "\ufeff"):
+        with pytest.raises(ConfigInvalid) as caught:
+            read(nothing, sets=["nodes.x=1"])
+        assert {one["code"] for one in caught.value.detail["problems"]} == {"config.empty", "config.unknown_key"}
+        assert f"{tmp_path}/knotwork.toml:1:1: the file is empty" in str(caught.value)
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path):
@@ -114,7 +121,7 @@ def test_environment_names_find_ids_with_dashes(read):
 
 
 def test_set_takes_quoted_keys_and_plain_text(read):
-    config = read("", sets=['node.labels."a.b"=1=2', "node.name=edge", "web.allowed_hosts=['h']"]).config
+    config = read("# nothing\n", sets=['node.labels."a.b"=1=2', "node.name=edge", "web.allowed_hosts=['h']"]).config
     assert config.node.labels == {"a.b": "1=2"}
     assert (config.node.name, config.web.allowed_hosts) == ("edge", ("h",))
 

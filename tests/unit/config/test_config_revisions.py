@@ -42,7 +42,7 @@ def test_the_same_again_is_no_new_revision(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
 def test_only_the_owner_may_read_them(tmp_path):
-    accepted(tmp_path / "k.toml", "", tmp_path / "kept")
+    accepted(tmp_path / "k.toml", "[web]\n", tmp_path / "kept")
     assert stat.S_IMODE((tmp_path / "kept").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "kept" / "000001.json").stat().st_mode) == 0o600
 

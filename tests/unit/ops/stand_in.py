@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.unit.ops.stand_in_claims import StandInClaims
+from tests.unit.ops.stand_in_feed import StandInFeed
+from tests.unit.ops.stand_in_flows import StandInFlows
 from tests.unit.ops.stand_in_past import StandInPast
 from tests.unit.ops.stand_in_targets import StandInTargets
 
@@ -113,6 +115,8 @@ class StandInTasks:
 
     async def cancel(self, runs: Sequence[str], why: str, caller: Caller) -> task_replies.CancelledTasks:
         rows = [task_replies.Cancelled(id=run, state="cancelled", changed=True, why=why) for run in runs]
+        unknown = task_replies.TaskError(kind="not_found", code="work.not_found", message="There is no such task.")
+        rows = [row.model_copy(update={"error": unknown}) if row.id.startswith("x") else row for row in rows]
         return task_replies.CancelledTasks(tasks=rows, changed=len(rows))
 
     async def cancel_where(self, wanted: TaskFilter, why: str, caller: Caller) -> task_replies.CancelledTasks:
@@ -183,11 +187,17 @@ class StandInNode:
     def tasks(self, project: str) -> StandInTasks:
         return self.all_tasks
 
+    def flows(self, project: str) -> StandInFlows:
+        return StandInFlows()
+
     def targets(self, project: str) -> StandInTargets:
         return StandInTargets()
 
     def past(self, project: str) -> StandInPast:
         return StandInPast()
+
+    def happenings(self, project: str) -> StandInFeed:
+        return StandInFeed()
 
     async def status(self) -> replies.NodeStatus:
         bus = replies.BusStatus(mode="embedded", url="nats://127.0.0.1:1", state="connected")

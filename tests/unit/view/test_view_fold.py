@@ -16,7 +16,7 @@ from tests.unit.view import view_lives as made
 from knotwork.view import evidence, fold
 from knotwork.view.fold import Message
 from knotwork.view.writer import Place, Writer
-from knotwork.work import records
+from knotwork.work import ids, records
 
 seeds = st.integers(0, 2**32)
 many = settings(deadline=None, max_examples=60)
@@ -159,7 +159,7 @@ def test_a_fact_in_the_shard_of_others_is_garbage():
 
 def test_places_and_shards_are_those_of_the_work_room():
     for number in range(200):
-        run = records.new_run(number)
+        run = ids.new_run(number)
         assert evidence.shard(run) == records.shard(run)
         assert evidence.outcome_subject(run, 3, number + 1) == records.outcome_subject(run, "task", 3, number + 1)
     assert evidence.NUMBER_MAX == records.ATTEMPTS_MAX

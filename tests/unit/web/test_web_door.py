@@ -146,7 +146,7 @@ async def test_a_refused_reload_tells_every_problem(client, node):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/api/agents/nothing", "/api/agents/list/", "/api", "/%00", "/api/../openapi.json/x"]
+    "path", ["/", "/api/config/nothing", "/api/agents/list/", "/api", "/%00", "/api/../openapi.json/x"]
 )
 async def test_unknown_paths_are_problems(client, path):
     answer = await client.get(path)

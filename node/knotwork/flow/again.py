@@ -1,0 +1,87 @@
+"""How is a run done again? From one of its steps on, as a new run; or its facts alone, to see whether the rules still agree (pure)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from knotwork.flow import decide
+from knotwork.flow.facts import Finish, Start, StepEnd
+from knotwork.flow.run import begin
+from knotwork.sdk.errors import Conflict, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from knotwork.flow.facts import Fact
+    from knotwork.flow.graph import Graph
+    from knotwork.flow.run import Run
+
+_DECIDED = ("choice", "join")
+"""Kinds of steps that need nobody: they are decided anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first fact of a run that today's rules would not have led to: its number, what it is, and what they say."""
+
+    number: int
+    fact: str
+    expected: str
+
+
+def given(run: Run, step: str = "") -> dict[str, StepEnd]:
+    """Return the ends of steps that a new run takes over: of all that were done, but for `step` and all that follow it.
+
+    Without a step it is all that were done. Raises `NotFound` (`flow.no_step`), `Conflict` (`flow.not_begun`) for a step
+    that was never begun.
+    """
+    if step and step not in run.steps:
+        raise NotFound(f"There is no step {step!r} in {run.start.workflow}.", code="flow.no_step")
+    if step and run.steps[step].state == "blocked":
+        raise Conflict(f"The step {step!r} was never begun.", code="flow.not_begun", hint="Name one that was.")
+    anew = {step} if step else set()
+    left = list(anew)
+    while left:
+        for child in run.steps[left.pop()].box.children:
+            if child not in anew:
+                anew.add(child)
+                left.append(child)
+    return {
+        name: StepEnd("completed", msgspec.Raw(one.output), one.blob)
+        for name, one in run.steps.items()
+        if one.state == "completed" and name not in anew and one.box.spec.kind not in _DECIDED
+    }
+
+
+def difference(run: str, graph: Graph, read: Sequence[Fact]) -> Difference | None:
+    """Return where the recorded history of a run and today's rules part, None when they agree to the end."""
+    made: Run | None = None
+    for number, fact in enumerate(read, start=1):
+        if isinstance(fact.body, Start):
+            made = begin(run, graph, fact.body, fact.at_ns)
+            decide.started(made)
+        elif made is not None:
+            wanted = _expected(made, fact)
+            if wanted:
+                return Difference(number, f"{fact.what} {fact.about}".strip(), wanted)
+            decide.advance(made, fact)
+    return None
+
+
+def _expected(run: Run, fact: Fact) -> str:
+    """Return what today's rules expect instead of a fact, "" when it is what they expect."""
+    waits = ", ".join(sorted(run.open)) or "nothing"
+    if fact.what == "outcome":
+        kinds = ("do", "child", "event", "ask", "send", "respond")
+        fits = any(f"{kind}.{fact.about}" in run.open for kind in kinds)
+        return "" if fits else f"it waits for {waits}"
+    if isinstance(fact.body, Finish):
+        end = run.open.get("end")
+        if end is None:
+            return f"it goes on: it waits for {waits}"
+        state = getattr(end, "state", "")
+        return "" if state == fact.body.state else f"it ends {state}"
+    return ""

@@ -1,0 +1,261 @@
+"""How is an effect carried out? Each by name, so that doing it again, here or on another node, does no harm.
+
+What cannot be done for good becomes the outcome of its step; what cannot be done now is tried until it can, or until
+nobody wants it any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from knotwork.bus import reading, subjects
+from knotwork.flow import facts
+from knotwork.flow.definitions import parsed
+from knotwork.flow.effects import (
+    NULL,
+    CancelChild,
+    Dispatch,
+    Effect,
+    End,
+    Respond,
+    SendSignal,
+    SetTimer,
+    StartChild,
+    WatchEvent,
+    Withdraw,
+)
+from knotwork.sdk.errors import Cancelled, Conflict, Denied, Invalid, KnotworkError, NotFound, TooLarge
+from knotwork.work import lookup, queues, records, timers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from knotwork.bus.connection import Connection
+    from knotwork.flow.definitions import Definitions
+    from knotwork.flow.events import Events
+    from knotwork.flow.facts import Start
+    from knotwork.flow.model import Retry, Work
+    from knotwork.flow.run import Run
+    from knotwork.work.room import Work as Room
+
+log = logging.getLogger(__name__)
+AGAIN_MIN_S, AGAIN_MAX_S = 0.1, 5.0
+FOR_GOOD = (Invalid, Denied, NotFound, TooLarge)
+
+
+class Carrier:
+    """Carries out what the runs of this node call for."""
+
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        connection: Connection,
+        work: Room,
+        *,
+        definitions: Definitions,
+        events: Events,
+        node: str,
+        sure: Callable[[], bool],
+    ) -> None:
+        """Work through `work` and append facts; `sure` says whether nobody else may be doing the same."""
+        self._group, self._connection, self._work, self._facts = group, connection, work, work.facts
+        self._definitions, self._events, self._node, self._sure = definitions, events, node, sure
+
+    def carry_out(self, run: Run, effect: Effect, *, again: bool) -> None:
+        """Begin to carry out an effect; `again`: somebody may have done so before."""
+        work = self._surely(run, effect, again=again or not self._sure())
+        try:
+            self._group.create_task(work)
+        except RuntimeError:  # closing: the next owner does it
+            work.close()
+
+    def forget(self, run: str) -> None:
+        """Do nothing more for a run that is over, or somebody else's."""
+        self._events.forget(run)
+
+    async def _surely(self, run: Run, effect: Effect, *, again: bool) -> None:
+        pause_s = AGAIN_MIN_S
+        while run.open.get(effect.name) is effect:
+            try:
+                await self._do(run, effect, again=again)
+            except FOR_GOOD as error:
+                if not isinstance(effect, End):
+                    await self._record_failure(run, effect, error)
+                    return
+                log.error("the end of run %s cannot be recorded: %s", run.id, error)  # noqa: TRY400  tried again below
+            except KnotworkError as error:
+                log.debug("%s of run %s is tried in a moment: %s", effect.name, run.id, error)
+            except Exception:  # a bug of ours must not take the other runs with it
+                log.exception("%s of run %s failed", effect.name, run.id)
+            else:
+                return
+            again = True
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
+            pause_s = min(2 * pause_s, AGAIN_MAX_S)
+
+    async def _do(self, run: Run, effect: Effect, *, again: bool) -> None:
+        match effect:
+            case Dispatch():
+                await self._dispatch(run, effect, again=again)
+            case Withdraw():
+                await self._withdraw(run, effect)
+            case SetTimer():
+                await self._work.recorder.set_timer(run.id, timers.FACT + effect.timer, effect.due_ns, b"")
+            case StartChild():
+                await self._start_child(run, effect, again=again)
+            case CancelChild():
+                wish = facts.Wish(by=run.id, why="the run that started it ends")
+                await self._append(facts.subject(facts.child_run(run.id, effect.token), "cancel"), facts.encode(wish))
+            case WatchEvent():
+                self._events.watch(run.id, effect, lambda body: self._record(run.id, effect.token, _json(body)))
+            case SendSignal():
+                await self._send(run, effect)
+            case Respond():
+                await self._record(run.id, effect.token, effect.payload)
+            case End():
+                await self._end(run, effect)
+
+    # -- steps that agents carry out ---------------------------------------------------------------------------------
+
+    async def _dispatch(self, run: Run, effect: Dispatch, *, again: bool) -> None:
+        if again and await self._is_known(run.id, effect.token):
+            return
+        spec: Any = effect.spec
+        value, blob = (effect.input, effect.blob) if effect.blob else await self._work.values.keep(effect.input)
+        task = await self._work.placed(_task(run, effect.token, spec, value, blob))
+        await self._work.submitter.requeue(task)
+
+    async def _is_known(self, run: str, token: str) -> bool:
+        """Return whether a step waits or has ended; in this order, because what ends is recorded before it stops to wait."""
+        waits = await reading.last(self._connection, subjects.TASKS, subjects.tasks_of(run, token))
+        return waits is not None or bool(await lookup.newest(self._connection, run, token))
+
+    async def _withdraw(self, run: Run, effect: Withdraw) -> None:
+        error = Cancelled("The run does not need it any more.", code="flow.step_cancelled")
+        if await self._work.end(run.id, "cancelled", error, step=effect.token) is None:  # it was never stored
+            await self._outcome(run.id, effect.token, records.Outcome("cancelled", NOTHING, error=error.to_wire()))
+
+    # -- runs --------------------------------------------------------------------------------------------------------
+
+    async def _start_child(self, run: Run, effect: StartChild, *, again: bool) -> None:
+        child = facts.child_run(run.id, effect.token)
+        if run.start.depth >= facts.DEPTH_MAX:
+            raise Invalid(f"Runs may start runs {facts.DEPTH_MAX} deep.", code="flow.too_deep")
+        if effect.made is not None:
+            digest = await self._definitions.put(parsed(effect.made), now_ns=time.time_ns(), named=False)
+        else:
+            digest, _ = await self._definitions.find(effect.workflow)
+        start = _child_start(run, effect, digest)
+        was_there = (
+            again and await reading.last(self._connection, subjects.HISTORY, subjects.history(child)) is not None
+        )
+        if not was_there:
+            await self._append(facts.subject(child, "start"), facts.encode(start))
+        if effect.detach:
+            await self._record(run.id, effect.token, facts.encode({"run": child}))
+
+    async def _send(self, run: Run, effect: SendSignal) -> None:
+        to = effect.run
+        if (
+            not facts.is_run(to)
+            or await reading.last(self._connection, subjects.FACTS, facts.subject(to, "start")) is None
+        ):
+            raise NotFound(f"There is no run {to[:80]!r}.", code="flow.no_run", hint="See `knotwork run list`.")
+        signal = facts.Signal(msgspec.Raw(effect.payload), by=run.id)
+        place = facts.subject(to, "signal", effect.signal, f"{run.id}-{effect.token}"[:64])
+        await self._append(place, facts.encode(signal))
+        await self._record(run.id, effect.token, effect.payload)
+
+    async def _end(self, run: Run, effect: End) -> None:
+        """Record the end of a run; whoever started it and waits is told before, because afterwards nobody looks at it."""
+        value, blob = (effect.output, effect.blob) if effect.blob else await self._work.values.keep(effect.output)
+        now_ns = time.time_ns()
+        if (parent := run.start.parent) is not None:
+            state = effect.state
+            outcome = records.Outcome(
+                state, NOTHING, msgspec.Raw(value), blob, effect.error, self._node, started_ns=run.start.started_ns,
+                ended_ns=now_ns,
+            )  # fmt: skip
+            await self._outcome(parent.run, parent.step, outcome)
+        finish = facts.Finish(effect.state, msgspec.Raw(value), blob, effect.error, now_ns)
+        await self._append(facts.subject(run.id, "ended"), facts.encode(finish))
+
+    # -- facts -------------------------------------------------------------------------------------------------------
+
+    async def _record_failure(self, run: Run, effect: Effect, error: KnotworkError) -> None:
+        token = getattr(effect, "token", "")
+        log.warning("%s of run %s cannot be done: %s", effect.name, run.id, error)
+        if token:
+            await self._outcome(run.id, token, records.Outcome("failed", NOTHING, error=error.to_wire()))
+
+    async def _record(self, run: str, token: str, output: bytes) -> None:
+        value, blob = await self._work.values.keep_surely(output)
+        await self._outcome(run, token, records.Outcome("completed", NOTHING, msgspec.Raw(value), blob))
+
+    async def _outcome(self, run: str, token: str, outcome: records.Outcome) -> None:
+        now_ns = time.time_ns()
+        told = msgspec.structs.replace(outcome, node=self._node, ended_ns=outcome.ended_ns or now_ns)
+        await self._append(records.outcome_subject(run, token, 0, 1), records.encode(told))
+
+    async def _append(self, subject: str, payload: bytes) -> None:
+        try:
+            await self._facts.append(subject, payload)
+        except Conflict as error:
+            if error.code != "bus.exists":
+                raise
+
+
+NOTHING = msgspec.Raw(NULL)
+
+
+def _task(run: Run, token: str, spec: Work, value: bytes, blob: str) -> records.Task:
+    """Return a step as the task that it is."""
+    workflow, start = run.graph.workflow, run.start
+    node, _, agent = (spec.agent or "").rpartition("/")
+    retry = spec.retry or workflow.retry
+    loop = None
+    if spec.kind == "agent_loop":  # type: ignore[attr-defined]  # every step has a kind
+        loop = _loop(run, spec)
+    return records.Task(
+        run=run.id, step=token, queue=queues.routed(spec.capability or "", agent, node), capability=spec.capability or "",
+        agent=agent, node=node, boundary=spec.boundary or start.boundary or workflow.boundary or records.NO_BOUNDARY,
+        priority=spec.priority or start.priority, input=msgspec.Raw(value), blob=blob, timeout_s=spec.timeout,
+        retry=_retry(retry), labels={**workflow.labels, **start.labels, **spec.labels}, traceparent=start.traceparent,
+        by=start.by, submitted_ns=time.time_ns(), loop=loop,
+    )  # fmt: skip
+
+
+def _loop(run: Run, spec: Any) -> records.Loop:
+    until_ns = run.now_ns + int(spec.max_duration * 1e9) if spec.max_duration is not None else 0
+    return records.Loop(spec.max_iterations, spec.delay, until_ns, spec.budget)
+
+
+def _retry(retry: Retry) -> records.Retry:
+    return records.Retry(
+        retry.max_attempts, retry.backoff, retry.delay, retry.multiplier, retry.max_delay, retry.jitter, retry.on,
+        retry.max_crashes,
+    )  # fmt: skip
+
+
+def _child_start(run: Run, effect: StartChild, digest: str) -> Start:
+    parent = None if effect.detach else facts.Parent(run.id, effect.token)
+    return facts.Start(
+        effect.workflow, digest, msgspec.Raw(effect.input), effect.blob, run.start.by, run.start.labels,
+        run.start.priority, run.start.boundary, parent, run.start.depth + 1, traceparent=run.start.traceparent,
+        started_ns=time.time_ns(),
+    )  # fmt: skip
+
+
+def _json(body: bytes) -> bytes:
+    """Return the body of an event as JSON: as it is, or as a text."""
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return facts.encode(body.decode("utf-8", "replace"))
+    return body

@@ -1,0 +1,295 @@
+"""Do the steps of a workflow make sense together? Everything wrong is told at once (pure)."""
+
+from __future__ import annotations
+
+import difflib
+import graphlib
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from knotwork.flow import expressions, model, schemas
+from knotwork.flow.durations import next_due
+from knotwork.sdk.errors import Invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from knotwork.flow.model import AnyStep, Workflow
+
+Path = tuple[str | int, ...]
+HANDLERS = ("task", "agent", "agent_loop", "workflow")
+"""Kinds of steps that may handle a failure or undo a step."""
+NESTED_MAX = 64
+_ALWAYS = frozenset({"input", "run", "steps"})
+_HANDLER = _ALWAYS | {"step", "error", "output"}
+_NONE: frozenset[str] = frozenset()
+_SUGGEST_MAX = 500
+"""Names among which one is looked for that is alike; with more it would take too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong in a workflow: where it stands in it, and what it is."""
+
+    path: Path
+    message: str
+    hint: str = ""
+
+
+def check(workflow: Workflow) -> list[Problem]:
+    """Return everything that is wrong, in the order of the steps."""
+    problems = [*_values(workflow)] or [*_names(workflow)]
+    if problems:
+        return problems  # without them the rest would be guesswork
+    above = _above(workflow)
+    if isinstance(above, Problem):
+        return [above]
+    handlers = handlers_of(workflow)
+    problems += _handler_problems(workflow, handlers)
+    place = {name: number for number, name in enumerate(workflow.steps)}
+    plain = sum(1 << number for name, number in place.items() if name not in handlers)
+    for name, spec in workflow.steps.items():
+        mask = plain if name in handlers else above[name]  # a handler may run at any time: any step may have ended
+        problems += _step(workflow, name, spec, _sees(place, mask), handler=name in handlers)
+    for path, text in expressions.texts(workflow.output, ("output",)):
+        problems += _expression(path, text, _sees(place, plain), _ALWAYS)
+    for key in ("input_schema", "output_schema"):
+        problems += _schema((key,), getattr(workflow, key))
+    return problems
+
+
+def _sees(place: dict[str, int], mask: int) -> Callable[[str], bool]:
+    return lambda name: name in place and bool(mask >> place[name] & 1)
+
+
+# -- values that may be anything -----------------------------------------------------------------------------------------
+
+
+def _values(workflow: Workflow) -> Iterator[Problem]:
+    """Return what is no JSON, such as a date of TOML: it could not be kept."""
+    for key in ("output", "input_schema", "output_schema"):
+        yield from _plain(getattr(workflow, key), (key,))
+    for name, spec in workflow.steps.items():
+        for key in ("input", "timeout_value", "output_schema"):
+            yield from _plain(getattr(spec, key, None), ("steps", name, key))
+
+
+def _plain(shape: Any, path: Path, depth: int = 0) -> Iterator[Problem]:
+    if depth > NESTED_MAX:
+        yield Problem(path[: NESTED_MAX // 8], "it is nested too deeply", f"At most {NESTED_MAX} tables deep.")
+        return
+    match shape:
+        case None | bool() | int():
+            pass
+        case str() if _is_text(shape):
+            pass
+        case float() if math.isfinite(shape):
+            pass
+        case dict():
+            for key, value in shape.items():
+                if isinstance(key, str) and _is_text(key):
+                    yield from _plain(value, (*path, key), depth + 1)
+                else:
+                    yield Problem(path, f"the key {key!r} is no text")
+        case list() | tuple():
+            for place, value in enumerate(shape):
+                yield from _plain(value, (*path, place), depth + 1)
+        case _:
+            yield Problem(path, f"{str(shape)[:80]!a} is no JSON value", "Write it as a text or a number.")
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# -- names and order -----------------------------------------------------------------------------------------------------
+
+
+def _names(workflow: Workflow) -> Iterator[Problem]:
+    known = workflow.steps.keys()
+    for name, spec in workflow.steps.items():
+        at: Path = ("steps", name)
+        if name in model.RESERVED:
+            yield Problem(at, f"no step can be called {name!r}", "Choose another name.")
+        for place, parent in enumerate(spec.depends_on):
+            if parent not in known:
+                yield _unknown((*at, "depends_on", place), parent, known)
+        for path, target in _targets(spec):
+            if target not in known:
+                yield _unknown((*at, *path), target, known)
+    if workflow.on_failure is not None and workflow.on_failure not in known:
+        yield _unknown(("on_failure",), workflow.on_failure, known)
+
+
+def _targets(spec: AnyStep) -> Iterator[tuple[Path, str]]:
+    """Return the steps that a step names beside those it depends on, and where."""
+    for key in ("on_failure", "compensate"):
+        if (target := getattr(spec, key)) is not None:
+            yield (key,), target
+    if spec.kind == "choice":
+        for place, case in enumerate(spec.cases):
+            yield from ((("cases", place, "then", inner), target) for inner, target in enumerate(case.then))
+
+
+def _unknown(path: Path, name: str, known: Any) -> Problem:
+    near = difflib.get_close_matches(name, known, n=1) if len(known) <= _SUGGEST_MAX else []
+    return Problem(path, f"there is no step {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
+def _above(workflow: Workflow) -> dict[str, int] | Problem:
+    """Return, for each step, all that have ended when it begins, as bits by their places; or the cycle there is."""
+    try:
+        order = list(
+            graphlib.TopologicalSorter({name: spec.depends_on for name, spec in workflow.steps.items()}).static_order()
+        )
+    except graphlib.CycleError as error:
+        path = [str(one) for one in error.args[1]][::-1]  # each waits for the next
+        return Problem(("steps", path[0], "depends_on"), f"steps wait for each other: {' → '.join(path)}")
+    place = {name: number for number, name in enumerate(workflow.steps)}
+    above: dict[str, int] = {}
+    for name in order:
+        mask = 0
+        for parent in workflow.steps[name].depends_on:
+            mask |= above[parent] | 1 << place[parent]
+        above[name] = mask
+    return above
+
+
+# -- one step ------------------------------------------------------------------------------------------------------------
+
+
+def _step(
+    workflow: Workflow, name: str, spec: AnyStep, sees: Callable[[str], bool], *, handler: bool
+) -> Iterator[Problem]:
+    at: Path = ("steps", name)
+    roots = _HANDLER if handler else _ALWAYS
+    for path, text, more in expressions_of(spec):
+        yield from _expression((*at, *path), text, sees, roots | more)
+        if path[-1] == "when" and _is_constant(text):
+            hint = "Leave it out, or look at `input` or `steps`."
+            yield Problem((*at, *path), "it is always the same: it looks at nothing", hint)
+    match spec.kind:
+        case "choice":
+            yield from _choice(workflow, at, name)
+        case "join":
+            if not spec.depends_on:
+                yield Problem((*at, "depends_on"), "a join needs steps to wait for")
+            elif isinstance(spec.need, int) and spec.need > len(set(spec.depends_on)):
+                yield Problem((*at, "need"), f"it can never have {spec.need} of {len(set(spec.depends_on))} steps")
+        case "sleep" if spec.cron is not None:
+            try:
+                next_due(spec.cron, spec.timezone, 0)
+            except Invalid as error:
+                yield Problem((*at, "cron"), error.message)
+        case "wait_for_event" | "wait_for_signal" | "approval":
+            yield from _wait(at, spec)
+    yield from _schema((*at, "output_schema"), getattr(spec, "output_schema", None))
+
+
+def _wait(at: Path, spec: model.Waiting) -> Iterator[Problem]:
+    if spec.on_timeout == "value" and spec.timeout is None:
+        yield Problem((*at, "on_timeout"), "it never times out", "Say after how long, by `timeout`.")
+    if spec.on_timeout != "value" and spec.timeout_value is not None:
+        yield Problem((*at, "timeout_value"), "it is never used", 'Write on_timeout = "value".')
+
+
+def _is_constant(text: str) -> bool:
+    try:
+        return not expressions.names(text)[0]
+    except Invalid:
+        return False  # told elsewhere
+
+
+def _choice(workflow: Workflow, at: Path, name: str) -> Iterator[Problem]:
+    spec = workflow.steps[name]
+    assert spec.kind == "choice"
+    for place, case in enumerate(spec.cases):
+        for inner, target in enumerate(case.then):
+            if name not in workflow.steps[target].depends_on:
+                hint = f'Add "{name}" to its depends_on.'
+                yield Problem((*at, "cases", place, "then", inner), f"{target!r} does not depend on this choice", hint)
+        if case.when is None and place < len(spec.cases) - 1:
+            yield Problem((*at, "cases", place + 1), "it can never be reached: the case before it always holds")
+
+
+def expressions_of(spec: AnyStep) -> Iterator[tuple[Path, str, frozenset[str]]]:  # noqa: C901  one rule for each kind
+    """Return every expression of a step: where it stands, its text, and what it sees beside what all see."""
+    if spec.when is not None:
+        yield ("when",), spec.when, _NONE
+    items = frozenset({"item", "index"}) if spec.kind == "map" else _NONE
+    for path, text in expressions.texts(spec.input, ("input",)):
+        yield path, text, items
+    match spec.kind:
+        case "agent":
+            yield from ((("prompt",), text, _NONE) for text in expressions.holes(spec.prompt))
+        case "map" if spec.items is not None:
+            yield ("items",), spec.items, _NONE
+        case "sleep" if spec.until is not None:
+            yield ("until",), spec.until, _NONE
+        case "wait_for_event" if spec.match is not None:
+            yield ("match",), spec.match, frozenset({"event"})
+        case "signal":
+            yield ("run",), spec.run, _NONE
+        case "choice":
+            for place, case in enumerate(spec.cases):
+                if case.when is not None:
+                    yield ("cases", place, "when"), case.when, _NONE
+
+
+def _expression(path: Path, text: str, sees: Callable[[str], bool], roots: frozenset[str]) -> Iterator[Problem]:
+    try:
+        begins, steps = expressions.names(text)
+    except Invalid as error:
+        yield Problem(path, error.message, error.hint)
+        return
+    for word in sorted(begins - roots):
+        hint = f"It sees {', '.join(sorted(roots))}; a fixed text is written '{word[:80]}' with its quotes."
+        yield Problem(path, f"{word[:80]!r} is not there to be looked at", hint)
+    for step in sorted(steps):
+        if step == "*":
+            yield Problem(path, "it must name the step that it looks at", "Write steps.<id>.output.")
+        elif not sees(step):
+            yield Problem(path, f"the step {step[:80]!r} may not have ended before this one", "Add it to depends_on.")
+
+
+def _schema(path: Path, schema: dict[str, Any] | None) -> Iterator[Problem]:
+    if schema is not None and (wrong := schemas.wrong(schema)):
+        yield Problem(path, wrong)
+
+
+def reads_of(spec: AnyStep) -> frozenset[str]:
+    """Return the steps that the expressions of a step look at; raises `Invalid` for one that was not checked."""
+    return frozenset(step for _, text, _ in expressions_of(spec) for step in expressions.names(text)[1])
+
+
+# -- handlers ------------------------------------------------------------------------------------------------------------
+
+
+def handlers_of(workflow: Workflow) -> set[str]:
+    """Return the steps that only failures start."""
+    named = {getattr(spec, key) for spec in workflow.steps.values() for key in ("on_failure", "compensate")}
+    return {name for name in (*named, workflow.on_failure) if name is not None}
+
+
+def _handler_problems(workflow: Workflow, handlers: set[str]) -> Iterator[Problem]:
+    if len(handlers) == len(workflow.steps):
+        yield Problem(("steps",), "no step begins: all of them handle failures")
+    for name in sorted(handlers):
+        spec = workflow.steps[name]
+        at: Path = ("steps", name)
+        if spec.kind not in HANDLERS:
+            yield Problem((*at, "kind"), f"a {spec.kind} cannot handle a failure", f"Use one of {', '.join(HANDLERS)}.")
+        for key in ("depends_on", "when", "on_failure", "compensate", "allow_failure"):
+            if getattr(spec, key):
+                yield Problem((*at, key), "a step that handles failures stands alone: only a failure starts it")
+        if getattr(spec, "detach", False):
+            yield Problem((*at, "detach"), "a step that handles failures must be waited for")
+    for name, spec in workflow.steps.items():
+        for place, parent in enumerate(spec.depends_on):
+            if parent in handlers:
+                yield Problem(("steps", name, "depends_on", place), f"{parent!r} only runs when something failed")

@@ -1,0 +1,168 @@
+"""Where are workflows kept? In DEFS: the text of each by the digest of what it says, and the digest that a name means now.
+
+A definition never changes; a name may mean another one tomorrow, and runs keep the one that they were started with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from pydantic import ValidationError
+
+from knotwork.bus import kv, subjects
+from knotwork.flow import graph as graphs
+from knotwork.flow.model import Workflow
+from knotwork.sdk.errors import Conflict, Invalid, NotFound, TooLarge
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.flow.graph import Graph
+
+DEFS = "DEFS"
+KEPT = 512
+"""Definitions that are held in memory."""
+VERSIONS_MAX = 100
+SIZE_MAX_BYTES = 1024 * 1024
+
+
+class Named(msgspec.Struct, frozen=True):
+    """What a name means: the digests it meant, the newest last, and who brought it (`owner`: a file, or nobody)."""
+
+    digests: list[str]
+    owner: str = ""
+    updated_ns: int = 0
+    enabled: bool = True
+
+
+class Definitions:
+    """The workflows of one project."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Keep them over `connection`."""
+        self._connection = connection
+        self._bucket = kv.Bucket(connection, DEFS)
+        self._graphs: OrderedDict[str, Graph] = OrderedDict()
+
+    async def open(self) -> None:
+        """Make sure that there is a place for them."""
+        await kv.open_bucket(self._connection, DEFS)
+
+    async def put(self, workflow: Workflow, *, now_ns: int, owner: str = "", named: bool = True) -> str:
+        """Keep a workflow and return its digest; `named`: its name means this one from now on.
+
+        Raises `Invalid` (`flow.bad_workflow`), `TooLarge`, `Conflict` (`flow.owned`) for a name that a file brought.
+        """
+        made = graphs.graph(workflow)
+        text = text_of(workflow)
+        if len(text) > SIZE_MAX_BYTES:
+            raise TooLarge(f"The workflow has {len(text)} bytes, {SIZE_MAX_BYTES} at most.", code="flow.too_large")
+        digest = digest_of(text)
+        await self._bucket.put(f"def.{digest}", text)
+        self._remember(digest, made)
+        while named:
+            entry = await self._bucket.get(f"name.{workflow.name}")
+            before = _named(entry.value) if entry is not None else Named([])
+            if before.owner and before.owner != owner:
+                raise Conflict(
+                    f"The workflow {workflow.name!r} belongs to {before.owner}.", code="flow.owned",
+                    hint="Change it there, or choose another name.",
+                )  # fmt: skip
+            digests = [*(one for one in before.digests if one != digest), digest][-VERSIONS_MAX:]
+            after = msgspec.json.encode(Named(digests, owner, now_ns))
+            try:
+                if entry is None:
+                    await self._bucket.create(f"name.{workflow.name}", after)
+                else:
+                    await self._bucket.update(f"name.{workflow.name}", after, entry.revision)
+            except Conflict:
+                continue  # somebody else was faster: look again
+            break
+        return digest
+
+    async def graph(self, digest: str) -> Graph:
+        """Return a definition; raises `NotFound` (`flow.no_definition`)."""
+        found = self._graphs.get(digest)
+        if found is not None:
+            self._graphs.move_to_end(digest)
+            return found
+        entry = await self._bucket.get(f"def.{subjects.token(digest, 'digest')}")
+        if entry is None or entry.value is None:
+            raise NotFound(f"There is no definition {digest}.", code="flow.no_definition")
+        made = graphs.graph(parsed(msgspec.json.decode(entry.value)))
+        self._remember(digest, made)
+        return made
+
+    def known(self, digest: str) -> Graph | None:
+        """Return a definition that is at hand, None when it must be fetched."""
+        return self._graphs.get(digest)
+
+    async def find(self, name: str) -> tuple[str, Graph]:
+        """Return what a name, or a digest, means now; raises `NotFound` (`flow.no_workflow`)."""
+        entry = await self._bucket.get(f"name.{subjects.token(name, 'workflow')}")
+        if entry is None or entry.value is None:
+            if len(name) == DIGEST_LENGTH:
+                return name, await self.graph(name)
+            raise NotFound(
+                f"There is no workflow {name!r}.", code="flow.no_workflow", hint="See `knotwork workflow list`."
+            )
+        digest = _named(entry.value).digests[-1]
+        return digest, await self.graph(digest)
+
+    async def all(self) -> dict[str, Named]:
+        """Return what every name means."""
+        found = await self._bucket.all()
+        return {
+            key.removeprefix("name."): _named(entry.value)
+            for key, entry in found.items()
+            if key.startswith("name.") and entry.value is not None
+        }
+
+    async def remove(self, name: str, *, owner: str = "") -> bool:
+        """Take a name away; runs of it go on. False when there was none; raises `Conflict` (`flow.owned`)."""
+        entry = await self._bucket.get(f"name.{subjects.token(name, 'workflow')}")
+        if entry is None or entry.value is None:
+            return False
+        if (before := _named(entry.value)).owner != owner and before.owner:
+            raise Conflict(
+                f"The workflow {name!r} belongs to {before.owner}.", code="flow.owned", hint="Remove it there."
+            )
+        await self._bucket.delete(f"name.{name}")
+        return True
+
+    def _remember(self, digest: str, made: Graph) -> None:
+        self._graphs[digest] = made
+        self._graphs.move_to_end(digest)
+        while len(self._graphs) > KEPT:
+            self._graphs.popitem(last=False)
+
+
+DIGEST_LENGTH = 32
+
+
+def text_of(workflow: Workflow) -> bytes:
+    """Return a workflow as JSON that is the same for the same workflow."""
+    return msgspec.json.encode(workflow.model_dump(mode="json", exclude_defaults=True), order="deterministic")
+
+
+def digest_of(text: bytes) -> str:
+    """Return the digest of a text: 32 hex digits."""
+    return hashlib.sha256(text).hexdigest()[:DIGEST_LENGTH]
+
+
+def parsed(found: Any) -> Workflow:
+    """Return a workflow from what was read; raises `Invalid` (`flow.bad_workflow`) that names everything wrong."""
+    try:
+        return Workflow.model_validate(found)
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:20])
+        raise Invalid(f"This is no workflow: {told}", code="flow.bad_workflow") from error
+
+
+def _named(value: bytes | None) -> Named:
+    try:
+        return msgspec.json.decode(value or b"", type=Named)
+    except msgspec.DecodeError as error:
+        raise Invalid("A name in DEFS means nothing.", code="flow.bad_definition") from error

@@ -1,0 +1,119 @@
+"""How does a run notice an event that it waits for? The owner of the run reads EVENTS and records the first that matches.
+
+Nothing published while a run waits is missed: whoever takes a run over reads on from the moment when it began to wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from knotwork.bus import publisher, reading, streams, subjects
+from knotwork.bus.streams import NS, StreamSpec
+from knotwork.flow import expressions
+from knotwork.flow.run import decoded
+from knotwork.sdk.errors import Invalid, KnotworkError
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.bus.reading import Stored
+    from knotwork.bus.wire import Message
+    from knotwork.flow.effects import WatchEvent
+
+log = logging.getLogger(__name__)
+EVENTS = StreamSpec(subjects.EVENTS, ("event.>",), {"max_age": 14 * 86400 * NS})
+BATCH = 500
+LOOK_S = 1.0
+Found = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(eq=False, slots=True)
+class _Watch:
+    effect: WatchEvent
+    found: Found
+    place: int = 0
+    """What was looked at, up to here; 0: nothing yet."""
+
+
+class Events:
+    """The events that runs of this node wait for."""
+
+    def __init__(self, group: asyncio.TaskGroup, connection: Connection) -> None:
+        """Read over `connection`, in tasks of `group`."""
+        self._group, self._connection = group, connection
+        self._watches: dict[tuple[str, str], _Watch] = {}
+        self._news = asyncio.Event()
+
+    async def open(self) -> None:
+        """Make the stream and listen."""
+        await streams.ensure(self._connection, EVENTS)
+        await self._connection.listen("event.>", self._heard)
+
+    async def publish(self, kind: str, body: bytes) -> int:
+        """Publish an event durably and return its place; raises what `publisher.publish` raises."""
+        return (await publisher.publish(self._connection, subjects.event(kind), body)).seq
+
+    def watch(self, run: str, effect: WatchEvent, found: Found) -> None:
+        """Call `found(body)` with the first event that matches; until `forget`."""
+        self._watches[run, effect.token] = _Watch(effect, found)
+        self._news.set()
+
+    def forget(self, run: str) -> None:
+        """Wait no more for a run that is over, or somebody else's."""
+        for key in [key for key in self._watches if key[0] == run]:
+            del self._watches[key]
+
+    async def run(self) -> None:
+        """Look for events whenever one was heard, and every second for those that were not; for ever."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S if self._watches else None):
+                    await self._news.wait()
+            self._news.clear()
+            kinds = {watch.effect.event for watch in self._watches.values()}
+            for kind in kinds:
+                try:
+                    await self._look(kind)
+                except KnotworkError as error:
+                    log.debug("events %s are read in a moment: %s", kind, error)
+
+    def _heard(self, _: Message) -> None:
+        if self._watches:
+            self._news.set()
+
+    async def _look(self, kind: str) -> None:
+        watches = [(key, watch) for key, watch in self._watches.items() if watch.effect.event == kind]
+        new = [watch for _, watch in watches if watch.place == 0]
+        if new:
+            since_ns = min(watch.effect.since_ns for watch in new)
+            place = await reading.place_at(self._connection, subjects.EVENTS, subjects.event(kind), since_ns)
+            for watch in new:
+                watch.place = max(1, place)
+        place = min((watch.place for _, watch in watches), default=0)
+        while place and (
+            found := await reading.batch(self._connection, subjects.EVENTS, subjects.event(kind), place, BATCH)
+        ):
+            for stored in found:
+                for key, watch in watches:
+                    if stored.seq >= watch.place and self._watches.get(key) is watch and _matches(watch.effect, stored):
+                        del self._watches[key]
+                        await watch.found(stored.data)
+            place = found[-1].seq + 1
+        for _, watch in watches:
+            watch.place = max(watch.place, place)
+
+
+def _matches(effect: WatchEvent, stored: Stored) -> bool:
+    if stored.time_ns < effect.since_ns:
+        return False
+    if effect.match is None:
+        return True
+    try:
+        event = decoded(stored.data)
+        return expressions.is_true(expressions.evaluate(effect.match, {**effect.context, "event": event}))
+    except (Invalid, ValueError):
+        return False  # it is no JSON, or has not what the expression looks at: not the one that is meant

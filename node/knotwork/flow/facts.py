@@ -1,0 +1,195 @@
+"""What is recorded of a run? Each fact has one place in FACTS, which can be filled once; here they are written and read (pure).
+
+The outcomes of steps are those of tasks (`work.records.Outcome`): a step that an agent carries out is a task of its run.
+Runs of workflows have shards of their own, so that who follows them is not told of every task there is.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Annotated, Any, Protocol
+
+import msgspec
+
+from knotwork.bus import subjects
+from knotwork.sdk.errors import Invalid
+from knotwork.work import records
+from knotwork.work.records import FINAL, Ended, Final, Name, Text, Token, Whole
+
+SHARDS = tuple(f"{records.WORKFLOW}{number:x}" for number in range(records.SHARDS))
+NULL = msgspec.Raw(b"null")
+DEPTH_MAX = 8
+"""How deep runs may start runs."""
+
+
+class Parent(msgspec.Struct, frozen=True):
+    """The step that waits for a run: its run, and its name on the wire."""
+
+    run: Token
+    step: Token
+
+
+class Start(msgspec.Struct, frozen=True, omit_defaults=True):
+    """That a run was started: of which definition (`digest`), with what, by whom. Times are nanoseconds since 1970.
+
+    `given` are the ends of steps that it takes over from the run `of`, and does not do again.
+    """
+
+    workflow: Token
+    digest: Name
+    input: msgspec.Raw = NULL
+    blob: Name = ""
+    by: Name = ""
+    labels: dict[Token, Name] = {}
+    priority: Annotated[int, msgspec.Meta(ge=1, le=10)] = 5
+    boundary: Token = ""
+    parent: Parent | None = None
+    depth: Annotated[int, msgspec.Meta(ge=0, le=DEPTH_MAX)] = 0
+    key: Name = ""
+    trigger: Name = ""
+    traceparent: Name = ""
+    started_ns: Whole = 0
+    of: Token = ""
+    given: dict[Token, StepEnd] = {}
+
+
+class StepEnd(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How an attempt of a step ended, as far as a run is concerned with it."""
+
+    state: Ended
+    output: msgspec.Raw = NULL
+    blob: Name = ""
+    error: dict[str, Any] | None = None
+    node: Name = ""
+    agent: Name = ""
+    started_ns: Whole = 0
+    ended_ns: Whole = 0
+
+
+class Wish(msgspec.Struct, frozen=True, omit_defaults=True):
+    """That somebody wants a run cancelled, paused or resumed."""
+
+    by: Name = ""
+    why: Text = ""
+
+
+class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """That a signal was sent to a run."""
+
+    payload: msgspec.Raw = NULL
+    by: Name = ""
+
+
+class Finish(msgspec.Struct, frozen=True, omit_defaults=True):
+    """That a run is over, and how."""
+
+    state: Final
+    output: msgspec.Raw = NULL
+    blob: Name = ""
+    error: dict[str, Any] | None = None
+    ended_ns: Whole = 0
+
+
+Body = Start | StepEnd | Wish | Signal | Finish | None
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """One fact of a run: what it is (`start`, `outcome`, `fired`, …), about what, and when the server stored it."""
+
+    what: str
+    about: str
+    body: Body
+    at_ns: int
+    seq: int
+
+
+_DECODERS: dict[str, Any] = {
+    "start": msgspec.json.Decoder(Start),
+    "outcome": msgspec.json.Decoder(StepEnd),
+    "cancel": msgspec.json.Decoder(Wish),
+    "pause": msgspec.json.Decoder(Wish),
+    "resume": msgspec.json.Decoder(Wish),
+    "signal": msgspec.json.Decoder(Signal),
+    "ended": msgspec.json.Decoder(Finish),
+}
+KNOWN = frozenset({*_DECODERS, "fired", "started", "released", "next", "redriven"})
+"""Every kind of fact that this version knows; a run with another is left to newer ones."""
+_TRACES = frozenset({"started", "released", "next", "redriven"})
+encode = msgspec.json.Encoder().encode
+_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError)
+
+
+class Unknown(Exception):
+    """A fact of a kind that this version does not know."""
+
+
+def read(subject: str, data: bytes, at_ns: int, seq: int) -> Fact | None:
+    """Return the fact stored on a subject; None for one that changes nothing.
+
+    Raises `Unknown` for a kind of fact that a newer version recorded, `Invalid` (`flow.bad_fact`) for garbage.
+    """
+    parts = subject.split(".")
+    if len(parts) < 4:  # noqa: PLR2004  run.<shard>.<run>.<what>
+        raise Invalid("It stands where no fact can stand.", code="flow.bad_fact")
+    what = parts[3]
+    if what in _TRACES:
+        return None
+    if what not in KNOWN:
+        raise Unknown(what)
+    about = parts[4] if len(parts) > 4 else ""  # noqa: PLR2004
+    if what == "fired":
+        return Fact(what, about, None, at_ns, seq)
+    try:
+        body = _DECODERS[what].decode(data)
+    except _BROKEN as error:
+        raise Invalid(f"This is no {what}: {error}.", code="flow.bad_fact") from error
+    if what == "outcome" and body.state not in FINAL:
+        return None  # another attempt follows by itself
+    return Fact(what, about, body, at_ns, seq)
+
+
+class Stored(Protocol):
+    """A message of a stream, as `bus.reading.Stored` is."""
+
+    @property
+    def subject(self) -> str:
+        """Return where it stands."""
+
+    @property
+    def data(self) -> bytes:
+        """Return what it says."""
+
+    @property
+    def seq(self) -> int:
+        """Return its place in the stream."""
+
+    @property
+    def time_ns(self) -> int:
+        """Return when it was stored, in nanoseconds since 1970."""
+
+
+def read_stored(stored: Stored) -> Fact | None:
+    """Do the same for a message of a stream."""
+    return read(stored.subject, stored.data, stored.time_ns, stored.seq)
+
+
+def shard(run: str) -> str:
+    """Return the shard of a run, the same everywhere and always."""
+    return records.shard(run)
+
+
+def subject(run: str, *what: str) -> str:
+    """Return the one place of a fact of a run."""
+    return subjects.fact(shard(run), run, *what)
+
+
+def is_run(run: str) -> bool:
+    """Return whether an id is that of a run of a workflow."""
+    return records.is_run(run) and run.startswith(records.WORKFLOW)
+
+
+def child_run(run: str, token: str) -> str:
+    """Return the id of the run that a step starts: the same whoever starts it, and however often."""
+    digest = base64.b32encode(hashlib.sha256(f"{run}.{token}".encode()).digest()).decode().lower()
+    return f"{records.WORKFLOW}{digest[:22]}"

@@ -1,0 +1,84 @@
+"""How does a map go through its items? So many at a time, their outputs in their order, some failures allowed (pure)."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from knotwork.flow import calls, ending, outputs
+from knotwork.flow.effects import NULL, Dispatch
+from knotwork.flow.facts import StepEnd
+from knotwork.flow.run import Items, context, decoded
+from knotwork.sdk.errors import Failed
+
+if TYPE_CHECKING:
+    from knotwork.flow.model import MapStep
+    from knotwork.flow.run import Progress, Run
+
+
+def begin(run: Run, step: Progress, spec: MapStep, value: bytes) -> None:
+    """Begin a map over a JSON list; raises `Invalid` when it is none, or too long."""
+    found = outputs.listed(value, spec.max_items)
+    if spec.input is not None:
+        seen = context(run, step.box.reads)
+        found = [
+            outputs.shaped(spec.input, {**seen, "item": decoded(item), "index": index})
+            for index, item in enumerate(found)
+        ]
+    step.items = Items(found, [NULL] * len(found), _allowed(spec, len(found)), left=len(found))
+    go_on(run, step)
+
+
+def ended(run: Run, step: Progress, index: int, end: StepEnd) -> None:
+    """Take note of the end of one item."""
+    items = step.items
+    if items is None or index not in items.running:
+        return
+    items.running.discard(index)
+    items.left -= 1
+    if end.state == "completed":
+        items.outputs[index] = bytes(end.output)
+    elif end.state == "cancelled" and run.phase != "running":
+        items.left += 1  # it was recalled: it is neither done nor did it fail
+    else:
+        items.failed += 1
+        if items.failed > items.allowed and step.error is None:
+            error = end.error or {}
+            step.error = {**error, "message": f"Item {index}: {error.get('message', end.state)}"}
+            recall(run, step)
+    go_on(run, step)
+
+
+def recall(run: Run, step: Progress) -> None:
+    """End the items that are worked on."""
+    for index in sorted(step.items.running) if step.items is not None else ():
+        calls.recall(run, f"{step.box.id}--{index}")
+
+
+def go_on(run: Run, step: Progress) -> None:
+    """Begin as many items as may run at a time; end the step when none is left, or when too many failed."""
+    items, spec = step.items, step.box.spec
+    if items is None or spec.kind != "map":
+        return
+    if step.error is None and run.phase == "running" and not run.paused:
+        while items.next < len(items.inputs) and len(items.running) < spec.parallelism:
+            index, items.next = items.next, items.next + 1
+            items.running.add(index)
+            run.emit(Dispatch(f"{step.box.id}--{index}", step.box.id, spec, items.inputs[index]))
+            items.inputs[index] = NULL
+    if items.running:
+        return
+    if step.error is not None:
+        ending.finish(run, step, StepEnd("failed", error=step.error))
+    elif items.left == 0:
+        ending.finish(run, step, ending.done(outputs.array(items.outputs)))
+    elif run.phase != "running":
+        error = Failed("It was stopped.", code="flow.step_cancelled").to_wire()
+        ending.finish(run, step, StepEnd("cancelled", error=error))
+
+
+def _allowed(spec: MapStep, count: int) -> int:
+    """Return how many items may fail; of a share that is no whole number, what is over does not count."""
+    if isinstance(spec.allowed_failures, int):
+        return spec.allowed_failures
+    return int(count * Fraction(spec.allowed_failures.rstrip("%")) / 100)

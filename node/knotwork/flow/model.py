@@ -1,0 +1,270 @@
+"""What may be written in a workflow? One model, read from TOML, JSON or YAML, from a builder or an op; it makes the schema.
+
+Only the shape is checked here; whether the steps make sense together is `graph`'s question.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from knotwork.flow.durations import seconds
+
+STEPS_MAX = 5_000
+ITEMS_MAX = 10_000
+YEAR_S = 365 * 86400.0
+NAME = r"[a-z0-9](?:-?[a-z0-9_])*"
+"""A name of a workflow or a step. Two dashes in a row set off what the engine adds, such as the number of an item."""
+RESERVED = frozenset({"task"})
+"""What a step cannot be called: it is the one step of a run that is a task."""
+
+Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=32)]
+Token = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+Expression = Annotated[str, Field(min_length=1, max_length=4096)]
+Text = Annotated[str, Field(max_length=16_384)]
+Duration = Annotated[float, BeforeValidator(seconds), Field(ge=0, le=YEAR_S)]
+"""Seconds, or a text such as "30s", "5m", "1h30m"."""
+Some = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=YEAR_S)]
+Schema = dict[str, Any]
+
+
+class Part(BaseModel):
+    """A table of a workflow: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # a node that runs none need not build it
+
+
+class Retry(Part):
+    """When a failed attempt is followed by another; the same words as for tasks."""
+
+    max_attempts: int = Field(default=1, ge=1, le=1000, description="attempts in all")
+    backoff: Literal["fixed", "linear", "exponential"] = "exponential"
+    delay: Duration = Field(default=1.0, description="before the second attempt")
+    multiplier: float = Field(default=2.0, ge=1, le=100)
+    max_delay: Duration = 300.0
+    jitter: bool = True
+    on: tuple[Annotated[str, Field(max_length=256)], ...] = Field(
+        default=(), max_length=50, description="error codes worth another attempt; empty: what the error says itself"
+    )
+    max_crashes: int = Field(default=3, ge=1, le=1000, description="workers it may kill before it counts as poison")
+
+
+class Step(Part):
+    """What all steps have."""
+
+    depends_on: tuple[Name, ...] = Field(default=(), max_length=STEPS_MAX, description="steps that must end before")
+    when: Expression | None = Field(default=None, description="it is skipped when this is not true")
+    input: Any = Field(
+        default=None,
+        description="an expression, or a table or list of them; left out: the run's input, the one parent's output, or"
+        " all parents' outputs by their ids",
+    )
+    on_failure: Name | None = Field(default=None, description="step that runs when this one failed, in its place")
+    compensate: Name | None = Field(default=None, description="step that undoes this one when the run fails later")
+    allow_failure: bool = Field(default=False, description="the run goes on when it failed; its output is then null")
+    description: Text = ""
+
+
+class Work(Step):
+    """What all steps have that agents carry out."""
+
+    capability: Token | None = Field(default=None, description="any agent with this capability")
+    agent: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}(/[a-z0-9][a-z0-9_-]{0,63})?$")] | None = Field(
+        default=None, description="this agent instead: agent, or node/agent"
+    )
+    boundary: Token | None = None
+    priority: int | None = Field(default=None, ge=1, le=10)
+    labels: dict[Token, Annotated[str, Field(max_length=256)]] = Field(default={}, max_length=32)
+    timeout: Some | None = Field(default=None, description="for one attempt")
+    retry: Retry | None = Field(default=None, description="left out: that of the workflow")
+    output_schema: Schema | None = Field(default=None, description="JSON Schema that its output must fit")
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Work:
+        if (self.capability is None) == (self.agent is None):
+            msg = "name a capability or an agent, one of the two"
+            raise ValueError(msg)
+        return self
+
+
+class TaskStep(Work):
+    """One task."""
+
+    kind: Literal["task"] = "task"
+
+
+class AgentStep(Work):
+    """An agent that is told what to do in words."""
+
+    kind: Literal["agent"]
+    prompt: Text = Field(min_length=1, description="with {{ expressions }} in it")
+    tools: tuple[Token, ...] = Field(default=(), max_length=100)
+
+
+class LoopStep(Work):
+    """A task that is given its own `continue` output again, until it is done."""
+
+    kind: Literal["agent_loop"]
+    max_iterations: int = Field(default=100, ge=1, le=10_000)
+    max_duration: Some | None = None
+    delay: Duration = Field(default=0.0, description="between two iterations")
+    budget: dict[Token, Annotated[float, Field(allow_inf_nan=False)]] = Field(
+        default={}, max_length=16, description="told to the worker, such as tokens"
+    )
+
+
+class MapStep(Work):
+    """One task for each item of a list; its output is the list of theirs, in order."""
+
+    kind: Literal["map"]
+    items: Expression | None = Field(default=None, description="left out: what its input would be")
+    parallelism: int = Field(default=100, ge=1, le=ITEMS_MAX)
+    max_items: int = Field(default=1000, ge=0, le=ITEMS_MAX)
+    allowed_failures: (
+        Annotated[int, Field(ge=0, le=ITEMS_MAX)] | Annotated[str, Field(pattern=r"^(100|\d{1,2}(\.\d{1,3})?)%$")]
+    ) = Field(default=0, description='how many items may fail, or a share such as "10%"')
+
+
+class WorkflowStep(Step):
+    """A run of another workflow."""
+
+    kind: Literal["workflow"]
+    workflow: Name
+    detach: bool = Field(default=False, description="go on at once, with the id of the run as output")
+
+
+class SleepStep(Step):
+    """A pause; its input is its output."""
+
+    kind: Literal["sleep"]
+    duration: Duration | None = None
+    until: Expression | None = Field(default=None, description="gives an RFC 3339 time or seconds since 1970")
+    cron: Annotated[str, Field(max_length=256)] | None = Field(default=None, description="until it is next due")
+    timezone: Annotated[str, Field(max_length=64)] = "UTC"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> SleepStep:
+        if sum(one is not None for one in (self.duration, self.until, self.cron)) != 1:
+            msg = "name one of duration, until and cron"
+            raise ValueError(msg)
+        return self
+
+
+class Waiting(Step):
+    """What all steps have that wait for something outside."""
+
+    timeout: Some | None = None
+    on_timeout: Literal["fail", "value"] = "fail"
+    timeout_value: Any = Field(default=None, description='its output when it timed out and on_timeout = "value"')
+
+
+class EventStep(Waiting):
+    """Waits for an event that is published in the project; the event's body is its output."""
+
+    kind: Literal["wait_for_event"]
+    event: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}(\.[a-z0-9_-]{1,64}){0,7}$")]
+    match: Expression | None = Field(default=None, description="true for the event that is meant; sees `event`")
+
+
+class SignalStep(Waiting):
+    """Waits for a signal to this run; what was sent along is its output."""
+
+    kind: Literal["wait_for_signal"]
+    signal: Name
+
+
+class SendStep(Step):
+    """Sends a signal to a run."""
+
+    kind: Literal["signal"]
+    signal: Name
+    run: Expression = Field(description="gives the id of the run")
+
+
+class ApprovalStep(Waiting):
+    """Waits until somebody approves or rejects."""
+
+    kind: Literal["approval"]
+    title: Text = ""
+    approvers: tuple[Annotated[str, Field(max_length=256)], ...] = Field(
+        default=(), max_length=100, description="who may decide; empty: whoever may write"
+    )
+
+
+class PlannerStep(Work):
+    """An agent that returns steps, which then run; its output is theirs."""
+
+    kind: Literal["planner"]
+    max_steps: int = Field(default=50, ge=1, le=1000)
+    capabilities: tuple[Token, ...] = Field(
+        default=(), max_length=100, description="what its steps may ask for; empty: nothing but the planner's own"
+    )
+
+
+class RespondStep(Step):
+    """Answers whoever started the run and waits; the run goes on."""
+
+    kind: Literal["respond"]
+    status: int = Field(default=200, ge=200, le=599)
+
+
+class Case(Part):
+    """One branch of a choice."""
+
+    when: Expression | None = Field(default=None, description="left out: in all other cases")
+    then: tuple[Name, ...] = Field(default=(), max_length=STEPS_MAX, description="steps that go on; others are skipped")
+
+
+class ChoiceStep(Step):
+    """Goes on with the steps of the first case that is true; the steps of the others are skipped."""
+
+    kind: Literal["choice"]
+    cases: tuple[Case, ...] = Field(min_length=1, max_length=100)
+
+
+class JoinStep(Step):
+    """Goes on when enough of the steps that it depends on are done."""
+
+    kind: Literal["join"]
+    need: Literal["all", "any"] | Annotated[int, Field(ge=1, le=STEPS_MAX)] = "all"
+    cancel_rest: bool = Field(default=False, description="stop the others then")
+
+
+AnyStep = Annotated[
+    TaskStep | AgentStep | LoopStep | MapStep | WorkflowStep | SleepStep | EventStep | SignalStep | SendStep
+    | ApprovalStep | PlannerStep | RespondStep | ChoiceStep | JoinStep,
+    Field(discriminator="kind"),
+]  # fmt: skip
+
+
+KINDS: dict[str, type[Step]] = {
+    "task": TaskStep, "agent": AgentStep, "agent_loop": LoopStep, "map": MapStep, "workflow": WorkflowStep,
+    "sleep": SleepStep, "wait_for_event": EventStep, "wait_for_signal": SignalStep, "signal": SendStep,
+    "approval": ApprovalStep, "planner": PlannerStep, "respond": RespondStep, "choice": ChoiceStep, "join": JoinStep,
+}  # fmt: skip
+
+
+def _with_kind(step: Any) -> Any:
+    return {"kind": "task", **step} if isinstance(step, dict) else step
+
+
+class Workflow(Part):
+    """A workflow: named steps, and what holds for all of them."""
+
+    name: Name
+    description: Text = ""
+    version: Annotated[str, Field(max_length=64)] = ""
+    steps: dict[Name, Annotated[AnyStep, BeforeValidator(_with_kind)]] = Field(min_length=1, max_length=STEPS_MAX)
+    output: Any = Field(
+        default=None, description="an expression, or a table of them; left out: what its last steps gave"
+    )
+    input_schema: Schema | None = None
+    output_schema: Schema | None = None
+    retry: Retry = Field(default=Retry(), description="for steps that say nothing else")
+    timeout: Some | None = Field(default=None, description="for the whole run")
+    max_parallel: int = Field(default=0, ge=0, le=ITEMS_MAX, description="steps of a run at a time; 0: no limit")
+    boundary: Token | None = None
+    priority: int = Field(default=5, ge=1, le=10)
+    labels: dict[Token, Annotated[str, Field(max_length=256)]] = Field(default={}, max_length=32)
+    on_failure: Name | None = Field(default=None, description="step that runs before a failed run ends")

@@ -1,0 +1,360 @@
+"""What may be done with runs? Start, look, wait, cancel, pause, signal, approve; from any node, whoever looks after them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import logging
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from knotwork.bus import reading, subjects
+from knotwork.flow import again, decide, facts, history, outputs
+from knotwork.flow.effects import Ask
+from knotwork.flow.run import Run, begin
+from knotwork.sdk.errors import Conflict, Denied, Failed, Invalid, NotFound, TimedOut, Unavailable, Unreachable
+from knotwork.work import records
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.bus.reading import Stored
+    from knotwork.bus.wire import Message
+    from knotwork.flow.definitions import Definitions
+    from knotwork.flow.engine import Engine
+    from knotwork.flow.facts import Fact, Finish, Start
+    from knotwork.work.room import Work
+
+log = logging.getLogger(__name__)
+AGAIN_S = 0.5
+STARTS = "run.*.*.start"
+_RUN_LENGTH = 22
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A run that somebody wants: of which workflow (name or digest), with what JSON; `key` makes it one however often."""
+
+    workflow: str
+    input: bytes = b"null"
+    key: str = ""
+    by: str = ""
+    labels: dict[str, str] | None = None
+    priority: int | None = None
+    boundary: str = ""
+    trigger: str = ""
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A run as it is: its start, what its facts add up to, and its end when it has one."""
+
+    id: str
+    start: Start
+    run: Run
+    finish: Finish | None
+    facts: list[Stored]
+
+
+class Runs:
+    """The runs of one project."""
+
+    def __init__(self, connection: Connection, work: Work, definitions: Definitions, engine: Engine) -> None:
+        """Read and append facts over `connection`; `engine` knows those that this node looks after."""
+        self._connection, self._work, self._facts = connection, work, work.facts
+        self._definitions, self._engine = definitions, engine
+        self._waiting: dict[str, list[asyncio.Future[Finish]]] = {}
+
+    async def open(self) -> None:
+        """Listen for ends."""
+        for shard in facts.SHARDS:
+            await self._connection.listen(f"told.{shard}.*.ended", self._told)
+
+    # -- starting ----------------------------------------------------------------------------------------------------
+
+    async def start(self, wanted: Wanted) -> tuple[str, bool]:
+        """Start a run durably; returns its id, and False when one with its key was there before.
+
+        Raises `NotFound` (`flow.no_workflow`), `Invalid` (`flow.schema`) for an input that does not fit, `Conflict`
+        (`flow.key_reused`) for a key that was used for something else, `Unavailable` when the store is full.
+        """
+        if self._work.submitter.full():
+            raise Unavailable(
+                "The disk of the store is full; the run was not started.", code="work.store_full",
+                hint="Make room: it is noticed by itself.", retry_after_s=5.0,
+            )  # fmt: skip
+        digest, graph = await self._definitions.find(wanted.workflow)
+        workflow = graph.workflow
+        if workflow.input_schema is not None:
+            outputs.must_fit(workflow.input_schema, wanted.input, "The input")
+        value, blob = await self._work.values.keep(wanted.input)
+        now_ns = time.time_ns()
+        start = facts.Start(
+            workflow.name, digest, msgspec.Raw(value), blob, wanted.by, wanted.labels or {},
+            wanted.priority or workflow.priority, wanted.boundary, key=wanted.key, trigger=wanted.trigger,
+            traceparent=wanted.traceparent, started_ns=now_ns,
+        )  # fmt: skip
+        run = keyed_run(workflow.name, wanted.key) if wanted.key else new_run(now_ns)
+        try:
+            await self._facts.append(facts.subject(run, "start"), facts.encode(start))
+        except Conflict as error:
+            if error.code != "bus.exists" or not wanted.key:
+                raise
+            await self._check_same(run, start)
+            return run, False
+        if wanted.key and await reading.last(self._connection, subjects.HISTORY, subjects.history(run)) is not None:
+            await reading.purge(self._connection, subjects.FACTS, f"{facts.subject(run)}.>", 0)
+            return run, False
+        return run, True
+
+    async def fork(
+        self, run: str, step: str = "", *, value: bytes | None = None, by: str = "", key: str = ""
+    ) -> tuple[str, bool]:
+        """Start a new run of the same definition that takes over what was done before `step`, or all that was done.
+
+        `value` is another input (JSON). Raises `NotFound` (`flow.no_run`, `flow.no_step`), `Conflict`
+        (`flow.not_begun`), `TooLarge` when what it takes over does not fit into one message.
+        """
+        sight = await self.look(run)
+        start = sight.start
+        now_ns = time.time_ns()
+        kept, blob = (bytes(start.input), start.blob) if value is None else await self._work.values.keep(value)
+        anew = msgspec.structs.replace(
+            start, input=msgspec.Raw(kept), blob=blob, by=by, key=key, parent=None, started_ns=now_ns, of=run,
+            given=again.given(sight.run, step), traceparent="", trigger="",
+        )  # fmt: skip
+        made = keyed_run(f"{run}.{step}", key) if key else new_run(now_ns)
+        try:
+            await self._facts.append(facts.subject(made, "start"), facts.encode(anew))
+        except Conflict as error:
+            if error.code != "bus.exists" or not key:
+                raise
+            return made, False
+        return made, True
+
+    async def replay(self, run: str) -> again.Difference | None:
+        """Return where the recorded history of a run and today's rules part, None when they agree."""
+        sight = await self.look(run)
+        graph = await self._definitions.graph(sight.start.digest)
+        read = [fact for stored in sight.facts if (fact := _read(stored)) is not None]
+        return again.difference(run, graph, read)
+
+    async def _check_same(self, run: str, start: Start) -> None:
+        stored = await reading.last(self._connection, subjects.FACTS, facts.subject(run, "start"))
+        if stored is None:
+            return
+        before = msgspec.json.decode(stored.data, type=facts.Start)
+        if (bytes(before.input), before.blob, before.workflow) != (bytes(start.input), start.blob, start.workflow):
+            raise Conflict(
+                f"The key {start.key!r} was used for another run: {run}.", code="flow.key_reused",
+                hint="Use a new key, or start exactly the same.", detail={"id": run},
+            )  # fmt: skip
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    async def look(self, run: str, *, up_to: int | None = None) -> Sight:
+        """Return a run as it is, or as it was after its first `up_to` facts; raises `NotFound` (`flow.no_run`)."""
+        _check_id(run)
+        found = await history.all_facts(self._connection, run)
+        if not any(stored.subject.endswith(".start") for stored in found):
+            found = await history.kept_facts(self._connection, run)
+        read = [fact for stored in found[:up_to] if (fact := _read(stored)) is not None]
+        start = next((fact.body for fact in read if isinstance(fact.body, facts.Start)), None)
+        if start is None:
+            raise NotFound(f"There is no run {run!r}.", code="flow.no_run", hint="See `knotwork run list`.")
+        graph = await self._definitions.graph(start.digest)
+        seen = folded(run, graph, read)
+        finish = next((fact.body for fact in read if isinstance(fact.body, facts.Finish)), None)
+        return Sight(run, start, seen, finish, found)
+
+    async def ended(self, run: str) -> Finish:
+        """Return how a run ended, now or when it does; bound it with `asyncio.timeout`."""
+        _check_id(run)
+        future: asyncio.Future[Finish] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(run, []).append(future)
+        try:
+            while not future.done():
+                try:
+                    found = await self._finish(run)
+                except (Unreachable, Unavailable, TimedOut) as error:
+                    log.debug("whether %s has ended is looked up in a moment: %s", run, error)
+                    await asyncio.wait([future], timeout=AGAIN_S)
+                else:
+                    return found if found is not None else await future
+            return future.result()
+        finally:
+            waiting = self._waiting[run]
+            waiting.remove(future)
+            if not waiting:
+                del self._waiting[run]
+
+    async def over(self, run: str) -> bool:
+        """Return whether a run has ended; raises `NotFound` (`flow.no_run`)."""
+        return await self._finish(_check_id(run)) is not None
+
+    async def _finish(self, run: str) -> Finish | None:
+        stored = await reading.last(self._connection, subjects.FACTS, facts.subject(run, "ended"))
+        if stored is not None:
+            return msgspec.json.decode(stored.data, type=facts.Finish)
+        if await reading.last(self._connection, subjects.FACTS, facts.subject(run, "start")) is not None:
+            return None
+        for kept in await history.kept_facts(self._connection, run):
+            fact = _read(kept)
+            if fact is not None and isinstance(fact.body, facts.Finish):
+                return fact.body
+        raise NotFound(f"There is no run {run!r}.", code="flow.no_run", hint="See `knotwork run list`.")
+
+    def _told(self, message: Message) -> None:
+        run = message.subject.split(".", 3)[2]
+        if run not in self._waiting:
+            return
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            finish = msgspec.json.decode(message.data, type=facts.Finish)
+            for future in self._waiting[run]:
+                if not future.done():
+                    future.set_result(finish)
+
+    async def reconnected(self) -> None:
+        """Look up what is awaited: what ended meanwhile was not told."""
+        for run, futures in list(self._waiting.items()):
+            finish = await self._finish(run)
+            for future in futures if finish is not None else ():
+                if not future.done() and finish is not None:
+                    future.set_result(finish)
+
+    # -- wishes ------------------------------------------------------------------------------------------------------
+
+    async def cancel(self, run: str, *, by: str = "", why: str = "") -> None:
+        """Have a run stopped, and everything that it started; raises `NotFound`, `Conflict` (`flow.over`)."""
+        await self._must_live(run)
+        with contextlib.suppress(Conflict):  # somebody wished it before
+            await self._facts.append(facts.subject(run, "cancel"), facts.encode(facts.Wish(by, why)))
+
+    async def hold(self, run: str, *, by: str = "", resume: bool = False) -> None:
+        """Begin no new steps of a run, or begin them again."""
+        await self._must_live(run)
+        what = "resume" if resume else "pause"
+        await self._facts.append(facts.subject(run, what, secrets.token_hex(6)), facts.encode(facts.Wish(by)))
+
+    async def signal(self, run: str, name: str, payload: bytes, *, by: str = "", key: str = "") -> bool:
+        """Send a signal to a run; False when one with this key was sent before."""
+        await self._must_live(run)
+        signal = facts.Signal(msgspec.Raw(payload), by)
+        digest = hashlib.sha256(key.encode()).hexdigest()[:16] if key else secrets.token_hex(8)
+        try:
+            await self._facts.append(
+                facts.subject(run, "signal", subjects.token(name, "signal"), digest), facts.encode(signal)
+            )
+        except Conflict:
+            return False
+        return True
+
+    async def answer(self, run: str, step: str, *, approve: bool, by: str, comment: str = "") -> bool:
+        """Approve or reject; recording the answer is what makes it count, so it counts once. False when it was late."""
+        sight = await self.look(run)
+        effect = sight.run.open.get(f"ask.{step}")
+        if not isinstance(effect, Ask):
+            raise NotFound(
+                f"No step {step!r} of {run} waits for an answer.",
+                code="flow.not_asked",
+                hint="See `knotwork run show`.",
+            )
+        assert effect.spec.kind == "approval"
+        if effect.spec.approvers and by not in effect.spec.approvers:
+            raise Denied(
+                f"{by!r} may not decide this.",
+                code="flow.not_approver",
+                detail={"approvers": list(effect.spec.approvers)},
+            )
+        now_ns = time.time_ns()
+        if approve:
+            output = outputs.encoded({"approved": True, "by": by, "comment": comment})
+            outcome = records.Outcome("completed", NOTHING, msgspec.Raw(output), ended_ns=now_ns)
+        else:
+            error = Failed(f"{by or 'Somebody'} rejected it{f': {comment}' if comment else '.'}", code="flow.rejected")
+            outcome = records.Outcome("failed", NOTHING, error=error.to_wire(), ended_ns=now_ns)
+        try:
+            await self._facts.append(records.outcome_subject(run, step, 0, 1), records.encode(outcome))
+        except Conflict:
+            return False
+        return True
+
+    async def _must_live(self, run: str) -> None:
+        if await self._finish(_check_id(run)) is not None:
+            raise Conflict(f"{run} has ended.", code="flow.over", hint="See `knotwork run show`.")
+
+    # -- lists -------------------------------------------------------------------------------------------------------
+
+    async def known(self) -> list[tuple[str, Start]]:
+        """Return the runs there are, the newest first: those under way and those that are packed away."""
+        found = await self._living()
+        place = 1
+        while batch := await reading.batch(self._connection, subjects.HISTORY, "history.>", place, 100):
+            for stored in batch:
+                with contextlib.suppress(Invalid):
+                    first = history.unpacked(stored.data)[0]
+                    found.append((stored.subject.split(".")[1], msgspec.json.decode(first.data, type=facts.Start)))
+            place = batch[-1].seq + 1
+        return sorted(dict(found).items(), key=lambda one: one[1].started_ns, reverse=True)
+
+    async def _living(self) -> list[tuple[str, Start]]:
+        found: list[tuple[str, Start]] = []
+        place = 1
+        while batch := await reading.batch(self._connection, subjects.FACTS, STARTS, place, 500):
+            for stored in batch:
+                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+                    found.append((stored.subject.split(".")[2], msgspec.json.decode(stored.data, type=facts.Start)))
+            place = batch[-1].seq + 1
+        return found
+
+
+NOTHING = msgspec.Raw(b"null")
+
+
+def folded(run: str, graph: Any, read: list[Fact]) -> Run:
+    """Return what the facts of a run add up to (pure)."""
+    made: Run | None = None
+    early: list[Fact] = []
+    for fact in read:
+        if made is None and not isinstance(fact.body, facts.Start):
+            early.append(fact)
+        elif made is None:
+            assert isinstance(fact.body, facts.Start)
+            made = begin(run, graph, fact.body, fact.at_ns)
+            decide.started(made)
+            for one in early:
+                decide.advance(made, one)
+        else:
+            decide.advance(made, fact)
+    assert made is not None
+    return made
+
+
+def _read(stored: Stored) -> Fact | None:
+    try:
+        return facts.read_stored(stored)
+    except (Invalid, facts.Unknown):
+        return None
+
+
+def _check_id(run: str) -> str:
+    if not facts.is_run(run):
+        raise Invalid(f"{run[:80]!r} is not the id of a run.", code="flow.bad_id", hint="See `knotwork run list`.")
+    return run
+
+
+def new_run(now_ns: int) -> str:
+    """Return an id that sorts by time: `w`, the milliseconds since 1970 in hex, and 40 random bits."""
+    return f"{records.WORKFLOW}{now_ns // 1_000_000:012x}{secrets.token_hex(5)}"
+
+
+def keyed_run(workflow: str, key: str) -> str:
+    """Return the id of the run of a workflow that has this key."""
+    digest = base64.b32encode(hashlib.sha256(f"{workflow}\0{key}".encode()).digest()).decode().lower()
+    return f"{records.WORKFLOW}{digest[:_RUN_LENGTH]}"

@@ -1,0 +1,105 @@
+"""Which node looks after which runs? Each shard belongs to one of the nodes that are alive, by rendezvous hashing.
+
+Every node says every second that it is there, under a key that expires; who vanishes is noticed within `LEASE_S`. Two
+nodes may think for a moment that a shard is theirs: they repeat each other's effects, which does no harm.
+(Rendezvous hashing: Thaler and Ravishankar, 1998.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from typing import TYPE_CHECKING
+
+from knotwork.bus import kv, subjects
+from knotwork.flow.facts import SHARDS
+from knotwork.sdk.errors import KnotworkError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from knotwork.bus.connection import Connection
+    from knotwork.bus.kv import Entry
+
+ENGINES = "ENGINES"
+LEASE_S = 3
+EVERY_S = 1.0
+
+
+class Shards:
+    """The shards that are this node's."""
+
+    def __init__(self, connection: Connection, node: str, changed: Callable[[frozenset[str]], None]) -> None:
+        """Tell `changed` which are ours, whenever that is different."""
+        self._connection, self._node, self._changed = connection, subjects.token(node, "node"), changed
+        self._alive: set[str] = {node}
+        self._current = False
+        self._seen = asyncio.Event()
+        self._renewed_s = 0.0
+        self.mine: frozenset[str] = frozenset()
+
+    @property
+    def sure(self) -> bool:
+        """Return whether nobody else can have taken over: what is done now need not be looked up first."""
+        return time.monotonic() - self._renewed_s < LEASE_S - 1
+
+    async def settled(self) -> None:
+        """Return when it was seen who is there, and so which shards are ours."""
+        await self._seen.wait()
+
+    async def run(self) -> None:
+        """Say that we are here and see who else is, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch(), name="engines")
+            while True:
+                with contextlib.suppress(KnotworkError):  # NATS is away, or its memory is: again in a moment
+                    bucket = await kv.open_bucket(self._connection, ENGINES, storage="memory")
+                    while True:
+                        began_s = time.monotonic()
+                        await bucket.put(self._node, b"{}", ttl_s=LEASE_S)
+                        self._renewed_s = began_s
+                        await asyncio.sleep(EVERY_S)
+                await asyncio.sleep(EVERY_S / 2)
+
+    async def leave(self) -> None:
+        """Say that we are gone, so that others take over at once."""
+        with contextlib.suppress(KnotworkError):
+            await kv.Bucket(self._connection, ENGINES).delete(self._node)
+
+    async def _watch(self) -> None:
+        while True:
+            with contextlib.suppress(KnotworkError):
+                bucket = await kv.open_bucket(self._connection, ENGINES, storage="memory")
+                await bucket.watch(self._entry, self._is_current)
+            await asyncio.sleep(EVERY_S / 2)
+
+    def _entry(self, entry: Entry) -> None:
+        if entry.value is None:
+            self._alive.discard(entry.key)
+        else:
+            self._alive.add(entry.key)
+        if self._current:
+            self._look()
+
+    def _is_current(self) -> None:
+        self._current = True
+        self._look()
+        self._seen.set()
+
+    def _look(self) -> None:
+        mine = frozenset(owned({*self._alive, self._node}, self._node))
+        if mine != self.mine:
+            self.mine = mine
+            self._changed(mine)
+
+
+def owned(alive: Iterable[str], node: str) -> list[str]:
+    """Return the shards of a node among those that are alive (pure)."""
+    nodes = sorted(alive)
+    return [
+        shard
+        for shard in SHARDS
+        if max(nodes, key=lambda one: hashlib.sha256(f"{one}/{shard}".encode()).digest()) == node
+    ]

@@ -1,0 +1,200 @@
+"""What does the text of a workflow say, and where in it does each thing stand? TOML, YAML or JSON, told apart by looking.
+
+Whoever writes a workflow is told everything that is wrong with it at once, with line and column.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from knotwork.config import positions
+from knotwork.config.parse import too_deep
+from knotwork.flow import graph
+from knotwork.flow.definitions import SIZE_MAX_BYTES
+from knotwork.flow.model import KINDS, Workflow
+
+Path = tuple[str | int, ...]
+PROBLEMS_MAX = 200
+_LIKE_TOML = re.compile(r"^\s*(\[|[\w.\"'-]+\s*=)", re.MULTILINE)
+_SHOWN_MAX = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """Something wrong in a text: what, where (path, and line and column from 1), and what to do."""
+
+    path: str
+    line: int
+    column: int
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a text says: a workflow, or what is wrong with it."""
+
+    workflow: Workflow | None
+    flaws: tuple[Flaw, ...] = ()
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases: ten lines of them can mean a billion."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "aliases are not taken", mark)
+        return super().compose_node(parent, index)
+
+
+def check(definition: Any) -> Checked:
+    """Return what a text (or what was read from one) says; never raises for what is in it."""
+    if not isinstance(definition, str):
+        return _judged(definition, lambda _: (1, 1))
+    if len(definition.encode("utf-8", "replace")) > SIZE_MAX_BYTES:
+        return _broken(1, 1, f"It is larger than {SIZE_MAX_BYTES} bytes.")
+    if definition.lstrip()[:1] == "{":
+        return _json(definition)
+    try:
+        data: Any = tomllib.loads(definition)
+    except tomllib.TOMLDecodeError as error:
+        return _toml_error(error) if _LIKE_TOML.search(definition) and not _is_yaml(definition) else _yaml(definition)
+    except RecursionError:
+        return _broken(1, 1, "It is nested too deeply.")
+    places = positions.positions(definition)
+    return _judged(data, lambda path: positions.locate(places, path))
+
+
+def _json(text: str) -> Checked:
+    try:
+        data = json.loads(text)
+    except RecursionError:
+        return _broken(1, 1, "It is nested too deeply.")
+    except json.JSONDecodeError as error:
+        return _broken(error.lineno, error.colno, f"It begins like JSON and is none: {error.msg}.")
+    return _judged(data, _in_yaml(text))  # JSON is YAML, as far as places go
+
+
+def _yaml(text: str) -> Checked:
+    try:
+        data = yaml.load(text, _Loader)  # noqa: S506  a safe loader, made safer
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+        return _broken(line, column, f"It is no YAML: {error.problem or error.context}.")
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        return _broken(1, 1, f"It is no YAML: {error}."[:300])
+    return _judged(data, _in_yaml(text))
+
+
+def _is_yaml(text: str) -> bool:
+    try:
+        return isinstance(yaml.load(text, _Loader), dict)  # noqa: S506  likewise
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return False
+
+
+def _toml_error(error: tomllib.TOMLDecodeError) -> Checked:
+    found = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
+    line, column = (int(found[1]), int(found[2])) if found else (1, 1)
+    return _broken(line, column, f"It is no TOML: {str(error).partition(' (at ')[0]}.")
+
+
+def _broken(line: int, column: int, message: str) -> Checked:
+    return Checked(None, (Flaw("", line, column, message),))
+
+
+def _in_yaml(text: str) -> Callable[[Path], tuple[int, int]]:
+    def locate(path: Path) -> tuple[int, int]:
+        try:
+            node = yaml.compose(text, _Loader)
+        except (yaml.YAMLError, RecursionError):
+            return 1, 1
+        mark = node.start_mark if node is not None else None
+        for part in path:
+            found = _inside(node, part)
+            if found is None:
+                break
+            mark, node = found
+        return (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+
+    return locate
+
+
+def _inside(node: Any, part: str | int) -> tuple[Any, Any] | None:
+    """Return where a key, or an item, stands, and its value."""
+    if isinstance(node, yaml.MappingNode):
+        return next(((key.start_mark, value) for key, value in node.value if key.value == str(part)), None)
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part].start_mark, node.value[part]
+    return None
+
+
+# -- what is wrong with it -----------------------------------------------------------------------------------------------
+
+
+def _judged(data: Any, locate: Callable[[Path], tuple[int, int]]) -> Checked:
+    if not isinstance(data, dict):
+        return _broken(1, 1, "A workflow is a table with a name and steps.")
+    if too_deep(data):
+        return _broken(1, 1, "It is nested too deeply.")
+    try:
+        workflow = Workflow.model_validate(data)
+    except ValidationError as error:
+        return Checked(None, tuple(_flaws(error, data, locate)))
+    problems = graph.check(workflow)[:PROBLEMS_MAX]
+    flaws = tuple(Flaw(dotted(one.path), *locate(one.path), one.message, one.hint) for one in problems)
+    return Checked(None if flaws else workflow, flaws)
+
+
+def _flaws(error: ValidationError, data: Any, locate: Callable[[Path], tuple[int, int]]) -> Iterator[Flaw]:
+    for one in error.errors(include_url=False)[:PROBLEMS_MAX]:
+        path = tuple(_real(one["loc"], data))
+        message = one["msg"].removeprefix("Value error, ")
+        given = one.get("input")
+        if one["type"] == "extra_forbidden":
+            message = f"unknown key{_near(path, data)}"
+        elif isinstance(given, str | int | float):
+            message += f" (it is {str(given)[:_SHOWN_MAX]!r})"
+        yield Flaw(dotted(path), *locate(path), message)
+
+
+def _real(loc: tuple[str | int, ...], data: Any) -> Iterator[str | int]:
+    """Return the part of a place that stands in the text: pydantic adds which of several models it tried."""
+    at: Any = data
+    for place, part in enumerate(loc):
+        if (isinstance(at, dict) and part in at) or (isinstance(at, list) and isinstance(part, int) and part < len(at)):
+            at = at[part]  # type: ignore[index]  # one of the two, as just seen
+            yield part
+        elif place == len(loc) - 1 and isinstance(at, dict):
+            yield part  # what is missing
+
+
+def _near(path: tuple[str | int, ...], data: Any) -> str:
+    """Return what an unknown key may have been meant to be."""
+    at = data
+    for part in path[:-1]:
+        at = at[part]
+    kind = at.get("kind", "task") if path[0] == "steps" and len(path) == STEP_KEY else ""
+    model: Any = Workflow if len(path) == 1 else KINDS.get(str(kind))
+    near = difflib.get_close_matches(str(path[-1]), model.model_fields, n=1) if model is not None else []
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+STEP_KEY = 3
+"""Parts of the path of a key of a step: steps.<id>.<key>."""
+
+
+def dotted(path: Path) -> str:
+    """Return a path as people write it."""
+    return ".".join(str(part) for part in path)

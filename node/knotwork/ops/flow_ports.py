@@ -1,0 +1,109 @@
+"""What must a host offer so that the ops about workflows can be answered? One protocol, implemented by `host.flows`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from knotwork.ops import flow_replies
+    from knotwork.ops.op import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """One run asked for: of a workflow by name or digest, with any JSON."""
+
+    workflow: str
+    input: Any = None
+    key: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    priority: int | None = None
+    boundary: str = ""
+
+
+class Flows(Protocol):
+    """One project's workflows and their runs. Every method raises errors of `knotwork.sdk.errors`."""
+
+    def check(self, definition: Any) -> flow_replies.Verdict:
+        """Return everything that is wrong with a definition: a text, or what was read from one."""
+        ...
+
+    async def register(self, definition: Any) -> flow_replies.Registered:
+        """Keep a definition under its name."""
+        ...
+
+    async def workflows(self) -> list[flow_replies.WorkflowRow]:
+        """Return every workflow there is."""
+        ...
+
+    async def workflow(self, name: str) -> flow_replies.WorkflowInfo:
+        """Return one workflow, by name or digest."""
+        ...
+
+    async def drawn(self, name: str, form: str) -> str:
+        """Return a workflow as a picture in words."""
+        ...
+
+    async def remove(self, name: str) -> bool:
+        """Take a name away."""
+        ...
+
+    async def start(self, wanted: NewRun, caller: Caller) -> flow_replies.RunInfo:
+        """Start a run."""
+        ...
+
+    async def runs(self, *, workflow: str, states: frozenset[str], limit: int) -> list[flow_replies.RunRow]:
+        """Return runs, the newest first."""
+        ...
+
+    async def run(self, run: str, *, up_to: int | None = None) -> flow_replies.RunInfo:
+        """Return one run, as it is or as it was after so many facts."""
+        ...
+
+    async def ended(self, run: str, timeout_s: float) -> flow_replies.RunInfo:
+        """Return a run when it has ended, or as it is after so many seconds."""
+        ...
+
+    def watch(self, run: str, timeout_s: float) -> AsyncGenerator[flow_replies.RunEvent, None]:
+        """Yield what happens to a run until it is over."""
+        ...
+
+    async def why(self, run: str) -> flow_replies.RunWhy:
+        """Return what a run waits for."""
+        ...
+
+    async def events(self, run: str) -> list[flow_replies.RunEvent]:
+        """Return the facts of a run."""
+        ...
+
+    async def cancel(self, runs: list[str], why: str, caller: Caller) -> list[flow_replies.Changed]:
+        """Have runs stopped."""
+        ...
+
+    async def hold(self, run: str, caller: Caller, *, resume: bool) -> flow_replies.Changed:
+        """Begin no new steps, or begin them again."""
+        ...
+
+    async def signal(self, run: str, name: str, payload: Any, key: str, caller: Caller) -> flow_replies.Changed:
+        """Send a signal."""
+        ...
+
+    async def answer(self, run: str, step: str, comment: str, caller: Caller, *, approve: bool) -> flow_replies.Changed:
+        """Approve or reject."""
+        ...
+
+    async def fork(
+        self, run: str, step: str, value: Any, key: str, caller: Caller, *, changed: bool
+    ) -> flow_replies.RunInfo:
+        """Start a new run that takes over what was done before a step; `value` is its input when that is `changed`."""
+        ...
+
+    async def replay(self, run: str) -> flow_replies.Replay:
+        """Say whether today's rules lead to the history of a run."""
+        ...
+
+    async def publish(self, kind: str, body: Any) -> int:
+        """Publish an event and return its number."""
+        ...

@@ -1,0 +1,197 @@
+"""What does a node answer about workflows and runs? The reply models of the rooms `workflow` and `run`.
+
+Times are RFC 3339 strings in UTC, empty when it has not happened; durations are seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from knotwork.ops.op import Reply
+from knotwork.ops.task_replies import TaskError
+
+RunState = Literal["running", "paused", "stopping", "completed", "failed", "cancelled", "timed-out"]
+
+
+class Flaw(Reply):
+    """Something wrong in a definition."""
+
+    path: str = ""
+    line: int = 1
+    column: int = 1
+    message: str
+    hint: str = ""
+
+
+class Verdict(Reply):
+    """Whether a definition makes sense."""
+
+    ok: bool
+    name: str = ""
+    digest: str = ""
+    steps: int = 0
+    problems: list[Flaw] = Field(default=[])
+
+
+class Registered(Reply):
+    """A definition that is kept."""
+
+    name: str
+    digest: str
+    new: bool = Field(description="whether the name meant something else before, or nothing")
+
+
+class WorkflowRow(Reply):
+    """One workflow, in short."""
+
+    name: str
+    digest: str
+    versions: int = 1
+    steps: int = 0
+    owner: str = Field(default="", description="the file that brought it")
+    updated_at: str = ""
+    description: str = ""
+
+
+class WorkflowList(Reply):
+    """All workflows."""
+
+    workflows: list[WorkflowRow]
+
+
+class WorkflowInfo(WorkflowRow):
+    """One workflow, whole."""
+
+    definition: dict[str, Any]
+    digests: list[str] = Field(default=[], description="what the name meant, the newest last")
+
+
+class Drawing(Reply):
+    """A workflow as a picture in words."""
+
+    text: str
+
+
+class Removed(Reply):
+    """Whether a name was taken away."""
+
+    name: str
+    removed: bool
+
+
+class RunRow(Reply):
+    """One run, in short."""
+
+    id: str
+    workflow: str
+    state: RunState
+    done: int = Field(default=0, description="steps that have ended")
+    steps: int = 0
+    by: str = ""
+    trigger: str = ""
+    started_at: str = ""
+    ended_at: str = ""
+    code: str = Field(default="", description="the code of its error")
+    labels: dict[str, str] = Field(default={})
+
+
+class RunList(Reply):
+    """Runs, the newest first."""
+
+    runs: list[RunRow]
+
+
+class StepInfo(Reply):
+    """One step of a run."""
+
+    id: str
+    kind: str
+    state: str
+    items: str = Field(default="", description="of a map: how many are done, of how many")
+    begun_at: str = ""
+    ended_at: str = ""
+    output: Any = None
+    error: TaskError | None = None
+
+
+class RunInfo(RunRow):
+    """One run, whole."""
+
+    digest: str = ""
+    parent: str = ""
+    input: Any = None
+    output: Any = None
+    blob: str = Field(default="", description="digest of a large output (`blob.get`)")
+    error: TaskError | None = None
+    facts: int = 0
+    new: bool = True
+    progress: list[StepInfo] = Field(default=[])
+
+
+class Wait(Reply):
+    """One thing that a run waits for."""
+
+    step: str
+    what: str
+    since: str = ""
+    until: str = ""
+
+
+class RunWhy(Reply):
+    """What a run waits for."""
+
+    id: str
+    state: RunState
+    waits: list[Wait]
+
+
+class RunEvent(Reply):
+    """One fact of a run."""
+
+    number: int
+    at: str
+    what: str
+    step: str = ""
+    state: str = ""
+    by: str = ""
+    message: str = ""
+
+
+class RunEvents(Reply):
+    """The facts of a run."""
+
+    id: str
+    events: list[RunEvent]
+
+
+class Changed(Reply):
+    """What became of a wish."""
+
+    id: str
+    changed: bool
+    why: str = ""
+
+
+class AllChanged(Reply):
+    """What became of wishes."""
+
+    runs: list[Changed]
+
+
+class Replay(Reply):
+    """Whether today's rules would lead to the same history."""
+
+    id: str
+    same: bool
+    number: int = Field(default=0, description="the first fact where they part")
+    fact: str = ""
+    expected: str = ""
+
+
+class Published(Reply):
+    """An event that is stored."""
+
+    kind: str
+    number: int

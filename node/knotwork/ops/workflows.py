@@ -1,0 +1,105 @@
+"""What may be asked about workflows: check and keep definitions, list, show and draw them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from knotwork.ops import flow_replies
+from knotwork.ops.node import Nothing
+from knotwork.ops.op import Caller, CliForm, Example, Request, op
+from knotwork.ops.ports import NodeControl
+from knotwork.ops.words import Token
+
+SHOWN = {"name": "hello", "steps": {"greet": {"capability": "greet"}}}
+
+
+class DefinitionRequest(Request):
+    """A workflow, as text or as a table."""
+
+    definition: Any = Field(description="TOML, YAML or JSON: `@file` reads a file, `-` standard input")
+
+
+@op(
+    "workflow.check", DefinitionRequest, flow_replies.Verdict, effect="read",
+    cli=CliForm(("workflow", "check"), positional=("definition",), rows="problems", columns=("line", "column", "path", "message", "hint")),
+    summary="Say everything that is wrong with a workflow.",
+    help="Nothing is kept or started.",
+    examples=(Example("Does it make sense?", {"definition": SHOWN}),),
+)  # fmt: skip
+async def check(request: DefinitionRequest, node: NodeControl, caller: Caller) -> flow_replies.Verdict:
+    """Return the verdict."""
+    return node.flows(caller.project).check(request.definition)
+
+
+@op(
+    "workflow.register", DefinitionRequest, flow_replies.Registered, effect="write",
+    cli=CliForm(("workflow", "register"), positional=("definition",)),
+    summary="Keep a workflow under its name.",
+    help="Runs that are under way keep the definition that they were started with.",
+    examples=(Example("Keep it", {"definition": SHOWN}),),
+)  # fmt: skip
+async def register(request: DefinitionRequest, node: NodeControl, caller: Caller) -> flow_replies.Registered:
+    """Keep it."""
+    return await node.flows(caller.project).register(request.definition)
+
+
+@op(
+    "workflow.list", Nothing, flow_replies.WorkflowList, effect="read",
+    cli=CliForm(("workflow", "list"), rows="workflows", columns=("name", "steps", "versions", "owner", "updated_at", "description"), also=("workflows",)),
+    summary="List the workflows.",
+    help="Each name with what it means now.",
+    examples=(Example("Which are there?"),),
+)  # fmt: skip
+async def all_of_them(_: Nothing, node: NodeControl, caller: Caller) -> flow_replies.WorkflowList:
+    """Return all."""
+    return flow_replies.WorkflowList(workflows=await node.flows(caller.project).workflows())
+
+
+class NameRequest(Request):
+    """Which workflow."""
+
+    name: Token = Field(description="name or digest of a workflow")
+
+
+@op(
+    "workflow.show", NameRequest, flow_replies.WorkflowInfo, effect="read",
+    cli=CliForm(("workflow", "show"), positional=("name",)),
+    summary="Show a workflow whole.",
+    help="The definition as it is kept, and the digests that its name has meant.",
+    examples=(Example("What does it do?", {"name": "hello"}),),
+)  # fmt: skip
+async def show(request: NameRequest, node: NodeControl, caller: Caller) -> flow_replies.WorkflowInfo:
+    """Return it."""
+    return await node.flows(caller.project).workflow(request.name)
+
+
+class GraphRequest(NameRequest):
+    """Which workflow, and how to draw it."""
+
+    form: Literal["mermaid", "dot", "svg", "ascii"] = Field(default="ascii", description="kind of picture")
+
+
+@op(
+    "workflow.graph", GraphRequest, flow_replies.Drawing, effect="read",
+    cli=CliForm(("workflow", "graph"), positional=("name",), answer="text", short={"form": "f"}),
+    summary="Draw a workflow.",
+    help="As a picture of letters, or in the language of Mermaid or Graphviz, or as SVG.",
+    examples=(Example("Draw it", {"name": "hello", "form": "mermaid"}),),
+)  # fmt: skip
+async def draw(request: GraphRequest, node: NodeControl, caller: Caller) -> flow_replies.Drawing:
+    """Return the picture."""
+    return flow_replies.Drawing(text=await node.flows(caller.project).drawn(request.name, request.form))
+
+
+@op(
+    "workflow.remove", NameRequest, flow_replies.Removed, effect="write",
+    cli=CliForm(("workflow", "remove"), positional=("name",)),
+    summary="Take a workflow's name away.",
+    help="Runs of it go on, and its digest can still be started. What a file brought is removed with the file.",
+    examples=(Example("It is not needed any more", {"name": "hello"}),),
+)  # fmt: skip
+async def remove(request: NameRequest, node: NodeControl, caller: Caller) -> flow_replies.Removed:
+    """Take it away."""
+    return flow_replies.Removed(name=request.name, removed=await node.flows(caller.project).remove(request.name))

@@ -1,0 +1,199 @@
+"""Workflows asked for at the shell and over HTTP, on two real nodes, one of which is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+from tests.e2e.conftest import until
+
+CONFIG = """
+[node]
+name = "hub"
+[executors.shout]
+type = "process"
+command = ["tr", "a-z", "A-Z"]
+concurrency = 4
+[executors.slow]
+type = "process"
+command = ["sleep", "600"]
+"""
+FAR = """
+[node]
+name = "far"
+[nats]
+mode = "join"
+urls = ["{url}"]
+nkey_seed = {{file = "{seed}"}}
+"""
+RELEASE = """
+name = "release"
+description = "Shout, ask, shout again."
+[steps.each]
+kind = "map"
+items = "input.words"
+capability = "shout"
+[steps.ask]
+kind = "approval"
+depends_on = ["each"]
+[steps.last]
+capability = "shout"
+depends_on = ["ask"]
+input = "join('-', steps.each.output)"
+"""
+
+
+@pytest.fixture(scope="module")
+def node(shared_nodes):
+    found = shared_nodes.node(CONFIG, "hub").up()
+    found.write(RELEASE, "release.toml")
+    assert found.json("workflow", "register", f"@{found.folder / 'release.toml'}")["new"] is True
+    return found
+
+
+def test_a_run_from_start_to_end_at_the_shell(node):
+    code, out, _ = node.run("run", "start", "release", '{"words": ["a", "b"]}')
+    run = out.strip()
+    assert code == 0
+    why = until(lambda: [one for one in node.json("run", "why", run)["waits"] if one["step"] == "ask"])
+    assert why[0]["what"] == "somebody to approve or reject"
+    assert node.json("run", "approve", run, "ask", "--comment", "fine")["changed"] is True
+    code, out, _ = node.run("run", "await", run)
+    assert (code, out) == (0, "A-B\n")
+    shown = node.json("run", "show", run)
+    assert (shown["state"], shown["done"], shown["steps"]) == ("completed", 3, 3)
+    assert shown["progress"][0]["output"] == ["A", "B"]
+    assert shown["progress"][1]["output"]["comment"] == "fine"
+    told = [(one["what"], one["step"]) for one in node.json("run", "events", run)["events"]]
+    assert (told[0], told[-1]) == (("start", ""), ("ended", ""))
+    assert node.json("run", "show", run, "--at", "1")["state"] == "running"
+    assert run in [one["id"] for one in node.json("runs", "--workflow", "release")["runs"]]
+    code, out, _ = node.run("run", "output", run)
+    assert (code, out) == (0, "A-B\n")
+
+
+def test_waiting_and_keys(node):
+    node.json("workflow", "register", json.dumps({"name": "one", "steps": {"a": {"capability": "shout"}}}))
+    code, out, _ = node.run("run", "start", "one", "hello", "--key", "k1", "--wait", "60s")
+    assert (code, out) == (0, "HELLO\n")
+    first = node.json("run", "start", "one", "hello", "--key", "k1")
+    assert (first["new"], first["state"]) == (True, "completed") or first["id"]
+    code, problem = node.refused("run", "start", "one", "other", "--key", "k1")
+    assert (code, problem["code"]) == (1, "flow.key_reused")
+
+
+def test_everything_wrong_is_told_with_its_place(node):
+    text = 'name = "bad"\n[steps.a]\ncapabilty = "x"\n[steps.b]\nkind = "sleep"\nduration = "5 minutes"\n'
+    node.write(text, "bad.toml")
+    verdict = node.json("workflow", "check", f"@{node.folder / 'bad.toml'}")
+    assert verdict["ok"] is False
+    places = {(one["path"], one["line"]) for one in verdict["problems"]}
+    assert {("steps.a.capabilty", 3), ("steps.b.duration", 6)} <= places
+    code, problem = node.refused("workflow", "register", f"@{node.folder / 'bad.toml'}")
+    assert (code, problem["code"]) == (2, "flow.bad_workflow")
+    cycle = {"name": "c", "steps": {name: {"capability": "x", "depends_on": [to]} for name, to in ("ab", "ba")}}
+    told = node.json("workflow", "check", json.dumps(cycle))["problems"]
+    assert "a → b → a" in told[0]["message"] or "b → a → b" in told[0]["message"]
+
+
+@pytest.mark.parametrize("form", ["mermaid", "dot", "svg", "ascii"])
+def test_pictures(node, form):
+    code, out, _ = node.run("workflow", "graph", "release", "--form", form)
+    assert code == 0
+    assert "ask" in out
+
+
+def test_cancel_stops_the_process_that_works(node):
+    node.json("workflow", "register", json.dumps({"name": "long", "steps": {"a": {"capability": "slow"}}}))
+    run = node.json("run", "start", "long")["id"]
+    until(lambda: node.status()["running"] == 1)
+    assert node.json("run", "cancel", run, "--why", "enough")["runs"][0]["changed"] is True
+    ended = json.loads(node.run("run", "await", run, "-o", "json")[1])
+    assert (ended["state"], ended["error"]["code"]) == ("cancelled", "flow.cancelled")
+    until(lambda: node.status()["running"] == 0)
+    assert node.refused("run", "cancel", run)[1]["code"] == "flow.over"
+
+
+def test_http_speaks_of_the_same(node):
+    assert "release" in [one["name"] for one in node.call("workflow.list").json["workflows"]]
+    run = node.ask("run.start", workflow="release", input={"words": []})["id"]
+    until(lambda: node.ask("run.why", id=run)["waits"][0]["step"] == "ask")
+    assert node.ask("run.reject", id=run, step="ask", comment="no")["changed"] is True
+    assert node.ask("run.await", id=run, timeout_s=60)["error"]["code"] == "flow.rejected"
+    assert node.call("run.show", id="w" + "0" * 22).status == 404
+    assert node.call("run.show", id="../x").status == 422
+
+
+def test_pause_signals_events_and_watching(node):
+    steps = {
+        "go": {"kind": "wait_for_signal", "signal": "go"},
+        "paid": {"kind": "wait_for_event", "event": "order.paid", "depends_on": ["go"]},
+    }
+    node.json("workflow", "register", json.dumps({"name": "waits", "steps": steps}))
+    run = node.json("run", "start", "waits")["id"]
+    assert node.json("run", "pause", run)["changed"] is True
+    assert node.json("run", "signal", run, "go", '{"with": "care"}')["changed"] is True
+    until(lambda: node.json("run", "show", run)["progress"][0]["state"] == "completed")
+    assert run in [one["id"] for one in node.json("run", "list", "--state", "paused")["runs"]]
+    assert node.json("run", "resume", run)["changed"] is True
+    until(lambda: node.json("run", "why", run)["waits"][0]["what"] == "an event order.paid")
+    assert node.json("event", "publish", "order.paid", '{"sum": 3}')["number"] >= 1
+    code, out, err = node.run("run", "watch", run)
+    assert (code, json.loads(out)) == (0, {"sum": 3})
+    assert "paid" in err
+
+
+def test_retry_fork_and_replay(node):
+    steps = {
+        "one": {"capability": "shout"},
+        "two": {"capability": "shout", "depends_on": ["one"], "when": "input != 'skip'"},
+        "ask": {"kind": "approval", "depends_on": ["two"]},
+    }
+    more = {"output": {"was": "steps.one.output", "now": "input"}}
+    node.json("workflow", "register", json.dumps({"name": "thrice", "steps": steps, **more}))
+    run = node.json("run", "start", "thrice", "word")["id"]
+    until(lambda: node.json("run", "why", run)["waits"][0]["step"] == "ask")
+    node.json("run", "reject", run, "ask")
+    assert node.json("run", "await", run)["state"] == "failed"
+    again = node.json("run", "retry", run)["id"]
+    until(lambda: node.json("run", "why", again)["waits"][0]["step"] == "ask")
+    told = [(one["what"], one["step"]) for one in node.json("run", "events", again)["events"]]
+    assert told == [("start", "")]  # nothing that was done is done again
+    node.json("run", "approve", again, "ask")
+    assert node.json("run", "await", again)["output"] == {"was": "WORD", "now": "word"}
+    other = node.json("run", "fork", run, "two", "other")["id"]
+    until(lambda: node.json("run", "why", other)["waits"][0]["step"] == "ask")
+    node.json("run", "approve", other, "ask")
+    assert node.json("run", "await", other)["output"] == {"was": "WORD", "now": "other"}
+    for one in (run, again, other):
+        assert node.json("run", "replay", one) == {"id": one, "same": True, "number": 0, "fact": "", "expected": ""}
+    assert node.refused("run", "retry", run, "nothing")[1]["code"] == "flow.no_step"
+
+
+def test_names_come_and_go(node):
+    node.json("workflow", "register", json.dumps({"name": "gone", "steps": {"a": {"kind": "sleep", "duration": 1}}}))
+    shown = node.json("workflow", "show", "gone")
+    assert shown["definition"]["steps"]["a"]["duration"] == 1
+    assert node.json("workflow", "remove", "gone") == {"name": "gone", "removed": True}
+    assert node.json("workflow", "remove", "gone")["removed"] is False
+    assert node.refused("workflow", "show", "gone")[1]["code"] == "flow.no_workflow"
+    assert node.json("workflow", "show", shown["digest"])["name"] == "gone"
+
+
+def test_a_run_survives_kill_9_of_the_only_node(nodes):
+    node = nodes.node(CONFIG).up()
+    steps = {
+        "a": {"capability": "shout"},
+        "nap": {"kind": "sleep", "duration": "1s", "depends_on": ["a"]},
+        "b": {"capability": "shout", "depends_on": ["nap"]},
+    }
+    node.json("workflow", "register", json.dumps({"name": "w", "steps": steps}))
+    runs = [node.json("run", "start", "w", f"word{number}")["id"] for number in range(3)]
+    os.kill(node.pid, signal.SIGKILL)
+    node.ended()
+    node.up()
+    for number, run in enumerate(runs):
+        code, out, _ = node.run("run", "await", run)
+        assert (code, out) == (0, f"WORD{number}\n")

@@ -1,0 +1,300 @@
+"""Runs of workflows on a real server: every kind of step, cancellation, signals, events, approvals, takeover."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+
+import pytest
+from tests.integration.flow.conftest import define, ended, output, start
+from tests.integration.work.conftest import until
+
+from knotwork.bus import reading, streams, subjects
+from knotwork.flow import facts, history
+from knotwork.sdk.errors import Conflict, Invalid, NotFound
+
+DO = {"do": {"concurrency": 20}}
+
+
+def chain(count: int) -> dict:
+    return {f"s{n}": {"capability": "do", "depends_on": [f"s{n - 1}"] if n else []} for n in range(count)}
+
+
+async def test_a_chain_passes_its_value_on_and_costs_two_messages_a_step(flows):
+    flow = await flows.here(**DO)
+    await define(flow, steps=chain(5))
+    assert output(await ended(flow, await start(flow, {"a": 1}))) == {"a": 1}
+
+    async def stored() -> int:
+        names = ("FACTS", "TASKS", "TIMERS")
+        found = [await streams.api(flow.connection, f"STREAM.INFO.{name}") for name in names]
+        return sum(int(one["state"]["last_seq"]) for one in found)
+
+    before = await stored()
+    runs = [await start(flow, n) for n in range(10)]
+    assert [output(await ended(flow, run)) for run in runs] == list(range(10))
+    assert await stored() - before == 10 * (5 * 2 + 2)  # and a start and an end
+
+
+async def test_map_choice_join_mapping_and_output(flows):
+    flow = await flows.here(**DO)
+    await define(
+        flow,
+        steps={
+            "each": {"kind": "map", "capability": "do", "items": "input.list", "parallelism": 3},
+            "which": {
+                "kind": "choice", "depends_on": ["each"],
+                "cases": [{"when": "length(steps.each.output) > `2`", "then": ["many"]}, {"then": ["few"]}],
+            },
+            "many": {"capability": "do", "depends_on": ["which"], "input": {"n": "length(steps.each.output)"}},
+            "few": {"capability": "do", "depends_on": ["which"]},
+            "last": {"kind": "join", "depends_on": ["many", "few"]},
+        },
+        output={"all": "steps.each.output", "n": "steps.many.output.n"},
+    )  # fmt: skip
+    assert output(await ended(flow, await start(flow, {"list": [3, 1, 2]}))) == {"all": [3, 1, 2], "n": 3}
+    assert output(await ended(flow, await start(flow, {"list": []}))) == {"all": [], "n": None}
+
+
+async def test_retries_are_those_of_tasks(flows):
+    flow = await flows.here(**DO)
+    retry = {"max_attempts": 3, "delay": "10ms", "jitter": False}
+    await define(flow, steps={"a": {"capability": "do", "retry": retry}})
+    script = {"fail": {"message": "not yet", "retriable": True}, "fail_until": 3}
+    assert output(await ended(flow, await start(flow, script))) == script
+
+
+async def test_failure_handlers_and_compensation(flows, tmp_path):
+    flow = await flows.here(**DO)
+    await define(
+        flow,
+        steps={
+            "book": {"capability": "do", "compensate": "unbook"},
+            "pay": {"capability": "do", "depends_on": ["book"], "compensate": "refund"},
+            "ship": {"capability": "do", "depends_on": ["pay"], "input": {"fail": "{message: 'no truck'}"}},
+            "unbook": {"capability": "do", "input": {"touch": "input.touch"}},
+            "refund": {"capability": "do", "input": {"touch": "input.touch"}},
+            "tell": {"capability": "do", "input": {"told": "error.message", "touch": "input.touch"}},
+        },
+        on_failure="tell",
+    )
+    touched = tmp_path / "touched"
+    run = await start(flow, {"touch": str(touched)})
+    finish = await ended(flow, run)
+    assert (finish.state, finish.error["code"]) == ("failed", "agent.failed")
+    assert "no truck" in finish.error["message"]
+    sight = await flow.runs.look(run)
+    handled = [one.subject.split(".")[4].partition("--")[0] for one in sight.facts if "--" in one.subject]
+    assert handled == ["refund", "unbook", "tell"]
+    assert len(touched.read_text().split("\n")) == 2 + 3 + 1  # book, pay and what follows; each once
+
+
+async def test_a_step_that_is_rescued(flows):
+    flow = await flows.here(**DO)
+    await define(
+        flow,
+        steps={
+            "a": {"capability": "do", "on_failure": "b"},
+            "b": {"capability": "do", "input": {"was": "error.message"}},
+            "c": {"capability": "do", "depends_on": ["a"]},
+        },
+    )
+    got = output(await ended(flow, await start(flow, {"fail": {"message": "broken"}})))
+    assert "broken" in got["was"]
+
+
+async def test_sleep_signal_event_and_approval(flows):
+    flow = await flows.here(**DO)
+    await define(
+        flow,
+        steps={
+            "nap": {"kind": "sleep", "duration": "50ms"},
+            "go": {"kind": "wait_for_signal", "signal": "go", "depends_on": ["nap"]},
+            "paid": {
+                "kind": "wait_for_event", "event": "order.paid", "match": "event.order == input.order",
+                "depends_on": ["nap"],
+            },
+            "ask": {"kind": "approval", "depends_on": ["go", "paid"], "title": "Ship?"},
+        },
+        output={"go": "steps.go.output", "paid": "steps.paid.output.sum", "by": "steps.ask.output.by"},
+    )  # fmt: skip
+    run = await start(flow, {"order": 7})
+    assert await flow.runs.signal(run, "go", b'"now"', key="once")
+    assert not await flow.runs.signal(run, "go", b'"now"', key="once")
+
+    async def waits() -> set[str]:
+        return {name.partition(".")[0] for name in (await flow.runs.look(run)).run.open}
+
+    await until(lambda: _is(waits(), {"event"}))
+    await flow.events.publish("order.paid", b'{"order": 8, "sum": 1}')
+    await flow.events.publish("order.paid", b"garbage")
+    await flow.events.publish("order.paid", b'{"order": 7, "sum": 2}')
+    await until(lambda: _is(waits(), {"ask"}))
+    with pytest.raises(NotFound):
+        await flow.runs.answer(run, "nap", approve=True, by="me")
+    assert await flow.runs.answer(run, "ask", approve=True, by="me")
+    assert output(await ended(flow, run)) == {"go": "now", "paid": 2, "by": "me"}
+    with pytest.raises(Conflict):
+        await flow.runs.signal(run, "go", b"1")
+
+
+async def _is(found, wanted):
+    return await found == wanted
+
+
+async def test_a_rejected_approval_fails_the_run(flows):
+    flow = await flows.here(**DO)
+    await define(flow, steps={"ask": {"kind": "approval"}})
+    run = await start(flow)
+    await until(lambda: flow.engine.find(run))
+    assert await flow.runs.answer(run, "ask", approve=False, by="me", comment="no")
+    finish = await ended(flow, run)
+    assert (finish.state, finish.error["code"]) == ("failed", "flow.rejected")
+
+
+async def test_cancel_stops_what_runs_and_what_it_started(flows):
+    flow = await flows.here(do={"concurrency": 5})
+    await define(flow, name="inner", steps={"a": {"capability": "do"}, "b": {"kind": "sleep", "duration": "1h"}})
+    await define(
+        flow,
+        steps={
+            "x": {"capability": "do"}, "y": {"kind": "workflow", "workflow": "inner"},
+            "z": {"capability": "nobody"}, "after": {"capability": "do", "depends_on": ["x"]},
+        },
+    )  # fmt: skip
+    run = await start(flow, {"sleep": 100})
+    child = facts.child_run(run, "y")
+    await until(lambda: flow.engine.find(child) and len(flow.runs._work.worker.running) == 2)
+    await flow.runs.cancel(run, by="me", why="enough")
+    finish = await ended(flow, run)
+    assert (finish.state, finish.error["code"]) == ("cancelled", "flow.cancelled")
+    assert "enough" in finish.error["message"]
+    assert (await ended(flow, child)).state == "cancelled"
+    await until(lambda: not flow.runs._work.worker.running)
+
+
+async def test_pause_holds_new_steps(flows):
+    flow = await flows.here(**DO)
+    await define(
+        flow, steps={"a": {"kind": "wait_for_signal", "signal": "go"}, "b": {"capability": "do", "depends_on": ["a"]}}
+    )
+    run = await start(flow)
+    await flow.runs.hold(run)
+    await flow.runs.signal(run, "go", b"1")
+    await until(lambda: (found := flow.engine.find(run)) and found.paused and found.steps["a"].state == "completed")
+    assert flow.engine.find(run).steps["b"].state == "ready"
+    await flow.runs.hold(run, resume=True)
+    assert output(await ended(flow, run)) == 1
+
+
+async def test_a_run_timeout_fires_on_time(flows):
+    flow = await flows.here(**DO)
+    await define(flow, timeout="200ms", steps={"a": {"capability": "do"}})
+    finish = await ended(flow, await start(flow, {"sleep": 100}))
+    assert (finish.state, finish.error["code"]) == ("timed-out", "flow.timeout")
+
+
+async def test_a_loop_gets_its_own_output_and_ends(flows):
+    flow = await flows.here(**DO)
+    await define(flow, steps={"a": {"kind": "agent_loop", "capability": "do", "max_iterations": 4, "delay": "5ms"}})
+    assert output(await ended(flow, await start(flow, {"loops": 3}))) == {"loops": 0}
+    finish = await ended(flow, await start(flow, {"loops": 9}))
+    assert finish.error["code"] == "work.loop_exhausted"
+
+
+async def test_a_planner_runs_what_it_made(flows):
+    flow = await flows.here(**DO)
+    await define(flow, steps={"p": {"kind": "planner", "capability": "do"}})
+    plan = {"steps": {"a": {"capability": "do", "input": "'made'"}, "b": {"capability": "do", "depends_on": ["a"]}}}
+    assert output(await ended(flow, await start(flow, plan))) == "made"
+    bad = {"steps": {"a": {"capability": "other"}}}
+    assert (await ended(flow, await start(flow, bad))).error["code"] == "flow.bad_plan"
+
+
+async def test_large_values_travel_by_digest(flows):
+    flow = await flows.here(**DO)
+    await define(
+        flow,
+        steps={**chain(2), "z": {"capability": "do", "depends_on": ["s1"], "input": {"n": "length(steps.s1.output)"}}},
+    )
+    assert output(await ended(flow, await start(flow, "x" * 1_000_000))) == {"n": 1_000_000}
+
+
+async def test_twenty_starts_with_one_key_are_one_run(flows):
+    flow = await flows.here(**DO)
+    await define(flow, steps=chain(1))
+    found = set()
+
+    async def one() -> None:
+        found.add(await start(flow, 1, key="k"))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(20):
+            group.create_task(one())
+    assert len(found) == 1
+    assert output(await ended(flow, found.pop())) == 1
+    with pytest.raises(Conflict):
+        await start(flow, 2, key="k")
+
+
+async def test_schemas_are_enforced(flows):
+    flow = await flows.here(**DO)
+    await define(flow, steps=chain(1), input_schema={"type": "integer"}, output_schema={"maximum": 5})
+    with pytest.raises(Invalid):
+        await start(flow, "x")
+    assert output(await ended(flow, await start(flow, 5))) == 5
+    assert (await ended(flow, await start(flow, 6))).error["code"] == "flow.schema"
+
+
+async def test_what_is_over_is_packed_away_and_still_told(flows, monkeypatch):
+    monkeypatch.setattr(history, "KEEP_S", 0.05)
+    flow = await flows.here(**DO)
+    await define(flow, steps=chain(2))
+    run = await start(flow, "v", key="once")
+    assert output(await ended(flow, run)) == "v"
+    await until(lambda: _gone(flow, run))
+    assert output(await ended(flow, run)) == "v"
+    sight = await flow.runs.look(run)
+    assert [one.subject.split(".")[3] for one in sight.facts] == ["start", "outcome", "outcome", "ended"]
+    assert [one for one, _ in await flow.runs.known()] == [run]
+    assert await start(flow, "v", key="once") == run
+    await until(lambda: _gone(flow, run))
+
+
+async def _gone(flow, run):
+    return await reading.last(flow.connection, subjects.FACTS, f"{facts.subject(run)}.>") is None
+
+
+async def test_an_engine_that_is_killed_is_taken_over(flows):
+    first = await flows.process("first", do={"concurrency": 10})
+    second = await flows.here("second", **DO)
+    await define(second, steps={**chain(3), "nap": {"kind": "sleep", "duration": "500ms", "depends_on": ["s2"]}})
+    runs = [await start(second, n) for n in range(40)]
+    os.kill(first.pid, signal.SIGKILL)
+    assert [output(await ended(second, run)) for run in runs] == list(range(40))
+    await until(lambda: len(second.shards.mine) == len(facts.SHARDS))
+
+
+async def test_a_server_that_is_killed_changes_nothing(flows):
+    flow = await flows.here(**DO)
+    await define(flow, steps={**chain(3), "nap": {"kind": "sleep", "duration": "300ms", "depends_on": ["s2"]}})
+    runs = [await start(flow, n) for n in range(30)]
+    await flows.bench.kill_server()
+    assert [output(await ended(flow, run)) for run in runs] == list(range(30))
+
+
+async def test_two_owners_do_no_harm(flows):
+    one, two = await flows.here("one", **DO), await flows.here("two", **DO)
+    await define(one, steps=chain(4))
+    for flow in (one, two):  # each is made to think that all is its own
+        flow.shards.mine = frozenset()
+        flow.engine.own(frozenset(facts.SHARDS))
+    runs = [await start(one, n) for n in range(30)]
+    assert [output(await ended(two, run)) for run in runs] == list(range(30))
+    for run in runs:
+        sight = await one.runs.look(run)
+        assert len(sight.facts) == len({fact.subject for fact in sight.facts})
+        outcomes = [json.loads(fact.data)["output"] for fact in sight.facts if ".outcome." in fact.subject]
+        assert len(outcomes) == 4

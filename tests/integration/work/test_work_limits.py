@@ -1,0 +1,159 @@
+"""What no store takes ends its attempt with a typed error; what it does not take now is insisted on, or refused at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from tests.integration.work.conftest import Bench, ended, open_bench, task, until
+from tests.integration.work.test_work_life import lines
+
+from knotwork.bus import publisher, reading, subjects
+from knotwork.sdk.errors import Cancelled, KnotworkError, TooLarge, Unavailable
+from knotwork.work import queues, records
+from knotwork.work.queues import Queue
+from knotwork.work.records import Retry
+
+LIMIT = 64 * 1024
+"""The largest message of these servers, as an operator may have set it."""
+STORAGE = 24 * 1024 * 1024
+
+
+@pytest_asyncio.fixture
+async def narrow(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with open_bench(tmp_path, max_payload=LIMIT) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def small(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with open_bench(tmp_path, max_storage=STORAGE) as made:
+        yield made
+
+
+def filled(one: records.Task, size: int) -> dict[str, Any]:
+    """Return an input with which a task takes `size` bytes."""
+    return {"fill": "x" * (size - len(records.encode(one)) - len('{"fill":""}') + len("null"))}
+
+
+@pytest.mark.parametrize("size", [LIMIT * 2 // 3, LIMIT - 700, LIMIT - 8])
+async def test_an_output_that_no_message_can_hold_ends_the_attempt_as_too_large(narrow, size):
+    work = await narrow.room(do={})
+    shape = task(retry=Retry(max_attempts=3, delay_s=0.01))
+    one = task(run=shape.run, value=filled(shape, size), retry=shape.retry)
+    assert abs(len(records.encode(one)) - size) < 4
+    await queues.open_queue(work._connection, Queue(one.boundary, one.queue, one.lane), 2.0)
+    await work.recorder.enqueue(one)  # as if it came from a time when more was allowed
+    outcome = await ended(work, one.run)
+    assert (outcome.state, outcome.error["code"]) == ("failed", "bus.message_too_large")
+    assert (outcome.agent, outcome.node) == ("do", "here")
+    await until(lambda: not work.worker.running)
+    after = task(value={})
+    await work.submitter.submit(after)
+    assert (await ended(work, after.run)).state == "completed"
+
+
+async def test_a_task_without_room_for_its_outcome_is_refused(narrow):
+    work = await narrow.room(do={})
+    shape = task()
+    one = task(run=shape.run, value=filled(shape, LIMIT - 8))
+    with pytest.raises(TooLarge) as refused:
+        await work.submitter.submit(one)
+    assert refused.value.code == "bus.message_too_large"
+    assert await work.current(one.run) is None
+
+
+async def test_a_next_attempt_that_no_message_can_hold_ends_the_task_as_too_large(narrow):
+    work = await narrow.room(do={})
+    retry = Retry(max_attempts=3, delay_s=3600, max_delay_s=3600, jitter=False)
+
+    def failing(fill: int) -> records.Task:
+        return task(value={"fail": {"message": "no", "retriable": True}, "fill": "x" * fill}, retry=retry)
+
+    first = failing(1000)
+    await work.submitter.submit(first)
+    place = records.outcome_subject(first.run, "task", 0, 1)
+    stored = await until(lambda: reading.last(work._connection, subjects.FACTS, place))
+    # as large as an outcome can be: what follows has a header besides, which says when
+    second = failing(1000 + LIMIT - len(stored.data) - 8)
+    await work.recorder.enqueue(second)
+    outcome = await ended(work, second.run)
+    assert (outcome.state, outcome.error["code"]) == ("failed", "bus.message_too_large")
+    assert records.decode_task(bytes(outcome.task)).number == 2
+    await until(lambda: not work.worker.running)
+
+
+async def test_what_is_said_of_a_claim_and_too_large_is_refused_and_the_claim_stands(narrow):
+    work = await narrow.room()
+    one = task()
+    with pytest.raises(TooLarge):
+        await work.recorder.append(one, records.Outcome("completed", records.raw(one), b'"' + b"x" * LIMIT + b'"'))
+
+
+async def fill(work: Any) -> int:
+    """Store things until there is no room; returns how many."""
+    count = 0
+    with pytest.raises(Unavailable, match=r"room|storage"):
+        while True:
+            count += 1
+            await publisher.publish(work._connection, f"ended.{count}", b"x" * 500_000)
+    with pytest.raises(Unavailable):
+        while True:
+            count += 1
+            await publisher.publish(work._connection, f"ended.{count}", b"x" * 2_000)
+    with pytest.raises(Unavailable):
+        while True:
+            count += 1
+            await publisher.publish(work._connection, f"ended.{count}", b"x")
+    return count
+
+
+async def test_while_the_store_is_full_a_cancel_is_refused_at_once_and_an_outcome_waits(small, tmp_path):
+    work = await small.room(do={})
+    queued, running = task("nobody", value={}), task(value={"touch": str(tmp_path / "began"), "sleep": 1.0})
+    await work.submitter.submit(queued)
+    await work.submitter.submit(running)
+    await until(lambda: lines(tmp_path / "began"))
+    place = records.facts_of(running.run) + ".started.>"
+    await until(lambda: reading.last(work._connection, subjects.FACTS, place))
+    await fill(work)
+
+    start_s = time.monotonic()
+    with pytest.raises(Unavailable) as refused:
+        async with asyncio.timeout(30):
+            await work.end(queued.run, "cancelled", Cancelled("No more.", code="work.cancelled"))
+    assert refused.value.code in ("work.store_full", "bus.store_full")
+    assert refused.value.retry_after_s
+    took_s = time.monotonic() - start_s
+    assert took_s < 10, "it waited for room"
+    await until(lambda: work.recorder.insisting)
+
+    await reading.purge(work._connection, subjects.ARCHIVE, "ended.>", 0)
+    assert (await ended(work, running.run)).state == "completed"
+    assert len(lines(tmp_path / "began")) == 1
+    cancelled = await until(lambda: _ended_now(work, queued.run))
+    assert cancelled.state == "cancelled"
+
+
+async def test_a_cancel_is_refused_at_once_when_the_disk_is_known_to_be_full(bench):
+    work = await bench.room()
+    one = task("nobody")
+    await work.submitter.submit(one)
+    work.submitter.full = lambda: True
+    with pytest.raises(Unavailable) as refused:
+        await work.end(one.run, "cancelled", Cancelled("No more.", code="work.cancelled"))
+    assert (refused.value.code, refused.value.retry_after_s) == ("work.store_full", 5.0)
+    work.submitter.full = lambda: False
+    assert (await work.end(one.run, "cancelled", Cancelled("No more."))).state == "cancelled"
+
+
+async def _ended_now(work: Any, run: str) -> records.Outcome | None:
+    try:
+        return await work.end(run, "cancelled", Cancelled("No more."))
+    except KnotworkError:
+        return None

@@ -1,0 +1,81 @@
+"""Workflows for the doors' tests: one that is always the same, on paper."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from knotwork.ops import flow_replies as replies
+from knotwork.ops.flow_ports import NewRun
+from knotwork.ops.op import Caller
+
+DIGEST = "0" * 32
+
+
+class StandInFlows:
+    """One workflow, one run."""
+
+    def check(self, definition: Any) -> replies.Verdict:
+        return replies.Verdict(ok=True, name="hello", digest=DIGEST, steps=1)
+
+    async def register(self, definition: Any) -> replies.Registered:
+        return replies.Registered(name="hello", digest=DIGEST, new=True)
+
+    async def workflows(self) -> list[replies.WorkflowRow]:
+        return [replies.WorkflowRow(name="hello", digest=DIGEST)]
+
+    async def workflow(self, name: str) -> replies.WorkflowInfo:
+        return replies.WorkflowInfo(name=name, digest=DIGEST, definition={"name": name})
+
+    async def drawn(self, name: str, form: str) -> str:
+        return f"{form} of {name}"
+
+    async def remove(self, name: str) -> bool:
+        return True
+
+    async def start(self, wanted: NewRun, caller: Caller) -> replies.RunInfo:
+        return self._run("w0198c0ffee0012345678ab")
+
+    async def runs(self, *, workflow: str, states: frozenset[str], limit: int) -> list[replies.RunRow]:
+        return [self._run("w0198c0ffee0012345678ab")]
+
+    async def run(self, run: str, *, up_to: int | None = None) -> replies.RunInfo:
+        return self._run(run)
+
+    async def ended(self, run: str, timeout_s: float) -> replies.RunInfo:
+        return self._run(run)
+
+    async def watch(self, run: str, timeout_s: float) -> AsyncGenerator[replies.RunEvent, None]:
+        yield replies.RunEvent(number=1, at="", what="start")
+
+    async def why(self, run: str) -> replies.RunWhy:
+        return replies.RunWhy(id=run, state="running", waits=[replies.Wait(step="ask", what="somebody")])
+
+    async def events(self, run: str) -> list[replies.RunEvent]:
+        return [replies.RunEvent(number=1, at="", what="start")]
+
+    async def cancel(self, runs: list[str], why: str, caller: Caller) -> list[replies.Changed]:
+        return [replies.Changed(id=run, changed=True) for run in runs]
+
+    async def hold(self, run: str, caller: Caller, *, resume: bool) -> replies.Changed:
+        return replies.Changed(id=run, changed=True)
+
+    async def signal(self, run: str, name: str, payload: Any, key: str, caller: Caller) -> replies.Changed:
+        return replies.Changed(id=run, changed=True)
+
+    async def answer(self, run: str, step: str, comment: str, caller: Caller, *, approve: bool) -> replies.Changed:
+        return replies.Changed(id=run, changed=True)
+
+    async def fork(
+        self, run: str, step: str, value: Any, key: str, caller: Caller, *, changed: bool
+    ) -> replies.RunInfo:
+        return self._run(run)
+
+    async def replay(self, run: str) -> replies.Replay:
+        return replies.Replay(id=run, same=True)
+
+    async def publish(self, kind: str, body: Any) -> int:
+        return 1
+
+    def _run(self, run: str) -> replies.RunInfo:
+        return replies.RunInfo(id=run, workflow="hello", state="completed", output={"a": 1})
