@@ -172,6 +172,34 @@ def test_retry_fork_and_replay(node):
     assert node.refused("run", "retry", run, "nothing")[1]["code"] == "flow.no_step"
 
 
+def test_files_bring_workflows_and_take_them_with_them(node):
+    folder = node.folder / "workflows"
+    folder.mkdir()
+    node.json("workflow", "register", json.dumps({"name": "mine", "steps": {"a": {"kind": "sleep", "duration": 1}}}))
+
+    def names() -> dict[str, str]:
+        return {one["name"]: one["owner"] for one in node.json("workflow", "list")["workflows"]}
+
+    node.write('name = "brought"\n[steps.a]\nkind = "sleep"\nduration = "1s"\n', "workflows/one.toml")
+    node.write("name: mine\nsteps:\n  a: {kind: sleep, duration: 2s}\n", "workflows/two.yaml")
+    node.write("name: also\nsteps:\n  a: {kind: sleep, duration: 2s}\n", "workflows/three.yaml")
+    until(lambda: names().get("brought") == "one.toml on hub" and names().get("also") == "three.yaml on hub")
+    assert node.json("workflow", "show", "mine")["definition"]["steps"]["a"]["duration"] == 1
+    assert names()["mine"] == ""  # what others made is never touched
+    taken = {"name": "brought", "steps": {"a": {"kind": "sleep", "duration": 3}}}
+    assert node.refused("workflow", "register", json.dumps(taken))[1]["code"] == "flow.owned"
+    assert node.refused("workflow", "remove", "brought")[1]["code"] == "flow.owned"
+    with node.watching("workflow.refused") as told:
+        node.write('name = "brought"\n[steps.a]\nkind = "nap"\n', "workflows/one.toml")
+        until(lambda: told)
+    assert node.json("workflow", "show", "brought")["definition"]["steps"]["a"]["duration"] == 1
+    node.write('name = "renamed"\n[steps.a]\nkind = "sleep"\nduration = "1s"\n', "workflows/one.toml")
+    until(lambda: "renamed" in names() and "brought" not in names())
+    (folder / "one.toml").unlink()
+    until(lambda: "renamed" not in names())
+    assert "release" in names()
+
+
 def test_names_come_and_go(node):
     node.json("workflow", "register", json.dumps({"name": "gone", "steps": {"a": {"kind": "sleep", "duration": 1}}}))
     shown = node.json("workflow", "show", "gone")

@@ -87,9 +87,10 @@ class Bucket:
             pairs.append(publisher.ttl(ttl_s))
         return (await publisher.publish(self._connection, self._subject(key), value, head=publisher.head(*pairs))).seq
 
-    async def delete(self, key: str) -> None:
-        """Remove the record; watchers are told."""
-        head = publisher.head(("KV-Operation", "DEL"))
+    async def delete(self, key: str, *, ttl_s: int | None = None) -> None:
+        """Remove the record; watchers are told. That it was there is forgotten after `ttl_s` whole seconds."""
+        more = [publisher.ttl(ttl_s)] if ttl_s is not None else []
+        head = publisher.head(("KV-Operation", "DEL"), *more)
         await publisher.publish(self._connection, self._subject(key), b"", head=head)
 
     async def _last_revision(self, key: str) -> int | None:

@@ -97,6 +97,12 @@ async def count_from(
     return 1 + int(behind)
 
 
+async def subjects_of(connection: Connection, stream: str, subject: str) -> list[str]:
+    """Return the subjects of a stream that fit a pattern (100,000 at most), without their messages."""
+    answer = await streams.api(connection, f"STREAM.INFO.{stream}", {"subjects_filter": subject}, timeout_s=30)
+    return list((answer.get("state") or {}).get("subjects") or {})
+
+
 async def _gather(connection: Connection, stream: str, body: dict[str, Any], timeout_s: float) -> list[Stored]:
     found: list[Stored] = []
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()

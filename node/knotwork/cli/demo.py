@@ -78,6 +78,24 @@ input_as = "argument"
 capabilities = ["{capability}"]
 """
 
+REPORT = """# a workflow: steps in order, each done by whoever can
+name = "report"
+output = {words = "steps.count.output", sky = "steps.sky.output.sky", by = "steps.ask.output.by"}
+
+[steps.count]                           # every file at once, the results in their order
+kind = "map"
+items = "input.files"
+agent = "count-words"
+
+[steps.sky]                             # on the other node, at the same time
+capability = "weather"
+input = {city = "input.city"}
+
+[steps.ask]                             # a person decides
+kind = "approval"
+depends_on = ["count", "sky"]
+"""
+
 SHAPE = '''"""An agent is any function: its argument is the input, what it returns is the answer."""
 
 
@@ -172,6 +190,7 @@ def _play(story: _Story, folder: Path, weather: str, stack: ExitStack) -> None:
     _call(story, ask, files)
     _survive(story, ask, folder, files[0], stack)
     _change(story, ask, folder / "beta" / "knotwork.toml", beta_toml)
+    _flow(story, ask, folder / "alpha", files, stack)
     story.head("They stop")
     for name in ("beta", "alpha"):
         story.step(f"stop {name}", lambda name=name: _stop(folder / name / "data"), lambda _: "gone")  # type: ignore[misc]
@@ -237,6 +256,27 @@ def _change(story: _Story, ask: _Asking, file: Path, beta_toml: Callable[[str], 
         lambda: ask("agents.invoke", {"capability": "weather", "input": {"city": "Bergen"}}),
         _answer,
     )
+
+
+def _flow(story: _Story, ask: _Asking, home: Path, files: list[Path], stack: ExitStack) -> None:
+    story.head("A workflow outlives everything: the node that looks after it, and NATS itself")
+    (home / "workflows").mkdir()
+    (home / "workflows" / "report.toml").write_text(REPORT, encoding="utf-8")
+    there = lambda reply: bool(reply["workflows"])  # noqa: E731  what is waited for
+    story.step("a file brings a workflow", lambda: ask.until("workflow.list", {}, there), _names("workflows"))
+    request = {"workflow": "report", "input": {"files": [str(file) for file in files], "city": "Oslo"}}
+    run = story.step("start a run of it", lambda: ask("run.start", request), lambda r: str(r["state"]))["id"]
+    about = {"id": run}
+    asks = lambda reply: any(one["step"] == "ask" for one in reply["waits"])  # noqa: E731  likewise
+    story.step(
+        "what does it wait for?", lambda: ask.until("run.why", about, asks), lambda r: str(r["waits"][0]["what"])
+    )
+    story.step("kill -9 alpha, and NATS with it", lambda: _kill(home / "data"), lambda _: "dead")
+    story.step("alpha is started again", lambda: _up(home, stack), _ready)
+    story.step(
+        "approve it", lambda: ask.until("run.approve", {**about, "step": "ask"}, lambda _: True), lambda _: "done"
+    )
+    story.step("await the run", lambda: ask("run.await", about), lambda r: f"{r['state']}: {json.dumps(r['output'])}")
 
 
 class _Asking:

@@ -145,6 +145,15 @@ class WorkTable(Table):
     )
 
 
+class WorkflowsTable(Table):
+    """Workflows that files bring."""
+
+    folder: Text = Field(
+        default="workflows",
+        description="folder of *.toml, *.yaml and *.json, from the configuration's own; empty: none is looked at",
+    )
+
+
 class RoutingTable(Table):
     """Who chooses the agent."""
 
@@ -322,6 +331,7 @@ class Config(Table):
     mesh: MeshTable = Field(default_factory=MeshTable, description="how nodes notice each other")
     routing: RoutingTable = Field(default_factory=RoutingTable, description="who chooses the agent")
     work: WorkTable = Field(default_factory=WorkTable, description="durable tasks")
+    workflows: WorkflowsTable = Field(default_factory=WorkflowsTable, description="workflows that files bring")
     plugins: PluginsTable = Field(default_factory=PluginsTable, description="where plugins come from")
     boundaries: dict[Token, BoundaryTable] = Field(
         default_factory=_ready_tables, description="data classes of work, and who may do it"

@@ -35,14 +35,14 @@ class Difference:
 def given(run: Run, step: str = "") -> dict[str, StepEnd]:
     """Return the ends of steps that a new run takes over: of all that were done, but for `step` and all that follow it.
 
-    Without a step it is all that were done. Raises `NotFound` (`flow.no_step`), `Conflict` (`flow.not_begun`) for a step
+    What was undone when the run failed has to be done again, and what follows that as well. Without a step it is all that were done. Raises `NotFound` (`flow.no_step`), `Conflict` (`flow.not_begun`) for a step
     that was never begun.
     """
     if step and step not in run.steps:
         raise NotFound(f"There is no step {step!r} in {run.start.workflow}.", code="flow.no_step")
     if step and run.steps[step].state == "blocked":
         raise Conflict(f"The step {step!r} was never begun.", code="flow.not_begun", hint="Name one that was.")
-    anew = {step} if step else set()
+    anew = {name for name, one in run.steps.items() if one.undone} | ({step} if step else set())
     left = list(anew)
     while left:
         for child in run.steps[left.pop()].box.children:
@@ -59,24 +59,34 @@ def given(run: Run, step: str = "") -> dict[str, StepEnd]:
 def difference(run: str, graph: Graph, read: Sequence[Fact]) -> Difference | None:
     """Return where the recorded history of a run and today's rules part, None when they agree to the end."""
     made: Run | None = None
+    early: list[Fact] = []
+    asked: set[str] = set()
     for number, fact in enumerate(read, start=1):
-        if isinstance(fact.body, Start):
+        if made is None and not isinstance(fact.body, Start):
+            early.append(fact)
+        elif made is None:
+            assert isinstance(fact.body, Start)
             made = begin(run, graph, fact.body, fact.at_ns)
-            decide.started(made)
-        elif made is not None:
-            wanted = _expected(made, fact)
+            asked.update(effect.name for effect in decide.started(made))
+            for one in early:
+                asked.update(effect.name for effect in decide.advance(made, one))
+        else:
+            wanted = _expected(made, fact, asked)
             if wanted:
                 return Difference(number, f"{fact.what} {fact.about}".strip(), wanted)
-            decide.advance(made, fact)
+            asked.update(effect.name for effect in decide.advance(made, fact))
     return None
 
 
-def _expected(run: Run, fact: Fact) -> str:
-    """Return what today's rules expect instead of a fact, "" when it is what they expect."""
+def _expected(run: Run, fact: Fact, asked: set[str]) -> str:
+    """Return what today's rules expect instead of a fact, "" when it is what they expect, or an answer that came too late.
+
+    `asked` are the effects there ever were.
+    """
     waits = ", ".join(sorted(run.open)) or "nothing"
     if fact.what == "outcome":
         kinds = ("do", "child", "event", "ask", "send", "respond")
-        fits = any(f"{kind}.{fact.about}" in run.open for kind in kinds)
+        fits = any(f"{kind}.{fact.about}" in asked for kind in kinds)
         return "" if fits else f"it waits for {waits}"
     if isinstance(fact.body, Finish):
         end = run.open.get("end")

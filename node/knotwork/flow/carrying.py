@@ -221,7 +221,7 @@ def _task(run: Run, token: str, spec: Work, value: bytes, blob: str) -> records.
     retry = spec.retry or workflow.retry
     loop = None
     if spec.kind == "agent_loop":  # type: ignore[attr-defined]  # every step has a kind
-        loop = _loop(run, spec)
+        loop = _loop(run.steps[token.partition("--")[0]].begun_ns or run.now_ns, spec)
     return records.Task(
         run=run.id, step=token, queue=queues.routed(spec.capability or "", agent, node), capability=spec.capability or "",
         agent=agent, node=node, boundary=spec.boundary or start.boundary or workflow.boundary or records.NO_BOUNDARY,
@@ -231,8 +231,8 @@ def _task(run: Run, token: str, spec: Work, value: bytes, blob: str) -> records.
     )  # fmt: skip
 
 
-def _loop(run: Run, spec: Any) -> records.Loop:
-    until_ns = run.now_ns + int(spec.max_duration * 1e9) if spec.max_duration is not None else 0
+def _loop(begun_ns: int, spec: Any) -> records.Loop:
+    until_ns = begun_ns + int(spec.max_duration * 1e9) if spec.max_duration is not None else 0
     return records.Loop(spec.max_iterations, spec.delay, until_ns, spec.budget)
 
 

@@ -24,9 +24,14 @@ S = 1_000_000_000
 
 def started(run: Run) -> list[Effect]:
     """Return what a run that has just begun calls for."""
-    timeout_s = run.graph.workflow.timeout
-    if timeout_s is not None:
-        run.emit(SetTimer("run", run.now_ns + int(timeout_s * S)))
+    workflow = run.graph.workflow
+    if workflow.timeout is not None:
+        run.emit(SetTimer("run", run.now_ns + int(workflow.timeout * S)))
+    if workflow.input_schema is not None:
+        try:
+            outputs.must_fit(workflow.input_schema, bytes(run.start.input), "The input")
+        except Invalid as error:
+            ending.stop(run, "failed", error.to_wire())
     return _settled(run)
 
 

@@ -65,10 +65,11 @@ class Definitions:
         while named:
             entry = await self._bucket.get(f"name.{workflow.name}")
             before = _named(entry.value) if entry is not None else Named([])
-            if before.owner and before.owner != owner:
+            if before.digests and before.owner != owner:
+                whose = f"belongs to {before.owner}" if before.owner else "was registered by hand"
                 raise Conflict(
-                    f"The workflow {workflow.name!r} belongs to {before.owner}.", code="flow.owned",
-                    hint="Change it there, or choose another name.",
+                    f"The workflow {workflow.name!r} {whose}.", code="flow.owned",
+                    hint="Change it there, remove it, or choose another name.",
                 )  # fmt: skip
             digests = [*(one for one in before.digests if one != digest), digest][-VERSIONS_MAX:]
             after = msgspec.json.encode(Named(digests, owner, now_ns))

@@ -98,8 +98,10 @@ def stop(run: Run, final: Final, error: Error) -> None:
     A run that is cancelled while it is being undone ends as it would have, but at once.
     """
     if run.phase != "running":
-        if final == "cancelled" and run.final != "cancelled" and not run.cut:
-            _cut_short(run, error)
+        if final == "cancelled" and run.final != "cancelled" and run.cut is None:
+            run.cut = error
+            for token in run.handling:
+                calls.recall(run, token)
         return
     run.phase, run.final, run.error = "stopping", final, error
     run.ready.clear()
@@ -116,14 +118,6 @@ def stop(run: Run, final: Final, error: Error) -> None:
             settle(run, step, "cancelled")
 
 
-def _cut_short(run: Run, error: Error) -> None:
-    run.cut = True
-    run.undone += [{"step": name, "error": error} for name in reversed(run.done)]
-    run.done.clear()
-    for token in run.handling:
-        calls.recall(run, token)
-
-
 def proceed(run: Run) -> bool:
     """Take the next step towards the end of a run that is stopping; say whether one was taken."""
     if run.phase in ("running", "over") or run.awaited:
@@ -133,16 +127,18 @@ def proceed(run: Run) -> bool:
             settle(run, step, "cancelled")
         run.phase = "undoing"
     if run.phase == "undoing":
-        if run.final != "cancelled" and not run.cut and run.done:
+        if run.final != "cancelled" and run.cut is None and run.done:
             step = run.steps[run.done.pop()]
             _handle(run, str(step.box.spec.compensate), step, "compensate")
             return True
         run.phase = "handling"
-        if run.final != "cancelled" and not run.cut and run.graph.workflow.on_failure is not None:
+        if run.final != "cancelled" and run.cut is None and run.graph.workflow.on_failure is not None:
             _handle(run, run.graph.workflow.on_failure, None, "run")
             return True
     run.phase = "over"
     error = run.error
+    if run.cut is not None:
+        run.undone += [{"step": name, "error": run.cut} for name in reversed(run.done)]
     if error is not None and run.undone:
         error = _with_detail(error, not_undone=run.undone[:50])
     run.close_all()
@@ -201,7 +197,8 @@ def _handler_ended(run: Run, step: Progress | None, role: str, end: StepEnd) -> 
         if end.state != "completed":
             run.error = _with_detail(run.error or {}, handler_error=end.error)
     elif role == "compensate":
-        if end.state != "completed":
+        step.undone = end.state == "completed"
+        if not step.undone:
             run.undone.append({"step": step.box.id, "error": end.error})
     elif step.state in OVER:
         return  # a join called it off meanwhile

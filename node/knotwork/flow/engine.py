@@ -1,192 +1,56 @@
 """Who makes runs go on? The owner of a run's shard takes its facts in their order and carries out what they call for.
 
-Follow one fact: `told` (or `journal` reads it), `_take`, `_apply` (decide), `_carry_out` (an effect). Everything here may
-be done twice, by two nodes at once or again after a crash: what is stored has a name that can be stored once.
+Follow one fact: `Journal` (told, or read), `take`, `_apply` (the rules decide), `Carrier.carry_out` (an effect). Everything
+here may be done twice, by two nodes at once or again after a crash: what is stored has a name that can be stored once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections import deque
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import reading, subjects
 from knotwork.flow import decide, facts
+from knotwork.flow.effects import SetTimer
 from knotwork.flow.facts import Start, StepEnd
-from knotwork.flow.run import Run, begin
+from knotwork.flow.history import Over
+from knotwork.flow.journal import AGAIN_MAX_S, AGAIN_MIN_S, FOUND_MAX_BYTES
+from knotwork.flow.run import begin
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
 
 if TYPE_CHECKING:
-    from knotwork.bus.connection import Connection
-    from knotwork.bus.wire import Message
+    from collections.abc import Coroutine
+    from typing import Any
+
     from knotwork.flow.carrying import Carrier
     from knotwork.flow.definitions import Definitions
     from knotwork.flow.facts import Fact
+    from knotwork.flow.journal import Live
     from knotwork.work.values import Values
 
 log = logging.getLogger(__name__)
-AGAIN_MIN_S, AGAIN_MAX_S = 0.1, 5.0
-BATCH = 500
-SILENT_S = 10.0
-"""After how long without a fact it is counted whether a run has any that we were not told of."""
-LOOKS_PER_S = 50
-
-
-class Raw(NamedTuple):
-    """A fact as it arrived."""
-
-    subject: str
-    data: bytes
-    time: str
-    seq: int
-
-
-@dataclass(eq=False, slots=True)
-class Live:
-    """A run that this node looks after. `waiting` are facts not taken yet, `busy` while one of them needs time."""
-
-    id: str
-    replaying: bool
-    """It is being read from its facts; what is open in the end is carried out then."""
-    run: Run | None = None
-    waiting: deque[Raw] = field(default_factory=deque)
-    early: list[Fact] = field(default_factory=list)
-    """What was recorded of it before its start."""
-    busy: bool = False
-    left: bool = False
-    """It cannot be looked after here: a newer version wrote of it, or what it is made of is gone."""
-    count: int = 0
-    heard_s: float = 0.0
-
-
-@dataclass(eq=False, slots=True)
-class Shard:
-    """A shard that is ours. `place`: up to where its facts were taken; `early`: those told while it was being read."""
-
-    name: str
-    ready: bool = False
-    place: int = 0
-    early: list[Raw] = field(default_factory=list)
-    runs: dict[str, Live] = field(default_factory=dict)
 
 
 class Engine:
-    """Looks after the runs in this node's shards of one project."""
+    """Lets the rules decide what follows from the facts of runs, and has it carried out (`journal.Taker`)."""
 
     def __init__(
         self,
         group: asyncio.TaskGroup,
-        connection: Connection,
         *,
         definitions: Definitions,
         values: Values,
         carrier: Carrier,
-        ended: Callable[[str], None],
+        over: dict[str, Over],
     ) -> None:
-        """Work in tasks of `group`; `carrier` carries effects out, `ended` is told of runs that are over."""
-        self._ended = ended
-        self._group, self._connection = group, connection
+        """Work in tasks of `group`; `carrier` carries effects out, into `over` go the runs that are over."""
+        self._group, self._over = group, over
         self._definitions, self._values, self._carrier = definitions, values, carrier
-        self._shards: dict[str, Shard] = {}
         self._loop = asyncio.get_running_loop()
 
-    # -- which runs --------------------------------------------------------------------------------------------------
-
-    def own(self, names: frozenset[str]) -> None:
-        """Look after these shards from now on, and no others."""
-        for name in [name for name in self._shards if name not in names]:
-            for live in self._shards.pop(name).runs.values():
-                self._carrier.forget(live.id)
-        for name in sorted(names - self._shards.keys()):
-            self._shards[name] = shard = Shard(name)
-            self._spawn(self._load(shard))
-
-    def runs(self) -> list[Run]:
-        """Return the runs that are looked after here."""
-        return [live.run for shard in self._shards.values() for live in shard.runs.values() if live.run is not None]
-
-    def find(self, run: str) -> Run | None:
-        """Return a run that is looked after here."""
-        shard = self._shards.get(facts.shard(run))
-        live = shard.runs.get(run) if shard is not None else None
-        return live.run if live is not None else None
-
-    async def open(self) -> None:
-        """Listen for facts."""
-        await self._connection.listen("told.*.>", self._told)
-
-    def reconnected(self) -> None:
-        """Read what was stored while we were not told of it."""
-        for shard in self._shards.values():
-            if shard.ready:
-                shard.ready = False
-                self._spawn(self._load(shard))
-
-    async def look_after(self) -> None:
-        """Look now and then whether a silent run has facts that we were not told of (a change of leaders), for ever."""
-        while True:
-            await asyncio.sleep(1.0)
-            now_s = self._loop.time()
-            silent = [
-                (shard, live)
-                for shard in self._shards.values()
-                for live in shard.runs.values()
-                if shard.ready and not live.busy and not live.left and now_s - live.heard_s > SILENT_S
-            ]
-            for shard, live in silent[:LOOKS_PER_S]:
-                live.heard_s = now_s
-                with contextlib.suppress(KnotworkError):
-                    await self._count(shard, live)
-
-    async def _count(self, shard: Shard, live: Live) -> None:
-        before = live.count
-        there = await reading.count_from(self._connection, subjects.FACTS, f"{facts.subject(live.id)}.>", 1)
-        if there != live.count == before and shard.runs.get(live.id) is live:
-            log.warning("run %s has %d facts and not %d: it is read anew", live.id, there, before)
-            self._carrier.forget(live.id)
-            shard.runs[live.id] = fresh = Live(live.id, replaying=True)
-            await self._read(shard, f"{facts.subject(live.id)}.>", 0)
-            self._resume(fresh)
-
-    # -- facts -------------------------------------------------------------------------------------------------------
-
-    def _told(self, message: Message) -> None:
-        parts = message.subject.split(".", 3)
-        shard = self._shards.get(parts[1])
-        if shard is None or message.headers is None:
-            return
-        head = message.headers
-        raw = Raw(
-            f"run{message.subject[4:]}",
-            message.data,
-            head.get("Nats-Time-Stamp", ""),
-            int(head.get("Nats-Sequence", 0)),
-        )
-        if shard.ready:
-            self._take(shard, raw)
-        else:
-            shard.early.append(raw)
-
-    async def _load(self, shard: Shard) -> None:
-        """Read every fact of a shard that we do not know yet, and carry out again whatever is still open."""
-        await self._insist(self._connection.round_trip, shard)  # what is stored after this is told
-        await self._insist(lambda: self._read(shard, f"run.{shard.name}.>", shard.place), shard)
-        if self._shards.get(shard.name) is not shard:
-            return
-        shard.ready = True
-        early, shard.early = shard.early, []
-        for raw in early:
-            self._take(shard, raw)
-        for live in list(shard.runs.values()):
-            self._resume(live)
-
-    def _resume(self, live: Live) -> None:
+    def resume(self, live: Live) -> None:
         """Carry out what a run still calls for, after it was read from its facts."""
         if live.busy or not live.replaying:
             return
@@ -195,39 +59,22 @@ class Engine:
             for effect in list(live.run.open.values()):
                 self._carrier.carry_out(live.run, effect, again=True)
 
-    async def _read(self, shard: Shard, pattern: str, place: int) -> None:
-        while found := await reading.batch(self._connection, subjects.FACTS, pattern, place + 1, BATCH, timeout_s=30):
-            for stored in found:
-                self._take(shard, Raw(stored.subject, stored.data, stored.time, stored.seq), anew=True)
-            place = found[-1].seq
-            await asyncio.sleep(0)
+    def forget(self, live: Live) -> None:
+        """Do nothing more for a run."""
+        self._carrier.forget(live.id)
 
-    def _take(self, shard: Shard, raw: Raw, *, anew: bool = False) -> None:
-        if not anew and raw.seq <= shard.place:
-            return
-        shard.place = max(shard.place, raw.seq)
-        run = raw.subject.split(".", 3)[2]
-        live = shard.runs.get(run)
-        if live is None:
-            shard.runs[run] = live = Live(run, replaying=not shard.ready)
-        live.heard_s = self._loop.time()
-        live.count += 1
-        live.waiting.append(raw)
-        if not live.busy:
-            self._go_on(live)
-
-    def _go_on(self, live: Live) -> None:
+    def take(self, live: Live) -> None:
         """Take the facts that wait, as long as none needs time."""
         while live.waiting:
-            raw = live.waiting[0]
+            stored = live.waiting[0]
             try:
-                fact = facts.read(raw.subject, raw.data, reading.time_ns(raw.time), raw.seq)
+                fact = facts.read_stored(stored)
             except facts.Unknown as error:
                 log.error("run %s is left to a newer version: it has a fact %r", live.id, str(error))  # noqa: TRY400
                 live.left = True
                 fact = None
             except Invalid as error:
-                log.error("%s is passed over: %s", raw.subject, error)  # noqa: TRY400  somebody else's doing
+                log.error("%s is passed over: %s", stored.subject, error)  # noqa: TRY400  somebody else's doing
                 fact = None
             if fact is not None and not live.left and self._needs_time(live, fact):
                 live.busy = True
@@ -266,10 +113,9 @@ class Engine:
         live.busy = False
         if not live.left:
             self._apply(live, fact)
-        self._go_on(live)
-        shard = self._shards.get(facts.shard(live.id))
-        if shard is not None and shard.ready:
-            self._resume(live)
+        self.take(live)
+        if live.shard.ready:
+            self.resume(live)
 
     async def _completed(self, fact: Fact) -> Fact:
         if isinstance(fact.body, Start):
@@ -298,8 +144,10 @@ class Engine:
 
     def _decide(self, live: Live, fact: Fact) -> None:
         if fact.what == "ended":
-            self._over(live)
+            self._let_go(live)
             return
+        if fact.what == "fired":
+            live.timers.discard(fact.about)
         if isinstance(fact.body, Start):
             graph = self._definitions.known(fact.body.digest)
             if live.run is not None or graph is None:
@@ -313,31 +161,21 @@ class Engine:
             return
         else:
             effects = decide.advance(live.run, fact)
+        live.timers.update(effect.timer for effect in effects if isinstance(effect, SetTimer))
         if not live.replaying:
             for effect in effects:
                 self._carrier.carry_out(live.run, effect, again=False)
 
-    def _over(self, live: Live) -> None:
+    def _let_go(self, live: Live) -> None:
         """Let go of a run that has ended."""
         self._carrier.forget(live.id)
         if live.run is not None:
             live.run.open.clear()
-        self._shards[facts.shard(live.id)].runs.pop(live.id, None)
-        self._ended(live.id)
-
-    # -- within ------------------------------------------------------------------------------------------------------
-
-    async def _insist(self, work: Any, shard: Shard) -> None:
-        pause_s = AGAIN_MIN_S
-        while self._shards.get(shard.name) is shard:
-            try:
-                await work()
-            except KnotworkError as error:
-                log.debug("shard %s is read in a moment: %s", shard.name, error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, AGAIN_MAX_S)
-            else:
-                return
+        live.shard.runs.pop(live.id, None)
+        found = live.found if live.size <= FOUND_MAX_BYTES else []
+        self._over[live.id] = Over(
+            live.id, live.first, live.last, found, timed=bool(live.timers), ended_s=self._loop.time()
+        )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -17,6 +17,8 @@ __all__ = ["HANDLERS", "Box", "Graph", "Problem", "check", "graph", "next_due"]
 TOLD_MAX = 20
 _LOOKS_INTO_ITS_INPUT = frozenset({"agent", "approval", "join", "map", "respond", "signal"})
 """Kinds whose input is needed itself, and not only by reference when it is large."""
+_PASSES_ON = frozenset({"choice", "sleep"})
+"""Kinds whose output is their input, and of whose end no fact tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,12 @@ def graph(workflow: Workflow) -> Graph:
     looked_at = set(output_reads).union(*(_looked_at(box) for box in boxes.values()))
     if workflow.output is None and (len(ends) > 1 or workflow.output_schema is not None):
         looked_at |= set(ends)
+    left = list(looked_at)
+    while left:  # who looks into what was only passed on looks into what it was passed on from
+        box = boxes[left.pop()]
+        if box.spec.kind in _PASSES_ON:
+            left += [one for one in box.parents if one not in looked_at]
+            looked_at.update(box.parents)
     roots = tuple(box.id for box in plain if not box.parents)
     return Graph(workflow, boxes, roots, ends, handlers, output_reads, frozenset(looked_at))
 

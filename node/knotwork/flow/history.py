@@ -1,33 +1,39 @@
 """What is left of a run that is over? All its facts, together, in HISTORY; FACTS forgets them a little later.
 
-The owner of the run does it: one message for a run, then a purge. Doing it twice stores the same again.
+The owner of the run does it: one message for a run, and one purge for many. Doing it twice stores the same again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from knotwork.bus import publisher, reading, streams, subjects
+from knotwork.bus import reading, streams, subjects
 from knotwork.bus.streams import NS, StreamSpec
 from knotwork.flow import facts
 from knotwork.sdk.errors import Invalid, KnotworkError
 
 if TYPE_CHECKING:
+    from knotwork.bus.commit import GroupCommit
     from knotwork.bus.connection import Connection
     from knotwork.bus.reading import Stored
 
 log = logging.getLogger(__name__)
 HISTORY = StreamSpec(
-    subjects.HISTORY, ("history.>",), {"max_msgs_per_subject": 1, "max_age": 30 * 86400 * NS, "compression": "s2"}
+    subjects.HISTORY,
+    ("history.>",),
+    {"max_msgs_per_subject": 1, "max_age": 30 * 86400 * NS, "compression": "s2", "allow_atomic": True},
 )
 KEEP_S = 5.0
 """How long the facts of a run that is over stay where they are."""
-AT_ONCE = 8
+EVERY_S = 0.5
+AT_ONCE = 200
+LATE_S = 2.0
+LATE_AT_ONCE = 20
 BATCH = 1000
 
 
@@ -43,53 +49,103 @@ class Kept(msgspec.Struct, frozen=True):
 _decoder = msgspec.json.Decoder(list[Kept])
 
 
-class Historian:
-    """Keeps the past of runs that this node looked after."""
+@dataclass(eq=False, slots=True)
+class Over:
+    """A run that is over: where its first and last fact stand, and all of them, unless they are too many to hold."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Keep it over `connection`."""
-        self._connection = connection
-        self._over: deque[tuple[float, str, bool]] = deque()
-        self._some = asyncio.Event()
+    id: str
+    first: int
+    last: int
+    found: list[Stored]
+    timed: bool = False
+    """Timers are left of it."""
+    ended_s: float = 0.0
+    kept_s: float = 0.0
+    """When it was put into HISTORY; 0: it was not yet."""
+
+
+class LooksAfter(Protocol):
+    """Who looks after the runs of some shards."""
+
+    def floor(self, name: str) -> int:
+        """Return up to which place of a shard nothing is of a run that is not over; 0 when that is not known."""
+
+    async def missed(self, name: str) -> bool:
+        """Return whether there may be runs in a shard of which nobody was told."""
+
+
+class Historian:
+    """Keeps the past of the runs that this node looked after."""
+
+    def __init__(
+        self, connection: Connection, writing: GroupCommit, looking_after: LooksAfter, over: dict[str, Over]
+    ) -> None:
+        """Write through `writing`; `over` are the runs that ended, put there by who is `looking_after` them."""
+        self._connection, self._writing, self._engine, self._over = connection, writing, looking_after, over
         self._loop = asyncio.get_running_loop()
 
     async def open(self) -> None:
         """Make the stream."""
         await streams.ensure(self._connection, HISTORY)
 
-    def ended(self, run: str, *, timed: bool = True) -> None:
-        """Take note that a run is over; `timed`: timers may be left of it."""
-        self._over.append((self._loop.time() + KEEP_S, run, timed))
-        self._some.set()
-
     async def run(self) -> None:
-        """Keep what is over, for ever."""
+        """Keep what is over, and have FACTS forget it, for ever."""
         while True:
-            await self._some.wait()
-            self._some.clear()
-            while self._over:
-                await asyncio.sleep(max(0.0, self._over[0][0] - self._loop.time()))
-                due: list[tuple[str, bool]] = []
-                while self._over and len(due) < AT_ONCE and self._over[0][0] <= self._loop.time():
-                    due.append(self._over.popleft()[1:])
-                async with asyncio.TaskGroup() as group:
-                    for run, timed in due:
-                        group.create_task(self._keep(run, timed=timed))
+            await asyncio.sleep(EVERY_S)
+            try:
+                await self._keep_due()
+                await self._forget()
+            except KnotworkError as error:
+                log.debug("the past is kept in a moment: %s", error)
 
-    async def _keep(self, run: str, *, timed: bool) -> None:
-        """Move the facts of one run; what fails is done by whoever reads the shard next."""
-        place = facts.subject(run)
+    async def _keep_due(self) -> None:
+        now_s = self._loop.time()
+        due = [over for over in self._over.values() if not over.kept_s and over.ended_s + KEEP_S <= now_s]
+        for start in range(0, len(due), AT_ONCE):
+            async with asyncio.TaskGroup() as group:
+                for over in due[start : start + AT_ONCE]:
+                    group.create_task(self._keep(over))
+
+    async def _keep(self, over: Over) -> None:
+        """Put one run into HISTORY; what fails is tried in the next round."""
         try:
-            found = await all_facts(self._connection, run)
-            if not found:
-                return
-            await publisher.publish(self._connection, subjects.history(run), packed(found))
-            await reading.purge(self._connection, subjects.FACTS, f"{place}.>", found[-1].seq + 1)
-            if timed:
-                await reading.purge(self._connection, subjects.TIMERS, f"timer.{facts.shard(run)}.{run}.>", 0)
+            found = over.found or await all_facts(self._connection, over.id)
+            if found:
+                await self._writing.append(subjects.history(over.id), packed(found))
+                over.last = found[-1].seq
+            if over.timed:
+                await reading.purge(self._connection, subjects.TIMERS, f"timer.{facts.shard(over.id)}.{over.id}.>", 0)
         except KnotworkError as error:
-            log.debug("run %s is kept later: %s", run, error)
-            self._loop.call_later(KEEP_S, self.ended, run)
+            log.debug("run %s is kept later: %s", over.id, error)
+            return
+        over.found, over.kept_s = [], self._loop.time()
+
+    async def _forget(self) -> None:
+        """Remove what is kept from FACTS: of a shard all below the first run that goes on, in one step.
+
+        Ended runs above it, because a long one goes on, are removed one by one, and not many at a time: that costs the
+        server some milliseconds each.
+        """
+        kept: dict[str, list[Over]] = {}
+        floors: dict[str, int] = {}
+        for over in self._over.values():
+            name = facts.shard(over.id)
+            if over.kept_s:
+                kept.setdefault(name, []).append(over)
+            else:
+                floors[name] = min(floors.get(name, over.first), over.first)
+        late = []
+        for name, runs in kept.items():
+            floor = min(self._engine.floor(name), floors.get(name, 2**62))
+            below = [over for over in runs if over.last < floor]
+            if below and not await self._engine.missed(name):
+                await reading.purge(self._connection, subjects.FACTS, f"run.{name}.>", floor)
+                for over in below:
+                    del self._over[over.id]
+            late += [over for over in runs if over.last >= floor and self._loop.time() - over.kept_s > LATE_S]
+        for over in late[:LATE_AT_ONCE]:
+            await reading.purge(self._connection, subjects.FACTS, f"{facts.subject(over.id)}.>", over.last + 1)
+            del self._over[over.id]
 
 
 async def all_facts(connection: Connection, run: str) -> list[Stored]:

@@ -36,6 +36,8 @@ def begin(run: Run, step: Progress) -> None:
         step.state, step.begun_ns = "open", run.now_ns
         run.working += 1
         if (end := run.start.given.get(token)) is not None:
+            if spec.compensate is not None and spec.kind != "map":
+                step.input, step.input_blob = outputs.input_of(run, step)
             ending.finish(run, step, end)
             return
         if spec.kind == "map":
@@ -80,6 +82,7 @@ def _open(run: Run, step: Progress, spec: AnyStep, token: str) -> None:  # noqa:
                 ending.finish(run, step, ending.done(waiting.popleft()))
             else:
                 run.emit(Expect(token, spec.signal, run.now_ns))
+                run.expecting.setdefault(spec.signal, deque()).append(token)
                 _limit(run, step, spec.timeout)
         case "approval":
             run.emit(Ask(token, spec, value, run.now_ns))
@@ -176,10 +179,11 @@ def time_is_up(run: Run, step: Progress) -> None:
 
 def signalled(run: Run, name: str, payload: bytes) -> None:
     """Give a signal to the first step that waits for it, or keep it for the next."""
-    for effect in list(run.open.values()):
-        if isinstance(effect, Expect) and effect.signal == name:
-            step = run.steps[effect.token]
-            run.close(effect.name)
+    waiting = run.expecting.get(name)
+    while waiting:
+        step = run.steps[waiting.popleft()]
+        if f"signal.{step.box.id}" in run.open:  # else it was in vain, or called off
+            run.close(f"signal.{step.box.id}")
             run.close(f"timer.{timer_of(step)}")
             ending.finish(run, step, ending.done(payload))
             return

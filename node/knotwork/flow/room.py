@@ -1,4 +1,4 @@
-"""How are workflows wired for one project? Definitions, shards, engine, events, history: opened together, closed together."""
+"""How are workflows wired for one project? Definitions, shards, journal, engine, events, history: opened together, closed together."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from knotwork.bus.background import background
+from knotwork.bus.commit import open_group_commit
 from knotwork.flow.carrying import Carrier
 from knotwork.flow.definitions import Definitions
 from knotwork.flow.engine import Engine
 from knotwork.flow.events import Events
-from knotwork.flow.history import Historian
+from knotwork.flow.history import Historian, Over
+from knotwork.flow.journal import Journal
 from knotwork.flow.runs import Runs
 from knotwork.flow.shards import Shards
 from knotwork.sdk.errors import KnotworkError
 
 if TYPE_CHECKING:
+    from knotwork.bus.commit import GroupCommit
     from knotwork.bus.connection import Connection
     from knotwork.work.room import Work
 
@@ -28,22 +31,23 @@ AGAIN_S = 0.5
 class Flow:
     """Workflows of one project, as this node takes part in them. Made by `open_flow`."""
 
-    def __init__(self, group: asyncio.TaskGroup, connection: Connection, work: Work, *, node: str) -> None:
+    def __init__(
+        self, group: asyncio.TaskGroup, connection: Connection, work: Work, writing: GroupCommit, *, node: str
+    ) -> None:
         """Wire the parts."""
         self.connection = connection
         self.definitions = Definitions(connection)
         self.events = Events(group, connection)
-        self.shards = Shards(connection, node, lambda mine: self.engine.own(mine))  # noqa: PLW0108  made below
-        self._carrier = Carrier(
+        self.shards = Shards(connection, node, lambda mine: self.journal.own(mine))  # noqa: PLW0108  made below
+        carrier = Carrier(
             group, connection, work, definitions=self.definitions, events=self.events, node=node,
             sure=lambda: self.shards.sure,
         )  # fmt: skip
-        self._historian = Historian(connection)
-        self.engine = Engine(
-            group, connection, definitions=self.definitions, values=work.values, carrier=self._carrier,
-            ended=self._historian.ended,
-        )  # fmt: skip
-        self.runs = Runs(connection, work, self.definitions, self.engine)
+        over: dict[str, Over] = {}
+        engine = Engine(group, definitions=self.definitions, values=work.values, carrier=carrier, over=over)
+        self.journal = Journal(group, connection, engine, over)
+        self._historian = Historian(connection, writing, self.journal, over)
+        self.runs = Runs(connection, work, self.definitions)
         self._again = asyncio.Event()
 
     async def open(self) -> None:
@@ -51,7 +55,6 @@ class Flow:
         await self.definitions.open()
         await self.events.open()
         await self._historian.open()
-        await self.engine.open()
         await self.runs.open()
 
     async def run(self) -> None:
@@ -61,12 +64,12 @@ class Flow:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.shards.run(), name="shards")
                 group.create_task(self.events.run(), name="events")
-                group.create_task(self.engine.look_after(), name="silent runs")
+                group.create_task(self.journal.look_after(), name="silent runs")
                 group.create_task(self._historian.run(), name="history")
                 while True:
                     await self._again.wait()
                     self._again.clear()
-                    self.engine.reconnected()
+                    self.journal.reconnected()
                     try:
                         await self.runs.reconnected()
                     except KnotworkError:
@@ -81,7 +84,8 @@ async def open_flow(connection: Connection, work: Work, *, node: str) -> AsyncIt
     """Take part in the workflows of a project inside the block."""
     async with AsyncExitStack() as stack:
         group = await stack.enter_async_context(background())
-        flow = Flow(group, connection, work, node=node)
+        writing = await stack.enter_async_context(open_group_commit(connection))
+        flow = Flow(group, connection, work, writing, node=node)
         await flow.open()
         group.create_task(flow.run(), name="flow")
         try:

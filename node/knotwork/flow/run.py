@@ -52,6 +52,8 @@ class Progress:
     items: Items | None = None
     done: int = 0
     """Its parents that are completed."""
+    undone: bool = False
+    """It was completed, and then undone."""
     barred: bool = False
     """A choice went another way."""
     chosen: tuple[str, ...] = ()
@@ -85,10 +87,13 @@ class Run:
     final: Final = "completed"
     error: dict[str, Any] | None = None
     signals: dict[str, deque[bytes]] = field(default_factory=dict)
+    """Those that nobody waited for, by their names."""
+    expecting: dict[str, deque[str]] = field(default_factory=dict)
+    """The steps that began to wait for a signal, in their order; some may have given up."""
     handling: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By the name on the wire of a handler that runs: for which step, and as what (`on_failure`, `compensate`, `run`)."""
-    cut: bool = False
-    """Somebody cancelled it while it was being undone: nothing more is begun."""
+    cut: dict[str, Any] | None = None
+    """Somebody cancelled it while it was being undone, with this error: nothing more is begun."""
     seen: dict[str, Any] | None = None
     """The run's input as expressions see it, once one has looked."""
     undone: list[dict[str, Any]] = field(default_factory=list)

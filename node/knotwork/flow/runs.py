@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from knotwork.bus.reading import Stored
     from knotwork.bus.wire import Message
     from knotwork.flow.definitions import Definitions
-    from knotwork.flow.engine import Engine
     from knotwork.flow.facts import Fact, Finish, Start
     from knotwork.work.room import Work
 
@@ -65,10 +64,10 @@ class Sight:
 class Runs:
     """The runs of one project."""
 
-    def __init__(self, connection: Connection, work: Work, definitions: Definitions, engine: Engine) -> None:
-        """Read and append facts over `connection`; `engine` knows those that this node looks after."""
+    def __init__(self, connection: Connection, work: Work, definitions: Definitions) -> None:
+        """Read and append facts over `connection`."""
         self._connection, self._work, self._facts = connection, work, work.facts
-        self._definitions, self._engine = definitions, engine
+        self._definitions = definitions
         self._waiting: dict[str, list[asyncio.Future[Finish]]] = {}
 
     async def open(self) -> None:
@@ -101,6 +100,8 @@ class Runs:
             traceparent=wanted.traceparent, started_ns=now_ns,
         )  # fmt: skip
         run = keyed_run(workflow.name, wanted.key) if wanted.key else new_run(now_ns)
+        if wanted.key and await self._is_kept(run):  # before: whoever looks after runs begins as soon as it is stored
+            return run, False
         try:
             await self._facts.append(facts.subject(run, "start"), facts.encode(start))
         except Conflict as error:
@@ -108,10 +109,13 @@ class Runs:
                 raise
             await self._check_same(run, start)
             return run, False
-        if wanted.key and await reading.last(self._connection, subjects.HISTORY, subjects.history(run)) is not None:
+        if wanted.key and await self._is_kept(run):
             await reading.purge(self._connection, subjects.FACTS, f"{facts.subject(run)}.>", 0)
             return run, False
         return run, True
+
+    async def _is_kept(self, run: str) -> bool:
+        return await reading.last(self._connection, subjects.HISTORY, subjects.history(run)) is not None
 
     async def fork(
         self, run: str, step: str = "", *, value: bytes | None = None, by: str = "", key: str = ""

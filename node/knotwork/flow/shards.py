@@ -72,6 +72,8 @@ class Shards:
         while True:
             with contextlib.suppress(KnotworkError):
                 bucket = await kv.open_bucket(self._connection, ENGINES, storage="memory")
+                # whoever was there before is not told of as gone: a server that was killed forgot its memory
+                self._alive, self._current = {self._node}, False
                 await bucket.watch(self._entry, self._is_current)
             await asyncio.sleep(EVERY_S / 2)
 

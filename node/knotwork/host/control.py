@@ -24,6 +24,7 @@ from knotwork.host.flows import FlowDesk
 from knotwork.host.targets import TargetDesk
 from knotwork.host.task_past import ViewedPast
 from knotwork.host.tasks import TaskDesk
+from knotwork.host.triggers import HookDesk, TriggerDesk
 from knotwork.host.view import MeshView
 from knotwork.host.view_desk import ViewDesk
 from knotwork.ops import replies
@@ -49,9 +50,12 @@ if TYPE_CHECKING:
     from knotwork.ops.project_replies import Happenings
     from knotwork.ops.target_replies import Targets
     from knotwork.ops.task_ports import Tasks
+    from knotwork.ops.trigger_ports import Hooks
+    from knotwork.ops.trigger_ports import Triggers as TriggersPort
     from knotwork.ops.view_replies import PastView
     from knotwork.sockets.slot import Slot
     from knotwork.spinup.room import SpinUps
+    from knotwork.trigger.room import Triggers
     from knotwork.view.room import View
     from knotwork.work.room import Work
 
@@ -77,6 +81,7 @@ class Control:
     capacity: Mapping[str, SpinUps] = field(default_factory=dict)
     feeds: Mapping[str, Feed] = field(default_factory=dict)
     flow_rooms: Mapping[str, Flow] = field(default_factory=dict)
+    trigger_rooms: Mapping[str, Triggers] = field(default_factory=dict)
 
     def mesh(self, project: str) -> Mesh:
         """Return the mesh of a project; raises `NotFound`, `Unavailable`."""
@@ -102,6 +107,17 @@ class Control:
         if flow is None:
             raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
         return FlowDesk(flow)
+
+    def triggers(self, project: str) -> TriggersPort:
+        """Return the triggers of a project; raises `NotFound`, `Unavailable`."""
+        membership, triggers = self.projects.get(project), self.trigger_rooms.get(project)
+        if triggers is None:
+            raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
+        return TriggerDesk(triggers, lambda: self.http_url)
+
+    def hooks(self) -> Hooks:
+        """Return what triggers serve to those who have no token."""
+        return HookDesk(self.trigger_rooms, lambda: [project.name for project in self.projects.all()])
 
     def targets(self, project: str) -> Targets:
         """Return the targets of a project; raises `NotFound`, `Unavailable`."""

@@ -17,7 +17,7 @@ from knotwork.bus import child
 from knotwork.config import revisions
 from knotwork.config import secrets as config_secrets
 from knotwork.flow.room import open_flow
-from knotwork.host import contexts, signals, tasks
+from knotwork.host import contexts, signals, tasks, workflow_files
 from knotwork.host.capacity import open_capacity
 from knotwork.host.control import Control
 from knotwork.host.doors import open_nats_door
@@ -37,11 +37,14 @@ from knotwork.sockets.slots import Slots
 from knotwork.telemetry import scrape
 from knotwork.telemetry.emitter import Emitter
 from knotwork.telemetry.measure import Meter
+from knotwork.trigger.room import open_triggers
 from knotwork.view.keeper import Keeper
 from knotwork.view.room import open_view
 from knotwork.work.room import open_work
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from knotwork.bus.connection import Connection
     from knotwork.bus.endpoint import Endpoint
     from knotwork.config.loaded import Loaded
@@ -52,9 +55,11 @@ if TYPE_CHECKING:
     from knotwork.host.signals import Stopping
     from knotwork.mesh.identity import Identity
     from knotwork.mesh.policy import Policy
+    from knotwork.sdk.secret import SecretRef
     from knotwork.sockets.catalog import Catalog
     from knotwork.sockets.slot import Slot
     from knotwork.spinup.room import SpinUps
+    from knotwork.trigger.room import Triggers
     from knotwork.view.room import View
     from knotwork.web.serve import Web
     from knotwork.work.room import Work
@@ -84,6 +89,7 @@ class Rooms:
         self.capacity: dict[str, SpinUps] = {}
         self.feeds: dict[str, Feed] = {}
         self.flows: dict[str, Flow] = {}
+        self.triggers: dict[str, Triggers] = {}
         self.keeper = Keeper()
         self._wired = False
         self._undescribed = asyncio.Event()
@@ -106,6 +112,7 @@ class Rooms:
             self.who, self.layout, self.world, self.projects, nats, self.reloader, self.drain, Watching(self.emitter),
             safe_mode, self.stopping.stop, started_ns=self.started_ns, works=self.works, views=self.views,
             capacity=self.capacity, feeds=self.feeds, flow_rooms=self.flows,
+            trigger_rooms=self.triggers,
         )  # fmt: skip
         self._wired = True
 
@@ -150,6 +157,9 @@ class Rooms:
     async def take_work(self) -> None:
         """Begin: work is taken, files are watched, local doors find us."""
         self.group.create_task(self.reloader.run(), name="reload")
+        self.group.create_task(
+            workflow_files.follow(self.who.name, self._workflows, self._first_flow, self.emitter), name="workflow files"
+        )
         self.stopping.on_hangup(lambda: self.reloader.ask("signal"))
         self.drain.open()
         await self._describe()
@@ -229,6 +239,15 @@ class Rooms:
             raise Unavailable("The node is not connected yet.", code="bus.disconnected", retry_after_s=1.0)
         return first
 
+    def _workflows(self) -> Path | None:
+        """Return the folder of workflows, None when none is to be looked at."""
+        loaded = self.world.loaded
+        wanted = loaded.config.workflows.folder
+        return loaded.folder / wanted if wanted else None
+
+    def _first_flow(self) -> Flow | None:
+        return self.flows.get(self.world.loaded.config.project_names()[0])
+
     def _endpoint(self, found: Loaded, project: str) -> Endpoint:
         return self.nats.endpoint(found, project, f"{self.who.name}/{project}")
 
@@ -267,11 +286,21 @@ class Rooms:
                 open_flow(connection, self.works[project], node=self.who.name)
             )
             stack.callback(self.flows.pop, project)
+            self.triggers[project] = await stack.enter_async_context(
+                open_triggers(
+                    connection, self.works[project], self.flows[project], node=self.who.name, read=self._secret
+                )
+            )
+            stack.callback(self.triggers.pop, project)
             self.feeds[project] = await stack.enter_async_context(open_feed(project, connection, self.control))
             stack.callback(self.feeds.pop, project)
             await tasks.remember(connection, self.who.name)
             await stack.enter_async_context(open_nats_door(connection, self.control, project, self.who.name))
             yield membership
+
+    def _secret(self, reference: SecretRef) -> str:
+        """Return the value behind a reference; may wait."""
+        return config_secrets.resolve(reference, folder=self.world.loaded.folder)
 
     def _policy(self) -> Policy:
         return self.world.policy if self._wired else READY

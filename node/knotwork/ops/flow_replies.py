@@ -12,7 +12,7 @@ from pydantic import Field
 from knotwork.ops.op import Reply
 from knotwork.ops.task_replies import TaskError
 
-RunState = Literal["running", "paused", "stopping", "completed", "failed", "cancelled", "timed-out"]
+RunState = Literal["scheduled", "running", "paused", "stopping", "completed", "failed", "cancelled", "timed-out"]
 
 
 class Flaw(Reply):

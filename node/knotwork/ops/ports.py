@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from knotwork.ops.project_replies import Happenings
     from knotwork.ops.target_replies import Targets
     from knotwork.ops.task_ports import Tasks
+    from knotwork.ops.trigger_ports import Hooks, Triggers
     from knotwork.ops.view_replies import PastView
 
 
@@ -122,6 +123,14 @@ class NodeControl(Protocol):
 
     def flows(self, project: str) -> Flows:
         """Return the workflows of a project this node serves; raises `NotFound` (`project.not_found`)."""
+        ...
+
+    def triggers(self, project: str) -> Triggers:
+        """Return the triggers of a project this node serves; raises `NotFound` (`project.not_found`)."""
+        ...
+
+    def hooks(self) -> Hooks:
+        """Return what triggers serve to those who have no token."""
         ...
 
     def happenings(self, project: str) -> Happenings:

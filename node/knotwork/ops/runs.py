@@ -12,10 +12,11 @@ from knotwork.ops import flow_replies, replies, task_words
 from knotwork.ops.flow_ports import NewRun
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
-from knotwork.ops.task_words import Key, Labels
+from knotwork.ops.task_words import Key, Labels, Moment
 from knotwork.ops.words import Text, Token
+from knotwork.sdk.errors import Invalid
 
-WEEK_S = 7 * 86400.0
+WEEK_S, YEAR_S = 7 * 86400.0, 365 * 86400.0
 ID = "w0198c0ffee0012345678ab"
 RunId = Annotated[str, StringConstraints(pattern=r"^w[a-z0-9]{7,39}$", max_length=40)]
 Topic = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}(\.[a-z0-9_-]{1,64}){0,7}$")]
@@ -32,13 +33,15 @@ class StartRequest(Request):
     priority: int | None = Field(default=None, ge=1, le=10, description="10 is the most urgent")
     boundary: Token | None = Field(default=None, description="data class of the input")
     wait_s: float = Field(default=0.0, ge=0, le=WEEK_S, description="seconds to wait for its end")
+    at: Moment = Field(default="", description="start it at this time (RFC 3339), not now")
+    in_s: float = Field(default=0.0, ge=0, le=YEAR_S, description="start it in so many seconds, not now")
 
 
 @op(
     "run.start", StartRequest, flow_replies.RunInfo, effect="write",
     cli=CliForm(("run", "start"), positional=("workflow", "input"), answer="id", answer_when={"wait_s": "output"}, short={"key": "k"}),
     summary="Start a run of a workflow.",
-    help="It is durable when its id is answered, and then survives any crash. With --wait the answer is its output.",
+    help="It is durable when its id is answered, and then survives any crash. With --wait the answer is its output. With --at or --in it is a trigger that fires once.",
     examples=(
         Example("Start it", {"workflow": "hello", "input": {"who": "world"}}),
         Example("Start it once, and wait for its output", {"workflow": "hello", "key": "today", "wait_s": 30.0}),
@@ -51,6 +54,10 @@ async def start(request: StartRequest, node: NodeControl, caller: Caller) -> flo
         request.workflow, request.input, request.key, task_words.labels(request.labels), request.priority,
         request.boundary or "",
     )  # fmt: skip
+    if request.at or request.in_s:
+        if (request.at and request.in_s) or request.wait_s:
+            raise Invalid("Give one of at, in_s and wait_s.", code="flow.bad_start")
+        return await node.triggers(caller.project).later(wanted, request.at or f"{request.in_s:.3f}s", caller)
     info = await flows.start(wanted, caller)
     return await flows.ended(info.id, request.wait_s) if request.wait_s else info
 

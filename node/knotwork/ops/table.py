@@ -19,6 +19,7 @@ from knotwork.ops import (
     targets,
     task_changes,
     tasks,
+    triggers,
     view,
     workflows,
 )
@@ -36,6 +37,7 @@ ROOMS = (
     claims,
     workflows,
     runs,
+    triggers,
     targets,
     project,
     view,

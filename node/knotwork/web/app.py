@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 import knotwork
 from knotwork.ops.ports import NodeControl
 from knotwork.sdk.errors import Internal, KnotworkError, NotFound
-from knotwork.web import openapi, problem, resources, routes, workers
+from knotwork.web import hooks, openapi, problem, resources, routes, workers
 from knotwork.web.guard import Doorkeeper, Guard
 
 Metrics = Callable[[], Awaitable[tuple[str, bytes]]]
@@ -42,6 +42,7 @@ def make(
             *routes.api(node, default_project),  # first: the verb of an op is no name of a thing
             *resources.routes(node, default_project),
             *workers.routes(node, default_project),
+            *hooks.routes(node),
             *_plain(node, metrics),
         ],
         exception_handlers={HTTPException: _http_error, KnotworkError: _our_error, Exception: _bug},

@@ -20,6 +20,8 @@ from knotwork.web import problem
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/openapi.json"})
 """Paths that need no token: a supervisor has none, and the description is public."""
+OPEN_PREFIXES = ("/hooks/", "/run/")
+"""What triggers are served under: each asks for a signature of its own."""
 
 _SAFE_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -55,7 +57,11 @@ class Doorkeeper:
                 code="web.bad_origin",
                 hint="Add the origin to web.allowed_origins.",
             )
-        if path not in OPEN_PATHS and not self._proves(headers.get("authorization", "")):
+        if (
+            path not in OPEN_PATHS
+            and not path.startswith(OPEN_PREFIXES)
+            and not self._proves(headers.get("authorization", ""))
+        ):
             return HTTPStatus.UNAUTHORIZED, Denied(
                 "A bearer token is needed.",
                 code="web.no_token",

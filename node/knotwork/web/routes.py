@@ -87,7 +87,7 @@ class OpEndpoint:
             return
         frames = serve.dispatch(name, raw, caller, self._node)
         answering = self._stream(frames, send) if streaming else self._single(frames, request, send)
-        if not await _until_gone(receive, answering):
+        if not await until_gone(receive, answering):
             caller.take_back()
 
     def streams(self, request: Request) -> bool:
@@ -160,22 +160,22 @@ class OpEndpoint:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def body_of(request: Request) -> bytes:
+async def body_of(request: Request, max_bytes: int = serve.REQUEST_MAX_BYTES) -> bytes:
     """Return the body; raises `TooLarge` as soon as it is clear, `TimedOut` when the sender dawdles."""
     announced = request.headers.get("content-length", "0")
     too_large = TooLarge(
-        f"The request body is over {serve.REQUEST_MAX_BYTES} bytes.",
+        f"The request body is over {max_bytes} bytes.",
         code="ops.request_too_large",
         hint="Put the data somewhere the agent can read and send its address.",
     )
-    if announced.isdigit() and int(announced[:20]) > serve.REQUEST_MAX_BYTES:
+    if announced.isdigit() and int(announced[:20]) > max_bytes:
         raise too_large
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             async for part in request.stream():
                 body += part
-                if len(body) > serve.REQUEST_MAX_BYTES:
+                if len(body) > max_bytes:
                     raise too_large
     except TimeoutError as error:
         raise TimedOut(f"The body did not arrive within {BODY_TIMEOUT_S:g} s.", code="web.slow_body") from error
@@ -197,7 +197,7 @@ def from_query(op: table.Op, query: QueryParams) -> dict[str, Any]:
     return request
 
 
-async def _until_gone(receive: Receive, answering: Any) -> bool:
+async def until_gone(receive: Receive, answering: Any) -> bool:
     """Answer, and stop when the caller goes away: cancelling closes the frames, which cancels the work.
 
     Returns whether the answer was given.

@@ -148,7 +148,7 @@ async def test_a_rejected_approval_fails_the_run(flows):
     flow = await flows.here(**DO)
     await define(flow, steps={"ask": {"kind": "approval"}})
     run = await start(flow)
-    await until(lambda: flow.engine.find(run))
+    await until(lambda: (live := flow.journal.find(run)) and live.run)
     assert await flow.runs.answer(run, "ask", approve=False, by="me", comment="no")
     finish = await ended(flow, run)
     assert (finish.state, finish.error["code"]) == ("failed", "flow.rejected")
@@ -166,7 +166,7 @@ async def test_cancel_stops_what_runs_and_what_it_started(flows):
     )  # fmt: skip
     run = await start(flow, {"sleep": 100})
     child = facts.child_run(run, "y")
-    await until(lambda: flow.engine.find(child) and len(flow.runs._work.worker.running) == 2)
+    await until(lambda: flow.journal.find(child) and len(flow.runs._work.worker.running) == 2)
     await flow.runs.cancel(run, by="me", why="enough")
     finish = await ended(flow, run)
     assert (finish.state, finish.error["code"]) == ("cancelled", "flow.cancelled")
@@ -183,8 +183,15 @@ async def test_pause_holds_new_steps(flows):
     run = await start(flow)
     await flow.runs.hold(run)
     await flow.runs.signal(run, "go", b"1")
-    await until(lambda: (found := flow.engine.find(run)) and found.paused and found.steps["a"].state == "completed")
-    assert flow.engine.find(run).steps["b"].state == "ready"
+    await until(
+        lambda: (
+            (live := flow.journal.find(run))
+            and (found := live.run)
+            and found.paused
+            and found.steps["a"].state == "completed"
+        )
+    )
+    assert flow.journal.find(run).run.steps["b"].state == "ready"
     await flow.runs.hold(run, resume=True)
     assert output(await ended(flow, run)) == 1
 
@@ -290,7 +297,7 @@ async def test_two_owners_do_no_harm(flows):
     await define(one, steps=chain(4))
     for flow in (one, two):  # each is made to think that all is its own
         flow.shards.mine = frozenset()
-        flow.engine.own(frozenset(facts.SHARDS))
+        flow.journal.own(frozenset(facts.SHARDS))
     runs = [await start(one, n) for n in range(30)]
     assert [output(await ended(two, run)) for run in runs] == list(range(30))
     for run in runs:

@@ -13,6 +13,7 @@ from tests.unit.ops.stand_in_feed import StandInFeed
 from tests.unit.ops.stand_in_flows import StandInFlows
 from tests.unit.ops.stand_in_past import StandInPast
 from tests.unit.ops.stand_in_targets import StandInTargets
+from tests.unit.ops.stand_in_triggers import StandInHooks, StandInTriggers
 
 from knotwork.ops import replies, task_replies
 from knotwork.ops.op import Caller
@@ -189,6 +190,12 @@ class StandInNode:
 
     def flows(self, project: str) -> StandInFlows:
         return StandInFlows()
+
+    def triggers(self, project: str) -> StandInTriggers:
+        return StandInTriggers()
+
+    def hooks(self) -> StandInHooks:
+        return StandInHooks()
 
     def targets(self, project: str) -> StandInTargets:
         return StandInTargets()

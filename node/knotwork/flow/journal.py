@@ -1,0 +1,299 @@
+"""In which order do the facts of our runs come, and is none of them missed? Each shard is read from FACTS, then told of.
+
+FACTS tells every listener of each fact as it is stored; what is stored while a shard is taken over, or the connection is
+away, is read. What nobody told of all the same, because a server changed its leader, is found by looking now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from knotwork.bus import reading, subjects
+from knotwork.bus.reading import Stored
+from knotwork.flow import facts
+from knotwork.flow.history import Over, all_facts
+from knotwork.sdk.errors import KnotworkError
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection, Listening
+    from knotwork.bus.wire import Message
+    from knotwork.flow.facts import Fact
+    from knotwork.flow.run import Run
+
+log = logging.getLogger(__name__)
+AGAIN_MIN_S, AGAIN_MAX_S = 0.1, 5.0
+BATCH = 500
+SILENT_S = 10.0
+"""After how long without a fact it is counted whether a run has any that we were not told of."""
+LOOKS_PER_S = 50
+STRAY_S = 60.0
+FOUND_MAX_BYTES = 1024 * 1024
+"""Facts of a run that are held until it is over, so that they need not be read again; of a larger run they are."""
+
+
+@dataclass(eq=False, slots=True)
+class Shard:
+    """A shard that is ours. `place`: up to where its facts were taken; `early`: those told while it was being read."""
+
+    name: str
+    ready: bool = False
+    doubtful: bool = False
+    """A run of it could not be read."""
+    listening: Listening | None = None
+    place: int = 0
+    early: list[Stored] = field(default_factory=list)
+    runs: dict[str, Live] = field(default_factory=dict)
+
+
+@dataclass(eq=False, slots=True)
+class Live:
+    """A run that this node looks after. `waiting` are facts not taken yet, `busy` while one of them needs time."""
+
+    id: str
+    shard: Shard
+    replaying: bool
+    """It is being read from its facts; what is open in the end is carried out then."""
+    run: Run | None = None
+    waiting: deque[Stored] = field(default_factory=deque)
+    early: list[Fact] = field(default_factory=list)
+    """What was recorded of it before its start."""
+    busy: bool = False
+    left: bool = False
+    """It cannot be looked after here: a newer version wrote of it, or what it is made of is gone."""
+    heard_s: float = 0.0
+    found: list[Stored] = field(default_factory=list)
+    """Its facts, for HISTORY; nothing once they are too large to be kept here."""
+    count: int = 0
+    size: int = 0
+    first: int = 0
+    last: int = 0
+    """The places of its first fact, and of the last that was taken."""
+    timers: set[str] = field(default_factory=set)
+    """Timers that were set and have not fired."""
+
+
+class Taker(Protocol):
+    """Who takes facts."""
+
+    def take(self, live: Live) -> None:
+        """Take the facts of a run that wait."""
+
+    def resume(self, live: Live) -> None:
+        """Carry out what a run still calls for, now that it was read."""
+
+    def forget(self, live: Live) -> None:
+        """Do nothing more for a run."""
+
+
+class Journal:
+    """The facts of the runs in this node's shards of one project."""
+
+    def __init__(self, group: asyncio.TaskGroup, connection: Connection, taker: Taker, over: dict[str, Over]) -> None:
+        """Give facts to `taker`, in tasks of `group`; `over` are the runs that ended and are not packed away yet."""
+        self._group, self._connection, self._taker, self._over = group, connection, taker, over
+        self._shards: dict[str, Shard] = {}
+        self._loop = asyncio.get_running_loop()
+
+    # -- which runs --------------------------------------------------------------------------------------------------
+
+    def own(self, names: frozenset[str]) -> None:
+        """Look after these shards from now on, and no others."""
+        for name in [name for name in self._shards if name not in names]:
+            shard = self._shards.pop(name)
+            if shard.listening is not None:
+                self._connection.unlisten_now(shard.listening)
+            for live in shard.runs.values():
+                self._taker.forget(live)
+        for name in sorted(names - self._shards.keys()):
+            self._shards[name] = shard = Shard(name)
+            self._spawn(self._load(shard))
+
+    def find(self, run: str) -> Live | None:
+        """Return a run that is looked after here."""
+        shard = self._shards.get(facts.shard(run))
+        return shard.runs.get(run) if shard is not None else None
+
+    def all(self) -> list[Live]:
+        """Return the runs that are looked after here."""
+        return [live for shard in self._shards.values() for live in shard.runs.values()]
+
+    def floor(self, name: str) -> int:
+        """Return up to which place of a shard of ours nothing is of a run that is not over; 0 when that is not known."""
+        shard = self._shards.get(name)
+        if shard is None or not shard.ready:
+            return 0
+        old_s = self._loop.time() - STRAY_S  # what was recorded of a run that never began does not count for ever
+        return min(
+            (one.first for one in shard.runs.values() if one.run or one.busy or one.left or one.heard_s > old_s),
+            default=shard.place + 1,
+        )
+
+    async def missed(self, name: str) -> bool:
+        """Return whether a run of a shard of ours was started that we were not told of; it is read then.
+
+        A server that changes its leader may leave something untold, and what nobody knows of must not be forgotten.
+        """
+        stored = await reading.subjects_of(self._connection, subjects.FACTS, f"run.{name}.*.start")
+        shard = self._shards.get(name)
+        if shard is None or not shard.ready:
+            return True
+        unknown = [run for one in stored if (run := one.split(".")[2]) not in shard.runs and run not in self._over]
+        for run in unknown:
+            await self._read_run(shard, run)
+        shard.doubtful = False
+        return bool(unknown)
+
+    def reconnected(self) -> None:
+        """Read what was stored while we were not told of it."""
+        for shard in self._shards.values():
+            if shard.ready:
+                shard.ready = False
+                self._spawn(self._load(shard))
+
+    async def look_after(self) -> None:
+        """Look now and then whether there is a run, or a fact of a silent one, that we were not told of; for ever.
+
+        One shard after the other, and first those where something could not be read.
+        """
+        turn = 0
+        while True:
+            await asyncio.sleep(1.0)
+            now_s = self._loop.time()
+            names = sorted(self._shards)
+            doubtful = [name for name in names if self._shards[name].doubtful]
+            turn += 1
+            for name in doubtful or names[turn % max(1, len(names)) :][:1]:
+                with contextlib.suppress(KnotworkError):
+                    await self.missed(name)
+            silent = [
+                (shard, live)
+                for shard in self._shards.values()
+                for live in shard.runs.values()
+                if shard.ready and not live.busy and not live.left and now_s - live.heard_s > SILENT_S
+            ]
+            for shard, live in silent[:LOOKS_PER_S]:
+                live.heard_s = now_s
+                with contextlib.suppress(KnotworkError):
+                    await self._count(shard, live)
+
+    async def _count(self, shard: Shard, live: Live) -> None:
+        before = live.count
+        there = await reading.count_from(self._connection, subjects.FACTS, f"{facts.subject(live.id)}.>", 1)
+        if there != live.count == before and shard.runs.get(live.id) is live:
+            log.warning("run %s has %d facts and not %d: it is read anew", live.id, there, before)
+            await self._read_run(shard, live.id)
+
+    # -- facts -------------------------------------------------------------------------------------------------------
+
+    def _told(self, message: Message) -> None:
+        parts = message.subject.split(".", 3)
+        shard = self._shards.get(parts[1])
+        if shard is None or message.headers is None:
+            return
+        head = message.headers
+        stored = Stored(
+            f"run{message.subject[4:]}",
+            message.data,
+            int(head.get("Nats-Sequence", 0)),
+            head.get("Nats-Time-Stamp", ""),
+        )
+        if not shard.ready:
+            shard.early.append(stored)
+        elif stored.seq > shard.place:
+            shard.place = stored.seq
+            self._take(shard, stored)
+
+    async def _load(self, shard: Shard) -> None:
+        """Read every fact of a shard that we do not know yet, and carry out again whatever is still open."""
+        await self._insist(lambda: self._listen(shard), shard)  # what is stored after this is told
+        await self._insist(lambda: self._read(shard), shard)
+        if self._shards.get(shard.name) is not shard:
+            return
+        shard.ready = True
+        early, shard.early = shard.early, []
+        for stored in early:
+            if stored.seq > shard.place:
+                shard.place = stored.seq
+                self._take(shard, stored)
+        for live in list(shard.runs.values()):
+            self._taker.resume(live)
+
+    async def _listen(self, shard: Shard) -> None:
+        if shard.listening is None:
+            shard.listening = await self._connection.listen(f"told.{shard.name}.>", self._told)
+        await self._connection.round_trip()
+
+    async def _read(self, shard: Shard) -> None:
+        """Take every fact of a shard behind those that were taken."""
+        pattern = f"run.{shard.name}.>"
+        while found := await reading.batch(
+            self._connection, subjects.FACTS, pattern, shard.place + 1, BATCH, timeout_s=30
+        ):
+            for stored in found:
+                self._take(shard, stored)
+            shard.place = found[-1].seq
+            await asyncio.sleep(0)
+
+    async def _read_run(self, shard: Shard, run: str) -> None:
+        """Read one run anew, whatever was known of it."""
+        if (before := shard.runs.get(run)) is not None:
+            self._taker.forget(before)
+        shard.runs[run] = live = Live(run, shard, replaying=True)
+        try:
+            found = await all_facts(self._connection, run)
+        except KnotworkError:
+            if shard.runs.get(run) is live:  # half of it is worse than nothing: it is missed again, and read then
+                del shard.runs[run]
+            shard.doubtful = True
+            raise
+        for stored in found:
+            if shard.runs.get(run) is live:
+                live.first = live.first or stored.seq
+                self._take(shard, stored)
+        self._taker.resume(live)
+
+    def _take(self, shard: Shard, stored: Stored) -> None:
+        run = stored.subject.split(".", 3)[2]
+        live = shard.runs.get(run)
+        if live is None:
+            if run in self._over:
+                return
+            shard.runs[run] = live = Live(run, shard, replaying=not shard.ready, first=stored.seq)
+        if stored.seq <= live.last:  # told, and read beside
+            return
+        live.last = stored.seq
+        live.heard_s = self._loop.time()
+        live.count += 1
+        live.size += len(stored.data)
+        live.found.append(stored)
+        if live.size > FOUND_MAX_BYTES:
+            live.found = []
+        live.waiting.append(stored)
+        if not live.busy:
+            self._taker.take(live)
+
+    # -- within ------------------------------------------------------------------------------------------------------
+
+    async def _insist(self, work: Callable[[], Awaitable[None]], shard: Shard) -> None:
+        pause_s = AGAIN_MIN_S
+        while self._shards.get(shard.name) is shard:
+            try:
+                await work()
+            except KnotworkError as error:
+                log.debug("shard %s is read in a moment: %s", shard.name, error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, AGAIN_MAX_S)
+            else:
+                return
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            self._group.create_task(work)
+        except RuntimeError:  # closing
+            work.close()

@@ -1,0 +1,202 @@
+"""Who decides which step may begin, over all nodes? Whoever writes it into the book of that limit first (LIMITS, by CAS).
+
+So a limit holds exactly, whichever node looks after a run. Each node keeps a line of those that wait, the most urgent
+first, and writes as many as fit in one step. Who ended is struck out; what a crash left is struck out by the owner of
+its run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import logging
+import random
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from knotwork.bus import kv
+from knotwork.flow import admission
+from knotwork.flow.admission import Book, Limit
+from knotwork.sdk.errors import Conflict, KnotworkError
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.bus.kv import Bucket, Entry
+
+log = logging.getLogger(__name__)
+LIMITS = "LIMITS"
+AGAIN_S = 0.2
+LOOK_S = 5.0
+_encode = msgspec.json.Encoder().encode
+_decoder = msgspec.json.Decoder(Book)
+
+
+@dataclass(order=True, slots=True)
+class _Waiter:
+    place: tuple[int, int]
+    holder: str = field(compare=False)
+    limit: Limit = field(compare=False)
+    answer: asyncio.Future[None] = field(compare=False)
+
+
+@dataclass(eq=False, slots=True)
+class _Line:
+    """Those that wait here for one limit. `stir` is set when its book changed, or somebody came."""
+
+    waiting: list[_Waiter] = field(default_factory=list)
+    stir: asyncio.Event = field(default_factory=asyncio.Event)
+    serving: bool = False
+
+
+class Limits:
+    """The limits of one project, as this node sees them."""
+
+    def __init__(self, group: asyncio.TaskGroup, connection: Connection) -> None:
+        """Write books over `connection`, in tasks of `group`."""
+        self._group, self._connection = group, connection
+        self._bucket: Bucket = kv.Bucket(connection, LIMITS)
+        self._books: dict[str, tuple[Book, int]] = {}
+        self._lines: dict[str, _Line] = {}
+        self._held: dict[str, set[str]] = {}
+        self._order = itertools.count()
+
+    async def open(self) -> None:
+        """Make sure that there is a place for books."""
+        await kv.open_bucket(self._connection, LIMITS)
+
+    async def run(self) -> None:
+        """Watch the books, for ever."""
+        while True:
+            with contextlib.suppress(KnotworkError):
+                await self._bucket.watch(self._changed, lambda: None)
+            await asyncio.sleep(AGAIN_S)
+
+    async def acquire(self, holder: str, limits: tuple[Limit, ...], priority: int = 5) -> None:
+        """Return when `holder` is in the book of each limit; asked again, it may be there already.
+
+        In the order of their keys, so that two can never wait for each other.
+        """
+        for limit in sorted(limits, key=lambda one: one.key):
+            answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            line = self._lines.setdefault(limit.key, _Line())
+            heapq.heappush(line.waiting, _Waiter((-priority, next(self._order)), holder, limit, answer))
+            line.stir.set()
+            if not line.serving:
+                line.serving = True
+                self._spawn(self._serve(limit.key, line))
+            try:
+                await answer
+            finally:
+                if not answer.done():
+                    answer.cancel()
+            self._held.setdefault(holder, set()).add(limit.key)
+
+    def holder_of(self, key: str) -> list[str]:
+        """Return who is in a book, as far as it was told here."""
+        return list(self._books.get(key, (Book(), 0))[0].holders)
+
+    def release(self, holder: str) -> None:
+        """Strike somebody out of every book, soon; without effect for one who is in none."""
+        for key in self._held.pop(holder, set()):
+            self._spawn(self._strike(key, {holder}))
+
+    def sweep(self, is_over: Callable[[str], bool]) -> None:
+        """Strike out whoever is over: what a node that crashed left."""
+        for key, (book, _) in list(self._books.items()):
+            gone = {holder for holder in book.holders if is_over(holder)}
+            if gone:
+                log.info("%d that are over are struck out of %s", len(gone), key)
+                self._spawn(self._strike(key, gone))
+
+    # -- within ------------------------------------------------------------------------------------------------------
+
+    async def _serve(self, key: str, line: _Line) -> None:
+        """Let in whoever waits for a limit, until nobody does."""
+        while line.waiting:
+            line.stir.clear()
+            while line.waiting and line.waiting[0].answer.done():
+                heapq.heappop(line.waiting)
+            try:
+                pause_s = await self._admit(key, line)
+            except KnotworkError as error:
+                log.debug("who may begin by %s is decided in a moment: %s", key, error)
+                pause_s = AGAIN_S
+            if pause_s and line.waiting:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(pause_s, LOOK_S)):
+                        await line.stir.wait()
+        line.serving = False
+
+    async def _admit(self, key: str, line: _Line) -> float:
+        """Write as many as fit; return how long to wait before the next try, 0 for at once."""
+        book, revision = await self._book(key)
+        now_ns = time.time_ns()
+        after, chosen = book, 0
+        waiting = sorted(one for one in line.waiting if not one.answer.done())
+        for waiter in waiting:
+            found = admission.admitted(after, waiter.limit, waiter.holder, now_ns)
+            if found is None:
+                break
+            after, chosen = found, chosen + 1
+        if not chosen:
+            return admission.wait_s(book, waiting[0].limit, now_ns) + 0.001 if waiting else 0.0
+        if after is not book and not await self._write(key, after, revision):
+            await asyncio.sleep(random.uniform(0.0, 0.02))  # noqa: S311  so that nodes do not run into each other again
+            return 0.0
+        for waiter in waiting[:chosen]:
+            waiter.answer.set_result(None)
+        line.waiting = waiting[chosen:]
+        return 0.0
+
+    async def _strike(self, key: str, holders: set[str]) -> None:
+        while True:
+            try:
+                book, revision = await self._book(key)
+                if not holders & book.holders.keys():
+                    return
+                if await self._write(key, admission.without(book, holders), revision):
+                    return
+            except KnotworkError as error:
+                log.debug("who ended is struck out of %s in a moment: %s", key, error)
+                await asyncio.sleep(AGAIN_S)
+
+    async def _book(self, key: str) -> tuple[Book, int]:
+        entry = await self._bucket.get(key)
+        return (_read(entry.value), entry.revision) if entry is not None else (Book(), 0)
+
+    async def _write(self, key: str, book: Book, revision: int) -> bool:
+        """Write a book that was read at a revision; False when somebody else was faster."""
+        try:
+            if revision:
+                made = await self._bucket.update(key, _encode(book), revision)
+            else:
+                made = await self._bucket.create(key, _encode(book))
+        except Conflict:
+            return False
+        self._books[key] = book, made
+        return True
+
+    def _changed(self, entry: Entry) -> None:
+        self._books[entry.key] = _read(entry.value), entry.revision
+        line = self._lines.get(entry.key)
+        if line is not None:
+            line.stir.set()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            self._group.create_task(work)
+        except RuntimeError:  # closing: whoever takes the run over does it
+            work.close()
+
+
+def _read(value: bytes | None) -> Book:
+    try:
+        return _decoder.decode(value or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Book()

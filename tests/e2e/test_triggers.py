@@ -1,0 +1,156 @@
+"""Triggers at the shell and over HTTP, on a real node: kept, tried, fired, signed, and taken up again after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import signal
+
+import pytest
+from tests.e2e.conftest import until
+
+CONFIG = """
+[node]
+name = "hub"
+[executors.shout]
+type = "process"
+command = ["tr", "a-z", "A-Z"]
+concurrency = 4
+"""
+TRIGGER = """
+id = "hook"
+workflow = "one"
+kind = "webhook"
+path = "orders/in"
+mapping = "body.what"
+[secret]
+file = "hook.secret"
+"""
+SECRET = "quite-a-long-secret"
+ONE = {"name": "one", "steps": {"a": {"capability": "shout"}}}
+SAY = {
+    "name": "say",
+    "steps": {"a": {"capability": "shout"}, "r": {"kind": "respond", "status": 203, "depends_on": ["a"]}},
+}
+
+
+@pytest.fixture(scope="module")
+def node(shared_nodes):
+    found = shared_nodes.node(CONFIG, "hub")
+    found.write(SECRET, "hook.secret").chmod(0o600)
+    found.up()
+    for workflow in (ONE, SAY):
+        found.json("workflow", "register", json.dumps(workflow))
+    return found
+
+
+def started(node, name: str, count: int = 1) -> list[dict]:
+    def enough() -> list[dict]:
+        found = node.ask("trigger.history", id=name)["firings"]
+        return found if sum(one["what"] == "started" for one in found) >= count else []
+
+    return until(enough)
+
+
+def test_a_cron_trigger_from_its_making_to_its_end(node):
+    made = node.json("trigger", "create", "--id", "tick", "--workflow", "one", "--cron", "* * * * * *", "--input", "hi")
+    assert (made["id"], made["kind"], made["new"], bool(made["next_at"])) == ("tick", "cron", True, True)
+    rows = started(node, "tick", 2)
+    code, out, _ = node.run("run", "await", rows[-1]["run"])
+    assert (code, out) == (0, "HI\n")
+    assert node.json("run", "show", rows[0]["run"])["trigger"] == "tick"
+    assert node.json("trigger", "disable", "tick")["enabled"] is False
+    shown = node.json("trigger", "show", "tick")
+    assert (shown["definition"]["cron"], shown["next_at"], shown["node"]) == ("* * * * * *", "", "here")
+    assert shown["fired"] >= 2
+    assert [one["id"] for one in node.json("triggers")["triggers"]] == ["tick"]
+    assert "tick" in node.run("trigger", "list")[1]
+    fired = node.json("trigger", "fire", "tick", "by hand", "--key", "k")
+    again = node.json("trigger", "fire", "tick", "by hand", "--key", "k")
+    assert (fired["new"], again["new"], fired["run"]) == (True, False, again["run"])
+    planned = node.json("trigger", "backfill", "tick", "1h", "--cap", "3", "--dry-run")
+    filled = node.json("trigger", "backfill", "tick", "1h", "--cap", "3")
+    assert (len(planned["runs"]), planned["more"], len(filled["runs"])) == (3, True, 3)
+    assert all(one["run"] for one in filled["runs"])
+    code, problem = node.refused("trigger", "create", "--id", "tick", "--workflow", "one", "--cron", "@daily")
+    assert (code, problem["code"]) == (1, "trigger.exists")
+    words = ("--id", "tick", "--workflow", "one", "--cron", "@daily", "--replace")
+    assert node.json("trigger", "create", *words)["new"] is False
+    assert node.json("trigger", "enable", "tick")["next_at"].endswith("T00:00:00.000Z")
+    assert node.json("trigger", "remove", "tick")["removed"] is True
+    assert node.refused("trigger", "show", "tick")[1]["code"] == "trigger.not_found"
+    assert node.json("trigger", "history", "tick", "--limit", "1")["firings"]
+
+
+def test_trying_keeps_nothing(node):
+    tried = node.json("trigger", "test", "--cron", "30 2 * * *", "--timezone", "Europe/Berlin", "-n", "400")
+    assert len(tried["times"]) == 400
+    assert {one[11:] for one in tried["times"]} == {
+        "00:30:00.000Z",
+        "01:30:00.000Z",
+        "01:00:00.000Z",
+    }  # summer, winter, the odd day
+    tried = node.ask(
+        "trigger.test", subject="event.a", body={"n": 1}, definition={"filter": "body.n > `3`", "mapping": "body.n"}
+    )
+    assert (tried["meant"], tried["input"], tried["times"]) == (False, 1, [])
+    code, problem = node.refused("trigger", "test", "--cron", "61 * * * *")
+    assert (code, problem["code"]) == (2, "trigger.bad_definition")
+
+
+def test_a_webhook_over_http(node):
+    node.write(TRIGGER, "hook.toml")
+    made = node.json("trigger", "create", f"@{node.folder / 'hook.toml'}")
+    assert made["address"].endswith("/hooks/orders/in")
+    body = b'{"what": "order"}'
+    sign = {"x-signature-256": "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()}
+    answers = [node.http("POST", "/hooks/orders/in", body, **sign) for _ in range(2)]
+    assert [one.status for one in answers] == [202, 202]
+    run = answers[0].json["run"]
+    assert (answers[1].json, answers[0].headers["knotwork-run"]) == ({"run": run, "new": False}, run)
+    assert node.ask("run.await", id=run, timeout_s=60)["output"] == "ORDER"
+    assert node.http("POST", "/hooks/orders/in", b"{}", **sign).status == 401
+    assert node.http("GET", "/hooks/orders/in", **sign).status == 405
+    assert node.http("POST", "/hooks/orders/out", body, **sign).status == 404
+    assert SECRET not in node.run("trigger", "show", "hook")[1] + node.log
+    node.json("trigger", "disable", "hook")
+    assert until(lambda: node.http("POST", "/hooks/orders/in", body, **sign).status == 404)
+
+
+def test_a_request_is_answered(node):
+    fields = {"id": "say", "workflow": "say", "kind": "http", "path": "say", "unsigned": True}
+    node.ask("trigger.create", definition={**fields, "max_body": 100, "body_schema": {"type": "string"}})
+    answer = node.http("POST", "/run/say", b'"hello"')
+    assert (answer.status, answer.json) == (203, "HELLO")
+    assert node.http("POST", "/run/say", b"7").status == 422
+    assert node.http("POST", "/run/say", b"7" * 101).status == 413
+    assert node.http("DELETE", "/run/say").status == 405
+    taken = node.call("trigger.create", definition={**fields, "id": "other"})
+    assert (taken.status, taken.json["code"]) == (409, "trigger.route_taken")
+
+
+def test_a_run_that_starts_later(node):
+    later = node.json("run", "start", "one", "later", "--in", "1s")
+    assert (later["state"], later["trigger"][:5]) == ("scheduled", "once-")
+    found = until(lambda: node.call("run.show", id=later["id"]).status == 200)
+    assert found
+    assert node.ask("run.await", id=later["id"], timeout_s=60)["output"] == "LATER"
+    assert node.refused("run", "start", "one", "--in", "1s", "--wait", "1s")[1]["code"] == "flow.bad_start"
+    assert node.refused("run", "start", "none", "--at", "2030-01-01T00:00:00Z")[1]["code"] == "flow.no_workflow"
+
+
+def test_for_events_and_after_a_kill(node):
+    node.json("trigger", "create", "--id", "paid", "--workflow", "one", "--subject", "event.order.paid")
+    node.json("event", "publish", "order.paid", "first")
+    started(node, "paid")
+    later = node.ask("run.start", workflow="one", input="while it was down", in_s=1.5)
+    os.kill(node.pid, signal.SIGKILL)
+    node.process.wait()
+    node.up()
+    assert until(lambda: node.call("run.show", id=later["id"]).status == 200)
+    node.json("event", "publish", "order.paid", "second")
+    rows = started(node, "paid", 2)
+    outputs = [node.ask("run.await", id=row["run"], timeout_s=60)["output"] for row in rows]
+    assert sorted(outputs) == ["FIRST", "SECOND"]

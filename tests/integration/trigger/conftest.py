@@ -1,0 +1,87 @@
+"""Fixtures: a nats-server of each test's own (synced), and nodes that see to triggers, here and in processes."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest_asyncio
+from tests.integration.work.conftest import PATIENCE_S, open_bench
+
+from knotwork.flow.definitions import parsed
+from knotwork.flow.room import Flow
+from knotwork.trigger import source
+from knotwork.trigger.room import Triggers
+
+DO = {"do": {"concurrency": 20}}
+
+
+def _load(name: str) -> ModuleType:
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+trigger_node = _load("trigger_node")
+
+
+class Nodes:
+    """A server, and nodes on it."""
+
+    def __init__(self, bench: Any) -> None:
+        self.bench = bench
+
+    async def here(self, name: str = "here", **agents: dict[str, Any]) -> tuple[Flow, Triggers]:
+        """Be a node in this process."""
+        opened = trigger_node.open_node(self.bench.url, self.bench.seed, name, agents or DO)
+        return await self.bench.stack.enter_async_context(opened)
+
+    async def process(self, name: str, **agents: dict[str, Any]) -> asyncio.subprocess.Process:
+        """Start a node in a process of its own; returns when it sees to triggers."""
+        told = {"url": self.bench.url, "seed": self.bench.seed, "name": name, "agents": agents or DO}
+        program = Path(__file__).with_name("trigger_node.py")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(program), json.dumps(told), stdout=asyncio.subprocess.PIPE, start_new_session=True
+        )
+        self.bench.processes.append(process)
+        async with asyncio.timeout(PATIENCE_S):
+            assert await process.stdout.readline() == b"ready\n"
+        return process
+
+
+@pytest_asyncio.fixture
+async def nodes(tmp_path):
+    async with open_bench(tmp_path) as bench:
+        yield Nodes(bench)
+
+
+async def define(flow: Flow, name: str = "w", **workflow: Any) -> None:
+    """Register a workflow; its one step gives its input back, when nothing else is said."""
+    made = parsed({"name": name, "steps": {"a": {"capability": "do"}}, **workflow})
+    await flow.definitions.put(made, now_ns=time.time_ns())
+
+
+async def keep(triggers: Triggers, name: str = "t", **fields: Any) -> None:
+    """Keep a trigger of the workflow `w`."""
+    await triggers.put(source.trigger({"id": name, "workflow": "w", **fields}))
+
+
+async def runs_of(flow: Flow, name: str = "t") -> dict[str, str]:
+    """Return the runs that a trigger started: their ids by their keys."""
+    return {start.key: run for run, start in await flow.runs.known() if start.trigger == name}
+
+
+async def output(flow: Flow, run: str) -> Any:
+    """Return what a run gave."""
+    async with asyncio.timeout(PATIENCE_S):
+        finish = await flow.runs.ended(run)
+    assert finish.state == "completed", finish
+    return json.loads(bytes(finish.output))

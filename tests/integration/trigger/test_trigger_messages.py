@@ -1,0 +1,190 @@
+"""Triggers that fire for messages and files, on a real server: one run each, over nodes, gathered and filtered."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+from tests.integration.trigger.conftest import define, keep, output, runs_of
+from tests.integration.work.conftest import PATIENCE_S, until
+
+from knotwork.bus import publisher, streams
+from knotwork.sdk.errors import Invalid
+
+
+async def publish(flow, *bodies: bytes, kind: str = "order.paid") -> None:
+    for body in bodies:
+        await flow.events.publish(kind, body)
+
+
+async def outputs(flow, count: int, name: str = "t") -> list:
+    async def enough() -> list[str]:
+        found = list((await runs_of(flow, name)).values())
+        return found if len(found) >= count else []
+
+    return [await output(flow, run) for run in await until(enough)]
+
+
+async def settled(triggers, flow, name: str = "t") -> None:
+    """Return when everything published so far was looked at."""
+    place = (await streams.api(flow.connection, "STREAM.INFO.EVENTS"))["state"]["last_seq"] + 1
+
+    async def there() -> bool:
+        state, _ = await triggers.store.state(name)
+        return state.place >= place and not state.windows and not state.pending
+
+    await until(there)
+
+
+async def test_one_run_for_each_message_that_is_meant(nodes):
+    flow, triggers = await nodes.here("one")
+    await nodes.here("two")
+    await define(flow)
+    await publish(flow, b'{"n": 99}')  # before: none of its business
+    await keep(triggers, subject="event.order.*", filter="body.n > `1`")
+    await publish(flow, *(b'{"n": %d}' % n for n in range(5)))
+    await publish(flow, b'{"n": 9}', kind="other")
+    await publish(flow, b"garbage")
+    await settled(triggers, flow)
+    assert sorted(one["n"] for one in await outputs(flow, 3)) == [2, 3, 4]
+    start = (await flow.runs.look(next(iter((await runs_of(flow)).values())))).start
+    assert start.labels["trigger_kind"] == "subject"
+
+
+async def test_all_there_is_and_text_bodies(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await publish(flow, b"hello", b"[1]")
+    await keep(triggers, subject="event.>", begin="all")
+    assert sorted(map(str, await outputs(flow, 2))) == ["[1]", "hello"]
+
+
+async def test_messages_are_runs_once_though_who_follows_is_killed(nodes):
+    flow, triggers = await nodes.here("one")
+    others = [await nodes.process(name) for name in ("two", "three")]
+    await define(flow)
+    names = [f"t{number}" for number in range(6)]
+    for name in names:
+        await keep(triggers, name, subject="event.order.paid", begin="all")
+    for number in range(60):
+        await publish(flow, b"%d" % number)
+        if number == 20:
+            os.kill(others[0].pid, signal.SIGKILL)
+    for name in names:
+        assert sorted(await outputs(flow, 60, name)) == list(range(60))
+        await settled(triggers, flow, name)
+        assert len(await runs_of(flow, name)) == 60
+
+
+async def test_batches(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await keep(triggers, subject="event.order.paid", batch={"count": 3, "within": "300ms"})
+    await publish(flow, *(b"%d" % n for n in range(7)))
+    assert sorted(await outputs(flow, 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    await settled(triggers, flow)
+    assert len(await runs_of(flow)) == 3
+
+
+async def test_debounce_by_key(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await keep(triggers, subject="event.order.paid", debounce={"key": "body.id", "quiet": "500ms", "max_wait": "1m"})
+    await publish(flow, *(b'{"id": %d, "n": %d}' % (n % 2, n) for n in range(10)))
+    found = await outputs(flow, 2)
+    await settled(triggers, flow)
+    assert len(await runs_of(flow)) == 2
+    assert sorted((one["id"], one["n"]) for one in found) == [(0, 8), (1, 9)]
+
+
+async def test_any_stream_the_operator_names(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    with pytest.raises(Invalid) as none:
+        await keep(triggers, subject="sensors.>")
+    assert none.value.code == "trigger.no_stream"
+    await streams.ensure(flow.connection, streams.StreamSpec("SENSORS", ("sensors.>",)))
+    with pytest.raises(Invalid):
+        await keep(triggers, subject="sensors.>", stream="OTHER")
+    await keep(triggers, subject="sensors.*.hot", stream="SENSORS", mapping={"where": "subject", "t": "body"})
+    await publisher.publish(flow.connection, "sensors.attic.hot", b"41")
+    assert await outputs(flow, 1) == [{"where": "sensors.attic.hot", "t": 41}]
+
+
+async def test_queued_messages_run_one_after_the_other(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow, steps={"a": {"kind": "wait_for_signal", "signal": "go"}})
+    await keep(triggers, subject="event.order.paid", overlap="queue")
+    await publish(flow, b"1", b"2")
+
+    async def count(wanted: int) -> dict[str, str]:
+        found = await runs_of(flow)
+        return found if len(found) == wanted else {}
+
+    first = next(iter((await until(lambda: count(1))).values()))
+    await flow.runs.signal(first, "go", b"1")
+    await until(lambda: count(2))
+
+
+async def test_files_that_come_and_change(nodes, tmp_path):
+    flow, triggers = await nodes.here("one")
+    await nodes.here("two")  # sees the same folder: still one run
+    await define(flow)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "old.csv").write_text("1")
+    await keep(triggers, folder=str(folder), pattern="*.csv", changes=["added", "modified", "deleted"])
+
+    async def watched() -> bool:
+        return "t" in triggers._watching.seen
+
+    await until(watched)
+    (folder / "new.csv").write_text("22")
+    (folder / "new.txt").write_text("not meant")
+    found = await outputs(flow, 1)
+    assert found == [{"path": str(folder / "new.csv"), "change": "added", "size": 2}]
+    (folder / "old.csv").write_text("333")
+    assert {one["change"] for one in await outputs(flow, 2)} == {"added", "modified"}
+    (folder / "old.csv").unlink()
+    changed = sorted(one["change"] for one in await outputs(flow, 3))
+    assert changed == ["added", "deleted", "modified"]
+    async with asyncio.timeout(PATIENCE_S):
+        await triggers.switch("t", enabled=False)
+
+
+async def test_a_file_that_is_still_written_is_waited_for(nodes, tmp_path):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await keep(triggers, folder=str(tmp_path / "later"), changes=["added"], settle="2s")  # it comes later
+    await until(lambda: _is("t" in triggers._watching.seen))
+    (tmp_path / "later").mkdir()
+    file = tmp_path / "later" / "big"
+    for size in range(1, 11):
+        file.write_text("x" * size)
+        await asyncio.sleep(0.05)  # as whoever writes it takes his time
+    assert [one["size"] for one in await outputs(flow, 1)] == [10]
+
+
+async def _is(what: bool) -> bool:
+    return what
+
+
+async def test_two_owners_at_once_agree_on_what_belongs_together(nodes):
+    flow, triggers = await nodes.here("one")
+    _, others = await nodes.here("two")
+    for room in (triggers, others):
+        room._timed._mine = room._following._mine = lambda _: True
+    await define(flow)
+    await keep(triggers, subject="event.order.paid", batch={"count": 7, "within": "200ms"})
+    await keep(triggers, "d", subject="event.order.paid", debounce={"key": "body.id", "quiet": "200ms"})
+    for begin in range(0, 60, 20):
+        await publish(flow, *(b'{"id": %d, "n": %d}' % (n % 4, n) for n in range(begin, begin + 20)))
+        await settled(triggers, flow)
+        await settled(triggers, flow, "d")
+    batches = await outputs(flow, 1)
+    assert sorted(one["n"] for batch in batches for one in batch) == list(range(60))  # each in one of them
+    last = [(one["id"], one["n"]) for one in await outputs(flow, 12, "d")]
+    assert len(last) == len(set(last))
+    assert {(n % 4, n) for begin in (16, 36, 56) for n in range(begin, begin + 4)} <= set(last)

@@ -1,0 +1,245 @@
+"""Triggers that fire at times, on a real server: once for each due time, over three nodes and the death of one."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import time
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from tests.integration.trigger.conftest import define, keep, output, runs_of
+from tests.integration.work.conftest import until
+
+from knotwork.sdk.errors import KnotworkError, NotFound
+from knotwork.trigger import due
+from knotwork.trigger.store import State
+
+EACH_SECOND = "* * * * * *"
+
+
+async def fired(flow, name: str = "t", count: int = 1) -> dict[str, str]:
+    async def enough() -> dict[str, str]:
+        found = await runs_of(flow, name)
+        return found if len(found) >= count else {}
+
+    return await until(enough)
+
+
+def seconds_of(keys: list[str]) -> list[datetime]:
+    return sorted(datetime.fromisoformat(key.partition("/")[2]) for key in keys)
+
+
+async def test_a_cron_trigger_starts_one_run_for_each_second(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await keep(triggers, cron=EACH_SECOND, input={"a": 1}, labels={"team": "x"})
+    found = await fired(flow, count=3)
+    times = seconds_of(list(found))
+    assert all(later - earlier == timedelta(seconds=1) for earlier, later in itertools.pairwise(times))
+    run = found[f"t/{times[0].strftime('%Y-%m-%dT%H:%M:%SZ')}"]
+    assert await output(flow, run) == {"a": 1}  # the shape of a start by hand
+    start = (await flow.runs.look(run)).start
+    assert (start.trigger, start.labels["team"], start.labels["trigger_kind"]) == ("t", "x", "cron")
+    await triggers.switch("t", enabled=False)
+    rows = await until(lambda: triggers.firings.last("t", 50))
+    assert {row.what for row in rows} == {"started"}
+    assert {row.node for row in rows} == {"here"}
+
+
+async def by_two(triggers, names: list[str]) -> bool:
+    rows = [row for name in names for row in await triggers.firings.last(name, 1000)]
+    return any(row.node == "two" for row in rows)
+
+
+async def test_three_nodes_fire_once_for_each_time_though_one_is_killed(nodes):
+    flow, triggers = await nodes.here("one")
+    await define(flow)
+    others = {name: await nodes.process(name) for name in ("two", "three")}
+    names = [f"t{number}" for number in range(12)]
+    began = datetime.now(UTC)
+    for name in names:
+        await keep(triggers, name, cron=EACH_SECOND)
+    for name in names:
+        await fired(flow, name)
+    await until(lambda: by_two(triggers, names))
+    os.kill(others["two"].pid, signal.SIGKILL)
+    killed_ns = time.time_ns()
+
+    async def far_enough() -> bool:
+        states = [(await triggers.store.state(name))[0] for name in names]
+        return all(state.since_ns > killed_ns + 8 * due.S for state in states)
+
+    assert await until(far_enough)
+    for name in names:
+        await triggers.switch(name, enabled=False)
+    by = set()
+    for name in names:
+        found = await runs_of(flow, name)
+        times = seconds_of(list(found))
+        assert times[0] - began < timedelta(seconds=30)
+        missing = [a for a, b in itertools.pairwise(times) if b - a != timedelta(seconds=1)]
+        assert not missing, (name, missing)  # none left out, and one run has one key: none twice
+        by |= {row.node for row in await triggers.firings.last(name, 1000)}
+    assert by == {"one", "two", "three"}
+
+
+async def test_two_owners_at_once_do_no_harm(nodes):
+    flow, triggers = await nodes.here("one")
+    _, others = await nodes.here("two")
+    for room in (triggers, others):
+        room._timed._mine = room._following._mine = lambda _: True
+    await define(flow)
+    await keep(triggers, cron=EACH_SECOND, overlap="skip")
+    await fired(flow, count=4)
+    rows = await triggers.firings.last("t", 100)
+    started = [row.due_ns for row in rows if row.what == "started"]
+    assert len(started) == len(set(started))
+
+
+async def missed(nodes, policy: str, **more) -> tuple[list[str], list]:
+    """Return the runs and the history after 50 s during which nobody was there."""
+    flow, triggers = await nodes.here()
+    await define(flow)
+    past_ns = (time.time_ns() // due.S - 50) * due.S
+    await keep(triggers, cron=EACH_SECOND, grace="10s", missed=policy, enabled=False, **more)
+    await triggers.store.save("t", State(since_ns=past_ns), 0)
+    known = await triggers.store.get("t")
+    kept = msgspec.json.encode(
+        {"trigger": msgspec.Raw(known.trigger.model_copy(update={"enabled": True}).model_dump_json().encode()), "since_ns": past_ns}
+    )  # fmt: skip
+    await triggers.store._bucket.put("def.t", kept)  # as it was before all nodes were away
+    await fired(flow, count=9)
+
+    async def settled() -> list:
+        rows = await triggers.firings.last("t", 1000)
+        return rows if len(rows) >= 9 else []
+
+    rows = await until(settled)
+    await triggers.switch("t", enabled=False)
+    return list(await runs_of(flow)), rows
+
+
+def old(keys: list[str], rows: list) -> int:
+    first_seen_s = min(row.at_ns for row in rows) / due.S
+    return sum(when.timestamp() < first_seen_s - 11 for when in seconds_of(keys))
+
+
+async def test_missed_times_are_skipped(nodes):
+    keys, rows = await missed(nodes, "skip")
+    assert old(keys, rows) == 0
+    assert any(row.what == "skipped" and row.count > 1 for row in rows)
+
+
+async def test_missed_times_are_made_up_for_up_to_a_cap(nodes):
+    keys, rows = await missed(nodes, "all", max_missed=7)
+    assert 6 <= old(keys, rows) <= 7
+    assert any(row.what == "skipped" and row.count > 1 for row in rows)
+
+
+async def test_overlap_skip_cancel_and_queue(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow, steps={"a": {"kind": "wait_for_signal", "signal": "go"}})
+    await keep(triggers, "skipping", cron=EACH_SECOND, overlap="skip")
+    await keep(triggers, "queueing", cron=EACH_SECOND, overlap="queue")
+    await keep(triggers, "cancelling", cron=EACH_SECOND, overlap="cancel")
+    await fired(flow, "cancelling", 3)
+
+    async def skipped() -> bool:
+        return sum(row.what == "skipped" for row in await triggers.firings.last("skipping", 100)) > 1
+
+    await until(skipped)
+    assert len(await runs_of(flow, "skipping")) == 1
+    (first,) = (await runs_of(flow, "queueing")).values()
+    assert len((await triggers.store.state("queueing"))[0].pending) >= 1
+    await flow.runs.signal(first, "go", b"1")
+    await fired(flow, "queueing", 2)
+    gone = min((await runs_of(flow, "cancelling")).items())[1]
+    async with asyncio.timeout(60):
+        assert (await flow.runs.ended(gone)).state == "cancelled"
+
+
+async def test_a_trigger_that_fires_once_is_gone_afterwards(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    at = datetime.now(UTC) + timedelta(seconds=1)
+    await keep(triggers, "later", at=at.isoformat(), input="now")
+    (run,) = (await fired(flow, "later")).values()
+    assert await output(flow, run) == "now"
+
+    async def gone() -> bool:
+        try:
+            await triggers.store.get("later")
+        except NotFound:
+            return True
+        return False
+
+    await until(gone)
+    await keep(triggers, "late", at="2020-01-01T00:00:00Z", input="better late")
+    (run,) = (await fired(flow, "late")).values()
+    assert await output(flow, run) == "better late"
+
+
+async def test_what_cannot_start_is_in_the_history(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await keep(triggers, cron=EACH_SECOND, mapping="nothing(@)")
+
+    async def failed() -> list:
+        return [row for row in await triggers.firings.last("t", 100) if row.what == "failed"]
+
+    rows = await until(failed)
+    assert "nothing" in rows[0].why
+    assert not await runs_of(flow)
+
+
+async def test_backfill_starts_what_is_missing_and_nothing_twice(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await keep(triggers, cron="0 3 * * *", enabled=False)
+    trigger = (await triggers.store.get("t")).trigger
+    now_ns = time.time_ns()
+    times, more = due.between("0 3 * * *", "UTC", now_ns - 5 * 86400 * due.S, now_ns, 3)
+    assert (len(times), more) == (3, True)
+    first = await triggers.backfill(trigger, times)
+    again = await triggers.backfill(trigger, times)
+    assert [one.run for one in first] == [one.run for one in again]
+    assert all(one.new for one in first)
+    assert not any(one.new for one in again)
+
+
+async def test_the_server_is_killed_and_no_time_is_left_out(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await keep(triggers, cron=EACH_SECOND)
+    await fired(flow, count=2)
+    await nodes.bench.kill_server()
+    killed_ns = time.time_ns()
+
+    async def far_enough() -> bool:
+        try:
+            return (await triggers.store.state("t"))[0].since_ns > killed_ns + 3 * due.S
+        except KnotworkError:
+            return False
+
+    assert await until(far_enough)
+    await triggers.switch("t", enabled=False)
+    times = seconds_of(list(await runs_of(flow)))
+    assert all(later - earlier == timedelta(seconds=1) for earlier, later in itertools.pairwise(times))
+
+
+async def test_jitter_delays_each_time_by_its_own(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await keep(triggers, cron=EACH_SECOND, jitter="900ms")
+    await fired(flow, count=3)
+
+    async def noted() -> list:
+        rows = await triggers.firings.last("t", 100)
+        return rows if len(rows) >= 3 else []
+
+    rows = await until(noted)
+    assert all(row.at_ns >= row.due_ns + due.late_ns(row.key, 0.9) for row in rows)
+    assert len({due.late_ns(row.key, 0.9) for row in rows}) == len(rows)

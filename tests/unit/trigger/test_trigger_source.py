@@ -1,0 +1,123 @@
+"""What trigger does a text mean, and what is said of one that makes none?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from knotwork.ops.triggers import CreateRequest
+from knotwork.sdk.errors import Invalid
+from knotwork.trigger import source
+from knotwork.trigger.envelope import Firing, as_json, input_of, is_meant, labels
+from knotwork.trigger.store import route, shown
+
+TOML = 'id = "t"\nworkflow = "w"\nkind = "cron"\ncron = "0 3 * * *"\ngrace = "5m"\n'
+YAML = "id: t\nworkflow: w\nkind: cron\ncron: 0 3 * * *\ngrace: 5m\n"
+JSON = '{"id": "t", "workflow": "w", "kind": "cron", "cron": "0 3 * * *", "grace": "5m"}'
+BASE: dict[str, Any] = {"id": "t", "workflow": "w"}
+
+
+def made(**fields: Any) -> Any:
+    return source.trigger({**BASE, **fields})
+
+
+def test_three_languages_one_trigger():
+    found = [source.trigger(text) for text in (TOML, YAML, JSON)]
+    assert found[0] == found[1] == found[2]
+    assert found[0].grace == 300.0
+    assert shown(found[0]) == {"id": "t", "workflow": "w", "kind": "cron", "cron": "0 3 * * *", "grace": 300.0}
+
+
+@pytest.mark.parametrize("value", [0, False, "", [], {}, "text", {"a": None}])
+def test_any_input_is_one(value: Any):
+    request = CreateRequest(id="t", workflow="w", cron="@daily", input=value)
+    assert source.trigger(request.definition, **request.given()).input == value
+
+
+def test_fields_count_more_and_tell_the_kind():
+    assert source.trigger(TOML, workflow="other").workflow == "other"
+    assert source.trigger(None, id="t", workflow="w", at="2030-01-01T02:00:00+02:00").at == "2030-01-01T00:00:00Z"
+    assert made(subject="event.a").kind == "subject"
+    assert made(folder="f").kind == "file"
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({}, "kind"),
+        ({"kind": "moon"}, "moon"),
+        ({"cron": "0 3 * * *", "id": "No Name"}, "id"),
+        ({"cron": "every day"}, "no time"),
+        ({"cron": "0 0 31 2 *"}, "no time"),
+        ({"cron": "0 3 * * *", "timezone": "Mars/Olympus"}, "Mars"),
+        ({"cron": "0 3 * * *", "crom": 1}, "did you mean 'cron'"),
+        ({"cron": "0 3 * * *", "grace": "soon"}, "write a duration"),
+        ({"cron": "0 3 * * *", "missed": "some"}, "missed"),
+        ({"cron": "0 3 * * *", "mapping": {"a": "b["}}, "no expression"),
+        ({"at": "tomorrow"}, "write a time"),
+        ({"subject": "run.>"}, "not for triggers"),
+        ({"subject": "$JS.API.>"}, "not for triggers"),
+        ({"subject": ">"}, "not for triggers"),
+        ({"subject": "a.>.b"}, "at the end"),
+        ({"subject": "a b"}, "subject"),
+        ({"subject": "event.a", "filter": "]"}, "no expression"),
+        ({"subject": "event.a", "batch": {}, "debounce": {}}, "one of the two"),
+        ({"subject": "event.a", "batch": {}, "overlap": "skip"}, "cannot be skipped"),
+        ({"kind": "webhook", "path": "a"}, "give a secret"),
+        ({"kind": "webhook", "path": "a", "unsigned": True, "secret": {"env": "A"}}, "give a secret"),
+        ({"kind": "webhook", "path": "../a", "unsigned": True}, "path"),
+        ({"kind": "webhook", "path": "/a", "unsigned": True}, "path"),
+        ({"kind": "webhook", "path": "a", "secret": {"cmd": ["rm"]}}, "not run for triggers"),
+        ({"kind": "webhook", "path": "a", "secret": "in-the-open"}, "secret"),
+        ({"kind": "http", "path": "a", "unsigned": True, "overlap": "queue"}, "answered now"),
+        ({"kind": "http", "path": "a", "unsigned": True, "body_schema": {"type": 7}}, "no JSON Schema"),
+        ({"kind": "http", "path": "a", "unsigned": True, "timeout": 0}, "timeout"),
+        ({"folder": "a", "changes": ["eaten"]}, "changes"),
+    ],
+)
+def test_what_makes_no_trigger(fields: dict[str, Any], told: str):
+    with pytest.raises(Invalid) as refused:
+        made(**fields)
+    assert refused.value.code == "trigger.bad_definition"
+    assert told in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[", "a", "- a\n- b", "{", "a: &a [*a]", "x = " + "[" * 5000, "{" * 100_000, "\x00"]
+)
+def test_what_is_no_table(text: str):
+    with pytest.raises(Invalid):
+        source.trigger(text)
+
+
+def test_all_that_is_wrong_is_told_at_once():
+    with pytest.raises(Invalid) as refused:
+        source.trigger({"kind": "cron", "cron": "0 3 * * *", "priority": 11, "overlap": "maybe"})
+    assert {one["path"] for one in refused.value.detail["problems"]} == {"id", "workflow", "priority", "overlap"}
+
+
+def test_a_run_gets_what_came_and_not_the_envelope():
+    trigger = made(subject="event.a", labels={"x": "y"})
+    firing = Firing("t/1", b'{"n": 5}', 0, 10**18, {"subject": "event.a"})
+    assert input_of(trigger, firing) == b'{"n": 5}'
+    assert labels(trigger, firing) == {"x": "y", "trigger": "t", "trigger_kind": "subject"}
+    mapped = made(subject="event.a", mapping={"n": "body.n", "from": "subject", "at": "fired_at"})
+    assert input_of(mapped, firing) == b'{"n":5,"from":"event.a","at":"2001-09-09T01:46:40Z"}'
+
+
+@pytest.mark.parametrize(("text", "meant"), [("body.n > `3`", True), ("body.n > `9`", False), ("body.n.m", False), ("length(body)", True), ("abs(body)", False)])  # fmt: skip
+def test_filters(text: str, meant: bool):
+    firing = Firing("t/1", b'{"n": 5}', 0, 1)
+    assert is_meant(made(subject="event.a", filter=text), firing) is meant
+
+
+@pytest.mark.parametrize(("body", "given"), [(b"", b"null"), (b"[1]", b"[1]"), (b"hello", b'"hello"'), (b"\xff", '"\ufffd"'.encode()), (b"[" * 9999, None)])  # fmt: skip
+def test_what_is_no_json_is_a_text(body: bytes, given: bytes | None):
+    assert as_json(body) == (given if given is not None else b'"' + body + b'"')
+
+
+def test_routes():
+    assert route(made(kind="webhook", path="a/b", unsigned=True)) == "POST /hooks/a/b"
+    assert route(made(kind="http", path="a", method="PUT", unsigned=True)) == "PUT /run/a"
+    assert route(made(cron="@daily")) == ""

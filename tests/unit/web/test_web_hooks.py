@@ -1,0 +1,39 @@
+"""What triggers serve by HTTP: without a token, bounded, by path and method."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from knotwork.web import serve
+
+
+@pytest.fixture
+async def client(node):
+    async with (
+        serve.run_web(serve.WebSettings(token="secret"), node) as door,
+        httpx.AsyncClient(base_url=door.url, timeout=60, trust_env=False) as made,
+    ):
+        yield made
+
+
+async def test_a_hook_needs_no_token(client):
+    answer = await client.post("/hooks/in", content=b'{"a": 1}')
+    assert (answer.status_code, answer.json(), answer.headers["knotwork-run"][0]) == (202, {"a": 1}, "w")
+    assert (await client.get("/run/a/b?q=1")).status_code == 202
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_what_is_refused(client):
+    refused = await client.post("/hooks/in", headers={"x-wrong": "yes"})
+    assert (refused.status_code, refused.json()["code"]) == (401, "trigger.bad_signature")
+    assert "www-authenticate" not in refused.headers
+    wrong = await client.get("/hooks/in")
+    assert (wrong.status_code, wrong.headers["allow"], wrong.json()["code"]) == (405, "POST", "trigger.wrong_method")
+    assert (await client.delete("/run/a/b")).headers["allow"] == "GET, POST"
+    for path in ("/hooks/out", "/run/in", "/hooks/", "/run/a", "/run/../api/node/status", "/hooks/%2e%2e/livez"):
+        assert (await client.post(path)).status_code in (404, 401), path
+    assert (await client.post("/hooks/in", content=b"x" * 101)).status_code == 413
+    assert (await client.post("/hooks/in", headers={"host": "evil.example"})).status_code == 421
+    assert (await client.post("/hooks/in", headers={"origin": "https://evil.example"})).status_code == 403
+    assert (await client.get("/api/node/status")).status_code == 401
