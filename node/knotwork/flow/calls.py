@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from knotwork.flow import expressions, outputs
-from knotwork.flow.effects import NULL, CancelChild, Dispatch, StartChild, Withdraw
+from knotwork.flow import admission, expressions, outputs
+from knotwork.flow.admission import Limit
+from knotwork.flow.effects import NULL, Admit, CancelChild, Dispatch, StartChild, Withdraw
 from knotwork.flow.run import context, decoded
 
 if TYPE_CHECKING:
+    from knotwork.flow.model import StepLimit
     from knotwork.flow.run import Progress, Run
 
 
@@ -24,9 +26,44 @@ def call(run: Run, step: Progress, token: str, value: bytes = NULL, blob: str = 
         case "agent":
             prompt = expressions.filled(spec.prompt, context(run, step.box.reads, **told))
             work = {"prompt": prompt, "tools": list(spec.tools), "input": decoded(value)}
-            run.emit(Dispatch(token, step.box.id, spec, outputs.encoded(work)))
+            dispatch(run, step, token, outputs.encoded(work))
         case _:
-            run.emit(Dispatch(token, step.box.id, spec, value, blob))
+            dispatch(run, step, token, value, blob)
+
+
+def dispatch(run: Run, step: Progress, token: str, value: bytes, blob: str = "") -> None:
+    """Have an agent carry out a step, or one item of it, when its limit admits it; raises `Invalid` for a bad key."""
+    run.emit(Dispatch(token, step.box.id, step.box.spec, value, blob, limit_of(run, step)))
+
+
+def limit_of(run: Run, step: Progress) -> Limit | None:
+    """Return what must admit a step before it begins."""
+    spec = step.box.spec
+    limit: StepLimit | None = getattr(spec, "limit", None)
+    if limit is None:
+        return None
+    value = b""
+    if limit.key is not None:
+        value = outputs.encoded(expressions.evaluate(limit.key, context(run, step.box.reads)))
+    what = getattr(spec, "capability", None) or getattr(spec, "agent", None) or ""
+    scope, name = (
+        ("cap", what.replace("/", "="))
+        if limit.scope == "capability"
+        else ("step", f"{run.graph.workflow.name}.{step.box.id}")
+    )
+    return Limit(admission.key_of(scope, name, value), limit.concurrency, limit.rate, limit.per, limit.units)
+
+
+def admit(run: Run) -> None:
+    """Have a run admitted among those of its workflow; raises `Invalid` for a bad key."""
+    limit = run.graph.workflow.concurrency
+    if limit is not None:
+        value = b""
+        if limit.key is not None:
+            value = outputs.encoded(expressions.evaluate(limit.key, context(run, frozenset())))
+        key = admission.key_of("run", run.graph.workflow.name, value)
+        run.held, run.admitted = True, Limit(key, limit.max_runs)
+        run.emit(Admit(run.admitted, limit.when_full))
 
 
 def recall(run: Run, token: str) -> None:

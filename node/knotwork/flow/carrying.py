@@ -19,6 +19,7 @@ from knotwork.flow import facts
 from knotwork.flow.definitions import parsed
 from knotwork.flow.effects import (
     NULL,
+    Admit,
     CancelChild,
     Dispatch,
     Effect,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from knotwork.flow.definitions import Definitions
     from knotwork.flow.events import Events
     from knotwork.flow.facts import Start
+    from knotwork.flow.limits import Limits
     from knotwork.flow.model import Retry, Work
     from knotwork.flow.run import Run
     from knotwork.work.room import Work as Room
@@ -60,12 +62,14 @@ class Carrier:
         *,
         definitions: Definitions,
         events: Events,
+        limits: Limits,
         node: str,
         sure: Callable[[], bool],
     ) -> None:
         """Work through `work` and append facts; `sure` says whether nobody else may be doing the same."""
         self._group, self._connection, self._work, self._facts = group, connection, work, work.facts
-        self._definitions, self._events, self._node, self._sure = definitions, events, node, sure
+        self._definitions, self._events, self._limits = definitions, events, limits
+        self._node, self._sure = node, sure
 
     def carry_out(self, run: Run, effect: Effect, *, again: bool) -> None:
         """Begin to carry out an effect; `again`: somebody may have done so before."""
@@ -74,6 +78,16 @@ class Carrier:
             self._group.create_task(work)
         except RuntimeError:  # closing: the next owner does it
             work.close()
+
+    def step_over(self, run: str, effect: Dispatch) -> None:
+        """Let others begin what a step, or an item of it, was admitted for."""
+        if effect.limit is not None:
+            self._limits.release(holder(run, effect.token), effect.limit.key)
+
+    def run_over(self, run: Run) -> None:
+        """Let another run of the workflow begin."""
+        if run.admitted is not None:
+            self._limits.release(holder(run.id, RUN), run.admitted.key)
 
     def forget(self, run: str) -> None:
         """Do nothing more for a run that is over, or somebody else's."""
@@ -99,8 +113,10 @@ class Carrier:
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
             pause_s = min(2 * pause_s, AGAIN_MAX_S)
 
-    async def _do(self, run: Run, effect: Effect, *, again: bool) -> None:
+    async def _do(self, run: Run, effect: Effect, *, again: bool) -> None:  # noqa: C901  one line for each kind
         match effect:
+            case Admit():
+                await self._admit(run, effect)
             case Dispatch():
                 await self._dispatch(run, effect, again=again)
             case Withdraw():
@@ -127,6 +143,9 @@ class Carrier:
         if again and await self._is_known(run.id, effect.token):
             return
         spec: Any = effect.spec
+        if effect.limit is not None:
+            priority = spec.priority or run.start.priority
+            await self._limits.acquire(holder(run.id, effect.token), effect.limit, priority)
         value, blob = (effect.input, effect.blob) if effect.blob else await self._work.values.keep(effect.input)
         task = await self._work.placed(_task(run, effect.token, spec, value, blob))
         await self._work.submitter.requeue(task)
@@ -142,6 +161,21 @@ class Carrier:
             await self._outcome(run.id, effect.token, records.Outcome("cancelled", NOTHING, error=error.to_wire()))
 
     # -- runs --------------------------------------------------------------------------------------------------------
+
+    async def _admit(self, run: Run, effect: Admit) -> None:
+        """Have a run wait for its turn, or end it, or end those before it."""
+        me = holder(run.id, RUN)
+        if effect.when_full != "queue":
+            others = [one for one in await self._limits.holders(effect.limit.key) if one != me]
+            full = len(others) >= effect.limit.concurrency
+            victims = others if effect.when_full == "cancel_previous" else [me]
+            for one in victims if full else ():
+                wish = facts.Wish(why="there is another run of it" if one == me else f"{run.id} takes its place")
+                await self._append(facts.subject(one.partition(".")[0], "cancel"), facts.encode(wish))
+            if full and victims == [me]:
+                return
+        await self._limits.acquire(me, effect.limit, run.start.priority)
+        await self._append(facts.subject(run.id, "admitted"), b"")
 
     async def _start_child(self, run: Run, effect: StartChild, *, again: bool) -> None:
         child = facts.child_run(run.id, effect.token)
@@ -212,6 +246,13 @@ class Carrier:
 
 
 NOTHING = msgspec.Raw(NULL)
+RUN = "run"
+"""What stands for a whole run in the book of a limit; no step is called so there, because its name has a prefix."""
+
+
+def holder(run: str, token: str) -> str:
+    """Return what a step, or a whole run, is called in the book of a limit."""
+    return f"{run}.{token}" if token == RUN else f"{run}.s.{token}"
 
 
 def _task(run: Run, token: str, spec: Work, value: bytes, blob: str) -> records.Task:

@@ -56,7 +56,13 @@ def check(workflow: Workflow) -> list[Problem]:
         problems += _expression(path, text, _sees(place, plain), _ALWAYS)
     for key in ("input_schema", "output_schema"):
         problems += _schema((key,), getattr(workflow, key))
+    if workflow.concurrency is not None and workflow.concurrency.key is not None:
+        problems += _expression(("concurrency", "key"), workflow.concurrency.key, _nothing, frozenset({"input", "run"}))
     return problems
+
+
+def _nothing(_: str) -> bool:
+    return False
 
 
 def _sees(place: dict[str, int], mask: int) -> Callable[[str], bool]:
@@ -224,6 +230,8 @@ def expressions_of(spec: AnyStep) -> Iterator[tuple[Path, str, frozenset[str]]]:
     items = frozenset({"item", "index"}) if spec.kind == "map" else _NONE
     for path, text in expressions.texts(spec.input, ("input",)):
         yield path, text, items
+    if (limit := getattr(spec, "limit", None)) is not None and limit.key is not None:
+        yield ("limit", "key"), limit.key, _NONE
     match spec.kind:
         case "agent":
             yield from ((("prompt",), text, _NONE) for text in expressions.holes(spec.prompt))

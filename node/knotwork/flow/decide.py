@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from knotwork.flow import ending, items, opening, outputs, plans
+from knotwork.flow import calls, ending, items, opening, outputs, plans
 from knotwork.flow.effects import End, SetTimer
 from knotwork.flow.facts import Finish, Signal, StepEnd
 from knotwork.sdk.errors import Invalid
@@ -32,6 +32,11 @@ def started(run: Run) -> list[Effect]:
             outputs.must_fit(workflow.input_schema, bytes(run.start.input), "The input")
         except Invalid as error:
             ending.stop(run, "failed", error.to_wire())
+    if run.phase == "running":
+        try:
+            calls.admit(run)
+        except Invalid as error:
+            ending.stop(run, "failed", error.to_wire())
     return _settled(run)
 
 
@@ -52,6 +57,9 @@ def advance(run: Run, fact: Fact) -> list[Effect]:
             opening.signalled(run, fact.about, bytes(fact.body.payload))
         case "cancel":
             ending.stop(run, "cancelled", ending.cancelled(fact.body))
+        case "admitted":
+            run.held = False
+            run.close("admit")
         case "pause":
             run.paused = True
         case "resume":
@@ -76,7 +84,7 @@ def _settled(run: Run) -> list[Effect]:
 def _next(run: Run) -> Progress | None:
     """Return the next step that may begin."""
     limit = run.graph.workflow.max_parallel
-    if run.phase != "running" or run.paused:
+    if run.phase != "running" or run.paused or run.held:
         return None
     if run.at_once:
         return run.steps[run.at_once.popleft()]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from knotwork.flow.admission import Limit
     from knotwork.flow.model import AnyStep
     from knotwork.work.records import Final
 
@@ -21,11 +22,26 @@ class Dispatch:
     spec: AnyStep
     input: bytes = NULL
     blob: str = ""
+    limit: Limit | None = None
+    """What must admit it before it begins."""
 
     @property
     def name(self) -> str:
         """Return what no other effect of the run is called."""
         return f"do.{self.token}"
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Have the run admitted among those of its workflow, or cancelled, or others cancelled for it."""
+
+    limit: Limit
+    when_full: str
+
+    @property
+    def name(self) -> str:
+        """Return what no other effect of the run is called."""
+        return "admit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +189,18 @@ class End:
 
 
 Effect = (
-    Dispatch | Withdraw | SetTimer | StartChild | CancelChild | WatchEvent | Ask | Expect | SendSignal | Respond | End
+    Admit
+    | Dispatch
+    | Withdraw
+    | SetTimer
+    | StartChild
+    | CancelChild
+    | WatchEvent
+    | Ask
+    | Expect
+    | SendSignal
+    | Respond
+    | End
 )
 
 

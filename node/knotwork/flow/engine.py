@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from knotwork.flow import decide, facts
-from knotwork.flow.effects import SetTimer
+from knotwork.flow.effects import Dispatch, SetTimer
 from knotwork.flow.facts import Start, StepEnd
 from knotwork.flow.history import Over
 from knotwork.flow.journal import AGAIN_MAX_S, AGAIN_MIN_S, FOUND_MAX_BYTES
@@ -160,7 +160,10 @@ class Engine:
             live.early.append(fact)
             return
         else:
+            asked = live.run.open.get(f"do.{fact.about}") if fact.what == "outcome" else None
             effects = decide.advance(live.run, fact)
+            if isinstance(asked, Dispatch) and not live.replaying:
+                self._carrier.step_over(live.id, asked)
         live.timers.update(effect.timer for effect in effects if isinstance(effect, SetTimer))
         if not live.replaying:
             for effect in effects:
@@ -170,7 +173,8 @@ class Engine:
         """Let go of a run that has ended."""
         self._carrier.forget(live.id)
         if live.run is not None:
-            live.run.open.clear()
+            live.run.close_all()
+            self._carrier.run_over(live.run)
         live.shard.runs.pop(live.id, None)
         found = live.found if live.size <= FOUND_MAX_BYTES else []
         self._over[live.id] = Over(

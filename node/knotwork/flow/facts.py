@@ -113,7 +113,7 @@ _DECODERS: dict[str, Any] = {
     "signal": msgspec.json.Decoder(Signal),
     "ended": msgspec.json.Decoder(Finish),
 }
-KNOWN = frozenset({*_DECODERS, "fired", "started", "released", "next", "redriven"})
+KNOWN = frozenset({*_DECODERS, "admitted", "fired", "started", "released", "next", "redriven"})
 """Every kind of fact that this version knows; a run with another is left to newer ones."""
 _TRACES = frozenset({"started", "released", "next", "redriven"})
 encode = msgspec.json.Encoder().encode
@@ -138,7 +138,7 @@ def read(subject: str, data: bytes, at_ns: int, seq: int) -> Fact | None:
     if what not in KNOWN:
         raise Unknown(what)
     about = parts[4] if len(parts) > 4 else ""  # noqa: PLR2004
-    if what == "fired":
+    if what in ("fired", "admitted"):
         return Fact(what, about, None, at_ns, seq)
     try:
         body = _DECODERS[what].decode(data)

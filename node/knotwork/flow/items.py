@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from knotwork.flow import calls, ending, outputs
-from knotwork.flow.effects import NULL, Dispatch
+from knotwork.flow.effects import NULL
 from knotwork.flow.facts import StepEnd
 from knotwork.flow.run import Items, context, decoded
 from knotwork.sdk.errors import Failed
@@ -64,7 +64,7 @@ def go_on(run: Run, step: Progress) -> None:
         while items.next < len(items.inputs) and len(items.running) < spec.parallelism:
             index, items.next = items.next, items.next + 1
             items.running.add(index)
-            run.emit(Dispatch(f"{step.box.id}--{index}", step.box.id, spec, items.inputs[index]))
+            calls.dispatch(run, step, f"{step.box.id}--{index}", items.inputs[index])
             items.inputs[index] = NULL
     if items.running:
         return

@@ -123,6 +123,19 @@ class Journal:
         """Return the runs that are looked after here."""
         return [live for shard in self._shards.values() for live in shard.runs.values()]
 
+    def is_over(self, holder: str) -> bool:
+        """Return whether what stands in the book of a limit is over for certain: a run of ours, or a step of one."""
+        run, _, rest = holder.partition(".")
+        shard = self._shards.get(facts.shard(run))
+        if shard is None or not shard.ready:
+            return False
+        live = shard.runs.get(run)
+        if live is None:
+            return True
+        if live.busy or live.left or live.run is None or live.waiting:
+            return False
+        return rest.startswith("s.") and f"do.{rest.removeprefix('s.')}" not in live.run.open
+
     def floor(self, name: str) -> int:
         """Return up to which place of a shard of ours nothing is of a run that is not over; 0 when that is not known."""
         shard = self._shards.get(name)

@@ -33,12 +33,14 @@ log = logging.getLogger(__name__)
 LIMITS = "LIMITS"
 AGAIN_S = 0.2
 LOOK_S = 5.0
+FORGET_S = 2 * 86400
+"""How long an empty book is kept: longer than any rate that makes sense."""
 _encode = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder(Book)
 
 
 @dataclass(order=True, slots=True)
-class _Waiter:
+class _Waiter:  # its place is its own, so two are never equal
     place: tuple[int, int]
     holder: str = field(compare=False)
     limit: Limit = field(compare=False)
@@ -63,48 +65,60 @@ class Limits:
         self._bucket: Bucket = kv.Bucket(connection, LIMITS)
         self._books: dict[str, tuple[Book, int]] = {}
         self._lines: dict[str, _Line] = {}
-        self._held: dict[str, set[str]] = {}
         self._order = itertools.count()
 
     async def open(self) -> None:
         """Make sure that there is a place for books."""
         await kv.open_bucket(self._connection, LIMITS)
 
-    async def run(self) -> None:
-        """Watch the books, for ever."""
+    async def run(self, is_over: Callable[[str], bool]) -> None:
+        """Watch the books, and strike out whoever is over and was left by a crash; for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch(), name="books")
+            while True:
+                await asyncio.sleep(LOOK_S)
+                self.sweep(is_over)
+
+    async def _watch(self) -> None:
         while True:
             with contextlib.suppress(KnotworkError):
                 await self._bucket.watch(self._changed, lambda: None)
             await asyncio.sleep(AGAIN_S)
 
-    async def acquire(self, holder: str, limits: tuple[Limit, ...], priority: int = 5) -> None:
-        """Return when `holder` is in the book of each limit; asked again, it may be there already.
+    async def acquire(self, holder: str, limit: Limit, priority: int = 5) -> None:
+        """Return when `holder` is in the book of a limit; asked again, it may be there already."""
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        line = self._lines.setdefault(limit.key, _Line())
+        heapq.heappush(line.waiting, _Waiter((-priority, next(self._order)), holder, limit, answer))
+        line.stir.set()
+        if not line.serving:
+            line.serving = True
+            self._spawn(self._serve(limit.key, line))
+        try:
+            await answer
+        finally:
+            if not answer.done():
+                answer.cancel()
 
-        In the order of their keys, so that two can never wait for each other.
-        """
-        for limit in sorted(limits, key=lambda one: one.key):
-            answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            line = self._lines.setdefault(limit.key, _Line())
-            heapq.heappush(line.waiting, _Waiter((-priority, next(self._order)), holder, limit, answer))
-            line.stir.set()
-            if not line.serving:
-                line.serving = True
-                self._spawn(self._serve(limit.key, line))
-            try:
-                await answer
-            finally:
-                if not answer.done():
-                    answer.cancel()
-            self._held.setdefault(holder, set()).add(limit.key)
+    async def holders(self, key: str) -> list[str]:
+        """Return who is in a book, as it is stored."""
+        return list((await self._book(key))[0].holders)
+
+    def keys(self) -> list[str]:
+        """Return the keys of all books there are."""
+        return list(self._books)
 
     def holder_of(self, key: str) -> list[str]:
         """Return who is in a book, as far as it was told here."""
         return list(self._books.get(key, (Book(), 0))[0].holders)
 
-    def release(self, holder: str) -> None:
-        """Strike somebody out of every book, soon; without effect for one who is in none."""
-        for key in self._held.pop(holder, set()):
-            self._spawn(self._strike(key, {holder}))
+    def release(self, holder: str, key: str) -> None:
+        """Strike somebody out of a book, soon, and let him wait for it no more."""
+        line = self._lines.get(key)
+        for waiter in line.waiting if line is not None else ():
+            if waiter.holder == holder and not waiter.answer.done():
+                waiter.answer.cancel()
+        self._spawn(self._strike(key, {holder}))
 
     def sweep(self, is_over: Callable[[str], bool]) -> None:
         """Strike out whoever is over: what a node that crashed left."""
@@ -149,9 +163,14 @@ class Limits:
         if after is not book and not await self._write(key, after, revision):
             await asyncio.sleep(random.uniform(0.0, 0.02))  # noqa: S311  so that nodes do not run into each other again
             return 0.0
-        for waiter in waiting[:chosen]:
-            waiter.answer.set_result(None)
-        line.waiting = waiting[chosen:]
+        let_in = waiting[:chosen]
+        for waiter in let_in:
+            if waiter.answer.done():  # it gave up meanwhile
+                self._spawn(self._strike(key, {waiter.holder}))
+            else:
+                waiter.answer.set_result(None)
+        line.waiting = [one for one in line.waiting if one not in let_in]  # others may have come meanwhile
+        heapq.heapify(line.waiting)
         return 0.0
 
     async def _strike(self, key: str, holders: set[str]) -> None:
@@ -172,11 +191,12 @@ class Limits:
 
     async def _write(self, key: str, book: Book, revision: int) -> bool:
         """Write a book that was read at a revision; False when somebody else was faster."""
+        ttl_s = None if book.holders else FORGET_S  # a key of a customer who never comes again
         try:
             if revision:
-                made = await self._bucket.update(key, _encode(book), revision)
+                made = await self._bucket.update(key, _encode(book), revision, ttl_s=ttl_s)
             else:
-                made = await self._bucket.create(key, _encode(book))
+                made = await self._bucket.create(key, _encode(book), ttl_s=ttl_s)
         except Conflict:
             return False
         self._books[key] = book, made

@@ -50,6 +50,38 @@ class Retry(Part):
     max_crashes: int = Field(default=3, ge=1, le=1000, description="workers it may kill before it counts as poison")
 
 
+class StepLimit(Part):
+    """How many such steps may be under way at a time, or begin in a time, over all runs and nodes."""
+
+    concurrency: int = Field(default=0, ge=0, le=100_000, description="at a time; 0: any number")
+    rate: float = Field(
+        default=0.0, ge=0, le=1e6, allow_inf_nan=False, description="units that may begin in `per`; 0: any"
+    )
+    per: Some = Field(default=1.0, description="the time of the rate")
+    units: float = Field(default=1.0, gt=0, le=1e6, allow_inf_nan=False, description="what one of these counts")
+    key: Expression | None = Field(default=None, description="a limit of its own for each value that this gives")
+    scope: Literal["capability", "step"] = Field(
+        default="capability", description="shared by all steps with this capability or agent, or this step's own"
+    )
+
+    @model_validator(mode="after")
+    def _limits(self) -> StepLimit:
+        if not (self.concurrency or self.rate):
+            msg = "name concurrency, rate or both"
+            raise ValueError(msg)
+        return self
+
+
+class RunLimit(Part):
+    """How many runs of a workflow may be under way at a time, and what becomes of another."""
+
+    max_runs: int = Field(default=1, ge=1, le=100_000)
+    key: Expression | None = Field(default=None, description="a limit of its own for each value that this gives")
+    when_full: Literal["queue", "skip", "cancel_previous"] = Field(
+        default="queue", description="it waits, the most urgent first; it is cancelled; those under way are"
+    )
+
+
 class Step(Part):
     """What all steps have."""
 
@@ -77,6 +109,7 @@ class Work(Step):
     priority: int | None = Field(default=None, ge=1, le=10)
     labels: dict[Token, Annotated[str, Field(max_length=256)]] = Field(default={}, max_length=32)
     timeout: Some | None = Field(default=None, description="for one attempt")
+    limit: StepLimit | None = Field(default=None, description="how many may be under way, or begin in a time")
     retry: Retry | None = Field(default=None, description="left out: that of the workflow")
     output_schema: Schema | None = Field(default=None, description="JSON Schema that its output must fit")
 
@@ -263,6 +296,7 @@ class Workflow(Part):
     output_schema: Schema | None = None
     retry: Retry = Field(default=Retry(), description="for steps that say nothing else")
     timeout: Some | None = Field(default=None, description="for the whole run")
+    concurrency: RunLimit | None = Field(default=None, description="how many runs may be under way")
     max_parallel: int = Field(default=0, ge=0, le=ITEMS_MAX, description="steps of a run at a time; 0: no limit")
     boundary: Token | None = None
     priority: int = Field(default=5, ge=1, le=10)

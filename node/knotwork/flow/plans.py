@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from knotwork.flow import ending, graph, model
-from knotwork.flow.effects import Dispatch, StartChild
+from knotwork.flow import calls, ending, graph, model
+from knotwork.flow.effects import StartChild
 from knotwork.flow.facts import StepEnd
 from knotwork.flow.run import decoded
 from knotwork.sdk.errors import Failed, Invalid
@@ -28,7 +28,7 @@ def token_of(step: Progress) -> str:
 
 def ask(run: Run, step: Progress) -> None:
     """Have an agent plan."""
-    run.emit(Dispatch(token_of(step), step.box.id, step.box.spec, step.input, step.input_blob))
+    calls.dispatch(run, step, token_of(step), step.input, step.input_blob)
 
 
 def ended(run: Run, step: Progress, plan: bytes) -> None:

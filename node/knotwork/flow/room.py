@@ -16,6 +16,7 @@ from knotwork.flow.engine import Engine
 from knotwork.flow.events import Events
 from knotwork.flow.history import Historian, Over
 from knotwork.flow.journal import Journal
+from knotwork.flow.limits import Limits
 from knotwork.flow.runs import Runs
 from knotwork.flow.shards import Shards
 from knotwork.sdk.errors import KnotworkError
@@ -38,9 +39,10 @@ class Flow:
         self.connection = connection
         self.definitions = Definitions(connection)
         self.events = Events(group, connection)
+        self.limits = Limits(group, connection)
         self.shards = Shards(connection, node, lambda mine: self.journal.own(mine))  # noqa: PLW0108  made below
         carrier = Carrier(
-            group, connection, work, definitions=self.definitions, events=self.events, node=node,
+            group, connection, work, definitions=self.definitions, events=self.events, limits=self.limits, node=node,
             sure=lambda: self.shards.sure,
         )  # fmt: skip
         over: dict[str, Over] = {}
@@ -55,6 +57,7 @@ class Flow:
         await self.definitions.open()
         await self.events.open()
         await self._historian.open()
+        await self.limits.open()
         await self.runs.open()
 
     async def run(self) -> None:
@@ -66,6 +69,7 @@ class Flow:
                 group.create_task(self.events.run(), name="events")
                 group.create_task(self.journal.look_after(), name="silent runs")
                 group.create_task(self._historian.run(), name="history")
+                group.create_task(self.limits.run(self.journal.is_over), name="limits")
                 while True:
                     await self._again.wait()
                     self._again.clear()

@@ -12,6 +12,7 @@ from knotwork.flow.effects import NULL, is_awaited
 from knotwork.sdk.errors import Invalid
 
 if TYPE_CHECKING:
+    from knotwork.flow.admission import Limit
     from knotwork.flow.effects import Effect
     from knotwork.flow.facts import Start
     from knotwork.flow.graph import Box, Graph
@@ -82,6 +83,10 @@ class Run:
     working: int = 0
     """Steps that are open."""
     paused: bool = False
+    held: bool = False
+    """It waits to be admitted among the runs of its workflow."""
+    admitted: Limit | None = None
+    """By what it was, or is to be, admitted."""
     done: list[str] = field(default_factory=list)
     """Completed steps that can be undone, in the order of their completion."""
     final: Final = "completed"

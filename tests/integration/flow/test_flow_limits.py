@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 
+import msgspec
 import pytest_asyncio
+from tests.integration.flow.conftest import define, ended, start
 from tests.integration.work.conftest import open_bench, until
 
 from knotwork.bus.background import background
@@ -23,7 +27,7 @@ async def three(tmp_path):
             connection = await bench.stack.enter_async_context(open_connection(Endpoint((bench.url,), seed=bench.seed)))
             limits = Limits(group, connection)
             await limits.open()
-            group.create_task(limits.run())
+            group.create_task(limits.run(lambda _: False))
             made.append(limits)
         yield made
 
@@ -33,11 +37,11 @@ async def test_a_concurrency_limit_holds_over_three_nodes(three):
     log: list[tuple[float, int]] = []
 
     async def one(node: int, number: int) -> None:
-        await three[node].acquire(f"{node}.{number}", (limit,))
+        await three[node].acquire(f"{node}.{number}", limit)
         log.append((time.monotonic(), 1))
         await asyncio.sleep(0.01)  # the work
         log.append((time.monotonic(), -1))
-        three[node].release(f"{node}.{number}")
+        three[node].release(f"{node}.{number}", limit.key)
 
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         for number in range(60):
@@ -55,9 +59,9 @@ async def test_a_rate_holds_over_three_nodes(three):
     begun: list[float] = []
 
     async def one(node: int, number: int) -> None:
-        await three[node].acquire(f"{node}.{number}", (limit,))
+        await three[node].acquire(f"{node}.{number}", limit)
         begun.append(time.monotonic())
-        three[node].release(f"{node}.{number}")
+        three[node].release(f"{node}.{number}", limit.key)
 
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         for number in range(20):
@@ -70,13 +74,13 @@ async def test_a_rate_holds_over_three_nodes(three):
 
 async def test_the_most_urgent_goes_first_and_what_a_crash_left_is_struck_out(three):
     limit = Limit("cap.do", concurrency=1)
-    await three[0].acquire("dead.a", (limit,))
+    await three[0].acquire("dead.a", limit)
     order: list[str] = []
 
     async def one(name: str, priority: int) -> None:
-        await three[1].acquire(name, (limit,), priority)
+        await three[1].acquire(name, limit, priority)
         order.append(name)
-        three[1].release(name)
+        three[1].release(name, limit.key)
 
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         for name, priority in (("low", 1), ("mid", 5), ("high", 9)):
@@ -89,6 +93,96 @@ async def test_the_most_urgent_goes_first_and_what_a_crash_left_is_struck_out(th
 async def test_asked_again_it_is_there_already(three):
     limit = Limit("cap.do", concurrency=1)
     async with asyncio.timeout(30):
-        await three[0].acquire("run.a", (limit,))
-        await three[1].acquire("run.a", (limit,))
+        await three[0].acquire("run.a", limit)
+        await three[1].acquire("run.a", limit)
     assert three[1].holder_of("cap.do") == ["run.a"]
+
+
+# -- in workflows --------------------------------------------------------------------------------------------------------
+
+
+async def attempts(flow, runs):
+    """Return when each attempt of these runs began and ended, by the clocks of the workers."""
+    found = []
+    for run in runs:
+        for fact in (await flow.runs.look(run)).facts:
+            if ".outcome." in fact.subject:
+                outcome = msgspec.json.decode(fact.data)
+                found.append((outcome["started_ns"], outcome["ended_ns"]))
+    return found
+
+
+def most_at_once(spans):
+    changes = sorted([(start, 1) for start, _ in spans] + [(end, -1) for _, end in spans])
+    now = most = 0
+    for _, change in changes:
+        now += change
+        most = max(most, now)
+    return most
+
+
+async def test_a_limit_of_a_capability_holds_over_three_engines(flows):
+    nodes = [await flows.here(name, do={"concurrency": 20}) for name in ("one", "two", "three")]
+    limited = {"capability": "do", "limit": {"concurrency": 2}}
+    await define(
+        nodes[0], steps={"m": {**limited, "kind": "map", "items": "input"}, "z": {**limited, "depends_on": ["m"]}}
+    )
+    runs = [await start(nodes[n % 3], [{"sleep": 0.02}] * 3) for n in range(6)]
+    for run in runs:
+        assert (await ended(nodes[0], run)).state == "completed"
+    assert most_at_once(await attempts(nodes[0], runs)) == 2
+    await until(lambda: not nodes[1].limits.holder_of("cap.do"))
+
+
+async def test_a_limit_for_each_key(flows):
+    flow = await flows.here(do={"concurrency": 20})
+    await define(
+        flow, steps={"s": {"capability": "do", "limit": {"concurrency": 1, "key": "input.who", "scope": "step"}}}
+    )
+    mine = [await start(flow, {"who": "me", "sleep": 0.05}) for _ in range(3)]
+    others = [await start(flow, {"who": "you", "sleep": 0.05}) for _ in range(3)]
+    for run in (*mine, *others):
+        assert (await ended(flow, run)).state == "completed"
+    assert most_at_once(await attempts(flow, mine)) == most_at_once(await attempts(flow, others)) == 1
+    assert most_at_once(await attempts(flow, [*mine, *others])) == 2
+
+
+async def test_runs_of_a_workflow_wait_for_each_other(flows):
+    flow = await flows.here(do={"concurrency": 20})
+    await define(flow, steps={"s": {"capability": "do"}}, concurrency={"max_runs": 2})
+    runs = [await start(flow, {"sleep": 0.05}) for _ in range(7)]
+    for run in runs:
+        assert (await ended(flow, run)).state == "completed"
+    assert most_at_once(await attempts(flow, runs)) == 2
+
+
+async def test_a_singleton_skips_or_cancels(flows):
+    flow = await flows.here(do={"concurrency": 20})
+    await define(
+        flow, name="skip", steps={"s": {"capability": "do"}}, concurrency={"key": "input.k", "when_full": "skip"}
+    )
+    first = await start(flow, {"k": 1, "sleep": 1}, "skip")
+    await until(lambda: any(map(flow.limits.holder_of, flow.limits.keys())))
+    second, other = await start(flow, {"k": 1}, "skip"), await start(flow, {"k": 2}, "skip")
+    assert (await ended(flow, second)).error["code"] == "flow.cancelled"
+    assert [(await ended(flow, run)).state for run in (other, first)] == ["completed", "completed"]
+
+    await define(flow, name="last", steps={"s": {"capability": "do"}}, concurrency={"when_full": "cancel_previous"})
+    old = await start(flow, {"sleep": 100}, "last")
+    await until(lambda: flow.limits.holder_of("run.last"))
+    new = await start(flow, {"sleep": 0}, "last")
+    assert [(await ended(flow, run)).state for run in (old, new)] == ["cancelled", "completed"]
+
+
+async def test_a_limited_step_that_waits_can_be_cancelled_and_a_crash_frees_its_place(flows):
+    flow = await flows.here("here")
+    worker = await flows.process("worker", do={"concurrency": 5})
+    await define(flow, steps={"s": {"capability": "do", "limit": {"concurrency": 1}}})
+    runs = [await start(flow, {"sleep": 0.3}) for _ in range(3)]
+    stuck = await start(flow, {"sleep": 100})
+    await flow.runs.cancel(stuck)
+    assert (await ended(flow, stuck)).state == "cancelled"
+    os.kill(worker.pid, signal.SIGKILL)
+    await flows.process("next", do={"concurrency": 5})
+    for run in runs:
+        assert (await ended(flow, run)).state == "completed"

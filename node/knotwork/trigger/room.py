@@ -1,0 +1,158 @@
+"""How are the triggers of one project wired? Store, clock, streams, files, requests: opened together, closed together."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from knotwork.bus.background import background
+from knotwork.flow.facts import SHARDS
+from knotwork.trigger import due
+from knotwork.trigger.answers import Answers
+from knotwork.trigger.arrivals import Arrivals
+from knotwork.trigger.envelope import Firing
+from knotwork.trigger.firings import Firings
+from knotwork.trigger.following import Following
+from knotwork.trigger.model import Cron, Definition, Once
+from knotwork.trigger.starting import Started, Starter, input_json, now_ns
+from knotwork.trigger.store import Known, Store
+from knotwork.trigger.timed import Timed
+from knotwork.trigger.watching import Watching
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.flow.room import Flow
+    from knotwork.sdk.secret import SecretRef
+    from knotwork.work.room import Work
+
+LOOK_S = 0.2
+BACKFILL_MAX = 1000
+
+
+class Triggers:
+    """Triggers of one project, as this node sees to them. Made by `open_triggers`."""
+
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        connection: Connection,
+        work: Work,
+        flow: Flow,
+        *,
+        node: str,
+        read: Callable[[SecretRef], str],
+    ) -> None:
+        """Wire the parts."""
+        self.connection, self.flow, self.node = connection, flow, node
+        self.store = Store(connection, self._changed)
+        self.firings = Firings(connection)
+        self.starter = Starter(flow, self.firings, node)
+        self._timed = Timed(group, self.store, self.starter, self.is_mine)
+        self._following = Following(group, connection, self.store, self.starter, self.is_mine)
+        self._watching = Watching(group, self.store, self.starter, node)
+        self.arrivals = Arrivals(connection, self.store, self.starter, Answers(connection, flow, work.values), read)
+
+    async def open(self) -> None:
+        """Make the stores."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for part in (self.store, self.firings, self.arrivals):
+                    group.create_task(part.open())
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+
+    async def run(self) -> None:
+        """See to the triggers that are ours, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.store.run(), name="triggers")
+            group.create_task(self._timed.run(), name="times")
+            mine: frozenset[str] | None = None
+            while True:
+                if (now := self.flow.shards.mine) != mine:
+                    mine = now
+                    for name in list(self.store.known):
+                        self._changed(name)
+                await asyncio.sleep(LOOK_S)
+
+    def is_mine(self, name: str) -> bool:
+        """Return whether this node sees to a trigger; for a moment two may."""
+        return shard(name) in self.flow.shards.mine
+
+    def _changed(self, name: str) -> None:
+        self._timed.changed(name)
+        self._following.changed(name)
+        self._watching.changed(name)
+
+    # -- by hand -----------------------------------------------------------------------------------------------------
+
+    async def put(self, trigger: Definition, *, by: str = "", replace: bool = True) -> bool:
+        """Keep a trigger; returns whether it is new. Raises what the store raises, and `Invalid` for an odd stream."""
+        await self._following.check(trigger)
+        return await self.store.put(trigger, now_ns=time.time_ns(), by=by, replace=replace)
+
+    async def switch(self, name: str, *, enabled: bool) -> Known:
+        """Enable or disable a trigger; what comes while it is disabled is none of its business."""
+        known = await self.store.get(name)
+        if known.trigger.enabled != enabled:
+            changed = known.trigger.model_copy(update={"enabled": enabled})
+            await self.store.put(changed, now_ns=time.time_ns(), by=known.by)
+        return await self.store.get(name)
+
+    async def fire(self, name: str, body: bytes, key: str = "") -> Started:
+        """Fire a trigger by hand, whether it is enabled or not and whatever is in the way."""
+        known = await self.store.get(name)
+        body = _body(known.trigger, body)
+        firing = Firing(f"{name}/by-hand/{key or now_ns()}", body, 0, now_ns(), {"by_hand": True})
+        done = await self.starter.start(known.trigger, firing)
+        await self.starter.note(known.trigger, firing, done)
+        if done.error is not None:
+            raise done.error
+        return done
+
+    def times(self, trigger: Definition, count: int, since_ns: int) -> list[int]:
+        """Return the next times at which a trigger fires, without what is added to each (jitter)."""
+        if isinstance(trigger, Once):
+            return [trigger.at_ns] if trigger.at_ns > since_ns else []
+        if not isinstance(trigger, Cron):
+            return []
+        found = due.after(trigger.cron, trigger.timezone, since_ns)
+        return [time_ns for time_ns, _ in zip(found, range(count), strict=False)]
+
+    async def backfill(self, trigger: Cron, times: list[int]) -> list[Started]:
+        """Start the runs of times that are over; those that there were are not started again."""
+        found = []
+        for time_ns in times:
+            key = due.key(trigger.id, time_ns)
+            firing = Firing(key, input_json(trigger.input), time_ns, now_ns(), {"input": trigger.input})
+            done = await self.starter.start(trigger, firing)
+            if done.new:
+                await self.starter.note(trigger, firing, done)
+            found.append(done)
+        return found
+
+
+def _body(trigger: Definition, body: bytes) -> bytes:
+    if body == b"null" and isinstance(trigger, Cron | Once):
+        return input_json(trigger.input)
+    return body
+
+
+def shard(name: str) -> str:
+    """Return the shard that a trigger goes with, the same everywhere and always."""
+    return SHARDS[hashlib.sha256(f"trigger {name}".encode()).digest()[0] % len(SHARDS)]
+
+
+@asynccontextmanager
+async def open_triggers(
+    connection: Connection, work: Work, flow: Flow, *, node: str, read: Callable[[SecretRef], str]
+) -> AsyncIterator[Triggers]:
+    """See to the triggers of a project inside the block."""
+    async with background() as group:
+        triggers = Triggers(group, connection, work, flow, node=node, read=read)
+        await triggers.open()
+        group.create_task(triggers.run(), name="triggers")
+        yield triggers

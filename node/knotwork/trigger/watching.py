@@ -1,0 +1,155 @@
+"""Which changes of files start runs? A change is known by the file, what it is like and when it was written.
+
+Nodes that see the same folder (over a network) start one run for a change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import hashlib
+import logging
+import os
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import watchfiles
+
+from knotwork.sdk.errors import KnotworkError
+from knotwork.trigger.envelope import Firing
+from knotwork.trigger.model import Files
+from knotwork.trigger.starting import Starter, now_ns
+
+if TYPE_CHECKING:
+    from knotwork.trigger.store import Known, Store
+
+log = logging.getLogger(__name__)
+AGAIN_S = 1.0
+LOOK_MS, STEP_MS = 500, 100
+FILES_MAX = 100_000
+Stamp = tuple[int, int]
+Seen = dict[str, Stamp]
+"""When each file was written, in nanoseconds, and its size."""
+
+
+class Watching:
+    """The folders that this node watches."""
+
+    def __init__(self, group: asyncio.TaskGroup, store: Store, starter: Starter, node: str) -> None:
+        """Watch for those of `store` that are for this node, in tasks of `group`."""
+        self._group, self._store, self._starter, self._node = group, store, starter, node
+        self._tasks: dict[str, tuple[int, asyncio.Task[None]]] = {}
+        self.seen: dict[str, Seen] = {}
+        """What each folder held when it was looked at last, by trigger."""
+
+    def changed(self, name: str) -> None:
+        """Begin or end watching, as it should be now."""
+        known = self._store.known.get(name)
+        if known is not None and not (
+            isinstance(known.trigger, Files) and known.trigger.enabled and known.trigger.node in (None, self._node)
+        ):
+            known = None
+        revision, task = self._tasks.get(name, (0, None))
+        if known is not None and revision == known.revision:
+            return
+        if task is not None:
+            task.cancel()
+            del self._tasks[name]
+            self.seen.pop(name, None)
+        if known is not None:
+            self._tasks[name] = (known.revision, self._group.create_task(self._surely(known), name=f"trigger {name}"))
+
+    async def _surely(self, known: Known) -> None:
+        trigger = known.trigger
+        assert isinstance(trigger, Files)
+        self.seen[trigger.id] = await asyncio.to_thread(look, trigger)
+        moving: dict[str, tuple[Stamp, float]] = {}
+        while True:
+            try:
+                async with aclosing(_hints(trigger)) as hints:
+                    async for _ in hints:
+                        found = await asyncio.to_thread(look, trigger)
+                        await self._changed(trigger, found, moving)
+            except (OSError, KnotworkError) as error:
+                log.debug("%s is looked at in a moment: %s", trigger.folder, error)
+            except Exception:  # one that cannot be dealt with does not stop the others
+                log.exception("the trigger %s cannot be seen to", trigger.id)
+            await asyncio.sleep(AGAIN_S)
+
+    async def _changed(self, trigger: Files, found: Seen, moving: dict[str, tuple[Stamp, float]]) -> None:
+        """Fire for what is different; a file that is still being written is waited for."""
+        seen, now_s = self.seen[trigger.id], asyncio.get_running_loop().time()
+        for path in [path for path in moving if path not in found]:
+            del moving[path]
+        for path, change, stamp in changes(seen, found):
+            if change != "deleted":
+                before = moving.get(path)
+                if before is None or before[0] != stamp:
+                    before = moving[path] = (stamp, now_s)
+                if now_s - before[1] < trigger.settle:
+                    continue
+                del moving[path]
+            if change in trigger.changes:
+                await self._fire(trigger, path, change, stamp)
+            if change == "deleted":
+                del seen[path]
+            else:
+                seen[path] = stamp
+
+    async def _fire(self, trigger: Files, path: str, change: str, stamp: Stamp) -> None:
+        key = hashlib.sha256(f"{path}\0{change}\0{stamp}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        told = {"path": path, "change": change, "size": stamp[1]}
+        body = msgspec.json.encode({**told, "path": path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")})
+        firing = Firing(f"{trigger.id}/{key}", body, 0, now_ns(), {"node": self._node})
+        while True:
+            state, revision = await self._store.state(trigger.id)
+            if trigger.overlap == "queue" and (before := await self._starter.in_the_way(state)):
+                await self._starter.flow.runs.ended(before)
+                continue
+            await self._starter.fire(trigger, firing, state)
+            if trigger.overlap != "allow":
+                await self._store.save(trigger.id, state, revision)
+            return
+
+
+def look(trigger: Files) -> Seen:
+    """Return the files that a trigger is for as they are now; a folder that is not there has none."""
+    found: Seen = {}
+    for folder, folders, names in os.walk(trigger.folder):
+        if not trigger.recursive:
+            folders.clear()
+        for name in names:
+            if len(found) >= FILES_MAX:
+                return found
+            if fnmatch.fnmatch(name, trigger.pattern):
+                path = Path(folder) / name
+                try:
+                    stat = path.stat()
+                except OSError:
+                    continue
+                found[str(path)] = (stat.st_mtime_ns, stat.st_size)
+    return found
+
+
+def changes(before: Seen, after: Seen) -> list[tuple[str, str, Stamp]]:
+    """Return what is different, by path (pure)."""
+    found = [(path, "added" if path not in before else "modified", stamp) for path, stamp in after.items()
+             if before.get(path) != stamp]  # fmt: skip
+    return sorted(found + [(path, "deleted", stamp) for path, stamp in before.items() if path not in after])
+
+
+async def _hints(trigger: Files) -> AsyncGenerator[None, None]:
+    """Yield whenever something may be different: when the system says so, and every second."""
+    folder = Path(trigger.folder)
+    if not await asyncio.to_thread(folder.is_dir):
+        yield
+        return
+    watch = watchfiles.awatch(
+        folder, recursive=trigger.recursive, rust_timeout=LOOK_MS, yield_on_timeout=True, debounce=STEP_MS,
+        step=50, stop_event=asyncio.Event(), watch_filter=None,
+    )  # fmt: skip
+    async for _ in watch:
+        yield
