@@ -94,6 +94,19 @@ class Blobs:
                 return data
         raise Internal(f"{name} is damaged: what is kept there is something else.", code="blob.damaged")
 
+    async def part(self, name: str, after: int) -> tuple[bytes, int, int]:
+        """Return a part of a value (4 MiB at most), the place behind it, and the size of the whole in bytes.
+
+        `after` is the place behind the part before, 0 at the beginning; behind the last part nothing comes, and the
+        place is 0. Whoever has all of them compares their digest. Raises what `info` does.
+        """
+        info = await self.info(name)
+        if not info.size:
+            return b"", 0, 0
+        subject = _chunks_subject(info.nuid)
+        found = await reading.batch(self._connection, SPEC.name, subject, after + 1, AT_ONCE)
+        return b"".join(stored.data for stored in found), found[-1].seq if found else 0, info.size
+
     async def info(self, name: str) -> Info:
         """Return what is known of a value; raises `NotFound` (`blob.not_found`), `Invalid` (`blob.bad_digest`)."""
         found = await self._stored(name)

@@ -6,12 +6,13 @@ import base64
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 from knotwork.cli import given, remote
 from knotwork.cli.options import Shared
 from knotwork.ops.form import Row
+from knotwork.sdk.errors import Internal
 
 REQUEST_MAX_BYTES = 6 * 1024 * 1024
 """A larger input goes ahead of its request."""
@@ -49,23 +50,57 @@ def fetch(reply: dict[str, Any], shared: Shared) -> None:
     digest = reply.get("output_blob")
     if not digest or reply.get("output") is not None:
         return
-    parts: list[bytes] = []
-
-    def take(frame: Any) -> None:
-        parts.append(base64.b64decode(json.loads(frame.data)["data"]))
-
-    remote.ask(shared, "blob.get", json.dumps({"digest": digest}).encode(), take, timeout_s=PIECE_TIMEOUT_S)
-    reply["output"] = json.loads(b"".join(parts))
+    reply["output"] = json.loads(b"".join(pieces(digest, shared)))
 
 
-def printer() -> Callable[[Any], None]:
-    """Return what writes the pieces of a blob to standard output, as they are."""
+def write(digest: str, shared: Shared) -> dict[str, Any]:
+    """Write a blob to standard output, piece by piece, and return what is known of it."""
+    size = 0
+    for piece in pieces(digest, shared):
+        sys.stdout.buffer.write(piece)
+        size += len(piece)
+    sys.stdout.buffer.flush()
+    return {"digest": digest, "size_bytes": size}
 
-    def piece(frame: Any) -> None:
-        sys.stdout.buffer.write(base64.b64decode(json.loads(frame.data)["data"]))
-        sys.stdout.buffer.flush()
 
-    return piece
+def pieces(digest: str, shared: Shared) -> Iterator[bytes]:
+    """Yield the pieces of a blob, asking for each when the one before was taken: NATS cuts off who is sent too much.
+
+    Raises `Internal` (`blob.damaged`) behind the last one when they are not what the digest stands for.
+    """
+    arrived: list[bytes] = []
+    hashed, done, after, size = hashlib.sha256(), 0, 0, 1
+    while done < size:
+        arrived.clear()
+        asked = json.dumps({"digest": digest, "after": after}).encode()
+        said = json.loads(
+            remote.ask(
+                shared, "blob.get", asked, lambda frame: arrived.append(_bytes(frame)), timeout_s=PIECE_TIMEOUT_S
+            )
+        )
+        after, size = int(said["next"]), int(said["size_bytes"])
+        for piece in arrived:
+            hashed.update(piece)
+            done += len(piece)
+            yield piece
+        if not after:
+            break
+    if f"sha256-{hashed.hexdigest()}" != digest:
+        raise Internal(
+            f"{digest} is damaged: {done} of {size} bytes came, and they are something else.",
+            code="blob.damaged",
+            hint="It may have been put anew meanwhile: read it again.",
+        )
+
+
+def print_piece(frame: Any) -> None:
+    """Write one piece of a blob to standard output, as it is."""
+    sys.stdout.buffer.write(_bytes(frame))
+    sys.stdout.buffer.flush()
+
+
+def _bytes(frame: Any) -> bytes:
+    return base64.b64decode(json.loads(frame.data)["data"])
 
 
 def _ask(shared: Shared, op: str, request: dict[str, Any]) -> dict[str, Any]:

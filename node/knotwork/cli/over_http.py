@@ -23,7 +23,7 @@ def ask(
 ) -> None:
     """Ask for one op; `on_frame(kind, data)` gets every frame, the last one being `result` or `error`.
 
-    Raises `Unreachable`, `Denied`, `TimedOut`; closing the connection early (Ctrl-C) makes the node stop the work.
+    Raises `Unreachable` (`node.lost` once it was asked), `Denied`, `TimedOut`; closing the connection early (Ctrl-C) makes the node stop the work.
     """
     if not node.http:
         raise Unreachable(
@@ -46,8 +46,10 @@ def ask(
         "accept": "text/event-stream",
         "knotwork-project": project,
     }
+    asked = False
     try:
         connection.request("POST", f"/api/{room}/{verb}", request or b"{}", headers)
+        asked = True
         response = connection.getresponse()
         if response.getheader("content-type", "").startswith("text/event-stream"):
             for kind, data in _events(response):
@@ -62,7 +64,8 @@ def ask(
         raise TimedOut(f"No answer to {op} within {timeout_s:g} s.", code="call.timed_out") from None
     except (OSError, http.client.HTTPException) as error:
         raise Unreachable(
-            f"Node {node.node} does not answer at {node.http}: {error}.", code="node.unreachable"
+            f"Node {node.node} does not answer at {node.http}: {error}.",
+            code="node.lost" if asked else "node.unreachable",
         ) from error
     finally:
         connection.close()

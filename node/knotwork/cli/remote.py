@@ -23,8 +23,19 @@ SLACK_S = 2.0
 """Added to an op's own time-out, so that the node's answer about it arrives before we give up."""
 
 
-def ask(shared: Shared, op: str, request: bytes, on_piece: Callable[[Frame], None], *, timeout_s: float) -> bytes:
-    """Ask and return the result's JSON; pieces go to `on_piece` as they come. Raises the node's error as it was sent."""
+def ask(
+    shared: Shared,
+    op: str,
+    request: bytes,
+    on_piece: Callable[[Frame], None],
+    *,
+    timeout_s: float,
+    patient: bool = True,
+) -> bytes:
+    """Ask and return the result's JSON; pieces go to `on_piece` as they come. Raises the node's error as it was sent.
+
+    Who is not `patient` is told at once when the link is lost (`node.lost`), because he can ask again.
+    """
     from knotwork.bus import frames  # nats-py: loaded only when somebody is really asked
 
     answer: Frame | None = None
@@ -53,7 +64,9 @@ def ask(shared: Shared, op: str, request: bytes, on_piece: Callable[[Frame], Non
         from knotwork.bus import client  # the same
 
         _end_like_ctrl_c()
-        pieces: Any = client.call(target, op, request, timeout_s=timeout_s, node=on, caller=local.caller() or "cli")
+        pieces: Any = client.call(
+            target, op, request, timeout_s=timeout_s, node=on, caller=local.caller() or "cli", patient=patient
+        )
         async with aclosing(pieces):
             async for frame in pieces:
                 if frame.kind in ("result", "error"):

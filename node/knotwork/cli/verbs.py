@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from knotwork.cli import after, early, fallback, files, given, large, options, remote, show
+from knotwork.cli import after, early, fallback, files, given, large, options, remote, show, waiting
 from knotwork.cli.options import Shared
 from knotwork.ops.form import Field, Row
 from knotwork.sdk.errors import Unreachable
@@ -138,16 +138,13 @@ def _request(op: Row, values: dict[str, Any], shared: Shared) -> dict[str, Any]:
 
 
 def _run(op: Row, request: dict[str, Any], shared: Shared, chosen: files.FileOptions) -> None:
-    own = request.get("timeout_s") or request.get("wait_s") or op_timeout_s(op)
-    timeout_s = ENDLESS_S if op.live and not own else max(own, shared.timeout_s or 0.0) + remote.SLACK_S
     reply = fallback.answer(op.name, request, shared, chosen)
     if reply is None:
         watch = after.watch(op.name, shared, request)
         reply = early.answer(op.name, shared)
         try:
             if reply is None:
-                asked = json.dumps(large.send_ahead(op, request, shared)).encode()
-                reply = json.loads(remote.ask(shared, op.name, asked, _printer(op, shared), timeout_s=timeout_s))
+                reply = _ask(op, large.send_ahead(op, request, shared), shared)
         except Unreachable as error:
             _check(op.name, request)
             reply = after.rescue(op.name, shared, error)
@@ -156,6 +153,34 @@ def _run(op: Row, request: dict[str, Any], shared: Shared, chosen: files.FileOpt
         watch(reply)
     _print(op, reply, shared, _answer(op, request))
     after.leave(op.name, request, reply)
+
+
+def _ask(op: Row, request: dict[str, Any], shared: Shared) -> dict[str, Any]:
+    """Ask a node, and wait for what takes its time however often that node is restarted meanwhile."""
+    if waiting.splits(op.name, request):
+        wait_s = float(request.get("wait_s") or request.get("timeout_s") or op_timeout_s(op))
+        start_s = min(options.TIMEOUT_S, shared.timeout_s or options.TIMEOUT_S)
+        return waiting.start(shared, op.name, request, wait_s=wait_s, timeout_s=start_s)
+    timeout_s = limit_s(op, request, shared)
+    if op.name in waiting.AWAITS:
+        return waiting.ask(shared, op.name, request, _printer(op, shared), timeout_s=timeout_s)
+    if op.name == "blob.get" and "after" not in request:
+        return large.write(request["digest"], shared)
+    raw = remote.ask(shared, op.name, json.dumps(request).encode(), _printer(op, shared), timeout_s=timeout_s)
+    answer: dict[str, Any] = json.loads(raw)
+    return answer
+
+
+def limit_s(op: Row, request: dict[str, Any], shared: Shared) -> float:
+    """Return for how long to wait for an answer, in seconds: what an op is given itself, and a little for its answer."""
+    own = request.get("timeout_s") or request.get("wait_s")
+    if own:
+        return float(max(own, shared.timeout_s or 0.0)) + remote.SLACK_S
+    if op.live:
+        return ENDLESS_S
+    if op.name in waiting.STARTS:  # its own time-out is about waiting for the end
+        return shared.timeout_s or options.TIMEOUT_S
+    return shared.timeout_s or op_timeout_s(op) + remote.SLACK_S
 
 
 def _check(name: str, request: dict[str, Any]) -> None:
@@ -176,7 +201,7 @@ def op_timeout_s(op: Row) -> float:
 def _printer(op: Row, shared: Shared) -> Callable[[Any], None]:
     """Return what prints the pieces of a stream as they come."""
     if op.name == "blob.get":
-        return large.printer()
+        return large.print_piece
 
     def piece(frame: Any) -> None:
         data = json.loads(frame.data)

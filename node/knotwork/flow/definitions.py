@@ -13,13 +13,12 @@ import msgspec
 from pydantic import ValidationError
 
 from knotwork.bus import kv, subjects
-from knotwork.flow import graph as graphs
-from knotwork.flow.model import Workflow
 from knotwork.sdk.errors import Conflict, Invalid, NotFound, TooLarge
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
     from knotwork.flow.graph import Graph
+    from knotwork.flow.model import Workflow
 
 DEFS = "DEFS"
 KEPT = 512
@@ -55,7 +54,7 @@ class Definitions:
 
         Raises `Invalid` (`flow.bad_workflow`), `TooLarge`, `Conflict` (`flow.owned`) for a name that a file brought.
         """
-        made = graphs.graph(workflow)
+        made = understood(workflow)
         text = text_of(workflow)
         if len(text) > SIZE_MAX_BYTES:
             raise TooLarge(f"The workflow has {len(text)} bytes, {SIZE_MAX_BYTES} at most.", code="flow.too_large")
@@ -92,7 +91,7 @@ class Definitions:
         entry = await self._bucket.get(f"def.{subjects.token(digest, 'digest')}")
         if entry is None or entry.value is None:
             raise NotFound(f"There is no definition {digest}.", code="flow.no_definition")
-        made = graphs.graph(parsed(msgspec.json.decode(entry.value)))
+        made = understood(parsed(msgspec.json.decode(entry.value)))
         self._remember(digest, made)
         return made
 
@@ -153,8 +152,17 @@ def digest_of(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()[:DIGEST_LENGTH]
 
 
+def understood(workflow: Workflow) -> Graph:
+    """Return how the steps of a workflow hang together; raises what `graph.graph` raises."""
+    from knotwork.flow.graph import graph  # likewise
+
+    return graph(workflow)
+
+
 def parsed(found: Any) -> Workflow:
     """Return a workflow from what was read; raises `Invalid` (`flow.bad_workflow`) that names everything wrong."""
+    from knotwork.flow.model import Workflow  # 20 ms that a node without workflows need not spend
+
     try:
         return Workflow.model_validate(found)
     except ValidationError as error:

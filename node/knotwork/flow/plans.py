@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from knotwork.flow import calls, ending, graph, model
+from knotwork.flow import calls, ending
 from knotwork.flow.effects import StartChild
 from knotwork.flow.facts import StepEnd
 from knotwork.flow.run import decoded
@@ -49,6 +49,8 @@ def ended(run: Run, step: Progress, plan: bytes) -> None:
 
 def _made(run: Run, spec: PlannerStep, plan: Any, name: str) -> dict[str, Any]:
     """Return a plan as the text of a workflow; raises `Invalid` (`flow.bad_plan`) for one that may not be run."""
+    from knotwork.flow import graph, model  # loaded already by whoever has a planner
+
     if not isinstance(plan, dict) or not isinstance(plan.get("steps"), dict):
         raise Invalid("The plan is no table with steps.", code="flow.bad_plan")
     if unknown := sorted(plan.keys() - {"steps", "output"}):
@@ -76,6 +78,8 @@ def _made(run: Run, spec: PlannerStep, plan: Any, name: str) -> dict[str, Any]:
 
 def _overstep(spec: PlannerStep, one: AnyStep, boundary: str | None) -> str:
     """Return what a step of a plan may not have; nothing when it may have all that it wants."""
+    from knotwork.flow import model  # likewise
+
     if one.kind in FORBIDDEN:
         return f"a {one.kind}"
     if not isinstance(one, model.Work):

@@ -47,10 +47,11 @@ class Checked:
     flaws: tuple[Flaw, ...] = ()
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """YAML without aliases: ten lines of them can mean a billion."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
+        """Return the next node; raises `ComposerError` for an alias."""
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, "aliases are not taken", mark)
@@ -87,7 +88,7 @@ def _json(text: str) -> Checked:
 
 def _yaml(text: str) -> Checked:
     try:
-        data = yaml.load(text, _Loader)  # noqa: S506  a safe loader, made safer
+        data = yaml.load(text, Loader)  # noqa: S506  a safe loader, made safer
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
@@ -99,7 +100,7 @@ def _yaml(text: str) -> Checked:
 
 def _is_yaml(text: str) -> bool:
     try:
-        return isinstance(yaml.load(text, _Loader), dict)  # noqa: S506  likewise
+        return isinstance(yaml.load(text, Loader), dict)  # noqa: S506  likewise
     except (yaml.YAMLError, RecursionError, ValueError):
         return False
 
@@ -117,7 +118,7 @@ def _broken(line: int, column: int, message: str) -> Checked:
 def _in_yaml(text: str) -> Callable[[Path], tuple[int, int]]:
     def locate(path: Path) -> tuple[int, int]:
         try:
-            node = yaml.compose(text, _Loader)
+            node = yaml.compose(text, Loader)
         except (yaml.YAMLError, RecursionError):
             return 1, 1
         mark = node.start_mark if node is not None else None

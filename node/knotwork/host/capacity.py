@@ -39,19 +39,33 @@ class LaunchedAgents:
         return ""
 
     def is_busy(self, name: str) -> bool:
-        """Return whether any agent there works or has work waiting."""
+        """Return whether any agent there works or has work waiting, as far as it told with its last beat."""
         return any(
             agent.running or agent.queued
             for record, agent, _ in self.membership.directory.agents()
             if record.node == name
         )
 
+    async def idle_s(self, name: str) -> float:
+        """Ask the node for how many seconds it has had no work, 0 while it has some; raises when it does not answer."""
+        told = await self._ask("node.status", name, {})
+        idle_s = told.get("idle_s")
+        return float(idle_s) if isinstance(idle_s, int | float) else 0.0
+
     async def goodbye(self, name: str, grace_s: float) -> None:
-        """Ask the node to finish and leave within `grace_s` seconds."""
-        envelope = frames.Envelope("", 5.0, "spin-up", plain=True)
-        await self.membership.connection.request(
-            subjects.op("node.stop", name), codec.encode({"drain_s": grace_s}), timeout_s=5.0, head=envelope.head()
+        """Ask the node to finish and leave within `grace_s` seconds; returns when it has left, or should have."""
+        await self._ask("node.stop", name, {"drain_s": grace_s})
+        until_s = time.monotonic() + grace_s + LEAVE_S
+        while self.membership.directory.state(name) != "offline" and time.monotonic() < until_s:
+            await asyncio.sleep(LOOK_S)
+
+    async def _ask(self, op: str, node: str, request: dict[str, Any]) -> dict[str, Any]:
+        envelope = frames.Envelope("", ANSWER_S, "spin-up", plain=True)
+        answer = await self.membership.connection.request(
+            subjects.op(op, node), codec.encode(request), timeout_s=ANSWER_S, head=envelope.head()
         )
+        told = codec.decode(answer.data)
+        return told if isinstance(told, dict) else {}
 
 
 def own(world: World, project: str) -> dict[str, Own]:

@@ -65,8 +65,16 @@ async def check_input(blobs: Blobs, digest: str) -> None:
         raise Invalid(f"{digest} holds no JSON: {error.message}", code="wire.not_json", hint=error.hint) from error
 
 
-async def read(blobs: Blobs, digest: str) -> AsyncGenerator[replies.Chunk | task_replies.BlobKept, None]:
-    """Yield the pieces of a large value as base64, then what they are together."""
+async def read(
+    blobs: Blobs, digest: str, after: int | None
+) -> AsyncGenerator[replies.Chunk | task_replies.BlobKept, None]:
+    """Yield the pieces of a large value as base64, or the one behind a place; then what they are together."""
+    if after is not None:
+        part, behind, size = await blobs.part(digest, after)
+        if part:
+            yield replies.Chunk(data=base64.b64encode(part).decode())
+        yield task_replies.BlobKept(digest=digest, size_bytes=size, next=behind)
+        return
     data = await blobs.get(digest)
     for start in range(0, len(data), PIECE_BYTES):
         yield replies.Chunk(data=base64.b64encode(data[start : start + PIECE_BYTES]).decode())

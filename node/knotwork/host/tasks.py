@@ -169,9 +169,9 @@ class TaskDesk:
         """Keep a piece of a large value."""
         return await task_values.keep(self._values.blobs, data, upload, digest)
 
-    def read(self, digest: str) -> AsyncGenerator[replies.Chunk | task_replies.BlobKept, None]:
-        """Yield the pieces of a large value."""
-        return task_values.read(self._values.blobs, digest)
+    def read(self, digest: str, after: int | None) -> AsyncGenerator[replies.Chunk | task_replies.BlobKept, None]:
+        """Yield the pieces of a large value, or the one behind a place."""
+        return task_values.read(self._values.blobs, digest, after)
 
     # -- looking closer ----------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from knotwork.ops import flow_replies, task_words
 from knotwork.ops import trigger_replies as replies
 from knotwork.ops.trigger_ports import HookAnswer, HookRequest
 from knotwork.sdk.errors import Invalid
-from knotwork.trigger import due, envelope, source
+from knotwork.trigger import due, envelope
 from knotwork.trigger.arrivals import Arrived
 from knotwork.trigger.envelope import Firing
 from knotwork.trigger.model import Cron, Files, Once, Served, Subject
@@ -42,6 +42,8 @@ class TriggerDesk:
 
     async def create(self, definition: Any, fields: dict[str, Any], caller: Caller, *, replace: bool) -> replies.Kept:
         """Keep a trigger."""
+        from knotwork.trigger import source  # and with it YAML, which a node need not load to start
+
         trigger = source.trigger(definition, **fields)
         await self._triggers.flow.definitions.find(trigger.workflow)
         new = await self._triggers.put(trigger, by=caller_name(caller), replace=replace)
@@ -86,6 +88,8 @@ class TriggerDesk:
         if name and definition is None and not fields:
             trigger = (await self._triggers.store.get(name)).trigger
         else:
+            from knotwork.trigger import source  # likewise
+
             trigger = source.trigger(definition, **{"id": name or "trial", "workflow": "trial", **fields})
         now_ns = time.time_ns()
         times = self._triggers.times(trigger, count, now_ns)

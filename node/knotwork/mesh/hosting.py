@@ -67,6 +67,7 @@ class Hosting:
         self._by_id: dict[tuple[str, str], Job] = {}
         self._late = 0
         self.draining = False
+        self.rested_s = time.monotonic()  # when it had work last
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -386,6 +387,7 @@ class Hosting:
 
     def _rest(self) -> None:
         if not (self._jobs or self._late):
+            self.rested_s = time.monotonic()
             self.idle.set()
 
 

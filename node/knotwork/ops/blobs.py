@@ -58,20 +58,24 @@ class BlobRequest(Request):
     """Which value."""
 
     digest: Digest = Field(description="sha256- and 64 hex digits")
+    after: int | None = Field(
+        default=None, ge=0, description="only the piece behind this place: 0, then `next` of the answer before"
+    )
 
 
 @op(
     "blob.get", BlobRequest, task_replies.BlobKept, effect="read", streams=True,
     cli=CliForm(("blob", "get"), positional=("digest",), silent=True),
     summary="Read a large value, piece by piece.",
-    help="Each piece is a `chunk` with base64 in `data`; together they are the value's JSON text. `task get` and "
-    "`task await` do this by themselves on the command line.",
+    help="Each piece is a `chunk` with base64 in `data`; together they are the value's JSON text. Over NATS ask for one "
+    "at a time, with `after`, until `size_bytes` are there: a server cuts off who is sent more than he takes. The command "
+    "line does that, `task get` and `task await` too.",
     examples=(Example("Read one", {"digest": "sha256-" + 64 * "0"}),),
 )  # fmt: skip
 async def get(
     request: BlobRequest, node: NodeControl, caller: Caller
 ) -> AsyncIterator[replies.Chunk | task_replies.BlobKept]:
     """Yield the pieces, then what they are together."""
-    async with aclosing(node.tasks(caller.project).read(request.digest)) as pieces:
+    async with aclosing(node.tasks(caller.project).read(request.digest, request.after)) as pieces:
         async for piece in pieces:
             yield piece

@@ -91,6 +91,7 @@ class NodeStatus(Reply):
     nodes: int = 0
     running: int = Field(default=0, description="work in flight on this node")
     queued: int = 0
+    idle_s: float | None = Field(default=None, description="seconds since it had any work; 0 while it has some")
     memory_bytes: int = 0
     safe_mode: bool = False
     slots: list[Slot] = Field(default=[])

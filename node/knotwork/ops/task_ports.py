@@ -151,6 +151,6 @@ class Tasks(Protocol):
         """Keep a piece of a large value, of a new one without `upload`; a piece with the digest is the last."""
         ...
 
-    def read(self, digest: str) -> AsyncGenerator[replies.Chunk | task_replies.BlobKept, None]:
-        """Yield the pieces of a large value as base64, then what they are together."""
+    def read(self, digest: str, after: int | None) -> AsyncGenerator[replies.Chunk | task_replies.BlobKept, None]:
+        """Yield the pieces of a large value as base64, or the one behind a place; then what they are together."""
         ...

@@ -224,3 +224,4 @@ class BlobKept(Reply):
     upload: str = ""
     digest: str = ""
     size_bytes: int = 0
+    next: int = Field(default=0, description="place behind this piece, when one piece was asked for; 0: nothing came")

@@ -54,10 +54,13 @@ class Agents(Protocol):
         """Return the node (or `node/agent`) that registered for a launch and is online, "" while there is none."""
 
     def is_busy(self, name: str) -> bool:
-        """Return whether any agent there works or has work waiting."""
+        """Return whether any agent there works or has work waiting, as far as it told with its last beat."""
+
+    async def idle_s(self, name: str) -> float:
+        """Ask it for how many seconds it has had no work, 0 while it has some; raises when it does not answer."""
 
     async def goodbye(self, name: str, grace_s: float) -> None:
-        """Ask it to finish and leave within `grace_s` seconds; returns when it was told."""
+        """Ask it to finish and leave within `grace_s` seconds; returns when it has left, or should have."""
 
 
 class Launcher:
@@ -156,8 +159,20 @@ class Launcher:
         if launch.state == "up":
             return await self._moved(launch, state="idle", idle_since_ns=now_ns)
         if now_ns - launch.idle_since_ns > own.idle_s * S:
-            return await self.stop(own, launch, f"idle for {own.idle_s:g} s")
+            return await self._stop_unless_busy(own, launch, agent, now_ns)
         return launch
+
+    async def _stop_unless_busy(self, own: Own, launch: Launch, agent: str, now_ns: int) -> Launch:
+        """Stop one that seems idle, when it says so itself: its beats are rarer than its tasks may be."""
+        try:
+            idle_s = await self._agents.idle_s(agent)
+        except KnotworkError as error:
+            log.debug("%s does not say whether it is idle: %s", agent, error)
+            return launch
+        if idle_s >= own.idle_s:
+            return await self.stop(own, launch, f"idle for {own.idle_s:g} s")
+        state = "idle" if idle_s else "up"
+        return await self._moved(launch, state=state, idle_since_ns=now_ns - int(idle_s * S))
 
     async def _condition(self, own: Own, launch: Launch) -> Condition | None:
         """Return how the target says it is, None when it cannot tell just now."""

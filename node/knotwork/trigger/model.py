@@ -68,7 +68,7 @@ Route = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}(/[A-Za
 class Part(BaseModel):
     """A table of a trigger: unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Trigger(Part):
@@ -220,4 +220,4 @@ Timed = Cron | Once
 Served = Webhook | Http
 Definition = Cron | Once | Subject | Webhook | Http | Files
 AnyTrigger = Annotated[Cron | Once | Subject | Webhook | Http | Files, Field(discriminator="kind")]
-ADAPTER: TypeAdapter[Definition] = TypeAdapter(AnyTrigger)
+ADAPTER: TypeAdapter[Definition] = TypeAdapter(AnyTrigger, config=ConfigDict(defer_build=True))

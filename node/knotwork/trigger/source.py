@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from knotwork.config.parse import too_deep
 from knotwork.flow.durations import seconds
+from knotwork.flow.source import Loader
 from knotwork.sdk.errors import Invalid
 from knotwork.trigger.model import ADAPTER, Cron, Definition, Files, Http, Once, Subject, Webhook
 from knotwork.trigger.store import SIZE_MAX_BYTES
@@ -26,15 +27,6 @@ _KINDS: dict[str, type[BaseModel]] = {
 }
 _TELLS = {"cron": "cron", "at": "once", "subject": "subject", "folder": "file"}
 """Fields that only one kind has."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without aliases: ten lines of them can mean a billion."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not taken")
-        return super().compose_node(parent, index)
 
 
 def table(definition: Any) -> dict[str, Any]:
@@ -56,7 +48,7 @@ def _read(text: str) -> Any:
         try:
             return tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            found = yaml.load(text, _Loader)  # noqa: S506  a safe loader, made safer
+            found = yaml.load(text, Loader)  # noqa: S506  a safe loader, made safer
             if isinstance(found, dict):
                 return found
             raise _bad(f"It is neither TOML nor YAML nor JSON: {error}") from error

@@ -101,7 +101,7 @@ async def chaos(flows: Flows, seconds: float, count: int) -> None:
                     break
                 await asyncio.sleep(0.1)  # NATS is away: what a caller does
             runs[run] = (kind, number)
-            await asyncio.sleep(max(0.0, (end_s - time.monotonic()) / max(1, count - number)))
+            await asyncio.sleep(max(0.0, (end_s - time.monotonic()) / max(1, count - number)))  # spread over the time
 
     async with asyncio.TaskGroup() as group:
         starting = group.create_task(starter())

@@ -160,7 +160,7 @@ class StandInTasks:
     async def keep(self, data: bytes, upload: str, digest: str) -> task_replies.BlobKept:
         return task_replies.BlobKept(upload=upload, digest=digest, size_bytes=len(data))
 
-    async def read(self, digest: str) -> AsyncGenerator[replies.Chunk | task_replies.BlobKept, None]:
+    async def read(self, digest: str, after: int | None) -> AsyncGenerator[replies.Chunk | task_replies.BlobKept, None]:
         yield replies.Chunk(data="MTIz")
         yield task_replies.BlobKept(digest=digest, size_bytes=3)
 

@@ -10,7 +10,7 @@ def test_what_it_writes_is_a_workflow():
     flow = Workflow("release", timeout="1h", output="steps.tests.output")
     build = flow.task("build", capability="build")
     tests = flow.map("tests", after=build, capability="test", items="steps.build.output.suites")
-    nap = flow.sleep("nap", "5m", after=build)
+    nap = flow.sleep("nap", "5m", after=build)  # a step, not a pause
     other = flow.workflow("other", "cleanup", after=[tests, nap])
     flow.approval("ask", after=other, title="Ship it?")
     checked = source.check(flow.text())
