@@ -64,8 +64,8 @@ def watch(op: str, shared: Shared, request: dict[str, Any]) -> Callable[[dict[st
     return gone
 
 
-def rescue(op: str, shared: Shared, error: Unreachable) -> dict[str, Any]:
-    """Return an answer got another way, else raise `error`: a node whose NATS is away still takes a signal."""
+def rescue(op: str, shared: Shared, error: Unreachable | TimedOut) -> dict[str, Any]:
+    """Return an answer got another way, else raise `error`: a node that hangs, or has no NATS, still takes a signal."""
     node: LocalNode | None = None
     if op == "node.stop" and not shared.url and not shared.on and error.code != "node.not_running":
         node = local.read(local.data_dir(shared.data_dir))

@@ -12,7 +12,7 @@ import click
 from knotwork.cli import after, early, fallback, files, given, large, options, remote, show, waiting
 from knotwork.cli.options import Shared
 from knotwork.ops.form import Field, Row
-from knotwork.sdk.errors import Unreachable
+from knotwork.sdk.errors import TimedOut, Unreachable
 
 ENDLESS_S = 7 * 86400.0
 _TYPES: dict[str, Any] = {"text": str, "integer": int, "number": float, "list": str, "json": str}
@@ -145,7 +145,7 @@ def _run(op: Row, request: dict[str, Any], shared: Shared, chosen: files.FileOpt
         try:
             if reply is None:
                 reply = _ask(op, large.send_ahead(op, request, shared), shared)
-        except Unreachable as error:
+        except (Unreachable, TimedOut) as error:
             _check(op.name, request)
             reply = after.rescue(op.name, shared, error)
         if reply.get("output_blob"):

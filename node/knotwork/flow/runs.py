@@ -203,10 +203,11 @@ class Runs:
         return await self._finish(_check_id(run)) is not None
 
     async def _finish(self, run: str) -> Finish | None:
-        stored = await reading.last(self._connection, subjects.FACTS, facts.subject(run, "ended"))
-        if stored is not None:
-            return msgspec.json.decode(stored.data, type=facts.Finish)
-        if await reading.last(self._connection, subjects.FACTS, facts.subject(run, "start")) is not None:
+        places = [facts.subject(run, what) for what in ("ended", "start")]
+        found = {one.subject: one.data for one in await reading.each_last(self._connection, subjects.FACTS, places)}
+        if places[0] in found:
+            return msgspec.json.decode(found[places[0]], type=facts.Finish)
+        if places[1] in found:
             return None
         for kept in await history.kept_facts(self._connection, run):
             fact = _read(kept)

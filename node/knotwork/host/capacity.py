@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from knotwork.bus import codec, frames, subjects
+from knotwork.bus import codec, reading, subjects
+from knotwork.host.asking import ask
 from knotwork.mesh.policy import NONE
 from knotwork.spinup.demand import Waiting
 from knotwork.spinup.launcher import Own
@@ -17,10 +21,19 @@ if TYPE_CHECKING:
     from knotwork.host.world import World
     from knotwork.mesh.membership import Membership
     from knotwork.mesh.policy import Policy
+    from knotwork.spinup.demand import Demand
     from knotwork.spinup.records import Launch
     from knotwork.telemetry.emitter import Emitter
+    from knotwork.work.queues import Depth
     from knotwork.work.room import Work
 
+BY = "spin-up"
+ANSWER_S = 5.0
+LEAVE_S = 5.0
+"""What leaving may take an agent beside its work."""
+LOOK_S = 0.2
+VANISHED_S = 2.5
+"""Tasks that nobody holds count as demand when they were so for this long: two looks at the queues."""
 LAUNCH, TARGET = "launch", "target"
 """Labels of a launched node: which launch and which target brought it."""
 
@@ -48,24 +61,19 @@ class LaunchedAgents:
 
     async def idle_s(self, name: str) -> float:
         """Ask the node for how many seconds it has had no work, 0 while it has some; raises when it does not answer."""
-        told = await self._ask("node.status", name, {})
+        told = await ask(self.membership.connection, "node.status", name, {}, caller=BY, timeout_s=ANSWER_S)
         idle_s = told.get("idle_s")
         return float(idle_s) if isinstance(idle_s, int | float) else 0.0
 
     async def goodbye(self, name: str, grace_s: float) -> None:
         """Ask the node to finish and leave within `grace_s` seconds; returns when it has left, or should have."""
-        await self._ask("node.stop", name, {"drain_s": grace_s})
-        until_s = time.monotonic() + grace_s + LEAVE_S
-        while self.membership.directory.state(name) != "offline" and time.monotonic() < until_s:
+        await ask(
+            self.membership.connection, "node.stop", name, {"drain_s": grace_s}, caller=BY, timeout_s=ANSWER_S
+        )  # fmt: skip
+        for _ in range(int((grace_s + LEAVE_S) / LOOK_S)):
+            if self.membership.directory.state(name) == "offline":
+                return
             await asyncio.sleep(LOOK_S)
-
-    async def _ask(self, op: str, node: str, request: dict[str, Any]) -> dict[str, Any]:
-        envelope = frames.Envelope("", ANSWER_S, "spin-up", plain=True)
-        answer = await self.membership.connection.request(
-            subjects.op(op, node), codec.encode(request), timeout_s=ANSWER_S, head=envelope.head()
-        )
-        told = codec.decode(answer.data)
-        return told if isinstance(told, dict) else {}
 
 
 def own(world: World, project: str) -> dict[str, Own]:
@@ -83,9 +91,49 @@ def own(world: World, project: str) -> dict[str, Own]:
     return found
 
 
-def waiting(work: Work) -> list[Waiting]:
-    """Return what waits in the queues of a project, as of the last look at them."""
-    return [Waiting(depth.queue.boundary, depth.queue.routed, depth.pending) for depth in work.depths]
+@dataclass(slots=True)
+class Queues:
+    """What waits in the queues of a project, as of the last look at them; and what was left by workers that vanished."""
+
+    work: Work
+    membership: Membership
+    left_since_s: dict[str, float] = field(default_factory=dict)
+
+    def waiting(self) -> list[Waiting]:
+        """Return what waits, or was given to somebody who does not hold it any more."""
+        held = Counter(self.work.claims.keeper.all_consumers())
+        found, since_s, now_s = [], {}, time.monotonic()
+        for depth in self.work.depths:
+            queue = depth.queue
+            left = depth.taken - held[queue.consumer] - self._drained(depth)
+            if left > 0:
+                since_s[queue.consumer] = self.left_since_s.get(queue.consumer, now_s)
+                left = left if now_s - since_s[queue.consumer] >= VANISHED_S else 0
+            found.append(Waiting(queue.boundary, queue.routed, depth.pending + max(left, 0)))
+        self.left_since_s = since_s
+        return found
+
+    def _drained(self, depth: Depth) -> int:
+        """Return how many may be with agents that bring them to an end before they go."""
+        node, named, name = depth.queue.routed.partition("=")
+        return sum(
+            agent.running
+            for record, agent, state in self.membership.directory.agents()
+            if state == "draining"
+            and (name == agent.name and node in ("", record.node) if named else node in agent.capabilities)
+        )
+
+    async def task_of(self, demand: Demand) -> str:
+        """Return a task that waits for what is missing, the most urgent first; "" when there is none any more."""
+        depths = [depth for depth in self.work.depths if depth.queue[:2] == (demand.boundary, demand.routed)]
+        for depth in sorted(depths, key=lambda one: one.queue.urgency):
+            place = (depth.floor if depth.taken else depth.delivered) + 1
+            found = await reading.batch(
+                self.membership.connection, subjects.TASKS, depth.queue.filter, place, 1
+            )  # fmt: skip
+            if found:
+                return found[0].subject.split(".")[4]
+        return ""
 
 
 def can_take(membership: Membership, policy: Callable[[], Policy]) -> Callable[[str, str], bool]:
@@ -151,13 +199,16 @@ async def open_capacity(
         rule = policy().rules.get(boundary)
         return boundary == NONE or rule is None or rule.spin_up
 
+    queues = Queues(work, membership)
     async with open_spinups(
         membership.connection,
         LaunchedAgents(membership),
         project=project,
         node=membership.here,
         own=lambda: own(world, project),
-        waiting=lambda: waiting(work),
+        waiting=queues.waiting,
+        task_of=queues.task_of,
+        is_online=lambda one: membership.directory.state(one) == "online",
         can_take=can_take(membership, policy),
         may_spin_up=may_spin_up,
         env=lambda launch: joining(membership, launch),

@@ -164,10 +164,17 @@ class Control:
             ),
             running=sum(agent.admission.running for agent in hosting.agents()),
             queued=sum(agent.admission.queued for agent in hosting.agents()),
+            idle_s=self._idle_s(),
             memory_bytes=psutil.Process().memory_info().rss,
             safe_mode=self.safe_mode,
             slots=[_slot(slot) for slot in self.world.slots.everything()],
         )
+
+    def _idle_s(self) -> float:
+        """Return for how long nothing has been worked on here, nor held by an agent that came in through us."""
+        held = any(True for work in self.works.values() for _ in work.claims.keeper.consumers())
+        hosting = self.world.hosting
+        return 0.0 if held or not hosting.idle.is_set() else time.monotonic() - hosting.rested_s
 
     async def health(self) -> replies.NodeHealth:
         """Return whether the node is alive, and ready for work."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from knotwork.work import live, lookup, records
+from knotwork.work import live, records
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from knotwork.work.lookup import Sight
     from knotwork.work.records import Task
 
+    Look = Callable[[str], Awaitable[Sight | None]]
 
-async def fitting(connection: Connection, wanted: TaskFilter) -> AsyncIterator[Sight]:
-    """Yield each task that has not ended and fits."""
+
+async def fitting(connection: Connection, wanted: TaskFilter, look: Look) -> AsyncIterator[Sight]:
+    """Yield each task that has not ended and fits; `look(run)` tells how a run is."""
     async for task in live.tasks(connection, boundary=wanted.boundary, capability=wanted.capability):
         if not _may_fit(task, wanted):
             continue
-        sight = await lookup.look(connection, task.run)
+        sight = await look(task.run)
         if sight is not None and sight.state not in records.FINAL and fits(sight, wanted):
             yield sight
 

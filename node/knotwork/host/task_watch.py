@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import frames, subjects
@@ -12,7 +12,7 @@ from knotwork.bus.reading import Stored
 from knotwork.host import task_rows
 from knotwork.host.view import piece_of
 from knotwork.ops import replies
-from knotwork.work import history, lookup, records
+from knotwork.work import history, records
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -29,9 +29,9 @@ Piece = replies.Progress | replies.Chunk
 class Watching:
     """What is told of one run, from `open` until `close`."""
 
-    def __init__(self, connection: Connection, run: str) -> None:
-        """Listen to nothing yet."""
-        self._connection, self._run = connection, run
+    def __init__(self, connection: Connection, run: str, look: Callable[[str], Awaitable[Sight | None]]) -> None:
+        """Listen to nothing yet; `look(run)` tells how a run is."""
+        self._connection, self._run, self._look = connection, run, look
         self._pieces: asyncio.Queue[Piece] = asyncio.Queue(PIECES_MAX)
         self._missed = 0
         self._stir = asyncio.Event()
@@ -60,7 +60,7 @@ class Watching:
             if self._stir.is_set() or time.monotonic() >= look_s:
                 self._stir.clear()
                 look_s = time.monotonic() + LOOK_EVERY_S
-                sight = await lookup.look(self._connection, self._run)
+                sight = await self._look(self._run)
                 for piece in self._taken():
                     yield piece
                 if sight is None or sight.state in records.FINAL:

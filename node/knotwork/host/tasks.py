@@ -145,7 +145,7 @@ class TaskDesk:
 
     async def _sight(self, run: str) -> Sight:
         """Return a run as it is; raises `NotFound` (`work.not_found`)."""
-        sight = await lookup.look(self._connection, records.run_id(run))
+        sight = await self._work.look(records.run_id(run))
         if sight is not None and sight.state == "waiting" and sight.outcome is None:  # for longer than FACTS remembers
             with suppress(Unavailable):
                 sight = dataclasses.replace(sight, outcome=await self._past.latest(run))
@@ -225,7 +225,7 @@ class TaskDesk:
         """Yield what happens to a task, then the task as it is at the end."""
         sight = await self._sight(run)
         if sight.state not in records.FINAL:
-            watching = Watching(self._connection, run)
+            watching = Watching(self._connection, run, self._work.look)
             await watching.open()
             try:
                 async with aclosing(watching.pieces(timeout_s)) as pieces:
@@ -307,7 +307,7 @@ class TaskDesk:
                 places.release()
 
         async with asyncio.TaskGroup() as group:
-            async for sight in task_filter.fitting(self._connection, wanted):
+            async for sight in task_filter.fitting(self._connection, wanted, self._work.look):
                 await places.acquire()
                 group.create_task(end(sight.task.run))
         return task_replies.CancelledTasks(tasks=rows, changed=sum(one.changed for one in rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from knotwork.spinup.demand import Demand
     from knotwork.spinup.records import Target
@@ -22,11 +22,15 @@ class Ranked(NamedTuple):
     refused: dict[str, str]
 
 
-def rank(demand: Demand, targets: Sequence[Target], now_ns: int) -> Ranked:
-    """Order the targets for a demand; every node comes to the same order from the same records."""
+def rank(demand: Demand, targets: Sequence[Target], now_ns: int, away: Collection[str] = ()) -> Ranked:
+    """Order the targets for a demand; every node comes to the same order from the same records.
+
+    Targets of nodes that are `away` are out: nobody is there to launch anything.
+    """
     fit, refused = [], {}
     for target in targets:
-        why = unfit(demand, target) or unready(target, now_ns)
+        why = unfit(demand, target) or (f"node {target.node} is not online" if target.node in away else "")
+        why = why or unready(target, now_ns)
         if why:
             refused[f"{target.node}/{target.target}"] = why
         else:

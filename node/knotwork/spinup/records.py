@@ -34,6 +34,7 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
     cost: float = 0.0
     max_concurrent: Count = 1
     cooldown_s: float = 30.0
+    register_s: float = 120.0
     enabled: bool = True
     disabled: bool = False
     health: Health = "unknown"

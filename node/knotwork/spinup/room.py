@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ READY_S = 2.0
 PROBE_TIMEOUT_S = 30.0
 S = 1_000_000_000
 BY_DEMAND = "demand"
+CLAIM_SLACK_S = 10
 
 
 class SpinUps:
@@ -47,14 +48,20 @@ class SpinUps:
         node: str,
         own: Callable[[], Mapping[str, Own]],
         waiting: Callable[[], Iterable[Waiting]],
+        task_of: Callable[[Demand], Awaitable[str]],
+        is_online: Callable[[str], bool],
         can_take: Callable[[str, str], bool],
         may_spin_up: Callable[[str], bool],
         env: Callable[[Launch], Mapping[str, str]],
         on_change: Callable[[Launch], None],
     ) -> None:
-        """`own()` are this node's targets, `waiting()` how the queues stand; see `demand.demands` and `Launcher`."""
+        """`own()` are this node's targets, `waiting()` how the queues stand; see `demand.demands` and `Launcher`.
+
+        `task_of(demand)` names a task that waits, `is_online(node)` says whether a node can launch anything.
+        """
         self._group, self._node, self._own = group, node, own
         self._waiting, self._can_take, self._may_spin_up = waiting, can_take, may_spin_up
+        self._task_of, self._is_online = task_of, is_online
         self.registry = Registry(connection)
         self.launcher = Launcher(self.registry, agents, env, project=project, on_change=on_change)
         self._busy: set[str] = set()
@@ -150,30 +157,36 @@ class SpinUps:
 
     async def _serve(self, demand: Demand, own: Mapping[str, Own], now_ns: int) -> None:
         """Launch for a demand when the best target is ours and nobody has launched for it."""
-        ranked = ranking.rank(demand, list(self.registry.targets.values()), now_ns)
+        targets = list(self.registry.targets.values())
+        away = frozenset(node for node in {target.node for target in targets} if not self._is_online(node))
+        ranked = ranking.rank(demand, targets, now_ns, away)
         self.why[demand.key] = ranked.refused
-        if any(self._is_for(launch, demand) for launch in self.registry.launches.values()):
+        if any(self._is_for(launch, demand, now_ns) for launch in self.registry.launches.values()):
             return
         best = ranked.targets[0] if ranked.targets else None
         if best is None or best.node != self._node or best.target not in own:
             return
         mine = own[best.target]
-        if await self.registry.claim(demand.key, self._node, int(mine.register_s) + 10):
+        if await self.registry.claim(demand.key, self._node, int(mine.register_s) + CLAIM_SLACK_S):
             self._spawn(demand.key, self._launch_for(mine, best, demand))
 
-    @staticmethod
-    def _is_for(launch: Launch, demand: Demand) -> bool:
-        return launch.state == "starting" and (launch.boundary, launch.capability) == (
-            demand.boundary,
-            demand.capability,
-        )
+    def _is_for(self, launch: Launch, demand: Demand, now_ns: int) -> bool:
+        """Return whether a launch is about to serve a demand; one whose owner is gone is waited for no longer than it has."""
+        if launch.state != "starting" or launch.boundary != demand.boundary or launch.capability != demand.capability:
+            return False
+        target = self.registry.targets.get(f"target.{launch.node}.{launch.target}")
+        if target is None or not self._is_online(launch.node):
+            register_s = target.register_s if target is not None else 0.0
+            return now_ns - launch.created_ns <= register_s * S
+        return True
 
     async def _launch_for(self, own: Own, target: Target, demand: Demand) -> None:
         launch = None
         try:
             launch = await self._launch(
-                own, target, by=BY_DEMAND, capability=demand.capability, boundary=demand.boundary, task=demand.task
-            )
+                own, target, by=BY_DEMAND, capability=demand.capability, boundary=demand.boundary,
+                task=demand.task or await self._task_of(demand),
+            )  # fmt: skip
         finally:
             if launch is None or launch.state == "failed":
                 with contextlib.suppress(KnotworkError):  # it expires by itself
@@ -229,7 +242,8 @@ class SpinUps:
             await self.registry.put_target(
                 msgspec.structs.replace(
                     before, type=mine.type, capabilities=mine.capabilities, boundaries=mine.boundaries, cost=mine.cost,
-                    max_concurrent=mine.max_concurrent, cooldown_s=mine.cooldown_s, enabled=mine.enabled,
+                    max_concurrent=mine.max_concurrent, cooldown_s=mine.cooldown_s, register_s=mine.register_s,
+                    enabled=mine.enabled,
                     running=len(self.registry.live(self._node, mine.target)),
                 )
             )  # fmt: skip

@@ -23,6 +23,7 @@ from knotwork.sdk.errors import Cancelled, Conflict, Failed, Invalid, KnotworkEr
 from knotwork.work import intake, leases, records, settle, tickets
 from knotwork.work.checkpoints import Checkpoints
 from knotwork.work.keeping import Keeper
+from knotwork.work.overdue import Overdue
 from knotwork.work.polls import Given, Polls
 from knotwork.work.records import Outcome, Task
 
@@ -95,6 +96,7 @@ class Claims:
         self.leases = leases.Leases(connection)
         self.checkpoints = Checkpoints(connection)
         self.keeper = Keeper(group, connection, self.leases, node=node, ack_s=ack_s, time_over=self._time_over)
+        self.overdue = Overdue(connection, self.keeper, self._time_over, node=node)
         self.polls = Polls(
             group, connection, recorder, facts, leases=self.leases, node=node, accepts=accepts, has_ended=has_ended,
             adopts=self.keeper.adopt, open_for_work=lambda: not (self._closed or draining()),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _PARTS = 7  # run.<shard>.<run>.outcome.<step>.<iteration>.<number>
 Place = tuple[int, int]
 """Iteration and number of an attempt: the larger, the later."""
+FIRST: Place = (0, 1)
 
 
 def outcome_at(subject: str, data: bytes) -> tuple[Place, Outcome] | None:
@@ -30,7 +31,8 @@ def outcome_at(subject: str, data: bytes) -> tuple[Place, Outcome] | None:
     except Invalid:
         return None
     place = int(parts[5]), int(parts[6])
-    return (place, outcome) if (task.run, task.step, *_place(task)) == (parts[2], parts[4], *place) else None
+    stands = (records.shard(task.run), task.run, task.step, *place_of(task))
+    return (place, outcome) if stands == (parts[1], parts[2], parts[4], *place) else None
 
 
 def latest_outcome(facts: Sequence[Stored]) -> tuple[Place, Outcome] | None:
@@ -41,9 +43,9 @@ def latest_outcome(facts: Sequence[Stored]) -> tuple[Place, Outcome] | None:
 
 def current(facts: Sequence[Stored], waits: Stored | None) -> Task | None:
     """Return the attempt that waits or runs now, None when the run has ended or nothing is known of it."""
-    tasks = [_task(stored) for stored in facts if ".next." in stored.subject or ".redriven." in stored.subject]
+    tasks = [task_at(stored) for stored in facts if ".next." in stored.subject or ".redriven." in stored.subject]
     if waits is not None:
-        tasks.append(_task(waits))
+        tasks.append(task_at(waits))
     ended = latest_outcome(facts)
     if ended is not None:
         with contextlib.suppress(Invalid):
@@ -51,16 +53,20 @@ def current(facts: Sequence[Stored], waits: Stored | None) -> Task | None:
     known = [task for task in tasks if task is not None]
     if not known:
         return None
-    last = max(known, key=_place)
-    return None if ended is not None and ended[0] >= _place(last) else last
+    last = max(known, key=place_of)
+    return None if ended is not None and ended[0] >= place_of(last) else last
 
 
-def _task(stored: Stored) -> Task | None:
+def task_at(stored: Stored) -> Task | None:
+    """Return the attempt that a message of TASKS holds, or a `next` or `redriven` of FACTS; None for garbage."""
     try:
-        return records.decode_task(stored.data)
+        task = records.decode_task(stored.data)
+        places = (task.subject, records.next_subject(task), records.redriven_subject(task))
     except Invalid:
         return None
+    return task if stored.subject in places else None
 
 
-def _place(task: Task) -> Place:
+def place_of(task: Task) -> Place:
+    """Return which attempt a task is."""
     return task.iteration, task.number

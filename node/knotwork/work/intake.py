@@ -59,6 +59,10 @@ class Beginner(Protocol):
     def name(self, taker: str) -> str:
         """Return the agent that takes, as it goes on record."""
 
+    @property
+    def claims(self) -> bool:
+        """Return whether what begins is held by claims in LEASES."""
+
 
 class Intake:
     """What is done with deliveries before they begin, for one taker of one project."""
@@ -129,7 +133,7 @@ class Intake:
 
     def started(self, task: Task, agent: str, started_ns: int, delivery: int) -> None:
         """Have it go on record that an attempt was begun; nobody waits for it."""
-        fact = Started(self._node, agent, started_ns, delivery)
+        fact = Started(self._node, agent, started_ns, delivery, self._beginner.claims)
         try:
             stored = self._facts.put(trace_subject(task, "started", delivery), records.encode(fact))
         except KnotworkError:
@@ -188,7 +192,8 @@ class Intake:
         crashed = settle.crashes(delivery.count, begun, released)
         if crashed >= task.retry.max_crashes:
             return crashed
-        fact = Started(self._node, self._beginner.name(taker), time.time_ns(), delivery.count)
+        name, claims = self._beginner.name(taker), self._beginner.claims
+        fact = Started(self._node, name, time.time_ns(), delivery.count, claims)
         with contextlib.suppress(Conflict):  # a server that crashed counts deliveries anew
             await self._facts.append(trace_subject(task, "started", delivery.count), records.encode(fact))
         return 0

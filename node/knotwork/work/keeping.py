@@ -90,6 +90,15 @@ class Keeper:
         """Yield the consumer of each task that this node keeps; others' keepers may be dead."""
         return (kept.claim.consumer for kept in self._mine())
 
+    def all_consumers(self) -> Iterable[str]:
+        """Yield the consumer of each task that an agent from outside holds, on any node."""
+        return (kept.claim.consumer for kept in self._kept.values())
+
+    def keeps(self, task: Task) -> bool:
+        """Return whether an agent from outside holds an attempt, as far as this node has heard."""
+        kept = self._kept.get(stored.key(task.run, task.step))
+        return kept is not None and kept.claim.subject == task.subject
+
     def on_lost(self, listener: Listener) -> Callable[[], None]:
         """Tell `listener` of every claim that is lost, on any node; returns the function that takes it back."""
         self._listeners.append(listener)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
 from knotwork.bus import reading, subjects
-from knotwork.work import fold, records
+from knotwork.work import fold, proof, records, settle
 from knotwork.work.records import FINAL, Outcome, Released, Started, State, Task
 
 if TYPE_CHECKING:
@@ -36,19 +36,43 @@ class Sight:
 
 
 async def newest(connection: Connection, run: str, step: str = "") -> list[Stored]:
-    """Return the facts that say which attempt is the present one; of a long run not all of its thousands are read."""
-    place, rest = records.facts_of(run), f"{step}.>" if step else ">"
+    """Return the facts that say which attempt is the present one; of a long run not all of its thousands are read.
+
+    What no attempt before calls for is passed over (see `proof`).
+    """
+    place, rest = records.facts_of(run), f"{_step(run, step)}>"
     found = []
-    ended = await reading.last(connection, subjects.FACTS, f"{place}.outcome.{rest}")
-    if ended is not None and fold.outcome_at(ended.subject, ended.data) is None:  # garbage: what is behind it?
-        found += await reading.each_last(connection, subjects.FACTS, [f"{place}.outcome.{rest}"])
-    elif ended is not None:
+    ended = await proof.latest(connection, subjects.FACTS, f"{place}.outcome.{rest}", proof.of_outcome)
+    while ended is not None:
         found.append(ended)
+        ended = await _after(connection, ended)
     for kind in ("next", "redriven"):
-        stored = await reading.last(connection, subjects.FACTS, f"{place}.{kind}.{rest}")
+        stored = await proof.latest(connection, subjects.FACTS, f"{place}.{kind}.{rest}", fold.task_at)
         if stored is not None:
             found.append(stored)
     return found
+
+
+async def _after(connection: Connection, ended: Stored) -> Stored | None:
+    """Return the outcome of the attempt that an outcome calls for; it may have been stored too early, by somebody else."""
+    at = fold.outcome_at(ended.subject, ended.data)
+    following = None if at is None else settle.following(records.decode_task(bytes(at[1].task)), at[1])
+    if following is None:
+        return None
+    subject = records.outcome_subject(following.run, following.step, following.iteration, following.number)
+    return await reading.last(connection, subjects.FACTS, subject)
+
+
+async def _waits(connection: Connection, run: str, step: str = "") -> Stored | None:
+    """Return the attempt that waits in TASKS."""
+    pattern = subjects.tasks_of(run, _step(run, step).rstrip("."))
+    return await proof.latest(connection, subjects.TASKS, pattern, fold.task_at)
+
+
+def _step(run: str, step: str) -> str:
+    """Return the step that is meant as a piece of a pattern: a task has only one, whatever else somebody writes there."""
+    step = step or ("" if run.startswith(records.WORKFLOW) else records.STEP)
+    return f"{step}." if step else ""
 
 
 async def final(connection: Connection, run: str, step: str = "") -> Outcome | None:
@@ -65,18 +89,28 @@ async def final(connection: Connection, run: str, step: str = "") -> Outcome | N
 async def present(connection: Connection, run: str, step: str = "") -> Task | None:
     """Return the attempt of a run, or of one of its steps, that waits or runs now; None when it has ended or is unknown."""
     facts = await newest(connection, run, step)
-    waits = await reading.last(connection, subjects.TASKS, subjects.tasks_of(run, step))
+    waits = await _waits(connection, run, step)
     return fold.current(facts, waits)
 
 
-async def look(connection: Connection, run: str) -> Sight | None:
-    """Return a run as it is, None when neither FACTS nor TASKS knows it (any more)."""
+class Holds(Protocol):
+    """Whether whoever began an attempt still has it."""
+
+    async def __call__(self, task: Task, started: Started, /) -> bool:
+        """Return False once its worker has vanished and the lease is over: then it waits for another."""
+
+
+async def look(connection: Connection, run: str, holds: Holds | None = None) -> Sight | None:
+    """Return a run as it is, None when neither FACTS nor TASKS knows it (any more).
+
+    What was begun counts as running, unless `holds` knows better.
+    """
     facts = await newest(connection, run)
     latest = fold.latest_outcome(facts)
     outcome = latest[1] if latest is not None else None
     if outcome is not None and outcome.state in FINAL and outcome.state != "dead":
         return Sight(records.decode_task(bytes(outcome.task)), final_state(outcome), outcome)
-    waits = await reading.last(connection, subjects.TASKS, subjects.tasks_of(run))
+    waits = await _waits(connection, run)
     task = fold.current(facts, waits)
     if task is None:
         if outcome is None or outcome.state not in FINAL:
@@ -86,7 +120,7 @@ async def look(connection: Connection, run: str) -> Sight | None:
     released, back_seq = _read(await _trace(connection, task, "released"), Released)
     queued = waits if waits is not None and waits.subject == task.subject else None
     state: State = "pending"
-    if started is not None and begun_seq > back_seq:
+    if started is not None and begun_seq > back_seq and (holds is None or await holds(task, started)):
         state = "running"
     elif queued is None and ((outcome is not None and outcome.state == "waiting") or _is_to_come(facts, task)):
         state = "waiting"

@@ -169,6 +169,11 @@ class Polls:
         """Return False: who holds what is asked of LEASES."""
         return False
 
+    @property
+    def claims(self) -> bool:
+        """Return True: what is given out is a claim."""
+        return True
+
     def name(self, taker: str) -> str:
         """Return the agent that polls."""
         return taker.partition("/")[0]

@@ -154,6 +154,8 @@ class Started(msgspec.Struct, frozen=True, omit_defaults=True):
     agent: Name
     started_ns: Whole
     delivery: Whole = 1
+    claimed: bool = False
+    """It came in from outside: it holds the attempt while its claim stands in LEASES."""
 
 
 class Released(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -60,7 +60,7 @@ class Work:
         membership: Membership | None = None,
     ) -> None:
         """Wire the parts; without `membership` no policy holds, and nobody but the submitter chooses agents."""
-        self._connection, self._node = connection, node
+        self._connection, self._node, self._membership = connection, node, membership
         self.facts = facts
         """The one writer of facts: what many append at a time shares a write to disk."""
         self.lease_s = lease_s
@@ -146,6 +146,7 @@ class Work:
         self.worker.swept(self.depths)
         self.claims.swept(self.depths)
         self.attached.sweep()
+        await self.claims.overdue.look()
         self.timers.look()
         await self.timers.forget_handled()
         for depth in self.depths:
@@ -164,6 +165,23 @@ class Work:
         """Return whether an attempt has its outcome."""
         subject = records.outcome_subject(task.run, task.step, task.iteration, task.number)
         return await intake.outcome_at(self._connection, subject) is not None or await self._has_ended(task)
+
+    async def look(self, run: str) -> lookup.Sight | None:
+        """Return a run as it is (`lookup.look`), as `pending` when the worker that began it has vanished."""
+        return await lookup.look(self._connection, run, self._holds)
+
+    async def _holds(self, task: Task, started: records.Started) -> bool:
+        if started.claimed:
+            if self.claims.keeper.keeps(task):
+                return True
+            claim, _ = await self.claims.leases.read(task.run, task.step)  # we may just not have heard of it yet
+            return claim is not None and not claim.over and claim.subject == task.subject
+        if self._membership is None:
+            return True
+        for record, state, silent_s in self._membership.directory.nodes():
+            if record.node == started.node:
+                return record.started_ns <= started.started_ns and (state != "offline" or silent_s < self.lease_s)
+        return False
 
     async def placed(self, task: Task, value: object = None) -> Task:
         """Return a new task with boundary, queue and `why` filled in; raises what `route.Routing.placed` raises."""

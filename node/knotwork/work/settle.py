@@ -24,6 +24,8 @@ HANDED_BACK = frozenset(
     }
 )  # fmt: skip
 """Errors that say nothing about the work: it goes back to the queue, and no attempt is used up."""
+LEFT_OUT = "Its input and its past are left out: they were too large to be recorded."
+"""Why a task in an outcome tells nothing of its attempts."""
 WHOLE_PASTS = 20
 SHORT_CHARS = 200
 """Of attempts before the last `WHOLE_PASTS` a task carries only the beginning of what went wrong."""
@@ -148,8 +150,7 @@ def unstorable(task: Task, outcome: Outcome, error: dict[str, Any]) -> list[Outc
     else:
         nothing = msgspec.Raw(b"null")
         whole = msgspec.structs.replace(outcome, state="failed", output=nothing, blob="", error=error, due_ns=0)
-    why = "Its input and its past are left out: they were too large to be recorded."
-    bare = msgspec.structs.replace(task, input=msgspec.Raw(b"null"), blob="", past=(), labels={}, why=why)
+    bare = msgspec.structs.replace(task, input=msgspec.Raw(b"null"), blob="", past=(), labels={}, why=LEFT_OUT)
     return [
         whole,
         msgspec.structs.replace(whole, task=raw(msgspec.structs.replace(task, past=task.past[-1:]))),

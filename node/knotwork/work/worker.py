@@ -156,6 +156,11 @@ class Worker:
             here.reply = delivery.reply
         return here is not None
 
+    @property
+    def claims(self) -> bool:
+        """Return False: what our own agents do lives and dies with this node."""
+        return False
+
     def name(self, taker: str) -> str:
         """Return the agent that takes: what it is known by here is its name."""
         return taker
