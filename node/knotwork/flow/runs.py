@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 AGAIN_S = 0.5
-STARTS = "run.*.*.start"
 _RUN_LENGTH = 22
 
 
@@ -293,30 +292,6 @@ class Runs:
     async def _must_live(self, run: str) -> None:
         if await self._finish(_check_id(run)) is not None:
             raise Conflict(f"{run} has ended.", code="flow.over", hint="See `knotwork run show`.")
-
-    # -- lists -------------------------------------------------------------------------------------------------------
-
-    async def known(self) -> list[tuple[str, Start]]:
-        """Return the runs there are, the newest first: those under way and those that are packed away."""
-        found = await self._living()
-        place = 1
-        while batch := await reading.batch(self._connection, subjects.HISTORY, "history.>", place, 100):
-            for stored in batch:
-                with contextlib.suppress(Invalid):
-                    first = history.unpacked(stored.data)[0]
-                    found.append((stored.subject.split(".")[1], msgspec.json.decode(first.data, type=facts.Start)))
-            place = batch[-1].seq + 1
-        return sorted(dict(found).items(), key=lambda one: one[1].started_ns, reverse=True)
-
-    async def _living(self) -> list[tuple[str, Start]]:
-        found: list[tuple[str, Start]] = []
-        place = 1
-        while batch := await reading.batch(self._connection, subjects.FACTS, STARTS, place, 500):
-            for stored in batch:
-                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-                    found.append((stored.subject.split(".")[2], msgspec.json.decode(stored.data, type=facts.Start)))
-            place = batch[-1].seq + 1
-        return found
 
 
 NOTHING = msgspec.Raw(b"null")

@@ -13,6 +13,7 @@ from knotwork.ops.task_replies import TaskError
 if TYPE_CHECKING:
     from knotwork.bus.reading import Stored
     from knotwork.flow.facts import Start
+    from knotwork.flow.listing import Listed
     from knotwork.flow.run import Progress, Run
     from knotwork.flow.runs import Sight
 
@@ -53,6 +54,17 @@ def row(sight: Sight) -> flow_replies.RunRow:
         trigger=start.trigger, started_at=moment(start.started_ns),
         ended_at=moment(finish.ended_ns) if finish is not None else "", code=str((error or {}).get("code", "")),
         labels=start.labels,
+    )  # fmt: skip
+
+
+def ended(one: Listed, steps: int) -> flow_replies.RunRow:
+    """Return a run that is over in short."""
+    assert one.finish is not None
+    start, state = one.start, one.finish.state
+    return flow_replies.RunRow(
+        id=one.id, workflow=start.workflow, state=state if state != "dead" else "failed", done=steps, steps=steps,
+        by=start.by, trigger=start.trigger, started_at=moment(start.started_ns), ended_at=moment(one.finish.ended_ns),
+        code=str((one.finish.error or {}).get("code", "")), labels=start.labels,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import codec, subjects
-from knotwork.flow import drawing, facts
+from knotwork.flow import drawing, facts, listing
 from knotwork.flow.definitions import digest_of, text_of
 from knotwork.flow.runs import Wanted
 from knotwork.host import flow_rows
@@ -20,6 +20,7 @@ from knotwork.ops import flow_replies
 from knotwork.sdk.errors import Invalid, KnotworkError
 
 if TYPE_CHECKING:
+    from knotwork.flow.listing import Listed
     from knotwork.flow.model import Workflow
     from knotwork.flow.room import Flow
     from knotwork.ops.flow_ports import NewRun
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LOOK_EVERY_S = 2.0
 AT_ONCE = 32
+LOOKED_AT = 10_000
+LIVING = frozenset({"running", "paused", "stopping", "scheduled"})
 
 
 class FlowDesk:
@@ -109,22 +112,27 @@ class FlowDesk:
 
     async def runs(self, *, workflow: str, states: frozenset[str], limit: int) -> list[flow_replies.RunRow]:
         """Return runs, the newest first."""
+        over = None if not states else True if not states & LIVING else False if states <= LIVING else None
+        known = await listing.runs(
+            self._flow.connection, workflow=workflow, over=over, limit=limit if not states else LOOKED_AT
+        )
         found: list[flow_replies.RunRow] = []
-        names = [run for run, start in await self._flow.runs.known() if not workflow or start.workflow == workflow]
-        for begin in range(0, len(names), AT_ONCE):
+        for begin in range(0, len(known), AT_ONCE):
             async with asyncio.TaskGroup() as group:
-                looks = [group.create_task(self._look(run)) for run in names[begin : begin + AT_ONCE]]
+                looks = [group.create_task(self._listed(one)) for one in known[begin : begin + AT_ONCE]]
             rows = [row for look in looks if (row := look.result()) is not None]
             found += [row for row in rows if not states or row.state in states]
             if len(found) >= limit:
                 break
         return found[:limit]
 
-    async def _look(self, run: str) -> flow_replies.RunRow | None:
+    async def _listed(self, one: Listed) -> flow_replies.RunRow | None:
         try:
-            return flow_rows.row(await self._flow.runs.look(run))
+            if one.finish is not None:
+                return flow_rows.ended(one, len((await self._flow.definitions.graph(one.start.digest)).boxes))
+            return flow_rows.row(await self._flow.runs.look(one.id))
         except KnotworkError as error:  # gone meanwhile, or written by a newer version
-            log.debug("run %s is left out of the list: %s", run, error)
+            log.debug("run %s is left out of the list: %s", one.id, error)
             return None
 
     async def run(self, run: str, *, up_to: int | None = None) -> flow_replies.RunInfo:

@@ -12,7 +12,7 @@ from tests.integration.flow.conftest import define, ended, output, start
 from tests.integration.work.conftest import until
 
 from knotwork.bus import reading, streams, subjects
-from knotwork.flow import facts, history
+from knotwork.flow import facts, history, listing
 from knotwork.sdk.errors import Conflict, Invalid, NotFound
 
 DO = {"do": {"concurrency": 20}}
@@ -265,7 +265,8 @@ async def test_what_is_over_is_packed_away_and_still_told(flows, monkeypatch):
     assert output(await ended(flow, run)) == "v"
     sight = await flow.runs.look(run)
     assert [one.subject.split(".")[3] for one in sight.facts] == ["start", "outcome", "outcome", "ended"]
-    assert [one for one, _ in await flow.runs.known()] == [run]
+    assert [one.id for one in await listing.runs(flow.connection)] == [run]
+    assert await listing.runs(flow.connection, over=False) == await listing.runs(flow.connection, workflow="x") == []
     assert await start(flow, "v", key="once") == run
     await until(lambda: _gone(flow, run))
 

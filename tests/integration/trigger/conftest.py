@@ -14,6 +14,7 @@ from typing import Any
 import pytest_asyncio
 from tests.integration.work.conftest import PATIENCE_S, open_bench
 
+from knotwork.flow import listing
 from knotwork.flow.definitions import parsed
 from knotwork.flow.room import Flow
 from knotwork.trigger import source
@@ -76,7 +77,7 @@ async def keep(triggers: Triggers, name: str = "t", **fields: Any) -> None:
 
 async def runs_of(flow: Flow, name: str = "t") -> dict[str, str]:
     """Return the runs that a trigger started: their ids by their keys."""
-    return {start.key: run for run, start in await flow.runs.known() if start.trigger == name}
+    return {start.key: run for run, start, _ in await listing.runs(flow.connection) if start.trigger == name}
 
 
 async def output(flow: Flow, run: str) -> Any:

@@ -102,6 +102,7 @@ async def open_node(
             async with child.guard(), open_view(keeper, Path(view), "default", connection) as past:
                 keeper.begin()
                 work.past = past.has_ended
+                work.proofs.leads = past.leads_to
                 yield work
 
 
