@@ -145,6 +145,21 @@ def test_pause_signals_events_and_watching(node):
     assert "paid" in err
 
 
+def test_cancel_all_of_a_workflow(node):
+    steps = {"a": {"kind": "wait_for_signal", "signal": "go"}}
+    for name in ("many", "other"):
+        node.json("workflow", "register", json.dumps({"name": name, "steps": steps}))
+    runs = {node.json("run", "start", "many")["id"] for _ in range(3)}
+    other = node.json("run", "start", "other")["id"]
+    assert node.refused("run", "cancel")[1]["code"] == "work.filter_needed"
+    assert {one["id"] for one in node.json("run", "cancel", "--workflow", "many", "--dry-run")["runs"]} == runs
+    assert all(one["changed"] for one in node.json("run", "cancel", "--workflow", "many")["runs"])
+    for run in runs:
+        assert node.json("run", "await", run)["state"] == "cancelled"
+    assert node.json("run", "show", other)["state"] == "running"
+    node.json("run", "cancel", other)
+
+
 def test_retry_fork_and_replay(node):
     steps = {
         "one": {"capability": "shout"},

@@ -20,6 +20,7 @@ WEEK_S, YEAR_S = 7 * 86400.0, 365 * 86400.0
 ID = "w0198c0ffee0012345678ab"
 RunId = Annotated[str, StringConstraints(pattern=r"^w[a-z0-9]{7,39}$", max_length=40)]
 Topic = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}(\.[a-z0-9_-]{1,64}){0,7}$")]
+LIVING = frozenset({"running", "paused", "stopping"})
 COLUMNS = ("id", "workflow", "state", "done", "steps", "by", "started_at", "ended_at", "code")
 
 
@@ -185,9 +186,12 @@ async def events(request: RunRequest, node: NodeControl, caller: Caller) -> flow
 
 
 class CancelRequest(Request):
-    """Which runs, and why."""
+    """Which runs, by id or all of a workflow, and why."""
 
-    ids: Annotated[list[RunId], Field(min_length=1, max_length=1000)] = Field(description="ids of runs")
+    ids: Annotated[list[RunId], Field(max_length=1000)] = Field(default=[], description="ids of runs")
+    workflow: Token | None = Field(default=None, description="every run of this workflow that goes on")
+    all: bool = Field(default=False, description="every run that goes on")
+    dry_run: bool = Field(default=False, description="only say which")
     why: Text = Field(default="", description="a reason, kept with the run")
 
 
@@ -196,11 +200,23 @@ class CancelRequest(Request):
     cli=CliForm(("run", "cancel"), positional=("ids",), rows="runs", columns=("id", "changed", "why")),
     summary="Stop runs, and all that they started.",
     help="Steps that run are stopped within two seconds; what has ended stays as it is.",
-    examples=(Example("Stop it", {"ids": [ID]}),),
+    examples=(
+        Example("Stop it", {"ids": [ID]}),
+        Example("Which would be stopped?", {"workflow": "hello", "dry_run": True}),
+    ),
 )  # fmt: skip
 async def cancel(request: CancelRequest, node: NodeControl, caller: Caller) -> flow_replies.AllChanged:
     """Stop them."""
-    return flow_replies.AllChanged(runs=await node.flows(caller.project).cancel(request.ids, request.why, caller))
+    flows = node.flows(caller.project)
+    ids = list(request.ids)
+    if not ids:
+        if not (request.workflow or request.all):
+            raise task_words.filter_needed()
+        living = await flows.runs(workflow=request.workflow or "", states=LIVING, limit=10_000)
+        ids = [one.id for one in living]
+    if request.dry_run:
+        return flow_replies.AllChanged(runs=[flow_replies.Changed(id=one, changed=False, why="dry run") for one in ids])
+    return flow_replies.AllChanged(runs=await flows.cancel(ids, request.why, caller))
 
 
 @op(

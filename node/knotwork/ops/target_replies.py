@@ -94,7 +94,7 @@ class Targets(Protocol):
         ...
 
     async def test(self, name: str) -> TargetRow:
-        """Probe a target of this node now."""
+        """Probe a target now, by its own node."""
         ...
 
     async def switch(self, name: str, *, disabled: bool) -> TargetRow:
@@ -102,7 +102,7 @@ class Targets(Protocol):
         ...
 
     async def spin_up(self, name: str, capability: str, boundary: str, caller: Caller) -> LaunchRow:
-        """Start an agent at a target of this node by hand; raises `Conflict` (`spinup.not_now`)."""
+        """Start an agent at a target by hand, by its own node; raises `Conflict` (`spinup.not_now`)."""
         ...
 
     async def stop(self, launch: str) -> LaunchRow:
