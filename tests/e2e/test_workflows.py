@@ -145,6 +145,22 @@ def test_pause_signals_events_and_watching(node):
     assert "paid" in err
 
 
+def test_a_run_is_written_down_and_brought_to_another_place(node, nodes):
+    node.json("workflow", "register", json.dumps({"name": "carried", "steps": {"a": {"capability": "shout"}}}))
+    run = node.json("run", "start", "carried", "hello", "--wait", "60s")["id"]
+    written = node.run("run", "export", run, "-o", "json")[1]
+    other = nodes.node("# nothing").up()
+    file = other.write(written, "run.json")
+    assert other.json("run", "import", f"@{file}") == {"id": run, "changed": True, "why": ""}
+    assert other.json("run", "import", f"@{file}")["changed"] is False
+    assert other.json("run", "show", run)["output"] == "HELLO"
+    assert other.json("run", "replay", run)["same"] is True
+    assert [one["id"] for one in other.json("runs")["runs"]] == [run]
+    half = {**json.loads(written), "facts": json.loads(written)["facts"][:1]}
+    assert other.refused("run", "import", json.dumps(half))[1]["code"] == "flow.bad_history"
+    assert other.refused("run", "import", json.dumps({**half, "facts": [{"s": 1}]}))[1]["code"] == "flow.bad_history"
+
+
 def test_cancel_all_of_a_workflow(node):
     steps = {"a": {"kind": "wait_for_signal", "signal": "go"}}
     for name in ("many", "other"):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import publisher, reading, subjects
 from knotwork.flow import again, decide, facts, history, outputs
 from knotwork.flow.effects import Ask
 from knotwork.flow.run import Run, begin
@@ -82,11 +82,7 @@ class Runs:
         Raises `NotFound` (`flow.no_workflow`), `Invalid` (`flow.schema`) for an input that does not fit, `Conflict`
         (`flow.key_reused`) for a key that was used for something else, `Unavailable` when the store is full.
         """
-        if self._work.submitter.full():
-            raise Unavailable(
-                "The disk of the store is full; the run was not started.", code="work.store_full",
-                hint="Make room: it is noticed by itself.", retry_after_s=5.0,
-            )  # fmt: skip
+        self._work.submitter.check_new("The run was not started.")
         digest, graph = await self._definitions.find(wanted.workflow)
         workflow = graph.workflow
         if workflow.input_schema is not None:
@@ -140,6 +136,25 @@ class Runs:
                 raise
             return made, False
         return made, True
+
+    async def keep(self, run: str, data: bytes, digest: str) -> bool:
+        """Put the facts of a run that is over, as JSON, into the past; False when there is one of this name.
+
+        Raises `Invalid` (`flow.bad_history`) for what is not a whole run of the definition with this digest.
+        """
+        found = history.unpacked(data)
+        place = facts.subject(_check_id(run))
+        read = [fact for stored in found if stored.subject.startswith(f"{place}.") and (fact := _read(stored))]
+        whole = len(found) > 0 and all(stored.subject.startswith(f"{place}.") for stored in found)
+        start = read[0].body if read else None
+        if not (whole and isinstance(start, facts.Start) and start.digest == digest and read[-1].what == "ended"):
+            raise Invalid("This is not a whole run of that definition.", code="flow.bad_history")
+        try:
+            await self._finish(run)
+        except NotFound:
+            await publisher.publish(self._connection, subjects.history(run), history.packed(found))
+            return True
+        return False
 
     async def replay(self, run: str) -> again.Difference | None:
         """Return where the recorded history of a run and today's rules part, None when they agree."""

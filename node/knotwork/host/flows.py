@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import codec, subjects
-from knotwork.flow import drawing, facts, listing
+from knotwork.flow import drawing, facts, history, listing
 from knotwork.flow.definitions import digest_of, text_of
 from knotwork.flow.runs import Wanted
 from knotwork.host import flow_rows
@@ -219,6 +219,23 @@ class FlowDesk:
         data = codec.encode(value) if changed else None
         made, new = await self._flow.runs.fork(run, step, value=data, by=caller_name(caller), key=key)
         return (await self.run(made)).model_copy(update={"new": new})
+
+    async def exported(self, run: str) -> flow_replies.Exported:
+        """Return a run as it is kept."""
+        sight = await self._flow.runs.look(run)
+        graph = await self._flow.definitions.graph(sight.start.digest)
+        rows: list[dict[str, Any]] = json.loads(history.packed(sight.facts))
+        return flow_replies.Exported(id=run, definition=json.loads(text_of(graph.workflow)), facts=rows)
+
+    async def imported(self, run: Any) -> flow_replies.Changed:
+        """Keep a run that was written down; raises `Invalid` (`flow.bad_history`), `Conflict` (`flow.there`)."""
+        if not isinstance(run, dict) or not isinstance(run.get("facts"), list):
+            raise Invalid("This is no run that was written down.", code="flow.bad_history")
+        workflow = understood(run.get("definition"))
+        await self._flow.definitions.put(workflow, now_ns=time.time_ns(), named=False)
+        name = str(run.get("id", ""))
+        new = await self._flow.runs.keep(name, codec.encode(run["facts"]), digest_of(text_of(workflow)))
+        return flow_replies.Changed(id=name, changed=new, why="" if new else "it is there already")
 
     async def replay(self, run: str) -> flow_replies.Replay:
         """Say whether today's rules lead to the history of a run."""

@@ -100,6 +100,14 @@ class Flows(Protocol):
         """Start a new run that takes over what was done before a step; `value` is its input when that is `changed`."""
         ...
 
+    async def exported(self, run: str) -> flow_replies.Exported:
+        """Return a run as it is kept."""
+        ...
+
+    async def imported(self, run: Any) -> flow_replies.Changed:
+        """Keep a run that was written down."""
+        ...
+
     async def replay(self, run: str) -> flow_replies.Replay:
         """Say whether today's rules lead to the history of a run."""
         ...

@@ -180,6 +180,14 @@ class AllChanged(Reply):
     runs: list[Changed]
 
 
+class Exported(Reply):
+    """A run as it is kept."""
+
+    id: str
+    definition: dict[str, Any]
+    facts: list[dict[str, Any]]
+
+
 class Replay(Reply):
     """Whether today's rules would lead to the same history."""
 

@@ -347,6 +347,36 @@ async def replay(request: RunRequest, node: NodeControl, caller: Caller) -> flow
     return await node.flows(caller.project).replay(request.id)
 
 
+@op(
+    "run.export", RunRequest, flow_replies.Exported, effect="read",
+    cli=CliForm(("run", "export"), positional=("id",)),
+    summary="Write a run down: its definition and all its facts.",
+    help="As JSON, with `-o json`; `run import` reads it back, here or elsewhere.",
+    examples=(Example("Keep it", {"id": ID}),),
+)  # fmt: skip
+async def export(request: RunRequest, node: NodeControl, caller: Caller) -> flow_replies.Exported:
+    """Return it."""
+    return await node.flows(caller.project).exported(request.id)
+
+
+class ImportRequest(Request):
+    """A run that was written down."""
+
+    run: Any = Field(description="what `run export -o json` gave: `@file` reads a file, `-` standard input")
+
+
+@op(
+    "run.import", ImportRequest, flow_replies.Changed, effect="write",
+    cli=CliForm(("run", "import"), positional=("run",)),
+    summary="Put a run that is over, and was written down, into the past.",
+    help="It can be shown, listed, replayed and forked like any other. Nothing of it is done again.",
+    examples=(Example("Bring it back", {"run": {"id": ID, "definition": {}, "facts": []}}),),
+)  # fmt: skip
+async def bring_in(request: ImportRequest, node: NodeControl, caller: Caller) -> flow_replies.Changed:
+    """Keep it."""
+    return await node.flows(caller.project).imported(request.run)
+
+
 class PublishRequest(Request):
     """An event."""
 

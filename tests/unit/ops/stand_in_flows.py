@@ -71,6 +71,12 @@ class StandInFlows:
     ) -> replies.RunInfo:
         return self._run(run)
 
+    async def exported(self, run: str) -> replies.Exported:
+        return replies.Exported(id=run, definition={"name": "hello"}, facts=[])
+
+    async def imported(self, run: Any) -> replies.Changed:
+        return replies.Changed(id="w0198c0ffee0012345678ab", changed=True)
+
     async def replay(self, run: str) -> replies.Replay:
         return replies.Replay(id=run, same=True)
 
