@@ -134,3 +134,12 @@ def test_the_data_folder_cannot_be_used(nodes):
     assert node.ended() == 77
     assert "--data-dir" in node.log
     assert "Traceback" not in node.log
+
+
+def test_a_folder_for_everybody_is_refused_with_its_own_exit_code(nodes):
+    node = nodes.node(SHOUT)
+    node.data.mkdir()
+    node.data.chmod(0o1777)
+    code, wire = node.refused("up", "--detach")
+    assert (code, wire["kind"]) == (77, "denied")
+    assert "Everybody may write to" in wire["message"]

@@ -133,3 +133,38 @@ def test_a_node_joins_as_it_is_written(nodes, foreign, way):
     assert node.ask("task.await", id=run, timeout_s=WAIT_S)["output"] == "stored there"
     assert PASSWORD not in node.log
     assert "Traceback" not in node.log
+
+
+@pytest.mark.parametrize(
+    ("rights", "missing"),
+    [
+        ('publish: { deny: "$JS.API.>" }', "$JS.API."),
+        ('subscribe: { deny: "_NODE.>" }', "_NODE."),
+        ('subscribe: { deny: "op.>" }', "op."),
+    ],
+)
+def test_a_key_that_lacks_a_right_ends_the_node_and_names_the_right(nodes, foreign, rights, missing):
+    seed = keys.generate()
+    port = foreign(f"authorization {{ users: [ {{ nkey: {seed.public}, permissions: {{ {rights} }} }} ] }}")
+    node = nodes.node()
+    node.write(f'{NODE}urls = ["nats://127.0.0.1:{port}"]\nnkey_seed = {{ file = "node.nk" }}\n')
+    (node.folder / "node.nk").write_text(seed.seed)
+    (node.folder / "node.nk").chmod(0o600)
+    node.up(wait_s=0)
+    assert node.ended(WAIT_S * 2) == 77
+    assert "bus.denied" in node.log
+    assert missing.lower() in node.log.lower()
+    assert "Traceback" not in node.log
+
+
+def test_a_joining_key_that_others_may_read_is_refused(nodes, foreign):
+    seed = keys.generate()
+    port = foreign(f"authorization {{ users: [ {{ nkey: {seed.public} }} ] }}")
+    node = nodes.node()
+    node.write(f'{NODE}urls = ["nats://127.0.0.1:{port}"]\nnkey_seed = {{ file = "node.nk" }}\n')
+    (node.folder / "node.nk").write_text(seed.seed)
+    (node.folder / "node.nk").chmod(0o644)
+    node.up(wait_s=0)
+    assert node.ended() == 77
+    assert "trust.key_exposed" in node.log
+    assert seed.seed not in node.log

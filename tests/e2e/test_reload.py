@@ -236,6 +236,24 @@ def test_a_rotated_secret_is_a_change(nodes):
     assert "secret-value" not in everything
 
 
+def test_an_edited_function_is_loaded_anew_and_a_broken_one_refused(nodes):
+    node = nodes.node('[executors.v]\ntype = "python"\nfunction = "./v.py:f"\n' + SHOUT)
+    node.write("def f(x):\n    return 1\n", "v.py")
+    node.up()
+    assert node.invoke("v") == 1
+    node.write("def f(x):\n    return 2\n", "v.py")
+    first = node.verdict(result="applied")
+    assert (first["changed"], first["trigger"]) == (["executors.v"], "file")
+    assert node.invoke("v") == 2
+    node.write("def f(x:\n", "v.py")
+    second = node.verdict(first, "refused")
+    assert "importing './v.py' failed" in second["message"]
+    assert node.invoke("v") == 2
+    node.write("def f(x):\n    return 3\n", "v.py")
+    node.verdict(second, "applied")
+    assert node.invoke("v") == 3
+
+
 def test_twenty_revisions_are_kept_and_one_comes_back(nodes):
     node = nodes.node(WORD.format("0")).up()
     for number in range(1, 23):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import sys
 from typing import Any
 
-from tests.e2e.conftest import until
+from tests.e2e.conftest import marked, until
 
 AGENT = """
 [web]
@@ -29,10 +32,35 @@ cooldown_s = 0.5
 """
 
 
-def started(nodes: Any, more: str = "", agent: str = AGENT) -> Any:
+SLOW = """
+[web]
+enabled = false
+[executors.shout]
+type = "process"
+command = ["sh", "-c", "sleep 4; tr a-z A-Z"]
+"""
+"""Its tasks take longer than `idle_s`, and its beats are rarer."""
+HANGS_ONCE = """
+[web]
+enabled = false
+[mesh]
+heartbeat_s = 1.0
+[executors.shout]
+type = "process"
+command = ["sh", "-c", "if mkdir {folder}/first; then sleep 600; fi; tr a-z A-Z"]
+"""
+COSTLY = """
+[mesh]
+heartbeat_s = 1.0
+[work]
+lease_s = 2.0
+"""
+
+
+def started(nodes: Any, more: str = "", agent: str = AGENT, head: str = "") -> Any:
     node = nodes.node()
-    (node.folder / "agent.toml").write_text(agent)
-    node.write(TARGET.format(program=json.dumps(sys.executable), folder=node.folder, more=more))
+    (node.folder / "agent.toml").write_text(agent.replace("{folder}", str(node.folder)))
+    node.write(head + TARGET.format(program=json.dumps(sys.executable), folder=node.folder, more=more))
     return node.up()
 
 
@@ -41,7 +69,7 @@ def launches(node: Any, **fields: Any) -> list[dict[str, Any]]:
 
 
 def test_a_task_that_nobody_can_do_starts_an_agent_that_is_stopped_when_it_idles(nodes):
-    node = started(nodes)
+    node = started(nodes, agent=SLOW)
     (target,) = node.ask("targets.list")["targets"]
     assert (target["target"], target["type"]) == ("here", "local")
     task = node.ask("task.submit", capability="shout", input="hello")
@@ -49,7 +77,9 @@ def test_a_task_that_nobody_can_do_starts_an_agent_that_is_stopped_when_it_idles
     assert done["state"] == "completed"
     (launch,) = launches(node, all=True)
     assert launch["agent"] == f"here-{launch['id']}"
-    assert launch["by"] == "demand"
+    assert (launch["by"], launch["task"]) == ("demand", task["id"])
+    told = [one["what"] for one in node.ask("task.history", id=task["id"])["transitions"]]
+    assert told == ["submitted", "started", "completed"], "it was not stopped while it worked"
     over = until(lambda: next((one for one in launches(node, all=True) if one["state"] == "stopped"), None), 60.0)
     assert over["why"].startswith("idle")
     assert until(lambda: node.ask("targets.show", target="here")["running"] == 0, 30.0)
@@ -81,3 +111,72 @@ def test_targets_are_tested_and_switched_and_launches_ended_by_hand(nodes):
     assert node.call("targets.stop", id=launch["id"], timeout_s=60.0).json["state"] == "stopped"
     assert node.call("targets.stop", id="unknown").status == 404
     assert node.call("targets.show", target="nowhere").status == 404
+
+
+def test_a_task_whose_worker_vanished_starts_another_agent(nodes):
+    node = started(nodes, agent=HANGS_ONCE, head=COSTLY)
+    task = node.ask("task.submit", capability="shout", input="hello")
+    until(lambda: node.ask("task.get", id=task["id"])["state"] == "running", 60.0)
+    (first,) = launches(node)
+    for pid, command in marked(node.mark).items():  # all of it, the agent's child included
+        if str(node.folder / "launched") in command or "sleep 600" in command:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    until(lambda: node.ask("task.get", id=task["id"])["state"] == "pending", 60.0)
+    done = node.call(
+        "task.await",
+        id=task["id"],
+        timeout_s=120.0,
+    ).json
+    assert (done["state"], done["output"]) == ("completed", "HELLO")
+    assert [one["id"] for one in launches(node, all=True)][-1] == first["id"]
+
+
+def test_a_target_of_another_node_is_asked_there_and_blocks_nothing_when_that_node_is_gone(nodes):
+    node = started(nodes, more="cost = 5.0", head=COSTLY)
+    other = nodes.node(
+        f"""[node]
+name = "other"
+[mesh]
+heartbeat_s = 1.0
+[nats]
+mode = "join"
+urls = ["{node.about["url"]}"]
+nkey_seed = {{ file = "{node.data / "keys" / "node-default.nk"}" }}
+[targets.there]
+type = "local"
+command = ["sleep", "600"]
+register_s = 6.0
+grace_s = 1.0
+""",
+        "other",
+    ).up()
+    until(lambda: len(node.ask("targets.list")["targets"]) == 2, 60.0)
+    assert node.ask("targets.test", target="there")["health"] == "healthy"
+    launch = node.ask("targets.spin_up", target="there", capability="sing")
+    assert (launch["node"], node.ask("targets.stop", id=launch["id"])["state"]) == ("other", "stopped")
+    task = node.ask("task.submit", capability="shout", input="hello")
+    until(lambda: [one["target"] for one in launches(node)] == ["there"], 60.0)
+    until(lambda: "is starting an agent" in node.ask("task.why", id=task["id"])["why"], 60.0)
+    other.process.kill()
+    other.ended()
+    done = node.call("task.await", id=task["id"], timeout_s=120.0).json
+    assert done["state"] == "completed"
+    assert {one["target"] for one in launches(node, all=True)} == {"there", "here"}
+    lost = node.ask("task.submit", capability="dance", input="x")
+    refused = "node other is not online"
+    told = until(
+        lambda: next((why for why in [node.ask("task.why", id=lost["id"])["why"]] if refused in why), ""), 60.0
+    )
+    assert "it starts agents for shout" in told
+
+
+def test_a_launch_that_is_stopped_gives_back_what_it_cannot_finish(nodes):
+    node = started(nodes, agent=HANGS_ONCE, head=COSTLY, more="max_concurrent = 2")
+    task = node.ask("task.submit", capability="shout", input="hello")
+    until(lambda: node.ask("task.get", id=task["id"])["state"] == "running", 60.0)
+    (launch,) = until(lambda: [one for one in launches(node) if one["state"] in ("up", "idle")], 60.0)
+    assert node.call("targets.stop", id=launch["id"], timeout_s=60.0).json["state"] == "stopped"
+    assert node.call("task.await", id=task["id"], timeout_s=120.0).json["state"] == "completed"
+    told = [one["what"] for one in node.ask("task.history", id=task["id"])["transitions"]]
+    assert told == ["submitted", "started", "released", "started", "completed"]

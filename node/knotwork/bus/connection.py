@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 State = Literal["connecting", "connected", "reconnecting", "denied", "closed"]
+_VIOLATION = "permissions violation"
 STEADY_S = 5.0
 """A connection that lasted this long is tried again at once when it is lost, else after a pause."""
 CLOSE_S = 1.0
@@ -56,6 +57,9 @@ class Connection:
         self.reconnects = -1
         self.last_error = ""
         self.failure: KnotworkError | None = None
+        self.forbidden = ""
+        """What the server said that this user may not do, over this link; the server drops it and goes on."""
+        self._on_forbidden: list[Callable[[], None]] = []
         self._on_state = on_state
         self._inbox = Inbox(endpoint.inbox_prefix)
         self._listening: list[Listening] = []
@@ -178,6 +182,35 @@ class Connection:
         self._on_down[key] = callback
         return lambda: self._on_down.pop(key, None) and None
 
+    @contextlib.asynccontextmanager
+    async def allowed(self) -> AsyncIterator[None]:
+        """Raise `Denied` (`bus.denied`) from the block as soon as the server says that something in it is not allowed.
+
+        Nothing else tells: what is not allowed is dropped, and whoever waits for the answer to it waits in vain.
+        """
+        limit = asyncio.timeout(None)
+
+        def over() -> None:
+            if not limit.expired():
+                limit.reschedule(0)
+
+        self._on_forbidden.append(over)
+        try:
+            async with limit:
+                yield
+                await self.round_trip()  # behind it every refusal has been heard
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        finally:
+            self._on_forbidden.remove(over)
+        if self.forbidden:
+            raise Denied(
+                f"NATS at {self.endpoint.shown} does not give these credentials a right that is needed: {self.forbidden}.",
+                code="bus.denied",
+                hint="A node needs all subjects of its account, `_NODE.>` and `$JS.API.>` among them: give its user that.",
+            )
+
     def up_for_s(self) -> float:
         """Return for how many seconds we have been connected since we were last not, 0 while we are not."""
         return asyncio.get_running_loop().time() - self._up_at_s if self.state == "connected" else 0.0
@@ -234,7 +267,12 @@ class Connection:
     async def _connect(self) -> None:
         def heard(error: Exception) -> None:
             self.last_error = str(error) or type(error).__name__
+            if _VIOLATION in self.last_error.lower():
+                self.forbidden = self.last_error.removeprefix("nats: ")
+                for callback in list(self._on_forbidden):
+                    callback()
 
+        self.forbidden = ""
         client = await endpoints.connect(self.endpoint, heard)
         if self._ending.is_set():
             client.scrap()

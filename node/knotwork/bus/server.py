@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 import nkeys
 
-from knotwork.bus import binary, child, server_conf, server_fault, server_talk, space, store_lock
+from knotwork.bus import binary, child, server_conf, server_fault, server_talk, space, store_lock, strangers
 from knotwork.bus.server_conf import Account, ServerSettings, User
 from knotwork.sdk.errors import Conflict, KnotworkError, TimedOut, Unavailable
 
@@ -321,6 +321,7 @@ async def run_server(settings: ServerSettings, *, on_state: OnState | None = Non
     async with child.guard():
         lock = await store_lock.acquire(settings.store_dir, settings.server_name)
         try:
+            await asyncio.to_thread(strangers.check, settings.store_dir)
             server = Server(settings, lock, on_state)
             try:
                 await server.start()

@@ -107,8 +107,8 @@ def _end_of(path: Path) -> str:
 
 
 def _port_in_use(host: str, port: int) -> Conflict:
-    pid, name = _holder(port)
-    who = f"process {pid} ({name})" if pid else "another process"
+    pid, name = holder(port)
+    who = who_has(pid, name)
     return Conflict(
         f"Port {port} on {host} is in use by {who}.",
         code=PORT_IN_USE,
@@ -117,7 +117,12 @@ def _port_in_use(host: str, port: int) -> Conflict:
     )
 
 
-def _holder(port: int) -> tuple[int, str]:
+def who_has(pid: int, name: str) -> str:
+    """Return who it is that `holder` found, in words."""
+    return f"process {pid} ({name})" if pid else "another process"
+
+
+def holder(port: int) -> tuple[int, str]:
     """Return who listens at `port`: (0, "") when the system does not tell us."""
     import psutil  # only where something failed
 

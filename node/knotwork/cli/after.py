@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import select
 import signal
@@ -13,9 +15,11 @@ from typing import Any
 from knotwork.cli import local, show
 from knotwork.cli.local import LocalNode
 from knotwork.cli.options import Shared
-from knotwork.sdk.errors import TimedOut, Unavailable, Unreachable
+from knotwork.sdk.errors import KnotworkError, TimedOut, Unavailable, Unreachable
 
 STOP_TIMEOUT_S = 120.0
+DOOR_TIMEOUT_S = 5.0
+RESCUED = frozenset({"node.stop", "node.status", "node.health"})
 _LOOK_EVERY_S = 0.05
 
 
@@ -65,14 +69,39 @@ def watch(op: str, shared: Shared, request: dict[str, Any]) -> Callable[[dict[st
 
 
 def rescue(op: str, shared: Shared, error: Unreachable | TimedOut) -> dict[str, Any]:
-    """Return an answer got another way, else raise `error`: a node that hangs, or has no NATS, still takes a signal."""
+    """Return an answer got another way, else raise `error`: a node that hangs, or has no NATS, still takes a signal.
+
+    Of a node without NATS it can still be told how it is.
+    """
     node: LocalNode | None = None
-    if op == "node.stop" and not shared.url and not shared.on and error.code != "node.not_running":
+    if op in RESCUED and not shared.url and not shared.on and error.code != "node.not_running":
         node = local.read(local.data_dir(shared.data_dir))
     if node is None:
         raise error
+    if op != "node.stop":
+        if isinstance(error, TimedOut) or error.code.startswith("cli."):  # it hangs, or has no door to ask at
+            raise error
+        return _seen(op, node, shared, error)
     os.kill(node.pid, signal.SIGTERM)
     return {"pid": node.pid, "node": node.node, "running": 0}
+
+
+def _seen(op: str, node: LocalNode, shared: Shared, error: Unreachable) -> dict[str, Any]:
+    """Return how a node is whose NATS is away: as its HTTP door says it, else as it described itself."""
+    from knotwork.cli import early, over_http  # only for a node in trouble
+
+    heard: dict[str, bytes] = {}
+    with contextlib.suppress(KnotworkError):
+        over_http.ask(
+            node, shared.project or node.project, op, b"{}", heard.__setitem__,
+            timeout_s=min(DOOR_TIMEOUT_S, shared.timeout_s or DOOR_TIMEOUT_S),
+        )  # fmt: skip
+    if "result" in heard:
+        told: dict[str, Any] = json.loads(heard["result"])
+        return told
+    return early.away(op, node, error.message) | (
+        {"data_dir": str(local.data_dir(shared.data_dir))} if op == "node.status" else {}
+    )
 
 
 def end(pid: int) -> None:
@@ -97,10 +126,13 @@ ENDS = {"completed": 0, "failed": 1, "dead": 1, "cancelled": 1, "timed-out": Tim
 """Exit codes of a task by its state; one that has not ended is there to be asked again."""
 
 
-def tell_task(reply: dict[str, Any], *, awaited: bool) -> None:
-    """Say on standard error what whoever submitted a task should know, or how one that was `awaited` ended."""
+def tell_task(reply: dict[str, Any], *, awaited: bool, quiet: bool) -> None:
+    """Say on standard error what whoever submitted a task should know, or how one that was `awaited` ended.
+
+    Those who want it `quiet` are told only what went wrong.
+    """
     state, error = str(reply.get("state", "")), reply.get("error") or {}
-    if reply.get("note"):
+    if reply.get("note") and not quiet:
         print(f"note: {show.plain(reply['note'])}", file=sys.stderr)
     if not awaited:
         return

@@ -50,6 +50,7 @@ GROUPS = {
     "blob": "Keep and read values too large for one request",
     "workflow": "Check, keep, show and draw workflows",
     "run": "Start runs of workflows, look at them, steer them",
+    "trigger": "Keep triggers that start runs, and see what they did",
     "event": "Publish events that runs may wait for",
     "work": "Take tasks and do them, as an agent that is no plugin",
     "project": "Show how much there is in a project, and what happens",

@@ -28,6 +28,14 @@ def answer(op: str, shared: Shared) -> Reply | None:
     return made(node) | ({"data_dir": str(folder)} if op == "node.status" else {}) if node and node.early else None
 
 
+def away(op: str, node: LocalNode, why: str) -> Reply:
+    """Return the reply of `node.status` or `node.health` for a node that is up and cannot be asked, because of `why`."""
+    if op == "node.health":
+        return {"live": True, "ready": False, "checks": [{"name": "nats", "ok": False, "why": why}]}
+    told = _status(node)
+    return told | {"why": node.why or why, "bus": {**told["bus"], "state": "disconnected"}}
+
+
 def _status(node: LocalNode) -> Reply:
     said = node.said
     return {

@@ -116,6 +116,12 @@ def endpoint(shared: Shared) -> Endpoint:
 
     connect_timeout_s = min(CONNECT_TIMEOUT_S, shared.timeout_s or TIMEOUT_S)
     if shared.url:
+        if shared.project:
+            raise Invalid(
+                "--project says nothing where --url is given: the credentials decide the project.",
+                code="cli.usage",
+                hint="Leave --project out, and give that project's credentials with --creds.",
+            )
         seed, creds = _proof(shared.creds)
         return Endpoint((shared.url,), name="knotwork-cli", connect_timeout_s=connect_timeout_s, seed=seed, creds=creds)
     node = local.ready(local.data_dir(shared.data_dir))

@@ -16,7 +16,16 @@ import click
 from knotwork.cli import files, local, options, remote, show
 from knotwork.cli.files import FileOptions
 from knotwork.cli.options import Shared
-from knotwork.sdk.errors import ConfigInvalid, Conflict, Internal, KnotworkError, TimedOut, Unavailable, Unreachable
+from knotwork.sdk.errors import (
+    ConfigInvalid,
+    Conflict,
+    Denied,
+    Internal,
+    KnotworkError,
+    TimedOut,
+    Unavailable,
+    Unreachable,
+)
 
 START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 10.0
@@ -179,7 +188,13 @@ def _ready(folder: Path, pid: int) -> tuple[dict[str, Any] | None, str]:
 def _ended(code: int, log: Path) -> KnotworkError:
     """Return the error that a node which ended instead of starting stands for, keeping its exit code."""
     said = log.read_bytes()[-_TAIL_BYTES:].decode("utf-8", "replace").strip()
-    kinds: dict[int, type[KnotworkError]] = {78: ConfigInvalid, 75: Unavailable, 69: Unreachable, 1: Conflict}
+    kinds: dict[int, type[KnotworkError]] = {
+        78: ConfigInvalid,
+        77: Denied,
+        75: Unavailable,
+        69: Unreachable,
+        1: Conflict,
+    }
     kind = kinds.get(code, Internal)
     return kind(
         f"The node ended with code {code} before it was ready. It said:\n{said}"

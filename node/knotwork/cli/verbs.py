@@ -258,5 +258,4 @@ def _print_answer(reply: dict[str, Any], answer: str, shared: Shared) -> None:
     awaited = answer == "output" and "state" in reply
     if not awaited or reply["state"] == "completed":
         print(show.answer(reply.get(answer)), flush=True)
-    if not shared.quiet:
-        after.tell_task(reply, awaited=awaited)
+    after.tell_task(reply, awaited=awaited, quiet=shared.quiet)

@@ -5,14 +5,25 @@ The rules read the plain merged tables, so that they are told together with wron
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from knotwork.config.keys import Path
+from knotwork.config import shapes, size
+from knotwork.config.keys import Path, dotted
 from knotwork.config.model import BUNDLED_ROUTERS, DEFAULT_PROJECT, READY_BOUNDARIES
 from knotwork.config.problems import did_you_mean
 
+_PASSWORD = re.compile(r"://[^\s/?#@:]*:(?![${<])[^\s/?#@]+@")
+"""A URL with a password in it; what a shell or a template fills in is none."""
+_LOGIN = re.compile(r"://[^\s/?#@]+@")
 _JOIN_ONLY = ("urls", "user", "password", "token", "nkey_seed", "creds", "tls")
+
+
+RESERVED_BYTES = 512 * 1024 * 1024
+"""What the streams of one project reserve: 256 MB for NODES (`mesh.presence`), as much for TELEMETRY (`bus.streams`)."""
+WORK_MIN_BYTES = 64 * 1024 * 1024
 
 
 class Contradiction(NamedTuple):
@@ -27,12 +38,15 @@ class Contradiction(NamedTuple):
 def contradictions(data: Mapping[str, Any]) -> Iterator[Contradiction]:
     """Yield everything in the merged tables that does not go together; values of a wrong type are passed over."""
     yield from _nats(_table(data, "nats"))
+    yield from _storage(data)
     yield from _reachable(data)
     yield from _mesh(_table(data, "mesh"))
     yield from _routing(data)
     yield from _boundaries(data)
     yield from _projects(data)
     yield from _hosted(data)
+    yield from _schemas(data)
+    yield from _passwords(data)
 
 
 def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -57,6 +71,31 @@ def _nats(nats: Mapping[str, Any]) -> Iterator[Contradiction]:
     if bool(tls.get("cert")) != bool(tls.get("key")):
         have = "cert" if tls.get("cert") else "key"
         yield Contradiction(("nats", "tls", have), "nats.tls needs cert and key together", "Add the other one.")
+
+
+def _storage(data: Mapping[str, Any]) -> Iterator[Contradiction]:
+    """A store must hold what each project's directory of nodes and its telemetry reserve, and leave room for work."""
+    nats, projects = _table(data, "nats"), _table(data, "projects")
+    if nats.get("mode", "embedded") != "embedded":
+        return
+    needed = RESERVED_BYTES * max(1, len(projects)) + WORK_MIN_BYTES
+    limit = _size(nats.get("max_file_store"))
+    if limit is not None and limit < needed:
+        many = f"{len(projects)} projects" if len(projects) > 1 else "a project"
+        message = f"nats.max_file_store is too small: {many} and their work take at least {size.render(needed)}"
+        yield Contradiction(("nats", "max_file_store"), message, "Raise it.")
+    for name in projects:
+        limit = _size(_table(projects, name).get("max_storage"))
+        if limit and limit < RESERVED_BYTES + WORK_MIN_BYTES:
+            message = f"it is too small: a project takes at least {size.render(RESERVED_BYTES + WORK_MIN_BYTES)}"
+            yield Contradiction(("projects", name, "max_storage"), message, "Raise it, or 0 for no limit of its own.")
+
+
+def _size(value: Any) -> int | None:
+    """Return a size in bytes, None for what is none: that is told elsewhere."""
+    with contextlib.suppress(ValueError):
+        return size.parse(value)
+    return None
 
 
 def _reachable(data: Mapping[str, Any]) -> Iterator[Contradiction]:
@@ -169,3 +208,32 @@ def _hosted(data: Mapping[str, Any]) -> Iterator[Contradiction]:
             if isinstance(table, Mapping) and table.get("memory_mb") and table.get("hosted") is not True:
                 message = f"{kind}.{name}.memory_mb limits a process of its own, but hosted is false"
                 yield Contradiction((kind, name, "memory_mb"), message, "Set hosted = true, or remove it.")
+
+
+def _schemas(data: Mapping[str, Any]) -> Iterator[Contradiction]:
+    for name, table in _table(data, "executors").items():
+        for key in ("input_schema", "output_schema"):
+            written = table.get(key) if isinstance(table, Mapping) and table.get("enabled") is not False else None
+            if isinstance(written, Mapping) and (wrong := shapes.wrong(written)):
+                message = f"executors.{name}.{key} cannot be used: {wrong}"
+                yield Contradiction(("executors", name, key), message, code="agent.bad_schema")
+
+
+def _passwords(data: Mapping[str, Any]) -> Iterator[Contradiction]:
+    """Passwords inside URLs would be shown wherever the configuration is: in `config show`, revisions and logs."""
+    left: list[tuple[Path, Any]] = [((), data)]
+    while left:
+        where, value = left.pop()
+        if isinstance(value, Mapping):
+            left += [((*where, key), part) for key, part in value.items()]
+        elif isinstance(value, list):
+            left += [((*where, index), part) for index, part in enumerate(value)]
+        elif isinstance(value, str) and "://" in value:
+            ours = where[:2] == ("nats", "urls")
+            if (_LOGIN if ours else _PASSWORD).search(value):
+                hint = (
+                    'Write a reference where the key takes one: {env = "NAME"}, {file = "path"} or {cmd = ["program"]}.'
+                )
+                if ours:
+                    hint = 'Set nats.user and nats.password (or nats.token) beside it, e.g. password = {env = "NAME"}.'
+                yield Contradiction(where, f"{dotted(where)} has a password in a URL", hint, "config.plain_secret")

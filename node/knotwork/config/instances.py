@@ -56,6 +56,7 @@ def check_instances(
     known = kinds if isinstance(kinds, Known) else Known(kinds, broken=dict.fromkeys(broken, "it cannot be loaded"))
     configs: dict[Key, PluginConfig] = {}
     problems = [problem for problem, fatal in unusable(loaded, known) if fatal]
+    wanted: list[references.Reference] = []
     for kind in KINDS:
         for name, table in loaded.config.instances(kind).items():
             if not table.enabled or (kind, table.type) in known.broken or only not in (None, (kind, name)):
@@ -66,13 +67,14 @@ def check_instances(
                 absent = known.absent.get((kind, table.type), "")
                 problems.append(_unknown_type(loaded.merged, (SECTIONS[kind], name), table.type, types, absent))
                 continue
-            config, found = _check(loaded.merged, (SECTIONS[kind], name), _settings(loaded, kind, name, model), model)
+            path, settings = (SECTIONS[kind], name), _settings(loaded, kind, name, model)
+            config, found = _check(loaded.merged, path, settings, model)
             problems += found
+            wanted += (
+                references.as_written(model, settings, path) if config is None else references.inside(config, path)
+            )
             if config is not None:
                 configs[kind, name] = config
-    wanted = [
-        one for (kind, name), config in configs.items() for one in references.inside(config, (SECTIONS[kind], name))
-    ]
     env = os.environ if loaded.sources.env is None else loaded.sources.env
     wanted += references.of_the_node(loaded.merged.data)
     problems += references.out_of_reach(wanted, loaded.merged, env, loaded.folder)
@@ -113,9 +115,12 @@ def judge_tables(
         types = known.types(kind, hosted=table.get("hosted") is True)
         model = types.get(type_name)
         if model is not None:
-            config, found = _check(merged, path, written_settings(kind, table, model), model, partly=partly)
+            settings = written_settings(kind, table, model)
+            config, found = _check(merged, path, settings, model, partly=partly)
             problems += found
-            wanted += references.inside(config, path)
+            wanted += (
+                references.as_written(model, settings, path) if config is None else references.inside(config, path)
+            )
         elif known.absent.get((kind, type_name)) != "" and (not partly or "type" in table):
             problems.append(_unknown_type(merged, path, type_name, types, known.absent.get((kind, type_name), "")))
     return problems + references.out_of_reach(wanted, merged, env, folder or pathlib.Path())

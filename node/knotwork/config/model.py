@@ -111,7 +111,7 @@ class WebTable(Table):
 
     enabled: Flag = Field(default=True, description="open the HTTP door")
     host: Host = Field(default="127.0.0.1", description="address it listens on")
-    port: Port = Field(default=0, description="port it listens on; 0: a free one")
+    port: Port = Field(default=0, description="port it listens on; 0: a free one, kept over restarts")
     insecure: Flag = Field(
         default=False, description="allow an address others can reach, without TLS: a proxy or VPN protects it"
     )

@@ -5,9 +5,11 @@ Variables and files are looked at. A command is not run for that: it may ask a p
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -35,6 +37,31 @@ def inside(value: Any, path: Path = ()) -> Iterator[Reference]:
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         for index, part in enumerate(value):
             yield from inside(part, (*path, index))
+
+
+def as_written(model: type[BaseModel], table: Mapping[str, Any], path: Path) -> Iterator[Reference]:
+    """Yield the references of a table that does not fit its model, as far as they stand where the model wants some."""
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        yield from _written(field.annotation, table.get(key), (*path, key))
+
+
+def _written(wanted: Any, value: Any, path: Path) -> Iterator[Reference]:
+    kind, inner = get_origin(wanted), get_args(wanted)
+    if wanted is SecretRef:
+        with contextlib.suppress(ValidationError):
+            yield path, SecretRef.model_validate(value)
+    elif isinstance(wanted, type) and issubclass(wanted, BaseModel) and isinstance(value, Mapping):
+        yield from as_written(wanted, value, path)
+    elif kind is dict and isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _written(inner[1], part, (*path, str(key)))
+    elif kind in (list, tuple) and isinstance(value, list):
+        for index, part in enumerate(value):
+            yield from _written(inner[0], part, (*path, index))
+    elif kind in (Union, UnionType, Annotated):
+        for one in inner if kind is not Annotated else inner[:1]:
+            yield from _written(one, value, path)
 
 
 def of_the_node(data: Mapping[str, Any]) -> Iterator[Reference]:

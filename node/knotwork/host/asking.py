@@ -12,18 +12,15 @@ if TYPE_CHECKING:
 
 
 async def ask(
-    connection: Connection, op: str, node: str, request: dict[str, Any], *, caller: str, timeout_s: float
+    connection: Connection, op: str, node: str, request: dict[str, Any], *, timeout_s: float
 ) -> dict[str, Any]:
     """Return what a node answers to an op that does not stream.
 
     Raises the error that it answers with, `NotFound` (`node.not_found`) when it is not there, and what
     `Connection.request` raises.
     """
-    envelope = frames.Envelope("", timeout_s, caller, plain=True)
-    try:
-        answer = await connection.request(
-            subjects.op(op, node), codec.encode(request), timeout_s=timeout_s, head=envelope.head()
-        )
+    try:  # without an envelope, so that nothing comes but the answer
+        answer = await connection.request(subjects.op(op, node), codec.encode(request), timeout_s=timeout_s)
     except Unreachable as error:
         if error.code != "bus.no_responders":
             raise

@@ -26,7 +26,10 @@ log = logging.getLogger(__name__)
 OnState = Callable[[str, str], None]
 LOCAL_PUBLISH = ("op.>", "$SRV.>", "agents.prompt.>", "agents.status.>")
 LOCAL_SUBSCRIBE = ("_INBOX.>", "agents.hb.>")
-"""What local doors may do: ask for ops and see services. Streams, agents and other people's answers are out of reach."""
+"""What local doors may do: ask for ops and see services. Streams, agents and what nodes answer are out of reach.
+
+The answers that other holders of the same key get are not: permissions belong to a user, and they are one.
+"""
 
 
 class Nats:
@@ -126,8 +129,8 @@ def _joining(found: Loaded, project: str, name: str) -> Endpoint:
         user=shown.user,
         password=_secret(shown.password, folder),
         token=_secret(shown.token, folder),
-        seed=_secret(shown.nkey_seed, folder),
-        creds=_path(shown.creds, folder),
+        seed=_secret(shown.nkey_seed, folder, key=True),
+        creds=_private(_path(shown.creds, folder)),
         tls=_tls(tls, folder) if wants_tls else None,
         connect_timeout_s=config.nats.connect_timeout_s,
         pause_min_s=1.0,
@@ -136,8 +139,17 @@ def _joining(found: Loaded, project: str, name: str) -> Endpoint:
     )
 
 
-def _secret(reference: SecretRef | None, folder: Path) -> str:
+def _secret(reference: SecretRef | None, folder: Path, *, key: bool = False) -> str:
+    if key and reference is not None and reference.file is not None:
+        _private(_path(reference.file, folder))
     return secrets.resolve(reference, folder=folder, child_env=child.clean_env) if reference is not None else ""
+
+
+def _private(path: str) -> str:
+    """Return the path of a key file; raises `Denied` (`trust.key_exposed`) when others may read it, as of our own."""
+    if path:
+        keys.check_private(Path(path))
+    return path
 
 
 def _path(written: str, folder: Path) -> str:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from knotwork.work.queues import Depth
     from knotwork.work.room import Work
 
-BY = "spin-up"
 ANSWER_S = 5.0
 LEAVE_S = 5.0
 """What leaving may take an agent beside its work."""
@@ -61,14 +60,14 @@ class LaunchedAgents:
 
     async def idle_s(self, name: str) -> float:
         """Ask the node for how many seconds it has had no work, 0 while it has some; raises when it does not answer."""
-        told = await ask(self.membership.connection, "node.status", name, {}, caller=BY, timeout_s=ANSWER_S)
+        told = await ask(self.membership.connection, "node.status", name, {}, timeout_s=ANSWER_S)
         idle_s = told.get("idle_s")
         return float(idle_s) if isinstance(idle_s, int | float) else 0.0
 
     async def goodbye(self, name: str, grace_s: float) -> None:
         """Ask the node to finish and leave within `grace_s` seconds; returns when it has left, or should have."""
         await ask(
-            self.membership.connection, "node.stop", name, {"drain_s": grace_s}, caller=BY, timeout_s=ANSWER_S
+            self.membership.connection, "node.stop", name, {"drain_s": grace_s}, timeout_s=ANSWER_S
         )  # fmt: skip
         for _ in range(int((grace_s + LEAVE_S) / LOOK_S)):
             if self.membership.directory.state(name) == "offline":

@@ -92,7 +92,7 @@ class Control:
         membership, work, view = self.projects.get(project), self.works.get(project), self.views.get(project)
         if work is None or view is None:
             raise Unavailable(f"{project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
-        return TaskDesk(work, membership, ViewedPast(view))
+        return TaskDesk(work, membership, ViewedPast(view), self.capacity.get(project))
 
     def claims(self, project: str) -> Claims:
         """Return the claims of a project; raises `NotFound`, `Unavailable`."""
@@ -124,7 +124,7 @@ class Control:
         membership, spinups = self.projects.get(project), self.capacity.get(project)
         if spinups is None:
             raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
-        return TargetDesk(spinups)
+        return TargetDesk(spinups, membership)
 
     def past(self, project: str) -> PastView:
         """Return the view of the past of a project; raises `NotFound`, `Unavailable`."""
@@ -158,7 +158,7 @@ class Control:
             revision=self.world.revision,
             last_reload=self.reloader.last,
             bus=self._bus(),
-            agents=len(hosting.agents()),
+            agents=sum(agent.slot.state == "running" for agent in hosting.agents()),
             nodes=len(
                 {record.node for one in members for record, state, _ in one.directory.nodes() if state != "offline"}
             ),
@@ -192,6 +192,11 @@ class Control:
             checks.append(
                 replies.Check(name="nats-server", ok=self.nats.server.state == "running", why=self.nats.server.why)
             )
+        checks += [
+            replies.Check(name=f"store {name}", ok=False, why="there is no room for new work")
+            for name, work in self.works.items()
+            if work.submitter.storage.full
+        ]
         state = self.drainer.state
         checks.append(replies.Check(name="taking work", ok=state == "running", why="" if state == "running" else state))
         return replies.NodeHealth(live=True, ready=all(check.ok for check in checks), checks=checks)

@@ -11,7 +11,7 @@ from knotwork.host import task_rows
 from knotwork.host.task_filter import letter_fits
 from knotwork.ops import task_replies
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
-from knotwork.work import records
+from knotwork.work import records, settle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -106,7 +106,7 @@ def _row(letter: Letter) -> task_replies.DeadRow:
         capability=task.capability,
         agent=f"{task.node}/{task.agent}" if task.node else task.agent,
         boundary="" if task.boundary == records.NO_BOUNDARY else task.boundary,
-        attempts=len(task.past) + 1,
+        attempts=len(task.past) + (0 if settle.ended_by_crashes(task) else 1),
         worker=task_rows.place(letter.outcome.node, letter.outcome.agent),
         labels=task.labels,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +44,11 @@ class Layout:
         return self.keys / "http.token"
 
     @property
+    def http_port_file(self) -> Path:
+        """Return the file with the port that the HTTP door had last, when it chose one itself."""
+        return self.data_dir / "http-port"
+
+    @property
     def view(self) -> Path:
         """Return the folder of the databases in which the past can be searched, one for each project."""
         return self.data_dir / "view"
@@ -63,10 +70,14 @@ class Layout:
         return folder
 
     def make(self) -> None:
-        """Make the data folder, for its owner alone; raises `Denied` (`node.data_dir`) saying why it cannot be used."""
+        """Make the data folder, for its owner alone; raises `Denied` (`node.data_dir`) saying why it cannot be used.
+
+        One that is there and that others may write to is closed to them when it is ours, and refused when it is not.
+        """
         try:
             for folder in (self.data_dir, self.keys, self.run):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _close(folder)
             probe = self.run / f".probe-{os.getpid()}"
             probe.write_bytes(b"")
             probe.unlink()
@@ -78,11 +89,26 @@ class Layout:
             ) from error
 
     def http_token(self) -> str:
-        """Return the bearer token of the HTTP door, made at the first call and kept."""
+        """Return the bearer token of the HTTP door, made at the first call and kept; an empty one is made anew."""
         path = self.http_token_file
-        if not path.exists():
+        if not path.exists() or not path.read_text(encoding="utf-8").strip():
             write_private(path, secrets.token_urlsafe(32))
         return path.read_text(encoding="utf-8").strip()
+
+
+def _close(folder: Path) -> None:
+    """Let nobody but its owner into a folder that others may write to; raises `Denied` when it is not ours to close."""
+    found = folder.stat()
+    if sys.platform == "win32" or not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return
+    if found.st_mode & stat.S_ISVTX or (found.st_uid != os.geteuid() and found.st_mode & stat.S_IWOTH):
+        raise Denied(
+            f"Everybody may write to {folder}, and it is not this user's own.",
+            code="node.data_dir",
+            hint="Choose a folder inside of it, with --data-dir or KNOTWORK_DATA_DIR: it is made for this user alone.",
+        )
+    if found.st_uid == os.geteuid():  # one of a group that we belong to was given to us so
+        folder.chmod(0o700)
 
 
 def write_private(path: Path, text: str) -> None:

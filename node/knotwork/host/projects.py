@@ -219,8 +219,10 @@ class Projects:
                 project.connection = connection
                 if not await _connected(project, connection):
                     return
-                await streams.ensure(connection, streams.telemetry_stream())
-                project.membership = await stack.enter_async_context(self._member(project.name, connection))
+                async with connection.allowed():
+                    await streams.ensure(connection, streams.telemetry_stream())
+                    membership = await stack.enter_async_context(self._member(project.name, connection))
+                project.membership = membership
                 project.trouble = None
                 project.ready.set()
                 try:

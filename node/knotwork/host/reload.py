@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.config import problems, revisions
 from knotwork.config.model import SECTIONS
-from knotwork.host import boot, put_back
+from knotwork.host import boot, code_files, put_back
 from knotwork.host.events import rfc3339
 from knotwork.host.watch import watch
 from knotwork.ops import replies
@@ -63,7 +63,7 @@ class Reloader:
     async def run(self) -> None:
         """Carry out what `ask` asked for, and watch the files, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            files = watch(lambda: self._world.loaded, partial(self.ask, "file"))
+            files = watch(lambda: self._world.loaded, partial(self.ask, "file"), lambda: self._world.code)
             group.create_task(files, name="config watch")
             while True:
                 await self._asked.wait()
@@ -135,7 +135,7 @@ class Reloader:
             self._admit()
             loaded = await asyncio.to_thread(self._world.read)
             # a file that was only touched; whoever asks by name also means secrets and plugins, which have no digest
-            if loaded.digest == self._world.loaded.digest and trigger == "file":
+            if loaded.digest == self._world.loaded.digest and trigger == "file" and not await self._has_new_code():
                 return self._told(
                     replies.ReloadVerdict(result="unchanged", revision=self._world.revision), start_s, trigger
                 )
@@ -151,6 +151,10 @@ class Reloader:
             raise ours from error
         unkept = await self._keep(change.loaded)
         return self._told(_applied(change, self._world.revision, unkept), start_s, trigger)
+
+    async def _has_new_code(self) -> bool:
+        code = self._world.code
+        return await asyncio.to_thread(code_files.read, code) != code
 
     def _admit(self) -> None:
         if self._closed:

@@ -146,8 +146,9 @@ class Rooms:
         from knotwork.web import serve  # 100 ms that a node without a web door need not spend
 
         settings = serve.WebSettings(
-            self.layout.http_token(), table.host, table.port, table.allowed_hosts, table.allowed_origins
-        )
+            self.layout.http_token(), table.host, table.port, table.allowed_hosts, table.allowed_origins,
+            self.layout.http_port_file,
+        )  # fmt: skip
         first = lambda: self.world.loaded.config.project_names()[0]  # noqa: E731  the name of what it is
         async with serve.run_web(settings, self.control, self._metrics, first) as web:
             self.web, self.control.http_url = web, web.url
@@ -172,7 +173,8 @@ class Rooms:
         """Tell people what they need to go on."""
         loaded = self.world.loaded
         files = ", ".join(str(text.path) for text in loaded.texts) or "none, defaults apply"
-        names = ", ".join(agent.record.name for agent in self.hosting.agents()) or "none yet"
+        agents = [(agent.record.name, agent.slot.state) for agent in self.hosting.agents()]
+        names = ", ".join(name if state == "running" else f"{name} ({state})" for name, state in agents) or "none yet"
         log.info("knotwork %s, configuration: %s, data: %s", knotwork.__version__, files, self.layout.data_dir)
         log.info("NATS: %s, HTTP: %s, agents: %s", self.nats.url(loaded.config), self.control.http_url or "off", names)
         log.info("%s is ready; Ctrl-C stops it", self.who.name)
@@ -239,6 +241,11 @@ class Rooms:
             raise Unavailable("The node is not connected yet.", code="bus.disconnected", retry_after_s=1.0)
         return first
 
+    def _storage(self) -> tuple[int, int]:
+        """Return what all projects use of our own server's store, and its size; 0 for that of a server we joined."""
+        used_bytes = sum(work.submitter.storage.used_bytes for work in self.works.values())
+        return used_bytes, self.nats.server.settings.max_file_store if self.nats.server is not None else 0
+
     def _workflows(self) -> Path | None:
         """Return the folder of workflows, None when none is to be looked at."""
         loaded = self.world.loaded
@@ -273,9 +280,11 @@ class Rooms:
             )  # fmt: skip
             stack.callback(self.works.pop, project)
             self.works[project].submitter.full = lambda: self.nats.server is not None and self.nats.server.full
+            self.works[project].submitter.storage.shared = self._storage
             self.works[project].attached.changed = membership.changed
             view = await stack.enter_async_context(open_view(self.keeper, self.layout.view, project, connection))
             self.works[project].past = view.has_ended
+            self.works[project].proofs.leads = view.leads_to
             self.views[project] = view
             stack.callback(self.views.pop, project)
             self.capacity[project] = await stack.enter_async_context(

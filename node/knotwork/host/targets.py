@@ -6,23 +6,31 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from knotwork.host.asking import ask
 from knotwork.host.events import rfc3339
 from knotwork.ops import target_replies as replies
 from knotwork.spinup import ranking
+from knotwork.spinup.launcher import LAUNCH_TIMEOUT_S
 from knotwork.spinup.records import LIVE
+from knotwork.spinup.room import PROBE_TIMEOUT_S
 
 if TYPE_CHECKING:
+    from knotwork.mesh.membership import Membership
     from knotwork.ops.op import Caller
     from knotwork.spinup.records import Launch, Target
     from knotwork.spinup.room import SpinUps
+
+SLACK_S = 10.0
+"""What the way to another node and back may take beside."""
+STOP_S = 600.0
 
 
 class TargetDesk:
     """Targets and launches of one project (`ops.target_replies.Targets`)."""
 
-    def __init__(self, spinups: SpinUps) -> None:
-        """Ask `spinups`."""
-        self._spinups = spinups
+    def __init__(self, spinups: SpinUps, membership: Membership) -> None:
+        """Ask `spinups`; what is another node's is asked of that one over `membership`."""
+        self._spinups, self._connection, self._here = spinups, membership.connection, membership.here
 
     def rows(self) -> Sequence[replies.TargetRow]:
         """Return every target of every node, by name."""
@@ -49,21 +57,38 @@ class TargetDesk:
         return [_launch(one) for one in sorted(found, key=lambda one: -one.created_ns)]
 
     async def test(self, name: str) -> replies.TargetRow:
-        """Probe a target of this node now."""
-        return _target(await self._spinups.test(name))
+        """Probe a target now, by its own node."""
+        target = self._spinups.registry.target(name)
+        if target.node == self._here:
+            return _target(await self._spinups.test(name))
+        request = {"target": f"{target.node}/{target.target}"}
+        told = await ask(self._connection, "targets.test", target.node, request, timeout_s=PROBE_TIMEOUT_S + SLACK_S)
+        return replies.TargetRow.model_validate(told)
 
     async def switch(self, name: str, *, disabled: bool) -> replies.TargetRow:
         """Disable or enable a target at run time."""
         return _target(await self._spinups.switch(name, disabled=disabled))
 
     async def spin_up(self, name: str, capability: str, boundary: str, caller: Caller) -> replies.LaunchRow:
-        """Start an agent at a target of this node by hand."""
+        """Start an agent at a target by hand, by its own node."""
+        target = self._spinups.registry.target(name)
+        if target.node != self._here:
+            request = {"target": f"{target.node}/{target.target}", "capability": capability, "boundary": boundary}
+            given = {key: value for key, value in request.items() if value}
+            told = await ask(
+                self._connection, "targets.spin_up", target.node, given, timeout_s=LAUNCH_TIMEOUT_S + SLACK_S
+            )
+            return replies.LaunchRow.model_validate(told)
         by = f"{caller.door}/{caller.name}"[:256]
         return _launch(await self._spinups.launch(name, by=by, capability=capability, boundary=boundary))
 
     async def stop(self, launch: str) -> replies.LaunchRow:
-        """End a launch; returns when it is gone."""
-        return _launch(await self._spinups.stop(launch))
+        """End a launch, by the node of its target; returns when it is gone."""
+        known = self._spinups.registry.launches.get(launch)
+        if known is None or known.node == self._here:
+            return _launch(await self._spinups.stop(launch))
+        told = await ask(self._connection, "targets.stop", known.node, {"id": launch}, timeout_s=STOP_S)
+        return replies.LaunchRow.model_validate(told)
 
 
 def _at(when_ns: int) -> str:

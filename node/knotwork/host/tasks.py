@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from knotwork.mesh.membership import Membership
     from knotwork.ops.op import Caller
     from knotwork.ops.task_ports import DeadFilter, NewTask, RetryWish, TaskFilter
+    from knotwork.spinup.room import SpinUps
     from knotwork.work.lookup import Sight
     from knotwork.work.records import Outcome, Task
     from knotwork.work.room import Work
@@ -41,8 +42,9 @@ KNOWN = "known"
 class TaskDesk:
     """One project's tasks (`ops.task_ports.Tasks`)."""
 
-    def __init__(self, work: Work, membership: Membership, past: Past) -> None:
-        """Work through our part in the project; what is long over is asked of `past`."""
+    def __init__(self, work: Work, membership: Membership, past: Past, spinups: SpinUps | None = None) -> None:
+        """Work through our part in the project; what is long over is asked of `past`, what is started of `spinups`."""
+        self._spinups = spinups
         self._work, self._membership, self._past = work, membership, past
         self._connection, self._values = membership.connection, work.values
 
@@ -206,6 +208,8 @@ class TaskDesk:
             before=await self._before(sight) if sight.seq and sight.state == "pending" else None,
             node_state=directory.state(worker) if worker else "",
             lease_s=self._work.lease_s,
+            spin_up=self._spinups.told(task.boundary, task.queue) if self._spinups is not None else "",
+            dropped=sight.state == "dead" and not await self._work.dead.is_there(run),
         )
         return task_rows.why(sight, around, time.time_ns())
 

@@ -18,6 +18,7 @@ import watchfiles
 
 from knotwork.config import files
 from knotwork.config.problems import Problem
+from knotwork.host import code_files
 
 if TYPE_CHECKING:
     from knotwork.config.loaded import Loaded
@@ -34,22 +35,32 @@ HINTS_AGAIN_S = 60.0
 STEP_MS, SETTLE_MS = 50, 200
 
 
-async def watch(loaded: Callable[[], Loaded], changed: Callable[[], None]) -> None:
+async def watch(
+    loaded: Callable[[], Loaded], changed: Callable[[], None], code: Callable[[], code_files.Code] = dict
+) -> None:
     """Call `changed` when the files that `loaded()` was read from say something else, or are others; until cancelled.
 
-    Folders are watched, not files: editors and ConfigMaps replace what they save.
+    So do files of `code()`. Folders are watched, not files: editors and ConfigMaps replace what they save.
     """
+
+    def wanted() -> tuple[Path, ...]:
+        return (*loaded().watched, *code())
+
     while True:
-        now = loaded()
-        seen = await asyncio.to_thread(_look, now.watched)
-        if {path: text for path, (_, text) in seen.items()} != {text.path: text.text for text in now.texts}:
+        now, loaded_code, watched = loaded(), code(), wanted()
+        seen = await asyncio.to_thread(_look, watched)
+        texts = {path: text for path, (_, text) in seen.items() if path not in loaded_code}
+        if (
+            texts != {text.path: text.text for text in now.texts}
+            or await asyncio.to_thread(code_files.read, loaded_code) != loaded_code
+        ):
             changed()  # since it was read, and before it was looked at
-        while loaded().watched == now.watched:
-            seen = await _watch_folders(loaded, now.watched, seen, changed)
+        while wanted() == watched:
+            seen = await _watch_folders(wanted, watched, seen, changed)
 
 
 async def _watch_folders(
-    loaded: Callable[[], Loaded], watched: tuple[Path, ...], seen: Seen, changed: Callable[[], None]
+    wanted: Callable[[], tuple[Path, ...]], watched: tuple[Path, ...], seen: Seen, changed: Callable[[], None]
 ) -> Seen:
     """Look at every hint, until others are to be watched; returns what was seen last."""
     folders = await asyncio.to_thread(_folders, watched)
@@ -60,7 +71,7 @@ async def _watch_folders(
             if found != seen:
                 seen = found
                 changed()
-            if there != folders or loaded().watched != watched:
+            if there != folders or wanted() != watched:
                 break
     return seen
 

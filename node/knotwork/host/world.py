@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,6 +21,7 @@ from knotwork.bus import child
 from knotwork.config import diff, instances, load, secrets
 from knotwork.config.keys import lookup
 from knotwork.config.model import SECTIONS
+from knotwork.host import code_files
 from knotwork.mesh import policy as policies
 from knotwork.mesh.admission import Admission
 from knotwork.mesh.hosting import HostedAgent, Job
@@ -59,6 +61,7 @@ class World:
     emitter: Emitter
     revision: int = 0
     marks: Marks = field(default_factory=dict)
+    code: code_files.Code = field(default_factory=dict)
     instances: tuple[Instance, ...] = ()
     on_commit: Callable[[], None] = lambda: None
     policy: Policy = policies.READY
@@ -97,6 +100,7 @@ class World:
         files, uses = offered.files_of(loaded), offered.uses_of(loaded)
         catalog = await asyncio.to_thread(loading.extended, self.catalog, files, uses)
         configs = await asyncio.to_thread(_check, loaded, catalog)
+        code = await asyncio.to_thread(code_files.of, configs, loaded.folder)  # before it is loaded: later means again
         marks = await asyncio.to_thread(_marks, loaded, configs)
         plan = diff.plan(self.loaded.config, loaded.config, self.marks, marks)
         if plan.refused and not first:
@@ -111,7 +115,7 @@ class World:
         schemas = {name: _schemas(table) for name, table in loaded.config.executors.items() if table.enabled}
         policy = _policy(loaded)
         prepared = await self.slots.prepare(wanted, lenient=first)
-        return Change(self, loaded, catalog, marks, tuple(wanted), plan, prepared, schemas, policy)
+        return Change(self, loaded, catalog, marks, code, tuple(wanted), plan, prepared, schemas, policy)
 
     def _with_new_code(self, plan: diff.Plan, loaded: Loaded, wanted: list[Instance]) -> diff.Plan:
         """Return the plan with those instances as changed whose table is the same, but not the code of their plugin."""
@@ -215,6 +219,7 @@ class Change:
     loaded: Loaded
     catalog: Catalog
     marks: Marks
+    code: code_files.Code
     wanted: tuple[Instance, ...]
     plan: diff.Plan
     prepared: Prepared
@@ -226,7 +231,7 @@ class Change:
         world = self.world
         self.prepared.commit()
         world.loaded, world.catalog, world.marks, world.instances = self.loaded, self.catalog, self.marks, self.wanted
-        world.policy = self.policy
+        world.policy, world.code = self.policy, self.code
         world.hosting.replace(world.agents(self.schemas))
         try:
             world.sync_sinks()
@@ -293,17 +298,22 @@ def _broken(catalog: Catalog, kind: Kind, type_name: str) -> PluginFailed | None
 
 
 def _marks(loaded: Loaded, configs: Mapping[tuple[Kind, str], PluginConfig]) -> Marks:
-    """Return a mark of every instance that changes with its table and with the secrets its plugin's config refers to."""
+    """Return a mark of every instance; it changes with its table, its secrets and the files of its code."""
 
     def read(reference: object) -> str:
         return secrets.resolve(reference, folder=loaded.folder, child_env=child.clean_env)
 
     return {
-        (kind, name): secrets.fingerprint((table, configs.get((kind, name))), read)
+        (kind, name): secrets.fingerprint((table, config, _code_of(config, loaded.folder)), read)
         for kind in KINDS
         for name, table in loaded.config.instances(kind).items()
+        for config in [configs.get((kind, name))]
         if table.enabled
     }
+
+
+def _code_of(config: PluginConfig | None, base: Path) -> list[str]:
+    return [] if config is None else list(code_files.read(config.code_files(base)).values())
 
 
 def _schemas(table: ExecutorTable) -> tuple[Schema | None, Schema | None]:

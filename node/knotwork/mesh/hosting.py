@@ -237,7 +237,7 @@ class Hosting:
         agent, envelope = job.agent, job.envelope
         value = codec.decode(job.data)
         if agent.input_schema is not None:
-            agent.input_schema.check(value, "input")
+            await agent.input_schema.check(value, "input")
         job.span = trace.child_of(envelope.traceparent)
         trace.current.set(job.span.traceparent)
         attempt = Attempt(
@@ -263,7 +263,7 @@ class Hosting:
             raise Failed(outcome.message, code=outcome.code, detail=detail, retry_after_s=outcome.retry_after_s)
         try:
             if isinstance(outcome, Done) and agent.output_schema is not None:
-                agent.output_schema.check(outcome.output, "output")
+                await agent.output_schema.check(outcome.output, "output")
             return ("result" if isinstance(outcome, Done) else "continue"), codec.encode(outcome.output)
         except Invalid as error:  # the caller's request was right
             raise Failed(error.message, code="agent.bad_output", hint=error.hint, detail=error.detail) from error

@@ -1,41 +1,45 @@
-"""Does a value fit an agent's JSON Schema? Compiled once, checked per call, every problem told at once."""
+"""Does a value fit an agent's JSON Schema? Checked per call, every problem told at once; the loop never waits for long."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+from knotwork.config import shapes
 from knotwork.sdk.errors import ConfigInvalid, Invalid
 
 PROBLEMS_MAX = 20
+STEPS_HERE_MAX = 3_000
+"""Steps that a check may take in the loop, some ten milliseconds; a longer one begins anew in a thread."""
+STEPS_MAX = 500_000
 
 
 class Schema:
-    """A compiled JSON Schema (draft 2020-12 unless it says otherwise)."""
+    """A JSON Schema that is one (draft 2020-12 unless it says otherwise)."""
 
     def __init__(self, schema: dict[str, Any], what: str) -> None:
-        """Compile; raises `ConfigInvalid` (`agent.bad_schema`) when it is no schema. Remote references are refused."""
-        # imported here: most nodes have no agent with a schema, and this costs 90 ms
-        import jsonschema
-        import referencing
+        """Take a schema; raises `ConfigInvalid` (`agent.bad_schema`) when it is none that can be used."""
+        if wrong := shapes.wrong(schema):
+            raise ConfigInvalid(f"The {what} cannot be used: {wrong}.", code="agent.bad_schema")
+        self._shape = shapes.Shape(schema)
 
-        try:
-            kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-            kind.check_schema(schema)
-        except jsonschema.SchemaError as error:
-            raise ConfigInvalid(
-                f"The {what} is not a JSON Schema: {error.message[:300]}.", code="agent.bad_schema"
-            ) from error
-        self._validator = kind(schema, registry=referencing.Registry())
-
-    def check(self, value: Any, what: str) -> None:
+    async def check(self, value: Any, what: str) -> None:
         """Raise `Invalid` (`agent.bad_input`, `agent.bad_output`) naming every place where `value` does not fit."""
-        problems = []
-        for error in self._validator.iter_errors(value):
-            place = "/".join(str(part) for part in error.absolute_path)
-            problems.append({"place": place, "message": error.message[:300]})
-            if len(problems) == PROBLEMS_MAX:
-                break
-        if problems:
+        try:
+            try:
+                found = self._shape.misfits(value, PROBLEMS_MAX, steps_max=STEPS_HERE_MAX)
+            except shapes.TooLong:
+                found = await asyncio.to_thread(self._shape.misfits, value, PROBLEMS_MAX, steps_max=STEPS_MAX)
+        except shapes.Unanswerable as error:
+            raise Invalid(
+                f"The {what} cannot be held against the agent's schema: {error}.",
+                code=f"agent.bad_{what}",
+                hint="See `knotwork agents show`.",
+            ) from error
+        if found:
+            problems = [
+                {"place": "/".join(str(part) for part in misfit.path), "message": misfit.message} for misfit in found
+            ]
             told = "; ".join(f"{problem['place'] or what}: {problem['message']}" for problem in problems)
             raise Invalid(
                 f"The {what} does not fit the agent's schema: {told}.",

@@ -203,7 +203,7 @@ ROWS: list[dict[str, Any]] = \
   'effect': 'write',
   'summary': 'Store a task durably; an agent does it as soon as one can.',
   'help': 'It is stored before this returns its id, and ends in exactly one outcome, whatever crashes. Nobody has to be there to do it yet. Input is JSON; bare words are taken as text, `@file` reads '
-          'a file and `-` standard input. With --wait the exit code is that of `task await`.',
+          'a file and `-` standard input. With --wait the exit code is that of `task await`, and the id is told on standard error first.',
   'streams': False,
   'live': False,
   'cli': {'words': ('task', 'submit'),

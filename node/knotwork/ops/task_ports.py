@@ -59,6 +59,7 @@ class TaskFilter:
     labels: frozenset[tuple[str, str]] = frozenset()
     since_ns: int = 0
     until_ns: int = 0
+    moving: tuple[str, str] = ("", "")
     text: str = ""
     limit: int = 100
     cursor: str = ""

@@ -76,6 +76,11 @@ def moment_ns(text: str, *, past: bool, now_ns: int | None = None) -> int:
     return int(when.timestamp() * 1e6) * 1000
 
 
+def moving(text: str) -> str:
+    """Return a text that means another moment whenever it is read, such as `2h`; "" for one that does not."""
+    return text.strip() if _duration(text.strip()) is not None else ""
+
+
 def deadline(text: str) -> str:
     """Return a deadline that makes sense; raises `ValueError` for one that is past or ten years away."""
     if text:

@@ -85,7 +85,7 @@ class SubmitRequest(Request):
     summary="Store a task durably; an agent does it as soon as one can.",
     help="It is stored before this returns its id, and ends in exactly one outcome, whatever crashes. Nobody has to be "
     "there to do it yet. Input is JSON; bare words are taken as text, `@file` reads a file and `-` standard input. "
-    "With --wait the exit code is that of `task await`.",
+    "With --wait the exit code is that of `task await`, and the id is told on standard error first.",
     examples=(
         Example("Have a capability do it, and print the id", {"capability": "summarize", "input": "a long text"}),
         Example("Wait for what comes of it", {"target": "reviewer", "input": {"path": "README.md"}, "wait": True}),
@@ -205,7 +205,7 @@ class FilterRequest(Request):
             node=self.node or "", boundary=self.boundary or "",
             labels=frozenset(task_words.labels(self.labels).items()),
             since_ns=task_words.moment_ns(self.since, past=True), until_ns=task_words.moment_ns(self.until, past=True),
-            text=text, limit=limit, cursor=cursor,
+            moving=(task_words.moving(self.since), task_words.moving(self.until)), text=text, limit=limit, cursor=cursor,
         )  # fmt: skip
 
 

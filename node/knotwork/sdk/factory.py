@@ -25,6 +25,10 @@ class PluginConfig(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
+    def code_files(self, base: Path) -> tuple[Path, ...]:  # noqa: ARG002  for those who override it
+        """Return the files whose code this instance runs, relative paths counted from `base`: an edit opens it anew."""
+        return ()
+
 
 @dataclass(frozen=True, slots=True)
 class Context:

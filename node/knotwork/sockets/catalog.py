@@ -243,7 +243,7 @@ def is_path(type_name: str) -> bool:
 
 def file_of(type_name: str) -> str:
     """Return the file of a `type` that is a path, without the name that may follow."""
-    return type_name.rpartition(".py")[0] + ".py"
+    return type_name.rpartition(".py")[0] + ".py" if ".py" in type_name else type_name
 
 
 def survey(settings: CatalogSettings) -> tuple[list[Source], list[Broken]]:
@@ -267,7 +267,13 @@ def survey(settings: CatalogSettings) -> tuple[list[Source], list[Broken]]:
 
 def _paths(settings: CatalogSettings, broken: list[Broken]) -> list[Path]:
     """Return every file and folder to look at, each once, files as written first."""
-    paths = [settings.absolute(file_of(written)) for written in settings.files]
+    paths = []
+    for written in settings.files:
+        absolute = settings.absolute(file_of(written))
+        if absolute.suffix == ".py":
+            paths.append(absolute)
+        else:
+            broken.append(Broken(str(absolute), "plugin.file", f"{absolute} is not a .py file"))
     for folder in settings.folders:
         absolute = settings.absolute(str(folder))
         try:

@@ -169,7 +169,7 @@ class Launcher:
         except KnotworkError as error:
             log.debug("%s does not say whether it is idle: %s", agent, error)
             return launch
-        if idle_s >= own.idle_s:
+        if idle_s and idle_s >= own.idle_s:
             return await self.stop(own, launch, f"idle for {own.idle_s:g} s")
         state = "idle" if idle_s else "up"
         return await self._moved(launch, state=state, idle_since_ns=now_ns - int(idle_s * S))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from knotwork.bus.background import background
-from knotwork.sdk.errors import Conflict, KnotworkError, NotFound, Unavailable
+from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
 from knotwork.spinup import demand as demands
 from knotwork.spinup import ranking
 from knotwork.spinup.launcher import Launcher, Own
@@ -33,6 +33,7 @@ PROBE_TIMEOUT_S = 30.0
 S = 1_000_000_000
 BY_DEMAND = "demand"
 CLAIM_SLACK_S = 10
+SHOWN_MAX = 5
 
 
 class SpinUps:
@@ -85,6 +86,24 @@ class SpinUps:
                     log.debug("targets are looked after again in a moment: %s", error)
                 await asyncio.sleep(LOOK_S)
 
+    def told(self, boundary: str, routed: str) -> str:
+        """Return, in a sentence, what becomes of starting an agent for such work; "" when none is missing."""
+        demand = next((one for one in self.missing if (one.boundary, one.routed) == (boundary, routed)), None)
+        if demand is None:
+            return ""
+        now_ns = time.time_ns()
+        begun = next((one for one in self.registry.launches.values() if self._is_for(one, demand, now_ns)), None)
+        if begun is not None:
+            return f"Target {begun.node}/{begun.target} is starting an agent for it."
+        if not self.registry.targets:
+            return "No target is configured that could start one."
+        refused = self.why.get(demand.key, {})
+        if len(refused) < len(self.registry.targets):
+            return "A target is about to start one."
+        shown = "; ".join(f"{name}: {why}" for name, why in list(refused.items())[:SHOWN_MAX])
+        more = f"; and {len(refused) - SHOWN_MAX} more, see `knotwork targets`" if len(refused) > SHOWN_MAX else ""
+        return f"No target starts one: {shown}{more}."
+
     async def ready(self, timeout_s: float) -> None:
         """Return once our targets are known to everybody, at the latest after `timeout_s` seconds."""
         with contextlib.suppress(TimeoutError):
@@ -94,7 +113,7 @@ class SpinUps:
     # -- what may be asked -------------------------------------------------------------------------------------------
 
     async def test(self, name: str) -> Target:
-        """Probe one of our targets now and return its record; raises `NotFound`, `Unavailable` for another node's."""
+        """Probe one of our targets now and return its record; raises `NotFound`, `Conflict` for another node's."""
         target, own = self._mine(name)
         return await self._probe(own, target)
 
@@ -126,10 +145,16 @@ class SpinUps:
     def _mine(self, name: str) -> tuple[Target, Own]:
         target = self.registry.target(name)
         own = self._own().get(target.target)
-        if target.node != self._node or own is None:
-            raise Unavailable(
-                f"{target.target} belongs to node {target.node}.", code="spinup.elsewhere", hint="Ask that node."
-            )
+        if target.node != self._node:
+            raise Conflict(
+                f"{target.target} belongs to node {target.node}.", code="spinup.elsewhere",
+                hint=f"Ask that node: `--on {target.node}`.",
+            )  # fmt: skip
+        if own is None:
+            raise NotFound(
+                f"{target.target} is not configured any more, or its plugin is not there.", code="spinup.no_target",
+                hint="See `knotwork targets` and `knotwork plugins`.",
+            )  # fmt: skip
         return target, own
 
     async def _look(self) -> None:

@@ -83,6 +83,15 @@ def load(path: Path) -> KeyPair:
         raise Invalid(f"The key file {path}: {error.message}", code=error.code, hint=error.hint) from error
 
 
+def check_private(path: Path) -> None:
+    """Raise `Denied` (`trust.key_exposed`) when others than the owner may read or write a key file that is there."""
+    try:
+        status = path.stat()
+    except OSError:  # whoever reads it says it better
+        return
+    _check_private(path, status)
+
+
 def load_or_create(folder: Path, name: str) -> KeyPair:
     """Return the key `<folder>/<name>.nk`, made on first use (file 0600, folder 0700).
 

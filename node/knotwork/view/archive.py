@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -39,6 +40,9 @@ TRACES = ("run.*.*.redriven.task.>",)
 LONG_NS = 200_000_000
 """An attempt that took longer may have left traces of its beginning; a shorter one has none."""
 AT_ONCE = 32
+CLOSED = tuple(f'{{"state":"{state}"'.encode() for state in ("completed", "failed", "cancelled", "timed-out"))
+"""How outcomes begin after which no attempt comes."""
+ENDED_MAX = 20_000
 
 
 class Packed(msgspec.Struct, frozen=True):
@@ -90,6 +94,7 @@ class Archiver:
         self._marked_to = 0
         self._spent: list[tuple[int, str]] = []
         self._revision = 0
+        self._ended: OrderedDict[str, tuple[int, int]] = OrderedDict()
 
     async def run(self) -> None:
         """Pack what ended, for ever, whenever no other node does."""
@@ -114,6 +119,7 @@ class Archiver:
         while more and time.monotonic() < end_s:  # under load there is always more, but the lease must be kept
             read, found = await self._read_on(self._packed_to)
             more = bool(read)
+            found = genuine(found, self._ended)
             for place, segment in pack(found):
                 await publisher.publish(self._connection, subjects.archived(place), segment)
             for pattern in leftovers(found):
@@ -196,6 +202,28 @@ class Archiver:
             self._revision = 0
             return False
         return True
+
+
+def genuine(found: list[Stored], ended: OrderedDict[str, tuple[int, int]]) -> list[Stored]:
+    """Return outcomes without those behind the end of their task, which nobody of ours wrote.
+
+    `ended` holds at which attempt tasks ended lately, and is brought up to date. Who reads passes over what gets through.
+    """
+    kept = []
+    for stored in found:
+        parts = stored.subject.split(".")
+        if not (parts[5].isdecimal() and parts[6].isdecimal()):
+            continue
+        run, place = parts[2], (int(parts[5]), int(parts[6]))
+        if place > ended.get(run, place):
+            log.warning("what stands on %.200s is not packed: the task had ended before", stored.subject)
+            continue
+        if stored.data.startswith(CLOSED):
+            ended[run] = place
+            if len(ended) > ENDED_MAX:
+                ended.popitem(last=False)
+        kept.append(stored)
+    return kept
 
 
 def leftovers(found: list[Stored]) -> list[str]:

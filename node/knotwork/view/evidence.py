@@ -1,8 +1,7 @@
 """What does one stored message tell about a task? Read from FACTS, TASKS and ARCHIVE, where others may write too (pure).
 
 An `Entry` is what is shown of a task when nothing later is known of it; a `Trace` tells that an attempt was begun or
-handed back. `rank` and `seq` order the entries of one task: of two, the larger is the truth, in whatever order they
-are read. Whoever wrote something else is `Garbage`.
+handed back. `rank` and `seq` order the entries of one task (`fold.weight`), in whatever order they are read. Whoever wrote something else is `Garbage`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What do messages change in the rows? Worked out for a batch at once, from the rows that are there (pure).
 
-Rows are joined, not replaced: of two entries of one task the later attempt stands, and an end that is final stands for
-ever. So it makes no difference in which order messages are read, or how often.
+Rows are joined, not replaced: of two entries of one task the later attempt stands, and the first end that is final
+stands for ever. So it makes no difference in which order messages are read, or how often.
 """
 
 from __future__ import annotations
@@ -88,9 +88,18 @@ class Changes:
 
 def later(one: Entry, other: Entry) -> Entry:
     """Return which of two entries of a task stands."""
-    if (other.rank, other.seq, other.archived) > (one.rank, one.seq, one.archived):
-        return other
-    return one
+    return max(one, other, key=lambda entry: (*weight(entry), entry.archived))
+
+
+def weight(entry: Entry | Known) -> tuple[int, int, int]:
+    """Return what orders the entries of a task: the greater is the truth.
+
+    Of two ends that are final the first is, by attempt and then by place: nothing comes after such an end, so the other
+    was written by somebody else.
+    """
+    if entry.rank >= evidence.CLOSED:
+        return 1, -entry.rank, -entry.seq
+    return 0, entry.rank, entry.seq
 
 
 def both(one: Trace, other: Trace) -> Trace:
@@ -137,6 +146,16 @@ def _enter(found: Evidence, entry: Entry | None) -> None:
     if entry is not None:
         before = found.entries.get(entry.id)
         found.entries[entry.id] = entry if before is None else later(before, entry)
+        if before is not None:
+            _pass_over(found, before, entry)
+
+
+def _pass_over(found: Evidence, one: Entry | Known, other: Entry) -> None:
+    """List as garbage what stands behind the end of a task."""
+    if one.rank >= evidence.CLOSED and other.rank >= evidence.CLOSED and one.rank != other.rank:
+        behind = evidence.attempt_of(max(one.rank, other.rank))
+        subject = evidence.outcome_subject(one.id, behind >> 10, behind & 1023)
+        found.garbage.append((subject, "the task had ended before"))
 
 
 def _is_over(found: Evidence, subject: str) -> bool:
@@ -183,8 +202,10 @@ def plan(
         old = known.get(run)
         if old is None:
             _add(changes, entry, places.free(entry))
-        elif (entry.rank, entry.seq) > (old.rank, old.seq):
+        elif weight(entry) > weight(old):
             _replace(changes, old, entry, places)
+        if old is not None:
+            _pass_over(found, old, entry)
     _trace(changes, found, known, traces)
     return changes
 

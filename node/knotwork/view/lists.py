@@ -10,7 +10,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import msgspec
@@ -22,7 +22,7 @@ from knotwork.view.fold import ORD_BITS, ORD_SPREAD
 LIMIT_MAX = 10_000
 TERMS_MAX = 16
 ORD_MAX = 2**63 - 1
-_CURSOR = re.compile(r"([0-9a-f]{12})([0-7][0-9a-f]{15})")
+_CURSOR = re.compile(r"([0-9a-f]{12})([0-7][0-9a-f]{15})([0-7][0-9a-f]{15})([0-7][0-9a-f]{15})")
 By = Literal["state", "capability", "boundary", "agent"]
 SHOWN = tuple(name for name in schema.COLUMNS if name not in ("rank", "seq", "archived"))
 """The columns of a task that are handed out."""
@@ -34,7 +34,8 @@ class Filter:
 
     `since_ns` and `until_ns` bound the time of submission in nanoseconds since 1970, the second excluded. `text` are
     words that must all occur in id, capability, labels, error, or in an input or output of up to 4 KiB; a word that
-    ends with `*` is the beginning of one. `node` and `agent` are who runs or ran it, else whom it was sent to.
+    ends with `*` is the beginning of one. `node` and `agent` are who runs or ran it, else whom it was sent to. `moving`
+    is how the bounds were given when they count from now, such as `2h`: all pages of a list have those of the first.
     """
 
     states: frozenset[str] = frozenset()
@@ -47,20 +48,20 @@ class Filter:
     since_ns: int = 0
     until_ns: int = 0
     text: str = ""
+    moving: tuple[str, str] = ("", "")
 
     @property
     def digest(self) -> str:
         """Return what tells this filter from others."""
         parts = [
             sorted(self.states), self.capability, self.boundary, self.node, self.agent, self.parent,
-            sorted(self.labels.items()), self.since_ns, self.until_ns, self.text,
+            sorted(self.labels.items()), self.moving[0] or self.since_ns, self.moving[1] or self.until_ns, self.text,
         ]  # fmt: skip
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:12]
 
 
-def page(wanted: Filter, cursor: str, limit: int) -> tuple[str, list[Any]]:
+def page(wanted: Filter, below: int, limit: int) -> tuple[str, list[Any]]:
     """Return the query of one page, and its values; the first column is the place. Raises `Invalid`."""
-    below = read_cursor(cursor, wanted) if cursor else ORD_MAX
     if wanted.until_ns:  # one bound, since SQLite looks up by one
         below = min(below, (wanted.until_ns // 1000 + 1 << ORD_BITS) + ORD_SPREAD)
     tables, joins, values = "tasks t", [], list[Any]()
@@ -128,11 +129,18 @@ def match(text: str) -> str:
 
 def write_cursor(place: int, wanted: Filter) -> str:
     """Return the cursor behind a task."""
-    return base64.urlsafe_b64encode(f"{wanted.digest}{place:016x}".encode()).decode().rstrip("=")
+    numbers = (min(max(one, 0), ORD_MAX) for one in (place, wanted.since_ns, wanted.until_ns))
+    text = wanted.digest + "".join(f"{one:016x}" for one in numbers)
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def read_cursor(cursor: str, wanted: Filter) -> int:
-    """Return the place that a cursor names; raises `Invalid` (`view.bad_cursor`, `view.other_filter`)."""
+def read_cursor(cursor: str, wanted: Filter) -> tuple[int, Filter]:
+    """Return the place that a cursor names, and the filter with the bounds of the first page.
+
+    Raises `Invalid` (`view.bad_cursor`, `view.other_filter`).
+    """
+    if not cursor:
+        return ORD_MAX, wanted
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         text = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
@@ -148,7 +156,7 @@ def read_cursor(cursor: str, wanted: Filter) -> int:
             "This cursor belongs to a list with other filters.", code="view.other_filter",
             hint="Keep the filters while you turn pages, or begin without a cursor.",
         )  # fmt: skip
-    return int(named[2], 16)
+    return int(named[2], 16), replace(wanted, since_ns=int(named[3], 16), until_ns=int(named[4], 16))
 
 
 def counts(by: tuple[By, ...], wanted: Filter) -> tuple[str, list[Any]]:

@@ -116,9 +116,9 @@ class View:
         self, wanted: Filter | None = None, *, cursor: str = "", limit: int = 100, fresh_s: float = FRESH_S
     ) -> Page:
         """Return a page of the tasks that fit, newest first; raises `Invalid` for a cursor of other filters."""
-        wanted = wanted or Filter()
+        below, wanted = lists.read_cursor(cursor, wanted or Filter())
         limit = max(1, min(limit, lists.LIMIT_MAX))
-        query, values = lists.page(wanted, cursor, limit + 1)
+        query, values = lists.page(wanted, below, limit + 1)
         await self.catch_up(fresh_s)
         found = await self._lists.ask(lambda db: db.execute(query, values).fetchall())
         rows, more = found[:limit], len(found) > limit
@@ -134,15 +134,15 @@ class View:
         return {tuple(row[:-1]): row[-1] for row in found}
 
     async def outcome(self, run: str) -> bytes | None:
-        """Return the last outcome of a task as it was recorded (JSON), None when it has none.
+        """Return the last outcome of a task as it was recorded (JSON), None when it has none; the end of one that has ended.
 
         From FACTS while it is there, else from ARCHIVE. Raises `Unavailable` (`view.behind`).
         """
         if not evidence.is_run(run):
             return None
-        facts = f"run.{evidence.shard(run)}.{run}.outcome.{evidence.STEP}.>"
+        facts, first = f"run.{evidence.shard(run)}.{run}.outcome.{evidence.STEP}.>", evidence.outcome_subject(run, 0, 1)
         stored = await reading.last(self._connection, subjects.FACTS, facts)
-        if stored is not None:
+        if stored is not None and (stored.subject == first or not await self._is_behind_the_end(run, stored.subject)):
             return stored.data
         found = await self._packed(run) if self.behind().seconds < RECENT_S else None
         if found is None:
@@ -166,6 +166,29 @@ class View:
         rank: int = found[0]
         standing, asked = evidence.attempt_of(rank), evidence.attempt(task.iteration, task.number)
         return rank >= evidence.CLOSED or standing > asked or (standing == asked and evidence.is_end(rank))
+
+    async def leads_to(self, run: str, iteration: int, number: int) -> bool | None:
+        """Return whether the attempt before one calls for it, None when nothing is known of the one before.
+
+        What FACTS has not is known here, as for `has_ended`; raises what that raises.
+        """
+        if self.behind().seconds > RECENT_S:
+            await self.synced(CERTAIN_S)
+        asked = evidence.attempt(iteration, number)
+
+        def read(db: sqlite3.Connection) -> bool | None:
+            row = db.execute("SELECT rank FROM tasks WHERE id = ?", (run,)).fetchone()
+            if row is None:
+                return None
+            standing = evidence.attempt_of(row[0])
+            if standing < asked and (row[0] >= evidence.CLOSED or not evidence.is_end(row[0])):
+                return False
+            before = "number = ? AND state IN ('waiting', 'dead')" if number > 1 else "number > ? AND state = 'pending'"
+            place = (run, iteration, number - 1) if number > 1 else (run, iteration - 1, 0)
+            query = f"SELECT 1 FROM ends WHERE id = ? AND iteration = ? AND {before}"  # noqa: S608  words of ours
+            return True if db.execute(query, place).fetchone() else None
+
+        return await self._reader.ask(read)
 
     # -- the database itself -----------------------------------------------------------------------------------------
 
@@ -227,6 +250,16 @@ class View:
             self._loop.call_soon_threadsafe(self.rebuild)
 
     # -- within ------------------------------------------------------------------------------------------------------
+
+    async def _is_behind_the_end(self, run: str, subject: str) -> bool:
+        """Return whether an outcome is garbage, because an attempt before it ended the task."""
+        found = await self._reader.ask(lambda db: db.execute("SELECT rank FROM tasks WHERE id = ?", (run,)).fetchone())
+        if found is None or found[0] < evidence.CLOSED:
+            return False
+        iteration, number = subject.split(".")[5:7]
+        if not (iteration.isdecimal() and number.isdecimal()):
+            return True
+        return evidence.attempt_of(found[0]) < evidence.attempt(int(iteration), int(number))
 
     async def _packed(self, run: str) -> bytes | None:
         """Return the last outcome of a task as ARCHIVE has it."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
 
+from knotwork.bus import server_fault
 from knotwork.ops.ports import NodeControl
 from knotwork.sdk.errors import Conflict, Internal
 from knotwork.web import app
@@ -23,13 +27,17 @@ CONNECTIONS_MAX = 4096
 
 @dataclass(frozen=True, slots=True)
 class WebSettings:
-    """Where to listen and what to ask for. Port 0 takes a free one; an empty token lets nobody in."""
+    """Where to listen and what to ask for. An empty token lets nobody in.
+
+    Port 0 takes the one of last time, kept in `port_file`, or a free one.
+    """
 
     token: str
     host: str = "127.0.0.1"
     port: int = 0
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
+    port_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,7 @@ async def run_web(
     keeper = Doorkeeper(
         settings.token, names_of(settings.host, settings.allowed_hosts), frozenset(settings.allowed_origins)
     )
-    listener = _listen(settings.host, settings.port)
+    listener = _opened(settings)
     port = int(listener.getsockname()[1])
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     server = _Server(
@@ -109,6 +117,20 @@ async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
             await asyncio.sleep(0.001)
 
 
+def _opened(settings: WebSettings) -> socket.socket:
+    """Return the socket to serve on; a port that we chose ourselves is chosen again, as long as it is free."""
+    path = settings.port_file
+    if settings.port or path is None:
+        return _listen(settings.host, settings.port)
+    try:
+        listener = _listen(settings.host, int(path.read_text(encoding="ascii")[:16]))
+    except (OSError, ValueError, OverflowError, Conflict):
+        listener = _listen(settings.host, server_fault.free_port(settings.host))
+    with contextlib.suppress(OSError):  # a full disk: the next start takes another one
+        path.write_text(f"{listener.getsockname()[1]}\n", encoding="ascii")
+    return listener
+
+
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -119,9 +141,12 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.settimeout(0)
     except OSError as error:
         listener.close()
+        pid, name = server_fault.holder(port) if error.errno == errno.EADDRINUSE else (0, "")
+        who = f" by {server_fault.who_has(pid, name)}" if error.errno == errno.EADDRINUSE else ""
         raise Conflict(
-            f"HTTP cannot listen on {host}:{port}: {error.strerror or error}.",
+            f"HTTP cannot listen on {host}:{port}: {error.strerror or error}{who}.",
             code="web.port_in_use",
             hint="Set web.port = 0 for a free port, or stop who uses it.",
+            detail={"host": host, "port": port, "pid": pid, "process": name},
         ) from error
     return listener

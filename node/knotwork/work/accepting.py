@@ -9,7 +9,7 @@ may be free: a task is left to it for a moment, in which whoever is really free 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from knotwork.bus import reading, subjects
@@ -31,13 +31,17 @@ HESITATE_S = 1.0
 class Accepting:
     """Decides for the takers of one node in one project (`taking.Accepts`)."""
 
-    def __init__(self, connection: Connection, membership: Membership | None, *, node: str) -> None:
-        """Follow the policy of `membership`; without one everything is accepted."""
-        self._connection, self._membership, self._node = connection, membership, node
+    def __init__(
+        self, connection: Connection, membership: Membership | None, *, node: str, pauses: Callable[[], bool]
+    ) -> None:
+        """Follow the policy of `membership`; without one everything is accepted. Nothing is while it `pauses()`."""
+        self._connection, self._membership, self._node, self._pauses = connection, membership, node, pauses
         self._waited_s: dict[str, float] = {}
 
     def __call__(self, taker: Taker, queue: Queue, /) -> bool:
         """Return whether `taker` should take from `queue` now."""
+        if self._pauses():
+            return False
         if self._membership is None or queue.boundary == NONE:
             return True
         standing = self._judge(self._membership.policy(), taker, queue).standing

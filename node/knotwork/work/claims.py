@@ -245,11 +245,12 @@ class Claims:
             raise await self._refusal(ticket)
         value, digest = await self._values.keep(output)
         state: records.Ended = "completed" if said == "completed" else "continued"
-        due_ns = 0
-        if error is not None:
-            state, due_ns = settle.after_failure(task, error.to_wire(), now_ns, random.random())  # noqa: S311  (jitter)
+        due_ns, wire = 0, error.to_wire() if error is not None else None
+        if wire is not None:
+            state, due_ns = settle.after_failure(task, wire, now_ns, random.random())  # noqa: S311  (jitter)
+            wire = settle.told_of(task, wire, state, now_ns)
         outcome = Outcome(
-            state, msgspec.Raw(data), msgspec.Raw(value), digest, error.to_wire() if error is not None else None,
+            state, msgspec.Raw(data), msgspec.Raw(value), digest, wire,
             self._node, claim.worker, claim.started_ns, now_ns, due_ns, claim.delivery,
         )  # fmt: skip
         outcome = settle.bounded(task, outcome)
@@ -292,6 +293,7 @@ class Claims:
             now_ns = time.time_ns()
             error = _time_over(task, claim, now_ns).to_wire()
             state, due_ns = settle.after_failure(task, error, now_ns, random.random())  # noqa: S311  (jitter)
+            error = settle.told_of(task, error, state, now_ns)
             outcome = Outcome(
                 state, msgspec.Raw(data), error=error, node=self._node, agent=claim.worker,
                 started_ns=claim.started_ns, ended_ns=now_ns, due_ns=due_ns, delivery=claim.delivery,

@@ -65,8 +65,15 @@ class DeadLetters:
         stored = await reading.last(self._connection, subjects.DEAD, subjects.dead_of(run))
         letter = None if stored is None else _letter(stored)
         if letter is None:
-            raise NotFound(f"There is no dead letter of {run}.", code="work.not_dead", hint="See `knotwork dead list`.")
+            raise NotFound(
+                f"There is no dead letter of {run}.", code="work.not_dead",
+                hint="See `knotwork dead list`; one that was dropped can be submitted anew with `knotwork task retry`.",
+            )  # fmt: skip
         return letter
+
+    async def is_there(self, run: str) -> bool:
+        """Return whether there is a dead letter of a run."""
+        return await reading.last(self._connection, subjects.DEAD, subjects.dead_of(run)) is not None
 
     async def redrive(self, letter: Letter, by: str, now_ns: int) -> Task:
         """Give a dead task its next attempt and return that.

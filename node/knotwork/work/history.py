@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from knotwork.sdk.errors import Invalid
-from knotwork.work import fold, records
+from knotwork.work import fold, records, settle
 from knotwork.work.records import Past, Released, Started, State, Task
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def transitions(task: Task, facts: Iterable[Stored], ended: Outcome | None = Non
     told: list[Happened] = []
     ends: dict[tuple[int, int], Happened] = {}
     begun: dict[tuple[int, int, str, str], Happened] = {}
-    outcomes = [_of_past(past) for past in task.past]
+    outcomes = [_of_past(past) for past in task.past if past.state != settle.CRASHED]
     outcomes += [_of_outcome(ended)] if ended is not None else []
     for stored in facts:
         found = fold.outcome_at(stored.subject, stored.data)
@@ -65,8 +65,14 @@ def transitions(task: Task, facts: Iterable[Stored], ended: Outcome | None = Non
             begun[start.beginning] = start
     traced = {one.beginning for one in told if one.what == "started"}
     told += [one for key, one in begun.items() if key not in traced]
+    seen = {(*one.beginning, one.at_ns) for one in told if one.what == "started"}
+    crashed = (_of_past(past)[0] for past in task.past if past.state == settle.CRASHED)
+    told += [one for one in crashed if one is not None and (*one.beginning, one.at_ns) not in seen]
     first = Happened(0, 1, _BEFORE, task.submitted_ns, "submitted", "pending")
-    return sorted([first, *told, *ends.values()], key=lambda one: (one.iteration, one.number, one.rank, one.at_ns))
+    happened = [first, *told, *ends.values()]
+    if ended is not None:  # what is behind the end was written by somebody else
+        happened = [one for one in happened if (one.iteration, one.number) <= fold.place_of(task)]
+    return sorted(happened, key=lambda one: (one.iteration, one.number, one.rank, one.at_ns))
 
 
 def without_values(stored: Stored) -> Stored:

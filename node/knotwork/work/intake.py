@@ -11,14 +11,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from knotwork.bus import pulls, reading, subjects
-from knotwork.sdk.errors import Conflict, Failed, Invalid, KnotworkError, TimedOut
-from knotwork.work import records, settle
+from knotwork.sdk.errors import Conflict, Failed, Invalid, KnotworkError, NotFound, TimedOut
+from knotwork.work import fold, proof, records, settle
 from knotwork.work.records import Outcome, Released, Started, Task
 
 if TYPE_CHECKING:
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
     from knotwork.bus.publisher import Ack
     from knotwork.bus.pulls import Delivery
+    from knotwork.bus.reading import Stored
     from knotwork.work.recording import Recorder
     from knotwork.work.taking import Taking
 
 log = logging.getLogger(__name__)
 Key = tuple[str, str, int, int]
+UNCALLED_MAX = 3
+"""So often an attempt may come before what calls for it is found."""
 
 
 class Ended(Protocol):
@@ -103,11 +106,12 @@ class Intake:
             log.error("a message on %s is no task and is dropped: %s", delivery.subject, error)  # noqa: TRY400
             self._taking.answer(delivery.reply, pulls.TERM)
             return
-        if delivery.count == 1 and delivery.seq > self._fresh_after:
+        fresh = delivery.count == 1 and delivery.seq > self._fresh_after
+        if fresh and fold.place_of(task) == fold.FIRST:
             self._begin(task, delivery, taker)
         else:
             self._taking.hold(taker, 1)
-            self.spawn(self._look_up(task, delivery, taker))
+            self.spawn(self._look_up(task, delivery, taker, fresh=fresh))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` beside; when all is closing it is left: what is not recorded comes again."""
@@ -142,14 +146,14 @@ class Intake:
 
     # -- within ------------------------------------------------------------------------------------------------------
 
-    async def _look_up(self, task: Task, delivery: Delivery, taker: str) -> None:
+    async def _look_up(self, task: Task, delivery: Delivery, taker: str, *, fresh: bool) -> None:
         """Begin a task that may have ended already, or may have killed its workers, only when neither is so."""
         key = key_of(task)
         try:
             if not self._beginner.holds(task, delivery) and key not in self._looking:
                 self._looking.add(key)
                 try:
-                    await self._begin_unless_over(task, delivery, taker)
+                    await self._begin_unless_over(task, delivery, taker, fresh=fresh)
                 finally:
                     self._looking.discard(key)
         except KnotworkError as error:
@@ -158,15 +162,36 @@ class Intake:
             self._taking.hold(taker, -1)
             self._taking.pump()
 
-    async def _begin_unless_over(self, task: Task, delivery: Delivery, taker: str) -> None:
-        if await self._is_over(task):
+    async def _begin_unless_over(self, task: Task, delivery: Delivery, taker: str, *, fresh: bool) -> None:
+        if not await proof.proved(self._connection, task, exactly=True):
+            await self._pass_over(task, delivery)
+        elif fresh:
+            self._begin(task, delivery, taker)
+        elif await self._is_over(task):
             self._taking.answer(delivery.reply, pulls.ACK)
         elif await self._adopts(task, delivery):
             log.debug("%s came again and is held by an agent that came in", task.run)
-        elif crashed := await self._crashes(task, delivery, taker):
-            self._poison(task, delivery, crashed)
+        elif (crashed := await self._crashes(task, delivery, taker)) is not None:
+            self._poison(task, delivery, *crashed)
         else:
             self._begin(task, delivery, taker)
+
+    async def _pass_over(self, task: Task, delivery: Delivery) -> None:
+        """Remove an attempt that none before it calls for; when it only came too early, the right one follows.
+
+        While the end of the one before is not on record it is left alone for a while: a copy of FACTS may be behind.
+        """
+        found = await proof.before(self._connection, task, fold.place_of(task))
+        if found is None and delivery.count < UNCALLED_MAX:
+            return  # it is delivered again
+        proof.of(self._connection).pass_over(delivery.subject)
+        with contextlib.suppress(NotFound):
+            await reading.delete(self._connection, subjects.TASKS, delivery.seq)
+        self._taking.answer(delivery.reply, pulls.TERM)
+        if found is not None and found[1].state in ("waiting", "continued"):
+            ended = records.decode_task(bytes(found[1].task))
+            if await proof.proved(self._connection, ended):
+                await self._recorder.carry_out(ended, found[1])
 
     def _begin(self, task: Task, delivery: Delivery, taker: str) -> None:
         left_s = _left_s(task)
@@ -184,43 +209,44 @@ class Intake:
         await self._recorder.carry_out(task, outcome)
         return True
 
-    async def _crashes(self, task: Task, delivery: Delivery, taker: str) -> int:
-        """Return how many workers a task has killed when those are too many, else 0 and it is on record that it begins."""
+    async def _crashes(self, task: Task, delivery: Delivery, taker: str) -> tuple[int, list[Started]] | None:
+        """Return how many workers a task has killed when those are too many, and those on record.
+
+        Else return None, and it is on record that it begins.
+        """
         if delivery.count == 1:
-            return 0
-        begun, released = await self._traces(task)
-        crashed = settle.crashes(delivery.count, begun, released)
+            return None
+        begun, released = await self._traces(task, "started"), await self._traces(task, "released")
+        crashed = settle.crashes(delivery.count, frozenset(begun), frozenset(released))
         if crashed >= task.retry.max_crashes:
-            return crashed
+            known = [_begun(begun[number]) for number in sorted(begun) if number not in released]
+            return crashed, [one for one in known if one is not None]
         name, claims = self._beginner.name(taker), self._beginner.claims
         fact = Started(self._node, name, time.time_ns(), delivery.count, claims)
         with contextlib.suppress(Conflict):  # a server that crashed counts deliveries anew
             await self._facts.append(trace_subject(task, "started", delivery.count), records.encode(fact))
-        return 0
+        return None
 
-    async def _traces(self, task: Task) -> tuple[frozenset[int], frozenset[int]]:
-        found: dict[str, set[int]] = {"started": set(), "released": set()}
-        for what, numbers in found.items():
-            pattern = f"{trace_subject(task, what)}.*"
-            for stored in await reading.each_last(self._connection, subjects.FACTS, [pattern]):
-                number = stored.subject.rpartition(".")[2]
-                if number.isdigit():
-                    numbers.add(int(number))
-        return frozenset(found["started"]), frozenset(found["released"])
+    async def _traces(self, task: Task, what: str) -> dict[int, Stored]:
+        """Return what is on record about deliveries of an attempt, by their number."""
+        found = await reading.each_last(self._connection, subjects.FACTS, [f"{trace_subject(task, what)}.*"])
+        numbered = ((stored.subject.rpartition(".")[2], stored) for stored in found)
+        return {int(number): stored for number, stored in numbered if number.isdigit()}
 
-    def _poison(self, task: Task, delivery: Delivery, crashed: int) -> None:
+    def _poison(self, task: Task, delivery: Delivery, crashed: int, known: Sequence[Started]) -> None:
+        """End a task that kills its workers; those `known` go with it as attempts that crashed."""
         error = Failed(
             f"Its worker died {crashed} times while it ran.", code="work.poison",
             hint="Mend the agent, then `knotwork dead redrive`.",
         )  # fmt: skip
-        self._end(task, delivery, "dead", error, "")
+        past = tuple(settle.crash(task, one) for one in known)
+        self._end(msgspec.structs.replace(task, past=(*task.past, *past)), delivery, "dead", error, "")
 
     def _end(self, task: Task, delivery: Delivery, state: records.Ended, error: KnotworkError, agent: str) -> None:
         """Record the end of an attempt that does not begin."""
-        now_ns = time.time_ns()
         outcome = Outcome(
-            state, msgspec.Raw(delivery.data), error=error.to_wire(), node=self._node, agent=agent, started_ns=now_ns,
-            ended_ns=now_ns, delivery=delivery.count,
+            state, records.raw(task), error=error.to_wire(), node=self._node, agent=agent, ended_ns=time.time_ns(),
+            delivery=delivery.count,
         )  # fmt: skip
         self._recorder.record(task, outcome, lambda: self._taking.answer(delivery.reply, pulls.ACK))
 
@@ -245,6 +271,12 @@ def trace_subject(task: Task, what: str, delivery: int = 0) -> str:
     """Return where it goes on record that a delivery was `started` or `released`; without one what all of them share."""
     parts = (what, task.step, str(task.iteration), str(task.number), *((str(delivery),) if delivery else ()))
     return subjects.fact(records.shard(task.run), task.run, *parts)
+
+
+def _begun(stored: Stored) -> Started | None:
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.json.decode(stored.data, type=Started)
+    return None
 
 
 def _left_s(task: Task) -> float | None:

@@ -164,28 +164,26 @@ async def latest(
     return best[1] if best is not None else None
 
 
-async def _calls_for(
-    connection: Connection, found: tuple[Place, Outcome], task: Task | None, place: Place
-) -> bool:  # fmt: skip
+async def _calls_for(connection: Connection, found: tuple[Place, Outcome], task: Task | None, place: Place) -> bool:
     """Return whether an outcome that may lead to an attempt does; with a task, to exactly this one."""
     outcome = found[1]
     ended = records.decode_task(bytes(outcome.task))
     if outcome.state != "dead":
         following = settle.following(ended, outcome)
     else:
-        following = await _redriven(connection, ended, found[0], place)
+        following = await _redriven(connection, ended, found[0], place, task or ended)
     return following is not None and (task is None or _work(task) == _work(following))
 
 
-async def _redriven(connection: Connection, ended: Task, at: Place, place: Place) -> Task | None:
-    """Return the attempt that a redrive gave to a task that died; None when none is on record."""
+async def _redriven(connection: Connection, ended: Task, at: Place, place: Place, packed: Task) -> Task | None:
+    """Return the attempt that a redrive gave to a task that died; None when none is on record, `packed` when it was."""
     subject = records.redriven_subject(msgspec.structs.replace(ended, iteration=place[0], number=place[1]))
     stored = await reading.last(connection, subjects.FACTS, subject)
     if stored is not None:
         return fold.task_at(stored)
     died = records.outcome_subject(ended.run, ended.step, *at)
-    if await reading.last(connection, subjects.FACTS, died) is None:  # both were packed away since
-        return ended
+    if await reading.last(connection, subjects.FACTS, died) is None:  # both went meanwhile
+        return packed
     return None
 
 

@@ -47,6 +47,8 @@ class Recorder:
         """Outcomes that came too late: another was recorded before."""
         self.insisting = 0
         """Outcomes that could not be stored yet."""
+        self.on_bytes: Callable[[int], None] = lambda _size: None
+        """Told of the size of each outcome that is being stored."""
 
     def record(self, task: Task, outcome: Outcome, done: Done) -> None:
         """Store an outcome, or find the one that stands, and carry out what follows; then `done()`.
@@ -54,8 +56,10 @@ class Recorder:
         It insists through every failure that may pass; the caller keeps the lease meanwhile. An outcome that can never
         be stored, because it is too large, becomes a failure that says so.
         """
+        payload = records.encode(outcome)
+        self.on_bytes(len(payload))
         try:
-            answer = self._facts.put(_subject(task), records.encode(outcome))
+            answer = self._facts.put(_subject(task), payload)
         except KnotworkError:
             self._begin(self._insist(task, outcome, done))
             return
@@ -207,6 +211,7 @@ class Recorder:
         unless `patient` also that there is no room.
         """
         payload = records.encode(outcome)
+        self.on_bytes(len(payload))
         pause_s, refusals = AGAIN_MIN_S, 0
         while True:
             try:

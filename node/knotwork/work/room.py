@@ -15,7 +15,7 @@ from knotwork.bus import reading, subjects
 from knotwork.bus.background import background
 from knotwork.bus.commit import open_group_commit
 from knotwork.sdk.errors import Conflict, KnotworkError, TimedOut
-from knotwork.work import intake, lookup, queues, records, stores, timers
+from knotwork.work import intake, lookup, proof, queues, records, stores, timers
 from knotwork.work.accepting import Accepting
 from knotwork.work.attached import Attached
 from knotwork.work.claims import Claims
@@ -67,12 +67,15 @@ class Work:
         self.depths: list[queues.Depth] = []
         self.past: Ended | None = None
         """Who knows what FACTS has forgotten; the view, when there is one."""
+        self.proofs = proof.of(connection)
+        """What was proved of attempts; it asks the view, too, when there is one."""
         self.values = Values(connection)
         self.recorder = Recorder(group, connection, facts, tasks)
         self.submitter = Submitter(connection, self.recorder, facts, tasks, lease_s=lease_s)
+        self.recorder.on_bytes = self.submitter.storage.add
         self.dead = DeadLetters(connection, self.recorder, facts)
-        self.waiters = Waiters(connection, self.find)
-        self.accepts = Accepting(connection, membership, node=node)
+        self.waiters = Waiters(group, connection, self.find)
+        self.accepts = Accepting(connection, membership, node=node, pauses=lambda: self.submitter.storage.tight)
         self.routing = Routing(membership) if membership is not None else None
         self._rerouter = (
             Rerouter(connection, membership, self.submitter, over=self._over) if membership is not None else None
@@ -103,6 +106,7 @@ class Work:
         await self.timers.open()
         await self.claims.open()
         await self.worker.open()
+        await self.submitter.storage.look()
         await self._reconnected()
 
     async def run(self) -> None:
@@ -140,7 +144,8 @@ class Work:
         await self.waiters.reconnected()
 
     async def _look_around(self) -> None:
-        """See how the queues stand, tell the worker, and remove what is finished, in bulk."""
+        """See how the store and the queues stand, tell the worker, and remove what is finished, in bulk."""
+        await self.submitter.storage.look()
         self.depths = await queues.sweep(self._connection)
         await self.accepts.look(self.depths)
         self.worker.swept(self.depths)

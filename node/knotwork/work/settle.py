@@ -16,6 +16,8 @@ from knotwork.work.records import ATTEMPTS_MAX, Ended, Loop, Outcome, Past, Retr
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from knotwork.work.records import Started
+
 S = 1_000_000_000
 HANDED_BACK = frozenset(
     {
@@ -26,6 +28,8 @@ HANDED_BACK = frozenset(
 """Errors that say nothing about the work: it goes back to the queue, and no attempt is used up."""
 LEFT_OUT = "Its input and its past are left out: they were too large to be recorded."
 """Why a task in an outcome tells nothing of its attempts."""
+CRASHED = "crashed"
+"""The state of a past attempt whose worker died while it ran."""
 WHOLE_PASTS = 20
 SHORT_CHARS = 200
 """Of attempts before the last `WHOLE_PASTS` a task carries only the beginning of what went wrong."""
@@ -79,6 +83,21 @@ def after_failure(task: Task, error: dict[str, Any], now_ns: int, spread: float)
     return "waiting", due_ns
 
 
+def told_of(task: Task, error: dict[str, Any], state: Ended, now_ns: int) -> dict[str, Any]:
+    """Return the error of a failed attempt as it goes on record: its own, or that its deadline lets no other follow."""
+    if state != "timed-out" or not task.deadline_ns or error.get("code") == "work.deadline":
+        return error
+    left = now_ns < task.deadline_ns
+    if left and (not may_retry(task.retry, error) or _failures(task) + 1 >= task.retry.max_attempts):
+        return error  # it took too long itself, and that was its last attempt
+    why = "its next attempt would begin after its deadline" if left else "its deadline has passed"
+    late = TimedOut(
+        f"It failed, and {why}. {str(error.get('message', ''))[:2000]}", code="work.deadline",
+        hint="Give it more time, or shorter pauses.", detail={"error": error},
+    )  # fmt: skip
+    return late.to_wire()
+
+
 def bounded(task: Task, outcome: Outcome) -> Outcome:
     """Return how an attempt ends that wants to go on: with the pause that is asked for, or failed when it may not."""
     if outcome.state != "continued":
@@ -126,6 +145,19 @@ def _failures(task: Task) -> int:
             break
         count += 1
     return count
+
+
+def crash(task: Task, begun: Started) -> Past:
+    """Return an attempt that was begun and took its worker along, as a dead task carries it; when it died is not known."""
+    return Past(
+        number=task.number, state=CRASHED, message="Its worker died.", node=begun.node, agent=begun.agent,
+        started_ns=begun.started_ns, iteration=task.iteration,
+    )  # fmt: skip
+
+
+def ended_by_crashes(task: Task) -> bool:
+    """Return whether the last attempt of a dead task is told by its crashes."""
+    return bool(task.past) and task.past[-1].state == CRASHED
 
 
 def crashes(deliveries: int, begun: frozenset[int], released: frozenset[int]) -> int:

@@ -13,6 +13,7 @@ from knotwork.bus import reading, subjects
 from knotwork.sdk.errors import Conflict, TooLarge, Unavailable
 from knotwork.work import queues, records
 from knotwork.work.queues import Queue
+from knotwork.work.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 OUTCOME_BYTES = 16 * 1024
 """Room that a task leaves in its message: its outcome holds the task, and says besides how it ended."""
+TASK_BYTES = 600
+"""What a task takes besides its input, about."""
 KEY_TTL_S = 24 * 3600
 """How long an idempotency key is remembered."""
 
@@ -39,7 +42,8 @@ class Submitter:
         self._lease_s = lease_s
         self._open: set[Queue] = set()
         self.full: Callable[[], bool] = lambda: False
-        """Whether the store has no room for more; set by whoever runs its server."""
+        """Whether the disk of the store has no room at all; set by whoever runs its server."""
+        self.storage = Storage(connection)
         self._opening = asyncio.Lock()
 
     async def submit(self, task: Task) -> bool:
@@ -49,7 +53,7 @@ class Submitter:
         full or NATS is away: nothing was stored then, or submit it again with the same key; `TooLarge`
         (`bus.message_too_large`) for more than this NATS takes in one message.
         """
-        self.check_room("The task was not stored.")
+        self.check_new("The task was not stored.")
         _check_size(task, self._connection.max_payload)
         await self._open_queue(task)
         if task.key and not await self._first(task):
@@ -57,7 +61,21 @@ class Submitter:
         if task.deadline_ns:
             await self._recorder.set_timer(task.run, "deadline", task.deadline_ns, records.encode(task))
         await self._recorder.enqueue(task)
+        self.storage.add(len(task.input) + TASK_BYTES)
         return True
+
+    def check_new(self, so: str) -> None:
+        """Raise `Unavailable` (`work.store_full`) when there is no room for new work; `so` says what that means.
+
+        What is in can still end then: some room is kept for it.
+        """
+        self.check_room(so)
+        if self.storage.full:
+            raise Unavailable(
+                f"The store is full but for what is kept for the ends of the work that is in. {so}",
+                code="work.store_full", retry_after_s=5.0,
+                hint="Let work end, or cancel some; else raise max_storage of the project, or nats.max_file_store.",
+            )  # fmt: skip
 
     def check_room(self, so: str) -> None:
         """Raise `Unavailable` (`work.store_full`) when the disk is known to be full; `so` says what that means."""

@@ -29,9 +29,9 @@ LINGER_S = 5.0
 class Waiters:
     """All who await tasks of one project."""
 
-    def __init__(self, connection: Connection, find: Find) -> None:
-        """Listen on `connection`; `find(run)` returns the final outcome of a run that ended."""
-        self._connection, self._find = connection, find
+    def __init__(self, group: asyncio.TaskGroup, connection: Connection, find: Find) -> None:
+        """Listen on `connection`; `find(run)`, called in tasks of `group`, returns the final outcome of a run that ended."""
+        self._group, self._connection, self._find = group, connection, find
         self._waiting: dict[str, list[asyncio.Future[Outcome]]] = {}
         self._listening: Listening | None = None
         self._idle: asyncio.TimerHandle | None = None
@@ -80,8 +80,31 @@ class Waiters:
         found = fold.outcome_at(message.subject, message.data)
         if found is None:
             log.warning("what was told on %s is no outcome of that task", message.subject)
-        elif found[1].state in records.FINAL:
+        elif found[1].state not in records.FINAL:
+            return
+        elif found[0] == fold.FIRST and message.subject.split(".")[4] == records.STEP:
             self._tell(run, found[1])
+        else:  # is it the end? anybody can tell of a later attempt
+            look = self._look(run)
+            try:
+                self._group.create_task(look)
+            except RuntimeError:  # all is closing
+                look.close()
+
+    async def _look(self, run: str) -> None:
+        """Look up how a run ended, if it did, and tell who waits for it."""
+        pause_s = 0.05
+        while run in self._waiting:
+            try:
+                found = await self._find(run)
+            except KnotworkError as error:
+                log.debug("%s is looked up again: %s", run, error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, 2.0)
+            else:
+                if found is not None:
+                    self._tell(run, found)
+                return
 
     def _tell(self, run: str, outcome: Outcome) -> None:
         for future in self._waiting.get(run, ()):

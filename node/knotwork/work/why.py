@@ -34,13 +34,16 @@ class Seen:
 class Surroundings:
     """What there is beside the task: who could do it, how many are before it (None: not known), who is away.
 
-    `node_state` is how the node is that works on it, or that it is meant for; "" when nobody has seen it.
+    `node_state` is how the node is that works on it, or that it is meant for; "" when nobody has seen it. `spin_up` says
+    what becomes of starting an agent for it; "" when none is missing. `dropped`: it is dead, and its letter is gone.
     """
 
     agents: Sequence[Seen] = ()
     before: int | None = None
     node_state: str = ""
     lease_s: float = 10.0
+    spin_up: str = ""
+    dropped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def _against(task: Task, seen: Seen) -> str:
 def explain(sight: Sight, around: Surroundings, now_ns: int) -> str:
     """Return why a task is where it is, in one or two sentences."""
     if sight.state in records.FINAL:
-        return _ended(sight)
+        return _ended(sight, dropped=around.dropped)
     if sight.state == "running":
         return _running(sight, around, now_ns)
     if sight.state == "waiting" and sight.outcome is not None:
@@ -96,7 +99,7 @@ def explain(sight: Sight, around: Surroundings, now_ns: int) -> str:
     return _pending(sight, around)
 
 
-def _ended(sight: Sight) -> str:
+def _ended(sight: Sight, *, dropped: bool) -> str:
     outcome = sight.outcome
     if outcome is None:
         return f"It is {sight.state}."
@@ -106,7 +109,10 @@ def _ended(sight: Sight) -> str:
     error = outcome.error or {}
     said = f"{error.get('message', '')} ({error.get('code', '')})"
     if sight.state == "dead":
-        return f"It is dead since {_at(outcome.ended_ns)}: {said} `knotwork dead redrive {sight.task.run}` revives it."
+        again = f"`knotwork dead redrive {sight.task.run}` revives it."
+        if dropped:
+            again = f"Its dead letter is gone; `knotwork task retry {sight.task.run}` submits it anew."
+        return f"It is dead since {_at(outcome.ended_ns)}: {said} {again}"
     return f"It ended as {sight.state} at {_at(outcome.ended_ns)} by {who}: {said}"
 
 
@@ -135,7 +141,7 @@ def _pending(sight: Sight, around: Surroundings) -> str:
         "" if task.boundary == records.NO_BOUNDARY else f" of boundary {task.boundary}"
     )
     before = "" if around.before is None else f", lane {task.lane}, with {around.before} before it"
-    return f"{place}{before}: {_reason(task, around)}."
+    return f"{place}{before}: {_reason(task, around)}." + (f" {around.spin_up}" if around.spin_up else "")
 
 
 def _reason(task: Task, around: Surroundings) -> str:

@@ -246,6 +246,7 @@ class Worker:
             wire.get("detail", {}).pop("begun", None)
             now_ns = time.time_ns()
             state, due_ns = settle.after_failure(running.task, wire, now_ns, random.random())  # noqa: S311  (jitter)
+            wire = settle.told_of(running.task, wire, state, now_ns)
             self._record(running, state, error=wire, due_ns=due_ns)
 
     async def _record_large(self, running: Running, state: records.Ended, output: bytes) -> None:

@@ -68,7 +68,8 @@ class Step(BaseModel):
     fail: str | None = Field(default=None, description="fail with this message, `code`, `retriable`, `retry_after_s`")
     error: str | None = Field(default=None, description="raise an exception with this message: the executor breaks")
     crash: Literal["exit", "kill", "segfault"] | None = Field(
-        default=None, description="end the whole process; needs allow_crash = true, meant for hosted = true"
+        default=None,
+        description="end the whole process: exit (code 70), kill (SIGKILL) or segfault; needs allow_crash = true, meant for hosted = true",
     )
     # What belongs to the actions
     text: str = Field(default="", description="text of `progress`")

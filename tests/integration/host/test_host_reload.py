@@ -21,7 +21,7 @@ class Reading:
     """A world whose files can be read when `go` is set, and are wrong."""
 
     def __init__(self, loaded):
-        self.loaded, self.revision, self.emitter = loaded, 1, Emitter("here")
+        self.loaded, self.revision, self.emitter, self.code = loaded, 1, Emitter("here"), {}
         self.go, self.begun = threading.Event(), threading.Event()
 
     def read(self):

@@ -24,7 +24,7 @@ async def watched(tmp_path):
     async with background() as group:
 
         async def begin(sources):
-            world = SimpleNamespace(loaded=load.read(sources))
+            world = SimpleNamespace(loaded=load.read(sources), code={})
             asked = []
             reloader = Reloader(world, None, None, Layout(tmp_path), group)
             reloader.ask = asked.append

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -70,6 +71,38 @@ async def test_whether_an_attempt_has_ended_is_known_after_facts_forgot_it(view:
     assert not await view.has_ended(later)
     assert not await view.has_ended(third)
     assert not await view.has_ended(write.task())
+
+
+async def test_what_calls_for_an_attempt_is_known_after_facts_forgot_it(view: View, write: Any):
+    ended, retried, looped, died, waits = [await write.submit() for _ in range(5)]
+    await write.end(ended)
+    await write.end(retried, "waiting")
+    await write.end(looped, "continued")
+    await write.end(died, "dead")
+    await write.pack(forget=False)
+    await past.states(view)
+    assert await view.leads_to(ended.run, 0, 2) is False
+    assert await view.leads_to(ended.run, 1, 1) is False
+    assert await view.leads_to(waits.run, 0, 2) is False
+    assert await view.leads_to(retried.run, 0, 2) is True
+    assert await view.leads_to(retried.run, 0, 3) is None
+    assert await view.leads_to(retried.run, 1, 1) is None
+    assert await view.leads_to(looped.run, 1, 1) is True
+    assert await view.leads_to(died.run, 0, 2) is True
+    assert await view.leads_to("t000000000000", 0, 2) is None
+
+
+async def test_an_outcome_behind_the_end_is_none(view: View, write: Any):
+    task = await write.submit()
+    end = await write.end(task)
+    await past.states(view)
+    again = records.Task(**{**{name: getattr(task, name) for name in task.__struct_fields__}, "number": 2})
+    await write.end(again, "failed")
+    assert (await past.states(view))[task.run] == "completed"
+    assert await view.outcome(task.run) is None  # its place in FACTS is known to whoever asks for it
+    await write.pack()
+    assert (await past.states(view))[task.run] == "completed"
+    assert await view.outcome(task.run) == records.encode(end)
 
 
 async def test_a_view_that_was_closed_goes_on_where_it_stopped(
@@ -177,6 +210,20 @@ async def test_a_cursor_of_other_filters_is_refused(view: View, write: Any):
         with pytest.raises(Invalid) as caught:
             await view.list(Filter(capability="echo"), cursor=bad)
         assert caught.value.code in ("view.bad_cursor", "view.other_filter")
+
+
+async def test_bounds_that_count_from_now_stay_where_they_were_on_the_first_page(view: View, write: Any):
+    runs = [(await write.submit()).run for _ in range(5)]
+
+    def since(seconds: float, given: str = "2h") -> Filter:
+        return Filter(since_ns=time.time_ns() - int(seconds * 1e9), moving=(given, ""))
+
+    first = await view.list(since(7200), limit=2, fresh_s=past.FRESH_S)
+    rest = await view.list(since(-60), cursor=first.cursor, limit=10)  # by now it would mean nothing of that
+    assert [row["id"] for row in (*first.rows, *rest.rows)] == runs[::-1]
+    with pytest.raises(Invalid) as caught:
+        await view.list(since(7200, "3h"), cursor=first.cursor)
+    assert caught.value.code == "view.other_filter"
 
 
 async def test_counts_are_those_of_the_rows(view: View, write: Any):

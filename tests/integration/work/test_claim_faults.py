@@ -13,7 +13,7 @@ from tests.integration.work.test_claims import SOON_S, agent, claim, facts, noth
 
 from knotwork.bus import kv, publisher, pulls, reading, streams, subjects
 from knotwork.sdk.errors import KnotworkError, Unavailable
-from knotwork.work import leases, records, tickets
+from knotwork.work import history, leases, records, tickets
 from knotwork.work.claims import Claimed
 from knotwork.work.records import Retry
 from knotwork.work.room import Work
@@ -81,6 +81,36 @@ async def test_a_task_that_loses_three_agents_is_poison(bench):
     assert await work.claims.claim(agent(), lease_s=60, wait_s=3, held_max=10) == []
     outcome = await ended(work, one.run)
     assert (outcome.state, outcome.error["code"]) == ("dead", "work.poison")
+    letter = await work.dead.of(one.run)
+    assert [(past.state, past.agent) for past in letter.task.past] == [("crashed", "laptop")] * 3
+    told = history.transitions(letter.task, [], outcome)
+    assert [one.what for one in told] == ["submitted", "started", "started", "started", "dead"]
+
+
+async def test_a_task_whose_agent_vanished_waits_again_and_its_time_still_ends(bench):
+    work = await bench.room(lease_s=60.0)
+    one = task(timeout_s=2.5)
+    await work.submitter.submit(one)
+    held = await claim(work, lease_s=1.0)
+    await until(lambda: facts(work, one.run, "started"))
+    assert (await work.look(one.run)).state == "running"
+    await lost(work, held)
+    assert (await work.look(one.run)).state == "pending"
+    outcome = await ended(work, one.run)
+    assert (outcome.state, outcome.error["code"]) == ("timed-out", "call.timed_out")
+    assert await nothing(work)
+
+
+async def test_the_time_of_an_attempt_begins_anew_when_somebody_else_has_it(bench):
+    work = await bench.room(lease_s=60.0)
+    one = task(timeout_s=3.0)
+    await work.submitter.submit(one)
+    held = await claim(work, lease_s=1.0)
+    await lost(work, held)
+    again = await claim(work, agent("desk"))
+    await until(lambda: time.time_ns() > held.claim.ends_ns and not work.claims.overdue._lost)
+    await work.claims.complete(again.token, "in time")
+    assert (await ended(work, one.run)).state == "completed"
 
 
 async def test_a_lease_that_is_extended_outlives_that_of_the_queue(bench):

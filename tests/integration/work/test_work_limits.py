@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.integration.work.test_work_life import lines
 
 from knotwork.bus import publisher, reading, subjects
 from knotwork.sdk.errors import Cancelled, KnotworkError, TooLarge, Unavailable
-from knotwork.work import queues, records
+from knotwork.work import queues, records, storage
 from knotwork.work.queues import Queue
 from knotwork.work.records import Retry
 
@@ -150,6 +151,48 @@ async def test_a_cancel_is_refused_at_once_when_the_disk_is_known_to_be_full(ben
     assert (refused.value.code, refused.value.retry_after_s) == ("work.store_full", 5.0)
     work.submitter.full = lambda: False
     assert (await work.end(one.run, "cancelled", Cancelled("No more."))).state == "cancelled"
+
+
+async def test_a_store_full_of_work_lets_nothing_new_in_and_everything_end(small):
+    asks = await small.room("asks")
+    waiting: list[records.Task] = []
+    refused = None
+    while refused is None:
+        one = task(value={"fill": "x" * 100_000})
+        try:
+            await asks.submitter.submit(one)
+        except Unavailable as error:
+            refused = error
+        else:
+            waiting.append(one)
+        assert len(waiting) < 400
+    assert refused.code == "work.store_full"
+    assert "max_storage" in refused.hint
+    await asks.submitter.storage.look()
+    assert STORAGE / 2 < asks.submitter.storage.used_bytes < STORAGE - storage.reserve(STORAGE) + 200_000
+
+    assert (await asks.end(waiting[0].run, "cancelled", Cancelled("No more."))).state == "cancelled"
+    await small.room("works", do={})
+    for one in waiting[1:5]:
+        assert (await ended(asks, one.run)).state == "completed"
+    for one in waiting[5:]:
+        assert (await asks.end(one.run, "cancelled", Cancelled("No more."))).state in ("cancelled", "completed")
+    await reading.purge(asks._connection, subjects.FACTS, "run.>", 0)
+
+    async def again() -> bool:
+        with contextlib.suppress(Unavailable):
+            return await asks.submitter.submit(task(value={}))
+        return False
+
+    await until(again)
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [(0, 0), (8 << 20, 2 << 20), (24 << 20, 4 << 20), (100 << 20, 5 << 20), (10 << 30, (10 << 30) // 20)],
+)
+def test_a_twentieth_of_the_store_is_kept_for_ends_and_more_of_a_small_one(limit, kept):
+    assert storage.reserve(limit) == kept
 
 
 async def _ended_now(work: Any, run: str) -> records.Outcome | None:

@@ -179,6 +179,8 @@ def test_an_address_and_credentials_instead_of_the_local_node(shell):
     assert (code, json.loads(err)["kind"]) == (77, "denied")
     code, _, err = shell.run("nodes", "--url", "nats://127.0.0.1:1", "-o", "json", **elsewhere)
     assert (code, json.loads(err)["kind"]) == (69, "unreachable")
+    code, _, err = shell.run(*words, "--project", "other", "-o", "json", **elsewhere)
+    assert (code, json.loads(err)["code"]) == (2, "cli.usage")
     assert shell.run("nodes", "--project", "other")[0] == 1
 
 

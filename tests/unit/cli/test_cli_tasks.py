@@ -68,6 +68,8 @@ def test_what_is_printed_is_the_output_alone(capsys):
     verbs._print(op, failed, shared, "output")
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "error: oops\n  mend\n  (failed, x.y)\n")
+    verbs._print(op, {**failed, "note": "nobody"}, Shared(quiet=True), "output")  # quiet is no reason to hide an error
+    assert capsys.readouterr() == said
     verbs._print(op, {"id": "t0", "state": "completed", "output": {"a": 1}}, Shared(quiet=True), "output")
     assert json.loads(capsys.readouterr().out) == {"a": 1}
 

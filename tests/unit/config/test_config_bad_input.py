@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -14,7 +15,7 @@ from pydantic import Field
 
 from knotwork.config import load
 from knotwork.config.files import SIZE_MAX, Text
-from knotwork.sdk import ConfigInvalid, PluginConfig
+from knotwork.sdk import ConfigInvalid, PluginConfig, SecretRef
 from knotwork.sdk.errors import KnotworkError, from_wire
 
 
@@ -71,6 +72,24 @@ CASES = [
     pytest.param("[node]\nname = '${A'\n", {}, "2:8: .*without its", id="open variable"),
     pytest.param("[node]\nname = '${A-b}'\n", {}, "2:8: .*no variable", id="unknown form"),
     pytest.param("[nats]\nmode = 'join'\n", {}, '2:8: mode = "join" needs nats.urls', id="join without urls"),
+    pytest.param(
+        "[nats]\nmax_file_store = '500MB'\n",
+        {},
+        "2:18: nats.max_file_store is too small: a project .* at least 576MB",
+        id="a store smaller than what is reserved",
+    ),
+    pytest.param(
+        "[nats]\nmax_file_store = '1GB'\n[projects.a]\n[projects.b]\n",
+        {},
+        "2:18: .*too small: 2 projects .* 1088MB",
+        id="a store too small for two projects",
+    ),
+    pytest.param(
+        "[projects.a]\nmax_storage = '100MB'\n",
+        {},
+        "2:15: it is too small: a project takes at least 576MB",
+        id="a project smaller than what is reserved",
+    ),
     pytest.param("[nats]\nurls = ['nats://x']\n", {}, "2:8: nats.urls is for joining", id="embedded with urls"),
     pytest.param(
         "[nats]\npassword = 'hunter2'\n",
@@ -105,6 +124,38 @@ def test_is_told_with_its_place(text, env, expected, tmp_path):
     assert (problem["line"], problem["column"]) != (0, 0)
     assert error.exit_code == 78
     assert error.code == problem["code"] != ""
+
+
+def test_passwords_in_urls_are_refused_and_not_repeated(tmp_path):
+    text = (
+        '[nats]\nmode = "join"\nurls = ["nats://ok:4222", "nats://hunter2@host"]\n'
+        '[executors.a]\ntype = "http"\nurl = "https://me:hunter2@example.com/x"\n'
+        '[executors.b]\ntype = "process"\ncommand = ["psql", "--db=postgres://me:hunter2@h/db"]\n'
+        '[executors.c]\ntype = "process"\nshell = true\ncommand = "curl https://me:$WORD@h ssh://me@host a@b.c:d"\n'
+    )
+    problems, error = problems_of(text, tmp_path)
+    assert [problem["key"] for problem in problems] == ["nats.urls[1]", "executors.a.url", "executors.b.command[1]"]
+    assert [problem["line"] for problem in problems] == [3, 6, 9]
+    assert error.code == "config.plain_secret"
+    assert "hunter2" not in json.dumps([str(error), problems])
+
+
+class _Headers(PluginConfig):
+    headers: dict[str, str | SecretRef] = Field(default_factory=dict)
+    key: SecretRef | None = None
+
+
+def test_missing_secrets_of_a_table_that_is_wrong_are_told_with_the_rest(tmp_path):
+    path = tmp_path / "knotwork.toml"
+    path.write_text(
+        '[executors.a]\ntype = "h"\nmethd = 1\nkey = { file = "gone" }\n'
+        '[executors.a.headers]\nenv = "plain"\nA = { env = "NOPE_A" }\nB = { env = "HERE" }\n'
+    )
+    loaded = load.read(load.Sources((path,), env={"HERE": "word"}))
+    with pytest.raises(ConfigInvalid) as caught:
+        load.check_instances(loaded, {"executors": {"h": _Headers}})
+    told = [(problem["line"], problem["code"]) for problem in caught.value.detail["problems"]]
+    assert told == [(3, "config.unknown_key"), (4, "config.missing_secret"), (7, "config.missing_secret")]
 
 
 def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path):

@@ -108,6 +108,27 @@ def test_eight_megabytes_of_input_for_a_command_that_never_reads(run):
     assert outcome == Done("done")
 
 
+def test_inputs_that_a_killed_node_left_are_removed_and_those_in_use_are_not(run, tmp_path):
+    left = tmp_path / "input-left"
+    left.mkdir()
+    (left / "input.txt").write_text("private")
+    config = {"command": 'touch began; while [ ! -e go ]; do sleep 0.01; done; cat "$1"', "shell": True}
+    config |= {"input_as": "file", "cwd": str(tmp_path)}
+
+    async def steps():
+        async with host(FACTORY, config, folder=tmp_path) as old, asyncio.TaskGroup() as group:
+            assert not left.exists()
+            asked = group.create_task(old.execute(attempt("mine")))
+            await until((tmp_path / "began").exists)
+            async with host(FACTORY, config, folder=tmp_path):  # as a reload does
+                assert len(list(tmp_path.glob("input-*"))) == 1
+            (tmp_path / "go").touch()
+            return await asked
+
+    assert run(steps()) == Done("mine")
+    assert list(tmp_path.glob("input-*")) == []
+
+
 def test_input_as_last_argument_or_in_its_place(run):
     assert run(ask("a b", command=["printf", "[%s]"], input_as="argument")) == Done("[a b]")
     assert run(ask("a b", command=["printf", "[%s] [%s]", "x={input}", "y"], input_as="argument")) == Done(

@@ -94,3 +94,10 @@ def test_a_record_comes_back_as_it_was():
     one = target("x", capabilities=("a",), health="healthy", cost=1.5)
     assert decode_target(encode(one)) == one
     assert msgspec.json.decode(encode(target("y"))) == {"node": "home", "target": "y"}
+
+
+def test_targets_of_a_node_that_is_away_are_out():
+    cheap, dear = target("cheap"), msgspec.structs.replace(target("dear", cost=5.0), node="other")
+    found = ranking.rank(DEMAND, [cheap, dear], NOW_NS, {"home"})
+    assert [one.target for one in found.targets] == ["dear"]
+    assert found.refused == {"home/cheap": "node home is not online"}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import pytest
 
+from knotwork.bus.reading import Stored
 from knotwork.view import archive
 from knotwork.work import records
 
@@ -36,3 +39,17 @@ def test_what_is_packed_is_what_is_removed_later(subject: str):
 
 def test_the_end_of_a_task_is_packed():
     assert archive.is_outcome(records.outcome_subject(RUN, "task", 0, 1))
+
+
+def stored(number: int, state: str, seq: int) -> Stored:
+    """Return the outcome of an attempt as FACTS holds it."""
+    data = f'{{"state":"{state}","task":{{}}}}'.encode()
+    return Stored(records.outcome_subject(RUN, "task", 0, number), data, seq, "2026-01-01T00:00:00Z")
+
+
+def test_what_is_behind_the_end_is_not_packed():
+    ended: OrderedDict[str, tuple[int, int]] = OrderedDict()
+    retried, died, done = stored(1, "waiting", 1), stored(2, "dead", 2), stored(3, "completed", 3)
+    assert archive.genuine([retried, died, done, stored(4, "failed", 4)], ended) == [retried, died, done]
+    assert archive.genuine([stored(5, "waiting", 5), done], ended) == [done]  # packed again: it harms nobody
+    assert ended == {RUN: (0, 3)}

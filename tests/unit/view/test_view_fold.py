@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,6 +115,31 @@ def test_garbage_is_passed_over_and_counted(seed: int, junk: list[bytes]):
     bad = [Message(chance.choice(places), data, 10_000 + n) for n, data in enumerate(junk)]
     bad_segments = [Message("ended.7", data, 5_000 + n) for n, data in enumerate(junk)]
     assert rows([(bad, bad_segments), (streams.messages(), streams.segments()), (bad, bad_segments)]) == clean
+
+
+@many
+@given(seeds, st.integers(1, 6))
+def test_an_end_behind_the_end_changes_nothing_in_whatever_order(seed: int, count: int):
+    streams, chance = made.make(seed, count), random.Random(seed)
+    clean = rows([(streams.messages(), streams.segments())])
+    ended = {row[0]: row for row in clean["tasks"] if row[1] in ("completed", "failed", "cancelled", "timed-out")}
+    forged = []
+    for one in streams.facts.values():
+        if ".outcome." not in one.subject:
+            continue
+        end = records.decode_outcome(one.data)
+        task = records.decode_task(bytes(end.task))
+        if task.run not in ended or end.state not in records.FINAL - {"dead"}:
+            continue
+        later = msgspec.structs.replace(task, iteration=task.iteration + 90)
+        place = records.outcome_subject(later.run, later.step, later.iteration, later.number)
+        forged.append(Message(place, records.encode(made.outcome(later, "completed", agent="evil")), 10_000))
+        forged.append(Message(one.subject, records.encode(made.outcome(task, "failed", agent="evil")), 10_001))
+    messages = [*streams.messages(), *forged]
+    keep = rows([(streams.messages(), streams.segments()), (forged, [])])
+    mixed_up = rows(mixed(chance, messages, streams.segments()))
+    assert keep["tasks"] == mixed_up["tasks"] == clean["tasks"]
+    assert keep["counters"] == clean["counters"]
 
 
 def test_it_counts_what_it_passes_over(tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 
 import httpx
@@ -349,6 +350,8 @@ async def test_a_taken_port_is_named(web, node):
         async with serve.run_web(serve.WebSettings(token=TOKEN, port=web.port), node):
             pass
     assert caught.value.code == "web.port_in_use"
+    assert caught.value.detail["pid"] == os.getpid()
+    assert f"in use by process {os.getpid()}" in caught.value.message
 
 
 async def test_the_door_closes_with_requests_running_and_passes_errors_on(node):

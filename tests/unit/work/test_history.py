@@ -120,3 +120,14 @@ def test_one_fact_tells_what_it_is():
     task, facts, done = life()
     assert words(history.told(outcome_fact(task, done))) == ["completed"]
     assert words(history.told(facts[0])) == ["started"]
+
+
+def test_crashes_of_a_poisonous_task_are_told_once_whether_or_not_their_traces_are_there():
+    begun = [Started("n", "a", 2 * S), Started("n", "a", 4 * S, 2), Started("m", "a", 6 * S, 3)]
+    task = msgspec.structs.replace(TASK, past=tuple(settle.crash(TASK, one) for one in begun))
+    dead = Outcome("dead", records.raw(task), node="n", ended_ns=8 * S, delivery=4)
+    facts = [fact("started", one, 0, 1, one.delivery) for one in begun]
+    for known in ([], facts[:1], facts):
+        told = history.transitions(task, known, dead)
+        assert words(told) == ["submitted", "started", "started", "started", "dead"]
+        assert [one.at_ns for one in told if one.what == "started"] == [2 * S, 4 * S, 6 * S]

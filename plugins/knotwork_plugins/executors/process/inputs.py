@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 Way = Literal["stdin", "argument", "file"]
 Format = Literal["auto", "json"]
 INPUT, INPUT_FILE = "{input}", "{input_file}"
+_PREFIX = "input-"
 ARGUMENT_MAX_BYTES = 131_071  # the kernel's limit for one argument on Linux, its closing zero taken off
 
 
@@ -39,6 +42,7 @@ class Prepared:
     env: dict[str, str]
     stdin: int | None = None
     folder: Path | None = None
+    held: int | None = None
 
     def close(self) -> None:
         """Close the input and remove its file. Blocks for a moment; never raises."""
@@ -48,6 +52,9 @@ class Prepared:
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = None
+        if self.held is not None:
+            os.close(self.held)
+            self.held = None
 
 
 def as_bytes(value: Any, form: Format) -> bytes:
@@ -100,17 +107,56 @@ def with_file(command: Sequence[str], path: str, *, shell: bool) -> list[str]:
     return [part.replace(INPUT_FILE, path) for part in command]
 
 
-def in_file(data: bytes, folder: Path, *, suffix: str) -> tuple[Path, Path]:
-    """Write the input to a file in a new private folder below `folder`; return that folder and the file. Blocks."""
+def in_file(data: bytes, folder: Path, *, suffix: str) -> tuple[Path, int | None, Path]:
+    """Write the input to a file in a new private folder below `folder`. Blocks.
+
+    Returns that folder, what holds it (a descriptor to close, see `sweep`), and the file.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    own = Path(tempfile.mkdtemp(prefix="input-", dir=folder))
+    own = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
+    held = None
     file = own / f"input{suffix}"
     try:
+        held = _hold(own)
         file.write_bytes(data)
     except OSError:
         shutil.rmtree(own, ignore_errors=True)
+        if held is not None:
+            os.close(held)
         raise
-    return own, file
+    return own, held, file
+
+
+def sweep(folder: Path) -> None:
+    """Remove the inputs below `folder` that nobody holds: their node was killed. Blocks; never raises."""
+    with contextlib.suppress(OSError):
+        for own in list(folder.glob(f"{_PREFIX}*")):
+            with contextlib.suppress(OSError):
+                held = _hold(own)
+                if held is None:
+                    continue
+                try:
+                    shutil.rmtree(own, ignore_errors=True)
+                finally:
+                    os.close(held)
+
+
+def _hold(own: Path) -> int | None:
+    """Lock a folder for as long as the descriptor is open, however we end; None where folders cannot be locked.
+
+    Raises `OSError` when somebody else holds it.
+    """
+    if sys.platform == "win32":
+        return None
+    import fcntl  # not there on Windows
+
+    held = os.open(own, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(held)
+        raise
+    return held
 
 
 def on_stdin(data: bytes) -> int:

@@ -147,6 +147,10 @@ class Process:
         """Raise `Unavailable` when the command or its folder is not there."""
         await asyncio.get_running_loop().run_in_executor(self._threads, self._look)
 
+    async def sweep(self) -> None:
+        """Remove the inputs that a node left behind that was killed."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, process_input.sweep, self._context.folder)
+
     async def execute(self, attempt: Attempt) -> Outcome:
         """Run the command once and say how it ended."""
         config = self._config
@@ -304,7 +308,7 @@ class Process:
                 prepared.argv = process_input.with_argument(config.argv, data, shell=config.shell)
             elif config.input_as == "file":
                 suffix = ".txt" if isinstance(attempt.input, str) and config.input_format == "auto" else ".json"
-                prepared.folder, file = process_input.in_file(data, self._context.folder, suffix=suffix)
+                prepared.folder, prepared.held, file = process_input.in_file(data, self._context.folder, suffix=suffix)
                 prepared.env["KNOTWORK_INPUT_FILE"] = str(file)
                 prepared.argv = process_input.with_file(config.argv, str(file), shell=config.shell)
             elif data:
@@ -370,6 +374,7 @@ async def open_process(config: ProcessConfig, context: Context) -> AsyncIterator
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"process-{context.id}")
     try:
         executor = Process(config, context, threads)
+        await executor.sweep()
         await executor.probe()
         yield executor
     finally:

@@ -68,6 +68,12 @@ def load(reference: str, *, spread: bool, base: Path) -> Loaded:
     return Loaded(*loaded, module_name=module.__name__ if from_file else "")
 
 
+def files_of(reference: str, base: Path) -> tuple[Path, ...]:
+    """Return the file that `./file.py:func` names; none for a module."""
+    where = reference.rpartition(":")[0]
+    return (base / Path(where).expanduser(),) if where.endswith(".py") else ()
+
+
 def where_raised(error: BaseException) -> str:
     """Return `file:line` of the innermost frame of the error's traceback, empty without one."""
     trace = error.__traceback__

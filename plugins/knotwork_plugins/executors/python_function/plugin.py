@@ -65,6 +65,10 @@ class PythonConfig(PluginConfig):
         default=10_000, ge=1, le=1_000_000, description="values a generator may yield; they become the output"
     )
 
+    def code_files(self, base: Path) -> tuple[Path, ...]:
+        """Return the function's file; none for a module, which is imported once."""
+        return function_loading.files_of(self.function, base)
+
 
 class _FromThread:
     """The reporter as a function in a thread sees it: progress is carried over to the loop."""

@@ -1,0 +1,76 @@
+"""How much room has the store? Before it is full nothing new is let in, so that what is in can still end.
+
+A store that is full of tasks that wait is a deadlock: no outcome fits, nor a cancel. So some of its room is kept for
+those: from `reserve` bytes before its end on new work is refused, and when even most of that is used up nothing is begun
+until the archiver, who needs room himself, has made some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from knotwork.bus import streams
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+
+SHARE = 0.05
+"""How much of a store is kept for what ends."""
+RESERVE_MIN_BYTES = 4 * 1024 * 1024
+SMALL_SHARE = 0.25
+"""Of a small store at most so much."""
+TIGHT_SHARE = 0.4
+"""With less than this of the reserve left nothing is begun."""
+
+
+def reserve(limit_bytes: int) -> int:
+    """Return how many bytes of a store of this size are kept for what ends (pure)."""
+    return int(min(max(limit_bytes * SHARE, RESERVE_MIN_BYTES), limit_bytes * SMALL_SHARE))
+
+
+class Storage:
+    """How full the store of one project is, as this node knows it."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Ask over `connection`, when told to look."""
+        self._connection = connection
+        self.used_bytes = 0
+        """What the project's streams use."""
+        self.limit_bytes = 0
+        """What they may use at most; 0 for no limit of their own."""
+        self.shared: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        """What all projects of the server use together, and may use; set by whoever runs the server."""
+        self._added_bytes = 0
+
+    async def look(self) -> None:
+        """Ask how it stands; call it every second or so."""
+        told = await streams.api(self._connection, "INFO")
+        self.used_bytes = int(told.get("storage") or 0)
+        self.limit_bytes = max(0, int((told.get("limits") or {}).get("max_storage") or 0))
+        self._added_bytes = 0
+
+    def add(self, size_bytes: int) -> None:
+        """Count what was stored since the last look."""
+        self._added_bytes += size_bytes
+
+    @property
+    def full(self) -> bool:
+        """Return whether nothing new should be let in."""
+        return self._left_share() < 1.0
+
+    @property
+    def tight(self) -> bool:
+        """Return whether nothing should be begun either."""
+        return self._left_share() < TIGHT_SHARE
+
+    def _left_share(self) -> float:
+        """Return how much room is left, in reserves; a store without a limit has endless room."""
+        used_bytes, limit_bytes = self.shared()
+        own = (self.used_bytes, self.limit_bytes)
+        left = [
+            (limit - used - self._added_bytes) / reserve(limit)
+            for used, limit in (own, (used_bytes, limit_bytes))
+            if limit > 0 and reserve(limit) > 0
+        ]
+        return min(left, default=float("inf"))
