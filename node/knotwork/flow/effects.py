@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from knotwork.flow.admission import Limit
@@ -14,21 +14,29 @@ NULL = b"null"
 
 
 @dataclass(frozen=True, slots=True)
-class Dispatch:
+class OfStep:
+    """An effect of one step, or of one item of it: `token` is its name on the wire."""
+
+    KIND: ClassVar[str]
+    token: str
+
+    @property
+    def name(self) -> str:
+        """Return what no other effect of the run is called."""
+        return f"{self.KIND}.{self.token}"
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch(OfStep):
     """Have an agent carry out a step, or one item of it; `token` is its name on the wire. `input` is JSON."""
 
-    token: str
+    KIND: ClassVar[str] = "do"
     step: str
     spec: AnyStep
     input: bytes = NULL
     blob: str = ""
     limit: Limit | None = None
     """What must admit it before it begins."""
-
-    @property
-    def name(self) -> str:
-        """Return what no other effect of the run is called."""
-        return f"do.{self.token}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +53,11 @@ class Admit:
 
 
 @dataclass(frozen=True, slots=True)
-class Withdraw:
+class Withdraw(OfStep):
     """End a step that an agent may be working on: its result is not wanted any more."""
 
-    token: str
+    KIND: ClassVar[str] = "withdraw"
     spec: AnyStep
-
-    @property
-    def name(self) -> str:
-        """Return what no other effect of the run is called."""
-        return f"withdraw.{self.token}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,106 +74,71 @@ class SetTimer:
 
 
 @dataclass(frozen=True, slots=True)
-class StartChild:
+class StartChild(OfStep):
     """Start a run of another workflow, by name or, when a planner made it, by its text; a detached one is not waited for."""
 
-    token: str
+    KIND: ClassVar[str] = "child"
     workflow: str
     input: bytes = NULL
     blob: str = ""
     detach: bool = False
     made: dict[str, Any] | None = field(default=None, hash=False)
 
-    @property
-    def name(self) -> str:
-        """Return what no other effect of the run is called."""
-        return f"child.{self.token}"
-
 
 @dataclass(frozen=True, slots=True)
-class CancelChild:
+class CancelChild(OfStep):
     """Cancel the run that a step started, and wait for its end."""
 
-    token: str
-
-    @property
-    def name(self) -> str:
-        """Return what no other effect of the run is called."""
-        return f"cancel-child.{self.token}"
+    KIND: ClassVar[str] = "cancel-child"
 
 
 @dataclass(frozen=True, slots=True)
-class WatchEvent:
+class WatchEvent(OfStep):
     """Record the first event of a kind, published after `since_ns`, that matches; the context is what `match` sees."""
 
-    token: str
+    KIND: ClassVar[str] = "event"
     event: str
     match: str | None
     context: dict[str, Any] = field(hash=False)
     since_ns: int = 0
 
-    @property
-    def name(self) -> str:
-        """Return what no other effect of the run is called."""
-        return f"event.{self.token}"
-
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(OfStep):
     """Ask people to approve or reject."""
 
-    token: str
+    KIND: ClassVar[str] = "ask"
     spec: AnyStep
     input: bytes
     since_ns: int
 
-    @property
-    def name(self) -> str:
-        """Return what no other effect of the run is called."""
-        return f"ask.{self.token}"
-
 
 @dataclass(frozen=True, slots=True)
-class Expect:
+class Expect(OfStep):
     """Nothing to do: a signal is waited for. It stands here so that it can be said."""
 
-    token: str
+    KIND: ClassVar[str] = "signal"
     signal: str
     since_ns: int
 
-    @property
-    def name(self) -> str:
-        """Return what no other effect of the run is called."""
-        return f"signal.{self.token}"
-
 
 @dataclass(frozen=True, slots=True)
-class SendSignal:
+class SendSignal(OfStep):
     """Send a signal to a run; the step is over when it is sent."""
 
-    token: str
+    KIND: ClassVar[str] = "send"
     run: str
     signal: str
     payload: bytes
 
-    @property
-    def name(self) -> str:
-        """Return what no other effect of the run is called."""
-        return f"send.{self.token}"
-
 
 @dataclass(frozen=True, slots=True)
-class Respond:
+class Respond(OfStep):
     """Answer whoever started the run and waits; recording it is the answer."""
 
-    token: str
+    KIND: ClassVar[str] = "respond"
     status: int
     payload: bytes
-
-    @property
-    def name(self) -> str:
-        """Return what no other effect of the run is called."""
-        return f"respond.{self.token}"
 
 
 @dataclass(frozen=True, slots=True)
