@@ -112,7 +112,11 @@ class Child:
         try:
             reader, writer = await asyncio.open_unix_connection(sock=ours, limit=frames.FRAME_MAX_BYTES)
         except BaseException:  # cancelled before anybody watches over it
-            process.kill()
+            with suppress(ProcessLookupError):
+                process.kill()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REAP_S):
+                    await process.communicate()  # its pipes end with it
             raise
         child = cls(entry, memory_mb, context, process, _Ends(reader, writer))
         assert process.stdout is not None
