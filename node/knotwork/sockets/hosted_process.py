@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PONG_S = 1.0
 CLOSE_S = 4.0
-REAP_S = 10.0
+REAP_S = 2.0
 MEMORY_CHECK_S = 1.0
 ASK_S = 10.0
 MIB = 1024 * 1024
@@ -66,34 +66,6 @@ class Hosting:
     )
 
 
-async def _started(hosting: Hosting, ours: int) -> asyncio.subprocess.Process | OSError:
-    """Start the process, and return why not when it cannot be; `ours` is its end of the link."""
-    try:
-        return await hosting.spawn(
-            *hosting.command,
-            str(ours),
-            # the limit is one on address space, of which every further arena of malloc takes 64 MiB
-            env={"MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            pass_fds=(ours,),
-            own_executable=True,
-        )
-    except OSError as error:
-        return error
-
-
-async def _put_down(spawning: asyncio.Task[asyncio.subprocess.Process | OSError]) -> None:
-    """End a process that is being started, and wait until it and its pipes are gone."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(REAP_S):
-            await asyncio.wait([spawning])
-            if not isinstance(process := spawning.result(), OSError):
-                with suppress(ProcessLookupError):
-                    process.kill()
-                await process.communicate()
-
-
 class Child:
     """One running plugin host, as the node sees it."""
 
@@ -118,22 +90,34 @@ class Child:
     ) -> Child:
         """Start the process and the tasks that watch it, in `group`; raises `PluginFailed` when it cannot be started."""
         ours, theirs = socket.socketpair()
-        # in a task of its own: to cancel asyncio while it starts a process leaves one that nobody knows
-        spawning = group.create_task(_started(hosting, theirs.fileno()))
         try:
-            await asyncio.wait([spawning])
-            if isinstance(process := spawning.result(), OSError):
-                raise process  # noqa: TRY301  it was raised in a task whose failure would end the others
-            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=frames.FRAME_MAX_BYTES)
+            process = await hosting.spawn(
+                *hosting.command,
+                str(theirs.fileno()),
+                # the limit is one on address space, of which every further arena of malloc takes 64 MiB
+                env={"MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=(theirs.fileno(),),
+                own_executable=True,
+            )
         except OSError as error:
             ours.close()
             raise PluginFailed(f"its process cannot be started: {error}", code="plugin.spawn_failed") from error
-        except BaseException:  # cancelled before anybody watches over it
+        except BaseException:
             ours.close()
-            await _put_down(spawning)
             raise
         finally:
             theirs.close()
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=frames.FRAME_MAX_BYTES)
+        except BaseException:  # cancelled before anybody watches over it
+            with suppress(ProcessLookupError):
+                process.kill()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REAP_S):
+                    await process.communicate()  # its pipes end with it
+            raise
         child = cls(entry, memory_mb, context, process, _Ends(reader, writer))
         assert process.stdout is not None
         assert process.stderr is not None
