@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 AGAIN_S = 1.0
 """How often a group that does not end is looked at for tasks that were started meanwhile."""
 
@@ -22,3 +24,12 @@ async def background() -> AsyncIterator[asyncio.TaskGroup]:
                     if not task.cancelling():
                         task.cancel()
                 await asyncio.wait(tasks, timeout=AGAIN_S)  # what ends may have started another
+
+
+def begin_in(group: asyncio.TaskGroup, work: Coroutine[Any, Any, T]) -> asyncio.Task[T] | None:
+    """Run `work` in a group; None, and it is left undone, when the group is closing."""
+    try:
+        return group.create_task(work)
+    except RuntimeError:
+        work.close()
+        return None

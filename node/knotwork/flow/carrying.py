@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from knotwork.bus import reading, subjects
-from knotwork.flow import facts
+from knotwork.bus.background import begin_in
+from knotwork.flow import facts, history, outputs
 from knotwork.flow.definitions import parsed
 from knotwork.flow.effects import (
     NULL,
@@ -73,11 +74,7 @@ class Carrier:
 
     def carry_out(self, run: Run, effect: Effect, *, again: bool) -> None:
         """Begin to carry out an effect; `again`: somebody may have done so before."""
-        work = self._surely(run, effect, again=again or not self._sure())
-        try:
-            self._group.create_task(work)
-        except RuntimeError:  # closing: the next owner does it
-            work.close()
+        begin_in(self._group, self._surely(run, effect, again=again or not self._sure()))  # else the next owner does it
 
     def step_over(self, run: str, effect: Dispatch) -> None:
         """Let others begin what a step, or an item of it, was admitted for."""
@@ -129,7 +126,9 @@ class Carrier:
                 wish = facts.Wish(by=run.id, why="the run that started it ends")
                 await self._append(facts.subject(facts.child_run(run.id, effect.token), "cancel"), facts.encode(wish))
             case WatchEvent():
-                self._events.watch(run.id, effect, lambda body: self._record(run.id, effect.token, _json(body)))
+                self._events.watch(
+                    run.id, effect, lambda body: self._record(run.id, effect.token, outputs.as_json(body))
+                )
             case SendSignal():
                 await self._send(run, effect)
             case Respond():
@@ -186,10 +185,7 @@ class Carrier:
         else:
             digest, _ = await self._definitions.find(effect.workflow)
         start = _child_start(run, effect, digest)
-        was_there = (
-            again and await reading.last(self._connection, subjects.HISTORY, subjects.history(child)) is not None
-        )
-        if not was_there:
+        if not (again and await history.is_kept(self._connection, child)):
             await self._append(facts.subject(child, "start"), facts.encode(start))
         if effect.detach:
             await self._record(run.id, effect.token, facts.encode({"run": child}))
@@ -291,12 +287,3 @@ def _child_start(run: Run, effect: StartChild, digest: str) -> Start:
         run.start.priority, run.start.boundary, parent, run.start.depth + 1, traceparent=run.start.traceparent,
         started_ns=time.time_ns(),
     )  # fmt: skip
-
-
-def _json(body: bytes) -> bytes:
-    """Return the body of an event as JSON: as it is, or as a text."""
-    try:
-        msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return facts.encode(body.decode("utf-8", "replace"))
-    return body

@@ -101,15 +101,20 @@ class Definitions:
 
     async def find(self, name: str) -> tuple[str, Graph]:
         """Return what a name, or a digest, means now; raises `NotFound` (`flow.no_workflow`)."""
-        entry = await self._bucket.get(f"name.{subjects.token(name, 'workflow')}")
-        if entry is None or entry.value is None:
+        named = await self.named(name)
+        if named is None:
             if len(name) == DIGEST_LENGTH:
                 return name, await self.graph(name)
             raise NotFound(
                 f"There is no workflow {name!r}.", code="flow.no_workflow", hint="See `knotwork workflow list`."
             )
-        digest = _named(entry.value).digests[-1]
+        digest = named.digests[-1]
         return digest, await self.graph(digest)
+
+    async def named(self, name: str) -> Named | None:
+        """Return what a name means, None when it means nothing."""
+        entry = await self._bucket.get(f"name.{subjects.token(name, 'workflow')}")
+        return None if entry is None or entry.value is None else _named(entry.value)
 
     async def all(self) -> dict[str, Named]:
         """Return what every name means."""

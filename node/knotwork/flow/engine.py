@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from knotwork.bus.background import begin_in
 from knotwork.flow import decide, facts
 from knotwork.flow.effects import Dispatch, SetTimer
 from knotwork.flow.facts import Start, StepEnd
@@ -21,9 +22,6 @@ from knotwork.flow.run import begin
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from typing import Any
-
     from knotwork.flow.carrying import Carrier
     from knotwork.flow.definitions import Definitions
     from knotwork.flow.facts import Fact
@@ -78,7 +76,7 @@ class Engine:
                 fact = None
             if fact is not None and not live.left and self._needs_time(live, fact):
                 live.busy = True
-                self._spawn(self._slowly(live, fact))
+                begin_in(self._group, self._slowly(live, fact))
                 return
             live.waiting.popleft()
             if fact is not None and not live.left:
@@ -180,9 +178,3 @@ class Engine:
         self._over[live.id] = Over(
             live.id, live.first, live.last, found, timed=bool(live.timers), ended_s=self._loop.time()
         )
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            self._group.create_task(work)
-        except RuntimeError:  # closing
-            work.close()

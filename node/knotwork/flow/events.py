@@ -42,9 +42,9 @@ class _Watch:
 class Events:
     """The events that runs of this node wait for."""
 
-    def __init__(self, group: asyncio.TaskGroup, connection: Connection) -> None:
-        """Read over `connection`, in tasks of `group`."""
-        self._group, self._connection = group, connection
+    def __init__(self, connection: Connection) -> None:
+        """Read over `connection`."""
+        self._connection = connection
         self._watches: dict[tuple[str, str], _Watch] = {}
         self._news = asyncio.Event()
 

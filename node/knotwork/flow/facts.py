@@ -6,8 +6,6 @@ Runs of workflows have shards of their own, so that who follows them is not told
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from typing import Annotated, Any, Protocol
 
 import msgspec
@@ -191,5 +189,9 @@ def is_run(run: str) -> bool:
 
 def child_run(run: str, token: str) -> str:
     """Return the id of the run that a step starts: the same whoever starts it, and however often."""
-    digest = base64.b32encode(hashlib.sha256(f"{run}.{token}".encode()).digest()).decode().lower()
-    return f"{records.WORKFLOW}{digest[:22]}"
+    return derived_run(f"{run}.{token}")
+
+
+def derived_run(of: str) -> str:
+    """Return the id of the run that a text stands for."""
+    return records.derived(records.WORKFLOW, of, 22)

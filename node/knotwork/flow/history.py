@@ -158,6 +158,11 @@ async def all_facts(connection: Connection, run: str) -> list[Stored]:
     return found
 
 
+async def is_kept(connection: Connection, run: str) -> bool:
+    """Return whether a run is over and packed away."""
+    return await reading.last(connection, subjects.HISTORY, subjects.history(run)) is not None
+
+
 async def kept_facts(connection: Connection, run: str) -> list[Stored]:
     """Return the facts of a run that is over and packed away; [] when nothing is known of it."""
     stored = await reading.last(connection, subjects.HISTORY, subjects.history(run))

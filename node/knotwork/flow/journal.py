@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from knotwork.bus import reading, subjects
+from knotwork.bus.background import begin_in
 from knotwork.bus.reading import Stored
 from knotwork.flow import facts
 from knotwork.flow.history import Over, all_facts
@@ -112,7 +113,7 @@ class Journal:
                 self._taker.forget(live)
         for name in sorted(names - self._shards.keys()):
             self._shards[name] = shard = Shard(name)
-            self._spawn(self._load(shard))
+            begin_in(self._group, self._load(shard))
 
     def find(self, run: str) -> Live | None:
         """Return a run that is looked after here."""
@@ -167,7 +168,7 @@ class Journal:
         for shard in self._shards.values():
             if shard.ready:
                 shard.ready = False
-                self._spawn(self._load(shard))
+                begin_in(self._group, self._load(shard))
 
     async def look_after(self) -> None:
         """Look now and then whether there is a run, or a fact of a silent one, that we were not told of; for ever.
@@ -304,9 +305,3 @@ class Journal:
                 pause_s = min(2 * pause_s, AGAIN_MAX_S)
             else:
                 return
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            self._group.create_task(work)
-        except RuntimeError:  # closing
-            work.close()

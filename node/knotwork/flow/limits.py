@@ -14,13 +14,14 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from knotwork.bus import kv
+from knotwork.bus.background import begin_in
 from knotwork.flow import admission
 from knotwork.flow.admission import Book, Limit
 from knotwork.sdk.errors import Conflict, KnotworkError
@@ -53,7 +54,6 @@ class _Line:
 
     waiting: list[_Waiter] = field(default_factory=list)
     stir: asyncio.Event = field(default_factory=asyncio.Event)
-    serving: bool = False
 
 
 class Limits:
@@ -63,8 +63,10 @@ class Limits:
         """Write books over `connection`, in tasks of `group`."""
         self._group, self._connection = group, connection
         self._bucket: Bucket = kv.Bucket(connection, LIMITS)
-        self._books: dict[str, tuple[Book, int]] = {}
+        self._books: dict[str, Book] = {}
+        """As they were told; what is decided is decided by the stored ones."""
         self._lines: dict[str, _Line] = {}
+        """Each is there, and served, while somebody waits in it."""
         self._order = itertools.count()
 
     async def open(self) -> None:
@@ -88,12 +90,12 @@ class Limits:
     async def acquire(self, holder: str, limit: Limit, priority: int = 5) -> None:
         """Return when `holder` is in the book of a limit; asked again, it may be there already."""
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        line = self._lines.setdefault(limit.key, _Line())
+        line = self._lines.get(limit.key)
+        if line is None:
+            line = self._lines[limit.key] = _Line()
+            begin_in(self._group, self._serve(limit.key, line))
         heapq.heappush(line.waiting, _Waiter((-priority, next(self._order)), holder, limit, answer))
         line.stir.set()
-        if not line.serving:
-            line.serving = True
-            self._spawn(self._serve(limit.key, line))
         try:
             await answer
         finally:
@@ -104,29 +106,21 @@ class Limits:
         """Return who is in a book, as it is stored."""
         return list((await self._book(key))[0].holders)
 
-    def keys(self) -> list[str]:
-        """Return the keys of all books there are."""
-        return list(self._books)
-
-    def holder_of(self, key: str) -> list[str]:
-        """Return who is in a book, as far as it was told here."""
-        return list(self._books.get(key, (Book(), 0))[0].holders)
-
     def release(self, holder: str, key: str) -> None:
         """Strike somebody out of a book, soon, and let him wait for it no more."""
         line = self._lines.get(key)
         for waiter in line.waiting if line is not None else ():
             if waiter.holder == holder and not waiter.answer.done():
                 waiter.answer.cancel()
-        self._spawn(self._strike(key, {holder}))
+        begin_in(self._group, self._strike(key, {holder}))
 
     def sweep(self, is_over: Callable[[str], bool]) -> None:
         """Strike out whoever is over: what a node that crashed left."""
-        for key, (book, _) in list(self._books.items()):
+        for key, book in list(self._books.items()):
             gone = {holder for holder in book.holders if is_over(holder)}
             if gone:
                 log.info("%d that are over are struck out of %s", len(gone), key)
-                self._spawn(self._strike(key, gone))
+                begin_in(self._group, self._strike(key, gone))
 
     # -- within ------------------------------------------------------------------------------------------------------
 
@@ -145,7 +139,7 @@ class Limits:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(min(pause_s, LOOK_S)):
                         await line.stir.wait()
-        line.serving = False
+        del self._lines[key]
 
     async def _admit(self, key: str, line: _Line) -> float:
         """Write as many as fit; return how long to wait before the next try, 0 for at once."""
@@ -166,7 +160,7 @@ class Limits:
         let_in = waiting[:chosen]
         for waiter in let_in:
             if waiter.answer.done():  # it gave up meanwhile
-                self._spawn(self._strike(key, {waiter.holder}))
+                begin_in(self._group, self._strike(key, {waiter.holder}))
             else:
                 waiter.answer.set_result(None)
         line.waiting = [one for one in line.waiting if one not in let_in]  # others may have come meanwhile
@@ -194,25 +188,21 @@ class Limits:
         ttl_s = None if book.holders else FORGET_S  # a key of a customer who never comes again
         try:
             if revision:
-                made = await self._bucket.update(key, _encode(book), revision, ttl_s=ttl_s)
+                await self._bucket.update(key, _encode(book), revision, ttl_s=ttl_s)
             else:
-                made = await self._bucket.create(key, _encode(book), ttl_s=ttl_s)
+                await self._bucket.create(key, _encode(book), ttl_s=ttl_s)
         except Conflict:
             return False
-        self._books[key] = book, made
         return True
 
     def _changed(self, entry: Entry) -> None:
-        self._books[entry.key] = _read(entry.value), entry.revision
+        if entry.value is None:
+            self._books.pop(entry.key, None)
+        else:
+            self._books[entry.key] = _read(entry.value)
         line = self._lines.get(entry.key)
         if line is not None:
             line.stir.set()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            self._group.create_task(work)
-        except RuntimeError:  # closing: whoever takes the run over does it
-            work.close()
 
 
 def _read(value: bytes | None) -> Book:

@@ -112,3 +112,12 @@ def listed(value: bytes, most: int) -> list[bytes]:
 def array(values: Iterable[bytes]) -> bytes:
     """Return a JSON list of JSON values."""
     return b"[" + b",".join(values) + b"]"
+
+
+def as_json(body: bytes) -> bytes:
+    """Return what came from outside as JSON: as it is, or as a text."""
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return expressions.as_json(body.decode("utf-8", "replace"))
+    return body

@@ -38,7 +38,7 @@ class Flow:
         """Wire the parts."""
         self.connection = connection
         self.definitions = Definitions(connection)
-        self.events = Events(group, connection)
+        self.events = Events(connection)
         self.limits = Limits(group, connection)
         self.shards = Shards(connection, node, lambda mine: self.journal.own(mine))  # noqa: PLW0108  made below
         carrier = Carrier(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import hashlib
 import logging
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 AGAIN_S = 0.5
-_RUN_LENGTH = 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +69,7 @@ class Runs:
 
     async def open(self) -> None:
         """Listen for ends."""
-        for shard in facts.SHARDS:
-            await self._connection.listen(f"told.{shard}.*.ended", self._told)
+        await self._connection.listen("told.*.*.ended", self._told)  # tasks have no such fact
 
     # -- starting ----------------------------------------------------------------------------------------------------
 
@@ -95,7 +92,9 @@ class Runs:
             traceparent=wanted.traceparent, started_ns=now_ns,
         )  # fmt: skip
         run = keyed_run(workflow.name, wanted.key) if wanted.key else new_run(now_ns)
-        if wanted.key and await self._is_kept(run):  # before: whoever looks after runs begins as soon as it is stored
+        if wanted.key and await history.is_kept(
+            self._connection, run
+        ):  # before: whoever looks after runs begins as soon as it is stored
             return run, False
         try:
             await self._facts.append(facts.subject(run, "start"), facts.encode(start))
@@ -104,13 +103,10 @@ class Runs:
                 raise
             await self._check_same(run, start)
             return run, False
-        if wanted.key and await self._is_kept(run):
+        if wanted.key and await history.is_kept(self._connection, run):
             await reading.purge(self._connection, subjects.FACTS, f"{facts.subject(run)}.>", 0)
             return run, False
         return run, True
-
-    async def _is_kept(self, run: str) -> bool:
-        return await reading.last(self._connection, subjects.HISTORY, subjects.history(run)) is not None
 
     async def fork(
         self, run: str, step: str = "", *, value: bytes | None = None, by: str = "", key: str = ""
@@ -144,10 +140,10 @@ class Runs:
         """
         found = history.unpacked(data)
         place = facts.subject(_check_id(run))
-        read = [fact for stored in found if stored.subject.startswith(f"{place}.") and (fact := _read(stored))]
-        whole = len(found) > 0 and all(stored.subject.startswith(f"{place}.") for stored in found)
+        ours = all(stored.subject.startswith(f"{place}.") for stored in found)
+        read = [fact for stored in found if (fact := _read(stored)) is not None]
         start = read[0].body if read else None
-        if not (whole and isinstance(start, facts.Start) and start.digest == digest and read[-1].what == "ended"):
+        if not (ours and isinstance(start, facts.Start) and start.digest == digest and read[-1].what == "ended"):
             raise Invalid("This is not a whole run of that definition.", code="flow.bad_history")
         try:
             await self._finish(run)
@@ -351,5 +347,4 @@ def new_run(now_ns: int) -> str:
 
 def keyed_run(workflow: str, key: str) -> str:
     """Return the id of the run of a workflow that has this key."""
-    digest = base64.b32encode(hashlib.sha256(f"{workflow}\0{key}".encode()).digest()).decode().lower()
-    return f"{records.WORKFLOW}{digest[:_RUN_LENGTH]}"
+    return facts.derived_run(f"{workflow}\0{key}")

@@ -5,7 +5,6 @@ Whoever writes a workflow is told everything that is wrong with it at once, with
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import tomllib
@@ -18,6 +17,7 @@ from pydantic import ValidationError
 
 from knotwork.config import positions
 from knotwork.config.parse import too_deep
+from knotwork.config.problems import nearest
 from knotwork.flow import graph
 from knotwork.flow.definitions import SIZE_MAX_BYTES
 from knotwork.flow.model import KINDS, Workflow
@@ -58,44 +58,66 @@ class Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+class Unreadable(Exception):
+    """A text that is no TOML, YAML or JSON; `flaw` says where and why."""
+
+    def __init__(self, line: int, column: int, message: str) -> None:
+        """Say what is wrong at a place."""
+        super().__init__(message)
+        self.flaw = Flaw("", line, column, message)
+
+
+Locate = Callable[[Path], tuple[int, int]]
+
+
 def check(definition: Any) -> Checked:
     """Return what a text (or what was read from one) says; never raises for what is in it."""
-    if not isinstance(definition, str):
-        return _judged(definition, lambda _: (1, 1))
-    if len(definition.encode("utf-8", "replace")) > SIZE_MAX_BYTES:
-        return _broken(1, 1, f"It is larger than {SIZE_MAX_BYTES} bytes.")
-    if definition.lstrip()[:1] == "{":
-        return _json(definition)
     try:
-        data: Any = tomllib.loads(definition)
+        if isinstance(definition, str):
+            return _judged(*read(definition, SIZE_MAX_BYTES))
+        return _judged(definition, lambda _: (1, 1))
+    except Unreadable as error:
+        return Checked(None, (error.flaw,))
+
+
+def read(text: str, size_max: int) -> tuple[Any, Locate]:
+    """Return what a text says, and what gives the line and column of a path in it; raises `Unreadable`."""
+    if len(text.encode("utf-8", "replace")) > size_max:
+        raise Unreadable(1, 1, f"It is larger than {size_max} bytes.")
+    if text.lstrip()[:1] == "{":
+        return _json(text)
+    try:
+        data: Any = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        return _toml_error(error) if _LIKE_TOML.search(definition) and not _is_yaml(definition) else _yaml(definition)
-    except RecursionError:
-        return _broken(1, 1, "It is nested too deeply.")
-    places = positions.positions(definition)
-    return _judged(data, lambda path: positions.locate(places, path))
+        if _LIKE_TOML.search(text) and not _is_yaml(text):
+            raise _toml_error(error) from error
+        return _yaml(text)
+    except RecursionError as error:
+        raise Unreadable(1, 1, "It is nested too deeply.") from error
+    places = positions.positions(text)
+    return data, lambda path: positions.locate(places, path)
 
 
-def _json(text: str) -> Checked:
+def _json(text: str) -> tuple[Any, Locate]:
     try:
         data = json.loads(text)
-    except RecursionError:
-        return _broken(1, 1, "It is nested too deeply.")
+    except RecursionError as error:
+        raise Unreadable(1, 1, "It is nested too deeply.") from error
     except json.JSONDecodeError as error:
-        return _broken(error.lineno, error.colno, f"It begins like JSON and is none: {error.msg}.")
-    return _judged(data, _in_yaml(text))  # JSON is YAML, as far as places go
+        raise Unreadable(error.lineno, error.colno, f"It begins like JSON and is none: {error.msg}.") from error
+    return data, _in_yaml(text)  # JSON is YAML, as far as places go
 
 
-def _yaml(text: str) -> Checked:
+def _yaml(text: str) -> tuple[Any, Locate]:
     try:
         data = yaml.load(text, Loader)  # noqa: S506  a safe loader, made safer
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-        return _broken(line, column, f"It is no YAML: {error.problem or error.context}.")
+        raise Unreadable(line, column, f"It is no YAML: {error.problem or error.context}.") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        return _broken(1, 1, f"It is no YAML: {error}."[:300])
-    return _judged(data, _in_yaml(text))
+        raise Unreadable(1, 1, f"It is no YAML: {error}."[:300]) from error
+    return data, _in_yaml(text)
 
 
 def _is_yaml(text: str) -> bool:
@@ -105,17 +127,13 @@ def _is_yaml(text: str) -> bool:
         return False
 
 
-def _toml_error(error: tomllib.TOMLDecodeError) -> Checked:
+def _toml_error(error: tomllib.TOMLDecodeError) -> Unreadable:
     found = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
     line, column = (int(found[1]), int(found[2])) if found else (1, 1)
-    return _broken(line, column, f"It is no TOML: {str(error).partition(' (at ')[0]}.")
+    return Unreadable(line, column, f"It is no TOML: {str(error).partition(' (at ')[0]}.")
 
 
-def _broken(line: int, column: int, message: str) -> Checked:
-    return Checked(None, (Flaw("", line, column, message),))
-
-
-def _in_yaml(text: str) -> Callable[[Path], tuple[int, int]]:
+def _in_yaml(text: str) -> Locate:
     def locate(path: Path) -> tuple[int, int]:
         try:
             node = yaml.compose(text, Loader)
@@ -144,11 +162,11 @@ def _inside(node: Any, part: str | int) -> tuple[Any, Any] | None:
 # -- what is wrong with it -----------------------------------------------------------------------------------------------
 
 
-def _judged(data: Any, locate: Callable[[Path], tuple[int, int]]) -> Checked:
+def _judged(data: Any, locate: Locate) -> Checked:
     if not isinstance(data, dict):
-        return _broken(1, 1, "A workflow is a table with a name and steps.")
+        raise Unreadable(1, 1, "A workflow is a table with a name and steps.")
     if too_deep(data):
-        return _broken(1, 1, "It is nested too deeply.")
+        raise Unreadable(1, 1, "It is nested too deeply.")
     try:
         workflow = Workflow.model_validate(data)
     except ValidationError as error:
@@ -158,7 +176,7 @@ def _judged(data: Any, locate: Callable[[Path], tuple[int, int]]) -> Checked:
     return Checked(None if flaws else workflow, flaws)
 
 
-def _flaws(error: ValidationError, data: Any, locate: Callable[[Path], tuple[int, int]]) -> Iterator[Flaw]:
+def _flaws(error: ValidationError, data: Any, locate: Locate) -> Iterator[Flaw]:
     for one in error.errors(include_url=False)[:PROBLEMS_MAX]:
         path = tuple(_real(one["loc"], data))
         message = one["msg"].removeprefix("Value error, ")
@@ -188,8 +206,8 @@ def _near(path: tuple[str | int, ...], data: Any) -> str:
         at = at[part]
     kind = at.get("kind", "task") if path[0] == "steps" and len(path) == STEP_KEY else ""
     model: Any = Workflow if len(path) == 1 else KINDS.get(str(kind))
-    near = difflib.get_close_matches(str(path[-1]), model.model_fields, n=1) if model is not None else []
-    return f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest(str(path[-1]), model.model_fields) if model is not None else ""
+    return f"; did you mean {near!r}?" if near else ""
 
 
 STEP_KEY = 3

@@ -12,7 +12,6 @@ from knotwork.ops.task_replies import TaskError
 
 if TYPE_CHECKING:
     from knotwork.bus.reading import Stored
-    from knotwork.flow.facts import Start
     from knotwork.flow.listing import Listed
     from knotwork.flow.run import Progress, Run
     from knotwork.flow.runs import Sight
@@ -75,14 +74,6 @@ def state_of(run: Run, finish: facts.Finish | None) -> flow_replies.RunState:
     if run.phase != "running":
         return "stopping"
     return "paused" if run.paused else "running"
-
-
-def started(run: str, start: Start, *, new: bool) -> flow_replies.RunInfo:
-    """Return a run that was just started."""
-    return flow_replies.RunInfo(
-        id=run, workflow=start.workflow, state="running", by=start.by, started_at=moment(start.started_ns),
-        labels=start.labels, digest=start.digest, new=new,
-    )  # fmt: skip
 
 
 def _step(run: Run, step: Progress) -> flow_replies.StepInfo:

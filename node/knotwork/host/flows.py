@@ -60,7 +60,7 @@ class FlowDesk:
     async def register(self, definition: Any) -> flow_replies.Registered:
         """Keep a definition under its name."""
         workflow = understood(definition)
-        named = (await self._flow.definitions.all()).get(workflow.name)
+        named = await self._flow.definitions.named(workflow.name)
         digest = await self._flow.definitions.put(workflow, now_ns=time.time_ns())
         return flow_replies.Registered(
             name=workflow.name, digest=digest, new=named is None or named.digests[-1] != digest
@@ -77,7 +77,7 @@ class FlowDesk:
     async def workflow(self, name: str) -> flow_replies.WorkflowInfo:
         """Return one workflow, by name or digest."""
         digest, graph = await self._flow.definitions.find(name)
-        named = (await self._flow.definitions.all()).get(graph.workflow.name)
+        named = await self._flow.definitions.named(graph.workflow.name)
         return flow_replies.WorkflowInfo(
             name=graph.workflow.name, digest=digest, versions=len(named.digests) if named else 0,
             steps=len(graph.boxes), owner=named.owner if named else "",

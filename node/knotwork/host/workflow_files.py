@@ -91,7 +91,7 @@ async def _bring(path: Path, flow: Flow, emitter: Emitter, done: _Brought) -> No
         _refuse(path, told, emitter)
         return
     name, owner = checked.workflow.name, done.owner(path)
-    there = (await flow.definitions.all()).get(name)
+    there = await flow.definitions.named(name)
     same = there is not None and there.digests[-1] == digest_of(text_of(checked.workflow))
     if not same:  # the same on another node, or kept by hand, is as good
         try:

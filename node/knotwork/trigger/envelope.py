@@ -31,13 +31,7 @@ class Firing:
 
 def as_json(body: bytes) -> bytes:
     """Return what came as JSON: as it is, or as a text; nothing is null."""
-    if not body:
-        return NULL
-    try:
-        _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return expressions.as_json(body.decode("utf-8", "replace"))
-    return body
+    return outputs.as_json(body) if body else NULL
 
 
 def seen(trigger: Definition, firing: Firing) -> dict[str, Any]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-import tomllib
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from knotwork.config.parse import too_deep
-from knotwork.flow.durations import seconds
-from knotwork.flow.source import Loader
+from knotwork.config.problems import nearest
+from knotwork.flow.source import Unreadable, read
 from knotwork.sdk.errors import Invalid
 from knotwork.trigger.model import ADAPTER, Cron, Definition, Files, Http, Once, Subject, Webhook
 from knotwork.trigger.store import SIZE_MAX_BYTES
@@ -40,20 +36,11 @@ def table(definition: Any) -> dict[str, Any]:
 
 
 def _read(text: str) -> Any:
-    if len(text.encode("utf-8", "replace")) > SIZE_MAX_BYTES:
-        raise _bad(f"It is larger than {SIZE_MAX_BYTES} bytes.")
     try:
-        if text.lstrip()[:1] == "{":
-            return json.loads(text)
-        try:
-            return tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            found = yaml.load(text, Loader)  # noqa: S506  a safe loader, made safer
-            if isinstance(found, dict):
-                return found
-            raise _bad(f"It is neither TOML nor YAML nor JSON: {error}") from error
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise _bad(f"It cannot be read: {str(error)[:300]}") from error
+        found, _ = read(text, SIZE_MAX_BYTES)
+    except Unreadable as error:
+        raise _bad(f"line {error.flaw.line}, column {error.flaw.column}: {error}") from error
+    return found
 
 
 def trigger(definition: Any, **fields: Any) -> Definition:
@@ -85,8 +72,8 @@ def _problem(error: Any, found: dict[str, Any]) -> dict[str, Any]:
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         model = _KINDS.get(str(found.get("kind")))
-        near = difflib.get_close_matches(path[-1], model.model_fields, n=1) if model is not None else []
-        message = "unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+        near = nearest(path[-1], model.model_fields) if model is not None else ""
+        message = "unknown key" + (f"; did you mean {near!r}?" if near else "")
     return {"path": ".".join(path), "message": message}
 
 
@@ -95,11 +82,3 @@ def _bad(message: str, problems: list[dict[str, Any]] | None = None) -> Invalid:
         message, code="trigger.bad_definition", hint="See docs/triggers.md.",
         detail={"problems": problems} if problems else None,
     )  # fmt: skip
-
-
-def away_s(text: str) -> float:
-    """Return how many seconds a duration means; raises `Invalid` (`trigger.bad_definition`)."""
-    try:
-        return float(seconds(text))
-    except ValueError as error:
-        raise _bad(f"{text!r}: {error}") from error

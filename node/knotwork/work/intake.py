@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from knotwork.bus import pulls, reading, subjects
+from knotwork.bus.background import begin_in
 from knotwork.sdk.errors import Conflict, Failed, Invalid, KnotworkError, NotFound, TimedOut
 from knotwork.work import fold, proof, records, settle
 from knotwork.work.records import Outcome, Released, Started, Task
@@ -115,10 +116,7 @@ class Intake:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` beside; when all is closing it is left: what is not recorded comes again."""
-        try:
-            self._group.create_task(work)
-        except RuntimeError:
-            work.close()
+        begin_in(self._group, work)
 
     async def outcome_of(self, task: Task) -> Outcome | None:
         """Return the outcome of an attempt, None when there is none in FACTS."""

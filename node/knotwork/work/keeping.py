@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from knotwork.bus import pulls, subjects
+from knotwork.bus.background import begin_in
 from knotwork.sdk.errors import Conflict, KnotworkError
 from knotwork.work import intake
 from knotwork.work import leases as stored
@@ -157,11 +158,8 @@ class Keeper:
 
     def _begin(self, kept: Kept, work: Coroutine[Any, Any, None]) -> None:
         kept.busy = True
-        try:
-            task = self._group.create_task(work)
-        except RuntimeError:  # the group is closing: whoever keeps it next does it
-            work.close()
-        else:
+        task = begin_in(self._group, work)
+        if task is not None:  # else the group is closing: whoever keeps it next does it
             task.add_done_callback(lambda _task: setattr(kept, "busy", False))
 
     async def _expire(self, kept: Kept) -> None:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from knotwork.bus import publisher, reading, subjects
+from knotwork.bus.background import begin_in
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TooLarge
 from knotwork.work import records, settle
 from knotwork.work.taking import SOON, SOON_S
@@ -61,18 +62,18 @@ class Recorder:
         try:
             answer = self._facts.put(_subject(task), payload)
         except KnotworkError:
-            self._begin(self._insist(task, outcome, done))
+            begin_in(self._group, self._insist(task, outcome, done))
             return
 
         def stored(future: asyncio.Future[publisher.Ack]) -> None:
             if future.cancelled():
                 return
             if future.exception() is not None:
-                self._begin(self._insist(task, outcome, done))
+                begin_in(self._group, self._insist(task, outcome, done))
             elif outcome.state in ("completed", "failed", "cancelled", "timed-out"):
                 done()
             else:
-                self._begin(self._follow(task, outcome, done))
+                begin_in(self._group, self._follow(task, outcome, done))
 
         answer.add_done_callback(stored)
 
@@ -165,12 +166,6 @@ class Recorder:
         await publisher.publish(self._connection, subjects.timer(shard, run, name), payload, head=head)
 
     # -- within ------------------------------------------------------------------------------------------------------
-
-    def _begin(self, work: object) -> None:
-        try:
-            self._group.create_task(work)  # type: ignore[arg-type]  # one of the coroutines below
-        except RuntimeError:  # the group is closing: whoever takes the task again does the rest
-            work.close()  # type: ignore[attr-defined]
 
     async def _insist(self, task: Task, outcome: Outcome, done: Done) -> None:
         self.insisting += 1

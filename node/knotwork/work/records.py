@@ -7,6 +7,8 @@ final. Everything here is read back from the bus, where others may write too: it
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import zlib
 from typing import Annotated, Any, Literal
@@ -209,6 +211,12 @@ def run_id(text: str) -> str:
     if not is_run(text):
         raise Invalid(f"{text[:80]!r} is not the id of a task.", code="work.bad_id", hint="See `knotwork task list`.")
     return text
+
+
+def derived(kind: str, of: str, length: int) -> str:
+    """Return an id that begins with `kind` and is the same for the same text; `length` of its characters tell texts apart."""
+    digest = base64.b32encode(hashlib.sha256(of.encode()).digest()).decode().lower()
+    return f"{kind}{digest[:length]}"
 
 
 def shard(run: str) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -145,8 +143,7 @@ def _check_size(task: Task, limit: int) -> None:
 
 def keyed_run(key: str) -> str:
     """Return the id of the task that has this idempotency key."""
-    digest = base64.b32encode(hashlib.sha256(key.encode()).digest()).decode().lower().rstrip("=")
-    return f"k{digest[:31]}"
+    return records.derived("k", key, 31)
 
 
 def check_same(before: Task, task: Task) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from knotwork.bus import pulls, reading, streams, subjects
+from knotwork.bus.background import begin_in
 from knotwork.sdk.errors import Invalid, KnotworkError
 from knotwork.work import records
 
@@ -93,11 +94,7 @@ class Timers:
         self._left -= 1
         if self._left <= 0:
             self.look()
-        work = self._handle(delivery)
-        try:
-            self._group.create_task(work)
-        except RuntimeError:  # closing: another node takes it
-            work.close()
+        begin_in(self._group, self._handle(delivery))  # else another node takes it
 
     async def _handle(self, delivery: Delivery) -> None:
         name = delivery.subject.rpartition(".")[2]

@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from knotwork.bus.background import begin_in
 from knotwork.sdk.errors import KnotworkError
 from knotwork.work import fold, records
 
@@ -85,11 +86,7 @@ class Waiters:
         elif found[0] == fold.FIRST and message.subject.split(".")[4] == records.STEP:
             self._tell(run, found[1])
         else:  # is it the end? anybody can tell of a later attempt
-            look = self._look(run)
-            try:
-                self._group.create_task(look)
-            except RuntimeError:  # all is closing
-                look.close()
+            begin_in(self._group, self._look(run))
 
     async def _look(self, run: str) -> None:
         """Look up how a run ended, if it did, and tell who waits for it."""
