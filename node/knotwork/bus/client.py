@@ -30,6 +30,7 @@ async def call(
     node: str = "",
     caller: str = "",
     patient: bool = True,
+    session: str = "",
 ) -> AsyncIterator[frames.Frame]:
     """Ask for one op and yield its frames, the last one being `result` or `error`; `alive` frames are kept back.
 
@@ -43,7 +44,7 @@ async def call(
     async with open_connection(endpoint) as connection:
         reply = connection.open_reply(arrived.put_nowait)
         forget = None if patient else connection.on_down(lambda: arrived.put_nowait(None))
-        envelope = frames.Envelope(call_id, timeout_s, caller, plain=False)
+        envelope = frames.Envelope(call_id, timeout_s, caller, plain=False, session=session)
         finished = False
         whole = asyncio.timeout(timeout_s)
         try:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Kind = Literal["chunk", "progress", "alive", "result", "continue", "error"]
 
 CALL = "Knot-Call"
+SESSION = "Knot-Session"
 FRAME = "Knot-Frame"
 _KINDS: dict[str, Kind] = {
     "chunk": "chunk",
@@ -48,6 +49,7 @@ class Envelope(NamedTuple):
     """What comes with a call: its id, the time left in seconds (None: no limit), who asks, and the trace it belongs to.
 
     `number` counts the attempts of the same work, which share a `key`; `plain` marks a caller that knows no frames.
+    `session` is the secret of the agent's session that it belongs to.
     """
 
     id: str = ""
@@ -59,6 +61,7 @@ class Envelope(NamedTuple):
     key: str = ""
     traceparent: str = ""
     plain: bool = True
+    session: str = ""
 
     def head(self) -> bytes:
         """Return the header block; one compact header keeps parsing cheap on the other side."""
@@ -67,6 +70,8 @@ class Envelope(NamedTuple):
         text = f"NATS/1.0\r\n{CALL}: {call}\r\n"
         if self.traceparent:
             text += f"traceparent: {self.traceparent}\r\n"
+        if self.session:
+            text += f"{SESSION}: {self.session}\r\n"
         return f"{text}\r\n".encode()
 
 
@@ -81,9 +86,10 @@ def read_envelope(headers: dict[str, str] | None) -> Envelope:
     if not headers:
         return _PLAIN
     traceparent = headers.get("traceparent", "")[:64]
+    session = headers.get(SESSION, "")[:128]
     call = headers.get(CALL)
     if call is None:
-        return Envelope(traceparent=traceparent) if traceparent else _PLAIN
+        return Envelope(traceparent=traceparent, session=session) if traceparent or session else _PLAIN
     parts = call.split(";")
     if len(call) > _CALL_MAX or len(parts) != _CALL_PARTS:
         raise Invalid("The envelope of this call is malformed.", code="wire.bad_envelope")
@@ -103,6 +109,7 @@ def read_envelope(headers: dict[str, str] | None) -> Envelope:
         unquote(key) if key else "",
         traceparent,
         plain=False,
+        session=session,
     )
 
 

@@ -15,9 +15,11 @@ _TOKEN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _OP = re.compile(r"[a-z]{1,32}\.[a-z_]{1,32}")
 _TOPIC = re.compile(r"[a-z0-9_-]{1,64}(\.[a-z0-9_-]{1,64}){0,7}")
 
+AGENTS = "AGENTS"
 ARCHIVE, BLOBS, DEAD, EVENTS, FACTS = "ARCHIVE", "BLOBS", "DEAD", "EVENTS", "FACTS"
 FIRINGS, HISTORY, TASKS, TIMERS = "FIRINGS", "HISTORY", "TASKS", "TIMERS"
 NODES = "NODES"
+TALK, INBOXES, CHANNELS, READS = "TALK", "INBOXES", "CHANNELS", "READS"
 SETTINGS = "SETTINGS"
 TELEMETRY = "TELEMETRY"
 
@@ -147,6 +149,26 @@ def hint(boundary: str, routed: str, lane: str) -> str:
 def cancel_task(run: str) -> str:
     """Return where whoever works on a task is told to stop."""
     return f"cancel.{token(run, 'run')}"
+
+
+def notice(agent: str) -> str:
+    """Return where an agent with an open session is told that there is something for it; `agent` is its id."""
+    return f"notice.{token(agent, 'agent id')}"
+
+
+def channel(name: str) -> str:
+    """Return where is kept what is said in a channel, in TALK."""
+    return f"channel.{token(name, 'channel')}"
+
+
+def inbox(agent: str) -> str:
+    """Return where is kept what is sent to an agent, in INBOXES; `agent` is its id."""
+    return f"inbox.{token(agent, 'agent id')}"
+
+
+def heard(of: str) -> str:
+    """Return where TALK and INBOXES tell listeners about a message that was just stored; `of` is its subject."""
+    return f"heard.{of}"
 
 
 def live(run: str, step: str) -> str:

@@ -55,6 +55,9 @@ class NodeTable(Table):
     name: Annotated[str, StringConstraints(strict=True, pattern=f"^({TOKEN_PATTERN})?$")] = Field(
         default="", description="name of the node in the mesh; empty: made from the host name"
     )
+    owner: Annotated[str, StringConstraints(strict=True, pattern=f"^({TOKEN_PATTERN})?$", max_length=48)] = Field(
+        default="", description="whose node this is: the same on all your machines; empty: the user it runs as"
+    )
     labels: dict[Word, Text] = Field(
         default_factory=dict, max_length=64, description="facts about this machine that routing may ask for"
     )

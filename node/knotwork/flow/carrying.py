@@ -256,6 +256,7 @@ def _task(run: Run, token: str, spec: Work, value: bytes, blob: str) -> records.
     workflow, start = run.graph.workflow, run.start
     node, _, agent = (spec.agent or "").rpartition("/")
     retry = spec.retry or workflow.retry
+    now_ns = time.time_ns()
     loop = None
     if spec.kind == "agent_loop":  # type: ignore[attr-defined]  # every step has a kind
         loop = _loop(run.steps[token.partition("--")[0]].begun_ns or run.now_ns, spec)
@@ -264,7 +265,9 @@ def _task(run: Run, token: str, spec: Work, value: bytes, blob: str) -> records.
         agent=agent, node=node, boundary=spec.boundary or start.boundary or workflow.boundary or records.NO_BOUNDARY,
         priority=spec.priority or start.priority, input=msgspec.Raw(value), blob=blob, timeout_s=spec.timeout,
         retry=_retry(retry), labels={**workflow.labels, **start.labels, **spec.labels}, traceparent=start.traceparent,
-        by=start.by, submitted_ns=time.time_ns(), loop=loop,
+        by=start.by, submitted_ns=now_ns, loop=loop, start_within_s=spec.schedule_to_start,
+        start_by_ns=now_ns + int(spec.schedule_to_start * 1e9) if spec.schedule_to_start is not None else 0,
+        heartbeat_s=spec.heartbeat_timeout,
     )  # fmt: skip
 
 

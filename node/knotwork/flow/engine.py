@@ -175,6 +175,5 @@ class Engine:
             self._carrier.run_over(live.run)
         live.shard.runs.pop(live.id, None)
         found = live.found if live.size <= FOUND_MAX_BYTES else []
-        self._over[live.id] = Over(
-            live.id, live.first, live.last, found, timed=bool(live.timers), ended_s=self._loop.time()
-        )
+        timed = bool(live.timers) or (live.run is not None and live.run.graph.timed)
+        self._over[live.id] = Over(live.id, live.first, live.last, found, timed=timed, ended_s=self._loop.time())

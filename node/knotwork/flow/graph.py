@@ -48,6 +48,8 @@ class Graph:
     """Steps that the output of the run looks at."""
     looked_at: frozenset[str]
     """Steps whose output somebody looks into: an expression, a schema, a step with several parents, one that undoes."""
+    timed: bool = False
+    """Whether timers of its tasks may be left when a run is over."""
 
 
 def graph(workflow: Workflow) -> Graph:
@@ -83,7 +85,8 @@ def graph(workflow: Workflow) -> Graph:
             left += [one for one in box.parents if one not in looked_at]
             looked_at.update(box.parents)
     roots = tuple(box.id for box in plain if not box.parents)
-    return Graph(workflow, boxes, roots, ends, handlers, output_reads, frozenset(looked_at))
+    timed = any(getattr(spec, "schedule_to_start", None) is not None for spec in workflow.steps.values())
+    return Graph(workflow, boxes, roots, ends, handlers, output_reads, frozenset(looked_at), timed)
 
 
 def _looked_at(box: Box) -> set[str]:

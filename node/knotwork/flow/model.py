@@ -109,6 +109,8 @@ class Work(Step):
     priority: int | None = Field(default=None, ge=1, le=10)
     labels: dict[Token, Annotated[str, Field(max_length=256)]] = Field(default={}, max_length=32)
     timeout: Some | None = Field(default=None, description="for one attempt")
+    schedule_to_start: Some | None = Field(default=None, description="how long an attempt may wait until it is begun")
+    heartbeat_timeout: Some | None = Field(default=None, description="how long its worker may give no sign of life")
     limit: StepLimit | None = Field(default=None, description="how many may be under way, or begin in a time")
     retry: Retry | None = Field(default=None, description="left out: that of the workflow")
     output_schema: Schema | None = Field(default=None, description="JSON Schema that its output must fit")

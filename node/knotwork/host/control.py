@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import getpass
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from knotwork.config.model import SECTIONS
 from knotwork.host.claims import ClaimDesk
 from knotwork.host.events import rfc3339
 from knotwork.host.flows import FlowDesk
+from knotwork.host.sessions import SessionDesk
 from knotwork.host.targets import TargetDesk
 from knotwork.host.task_past import ViewedPast
 from knotwork.host.tasks import TaskDesk
@@ -31,15 +33,15 @@ from knotwork.ops import replies
 from knotwork.sdk import KINDS
 from knotwork.sdk.errors import NotFound, Unavailable
 from knotwork.sockets import describe
+from knotwork.trust.who import owner_of, person
 
 if TYPE_CHECKING:
     from knotwork.config import diff
-    from knotwork.flow.room import Flow
     from knotwork.host.boot import Nats
     from knotwork.host.drain import Drain
     from knotwork.host.events import Watching
-    from knotwork.host.feed import Feed
     from knotwork.host.layout import Layout
+    from knotwork.host.project_rooms import ProjectRooms
     from knotwork.host.projects import Projects
     from knotwork.host.reload import Reloader
     from knotwork.host.world import World
@@ -48,16 +50,13 @@ if TYPE_CHECKING:
     from knotwork.ops.flow_ports import Flows
     from knotwork.ops.ports import Mesh
     from knotwork.ops.project_replies import Happenings
+    from knotwork.ops.session_ports import Sessions
     from knotwork.ops.target_replies import Targets
     from knotwork.ops.task_ports import Tasks
-    from knotwork.ops.trigger_ports import Hooks
-    from knotwork.ops.trigger_ports import Triggers as TriggersPort
+    from knotwork.ops.trigger_ports import Hooks, Triggers
     from knotwork.ops.view_replies import PastView
     from knotwork.sockets.slot import Slot
-    from knotwork.spinup.room import SpinUps
-    from knotwork.trigger.room import Triggers
-    from knotwork.view.room import View
-    from knotwork.work.room import Work
+    from knotwork.trust.who import Who
 
 
 @dataclass(eq=False)
@@ -76,69 +75,66 @@ class Control:
     stop_node: Callable[[float | None], None]
     http_url: str = ""
     started_ns: int = field(default_factory=time.time_ns)
-    works: Mapping[str, Work] = field(default_factory=dict)
-    views: Mapping[str, View] = field(default_factory=dict)
-    capacity: Mapping[str, SpinUps] = field(default_factory=dict)
-    feeds: Mapping[str, Feed] = field(default_factory=dict)
-    flow_rooms: Mapping[str, Flow] = field(default_factory=dict)
-    trigger_rooms: Mapping[str, Triggers] = field(default_factory=dict)
+    opened: Mapping[str, ProjectRooms] = field(default_factory=dict)
 
     def mesh(self, project: str) -> Mesh:
         """Return the mesh of a project; raises `NotFound`, `Unavailable`."""
         return MeshView(self.projects.get(project))
 
+    def _rooms(self, project: str) -> ProjectRooms:
+        """Return the open rooms of a project; raises `NotFound`, `Unavailable`."""
+        membership, rooms = self.projects.get(project), self.opened.get(project)
+        if rooms is None:
+            raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
+        return rooms
+
     def tasks(self, project: str) -> Tasks:
         """Return the durable tasks of a project; raises `NotFound`, `Unavailable`."""
-        membership, work, view = self.projects.get(project), self.works.get(project), self.views.get(project)
-        if work is None or view is None:
-            raise Unavailable(f"{project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
-        return TaskDesk(work, membership, ViewedPast(view), self.capacity.get(project))
+        rooms = self._rooms(project)
+        return TaskDesk(rooms.work, self.projects.get(project), ViewedPast(rooms.view), rooms.spinups)
 
     def claims(self, project: str) -> Claims:
         """Return the claims of a project; raises `NotFound`, `Unavailable`."""
-        membership, work = self.projects.get(project), self.works.get(project)
-        if work is None:
-            raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
-        return ClaimDesk(work)
+        return ClaimDesk(self._rooms(project).work)
 
     def flows(self, project: str) -> Flows:
         """Return the workflows of a project; raises `NotFound`, `Unavailable`."""
-        membership, flow = self.projects.get(project), self.flow_rooms.get(project)
-        if flow is None:
-            raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
-        return FlowDesk(flow)
+        return FlowDesk(self._rooms(project).flow)
 
-    def triggers(self, project: str) -> TriggersPort:
+    def triggers(self, project: str) -> Triggers:
         """Return the triggers of a project; raises `NotFound`, `Unavailable`."""
-        membership, triggers = self.projects.get(project), self.trigger_rooms.get(project)
-        if triggers is None:
-            raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
-        return TriggerDesk(triggers, lambda: self.http_url)
+        return TriggerDesk(self._rooms(project).triggers, lambda: self.http_url)
+
+    def sessions(self, project: str) -> Sessions:
+        """Return the sessions of a project; raises `NotFound`, `Unavailable`."""
+        return SessionDesk(self._rooms(project).sessions, self.owner, self.identity.name)
+
+    def owner(self) -> str:
+        """Return whose node this is."""
+        return self.world.loaded.config.node.owner or owner_of(getpass.getuser())
+
+    def who(self, project: str, session: str) -> Who:
+        """Return who asks: the agent whose session it is, else the person who owns the node; raises `Denied`."""
+        if session:
+            return self._rooms(project).sessions.asking(session)
+        return person(self.owner(), project, self.identity.name)
 
     def hooks(self) -> Hooks:
         """Return what triggers serve to those who have no token."""
-        return HookDesk(self.trigger_rooms, lambda: [project.name for project in self.projects.all()])
+        served = (self.opened.get(project.name) for project in self.projects.all())
+        return HookDesk([rooms.triggers for rooms in served if rooms is not None])
 
     def targets(self, project: str) -> Targets:
         """Return the targets of a project; raises `NotFound`, `Unavailable`."""
-        membership, spinups = self.projects.get(project), self.capacity.get(project)
-        if spinups is None:
-            raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
-        return TargetDesk(spinups, membership)
+        return TargetDesk(self._rooms(project).spinups, self.projects.get(project))
 
     def past(self, project: str) -> PastView:
         """Return the view of the past of a project; raises `NotFound`, `Unavailable`."""
-        membership, view = self.projects.get(project), self.views.get(project)
-        if view is None:
-            raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
-        return ViewDesk(view)
+        return ViewDesk(self._rooms(project).view)
 
     def happenings(self, project: str) -> Happenings:
         """Return what happens in a project; raises `NotFound`, `Unavailable`."""
-        membership, feed = self.projects.get(project), self.feeds.get(project)
-        if feed is None:
-            raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
-        return feed
+        return self._rooms(project).feed
 
     async def status(self) -> replies.NodeStatus:
         """Return what the node is doing."""
@@ -172,7 +168,7 @@ class Control:
 
     def _idle_s(self) -> float:
         """Return for how long nothing has been worked on here, nor held by an agent that came in through us."""
-        held = any(True for work in self.works.values() for _ in work.claims.keeper.consumers())
+        held = any(True for rooms in self.opened.values() for _ in rooms.work.claims.keeper.consumers())
         hosting = self.world.hosting
         return 0.0 if held or not hosting.idle.is_set() else time.monotonic() - hosting.rested_s
 
@@ -194,8 +190,8 @@ class Control:
             )
         checks += [
             replies.Check(name=f"store {name}", ok=False, why="there is no room for new work")
-            for name, work in self.works.items()
-            if work.submitter.storage.full
+            for name, rooms in self.opened.items()
+            if rooms.work.submitter.storage.full
         ]
         state = self.drainer.state
         checks.append(replies.Check(name="taking work", ok=state == "running", why="" if state == "running" else state))

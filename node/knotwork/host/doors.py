@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
     from knotwork.bus.wire import Message
     from knotwork.ops.ports import NodeControl
+    from knotwork.trust.who import Who
 
 log = logging.getLogger(__name__)
 AT_ONCE_MAX = 10_000
@@ -56,6 +57,7 @@ class NatsDoor:
         name = f"{parts[1]}.{parts[2]}"
         try:
             envelope = frames.read_envelope(message.headers)
+            who = self._control.who(self._project, envelope.session)
             if self._running >= AT_ONCE_MAX:
                 raise Busy("Too many requests are being answered.", code="ops.busy", retry_after_s=1.0)
         except KnotworkError as error:
@@ -63,7 +65,7 @@ class NatsDoor:
                 self._connection.send(message.reply, frames.error_body(error), "", frames.error_head(error))
             return
         self._running += 1
-        task = self._group.create_task(self._answer(name, message, envelope))
+        task = self._group.create_task(self._answer(name, message, envelope, who))
         if envelope.id:
             self._tasks[envelope.id] = task
         task.add_done_callback(lambda _task: self._done(envelope.id))
@@ -77,14 +79,15 @@ class NatsDoor:
         if task is not None:
             task.cancel()
 
-    async def _answer(self, name: str, message: Message, envelope: frames.Envelope) -> None:
+    async def _answer(self, name: str, message: Message, envelope: frames.Envelope, who: Who) -> None:
         caller = Caller(
             name="local",  # the server lets only holders of the project's local key publish here
             project=self._project,
             door="nats",
-            may="admin",
+            may="write" if envelope.session else "admin",
             label=envelope.caller,
             traceparent=trace.clean(envelope.traceparent),
+            who=who,
         )
         task = asyncio.current_task()
         assert task is not None

@@ -16,14 +16,12 @@ import knotwork
 from knotwork.bus import child
 from knotwork.config import revisions
 from knotwork.config import secrets as config_secrets
-from knotwork.flow.room import open_flow
-from knotwork.host import contexts, signals, tasks, workflow_files
-from knotwork.host.capacity import open_capacity
+from knotwork.host import contexts, signals, workflow_files
 from knotwork.host.control import Control
 from knotwork.host.doors import open_nats_door
 from knotwork.host.drain import Drain
 from knotwork.host.events import Watching
-from knotwork.host.feed import Feed, open_feed
+from knotwork.host.project_rooms import Around, ProjectRooms, open_rooms
 from knotwork.host.projects import Projects
 from knotwork.host.reload import Reloader
 from knotwork.host.world import World
@@ -37,10 +35,7 @@ from knotwork.sockets.slots import Slots
 from knotwork.telemetry import scrape
 from knotwork.telemetry.emitter import Emitter
 from knotwork.telemetry.measure import Meter
-from knotwork.trigger.room import open_triggers
 from knotwork.view.keeper import Keeper
-from knotwork.view.room import open_view
-from knotwork.work.room import open_work
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,9 +53,6 @@ if TYPE_CHECKING:
     from knotwork.sdk.secret import SecretRef
     from knotwork.sockets.catalog import Catalog
     from knotwork.sockets.slot import Slot
-    from knotwork.spinup.room import SpinUps
-    from knotwork.trigger.room import Triggers
-    from knotwork.view.room import View
     from knotwork.web.serve import Web
     from knotwork.work.room import Work
 
@@ -85,11 +77,7 @@ class Rooms:
         self.drain = Drain(self.hosting, self.changed)
         self.web: Web | None = None
         self.works: dict[str, Work] = {}
-        self.views: dict[str, View] = {}
-        self.capacity: dict[str, SpinUps] = {}
-        self.feeds: dict[str, Feed] = {}
-        self.flows: dict[str, Flow] = {}
-        self.triggers: dict[str, Triggers] = {}
+        self.opened: dict[str, ProjectRooms] = {}
         self.keeper = Keeper()
         self._wired = False
         self._undescribed = asyncio.Event()
@@ -110,9 +98,11 @@ class Rooms:
         self.reloader = Reloader(self.world, self.projects, nats, self.layout, self.group)
         self.control = Control(
             self.who, self.layout, self.world, self.projects, nats, self.reloader, self.drain, Watching(self.emitter),
-            safe_mode, self.stopping.stop, started_ns=self.started_ns, works=self.works, views=self.views,
-            capacity=self.capacity, feeds=self.feeds, flow_rooms=self.flows,
-            trigger_rooms=self.triggers,
+            safe_mode, self.stopping.stop, started_ns=self.started_ns, opened=self.opened,
+        )  # fmt: skip
+        self.around = Around(
+            self.who.name, self.world, nats, self.hosting, self.emitter, self.keeper, self.layout.view, self.control,
+            self._policy, self._secret, self._storage,
         )  # fmt: skip
         self._wired = True
 
@@ -253,7 +243,8 @@ class Rooms:
         return loaded.folder / wanted if wanted else None
 
     def _first_flow(self) -> Flow | None:
-        return self.flows.get(self.world.loaded.config.project_names()[0])
+        rooms = self.opened.get(self.world.loaded.config.project_names()[0])
+        return rooms.flow if rooms is not None else None
 
     def _endpoint(self, found: Loaded, project: str) -> Endpoint:
         return self.nats.endpoint(found, project, f"{self.who.name}/{project}")
@@ -272,38 +263,8 @@ class Rooms:
         )
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(join(membership))
-            self.works[project] = await stack.enter_async_context(
-                open_work(
-                    connection, self.hosting, project=project, node=self.who.name, agents=membership.agents,
-                    lease_s=self.world.loaded.config.work.lease_s, membership=membership,
-                )
-            )  # fmt: skip
-            stack.callback(self.works.pop, project)
-            self.works[project].submitter.full = lambda: self.nats.server is not None and self.nats.server.full
-            self.works[project].submitter.storage.shared = self._storage
-            self.works[project].attached.changed = membership.changed
-            view = await stack.enter_async_context(open_view(self.keeper, self.layout.view, project, connection))
-            self.works[project].past = view.has_ended
-            self.works[project].proofs.leads = view.leads_to
-            self.views[project] = view
-            stack.callback(self.views.pop, project)
-            self.capacity[project] = await stack.enter_async_context(
-                open_capacity(self.world, membership, self.works[project], self.emitter, self._policy)
-            )
-            stack.callback(self.capacity.pop, project)
-            self.flows[project] = await stack.enter_async_context(
-                open_flow(connection, self.works[project], node=self.who.name)
-            )
-            stack.callback(self.flows.pop, project)
-            self.triggers[project] = await stack.enter_async_context(
-                open_triggers(
-                    connection, self.works[project], self.flows[project], node=self.who.name, read=self._secret
-                )
-            )
-            stack.callback(self.triggers.pop, project)
-            self.feeds[project] = await stack.enter_async_context(open_feed(project, connection, self.control))
-            stack.callback(self.feeds.pop, project)
-            await tasks.remember(connection, self.who.name)
+            self.opened[project] = await stack.enter_async_context(open_rooms(self.around, membership, self.works))
+            stack.callback(self.opened.pop, project)
             await stack.enter_async_context(open_nats_door(connection, self.control, project, self.who.name))
             yield membership
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -208,14 +208,13 @@ class ServedHook:
 class HookDesk:
     """What all projects of this node serve (`ops.trigger_ports.Hooks`); of a path that two have, the first's counts."""
 
-    def __init__(self, rooms: Mapping[str, Triggers], projects: Callable[[], list[str]]) -> None:
-        """Look in these rooms, in the order of `projects`."""
-        self._rooms, self._projects = rooms, projects
+    def __init__(self, rooms: Sequence[Triggers]) -> None:
+        """Look in these rooms, one of each project, in the order of the projects."""
+        self._rooms = rooms
 
     def methods(self, kind: str, path: str) -> Mapping[str, ServedHook]:
         """Return what is served under a path, by method."""
-        for project in self._projects():
-            triggers = self._rooms.get(project)
-            if triggers is not None and (found := triggers.arrivals.find(kind, path)):
+        for triggers in self._rooms:
+            if found := triggers.arrivals.find(kind, path):
                 return {getattr(one, "method", "POST"): ServedHook(triggers, one) for one in found}
         return {}

@@ -119,6 +119,11 @@ class Directory:
             return "stale"
         return record.state
 
+    def record(self, node: str) -> NodeRecord | None:
+        """Return what a node told of itself last, None when it is not known."""
+        known = self._nodes.get(node)
+        return known.record if known is not None else None
+
     def nodes(self) -> Iterator[tuple[NodeRecord, State, float]]:
         """Yield every node known with its state and the seconds since it was heard, by name."""
         now = self._clock()

@@ -100,7 +100,7 @@ class Membership:
         self.calls = Calls(
             connection, self.directory, hosting, routers, emitter, here=mine.node, project=project, policy=policy
         )  # fmt: skip
-        self._instance = mine.instance
+        self.instance = mine.instance
         self.prompts = AgentProtocol(
             connection, hosting, self.agents, project=project, node=mine.node, instance=mine.instance
         )  # fmt: skip
@@ -118,7 +118,7 @@ class Membership:
         """Yield what plain NATS tools see of us: the services of this name, all for the empty one."""
         for agent in self.agents():
             if name in ("", agent.record.name):
-                yield micro.of_agent(agent, self.here, self._instance)
+                yield micro.of_agent(agent, self.here, self.instance)
         yield from self.prompts.services(name)
 
     def changed(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from knotwork.ops.form import CliForm, Effect, Example
+from knotwork.trust.who import NOBODY, Who
 
 EFFECTS: tuple[Effect, ...] = ("read", "write", "admin")
 Door = Literal["cli", "http", "nats", "mcp", "node"]
@@ -30,7 +31,8 @@ class Reply(BaseModel):
 class Caller:
     """Who asks, as the door established it. `may` is the strongest effect allowed.
 
-    `label` is what the sender calls itself: shown beside the name, never trusted. `undo` is what a handler wants done
+    `who` is the agent whose session it is, else the person who owns the node; both written by the node. `label` is
+    what the sender calls itself: shown beside the name, never trusted. `undo` is what a handler wants done
     when its answer does not reach whoever asked: the door sees to it.
     """
 
@@ -40,6 +42,7 @@ class Caller:
     may: Effect = "read"
     label: str = ""
     traceparent: str = ""
+    who: Who = NOBODY
     undo: list[Callable[[], None]] = field(default_factory=list, compare=False, repr=False)
 
     def take_back(self) -> None:

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from knotwork.ops.flow_ports import Flows
     from knotwork.ops.op import Caller
     from knotwork.ops.project_replies import Happenings
+    from knotwork.ops.session_ports import Sessions
     from knotwork.ops.target_replies import Targets
     from knotwork.ops.task_ports import Tasks
     from knotwork.ops.trigger_ports import Hooks, Triggers
     from knotwork.ops.view_replies import PastView
+    from knotwork.trust.who import Who
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,14 @@ class NodeControl(Protocol):
 
     def triggers(self, project: str) -> Triggers:
         """Return the triggers of a project this node serves; raises `NotFound` (`project.not_found`)."""
+        ...
+
+    def sessions(self, project: str) -> Sessions:
+        """Return the sessions of a project this node serves; raises `NotFound` (`project.not_found`)."""
+        ...
+
+    def who(self, project: str, session: str) -> Who:
+        """Return who asks with the secret of a session, with none the node's owner; raises `Denied`."""
         ...
 
     def hooks(self) -> Hooks:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from knotwork.sdk.executor import Attempt, Continue, Done, Executor, Failed, Outcome, Probes, Reporter
     from knotwork.sdk.factory import KINDS, Context, Factory, Kind, PluginConfig
     from knotwork.sdk.hooks import hookimpl
-    from knotwork.sdk.ports import Clock, Emit, KeyValue, Secrets, Stream
+    from knotwork.sdk.memory import Embedder, Kept, MemoryChange, MemoryScope, MemoryStore, Place
+    from knotwork.sdk.ports import Bucket, BucketEntry, Buckets, Clock, Emit, KeyValue, Secrets, Stream
     from knotwork.sdk.router import Ask, Candidate, Route, Router
     from knotwork.sdk.secret import SecretRef
     from knotwork.sdk.spinup import Condition, Launched, LaunchRequest, SpinUp
@@ -42,7 +43,8 @@ _HOMES = {
     "executor": "Attempt Continue Done Executor Failed Outcome Probes Reporter",
     "factory": "KINDS Context Factory Kind PluginConfig",
     "hooks": "hookimpl",
-    "ports": "Clock Emit KeyValue Secrets Stream",
+    "memory": "Embedder Kept MemoryChange MemoryScope MemoryStore Place",
+    "ports": "Bucket BucketEntry Buckets Clock Emit KeyValue Secrets Stream",
     "router": "Ask Candidate Route Router",
     "secret": "SecretRef",
     "spinup": "Condition Launched LaunchRequest SpinUp",
@@ -67,6 +69,9 @@ __all__ = [
     "KINDS",
     "Ask",
     "Attempt",
+    "Bucket",
+    "BucketEntry",
+    "Buckets",
     "Busy",
     "Cancelled",
     "Candidate",
@@ -78,6 +83,7 @@ __all__ = [
     "Continue",
     "Denied",
     "Done",
+    "Embedder",
     "Emit",
     "Event",
     "Executor",
@@ -85,14 +91,19 @@ __all__ = [
     "Failed",
     "Internal",
     "Invalid",
+    "Kept",
     "KeyValue",
     "Kind",
     "KnotworkError",
     "LaunchRequest",
     "Launched",
+    "MemoryChange",
+    "MemoryScope",
+    "MemoryStore",
     "Metric",
     "NotFound",
     "Outcome",
+    "Place",
     "PluginConfig",
     "PluginFailed",
     "Probes",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from knotwork.sdk.ports import Buckets, no_buckets
+
 if TYPE_CHECKING:
     import logging
 
@@ -35,7 +37,8 @@ class Context:
     """What a plugin gets from the node, and all it gets: no NATS, no node.
 
     `id` is the instance's name in TOML, `folder` a folder of its own that outlives restarts, `base` where relative paths
-    in the configuration start from, `child_env` makes the clean environment every child process must be started with.
+    in the configuration start from, `child_env` makes the clean environment every child process must be started with. `buckets` are for memory
+    plugins that run in the node's process.
     """
 
     id: str
@@ -49,6 +52,7 @@ class Context:
     secrets: Secrets
     child_env: Callable[[dict[str, str]], dict[str, str]]
     base: Path = field(default_factory=Path.cwd)
+    buckets: Buckets = no_buckets
 
 
 @dataclass(frozen=True)

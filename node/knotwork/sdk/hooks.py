@@ -26,7 +26,7 @@ A whole plugin:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pluggy
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from knotwork.sdk.executor import Executor
     from knotwork.sdk.factory import Factory
+    from knotwork.sdk.memory import Embedder, MemoryStore
     from knotwork.sdk.router import Router
     from knotwork.sdk.spinup import SpinUp
     from knotwork.sdk.telemetry import Telemetry
@@ -55,7 +56,7 @@ def routers() -> Iterable[Factory[Router]]:  # type: ignore[empty-body]
 
 
 @hookspec
-def memories() -> Iterable[Factory[Any]]:  # type: ignore[empty-body]
+def memories() -> Iterable[Factory[MemoryStore | Embedder]]:  # type: ignore[empty-body]
     """Yield places to remember things. Called once, when the plugin is loaded."""
 
 

@@ -117,11 +117,13 @@ class OpEndpoint:
         if not _project(project):
             raise Invalid(f"{project[:64]!r} is no project name.", code="web.bad_project")
         traceparent = request.headers.get("traceparent", "")
+        session = request.headers.get("knotwork-session", "")[:128]
         return table.Caller(
             name="local",
             project=project,
             door="http",
-            may="admin",
+            may="write" if session else "admin",
+            who=self._node.who(project, session),
             traceparent=traceparent if _traceparent(traceparent) else "",
         )
 

@@ -19,11 +19,11 @@ import msgspec
 
 from knotwork.bus import codec, frames, pulls, reading, subjects
 from knotwork.config import secrets
-from knotwork.sdk.errors import Cancelled, Conflict, Failed, Invalid, KnotworkError, TimedOut, Unavailable
+from knotwork.sdk.errors import Cancelled, Conflict, Failed, Invalid, KnotworkError, Unavailable
 from knotwork.work import intake, leases, records, settle, tickets
 from knotwork.work.checkpoints import Checkpoints
 from knotwork.work.keeping import Keeper
-from knotwork.work.overdue import Overdue
+from knotwork.work.overdue import Overdue, late
 from knotwork.work.polls import Given, Polls
 from knotwork.work.records import Outcome, Task
 
@@ -46,7 +46,7 @@ RECORD_S = 20.0
 """How long whoever says how a task ended waits until that is stored, before being told to say it again."""
 FORGOTTEN_NS = 15 * 10**9
 """When a claim is older than this, FACTS may have forgotten an outcome that stands."""
-TIME_OVER = frozenset({"call.timed_out", "work.deadline"})
+TIME_OVER = frozenset({"call.timed_out", "work.deadline", "work.silent"})
 Said = Literal["completed", "continued", "failed"]
 
 
@@ -170,27 +170,30 @@ class Claims:
         ticket = self._ticket(token)
         while True:
             claim, revision = await self._standing(ticket)
-            until_ns = time.time_ns() + int(lease_s * 1e9)
-            longer = msgspec.structs.replace(claim, until_ns=until_ns, lease_s=lease_s, node=self._node)
+            now_ns = time.time_ns()
+            until_ns = now_ns + int(lease_s * 1e9)
+            longer = msgspec.structs.replace(
+                leases.alive(claim, now_ns), until_ns=until_ns, lease_s=lease_s, node=self._node
+            )
             with contextlib.suppress(Conflict):
                 await self.leases.change(longer, revision)
                 return longer
 
     async def report(self, token: str, percent: float | None, text: str) -> Claim:
         """Tell whoever watches how far it is."""
-        claim, _ = await self._standing(self._ticket(token))
+        claim = await self._living(token)
         self._tell(claim, "progress", codec.encode({"percent": percent, "text": text}))
         return claim
 
     async def stream(self, token: str, value: Any) -> Claim:
         """Send a piece of live output to whoever watches."""
-        claim, _ = await self._standing(self._ticket(token))
+        claim = await self._living(token)
         self._tell(claim, "chunk", codec.encode(value))
         return claim
 
     async def save(self, token: str, value: Any) -> Claim:
         """Keep a value for the attempts that follow; raises `TooLarge` (`claim.checkpoint_too_large`), too."""
-        claim, _ = await self._standing(self._ticket(token))
+        claim = await self._living(token)
         await self.checkpoints.write(claim.run, claim.step, codec.encode(value))
         return claim
 
@@ -198,6 +201,13 @@ class Claims:
         """Return what was kept last, by this attempt or one before; None for nothing."""
         claim, _ = await self._standing(self._ticket(token))
         return claim, await self.checkpoints.read(claim.run, claim.step)
+
+    async def _living(self, token: str) -> Claim:
+        """Return a claim that stands, whose holder just showed that it lives."""
+        while True:
+            claim = await self.leases.beat(*await self._standing(self._ticket(token)))
+            if claim is not None:
+                return claim
 
     def _tell(self, claim: Claim, kind: Kind, data: bytes) -> None:
         self._connection.send(subjects.live(claim.run, claim.step), data, "", frames.HEADS[kind])
@@ -291,7 +301,7 @@ class Claims:
                 return
             task, data = found
             now_ns = time.time_ns()
-            error = _time_over(task, claim, now_ns).to_wire()
+            error = late(task, claim, now_ns).to_wire()
             state, due_ns = settle.after_failure(task, error, now_ns, random.random())  # noqa: S311  (jitter)
             error = settle.told_of(task, error, state, now_ns)
             outcome = Outcome(
@@ -374,16 +384,6 @@ def _is_of(outcome: Outcome, ticket: Ticket) -> bool:
     if outcome.error is not None and outcome.error.get("code") in TIME_OVER:
         return False
     return (outcome.agent, outcome.started_ns, outcome.delivery) == (ticket.worker, ticket.started_ns, ticket.delivery)
-
-
-def _time_over(task: Task, claim: Claim, now_ns: int) -> TimedOut:
-    if task.deadline_ns and now_ns >= task.deadline_ns:
-        return TimedOut("Its deadline passed.", code="work.deadline")
-    took_s = (claim.ends_ns - claim.started_ns) / 1e9
-    return TimedOut(
-        f"{claim.worker} did not finish within {took_s:g} s.", code="call.timed_out",
-        hint="Allow more time, or ask for less.",
-    )  # fmt: skip
 
 
 def _ended(ticket: Ticket, outcome: Outcome) -> Conflict:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import time
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -193,9 +194,13 @@ class Intake:
 
     def _begin(self, task: Task, delivery: Delivery, taker: str) -> None:
         left_s = _left_s(task)
+        now_ns = time.time_ns()
         if left_s is not None and left_s <= 0:
             error = TimedOut("Its deadline passed before an agent could begin it.", code="work.deadline")
             self._end(task, delivery, "timed-out", error, self._beginner.name(taker))
+        elif 0 < task.start_by_ns <= now_ns and delivery.count == 1:
+            outcome = settle.unbegun(task, self._node, now_ns, random.random())  # noqa: S311  (jitter)
+            self._recorder.record(task, outcome, lambda: self._taking.answer(delivery.reply, pulls.ACK))
         else:
             self._beginner.begin(task, delivery, taker, left_s)
 

@@ -32,6 +32,8 @@ PREFIX = "claim."
 LEASE_MIN_S, LEASE_MAX_S = 5.0, 24 * 3600.0
 SLACK_S = 1
 """How much later than its keeper the server ends a lease."""
+BEATS = 8
+"""So many signs of life are written at most while a holder could be silent."""
 OVER_TTL_S = 30
 """How long it is remembered that a claim was given up or ended, so that nobody takes it for lost."""
 _SUBJECT = re.compile(
@@ -48,8 +50,9 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     """One task in the hands of `worker`, an agent that came in. Moments are nanoseconds since 1970.
 
     `subject` is the attempt's place in TASKS, `reply` where its delivery is answered, `node` who keeps it alive there.
-    The lease ends `lease_s` after it was given or extended; the attempt itself at `ends_ns`, 0: when it likes. `over`
-    says why it stands no more, empty while it does.
+    The lease ends `lease_s` after it was given or extended; the attempt itself at `ends_ns`, 0: when it likes. With a
+    `heartbeat_s` that is so long after the last sign of life, and at `limit_ns` (0: never) at the latest. `over` says
+    why it stands no more, empty while it does.
     """
 
     id: Token
@@ -63,6 +66,8 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     lease_s: Seconds
     ends_ns: Whole = 0
     over: Over | Literal[""] = ""
+    heartbeat_s: Seconds = 0.0
+    limit_ns: Whole = 0
 
     @property
     def run(self) -> str:
@@ -114,10 +119,20 @@ def decode(data: bytes) -> Claim:
 def fresh(task: Task, delivery: Delivery, *, worker: str, node: str, lease_s: float, left_s: float | None) -> Claim:
     """Return a claim that begins now; the attempt may take `left_s` seconds."""
     now_ns = time.time_ns()
-    return Claim(
+    limit_ns = 0 if left_s is None else now_ns + int(left_s * 1e9)
+    claim = Claim(
         secrets.token_hex(8), task.subject, delivery.reply, worker, node, delivery.count, now_ns,
-        now_ns + int(lease_s * 1e9), lease_s, 0 if left_s is None else now_ns + int(left_s * 1e9),
+        now_ns + int(lease_s * 1e9), lease_s, limit_ns, heartbeat_s=task.heartbeat_s or 0.0, limit_ns=limit_ns,
     )  # fmt: skip
+    return alive(claim, now_ns)
+
+
+def alive(claim: Claim, now_ns: int) -> Claim:
+    """Return a claim as it is after a sign of life (pure)."""
+    if not claim.heartbeat_s:
+        return claim
+    silent_ns = now_ns + int(claim.heartbeat_s * 1e9)
+    return msgspec.structs.replace(claim, ends_ns=min(silent_ns, claim.limit_ns or silent_ns))
 
 
 class Leases:
@@ -167,6 +182,19 @@ class Leases:
         revision = await self.bucket.update(claim.key, _encoder.encode(claim), revision, ttl_s=_ttl_s(claim))
         self._tell(claim, revision)
         return revision
+
+    async def beat(self, claim: Claim, revision: int) -> Claim | None:
+        """Take note of a sign of life and return the claim; None when it was changed meanwhile: read it again.
+
+        Of many in a short time one is written (`BEATS`).
+        """
+        after = alive(claim, time.time_ns())
+        if after.ends_ns - claim.ends_ns < claim.heartbeat_s * 1e9 / BEATS:
+            return claim
+        with contextlib.suppress(Conflict):
+            await self.change(after, revision)
+            return after
+        return None
 
     async def end(self, claim: Claim, why: Over, revision: int = 0) -> Claim | None:
         """End a claim and return it as it stood, None when it did not any more. Raises what storing raises.

@@ -32,6 +32,8 @@ AGAIN_MIN_S, AGAIN_MAX_S = 0.05, 2.0
 REFUSALS_MAX = 10
 """So often something is stored again although the server finds fault with it: within some ten seconds."""
 FULL = frozenset({"bus.store_full", "bus.stream_full"})
+START = "start"
+"""What the name of a timer begins with that ends the wait in a queue."""
 Done = Callable[[], None]
 
 
@@ -127,6 +129,8 @@ class Recorder:
 
         A lone task is announced while it is being stored, which saves an idle worker half of its wait.
         """
+        if task.start_by_ns:  # before it is there, so that it cannot wait longer whatever crashes
+            await self.set_timer(task.run, start_timer(task), task.start_by_ns, records.encode(task))
         hint = subjects.hint(task.boundary, task.queue, task.lane)
         storing = self._tasks.put(task.subject, records.encode(task))
         alone = self._tasks.alone
@@ -265,5 +269,14 @@ def _subject(task: Task) -> str:
 
 def _attempt_timer(task: Task) -> str:
     """Return the name of the timer of an attempt that waits for its time."""
+    return f"attempt-{_place(task)}"
+
+
+def start_timer(task: Task) -> str:
+    """Return the name of the timer of an attempt that may wait so long in its queue."""
+    return f"{START}-{_place(task)}"
+
+
+def _place(task: Task) -> str:
     step = "" if task.step == records.STEP else f"{task.step}-"
-    return f"attempt-{step}{task.iteration}-{task.number}"
+    return f"{step}{task.iteration}-{task.number}"

@@ -85,7 +85,9 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     """One attempt's worth of work, as it waits in TASKS: what to do, and what became of earlier attempts.
 
     `queue` is what it is routed by (see `queues`). `input` is JSON, or None with `blob`, the digest of a kept input.
-    `timeout_s` bounds one attempt, `deadline_ns` the whole task. `why` says how the route was chosen.
+    `timeout_s` bounds one attempt, `deadline_ns` the whole task. `why` says how the route was chosen. `start_within_s`
+    bounds the wait in the queue, which for this attempt is over at `start_by_ns` (0: never); `heartbeat_s` is how long
+    its worker may be silent.
     """
 
     run: Token
@@ -112,6 +114,9 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     why: Text = ""
     step: Token = STEP
     loop: Loop | None = None
+    start_within_s: Seconds | None = None
+    start_by_ns: Whole = 0
+    heartbeat_s: Seconds | None = None
 
     @property
     def lane(self) -> Lane:

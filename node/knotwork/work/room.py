@@ -15,7 +15,7 @@ from knotwork.bus import reading, subjects
 from knotwork.bus.background import background
 from knotwork.bus.commit import open_group_commit
 from knotwork.sdk.errors import Conflict, KnotworkError, TimedOut
-from knotwork.work import intake, lookup, proof, queues, records, stores, timers
+from knotwork.work import intake, lookup, overdue, proof, queues, recording, records, stores, timers
 from knotwork.work.accepting import Accepting
 from knotwork.work.attached import Attached
 from knotwork.work.claims import Claims
@@ -200,6 +200,8 @@ class Work:
         if name.partition("-")[0] == "deadline":
             error = TimedOut("Its deadline passed.", code="work.deadline")
             await self.end(task.run, "timed-out", error)
+        elif name.partition("-")[0] == recording.START:
+            await overdue.unbegun(self._connection, self.recorder, task, node=self._node, over=self._over)
         elif not await self._over(task):  # a timer fires again when the server forgot that it was handled
             await self.recorder.enqueue(task)
 

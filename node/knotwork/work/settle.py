@@ -116,13 +116,45 @@ def bounded(task: Task, outcome: Outcome) -> Outcome:
 def following(task: Task, outcome: Outcome) -> Task | None:
     """Return the attempt that follows an outcome that is not final: the next try, or the next iteration."""
     if outcome.state == "waiting":
-        return msgspec.structs.replace(task, number=task.number + 1, past=_with_past(task, outcome))
+        return msgspec.structs.replace(
+            task, number=task.number + 1, past=_with_past(task, outcome), start_by_ns=_start_by_ns(task, outcome)
+        )
     if outcome.state == "continued":
         return msgspec.structs.replace(
             task, number=1, iteration=task.iteration + 1, input=outcome.output, blob=outcome.blob,
-            past=(*task.past, _past(task, outcome))[-50:],
+            past=(*task.past, _past(task, outcome))[-50:], start_by_ns=_start_by_ns(task, outcome),
         )  # fmt: skip
     return None
+
+
+def _start_by_ns(task: Task, outcome: Outcome) -> int:
+    """Return until when the attempt that follows may wait in its queue; 0: for ever."""
+    begins_ns = outcome.due_ns or outcome.ended_ns
+    return begins_ns + int(task.start_within_s * S) if task.start_within_s is not None else 0
+
+
+def not_begun(task: Task) -> TimedOut:
+    """Return the error of an attempt that nobody began in time."""
+    return TimedOut(
+        f"Nobody began it within {task.start_within_s or 0:g} s.", code="work.not_begun",
+        hint="See `knotwork task why`; start an agent for it, or let it wait longer (`schedule_to_start`).",
+    )  # fmt: skip
+
+
+def unbegun(task: Task, node: str, now_ns: int, spread: float) -> Outcome:
+    """Return the outcome of an attempt that nobody began in time: it counts as one that failed."""
+    error = not_begun(task).to_wire()
+    state, due_ns = after_failure(task, error, now_ns, spread)
+    error = told_of(task, error, state, now_ns)
+    return Outcome(state, raw(task), error=error, node=node, ended_ns=now_ns, due_ns=due_ns)
+
+
+def silent(who: str, heartbeat_s: float) -> TimedOut:
+    """Return the error of an attempt whose worker gave no sign of life."""
+    return TimedOut(
+        f"{who} gave no sign of life for {heartbeat_s:g} s.", code="work.silent",
+        hint="Progress, a checkpoint, output or a longer lease is one; else raise `heartbeat_timeout`.",
+    )  # fmt: skip
 
 
 def revived(task: Task, outcome: Outcome, now_ns: int) -> Task | None:
@@ -134,7 +166,10 @@ def revived(task: Task, outcome: Outcome, now_ns: int) -> Task | None:
         return None
     past = _with_past(task, outcome)[-ATTEMPTS_MAX:]
     deadline_ns = task.deadline_ns if task.deadline_ns > now_ns else 0
-    return msgspec.structs.replace(task, number=task.number + 1, past=past, deadline_ns=deadline_ns)
+    start_by_ns = now_ns + int(task.start_within_s * S) if task.start_within_s is not None else 0
+    return msgspec.structs.replace(
+        task, number=task.number + 1, past=past, deadline_ns=deadline_ns, start_by_ns=start_by_ns
+    )
 
 
 def _failures(task: Task) -> int:

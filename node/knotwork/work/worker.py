@@ -56,6 +56,8 @@ class Running:
     over: bool = False
     timer: asyncio.TimerHandle | None = None
     told_s: float = 0.0
+    alive_s: float = 0.0
+    """When it gave its last sign of life by itself."""
 
     def close(self) -> None:
         """Do nothing: there is no caller who could go away."""
@@ -65,6 +67,7 @@ class Running:
         if kind in frames.LAST:
             self.worker.ended(self, kind, data)
         elif kind != "alive":
+            self.alive_s = self.worker.now_s
             self.worker.tell(self, kind, data)
 
 
@@ -177,6 +180,9 @@ class Worker:
             task.traceparent, plain=False,
         )  # fmt: skip
         running.timer = self._loop.call_later(LONG_S, self._takes_long, running)
+        if task.heartbeat_s:
+            running.alive_s = self.now_s
+            self._loop.call_later(task.heartbeat_s, self._listen_for, running, task.heartbeat_s)
         if task.blob:
             self._intake.spawn(self._fetch(running, envelope))
         else:
@@ -212,6 +218,22 @@ class Worker:
         if not running.over and running.delivery == 1:
             self._intake.started(running.task, running.agent, running.started_ns, 1)
 
+    @property
+    def now_s(self) -> float:
+        """Return the time that signs of life are measured by."""
+        return self._loop.time()
+
+    def _listen_for(self, running: Running, heartbeat_s: float) -> None:
+        """End an attempt whose executor has been silent for too long; else look again when it could be."""
+        if running.over:
+            return
+        left_s = running.alive_s + heartbeat_s - self.now_s
+        if left_s > 0:
+            self._loop.call_later(left_s, self._listen_for, running, heartbeat_s)
+            return
+        self._failed(running, settle.silent(f"{self._node}/{running.agent}", heartbeat_s))
+        self._hosting.cancel(self._project, running.task.work)
+
     def tell(self, running: Running, kind: Kind, data: bytes) -> None:
         """Send progress or live output to whoever watches; dropped when there is no room, and progress when too often."""
         now_s = self._loop.time()
@@ -239,15 +261,18 @@ class Worker:
                 self._record(running, state, output=data)
         else:
             error = frames.read_error(data)
-            wire = error.to_wire()
             if error.code in settle.HANDED_BACK:
                 self._hand_back(running, error)
-                return
-            wire.get("detail", {}).pop("begun", None)
-            now_ns = time.time_ns()
-            state, due_ns = settle.after_failure(running.task, wire, now_ns, random.random())  # noqa: S311  (jitter)
-            wire = settle.told_of(running.task, wire, state, now_ns)
-            self._record(running, state, error=wire, due_ns=due_ns)
+            else:
+                self._failed(running, error)
+
+    def _failed(self, running: Running, error: KnotworkError) -> None:
+        wire = error.to_wire()
+        wire.get("detail", {}).pop("begun", None)
+        now_ns = time.time_ns()
+        state, due_ns = settle.after_failure(running.task, wire, now_ns, random.random())  # noqa: S311  (jitter)
+        wire = settle.told_of(running.task, wire, state, now_ns)
+        self._record(running, state, error=wire, due_ns=due_ns)
 
     async def _record_large(self, running: Running, state: records.Ended, output: bytes) -> None:
         """Record an end whose output is kept elsewhere."""

@@ -2,7 +2,7 @@
 
 What the agent does is written in each task's input: `sleep` (seconds), `touch` (append a line to a file), `exit` (end
 the process at once), `fail` (fields of `sdk.Failed`), `fail_until` (attempt that succeeds), `loops` (continue so many
-times), `stream` (live output).
+times), `stream` (live output), `beats` (so many signs of life, ten a second).
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ class Scripted:
         if "stream" in script:
             attempt.report.progress(50.0, "half")
             await attempt.report.stream(script["stream"])
+        for _ in range(script.get("beats", 0)):
+            attempt.report.progress(None, "alive")
+            await asyncio.sleep(0.1)  # likewise
         if "sleep" in script:
             await asyncio.sleep(script["sleep"])  # what the script says
         if script.get("exit"):

@@ -12,6 +12,7 @@ from tests.unit.ops.stand_in_claims import StandInClaims
 from tests.unit.ops.stand_in_feed import StandInFeed
 from tests.unit.ops.stand_in_flows import StandInFlows
 from tests.unit.ops.stand_in_past import StandInPast
+from tests.unit.ops.stand_in_sessions import StandInSessions
 from tests.unit.ops.stand_in_targets import StandInTargets
 from tests.unit.ops.stand_in_triggers import StandInHooks, StandInTriggers
 
@@ -19,8 +20,10 @@ from knotwork.ops import replies, task_replies
 from knotwork.ops.op import Caller
 from knotwork.ops.ports import AgentFilter, Call, RouteQuestion
 from knotwork.ops.task_ports import DeadFilter, NewTask, TaskFilter
-from knotwork.sdk.errors import Busy, ConfigInvalid, NotFound
+from knotwork.sdk.errors import Busy, ConfigInvalid, Denied, NotFound
+from knotwork.trust.who import Who, person
 
+AGENT = Who("00000000-0000-4000-8000-000000000001", "claude-code", "default", "me", node="here")
 VERDICT = replies.ReloadVerdict(result="applied", revision=2, added=["executors.new"])
 
 
@@ -193,6 +196,14 @@ class StandInNode:
 
     def triggers(self, project: str) -> StandInTriggers:
         return StandInTriggers()
+
+    def sessions(self, _project: str) -> StandInSessions:
+        return StandInSessions()
+
+    def who(self, project: str, session: str) -> Who:
+        if session not in ("", "open-sesame"):
+            raise Denied("no such session", code="session.unknown")
+        return AGENT if session else person("me", project, "here")
 
     def hooks(self) -> StandInHooks:
         return StandInHooks()

@@ -1,0 +1,96 @@
+"""Which rooms does one project have on this node? All of them are opened here, in order, and closed in reverse."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from knotwork.bus.background import background
+from knotwork.flow.room import Flow, open_flow
+from knotwork.host import tasks
+from knotwork.host.capacity import open_capacity
+from knotwork.host.feed import Feed, open_feed
+from knotwork.host.sessions import Attending
+from knotwork.mesh.sessions import Sessions, open_sessions
+from knotwork.spinup.room import SpinUps
+from knotwork.trigger.room import Triggers, open_triggers
+from knotwork.view.room import View, open_view
+from knotwork.work.room import Work, open_work
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from knotwork.host.boot import Nats
+    from knotwork.host.world import World
+    from knotwork.mesh.hosting import Hosting
+    from knotwork.mesh.membership import Membership
+    from knotwork.mesh.policy import Policy
+    from knotwork.ops.ports import NodeControl
+    from knotwork.sdk.secret import SecretRef
+    from knotwork.telemetry.emitter import Emitter
+    from knotwork.view.keeper import Keeper
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What the rooms of every project are given by the node."""
+
+    node: str
+    world: World
+    nats: Nats
+    hosting: Hosting
+    emitter: Emitter
+    keeper: Keeper
+    view_file: Path
+    control: NodeControl
+    policy: Callable[[], Policy]
+    secret: Callable[[SecretRef], str]
+    storage: Callable[[], tuple[int, int]]
+    """Used and whole size in bytes of what all projects share."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectRooms:
+    """The open rooms of one project."""
+
+    work: Work
+    view: View
+    spinups: SpinUps
+    flow: Flow
+    triggers: Triggers
+    sessions: Sessions
+    feed: Feed
+
+
+@asynccontextmanager
+async def open_rooms(around: Around, membership: Membership, works: dict[str, Work]) -> AsyncIterator[ProjectRooms]:
+    """Open everything a project has; its work is put into `works` as soon as it is there, for our own record."""
+    project, connection = membership.project, membership.connection
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        work = works[project] = await enter(
+            open_work(
+                connection, around.hosting, project=project, node=around.node, agents=membership.agents,
+                lease_s=around.world.loaded.config.work.lease_s, membership=membership,
+            )
+        )  # fmt: skip
+        stack.callback(works.pop, project)
+        work.submitter.full = lambda: around.nats.server is not None and around.nats.server.full
+        work.submitter.storage.shared = around.storage
+        work.attached.changed = membership.changed
+        view = await enter(open_view(around.keeper, around.view_file, project, connection))
+        work.past, work.proofs.leads = view.has_ended, view.leads_to
+        spinups = await enter(open_capacity(around.world, membership, work, around.emitter, around.policy))
+        flow = await enter(open_flow(connection, work, node=around.node))
+        triggers = await enter(open_triggers(connection, work, flow, node=around.node, read=around.secret))
+        group = await enter(background())
+        instance = membership.instance
+        sessions = await enter(
+            open_sessions(connection, membership.directory, project=project, node=around.node, instance=instance)
+        )
+        Attending(sessions, work, group)
+        feed = await enter(open_feed(project, connection, around.control))
+        await tasks.remember(connection, around.node)
+        yield ProjectRooms(work, view, spinups, flow, triggers, sessions, feed)

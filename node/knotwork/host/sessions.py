@@ -1,0 +1,164 @@
+"""How do agents that came in get a session, and how are they shown? One project's sessions, as the ops' replies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from knotwork.bus.background import begin_in
+from knotwork.host.events import rfc3339
+from knotwork.mesh import session_records
+from knotwork.mesh.records import AgentRecord
+from knotwork.mesh.session_records import AgentSession
+from knotwork.ops import replies, session_replies
+from knotwork.sdk.errors import Conflict, NotFound
+from knotwork.trust.scopes import may_see
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from knotwork.mesh.session_records import Presence
+    from knotwork.mesh.sessions import Line, Sessions
+    from knotwork.ops.session_ports import Newcomer, SessionFilter
+    from knotwork.trust.who import Who
+    from knotwork.work.room import Work
+
+AGAIN_S = 5.0
+"""How long an agent whose session was lost may take to come back before its tasks go to others."""
+
+
+class Attending:
+    """Shows agents with a session in the directory, and takes their tasks back when they are gone."""
+
+    def __init__(self, sessions: Sessions, work: Work, group: asyncio.TaskGroup) -> None:
+        """Follow the sessions of this node; what waits runs in `group`."""
+        self._sessions, self._work, self._group = sessions, work, group
+        self._shown: dict[str, ExitStack] = {}
+        sessions.changed = self.changed
+
+    def changed(self, line: Line) -> None:
+        """Show an agent as it is now, or no more."""
+        shown = self._shown.pop(line.record.id, None)
+        if shown is not None:
+            shown.close()
+        if line.over:
+            begin_in(self._group, self._abandon(line.record))
+        elif line.record.registered and line.record.status != "offline":
+            stack = self._shown[line.record.id] = ExitStack()
+            try:
+                notices = stack.enter_context(self._work.attached.line(_shown(line.record)))
+            except Conflict:  # an executor of ours has that name: it can be found, but is given no work by name
+                del self._shown[line.record.id]
+                return
+            task = begin_in(self._group, _tell(line, notices))
+            if task is not None:
+                stack.callback(task.cancel)
+
+    async def _abandon(self, record: AgentSession) -> None:
+        await asyncio.sleep(AGAIN_S)
+        known = self._sessions.find(record.id)
+        if self._sessions.presence(known) in ("stale", "offline"):
+            self._work.claims.keeper.abandon(record.handle)
+
+
+async def _tell(line: Line, notices: AsyncGenerator[Any, None]) -> None:
+    async for notice in notices:
+        line.tell({"event": "lost", "id": notice.claim.run, "why": notice.why})
+
+
+class SessionDesk:
+    """One project's sessions (`ops.session_ports.Sessions`)."""
+
+    def __init__(self, sessions: Sessions, owner: Callable[[], str], node: str) -> None:
+        """Let agents of `owner()` in at this node."""
+        self._sessions, self._owner, self._node = sessions, owner, node
+
+    async def open(self, newcomer: Newcomer, caller: Who) -> AsyncGenerator[replies.Chunk, None]:
+        """Hold a session open until the generator is closed; yields what the agent is told."""
+        project = self._sessions.project
+        parent = self._sessions.find(newcomer.parent).id if newcomer.parent else ""
+        wanted = AgentSession(
+            session_records.identity(project, newcomer.host, newcomer.path, newcomer.label, parent),
+            newcomer.type, project, caller.owner, self._node, "", newcomer.type, newcomer.description,
+            newcomer.capabilities, newcomer.boundaries, host=newcomer.host, path=newcomer.path, label=newcomer.label,
+            parent=parent, registered=bool(newcomer.capabilities),
+        )  # fmt: skip
+        async with self._sessions.open(wanted, handle=newcomer.handle, take_over=newcomer.take_over) as line:
+            record = line.record
+            opened = {"event": "opened", "id": record.id, "handle": record.handle, "session": line.secret}
+            yield replies.Chunk(data={**opened, "project": project, "node": self._node})
+            while True:
+                notice = await line.notices.get()
+                yield replies.Chunk(data=notice)
+                if notice["event"] == "closed":
+                    return
+
+    async def update(self, who: Who, changes: dict[str, Any]) -> session_replies.SessionRow:
+        """Change what an agent says of itself."""
+        made: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+        made.setdefault("registered", "capabilities" in made or self._is_registered(who))
+        record = await self._sessions.update(who, made.pop("handle", ""), made)
+        return self._row(record, self._sessions.presence(record), who)
+
+    def _is_registered(self, who: Who) -> bool:
+        try:
+            return self._sessions.find(who.id).registered
+        except NotFound:
+            return False
+
+    async def close(self, who: Who) -> None:
+        """End an agent's session."""
+        self._sessions.close(who)
+
+    async def all(self, wanted: SessionFilter, by: Who) -> Sequence[session_replies.SessionRow]:
+        """Return the agents that fit and may be seen."""
+        offline = wanted.offline or wanted.status == "offline"
+        return [
+            self._row(record, presence, by)
+            for record, presence in self._sessions.all()
+            if (offline or presence != "offline")
+            and may_see(record.scope, record.who, by)
+            and (record.registered or record.id == by.id)
+            and wanted.type in ("", record.type)
+            and (not wanted.capability or wanted.capability in record.capabilities)
+            and wanted.host in ("", record.host)
+            and wanted.project in ("", record.project)
+            and wanted.scope in ("", record.scope)
+            and wanted.status in ("", presence)
+            and wanted.parent in ("", record.parent)
+        ]
+
+    async def get(self, name: str, by: Who) -> session_replies.SessionRow:
+        """Return one agent; one that may not be seen is not found."""
+        record = self._sessions.find(name)
+        if not may_see(record.scope, record.who, by):
+            raise NotFound(
+                f"There is no agent {name[:64]!r} in {self._sessions.project}.", code="agent.not_found",
+                hint="See `knotwork session list`: ids and handles are both understood.",
+            )  # fmt: skip
+        return self._row(record, self._sessions.presence(record), by)
+
+    @staticmethod
+    def _row(record: AgentSession, presence: Presence, by: Who) -> session_replies.SessionRow:
+        """Return what `by` may see of an agent."""
+        near, same_owner = record.project == by.project, record.owner == by.owner
+        return session_replies.SessionRow(
+            id=record.id, handle=record.handle, type=record.type, status=presence, scope=record.scope,
+            capabilities=list(record.capabilities), boundaries=list(record.boundaries),
+            description=record.description, tasks=record.tasks, registered=record.registered,
+            seen_at=rfc3339(record.seen_ns), registered_at=rfc3339(record.registered_ns) if near else "",
+            project=record.project if near or same_owner else "", owner=record.owner if same_owner else "",
+            node=record.node if near else "", host=record.host if near or record.scope == "public" else "",
+            path=record.path if same_owner else "", label=record.label if same_owner else "",
+            parent=record.parent if near else "", me=record.id == by.id,
+        )  # fmt: skip
+
+
+def _shown(record: AgentSession) -> AgentRecord:
+    """Return an agent as the directory shows it."""
+    return AgentRecord(
+        record.handle, record.capabilities, record.description, boundaries=record.boundaries, executor=record.type,
+        concurrency=max(1, record.tasks + 1), attached=True,
+    )  # fmt: skip

@@ -1,0 +1,220 @@
+"""How is a tool called? Its arguments are checked whole, its handler asks ops, and what comes of it fits a model.
+
+Whatever goes wrong with a call becomes an answer that a model can act on: what is wrong, all of it, and what to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import pydantic
+
+from knotwork.bus import codec
+from knotwork.bus.background import background
+from knotwork.mcp import catalog, wording
+from knotwork.mcp.held import Held
+from knotwork.mcp.tool import Tool
+from knotwork.ops import serve, words
+from knotwork.ops.op import Caller
+from knotwork.ops.ports import NodeControl
+from knotwork.ops.replies import Progress
+from knotwork.sdk.errors import Internal, Invalid, KnotworkError, from_wire
+from knotwork.trust.who import Who
+
+log = logging.getLogger(__name__)
+PROBLEMS_MAX = 20
+PIECES_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a call gave: `structured` fits the tool's output schema, `text` says the same; or what was wrong."""
+
+    text: str
+    structured: dict[str, Any] = field(default_factory=dict)
+    is_error: bool = False
+
+
+class OpSession:
+    """One call of a tool, in the name of a caller (`tool.Session`)."""
+
+    def __init__(
+        self, caller: Caller, node: NodeControl, held: Held, tell: Callable[[Progress], None] = lambda _: None
+    ) -> None:
+        """Ask the ops of `node` as `caller`."""
+        self._caller, self._node, self._held, self._tell = caller, node, held, tell
+
+    @property
+    def who(self) -> Who:
+        """Return the agent that called."""
+        return self._caller.who
+
+    async def ask(self, op: str, **fields: Any) -> dict[str, Any]:
+        """Return the reply of an op; raises what the op raises."""
+        frames = serve.dispatch(op, codec.encode(fields), self._caller, self._node)
+        async with aclosing(frames):
+            async for frame in frames:
+                if frame.kind == "result":
+                    reply: dict[str, Any] = codec.decode(frame.data)
+                    return reply
+                if frame.kind == "error":
+                    raise from_wire(codec.decode(frame.data))
+                self._piece(frame)
+        raise Internal(f"{op} ended without an answer.", code="ops.no_answer")
+
+    def _piece(self, frame: serve.Frame) -> None:
+        piece = codec.decode(frame.data)
+        if frame.kind == "progress":
+            self.progress(piece.get("percent"), str(piece.get("text", "")))
+        elif isinstance(piece.get("data"), dict) and isinstance(piece["data"].get("state"), str):
+            self.progress(None, piece["data"]["state"])
+
+    def progress(self, percent: float | None, text: str) -> None:
+        """Tell the client how far the call is."""
+        self._tell(Progress(percent=percent, text=wording.clean(text)[:1000]))
+
+    def holds(self, work_id: str, claim: str) -> None:
+        """Remember what the agent shows for work that it claimed."""
+        self._held.add(self.who.id, work_id, claim)
+
+    def claim_of(self, work_id: str, given: str) -> str:
+        """Return what the agent shows for its work; raises `Invalid` (`tool.not_claimed`)."""
+        claim = given or self._held.get(self.who.id, work_id)
+        if claim:
+            return claim
+        raise Invalid(
+            f"You do not hold {work_id}: this session did not claim it, or has ended it already.",
+            code="tool.not_claimed",
+            hint="Claim work with claim_work. If you claimed it before a restart, give `claim` as claim_work answered it.",
+        )
+
+    def done_with(self, work_id: str) -> None:
+        """Forget work that the agent holds no longer."""
+        self._held.drop(self.who.id, work_id)
+
+
+async def play(
+    name: str, arguments: Any, caller: Caller, node: NodeControl, held: Held
+) -> AsyncGenerator[Progress | Outcome, None]:
+    """Call a tool: any number of `Progress`, then its `Outcome`. Raises `NotFound` (`tool.unknown`) alone.
+
+    Closing it early cancels what the tool does.
+    """
+    tool = catalog.find(name)
+    pieces: asyncio.Queue[Progress | Outcome] = asyncio.Queue(PIECES_MAX)
+
+    def tell(piece: Progress) -> None:
+        if not pieces.full():  # who does not listen misses some
+            pieces.put_nowait(piece)
+
+    async def run() -> None:
+        await pieces.put(await outcome_of(tool, arguments, OpSession(caller, node, held, tell)))
+
+    async with background() as group:
+        group.create_task(run())
+        while True:
+            piece = await pieces.get()
+            yield piece
+            if isinstance(piece, Outcome):
+                return
+
+
+async def outcome_of(tool: Tool, arguments: Any, session: OpSession) -> Outcome:
+    """Return what a call gave; whatever is wrong becomes part of it."""
+    try:
+        given = check(tool, {} if arguments is None else arguments)
+        result = await _within(tool, given, session)
+    except KnotworkError as error:
+        return refused(error)
+    except Exception as error:  # whatever a handler raises, the agent gets an answer
+        log.exception("tool %s failed", tool.name)
+        return refused(KnotworkError.of(error))
+    return Outcome(wording.text_of(result), result)
+
+
+async def _within(tool: Tool, given: Any, session: OpSession) -> dict[str, Any]:
+    """Return a result that is not too long: a page with fewer rows, and if need be with shorter texts."""
+    result = await tool.handler(given, session)
+    while tool.rows and wording.size(result) > wording.RESULT_MAX_CHARS and tool.hints.reads:
+        limit, shown = getattr(given, "limit", 0), len(result[tool.rows])
+        fewer = min(limit, shown) // 2
+        if fewer < 1 or not _turns_pages(given):
+            break
+        given = given.model_copy(update={"limit": fewer})
+        result = await tool.handler(given, session)
+    fitting: dict[str, Any] = wording.fit(result)
+    return fitting
+
+
+def _turns_pages(given: Any) -> bool:
+    return "cursor" in type(given).model_fields and "limit" in type(given).model_fields
+
+
+def check(tool: Tool, arguments: Any) -> Any:
+    """Return the checked arguments of a tool; raises `Invalid` (`tool.bad_arguments`) naming all that is wrong.
+
+    An argument that is null counts as left out: models write it for what they do not need.
+    """
+    if not isinstance(arguments, Mapping):
+        raise Invalid(
+            f"The arguments of {tool.name} must be an object.", code="tool.bad_arguments", hint=_expected(tool)
+        )
+    given = {name: value for name, value in arguments.items() if value is not None}
+    try:
+        return tool.input.model_validate(given)
+    except pydantic.ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+    problems = [_problem(tool, one) for one in found[:PROBLEMS_MAX]]
+    what = "One argument is" if len(found) == 1 else f"{len(found)} arguments are"
+    raise Invalid(
+        f"{what} wrong:\n" + "\n".join(f"- {line}" for line in problems), code="tool.bad_arguments", hint=_expected(tool)
+    )
+
+
+def _problem(tool: Tool, found: Any) -> str:
+    where = ".".join(wording.clean(str(part))[:64] for part in found["loc"])
+    message = str(found["msg"]).removeprefix("Value error, ")[:300]
+    match found["type"]:
+        case "extra_forbidden":
+            near = get_close_matches(where, tool.input.model_fields, 1)
+            return f"{where}: there is no such argument" + (f"; did you mean {near[0]}?" if near else "")
+        case "missing":
+            return f"{where}: it is needed" + _described(tool, where)
+        case "string_pattern_mismatch":
+            said, hint = words.misfit(str(found.get("ctx", {}).get("pattern", "")))
+            return f"{where}: {said}. {hint}".rstrip()
+    return f"{where}: {message}" if where else message
+
+
+def _described(tool: Tool, name: str) -> str:
+    known = tool.input.model_fields.get(name)
+    return f" ({known.description})" if known is not None and known.description else ""
+
+
+def _expected(tool: Tool) -> str:
+    known = tool.input.model_fields
+    if not known:
+        return f"{tool.name} takes no arguments."
+    told = [f"{name} (needed)" if about.is_required() else name for name, about in known.items()]
+    return f"{tool.name} takes: {', '.join(told)}."
+
+
+def refused(error: KnotworkError) -> Outcome:
+    """Return what an agent is told of an error: what happened, why, and what to do."""
+    said = wording.clean(error.message)
+    text = f"Error: {said}"
+    if error.hint:
+        text += f"\n{wording.clean(error.hint)}"
+    if error.retry_after_s:
+        text += f"\nTry again in {error.retry_after_s:g} s."
+    told: dict[str, Any] = {"code": error.code, "message": said} | ({"hint": error.hint} if error.hint else {})
+    text = f"{text}\n({error.code})"
+    return Outcome(wording.fit(text), {"error": wording.fit(told)}, is_error=True)
+
+

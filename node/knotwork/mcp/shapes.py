@@ -1,0 +1,77 @@
+"""How does a tool's schema look to a model? As short as it can be said: every word of it is read at every start (pure)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+Schema = dict[str, Any]
+_TYPES: dict[str, Schema] = {
+    "text": {"type": "string"},
+    "int": {"type": "integer"},
+    "number": {"type": "number"},
+    "flag": {"type": "boolean"},
+    "texts": {"type": "array", "items": {"type": "string"}},
+    "object": {"type": "object"},
+    "rows": {"type": "array", "items": {"type": "object"}},
+    "any": {},
+}
+_DROPPED = frozenset({"title", "default"})
+_INT64 = 2**63
+_NOTHING: Any = object()
+
+
+def record(**fields: str | Schema) -> Schema:
+    """Return the schema of an object: `id="text"`, with a `?` behind for what may be left out, or a schema itself."""
+    properties: Schema = {}
+    required: list[str] = []
+    for name, said in fields.items():
+        if isinstance(said, str):
+            properties[name] = _TYPES[said.removesuffix("?")]
+            if not said.endswith("?"):
+                required.append(name)
+        else:
+            properties[name] = said
+            required.append(name)
+    schema: Schema = {"type": "object", "properties": properties}
+    return schema | {"required": required} if required else schema
+
+
+def many(row: Schema) -> Schema:
+    """Return the schema of a list of such rows."""
+    return {"type": "array", "items": row}
+
+
+def of_input(model: type[BaseModel]) -> Schema:
+    """Return the schema of a tool's arguments: without titles, references and nulls, which models do not need."""
+    whole = model.model_json_schema()
+    definitions = whole.pop("$defs", {})
+    found = _short(whole, definitions)
+    found.pop("description", None)  # the tool has its own
+    found.setdefault("properties", {})
+    return found
+
+
+def _short(schema: Any, definitions: Schema) -> Any:
+    if isinstance(schema, list):
+        return [_short(part, definitions) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        meant = definitions[str(schema["$ref"]).rpartition("/")[2]]
+        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        return _short({**{k: v for k, v in meant.items() if k != "description"}, **beside}, definitions)
+    either = [part for part in schema.get("anyOf", ()) if part != {"type": "null"}]
+    if len(either) == 1 and "anyOf" in schema:
+        beside = {key: value for key, value in schema.items() if key != "anyOf"}
+        return _short({**either[0], **beside}, definitions)
+    made: Schema = {}
+    for key, value in schema.items():
+        if key == "properties":
+            made[key] = {name: _short(part, definitions) for name, part in value.items()}
+        elif key == "default" and value not in (None, "", [], {}, False):
+            made[key] = value
+        elif key not in _DROPPED:
+            made[key] = _short(value, definitions)
+    return made

@@ -1,0 +1,134 @@
+"""What is one tool: the row that a client's list, a call and the catalogue's data are made from?
+
+A tool is a way for a model to use ops: its name and its parameters are those that agents know, its rules are the ops'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Protocol, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
+
+from knotwork.mcp.shapes import Schema
+from knotwork.ops.words import TOKEN
+from knotwork.trust.who import Who
+
+
+class Input(BaseModel):
+    """The arguments of a tool; frozen, unknown ones are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False)
+
+
+class Session(Protocol):
+    """What a tool's handler may use: the ops, in the name of the agent whose session it is."""
+
+    @property
+    def who(self) -> Who:
+        """Return the agent that called the tool."""
+        ...
+
+    async def ask(self, op: str, **fields: Any) -> dict[str, Any]:
+        """Return the reply of an op; raises what the op raises. Its progress is the tool's."""
+        ...
+
+    def progress(self, percent: float | None, text: str) -> None:
+        """Tell the client how far the call is."""
+        ...
+
+    def holds(self, work_id: str, claim: str) -> None:
+        """Remember what the agent shows for work that it claimed."""
+        ...
+
+    def claim_of(self, work_id: str, given: str) -> str:
+        """Return what the agent shows for its work: what it gave, else what is remembered; raises `Invalid`."""
+        ...
+
+    def done_with(self, work_id: str) -> None:
+        """Forget work that the agent holds no longer."""
+        ...
+
+
+Handler = Callable[[Any, Session], Awaitable[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What a client may tell its user before a call; the four annotations of the protocol, each said truthfully."""
+
+    reads: bool = False
+    destroys: bool = False
+    repeats: bool = False
+    """Calling it again with the same arguments changes nothing more."""
+    open_world: bool = False
+
+    def annotations(self) -> dict[str, bool]:
+        """Return them as the protocol names them."""
+        return {
+            "readOnlyHint": self.reads,
+            "destructiveHint": self.destroys,
+            "idempotentHint": self.repeats,
+            "openWorldHint": self.open_world,
+        }
+
+
+READS = Hints(reads=True, repeats=True)
+ADDS = Hints()
+SETS = Hints(repeats=True)
+TAKES_AWAY = Hints(destroys=True, repeats=True)
+HANDS_OUT = Hints(open_world=True)
+"""Others do work because of it, who may do whatever they can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One row. `rows` names the list in its result, which is cut where a page ends (`limit`, `cursor`)."""
+
+    name: str
+    title: str
+    description: str
+    input: type[Input]
+    output: Schema
+    hints: Hints
+    handler: Handler = field(repr=False)
+    rows: str = ""
+
+
+REGISTERED: dict[str, Tool] = {}
+H = TypeVar("H", bound=Handler)
+
+
+def tool(
+    name: str, given: type[Input], output: Schema, *, title: str, description: str, hints: Hints, rows: str = ""
+) -> Callable[[H], H]:
+    """Put a handler into the table: `async def name(given, session) -> result`, which fits `output`."""
+
+    def register(handler: H) -> H:
+        assert name not in REGISTERED, f"two tools are called {name}"
+        REGISTERED[name] = Tool(name, title, description, given, output, hints, handler, rows)
+        return handler
+
+    return register
+
+
+def _as_token(value: Any) -> Any:
+    """Return a name as it is routed by: people and models write `Code Review` and mean `code-review`."""
+    return "-".join(value.lower().split()) if isinstance(value, str) and len(value) <= 64 else value  # noqa: PLR2004
+
+
+class Nothing(Input):
+    """No arguments."""
+
+
+Capability = Annotated[str, BeforeValidator(_as_token), StringConstraints(pattern=rf"^{TOKEN}$", max_length=64)]
+Words = Annotated[str, StringConstraints(min_length=1, max_length=1024 * 1024, pattern=r"\S")]
+Cursor = Annotated[str, StringConstraints(max_length=1024)]
+WorkId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{8,40}$")]
+ClaimToken = Annotated[str, StringConstraints(max_length=2048)]
+
+
+def without(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return fields without those that say nothing."""
+    return {name: value for name, value in fields.items() if value is not None and value not in ("", [], {})}

@@ -1,0 +1,88 @@
+"""Which tools does an agent see? A few of them, and more when it asks: every listed tool costs it room to think.
+
+Any tool may be called by its name, listed or not; what is listed is what a model will think of (pure).
+"""
+
+from __future__ import annotations
+
+TOOLSETS: dict[str, tuple[str, ...]] = {
+    "core": (
+        "toolsets", "discover_agents", "send_message", "read_messages", "send_direct_message", "wait_for_message",
+        "assign_work", "check_work", "claim_work", "complete_work", "remember", "recall_context",
+    ),
+    "classic": (
+        "set_handle", "get_my_handle", "list_channels", "send_message", "read_messages", "register_agent",
+        "discover_agents", "get_agent_info", "update_presence", "deregister_agent", "send_direct_message",
+        "read_direct_messages", "broadcast_work_offer", "claim_work", "list_dead_letter_items",
+        "retry_dead_letter_item", "discard_dead_letter_item",
+        "assess_task", "spawn_subagents", "checkpoint_progress", "list_orchestrations", "get_results",
+        "synthesize_results", "get_orchestration_state",
+        "remember", "remember_task", "remember_learning", "commit_insight", "core_memory", "forget", "recall_context",
+        "share_learning", "cleanup", "pattern_health",
+    ),
+    "talk": (
+        "toolsets", "set_handle", "get_my_handle", "register_agent", "discover_agents", "get_agent_info",
+        "update_presence", "deregister_agent", "list_channels", "channels_status", "send_message", "read_messages",
+        "send_direct_message", "read_direct_messages", "wait_for_message", "search_messages",
+    ),
+    "work": (
+        "toolsets", "list_agents", "discover_agents", "assign_work", "await_work", "check_work", "broadcast_work_offer",
+        "claim_work", "complete_work", "fail_work", "extend_work", "report_progress", "cancel_work", "list_work",
+        "work_queue_status", "list_dead_letter_items", "retry_dead_letter_item", "discard_dead_letter_item",
+    ),
+    "memory": (
+        "toolsets", "remember", "remember_task", "remember_learning", "commit_insight", "core_memory", "forget",
+        "recall_context", "share_learning", "cleanup", "pattern_health", "export_memories", "import_memories",
+        "remember_bulk", "forget_bulk",
+    ),
+    "flow": (
+        "toolsets", "list_workflows", "start_workflow", "list_runs", "get_run", "signal_run", "approve", "await_work",
+        "cancel_work",
+    ),
+    "crew": (
+        "toolsets", "assess_task", "spawn_subagents", "checkpoint_progress", "list_orchestrations", "get_results",
+        "synthesize_results", "get_orchestration_state",
+    ),
+}  # fmt: skip
+"""Which tools each set holds, in the order in which they are listed; `all` is every tool there is."""
+
+ABOUT = {
+    "core": "talk, give and take work, remember: what most sessions need",
+    "classic": "the 34 tools of earlier products of this kind, by their names",
+    "talk": "agents, channels, inboxes",
+    "work": "durable tasks, claims, dead letters",
+    "memory": "memories by scope and category",
+    "flow": "runs of workflows",
+    "crew": "one big job split among sub-agents",
+    "all": "every tool",
+}
+"""What each set is for, in the order in which they are offered."""
+DEFAULT = "core"
+
+
+def names(sets: tuple[str, ...], every: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the tools of some sets, each once, only those of `every`, in order of the sets."""
+    wanted = [name for one in sets for name in (every if one == "all" else TOOLSETS.get(one, ()))]
+    there = frozenset(every)
+    return tuple(name for name in dict.fromkeys(wanted) if name in there)
+
+
+def aliases(every: tuple[str, ...]) -> dict[str, str]:
+    """Return other names by which tools may be called: those of earlier products, and with hyphens."""
+    found = {name.replace("_", "-"): name for name in every if "_" in name}
+    there = frozenset(every)
+    return {other: name for other, name in (found | _RENAMED).items() if name in there and other not in there}
+
+
+_RENAMED = {
+    "warp_handle_set": "set_handle", "warp_handle_get": "get_my_handle", "warp_channels_list": "list_channels",
+    "warp_channels_send": "send_message", "warp_channels_read": "read_messages",
+    "warp_registry_register": "register_agent", "warp_registry_discover": "discover_agents",
+    "warp_registry_get_info": "get_agent_info", "warp_registry_update_presence": "update_presence",
+    "warp_registry_deregister": "deregister_agent", "warp_messages_send_direct": "send_direct_message",
+    "warp_messages_read_direct": "read_direct_messages", "warp_work_broadcast": "broadcast_work_offer",
+    "warp_work_claim": "claim_work", "warp_dlq_list": "list_dead_letter_items",
+    "warp_dlq_retry": "retry_dead_letter_item", "warp_dlq_discard": "discard_dead_letter_item",
+    "warp_channels_status": "channels_status", "warp_work_list": "list_work",
+    "warp_work_queue_status": "work_queue_status", "assess_task_complexity": "assess_task",
+}  # fmt: skip

@@ -1,0 +1,91 @@
+"""How is a result read by a model, and how much of it? As short lines beside the structured answer, cut where it is long.
+
+What agents wrote is data: control characters and those that turn the direction of text are shown, never carried out
+(pure).
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from typing import Any
+
+RESULT_MAX_CHARS = 26_000
+"""About 8,000 tokens, at three and a quarter characters a token."""
+_KEPT = frozenset("\n\t")
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+_CUT = "… [{left} of {whole} characters left out]"
+
+
+def clean(text: str) -> str:
+    """Return a text with everything that is not seen written out, such as `\\u202e`."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one in _KEPT or unicodedata.category(one) not in _HIDDEN else f"\\u{ord(one):04x}" for one in text
+    )
+
+
+def size(value: Any) -> int:
+    """Return how many characters a value has as JSON."""
+    return len(json.dumps(value, ensure_ascii=False))
+
+
+def text_of(result: Any) -> str:
+    """Return a result as lines: `key: value`, and one line for each row of a list."""
+    if not isinstance(result, dict):
+        return _value(result)
+    lines: list[str] = []
+    for key, value in result.items():
+        if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+            lines.append(f"{key} ({len(value)}):")
+            lines += [f"- {_row(row)}" for row in value]
+        elif isinstance(value, list) and not value:
+            lines.append(f"{key}: none")
+        else:
+            lines.append(f"{key}: {_value(value)}")
+    return "\n".join(lines) or "done"
+
+
+def _row(row: dict[str, Any]) -> str:
+    return "; ".join(f"{key}: {_value(value)}" for key, value in row.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return ", ".join(clean(one) for one in value)
+    return clean(json.dumps(value, ensure_ascii=False))
+
+
+def fit(value: Any, most: int = RESULT_MAX_CHARS) -> Any:
+    """Return a result of at most about `most` characters of JSON: its longest texts are cut, and say by how much."""
+    room = most
+    while size(value) > most and room > 64:  # noqa: PLR2004  nothing is left to be cut
+        room //= 2
+        value = _cut(value, room)
+    return value
+
+
+def _cut(value: Any, room: int) -> Any:
+    """Return a value whose texts are no longer than `room`; a deep value that is longer becomes a text."""
+    if isinstance(value, str):
+        return value if len(value) <= room else value[:room] + _CUT.format(left=len(value) - room, whole=len(value))
+    if isinstance(value, dict):
+        return {key: _cut(part, room) if size(part) > room else part for key, part in value.items()}
+    if isinstance(value, list):
+        return _cut_list(value, room)
+    return value
+
+
+def _cut_list(value: list[Any], room: int) -> list[Any]:
+    kept: list[Any] = []
+    for part in value:
+        short = _cut(part, room)
+        if kept and size(kept) + size(short) > max(room, 256) * 2:
+            break
+        kept.append(short)
+    return kept

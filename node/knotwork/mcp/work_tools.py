@@ -1,0 +1,395 @@
+"""Which tools are about work? To offer it, claim it, say how it goes, and see what came of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from knotwork.mcp.shapes import many, record
+from knotwork.mcp.tool import (
+    ADDS,
+    HANDS_OUT,
+    READS,
+    TAKES_AWAY,
+    Capability,
+    ClaimToken,
+    Cursor,
+    Input,
+    Session,
+    WorkId,
+    Words,
+    tool,
+    without,
+)
+from knotwork.mcp.work_values import priority_fits, queue_rows, result_of, work_row
+from knotwork.ops import task_words
+from knotwork.ops.words import Target, Token
+
+Priority = Annotated[int, Field(ge=1, le=10)]
+Moment = Annotated[str, StringConstraints(max_length=64)]
+LEASE_S = 60.0
+WAIT_DEFAULT_S, WAIT_MAX_S = 50.0, 3600.0
+_ROW = record(
+    work_id="text", capability="text?", agent="text?", status="text", priority="int?", description="text?",
+    submitted_at="text?", deadline="text?", attempt="int?",
+)  # fmt: skip
+_CLAIM = "only when asked for: `claim` as claim_work answered it"
+
+
+class OfferInput(Input):
+    """Work for whoever has a capability."""
+
+    taskId: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(description="your own name for it")
+    description: Words = Field(description="what is to be done, with all that is needed to know")
+    requiredCapability: Capability = Field(description="what the one who does it must be able to do")
+    priority: Priority = Field(default=5, description="10 is the most urgent")
+    deadline: Moment = Field(default="", description="end it then: RFC 3339, or from now: 30m, 2h")
+    contextData: dict[str, Any] | None = Field(default=None, description="data that goes with it")
+    scope: Literal["private", "personal", "team", "public"] = "team"
+
+    @field_validator("deadline")
+    @classmethod
+    def _in_time(cls, value: str) -> str:
+        return task_words.deadline(value)
+
+
+@tool(
+    "broadcast_work_offer", OfferInput,
+    record(work_id="text", taskId="text", capability="text", priority="int", status="text"),
+    title="Offer work",
+    description="Put work into the queue of a capability; one agent that has it claims it (claim_work). It is stored "
+    "durably and done once, also when the one who claims it dies. Use assign_work for a certain agent, send_message "
+    "to tell everybody.",
+    hints=HANDS_OUT,
+)  # fmt: skip
+async def broadcast_work_offer(given: OfferInput, session: Session) -> dict[str, Any]:
+    """Submit a task for a capability."""
+    body = without({"prompt": given.description, "task_id": given.taskId, "context": given.contextData})
+    task = await session.ask(
+        "task.submit", input=body, capability=given.requiredCapability, priority=given.priority,
+        deadline=given.deadline, labels=[f"scope={given.scope}"],
+    )  # fmt: skip
+    return {
+        "work_id": task["id"], "taskId": given.taskId, "capability": given.requiredCapability,
+        "priority": given.priority, "status": task["state"],
+    }  # fmt: skip
+
+
+class AssignInput(Input):
+    """Work for a certain agent, or for a capability."""
+
+    task: Words = Field(description="what is to be done")
+    agent_name: Target | None = Field(default=None, description="which agent does it, see list_agents")
+    agent_id: Target | None = Field(default=None, description="the same by id")
+    capability: Capability | None = Field(default=None, description="or anybody who has this capability")
+    target_station: Token | None = Field(default=None, description="on this node")
+    context: dict[str, Any] | None = Field(default=None, description="data that goes with it")
+    timeout_secs: float = Field(default=300, ge=1, le=604800, description="seconds for the work itself")
+    priority: Priority = 5
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if sum(one is not None for one in (self.agent_name, self.agent_id, self.capability)) != 1:
+            raise ValueError("give one of agent_name, agent_id and capability")
+        if self.capability is not None and self.target_station is not None:
+            raise ValueError("target_station goes with agent_name, not with capability")
+        return self
+
+
+@tool(
+    "assign_work", AssignInput, record(success="flag", work_id="text", status="text", note="text?"),
+    title="Assign work",
+    description="Give a task to an agent (or to anybody with a capability) and return at once with its work_id. "
+    "The task is durable. See check_work, await_work, cancel_work.",
+    hints=HANDS_OUT,
+)  # fmt: skip
+async def assign_work(given: AssignInput, session: Session) -> dict[str, Any]:
+    """Submit a task."""
+    target = given.agent_name or given.agent_id
+    if target and given.target_station and "/" not in target:
+        target = f"{given.target_station}/{target}"
+    body: Any = {"prompt": given.task, "context": given.context} if given.context else given.task
+    fields = without({"target": target, "capability": given.capability})
+    task = await session.ask(
+        "task.submit", input=body, attempt_timeout_s=given.timeout_secs, priority=given.priority, **fields
+    )
+    return without({"success": True, "work_id": task["id"], "status": task["state"], "note": task.get("note")})
+
+
+_RESULT = record(
+    work_id="text", status="text", is_complete="flag", success="flag", result="any?", error="object?",
+    duration_ms="int?", station_id="text?", why="text?",
+)  # fmt: skip
+
+
+class CheckInput(Input):
+    """Which work."""
+
+    work_id: WorkId = Field(description="id of work, or of a run")
+
+
+@tool(
+    "check_work", CheckInput, _RESULT, title="Check work",
+    description="Say how work stands, and its result when it is done. Returns at once.", hints=READS,
+)  # fmt: skip
+async def check_work(given: CheckInput, session: Session) -> dict[str, Any]:
+    """Return one task, or one run."""
+    kind = "run.show" if given.work_id.startswith("w") else "task.get"
+    found = await session.ask(kind, id=given.work_id)
+    shown = result_of(found)
+    if kind == "task.get" and found["state"] in ("pending", "waiting"):
+        shown["why"] = (await session.ask("task.why", id=given.work_id))["why"]
+    return shown
+
+
+class AwaitInput(CheckInput):
+    """Which work, and for how long."""
+
+    timeout_secs: float = Field(default=WAIT_DEFAULT_S, ge=0, le=WAIT_MAX_S, description="seconds to wait at most")
+
+
+@tool(
+    "await_work", AwaitInput, _RESULT, title="Wait for work",
+    description="Wait until work has ended and return its result. When the time is over is_complete is false: call "
+    "it again, as often as you like.",
+    hints=READS,
+)  # fmt: skip
+async def await_work(given: AwaitInput, session: Session) -> dict[str, Any]:
+    """Wait for a task, or for a run."""
+    kind = "run.watch" if given.work_id.startswith("w") else "task.watch"
+    return result_of(await session.ask(kind, id=given.work_id, timeout_s=given.timeout_secs))
+
+
+class ClaimInput(Input):
+    """What you can do, and how long you wait for it."""
+
+    capability: Capability = Field(description="what you can do")
+    timeout: int = Field(default=5000, ge=100, le=30000, description="milliseconds to wait for work")
+
+
+@tool(
+    "claim_work", ClaimInput,
+    record(
+        claimed="flag", work_id="text?", claim="text?", description="text?", taskId="text?", contextData="any?",
+        input="any?", priority="int?", attempt="int?", offered_by="text?", deadline="text?", checkpoint="any?",
+        lease_secs="number?", input_blob="text?",
+    ),
+    title="Claim work",
+    description="Take one piece of work of a capability, the most urgent first. It is yours while this session lives; "
+    "end it with complete_work, or with fail_work. If your session ends first, somebody else gets it. claimed is "
+    "false when there is none.",
+    hints=ADDS,
+)  # fmt: skip
+async def claim_work(given: ClaimInput, session: Session) -> dict[str, Any]:
+    """Claim one task."""
+    found = await session.ask(
+        "work.claim", worker=session.who.name, capabilities=[given.capability], max_tasks=1,
+        wait_s=given.timeout / 1000, lease_s=LEASE_S,
+    )  # fmt: skip
+    if not found["tasks"]:
+        return {"claimed": False}
+    task = found["tasks"][0]
+    session.holds(task["id"], task["claim"])
+    return work_row(task)
+
+
+class HeldInput(Input):
+    """Which work of yours."""
+
+    work_id: WorkId = Field(description="work that you claimed")
+    claim: ClaimToken = Field(default="", description=_CLAIM)
+
+
+class CompleteInput(HeldInput):
+    """Which work, and what came of it."""
+
+    result: Any = Field(default=None, description="what came of it, any JSON")
+    error: Annotated[str, StringConstraints(max_length=16_384)] = Field(
+        default="", description="instead: why it could not be done"
+    )
+
+
+_SETTLED = record(work_id="text", status="text", due_at="text?", already="flag?")
+
+
+@tool(
+    "complete_work", CompleteInput, _SETTLED, title="Complete work",
+    description="Say that claimed work is done, with its result; or with error that it could not be done.",
+    hints=ADDS,
+)  # fmt: skip
+async def complete_work(given: CompleteInput, session: Session) -> dict[str, Any]:
+    """End an attempt."""
+    claim = session.claim_of(given.work_id, given.claim)
+    if given.error:
+        ended = await session.ask("work.fail", claim=claim, id=given.work_id, message=given.error)
+    else:
+        ended = await session.ask("work.complete", claim=claim, id=given.work_id, output=given.result)
+    return _settled(ended, session)
+
+
+class FailInput(HeldInput):
+    """Which work, what went wrong, and whether to try again."""
+
+    error: Annotated[str, StringConstraints(min_length=1, max_length=16_384)] = Field(description="what went wrong")
+    recoverable: bool = Field(default=False, description="another attempt may succeed")
+    retry_after_secs: float | None = Field(default=None, ge=0, le=30 * 86400, description="not before then")
+
+
+@tool(
+    "fail_work", FailInput, _SETTLED, title="Fail work",
+    description="Say that claimed work failed. A recoverable failure is tried again while attempts are left, else it "
+    "becomes a dead letter.",
+    hints=ADDS,
+)  # fmt: skip
+async def fail_work(given: FailInput, session: Session) -> dict[str, Any]:
+    """End an attempt as failed."""
+    fields = without({"retry_after_s": given.retry_after_secs})
+    ended = await session.ask(
+        "work.fail", claim=session.claim_of(given.work_id, given.claim), id=given.work_id, message=given.error,
+        retriable=given.recoverable, **fields,
+    )  # fmt: skip
+    return _settled(ended, session)
+
+
+def _settled(ended: dict[str, Any], session: Session) -> dict[str, Any]:
+    session.done_with(ended["id"])
+    return without(
+        {"work_id": ended["id"], "status": ended["state"], "due_at": ended["due_at"], "already": ended["already"]}
+    )
+
+
+class ExtendInput(HeldInput):
+    """Which work, and how much longer."""
+
+    lease_secs: float = Field(default=LEASE_S, ge=5, le=86400, description="seconds you may be silent from now on")
+
+
+_HELD = record(work_id="text", until="text?")
+
+
+@tool(
+    "extend_work", ExtendInput, _HELD, title="Keep work",
+    description="Keep claimed work for longer. Needed only outside a session, or to be silent for long: a session "
+    "keeps what it claimed.",
+    hints=ADDS,
+)  # fmt: skip
+async def extend_work(given: ExtendInput, session: Session) -> dict[str, Any]:
+    """Extend a lease."""
+    claim = session.claim_of(given.work_id, given.claim)
+    held = await session.ask("work.extend", claim=claim, id=given.work_id, lease_s=given.lease_secs)
+    return {"work_id": held["id"], "until": held["until"]}
+
+
+class ProgressInput(HeldInput):
+    """Which work, and how far it is."""
+
+    progress: float | None = Field(default=None, ge=0, le=100, description="percent")
+    message: Annotated[str, StringConstraints(max_length=4096)] = Field(default="", description="what you are doing")
+
+
+@tool(
+    "report_progress", ProgressInput, _HELD, title="Report progress",
+    description="Tell whoever waits for claimed work how far it is.", hints=ADDS,
+)  # fmt: skip
+async def report_progress(given: ProgressInput, session: Session) -> dict[str, Any]:
+    """Report progress."""
+    held = await session.ask(
+        "work.progress", claim=session.claim_of(given.work_id, given.claim), id=given.work_id, text=given.message,
+        **without({"percent": given.progress}),
+    )  # fmt: skip
+    return {"work_id": held["id"], "until": held["until"]}
+
+
+class CancelInput(CheckInput):
+    """Which work, and why."""
+
+    reason: Annotated[str, StringConstraints(max_length=1024)] = Field(default="", description="kept with it")
+
+
+@tool(
+    "cancel_work", CancelInput, record(work_id="text", changed="flag", status="text?", why="text?"),
+    title="Cancel work",
+    description="End work or a run that has not ended, wherever it is. What has ended stays as it is.",
+    hints=TAKES_AWAY,
+)  # fmt: skip
+async def cancel_work(given: CancelInput, session: Session) -> dict[str, Any]:
+    """Cancel a task or a run."""
+    run = given.work_id.startswith("w")
+    reply = await session.ask("run.cancel" if run else "task.cancel", ids=[given.work_id], why=given.reason)
+    one = reply["runs" if run else "tasks"][0]
+    session.done_with(given.work_id)
+    return without({"work_id": one["id"], "changed": one["changed"], "status": one.get("state"), "why": one["why"]})
+
+
+class ListInput(Input):
+    """Which waiting work."""
+
+    capability: Capability = Field(description="work of this capability")
+    minPriority: Priority = 1
+    maxPriority: Priority = 10
+    deadlineBefore: Moment = Field(default="", description="RFC 3339")
+    deadlineAfter: Moment = Field(default="", description="RFC 3339")
+    limit: int = Field(default=20, ge=1, le=100)
+    cursor: Cursor = Field(default="", description="`next` of the page before")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.minPriority > self.maxPriority:
+            raise ValueError("minPriority is above maxPriority")
+        for text in (self.deadlineBefore, self.deadlineAfter):
+            _time(text)
+        return self
+
+
+def _time(text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("deadlines are RFC 3339 times such as 2026-05-01T12:00:00Z") from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+@tool(
+    "list_work", ListInput, record(work=many(_ROW), next="text?"), title="List waiting work",
+    description="Show work that waits for a capability without taking it, the newest first.", hints=READS, rows="work",
+)  # fmt: skip
+async def list_work(given: ListInput, session: Session) -> dict[str, Any]:
+    """Return a page of waiting tasks."""
+    page = await session.ask(
+        "task.list", state=["pending", "waiting"], capability=given.capability, limit=given.limit, cursor=given.cursor
+    )
+    before, after = _time(given.deadlineBefore), _time(given.deadlineAfter)
+    rows = [
+        without(
+            {
+                "work_id": task["id"], "capability": task["capability"], "agent": task["agent"], "status": task["state"],
+                "priority": task["priority"], "submitted_at": task["submitted_at"], "deadline": task["deadline"],
+                "attempt": task["attempt"],
+            }
+        )
+        for task in page["tasks"]
+        if priority_fits(task, given.minPriority, given.maxPriority, before, after)
+    ]  # fmt: skip
+    return without({"next": page["next"]}) | {"work": rows}
+
+
+class StatusInput(Input):
+    """Which queue."""
+
+    capability: Capability | None = Field(default=None, description="this one alone")
+
+
+@tool(
+    "work_queue_status", StatusInput,
+    record(queues=many(record(capability="text", waiting="int", taken="int")), dead="int"), title="Look at the queues",
+    description="Say how much work waits and how much is being done, by capability.", hints=READS, rows="queues",
+)  # fmt: skip
+async def work_queue_status(given: StatusInput, session: Session) -> dict[str, Any]:
+    """Return how long the queues are."""
+    stats = await session.ask("task.stats")
+    return {"queues": queue_rows(stats["queues"], given.capability), "dead": stats["dead"]}
+

@@ -1,0 +1,88 @@
+"""How does work look to the agents that give and do it? Their words made from those of tasks and runs (pure)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+ENDED = frozenset({"completed", "failed", "cancelled", "timed-out", "dead"})
+
+
+def result_of(found: dict[str, Any]) -> dict[str, Any]:
+    """Return how a task or a run stands, with what came of it."""
+    state = found["state"]
+    shown: dict[str, Any] = {
+        "work_id": found["id"], "status": state, "is_complete": state in ENDED, "success": state == "completed",
+    }  # fmt: skip
+    if state == "completed":
+        shown["result"] = found.get("output")
+        blob = found.get("output_blob") or found.get("blob")
+        if blob:
+            shown["result"] = {"blob": blob, "hint": "It is large: `knotwork blob get` reads it."}
+    if found.get("error"):
+        shown["error"] = {key: value for key, value in found["error"].items() if value not in ("", {}, None)}
+    if found.get("worker"):
+        shown["station_id"] = found["worker"]
+    took = _between_ms(found.get("started_at", ""), found.get("ended_at", ""))
+    if took is not None:
+        shown["duration_ms"] = took
+    return shown
+
+
+def _between_ms(began: str, ended: str) -> int | None:
+    if not began or not ended:
+        return None
+    try:
+        return max(0, int((datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds() * 1000))
+    except ValueError:
+        return None
+
+
+def work_row(task: dict[str, Any]) -> dict[str, Any]:
+    """Return claimed work; what was offered with a description shows it by itself."""
+    shown: dict[str, Any] = {"claimed": True, "work_id": task["id"], "claim": task["claim"]}
+    body = task["input"]
+    if isinstance(body, str):
+        shown["description"] = body
+    elif isinstance(body, dict) and isinstance(body.get("prompt"), str) and set(body) <= {"prompt", "task_id", "context"}:
+        shown["description"] = body["prompt"]
+        if isinstance(body.get("task_id"), str):
+            shown["taskId"] = body["task_id"]
+        if body.get("context") is not None:
+            shown["contextData"] = body["context"]
+    else:
+        shown["input"] = body
+    shown |= {"priority": task["priority"], "attempt": task["attempt"], "lease_secs": task["lease_s"]}
+    for name, key in (("offered_by", "by"), ("deadline", "deadline"), ("checkpoint", "checkpoint")):
+        if task.get(key) not in (None, ""):
+            shown[name] = task[key]
+    if task.get("input_blob"):
+        shown["input_blob"] = task["input_blob"]
+    return shown
+
+
+def priority_fits(
+    task: dict[str, Any], low: int, high: int, before: datetime | None, after: datetime | None
+) -> bool:
+    """Return whether a task is within the bounds; one without a deadline is within none that is given."""
+    if not low <= task["priority"] <= high:
+        return False
+    if before is None and after is None:
+        return True
+    try:
+        due = datetime.fromisoformat(task["deadline"])
+    except ValueError:
+        return False
+    return (before is None or due < before) and (after is None or due > after)
+
+
+def queue_rows(queues: list[dict[str, Any]], capability: str | None) -> list[dict[str, Any]]:
+    """Return queues added up over boundaries and lanes, by capability."""
+    summed: dict[str, dict[str, Any]] = {}
+    for queue in queues:
+        name = queue["route"]
+        if capability is None or name == capability:
+            row = summed.setdefault(name, {"capability": name, "waiting": 0, "taken": 0})
+            row["waiting"] += queue["waiting"]
+            row["taken"] += queue["taken"]
+    return sorted(summed.values(), key=lambda row: str(row["capability"]))

@@ -1,0 +1,107 @@
+"""What is an agent that came in from outside? Its record, its identity over restarts, and how it is now (pure)."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from typing import Annotated, Literal
+
+import msgspec
+
+from knotwork.bus import subjects
+from knotwork.sdk.errors import Invalid
+from knotwork.trust.scopes import Scope
+from knotwork.trust.who import Who
+
+Presence = Literal["online", "busy", "stale", "offline"]
+Status = Literal["online", "busy", "offline"]
+Name = Annotated[str, msgspec.Meta(max_length=256)]
+Text = Annotated[str, msgspec.Meta(max_length=4096)]
+Time = Annotated[int, msgspec.Meta(ge=0, le=4_000_000_000_000_000_000)]
+STALE_S = 60.0
+"""How long an agent whose session is gone counts as stale: it may be just starting again."""
+FORGET_S = 24 * 3600
+"""After how long without its session an agent is forgotten, its handle is free again, and so is what it was."""
+
+
+class AgentSession(msgspec.Struct, frozen=True):
+    """One agent. Times are nanoseconds since 1970; `gone_ns` is 0 while its session is open.
+
+    `host`, `path` and `label` are what tells it from others of its owner; `status` is what it says of itself.
+    """
+
+    id: Name
+    handle: Name
+    project: Name
+    owner: Name
+    node: Name
+    instance: Name
+    type: Name = "agent"
+    description: Text = ""
+    capabilities: tuple[Name, ...] = ()
+    boundaries: tuple[Name, ...] = ()
+    scope: Scope = "team"
+    status: Status = "online"
+    tasks: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    host: Name = ""
+    path: Text = ""
+    label: Name = ""
+    parent: Name = ""
+    registered: bool = False
+    registered_ns: Time = 0
+    seen_ns: Time = 0
+    gone_ns: Time = 0
+
+    @property
+    def who(self) -> Who:
+        """Return who it is where somebody asks or says something."""
+        return Who(self.id, self.handle, self.project, self.owner, "agent", self.parent, self.node)
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(AgentSession)
+
+
+def identity(project: str, host: str, path: str, label: str, parent: str = "") -> str:
+    """Return the id of the agent with this project, machine, folder and label: the same at every start.
+
+    It looks like a random UUID, as users of older agents' registries expect ids to.
+    """
+    told = msgspec.json.encode([project, host, path, label, parent])
+    return str(uuid.UUID(bytes=hashlib.sha256(told).digest()[:16], version=4))
+
+
+def encode(record: AgentSession) -> bytes:
+    """Return the record as JSON."""
+    return _encoder.encode(record)
+
+
+def decode(key: str, data: bytes) -> AgentSession:
+    """Return the record stored under `key`; raises `Invalid` (`session.bad_record`) when it makes no sense."""
+    try:
+        record = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid(f"The record of agent {key[:64]} is malformed: {error}.", code="session.bad_record") from error
+    tokens = (record.id, record.handle, record.owner, record.project, *record.capabilities, *record.boundaries)
+    if record.id != key or not all(map(subjects.is_token, tokens)):
+        raise Invalid(f"The record of agent {key[:64]} makes no sense.", code="session.bad_record")
+    return record
+
+
+def presence(record: AgentSession, *, node: str, same_instance: bool, now_ns: int) -> Presence:
+    """Return how an agent is: `node` is the state of the node its session is at (`mesh.directory.State`).
+
+    `same_instance` says whether that node is still the process that opened the session.
+    """
+    if record.gone_ns:
+        return "stale" if now_ns - record.gone_ns < STALE_S * 1e9 else "offline"
+    if node == "offline":
+        return "offline"
+    if node == "stale" or not same_instance:
+        return "stale" if now_ns - record.seen_ns < STALE_S * 1e9 or node == "stale" else "offline"
+    return record.status
+
+
+def handles(wanted: str) -> list[str]:
+    """Return the names to be tried for an agent that did not choose one, in order."""
+    return [wanted, *(f"{wanted[:56]}-{number}" for number in range(2, 10_000))]

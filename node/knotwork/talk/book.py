@@ -1,0 +1,24 @@
+"""Who can be written to? What this room has to know of agents; the sessions of a project know it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from knotwork.trust.who import Who
+
+
+class Book(Protocol):
+    """The agents and people of a project."""
+
+    def find(self, name: str) -> Who:
+        """Return whom an id or a handle means, here or not; raises `NotFound` (`agent.not_found`)."""
+        ...
+
+    def with_capability(self, capability: str) -> list[Who]:
+        """Return everybody who can do something."""
+        ...
+
+    def tell(self, agent: str, notice: dict[str, Any]) -> bool:
+        """Tell an agent (an id) that there is something for it; a hint, which may get lost."""
+        ...

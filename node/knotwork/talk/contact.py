@@ -1,0 +1,92 @@
+"""Who may write to whom? The contact policy of a project, decided for each message (pure)."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, get_args
+
+import msgspec
+
+from knotwork.sdk.errors import Denied, Invalid
+from knotwork.trust.who import Who
+
+Mode = Literal["open", "team", "allow-list", "none"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+RULES_MAX = 500
+_END = r"(?:\*|(?:owner=)?[a-z0-9][a-z0-9_-]{0,63})"
+_RULE = re.compile(rf"({_END})>({_END})")
+
+
+class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a project wants it.
+
+    open: whoever can reach an agent may write to it. team: agents and people of the same project. allow-list: as
+    `allow` says, and back. none: nobody; channels are all there is.
+    """
+
+    mode: Mode = "open"
+    allow: Annotated[tuple[str, ...], msgspec.Meta(max_length=RULES_MAX)] = ()
+
+
+_decoder = msgspec.json.Decoder(Policy)
+
+
+def decode(data: bytes) -> Policy:
+    """Return a policy that was stored; raises `Invalid` (`contact.malformed`)."""
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Invalid(f"This is no contact policy: {error}.", code="contact.malformed") from error
+
+
+def encode(policy: Policy) -> bytes:
+    """Return a policy as JSON."""
+    return msgspec.json.encode(policy)
+
+
+def checked(mode: Mode, allow: list[str]) -> Policy:
+    """Return the policy these words mean; raises `Invalid` (`contact.bad_rule`) naming every rule that is none."""
+    wrong = [rule for rule in allow if _RULE.fullmatch(rule) is None]
+    if wrong:
+        raise Invalid(
+            f"No rules: {', '.join(repr(rule[:80]) for rule in wrong[:10])}.", code="contact.bad_rule",
+            hint="Write from>to; each is an id, a handle, owner=NAME, or *: for example planner>* or *>reviewer.",
+        )  # fmt: skip
+    return Policy(mode, tuple(dict.fromkeys(allow)))
+
+
+def allows(policy: Policy, sender: Who, to: Who, *, answering: bool = False) -> bool:
+    """Return whether one may write to the other; whoever answers a message may do so wherever letters are allowed."""
+    if sender.id == to.id and sender.project == to.project:
+        return True
+    match policy.mode:
+        case "open":
+            return True
+        case "team":
+            return sender.project == to.project
+        case "allow-list":
+            return answering or any(_fits(rule, sender, to) for rule in policy.allow)
+        case _:
+            return False
+
+
+def _fits(rule: str, sender: Who, to: Who) -> bool:
+    found = _RULE.fullmatch(rule)
+    return found is not None and _is(found[1], sender) and _is(found[2], to)
+
+
+def _is(end: str, who: Who) -> bool:
+    if end == "*":
+        return True
+    if end.startswith("owner="):
+        return end.removeprefix("owner=") == who.owner
+    return end in (who.id, who.name)
+
+
+def refused(policy: Policy, sender: Who, to: Who) -> Denied:
+    """Return the error of a message that may not be sent."""
+    return Denied(
+        f"{sender.name} may not write to {to.name}: the contact policy of {to.project} is {policy.mode!r}.",
+        code="contact.denied", hint="Say it in a channel, or have the policy changed: `knotwork message policy`.",
+        detail={"policy": policy.mode, "to": to.id},
+    )  # fmt: skip

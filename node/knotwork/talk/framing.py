@@ -1,0 +1,67 @@
+"""How is a message shown so that nobody takes it for more than what somebody said? Framed, and made harmless (pure).
+
+A message is data from its sender, whatever it says. Shown as text, each of its lines stands behind a bar, below a line
+that only the node writes; and what could move a cursor, turn text around or hide in it is written out.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+BAR = "| "
+_HARMLESS = re.compile(r"[\x20-\x7e\xa0-\xac\xae-\u034e\n\t]*")
+"""What most text is made of: nothing in here is looked at one by one."""
+_UNSEEN = {"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"}
+"""Unicode's categories of what is not seen: controls, formats (bidi, zero width, tags), private, halves, separators."""
+_JOINERS = {"\u200c", "\u200d", "\ufe0f"}
+"""Zero width, and needed: Persian and Hindi are written with them, and families of emoji."""
+_ALSO = {"\u115f", "\u1160", "\u3164", "\uffa0", "\u034f"}
+"""Letters and marks by name, and blank."""
+
+
+def harmless(text: str) -> str:
+    r"""Return text with what is not seen, or changes how the rest is seen, as `\u{202e}`; lines and tabs stay."""
+    if _HARMLESS.fullmatch(text):
+        return text
+    text = text.replace("\r\n", "\n")
+    shown = []
+    for place, char in enumerate(text):
+        if char in _JOINERS and _joins(text, place):
+            shown.append(char)
+        elif char not in "\n\t" and (unicodedata.category(char) in _UNSEEN or char in _ALSO or char in _JOINERS):
+            shown.append(f"\\u{{{ord(char):x}}}")
+        else:
+            shown.append(char)
+    return "".join(shown)
+
+
+def _joins(text: str, place: int) -> bool:
+    """Return whether something beyond ASCII stands before a joiner: there it does its work."""
+    return place > 0 and not text[place - 1].isascii() and text[place - 1] not in _JOINERS - {"\ufe0f"}
+
+
+def one_line(text: str, limit: int = 256) -> str:
+    """Return text made harmless on one line, `limit` characters at most."""
+    shown = harmless(text[: limit + 1]).replace("\n", "\\n").replace("\t", " ")
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def framed(head: str, text: str, data: Any = None, *, blob: str = "") -> str:
+    """Return a message as text: a line about it, then what was said, each line behind a bar."""
+    lines = [one_line(head, 1024)]
+    lines += [BAR + line for line in harmless(text).split("\n")] if text else []
+    if data is not None:
+        lines += [f"{BAR}data: {harmless(msgspec.json.encode(data).decode())}"]
+    if blob:
+        lines += [f"{BAR}blob: {one_line(blob)}"]
+    return "\n".join(lines)
+
+
+def heading(fields: Iterable[tuple[str, str]]) -> str:
+    """Return the line above a message from its parts; those without a value are left out."""
+    return "  ".join(f"{name} {one_line(value)}".strip() for name, value in fields if value)

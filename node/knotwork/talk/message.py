@@ -1,0 +1,174 @@
+"""What is a message? What was said, in the envelope that the node wrote around it (pure).
+
+The one who sends chooses what is said, to whom, and how urgent it is. Who says it, where, when and for which project
+is written by the node that took it in; the time is the server's. Messages are known by their place in their stream:
+`m12` is the twelfth of all channels, `d7` the seventh of all inboxes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from knotwork.bus import subjects
+from knotwork.sdk.errors import Invalid, NotFound, TooLarge
+from knotwork.trust.scopes import Scope
+from knotwork.trust.who import Kind, Who
+
+SIZE_MAX_BYTES = 1024 * 1024
+"""What is said (text and data, as JSON) at most; more goes into a blob."""
+ENVELOPE_MAX_BYTES = 16 * 1024
+MENTIONS_MAX = 32
+PLACE_MAX = 10**15
+"""Places in a stream end before numbers do that every program can hold."""
+
+Name = Annotated[str, msgspec.Meta(max_length=256)]
+Time = Annotated[int, msgspec.Meta(ge=0, le=4_000_000_000_000_000_000)]
+Where = Literal["channel", "inbox"]
+_ID = re.compile(r"([md])([1-9][0-9]{0,14})")
+_LETTER: dict[Where, str] = {"channel": "m", "inbox": "d"}
+_WHERE: dict[str, Where] = {"m": "channel", "d": "inbox"}
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the one who sends has a say in. `data` is any JSON, `expires_ns` nanoseconds since 1970, 0 for never.
+
+    `blob` is the digest of a kept value that the message is about; `ack` asks that whoever gets it says so; `key` is
+    an idempotency key.
+    """
+
+    text: str = ""
+    data: Any = None
+    blob: Name = ""
+    kind: Name = "text"
+    scope: Scope = "team"
+    reply_to: Name = ""
+    priority: Annotated[int, msgspec.Meta(ge=1, le=10)] = 5
+    expires_ns: Time = 0
+    ack: bool = False
+    key: Name = ""
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A message as it is stored, beside its subject and the server's time.
+
+    `sender` is an id, `handle` what it was called then; `thread` the id of the message that a thread began with.
+    `mentions` are ids of agents.
+    """
+
+    sender: Name
+    handle: Name
+    project: Name
+    owner: Name
+    node: Name = ""
+    sender_kind: Kind = "agent"
+    parent: Name = ""
+    text: str = ""
+    data: Any = None
+    blob: Name = ""
+    kind: Name = "text"
+    scope: Scope = "team"
+    reply_to: Name = ""
+    thread: Name = ""
+    priority: Annotated[int, msgspec.Meta(ge=1, le=10)] = 5
+    expires_ns: Time = 0
+    ack: bool = False
+    mentions: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MENTIONS_MAX)] = ()
+
+    @property
+    def who(self) -> Who:
+        """Return who said it."""
+        return Who(self.sender, self.handle, self.project, self.owner, self.sender_kind, self.parent, self.node)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message that is stored. `place` is its place in the stream, `to` the channel or the id of the recipient."""
+
+    where: Where
+    to: str
+    place: int
+    at_ns: int
+    envelope: Envelope
+    size: int = 0
+
+    @property
+    def id(self) -> str:
+        """Return what it is called."""
+        return name(self.where, self.place)
+
+    @property
+    def thread(self) -> str:
+        """Return the id of the message that its thread began with: its own when it is the first."""
+        return self.envelope.thread or self.id
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Envelope)
+
+
+def name(where: Where, place: int) -> str:
+    """Return the id of the message at a place."""
+    return f"{_LETTER[where]}{place}"
+
+
+def place_of(message: str) -> tuple[Where, int]:
+    """Return where a message lies; raises `NotFound` (`message.not_found`) for what is no id of one."""
+    found = _ID.fullmatch(message)
+    if found is None:
+        raise unknown(message)
+    return _WHERE[found[1]], int(found[2])
+
+
+def unknown(message: str) -> NotFound:
+    """Return the error of a message that is not there, or not for whoever asks: nobody can tell which."""
+    return NotFound(
+        f"There is no message {message[:32]!r} for you.", code="message.not_found",
+        hint="Ids look like m12 (channels) and d7 (inboxes); messages go when their channel is full or they expire.",
+    )  # fmt: skip
+
+
+def written(who: Who, draft: Draft, *, thread: str = "", mentions: tuple[str, ...] = ()) -> Envelope:
+    """Return the envelope of what somebody says."""
+    return Envelope(
+        sender=who.id, handle=who.name, project=who.project, owner=who.owner, node=who.node, sender_kind=who.kind,
+        parent=who.parent, text=draft.text, data=draft.data, blob=draft.blob, kind=draft.kind, scope=draft.scope,
+        reply_to=draft.reply_to, thread=thread, priority=draft.priority, expires_ns=draft.expires_ns, ack=draft.ack,
+        mentions=mentions,
+    )  # fmt: skip
+
+
+def encode(envelope: Envelope) -> bytes:
+    """Return a message as it is stored; raises `TooLarge` (`message.too_large`), `Invalid` (`message.not_json`)."""
+    try:
+        payload = _encoder.encode(envelope)
+    except (TypeError, ValueError, RecursionError, UnicodeEncodeError) as error:
+        raise Invalid(f"The message cannot be written as JSON: {error}.", code="message.not_json") from error
+    if len(payload) > SIZE_MAX_BYTES + ENVELOPE_MAX_BYTES:
+        raise TooLarge(
+            f"The message has {len(payload)} bytes as JSON; {SIZE_MAX_BYTES} at most.", code="message.too_large",
+            hint="Keep the data with `blob put` (64 MiB at most) and send its digest as `blob`.",
+        )  # fmt: skip
+    return payload
+
+
+def decode(data: bytes) -> Envelope:
+    """Return a message that was stored; raises `Invalid` (`message.malformed`)."""
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid(f"It is no message: {str(error)[:200]}.", code="message.malformed") from error
+
+
+def said(subject: str, data: bytes, place: int, at_ns: int) -> Said | None:
+    """Return the message of a subject in TALK or INBOXES, None for what somebody else put there."""
+    where, _, to = subject.partition(".")
+    if where not in _LETTER or not subjects.is_token(to):
+        return None
+    try:
+        return Said("channel" if where == "channel" else "inbox", to, place, at_ns, decode(data), len(data))
+    except Invalid:
+        return None

@@ -1,0 +1,158 @@
+"""Agents with sessions: each is known by what it is, has a name nobody else gets, is told things, and is missed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import msgspec
+import pytest
+
+from knotwork.mesh import session_records
+from knotwork.mesh.sessions import open_sessions
+from knotwork.sdk.errors import Conflict, Denied, NotFound
+
+WAIT_S = 30.0
+
+
+def newcomer(label: str = "1", *, path: str = "/home/ann/app", parent: str = "", **more):
+    agent = session_records.identity("default", "laptop", path, label, parent)
+    given = {"type": "claude-code", "capabilities": ("code",), "registered": True, **more}
+    return session_records.AgentSession(
+        agent, "claude-code", "default", "ann", "", "", host="laptop", path=path, label=label, parent=parent, **given
+    )
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def at(node):
+    """Open the sessions of a node of that name."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make(name: str, instance: str = ""):
+            member = await node(name)
+            return await stack.enter_async_context(
+                open_sessions(
+                    member.connection, member.directory, project="default", node=name,
+                    instance=instance or member.instance,
+                )
+            )  # fmt: skip
+
+        yield make
+
+
+async def test_two_in_one_folder_are_two_agents_and_each_comes_back_as_itself(at):
+    sessions = await at("n1")
+    async with sessions.open(newcomer("1")) as first, sessions.open(newcomer("2")) as second:
+        assert first.record.id != second.record.id
+        assert (first.record.handle, second.record.handle) == ("claude-code", "claude-code-2")
+        await sessions.update(second.record.who, "ann-two", {"status": "busy"})
+        assert sessions.find("ann-two").id == second.record.id
+        assert sessions.asking(first.secret).id == first.record.id
+        ids = first.record.id, second.record.id
+    assert {presence for _, presence in sessions.all()} == {"stale"}
+    with pytest.raises(Denied) as denied:
+        sessions.asking(first.secret)
+    assert denied.value.code == "session.unknown"
+    async with sessions.open(newcomer("2")) as second, sessions.open(newcomer("1")) as first:
+        assert (first.record.id, second.record.id) == ids
+        assert (first.record.handle, second.record.handle) == ("claude-code", "ann-two")
+
+
+async def test_an_agent_has_one_session_unless_it_takes_over(at):
+    here, there = await at("n1"), await at("n2")
+    async with here.open(newcomer()) as first:
+        await until(lambda: any(True for _ in there.all()))
+        for sessions in (here, there):
+            with pytest.raises(Conflict) as refused:
+                async with sessions.open(newcomer()):
+                    pass
+            assert refused.value.code == "session.open"
+        assert not first.over
+        async with there.open(newcomer(), take_over=True) as second:
+            async with asyncio.timeout(WAIT_S):
+                assert (await first.notices.get())["event"] == "closed"
+            assert "taken over" in first.over
+            await until(lambda: here.find(second.record.id).node == "n2")
+            assert here.presence(here.find(second.record.id)) == "online"
+
+
+async def test_of_many_who_want_a_handle_at_once_one_gets_it(at):
+    nodes = [await at("n1"), await at("n2")]
+    got: list[str] = []
+    stop = asyncio.Event()
+
+    async def want(number: int) -> None:
+        try:
+            async with nodes[number % 2].open(newcomer(str(number)), handle="chief") as line:
+                got.append(line.record.id)
+                await stop.wait()
+        except Conflict as error:
+            assert error.code == "session.handle_taken"
+            got.append("")
+        if len(got) == 20:
+            stop.set()
+
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as group:
+        for number in range(20):
+            group.create_task(want(number))
+    assert len([agent for agent in got if agent]) == 1
+
+
+async def test_an_agent_is_told_wherever_it_is(at):
+    here, there = await at("n1"), await at("n2")
+    async with there.open(newcomer()) as line:
+        await until(lambda: any(True for _ in here.all()))
+        assert here.tell(line.record.id, {"event": "message", "id": "m1"})
+        assert there.tell(line.record.id, {"event": "message", "id": "m2"})
+        async with asyncio.timeout(WAIT_S):
+            told = {(await line.notices.get())["id"] for _ in range(2)}
+        assert told == {"m1", "m2"}
+        agent = line.record.id
+    await until(lambda: here.find(agent).gone_ns)
+    assert not here.tell(agent, {"event": "message", "id": "m3"})
+
+
+async def test_agents_of_a_node_that_dies_are_missed_everywhere(at, process):
+    sessions = await at("n1")
+    assert sessions._directory.state("nowhere") == "offline"
+    lost = msgspec.structs.replace(newcomer(), node="nowhere", instance="i1", seen_ns=1)
+    await sessions._write(lost)
+    assert sessions.presence(lost) == "offline"
+    with pytest.raises(NotFound):
+        sessions.find("nobody")
+
+
+async def test_a_restarted_node_does_not_pretend_that_its_agents_are_there(at):
+    here, there = await at("n1"), await at("n2", instance="before its restart")
+    async with there.open(newcomer()) as line:
+        await until(lambda: any(True for _ in here.all()))
+        assert here.presence(here.find(line.record.id)) == "stale"
+
+
+async def test_a_parent_must_be_there_and_be_of_the_same_owner(at):
+    sessions = await at("n1")
+    with pytest.raises(NotFound):
+        async with sessions.open(newcomer(parent="nobody")):
+            pass
+    async with sessions.open(newcomer()) as parent:
+        async with sessions.open(newcomer("sub", parent=parent.record.id)) as child:
+            assert child.record.who.parent == parent.record.id
+        stranger = msgspec.structs.replace(newcomer("x", parent=parent.record.id), owner="bob")
+        with pytest.raises(Denied) as denied:
+            async with sessions.open(stranger):
+                pass
+        assert denied.value.code == "session.bad_parent"
+
+
+async def test_what_is_no_record_changes_nothing(at):
+    sessions = await at("n1")
+    for value in (b"", b"{", b"[]", b'{"id": "a"}', b"\xff", b'{"id":' * 2000):
+        await sessions._bucket.put("agent.a", value)
+    async with sessions.open(newcomer()) as line:
+        assert [record.id for record, _ in sessions.all()] == [line.record.id]
