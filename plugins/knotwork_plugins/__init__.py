@@ -7,6 +7,7 @@ from typing import Any
 
 from knotwork.sdk import Factory, hookimpl
 from knotwork_plugins import executors as executor_plugins
+from knotwork_plugins import memories as memory_plugins
 from knotwork_plugins import routers as router_plugins
 from knotwork_plugins import spinups as spinup_plugins
 from knotwork_plugins import telemetry as telemetry_plugins
@@ -22,6 +23,12 @@ def executors() -> Iterable[Factory[Any]]:
 def routers() -> Iterable[Factory[Any]]:
     """Yield the ways of choosing an agent."""
     return router_plugins.FACTORIES
+
+
+@hookimpl
+def memories() -> Iterable[Factory[Any]]:
+    """Yield the places to remember things."""
+    return memory_plugins.FACTORIES
 
 
 @hookimpl

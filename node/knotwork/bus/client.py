@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from knotwork.bus import frames, subjects
@@ -38,42 +39,62 @@ async def call(
     that; who may simply ask again is told at once that the connection was lost. Raises `Unreachable` (`node.lost` once
     it was asked), `Denied`, `TimedOut` after `timeout_s` seconds.
     """
+    async with open_connection(endpoint) as connection:
+        pieces = over(
+            connection, op, request, timeout_s=timeout_s, node=node, caller=caller, patient=patient, session=session
+        )
+        async with aclosing(pieces):
+            async for frame in pieces:
+                yield frame
+
+
+async def over(
+    connection: Connection,
+    op: str,
+    request: bytes,
+    *,
+    timeout_s: float,
+    node: str = "",
+    caller: str = "",
+    patient: bool = True,
+    session: str = "",
+) -> AsyncGenerator[frames.Frame, None]:
+    """Do the same over a connection that is there and stays."""
     subject = subjects.op(op, node)
     call_id = secrets.token_hex(8)
     arrived: asyncio.Queue[Message | None] = asyncio.Queue()
-    async with open_connection(endpoint) as connection:
-        reply = connection.open_reply(arrived.put_nowait)
-        forget = None if patient else connection.on_down(lambda: arrived.put_nowait(None))
-        envelope = frames.Envelope(call_id, timeout_s, caller, plain=False, session=session)
-        finished = False
-        whole = asyncio.timeout(timeout_s)
-        try:
-            async with whole:
-                connection.send(subject, request, reply, envelope.head())
-                while not finished:
-                    async with asyncio.timeout(ALIVE_MAX_S):
-                        message = await arrived.get()
-                    if message is None:
-                        raise _lost(op, connection, 0.0)
-                    frame = frames.read(message)
-                    finished = frame.kind in frames.LAST
-                    if frame.kind != "alive":
-                        yield frame
-        except TimeoutError:
-            if not whole.expired():
-                raise _lost(op, connection, ALIVE_MAX_S) from None
-            raise TimedOut(
-                f"No answer to {op} within {timeout_s:g} s.",
-                code="call.timed_out",
-                hint="Allow more with --timeout, or see `knotwork status`.",
-            ) from None
-        finally:
-            if forget is not None:
-                forget()
-            connection.close_reply(reply)
-            if not finished:
-                with contextlib.suppress(KnotworkError):  # the link is gone: the node notices by itself
-                    connection.send(subjects.op_cancel(call_id))
+    reply = connection.open_reply(arrived.put_nowait)
+    forget = None if patient else connection.on_down(lambda: arrived.put_nowait(None))
+    envelope = frames.Envelope(call_id, timeout_s, caller, plain=False, session=session)
+    finished = False
+    whole = asyncio.timeout(timeout_s)
+    try:
+        async with whole:
+            connection.send(subject, request, reply, envelope.head())
+            while not finished:
+                async with asyncio.timeout(ALIVE_MAX_S):
+                    message = await arrived.get()
+                if message is None:
+                    raise _lost(op, connection, 0.0)
+                frame = frames.read(message)
+                finished = frame.kind in frames.LAST
+                if frame.kind != "alive":
+                    yield frame
+    except TimeoutError:
+        if not whole.expired():
+            raise _lost(op, connection, ALIVE_MAX_S) from None
+        raise TimedOut(
+            f"No answer to {op} within {timeout_s:g} s.",
+            code="call.timed_out",
+            hint="Allow more with --timeout, or see `knotwork status`.",
+        ) from None
+    finally:
+        if forget is not None:
+            forget()
+        connection.close_reply(reply)
+        if not finished:
+            with contextlib.suppress(KnotworkError):  # the link is gone: the node notices by itself
+                connection.send(subjects.op_cancel(call_id))
 
 
 def _lost(op: str, connection: Connection, silent_s: float) -> Unreachable:

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from knotwork.bus import publisher, streams
+from knotwork.bus import codec, publisher, streams
 from knotwork.sdk.errors import Conflict, Internal, Invalid, KnotworkError, NotFound, TimedOut
 
 if TYPE_CHECKING:
@@ -87,11 +87,23 @@ class Bucket:
             pairs.append(publisher.ttl(ttl_s))
         return (await publisher.publish(self._connection, self._subject(key), value, head=publisher.head(*pairs))).seq
 
-    async def delete(self, key: str, *, ttl_s: int | None = None) -> None:
-        """Remove the record; watchers are told. That it was there is forgotten after `ttl_s` whole seconds."""
+    async def delete(self, key: str, *, revision: int | None = None, ttl_s: int | None = None) -> int:
+        """Remove the record and return the revision of that; watchers are told.
+
+        That it was there is forgotten after `ttl_s` whole seconds. With a `revision` that is not the record's any more
+        it raises `Conflict` (`bus.wrong_revision`).
+        """
         more = [publisher.ttl(ttl_s)] if ttl_s is not None else []
+        if revision is not None:
+            more.append(publisher.expect_revision(revision))
         head = publisher.head(("KV-Operation", "DEL"), *more)
-        await publisher.publish(self._connection, self._subject(key), b"", head=head)
+        return (await publisher.publish(self._connection, self._subject(key), b"", head=head)).seq
+
+    async def latest(self) -> int:
+        """Return the revision of the newest change there is, 0 for none; for an empty bucket, too."""
+        asked = codec.encode({"last_by_subj": f"{self._prefix}>"})
+        message = await self._connection.request(f"$JS.API.DIRECT.GET.{self.stream}", asked, patient=False)
+        return int((message.headers or {}).get("Nats-Sequence", 0))
 
     async def _last_revision(self, key: str) -> int | None:
         """Return the revision of the marker a removed key left, None while the key is alive."""
@@ -100,8 +112,11 @@ class Bucket:
         found = message.headers or {}
         return int(found.get("Nats-Sequence", 0)) if _is_gone(found) else None
 
-    async def all(self) -> dict[str, Entry]:
-        """Return every record there is now; raises `NotFound` without the bucket, `TimedOut` after ten seconds."""
+    async def all(self, beginning: str = "") -> dict[str, Entry]:
+        """Return every record there is now, of those whose key begins with these tokens.
+
+        Raises `NotFound` without the bucket, `TimedOut` after ten seconds.
+        """
         found: dict[str, Entry] = {}
         current = asyncio.Event()
 
@@ -111,7 +126,7 @@ class Bucket:
 
         try:
             async with asyncio.timeout(READ_TIMEOUT_S), asyncio.TaskGroup() as group:
-                watching = group.create_task(self.watch(on_entry, current.set))
+                watching = group.create_task(self.watch(on_entry, current.set, beginning))
                 await current.wait()
                 watching.cancel()
         except TimeoutError:
@@ -120,18 +135,21 @@ class Bucket:
             raise failed.exceptions[0] from None
         return found
 
-    async def watch(self, on_entry: Callable[[Entry], None], on_current: Callable[[], None]) -> None:
-        """Tell every record, then every change, for ever.
+    async def watch(
+        self, on_entry: Callable[[Entry], None], on_current: Callable[[], None], beginning: str = ""
+    ) -> None:
+        """Tell every record, then every change, for ever; of those whose key begins with the tokens of `beginning`.
 
         `on_current` is called whenever the picture is complete: after the first reading and after each new start
         (reconnect, missed message). What vanished during a gap is told as an entry without value before it.
         """
         known: set[str] = set()
+        wanted = self._subject(beginning) + "." if beginning else self._prefix
         while True:
             reading = _Reading(self._prefix, on_entry, on_current, known)
             forget = self._connection.on_up(reading.missed)
             try:
-                async with _consumer(self._connection, self.stream, self._prefix, reading.arrived) as pending:
+                async with _consumer(self._connection, self.stream, wanted, reading.arrived) as pending:
                     reading.begin(pending)
                     await reading.ended()
             except NotFound:

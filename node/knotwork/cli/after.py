@@ -116,6 +116,8 @@ def leave(op: str, request: dict[str, Any], reply: dict[str, Any]) -> None:
     """End with a code of its own when the reply means "not now" or "it failed", so that scripts can ask."""
     if op == "node.health" and not reply.get("ready"):
         sys.exit(Unavailable.exit_code)
+    if op == "workflow.check" and not reply.get("ok"):
+        sys.exit(1)
     if op in ("task.await", "task.watch") or (op == "task.submit" and request.get("wait")):
         code = ENDS.get(str(reply.get("state")), TimedOut.exit_code)
         if code:

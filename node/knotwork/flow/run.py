@@ -144,7 +144,9 @@ def context(run: Run, reads: frozenset[str], /, **more: Any) -> dict[str, Any]:
     steps = {}
     for name in reads:
         step = run.steps[name]
-        steps[name] = {"output": decoded(step.output), "state": step.state, "error": step.error}
+        steps[name] = {
+            "output": decoded(step.output), "blob": step.blob, "state": step.state, "error": step.error,
+        }  # fmt: skip
     return {
         **run.seen,
         "steps": steps,

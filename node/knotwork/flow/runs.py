@@ -45,6 +45,8 @@ class Wanted:
     boundary: str = ""
     trigger: str = ""
     traceparent: str = ""
+    given: dict[str, facts.StepEnd] | None = None
+    """Ends of steps that were reached elsewhere: it takes them over, and does not do these again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class Runs:
         start = facts.Start(
             workflow.name, digest, msgspec.Raw(value), blob, wanted.by, wanted.labels or {},
             wanted.priority or workflow.priority, wanted.boundary, key=wanted.key, trigger=wanted.trigger,
-            traceparent=wanted.traceparent, started_ns=now_ns,
+            traceparent=wanted.traceparent, started_ns=now_ns, given=wanted.given or {},
         )  # fmt: skip
         run = keyed_run(workflow.name, wanted.key) if wanted.key else new_run(now_ns)
         if wanted.key and await history.is_kept(

@@ -14,11 +14,13 @@ from knotwork.bus import child, codec, kv, subjects, wire
 from knotwork.config import secrets
 from knotwork.sdk import Context
 from knotwork.sdk.errors import NotFound, TooLarge
+from knotwork.sdk.ports import no_buckets
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
     from knotwork.bus.kv import Bucket
     from knotwork.host.layout import Layout
+    from knotwork.sdk import Buckets
     from knotwork.sockets.slot import Instance
     from knotwork.telemetry.emitter import Emitter
 
@@ -93,9 +95,18 @@ class Telling:
 
 
 def maker(
-    layout: Layout, node: str, emitter: Emitter, connection: Connected, folder: Callable[[], Path]
+    layout: Layout,
+    node: str,
+    emitter: Emitter,
+    connection: Connected,
+    folder: Callable[[], Path],
+    *,
+    buckets: Buckets = no_buckets,
 ) -> Callable[[Instance], Context]:
-    """Return what makes the context of an instance; `folder` is where relative paths of the configuration start."""
+    """Return what makes the context of an instance; `folder` is where relative paths of the configuration start.
+
+    `buckets` are what memory plugins get, and nobody else.
+    """
 
     def resolve(reference: Any) -> str:
         return secrets.resolve(reference, folder=folder(), child_env=child.clean_env)
@@ -113,6 +124,7 @@ def maker(
             secrets=resolve,
             child_env=child.clean_env,
             base=folder(),
+            buckets=buckets if instance.kind == "memories" else no_buckets,
         )
 
     return make

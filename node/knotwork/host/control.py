@@ -26,9 +26,11 @@ from knotwork.host.sessions import SessionDesk
 from knotwork.host.targets import TargetDesk
 from knotwork.host.task_past import ViewedPast
 from knotwork.host.tasks import TaskDesk
+from knotwork.host.tools import ToolDesk
 from knotwork.host.triggers import HookDesk, TriggerDesk
 from knotwork.host.view import MeshView
 from knotwork.host.view_desk import ViewDesk
+from knotwork.mcp.held import Held
 from knotwork.ops import replies
 from knotwork.sdk import KINDS
 from knotwork.sdk.errors import NotFound, Unavailable
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from knotwork.ops.session_ports import Sessions
     from knotwork.ops.target_replies import Targets
     from knotwork.ops.task_ports import Tasks
+    from knotwork.ops.tool_replies import Tools
     from knotwork.ops.trigger_ports import Hooks, Triggers
     from knotwork.ops.view_replies import PastView
     from knotwork.sockets.slot import Slot
@@ -76,6 +79,7 @@ class Control:
     http_url: str = ""
     started_ns: int = field(default_factory=time.time_ns)
     opened: Mapping[str, ProjectRooms] = field(default_factory=dict)
+    held: Held = field(default_factory=Held)
 
     def mesh(self, project: str) -> Mesh:
         """Return the mesh of a project; raises `NotFound`, `Unavailable`."""
@@ -108,6 +112,10 @@ class Control:
     def sessions(self, project: str) -> Sessions:
         """Return the sessions of a project; raises `NotFound`, `Unavailable`."""
         return SessionDesk(self._rooms(project).sessions, self.owner, self.identity.name)
+
+    def tools(self) -> Tools:
+        """Return the tools that agents use."""
+        return ToolDesk(self, self.held)
 
     def owner(self) -> str:
         """Return whose node this is."""

@@ -19,7 +19,7 @@ from knotwork.bus import codec
 from knotwork.bus.background import background
 from knotwork.mcp import catalog, wording
 from knotwork.mcp.held import Held
-from knotwork.mcp.tool import Tool
+from knotwork.mcp.tool import Tool, arguments_of
 from knotwork.ops import serve, words
 from knotwork.ops.op import Caller
 from knotwork.ops.ports import NodeControl
@@ -173,7 +173,9 @@ def check(tool: Tool, arguments: Any) -> Any:
     problems = [_problem(tool, one) for one in found[:PROBLEMS_MAX]]
     what = "One argument is" if len(found) == 1 else f"{len(found)} arguments are"
     raise Invalid(
-        f"{what} wrong:\n" + "\n".join(f"- {line}" for line in problems), code="tool.bad_arguments", hint=_expected(tool)
+        f"{what} wrong:\n" + "\n".join(f"- {line}" for line in problems),
+        code="tool.bad_arguments",
+        hint=_expected(tool),
     )
 
 
@@ -182,7 +184,7 @@ def _problem(tool: Tool, found: Any) -> str:
     message = str(found["msg"]).removeprefix("Value error, ")[:300]
     match found["type"]:
         case "extra_forbidden":
-            near = get_close_matches(where, tool.input.model_fields, 1)
+            near = get_close_matches(where, arguments_of(tool.input), 1)
             return f"{where}: there is no such argument" + (f"; did you mean {near[0]}?" if near else "")
         case "missing":
             return f"{where}: it is needed" + _described(tool, where)
@@ -193,12 +195,12 @@ def _problem(tool: Tool, found: Any) -> str:
 
 
 def _described(tool: Tool, name: str) -> str:
-    known = tool.input.model_fields.get(name)
+    known = arguments_of(tool.input).get(name)
     return f" ({known.description})" if known is not None and known.description else ""
 
 
 def _expected(tool: Tool) -> str:
-    known = tool.input.model_fields
+    known = arguments_of(tool.input)
     if not known:
         return f"{tool.name} takes no arguments."
     told = [f"{name} (needed)" if about.is_required() else name for name, about in known.items()]
@@ -216,5 +218,3 @@ def refused(error: KnotworkError) -> Outcome:
     told: dict[str, Any] = {"code": error.code, "message": said} | ({"hint": error.hint} if error.hint else {})
     text = f"{text}\n({error.code})"
     return Outcome(wording.fit(text), {"error": wording.fit(told)}, is_error=True)
-
-

@@ -7,11 +7,11 @@ from typing import Any
 from pydantic import Field
 
 from knotwork.mcp.shapes import many, record
-from knotwork.mcp.tool import ADDS, READS, TAKES_AWAY, Capability, Cursor, Input, Session, WorkId, tool, without
+from knotwork.mcp.tool import ADDS, READS, TAKES_AWAY, CamelInput, Capability, Cursor, Session, WorkId, tool, without
 from knotwork.sdk.errors import NotFound
 
 
-class ListInput(Input):
+class ListInput(CamelInput):
     """Which dead letters."""
 
     limit: int = Field(default=20, ge=1, le=100)
@@ -52,16 +52,16 @@ async def list_dead_letter_items(given: ListInput, session: Session) -> dict[str
     return without({"next": page["next"]}) | {"items": rows, "total": page["total"]}
 
 
-class ItemInput(Input):
+class ItemInput(CamelInput):
     """Which dead letter."""
 
-    itemId: WorkId = Field(description="itemId of list_dead_letter_items, or a work_id")
+    item_id: WorkId = Field(description="itemId of list_dead_letter_items, or a work_id")
 
 
 class RetryInput(ItemInput):
     """Which dead letter."""
 
-    resetAttempts: bool = Field(default=False, description="accepted; attempts are always counted anew")
+    reset_attempts: bool = Field(default=False, description="accepted; attempts are always counted anew")
 
 
 @tool(
@@ -71,11 +71,11 @@ class RetryInput(ItemInput):
 )  # fmt: skip
 async def retry_dead_letter_item(given: RetryInput, session: Session) -> dict[str, Any]:
     """Redrive one dead letter."""
-    reply = await session.ask("task.redrive", ids=[given.itemId])
+    reply = await session.ask("task.redrive", ids=[given.item_id])
     one = next(iter(reply["tasks"]), None)
     if one is None or not one["done"]:
-        raise _not_there(given.itemId, one["why"] if one else "")
-    return {"itemId": given.itemId, "status": "pending", "attempt": one["attempt"]}
+        raise _not_there(given.item_id, one["why"] if one else "")
+    return {"itemId": given.item_id, "status": "pending", "attempt": one["attempt"]}
 
 
 @tool(
@@ -84,10 +84,10 @@ async def retry_dead_letter_item(given: RetryInput, session: Session) -> dict[st
 )  # fmt: skip
 async def discard_dead_letter_item(given: ItemInput, session: Session) -> dict[str, Any]:
     """Drop one dead letter."""
-    reply = await session.ask("task.drop", ids=[given.itemId])
+    reply = await session.ask("task.drop", ids=[given.item_id])
     if not reply["changed"]:
-        raise _not_there(given.itemId, "")
-    return {"itemId": given.itemId, "discarded": True}
+        raise _not_there(given.item_id, "")
+    return {"itemId": given.item_id, "discarded": True}
 
 
 def _not_there(item: str, why: str) -> NotFound:

@@ -93,9 +93,7 @@ _CHANGED = record(run_id="text", changed="flag", why="text?")
 )  # fmt: skip
 async def signal_run(given: SignalInput, session: Session) -> dict[str, Any]:
     """Send a signal."""
-    reply = await session.ask(
-        "run.signal", id=given.run_id, signal=given.signal, payload=given.payload, key=given.key
-    )
+    reply = await session.ask("run.signal", id=given.run_id, signal=given.signal, payload=given.payload, key=given.key)
     return without({"run_id": reply["id"], "why": reply["why"]}) | {"changed": reply["changed"]}
 
 
@@ -167,4 +165,3 @@ async def list_runs(given: RunsInput, session: Session) -> dict[str, Any]:
         for one in found["runs"]
     ]  # fmt: skip
     return {"runs": rows}
-

@@ -9,8 +9,7 @@ from typing import Any
 from knotwork.mcp import catalog, shapes
 from knotwork.mcp.tool import Tool
 
-_HEAD = '''# ruff: noqa: E501, Q000  (made by index.py)
-# fmt: off
+_HEAD = '''# fmt: off
 """Which tools are there, for those who must not load the models? Made by `index.py`; edit the tools, not this file.
 
 Each line is one tool as the protocol lists it, as JSON text: it is read when somebody asks for it.
@@ -34,10 +33,10 @@ def listed(tool: Tool) -> dict[str, Any]:
 
 def text() -> str:
     """Return the module as it must be."""
-    lines = [
-        f"    {json.dumps(name)}: r'''{json.dumps(listed(tool), separators=(',', ':'))}''',\n"
-        for name, tool in catalog.TOOLS.items()
-    ]
+    lines: list[str] = []
+    for name, tool in catalog.TOOLS.items():
+        row = json.dumps(listed(tool), separators=(",", ":"))
+        lines.append(f'    {json.dumps(name)}: r"""{row}""",\n')
     return _HEAD + "".join(lines) + "}\n"
 
 

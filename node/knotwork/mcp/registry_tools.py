@@ -16,7 +16,9 @@ class AgentsInput(Input):
     filter: Annotated[str, StringConstraints(max_length=64)] = Field(default="", description="part of the name")
     include_local: bool = Field(default=True, description="those of this node, too")
     limit: int = Field(default=50, ge=1, le=1000)
-    cursor: Annotated[str, StringConstraints(max_length=256)] = Field(default="", description="`next` of the page before")
+    cursor: Annotated[str, StringConstraints(max_length=256)] = Field(
+        default="", description="`next` of the page before"
+    )
 
 
 @tool(

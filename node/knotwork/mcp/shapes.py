@@ -18,8 +18,6 @@ _TYPES: dict[str, Schema] = {
     "any": {},
 }
 _DROPPED = frozenset({"title", "default"})
-_INT64 = 2**63
-_NOTHING: Any = object()
 
 
 def record(**fields: str | Schema) -> Schema:
@@ -47,7 +45,7 @@ def of_input(model: type[BaseModel]) -> Schema:
     """Return the schema of a tool's arguments: without titles, references and nulls, which models do not need."""
     whole = model.model_json_schema()
     definitions = whole.pop("$defs", {})
-    found = _short(whole, definitions)
+    found: Schema = _short(whole, definitions)
     found.pop("description", None)  # the tool has its own
     found.setdefault("properties", {})
     return found

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
+from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
 
 from knotwork.mcp.shapes import Schema
 from knotwork.ops.words import TOKEN
@@ -20,6 +22,17 @@ class Input(BaseModel):
     """The arguments of a tool; frozen, unknown ones are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False)
+
+
+class CamelInput(Input):
+    """The same for tools whose arguments are written `likeThis`; `like_this` is understood, too."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+def arguments_of(model: type[Input]) -> dict[str, FieldInfo]:
+    """Return the arguments of a tool by the names that agents write."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 class Session(Protocol):
@@ -122,7 +135,7 @@ class Nothing(Input):
     """No arguments."""
 
 
-Capability = Annotated[str, BeforeValidator(_as_token), StringConstraints(pattern=rf"^{TOKEN}$", max_length=64)]
+Capability = Annotated[str, StringConstraints(pattern=rf"^{TOKEN}$", max_length=64), BeforeValidator(_as_token)]
 Words = Annotated[str, StringConstraints(min_length=1, max_length=1024 * 1024, pattern=r"\S")]
 Cursor = Annotated[str, StringConstraints(max_length=1024)]
 WorkId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{8,40}$")]

@@ -18,7 +18,7 @@ _CUT = "… [{left} of {whole} characters left out]"
 
 
 def clean(text: str) -> str:
-    """Return a text with everything that is not seen written out, such as `\\u202e`."""
+    """Return a text with everything that is not seen written out, such as the one that turns the direction."""
     if text.isprintable():
         return text
     return "".join(

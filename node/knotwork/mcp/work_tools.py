@@ -13,13 +13,14 @@ from knotwork.mcp.tool import (
     HANDS_OUT,
     READS,
     TAKES_AWAY,
+    CamelInput,
     Capability,
     ClaimToken,
     Cursor,
     Input,
     Session,
-    WorkId,
     Words,
+    WorkId,
     tool,
     without,
 )
@@ -38,15 +39,15 @@ _ROW = record(
 _CLAIM = "only when asked for: `claim` as claim_work answered it"
 
 
-class OfferInput(Input):
+class OfferInput(CamelInput):
     """Work for whoever has a capability."""
 
-    taskId: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(description="your own name for it")
+    task_id: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(description="your own name for it")
     description: Words = Field(description="what is to be done, with all that is needed to know")
-    requiredCapability: Capability = Field(description="what the one who does it must be able to do")
+    required_capability: Capability = Field(description="what the one who does it must be able to do")
     priority: Priority = Field(default=5, description="10 is the most urgent")
     deadline: Moment = Field(default="", description="end it then: RFC 3339, or from now: 30m, 2h")
-    contextData: dict[str, Any] | None = Field(default=None, description="data that goes with it")
+    context_data: dict[str, Any] | None = Field(default=None, description="data that goes with it")
     scope: Literal["private", "personal", "team", "public"] = "team"
 
     @field_validator("deadline")
@@ -66,13 +67,13 @@ class OfferInput(Input):
 )  # fmt: skip
 async def broadcast_work_offer(given: OfferInput, session: Session) -> dict[str, Any]:
     """Submit a task for a capability."""
-    body = without({"prompt": given.description, "task_id": given.taskId, "context": given.contextData})
+    body = without({"prompt": given.description, "task_id": given.task_id, "context": given.context_data})
     task = await session.ask(
-        "task.submit", input=body, capability=given.requiredCapability, priority=given.priority,
+        "task.submit", input=body, capability=given.required_capability, priority=given.priority,
         deadline=given.deadline, labels=[f"scope={given.scope}"],
     )  # fmt: skip
     return {
-        "work_id": task["id"], "taskId": given.taskId, "capability": given.requiredCapability,
+        "work_id": task["id"], "taskId": given.task_id, "capability": given.required_capability,
         "priority": given.priority, "status": task["state"],
     }  # fmt: skip
 
@@ -323,22 +324,22 @@ async def cancel_work(given: CancelInput, session: Session) -> dict[str, Any]:
     return without({"work_id": one["id"], "changed": one["changed"], "status": one.get("state"), "why": one["why"]})
 
 
-class ListInput(Input):
+class ListInput(CamelInput):
     """Which waiting work."""
 
     capability: Capability = Field(description="work of this capability")
-    minPriority: Priority = 1
-    maxPriority: Priority = 10
-    deadlineBefore: Moment = Field(default="", description="RFC 3339")
-    deadlineAfter: Moment = Field(default="", description="RFC 3339")
+    min_priority: Priority = 1
+    max_priority: Priority = 10
+    deadline_before: Moment = Field(default="", description="RFC 3339")
+    deadline_after: Moment = Field(default="", description="RFC 3339")
     limit: int = Field(default=20, ge=1, le=100)
     cursor: Cursor = Field(default="", description="`next` of the page before")
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        if self.minPriority > self.maxPriority:
+        if self.min_priority > self.max_priority:
             raise ValueError("minPriority is above maxPriority")
-        for text in (self.deadlineBefore, self.deadlineAfter):
+        for text in (self.deadline_before, self.deadline_after):
             _time(text)
         return self
 
@@ -362,7 +363,7 @@ async def list_work(given: ListInput, session: Session) -> dict[str, Any]:
     page = await session.ask(
         "task.list", state=["pending", "waiting"], capability=given.capability, limit=given.limit, cursor=given.cursor
     )
-    before, after = _time(given.deadlineBefore), _time(given.deadlineAfter)
+    before, after = _time(given.deadline_before), _time(given.deadline_after)
     rows = [
         without(
             {
@@ -372,7 +373,7 @@ async def list_work(given: ListInput, session: Session) -> dict[str, Any]:
             }
         )
         for task in page["tasks"]
-        if priority_fits(task, given.minPriority, given.maxPriority, before, after)
+        if priority_fits(task, given.min_priority, given.max_priority, before, after)
     ]  # fmt: skip
     return without({"next": page["next"]}) | {"work": rows}
 
@@ -392,4 +393,3 @@ async def work_queue_status(given: StatusInput, session: Session) -> dict[str, A
     """Return how long the queues are."""
     stats = await session.ask("task.stats")
     return {"queues": queue_rows(stats["queues"], given.capability), "dead": stats["dead"]}
-

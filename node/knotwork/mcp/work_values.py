@@ -44,7 +44,9 @@ def work_row(task: dict[str, Any]) -> dict[str, Any]:
     body = task["input"]
     if isinstance(body, str):
         shown["description"] = body
-    elif isinstance(body, dict) and isinstance(body.get("prompt"), str) and set(body) <= {"prompt", "task_id", "context"}:
+    elif (
+        isinstance(body, dict) and isinstance(body.get("prompt"), str) and set(body) <= {"prompt", "task_id", "context"}
+    ):
         shown["description"] = body["prompt"]
         if isinstance(body.get("task_id"), str):
             shown["taskId"] = body["task_id"]
@@ -61,9 +63,7 @@ def work_row(task: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def priority_fits(
-    task: dict[str, Any], low: int, high: int, before: datetime | None, after: datetime | None
-) -> bool:
+def priority_fits(task: dict[str, Any], low: int, high: int, before: datetime | None, after: datetime | None) -> bool:
     """Return whether a task is within the bounds; one without a deadline is within none that is given."""
     if not low <= task["priority"] <= high:
         return False

@@ -14,6 +14,7 @@ from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.task_words import Code, Run
 from knotwork.ops.words import Text, Token
+from knotwork.sdk.errors import Denied
 
 WAIT_MAX_S = 60.0
 LEASE_MIN_S, LEASE_MAX_S = 5.0, 86400.0
@@ -41,6 +42,15 @@ class WorkerRequest(Request):
         )
 
 
+def _itself(request: WorkerRequest, caller: Caller) -> None:
+    """Let an agent with a session ask for work in its own name alone; raises `Denied` (`claim.not_you`)."""
+    if caller.who.kind == "agent" and request.worker != caller.who.name:
+        raise Denied(
+            f"You are {caller.who.name}, and cannot take work as {request.worker}.", code="claim.not_you",
+            hint=f"Give worker={caller.who.name}, or change your handle with session.update.",
+        )  # fmt: skip
+
+
 class ConnectRequest(WorkerRequest):
     """Who you are, what you do, and how much at once."""
 
@@ -61,6 +71,7 @@ async def connect(
     request: ConnectRequest, node: NodeControl, caller: Caller
 ) -> AsyncIterator[replies.Chunk | claim_replies.Parted]:
     """Yield what an agent is told."""
+    _itself(request, caller)
     worker = request.described(description=request.description, max_tasks=request.max_tasks)
     count = 0
     async with aclosing(node.claims(caller.project).connect(worker)) as notices:
@@ -95,6 +106,7 @@ class ClaimRequest(WorkerRequest):
 )  # fmt: skip
 async def claim(request: ClaimRequest, node: NodeControl, caller: Caller) -> claim_replies.ClaimedTasks:
     """Return tasks."""
+    _itself(request, caller)
     return await node.claims(caller.project).claim(
         request.described(), caller, count=request.max_tasks, wait_s=request.wait_s, lease_s=request.lease_s
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from knotwork.ops.session_ports import Sessions
     from knotwork.ops.target_replies import Targets
     from knotwork.ops.task_ports import Tasks
+    from knotwork.ops.tool_replies import Tools
     from knotwork.ops.trigger_ports import Hooks, Triggers
     from knotwork.ops.view_replies import PastView
     from knotwork.trust.who import Who
@@ -133,6 +134,10 @@ class NodeControl(Protocol):
 
     def sessions(self, project: str) -> Sessions:
         """Return the sessions of a project this node serves; raises `NotFound` (`project.not_found`)."""
+        ...
+
+    def tools(self) -> Tools:
+        """Return the tools that agents use."""
         ...
 
     def who(self, project: str, session: str) -> Who:

@@ -47,7 +47,7 @@ class OpenRequest(Request):
     "asks as this agent. Then comes what the agent is told: of messages, of work that is no more its own. The id is "
     "the same at every start with the same machine, folder and label.",
     examples=(
-        Example("Come in", {"host": "laptop", "path": "/home/me/app", "type": "claude-code", "capabilities": ["code"]}),
+        Example("Come in", {"host": "laptop", "path": "/srv/app", "type": "claude-code", "capabilities": ["code"]}),
     ),
 )  # fmt: skip
 async def open_session(

@@ -25,7 +25,7 @@ class DefinitionRequest(Request):
     "workflow.check", DefinitionRequest, flow_replies.Verdict, effect="read",
     cli=CliForm(("workflow", "check"), positional=("definition",), rows="problems", columns=("line", "column", "path", "message", "hint")),
     summary="Say everything that is wrong with a workflow.",
-    help="Nothing is kept or started.",
+    help="Nothing is kept or started. The exit code is 1 when something is wrong.",
     examples=(Example("Does it make sense?", {"definition": SHOWN}),),
 )  # fmt: skip
 async def check(request: DefinitionRequest, node: NodeControl, caller: Caller) -> flow_replies.Verdict:

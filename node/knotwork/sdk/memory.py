@@ -67,9 +67,7 @@ class MemoryStore(Protocol):
         """Return what is there now, None when nothing is, or its time is over."""
         ...
 
-    async def list(
-        self, project: str, scope: MemoryScope | None = None, owner: str | None = None
-    ) -> Sequence[Kept]:
+    async def list(self, project: str, scope: MemoryScope | None = None, owner: str | None = None) -> Sequence[Kept]:
         """Return every record of a project, of one scope, of one owner."""
         ...
 

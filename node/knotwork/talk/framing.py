@@ -16,12 +16,14 @@ import msgspec
 BAR = "| "
 _HARMLESS = re.compile(r"[\x20-\x7e\xa0-\xac\xae-\u034e\n\t]*")
 """What most text is made of: nothing in here is looked at one by one."""
-_UNSEEN = {"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"}
+_UNSEEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 """Unicode's categories of what is not seen: controls, formats (bidi, zero width, tags), private, halves, separators."""
 _JOINERS = {"\u200c", "\u200d", "\ufe0f"}
 """Zero width, and needed: Persian and Hindi are written with them, and families of emoji."""
 _ALSO = {"\u115f", "\u1160", "\u3164", "\uffa0", "\u034f"}
 """Letters and marks by name, and blank."""
+_SELECTORS = re.compile(r"[\ufe00-\ufe0e\U000e0100-\U000e01ef]")
+"""They choose between shapes of the character before, and any number of them is not seen: a place to hide text."""
 
 
 def harmless(text: str) -> str:
@@ -33,11 +35,16 @@ def harmless(text: str) -> str:
     for place, char in enumerate(text):
         if char in _JOINERS and _joins(text, place):
             shown.append(char)
-        elif char not in "\n\t" and (unicodedata.category(char) in _UNSEEN or char in _ALSO or char in _JOINERS):
+        elif char not in "\n\t" and _hides(char):
             shown.append(f"\\u{{{ord(char):x}}}")
         else:
             shown.append(char)
     return "".join(shown)
+
+
+def _hides(char: str) -> bool:
+    unseen = unicodedata.category(char) in _UNSEEN or char in _ALSO or char in _JOINERS
+    return unseen or _SELECTORS.fullmatch(char) is not None
 
 
 def _joins(text: str, place: int) -> bool:

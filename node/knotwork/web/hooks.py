@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -86,3 +87,55 @@ def _wrong_method(hooks: Mapping[str, Hook], request: Request) -> Response:
     response = problem.response(error, HTTPStatus.METHOD_NOT_ALLOWED)
     response.headers["allow"] = allowed
     return response
+
+
+def described() -> dict[str, Any]:
+    """Return how the two routes stand in OpenAPI; which paths and methods are served, and what fits, say the triggers."""
+    return {
+        "/hooks/{path}": {"post": _operation("hooks", "Fire a webhook trigger.", {"202": _STARTED}, ("401", "413", "422"))},
+        "/run/{path}": {
+            method.lower(): _operation(
+                f"run.{method.lower()}", "Fire an http trigger, and be answered by its run.", {"200": _ANSWERED, "202": _STARTED},
+                ("401", "405", "409", "413", "422", "429", "500", "503", "504"), body=method not in ("GET", "HEAD"),
+            )
+            for method in METHODS
+        },
+    }  # fmt: skip
+
+
+_JSON = "application/json"
+_STARTED = {
+    "description": "Taken: the run is durable. Asked again with the same key, `new` is false.",
+    "content": {
+        _JSON: {
+            "schema": {
+                "type": "object",
+                "properties": {"run": {"type": "string"}, "new": {"type": "boolean"}},
+                "required": ["run", "new"],
+            }
+        }
+    },
+}
+_ANSWERED = {
+    "description": "What the run gave: its first `respond` step, with the status of that, or its output.",
+    "headers": {"Knotwork-Run": {"description": "The run.", "schema": {"type": "string"}}},
+    "content": {_JSON: {"schema": {}}},
+}
+
+
+def _operation(
+    name: str, summary: str, answers: dict[str, Any], refusals: tuple[str, ...], *, body: bool = True
+) -> dict[str, Any]:
+    problem_of = {status: {"$ref": "#/components/responses/problem"} for status in (*refusals, "default")}
+    path = {
+        "name": "path", "in": "path", "required": True, "schema": {"type": "string", "maxLength": PATH_MAX},
+        "description": "That of the trigger; it may hold slashes.",
+    }  # fmt: skip
+    found: dict[str, Any] = {
+        "operationId": f"trigger.{name}", "tags": ["trigger"], "summary": summary, "security": [],
+        "description": "No token is asked for, but the signature or secret that the trigger names (docs/triggers.md).",
+        "parameters": [path], "responses": {**answers, **problem_of},
+    }  # fmt: skip
+    if body:
+        found["requestBody"] = {"required": False, "content": {_JSON: {"schema": {}}}}
+    return found

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from knotwork.ops import project_replies, replies, table
-from knotwork.web import resources, workers
+from knotwork.web import hooks, resources, workers
 from knotwork.web.routes import EVENT_STREAM, methods
 
 _REF = "#/components/schemas/"
@@ -38,7 +38,7 @@ def document(version: str, url: str = "/") -> dict[str, Any]:
     unique: list[Any] = list(dict.fromkeys(wanted))
     names, schema = models_json_schema(unique, ref_template=_REF + "{model}")
     paths = {f"/api/{op.room}/{op.verb}": _path(op, names) for op in ops}
-    paths |= _resource_paths(names) | _worker_paths(names) | _plain_paths()
+    paths |= _resource_paths(names) | _worker_paths(names) | _plain_paths() | hooks.described()
     return {
         "openapi": "3.1.0",
         "info": {

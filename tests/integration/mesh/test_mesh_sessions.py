@@ -15,7 +15,7 @@ from knotwork.sdk.errors import Conflict, Denied, NotFound
 WAIT_S = 30.0
 
 
-def newcomer(label: str = "1", *, path: str = "/home/ann/app", parent: str = "", **more):
+def newcomer(label: str = "1", *, path: str = "/srv/app", parent: str = "", **more):
     agent = session_records.identity("default", "laptop", path, label, parent)
     given = {"type": "claude-code", "capabilities": ("code",), "registered": True, **more}
     return session_records.AgentSession(

@@ -121,3 +121,35 @@ def test_routes():
     assert route(made(kind="webhook", path="a/b", unsigned=True)) == "POST /hooks/a/b"
     assert route(made(kind="http", path="a", method="PUT", unsigned=True)) == "PUT /run/a"
     assert route(made(cron="@daily")) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('id = "t"\nworkflow = "w"\ncron = "0 3 * * *"\npriority = 11\n', {"priority": (4, 1)}),
+        ("id: t\nworkflow: w\ncron: 0 3 * * *\n  \npriority: 11\novrlap: skip\n", {"priority": (5, 1), "ovrlap": (6, 1)}),
+        ('{"id": "t",\n "workflow": "w", "subject": "event.a",\n "batch": {"count": 0}}', {"batch.count": (3, 12)}),
+        ("id: t\nkind: cron\ncron: 0 3 * * *\n", {"workflow": (1, 1)}),
+    ],
+)
+def test_what_is_wrong_has_its_place(text: str, found: dict[str, tuple[int, int]]):
+    with pytest.raises(Invalid) as refused:
+        source.trigger(text)
+    problems = refused.value.detail["problems"]
+    assert {one["path"]: (one["line"], one["column"]) for one in problems} == found
+    for line, column in found.values():
+        assert f"line {line}, column {column}" in refused.value.message
+
+
+def test_what_is_said_beside_the_text_has_no_place_in_it():
+    with pytest.raises(Invalid) as refused:
+        source.trigger("id: t\nworkflow: w\ncron: 0 3 * * *\npriority: 5\n", priority=12)
+    (one,) = refused.value.detail["problems"]
+    assert (one["path"], one["line"], one["column"]) == ("priority", 0, 0)
+    assert "line" not in refused.value.message
+
+
+def test_a_text_that_cannot_be_read_says_where():
+    with pytest.raises(Invalid) as refused:
+        source.trigger("id: t\nworkflow: [\n")
+    assert refused.value.detail["problems"][0]["line"] == 3

@@ -37,3 +37,16 @@ async def test_what_is_refused(client):
     assert (await client.post("/hooks/in", headers={"host": "evil.example"})).status_code == 421
     assert (await client.post("/hooks/in", headers={"origin": "https://evil.example"})).status_code == 403
     assert (await client.get("/api/node/status")).status_code == 401
+
+
+async def test_the_description_names_what_triggers_serve(client):
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    hook, run = paths["/hooks/{path}"], paths["/run/{path}"]
+    assert set(hook) == {"post"}
+    assert set(run) == {"get", "head", "post", "put", "patch", "delete"}
+    for operation in (*hook.values(), *run.values()):
+        assert operation["security"] == []
+        assert [one["name"] for one in operation["parameters"]] == ["path"]
+    assert set(hook["post"]["responses"]) == {"202", "401", "413", "422", "default"}
+    assert {"405", "500", "503", "504"} <= set(run["post"]["responses"])
+    assert "requestBody" not in run["get"]

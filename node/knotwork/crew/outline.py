@@ -1,0 +1,273 @@
+"""Of what does a task's text consist? Headings, lists, sentences, each an item; what is context or acceptance (pure)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass, field
+
+TASK_MAX_BYTES = 128 * 1024
+LINES_MAX = 5_000
+TITLE_MAX = 120
+
+_HEADING = re.compile(r"(#{1,6})\s+(.{1,400}?)\s*#*$")
+_NUMBERED = re.compile(r"(\s*)(?:\(?(\d{1,3})[.)]|([a-zA-Z])[.)])\s+(\S.*)$")
+_BULLET = re.compile(r"(\s*)[-*+•‣]\s+(?:\[[ xX]\]\s+)?(\S.*)$")
+_STEP = re.compile(r"(\s*)(?:step|phase|stage|milestone)\s+(\d{1,3}|[A-Za-z])\s*[:.)-]\s*(\S.*)$", re.IGNORECASE)
+_INLINE = re.compile(r"(?:^|\s)\(?(\d{1,2})[.)]\s+")
+_LABEL = re.compile(r"(\s*)\**([A-Za-z][A-Za-z ]{2,40})\**:\**\s*(.*)$")
+_FENCE = re.compile(r"\s*(```|~~~)")
+_ACCEPTANCE = re.compile(
+    r"(acceptance( criteria| tests?)?|definition of done|done when|success criteria|it is done when|must hold)$",
+    re.IGNORECASE,
+)
+_CONTEXT = re.compile(
+    r"(context|background|notes?|constraints?|out of scope|non[- ]goals?|assumptions?|links?|references?|glossary|"
+    r"overview|introduction|summary|goals?|motivation|description|environment)$",
+    re.IGNORECASE,
+)
+_LISTING = re.compile(
+    r"(tasks?|steps?|plan|to ?dos?|work items?|deliverables?|parts?|subtasks?|scope|requirements|features?)$",
+    re.IGNORECASE,
+)
+_CHORES = (
+    "add|build|check|clean|configure|connect|convert|create|define|deploy|design|develop|document|draft|evaluate|extract|"
+    "fix|generate|implement|improve|install|integrate|investigate|make|measure|merge|migrate|optimise|optimize|plan|prepare|"
+    "publish|refactor|release|remove|rename|replace|research|review|rewrite|run|send|set up|ship|summarise|summarize|test|"
+    "train|translate|update|upgrade|validate|verify|write"
+)
+_FOLLOWS = "then|next|after that|afterwards|finally|lastly"
+_LEAD = (
+    rf"(?:(?:and |also )?(?:{_FOLLOWS}|first|firstly|second|secondly|third|thirdly|please)[, ]+)?"
+    r"(?:(?:once|after|when) [^,.]{1,120}, )?(?:you (?:should|must) |we (?:need to|should|must) )?"
+)
+_IMPERATIVE = re.compile(rf"{_LEAD}(?:{_CHORES})\b", re.IGNORECASE)
+_SENTENCE = re.compile(r"(?<=[.!?;])\s+(?=[A-Za-z(\"'])")
+_CHAIN = re.compile(rf",?\s+(?=(?:and )?(?:{_FOLLOWS})\b)", re.IGNORECASE)
+_CHAINED = re.compile(rf"(?:and )?(?:{_FOLLOWS})\b", re.IGNORECASE)
+_ENUMERATION = re.compile(r"^(?P<lead>[^:\n]{3,200}):\s*(?P<list>[^.\n:]{5,600})\.?$")
+
+
+@dataclass(slots=True)
+class Item:
+    """One thing to do, as it was written: `number` is what the text calls it, `place` its order."""
+
+    title: str
+    body: list[str] = field(default_factory=list)
+    acceptance: list[str] = field(default_factory=list)
+    number: str = ""
+    stepped: bool = False
+    """Its number says an order: Step 1, Phase 2."""
+
+    @property
+    def text(self) -> str:
+        """Return all that is written of it."""
+        return "\n".join([self.title, *self.body]).strip()
+
+
+@dataclass(slots=True)
+class Outline:
+    """A task's text, taken apart: `by` says by what, `dropped` how many characters were no text."""
+
+    items: list[Item]
+    by: str
+    acceptance: list[str]
+    dropped: int = 0
+
+
+def clean(text: str) -> tuple[str, int]:
+    """Return a text without control, bidi and invisible characters, and how many there were."""
+    unified = text.replace("\r\n", "\n").replace("\r", "\n")
+    kept = "".join(
+        one for one in unified
+        if one in "\n\t" or unicodedata.category(one) not in ("Cc", "Cf", "Cs", "Co", "Cn")
+    )  # fmt: skip
+    return kept, len(unified) - len(kept)
+
+
+def outline(text: str) -> Outline:
+    """Return what a task's text consists of: at least one item, whatever it says."""
+    plain, dropped = clean(text)
+    lines = plain.split("\n")[:LINES_MAX]
+    found = _Lines(lines)
+    if len(found.headings) > 1 and not found.listed:
+        return Outline(found.headings, "headings", found.acceptance, dropped)
+    if len(found.items) > 1:
+        return Outline(found.items, "list", found.acceptance, dropped)
+    if len(found.headings) > 1:
+        return Outline(found.headings, "headings", found.acceptance, dropped)
+    prose = " ".join(" ".join(found.prose).split())
+    for by, take in (("enumeration", _numbers), ("enumeration", _enumeration), ("sentences", _sentences)):
+        items = take(prose)
+        if len(items) > 1:
+            return Outline(items, by, found.acceptance, dropped)
+    whole = found.items[0] if found.items else Item(shortened(prose) or "The task")
+    whole.body = [plain.strip()[:TASK_MAX_BYTES]] if not whole.body else whole.body
+    return Outline([whole], "whole", found.acceptance, dropped)
+
+
+class _Lines:
+    """What stands in the lines, read once from the top."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.headings: list[Item] = []
+        self.items: list[Item] = []
+        self.prose: list[str] = []
+        self.acceptance: list[str] = []
+        self.listed = False
+        """The list stands under a heading such as Tasks, or under none: its items are the parts, not the headings."""
+        self._into = "prose"
+        self._heading: Item | None = None
+        self._item: Item | None = None
+        self._indent = 0
+        self._level = _level(lines)
+        fenced = False
+        for line in lines:
+            if _FENCE.match(line):
+                fenced = not fenced
+            if fenced or _FENCE.match(line):
+                self._more(line)
+            else:
+                self._line(line)
+
+    def _line(self, line: str) -> None:
+        if not line.strip():
+            return
+        if (heading := _HEADING.match(line)) is not None:
+            self._head(len(heading[1]), heading[2].strip(" *_:"))
+            return
+        label = _LABEL.match(line.strip().lstrip("-*+• ").lstrip())
+        if label is not None and _ACCEPTANCE.match(label[2].strip()):
+            self._accept(label[3], inside=bool(re.match(r"\s+", line)) or self._item is not None)
+            return
+        if (
+            label is not None
+            and not label[3]
+            and (_LISTING.match(label[2].strip()) or _CONTEXT.match(label[2].strip()))
+        ):
+            self._head(0, label[2].strip())
+            return
+        numbered, bullet, step = _NUMBERED.match(line), _BULLET.match(line), _STEP.match(line)
+        if step is not None:
+            self._entry(len(step[1]), step[3], step[2].lower(), stepped=True)
+        elif numbered is not None:
+            self._entry(len(numbered[1].expandtabs(4)), numbered[4], (numbered[2] or numbered[3]).lower())
+        elif bullet is not None:
+            self._entry(len(bullet[1].expandtabs(4)), bullet[2], "")
+        else:
+            self._more(line)
+
+    def _head(self, level: int, title: str) -> None:
+        self._item = None
+        if _ACCEPTANCE.match(title):
+            inner = self._heading is not None and level > self._level > 0
+            self._into = "inner acceptance" if inner else "acceptance"
+        elif _CONTEXT.match(title):
+            self._into, self._heading = "context", None
+        elif _LISTING.match(title):
+            self._into, self._heading, self.listed = "list", None, True
+        elif level == self._level:
+            step = _STEP.match(title) or _NUMBERED.match(title)
+            self._heading = Item(
+                shortened(title), number=(step[2] or "").lower() if step else "", stepped=bool(_STEP.match(title))
+            )
+            self.headings.append(self._heading)
+            self._into = "heading"
+        elif self._heading is not None and level > self._level:
+            self._heading.body.append(title)
+            self._into = "heading"
+        else:
+            self._into = "prose"
+
+    def _accept(self, told: str, *, inside: bool) -> None:
+        into = self._item.acceptance if inside and self._item is not None else None
+        if into is None and self._heading is not None and self._into.startswith(("heading", "inner")):
+            into = self._heading.acceptance
+        if told.strip():
+            (self.acceptance if into is None else into).append(told.strip())
+        elif into is None:
+            self._into = "acceptance"
+
+    def _entry(self, indent: int, text: str, number: str, *, stepped: bool = False) -> None:
+        text = text.strip()
+        if self._into == "acceptance":
+            self.acceptance.append(text)
+        elif self._into == "inner acceptance" and self._heading is not None:
+            self._heading.acceptance.append(text)
+        elif self._into == "context":
+            return
+        elif self._item is not None and indent > self._indent + 1:
+            self._item.body.append(text)
+        else:
+            if self._heading is not None:
+                self._heading.body.append(text)
+            self._item = Item(shortened(text), [text] if len(text) > TITLE_MAX else [], number=number, stepped=stepped)
+            self._indent = indent
+            self.items.append(self._item)
+
+    def _more(self, line: str) -> None:
+        if self._into in ("context", "acceptance"):
+            return
+        if self._item is not None and line[:1] in (" ", "\t"):
+            self._item.body.append(line.strip())
+        elif self._heading is not None:
+            self._heading.body.append(line.strip())
+        else:
+            self._item = None if not _FENCE.match(line) else self._item
+            self.prose.append(line.strip())
+
+
+def _level(lines: list[str]) -> int:
+    """Return the level of headings that stand for parts: the highest with at least two that are no context."""
+    counts: dict[int, int] = {}
+    for line in lines:
+        heading = _HEADING.match(line)
+        if heading is not None:
+            title = heading[2].strip(" *_:")
+            if not (_ACCEPTANCE.match(title) or _CONTEXT.match(title) or _LISTING.match(title)):
+                counts[len(heading[1])] = counts.get(len(heading[1]), 0) + 1
+    return next((level for level in sorted(counts) if counts[level] > 1), 0)
+
+
+def _numbers(prose: str) -> list[Item]:
+    """Return what an enumeration with numbers in a line names: (1) this (2) that."""
+    marks = list(_INLINE.finditer(prose))
+    if len(marks) < 2 or [int(mark[1]) for mark in marks] != list(range(1, len(marks) + 1)):  # noqa: PLR2004
+        return []
+    ends = [*(mark.start() for mark in marks[1:]), len(prose)]
+    texts = [prose[mark.end() : end].strip(" ,;.") for mark, end in zip(marks, ends, strict=True)]
+    return [Item(shortened(text), [text], number=mark[1]) for mark, text in zip(marks, texts, strict=True) if text]
+
+
+def _enumeration(prose: str) -> list[Item]:
+    """Return what a sentence names after a colon: "Build a shop: database schema, REST API and web page"."""
+    found = _ENUMERATION.match(prose)
+    if found is None:
+        return []
+    names = [one.strip(" .") for one in re.split(r",\s*(?:and\s+)?|;\s*|\s+and\s+", found["list"])]
+    names = [one for one in names if one]
+    if len(names) < 2 or any(len(one) > 80 for one in names):  # noqa: PLR2004  then it is prose
+        return []
+    return [Item(shortened(name), [f"{found['lead'].strip()}: {name}"]) for name in names]
+
+
+def _sentences(prose: str) -> list[Item]:
+    """Return one item for each sentence that tells to do something; what follows belongs to it."""
+    items: list[Item] = []
+    for sentence in _SENTENCE.split(prose):
+        for piece in _CHAIN.split(sentence) if _IMPERATIVE.match(sentence) else [sentence]:
+            text = piece.strip(" ,;")
+            if _IMPERATIVE.match(text) or (items and text and _CHAINED.match(text)):
+                items.append(Item(shortened(text), [text]))
+            elif items and text:
+                items[-1].body.append(text)
+    return items
+
+
+def shortened(text: str) -> str:
+    """Return a title: the first sentence or clause of a text, in one line."""
+    line = " ".join(re.sub(r"[*_`]+", "", text).split())
+    if len(line) <= TITLE_MAX:
+        return line.rstrip(" .;,")
+    cut = line[:TITLE_MAX]
+    return (cut[: cut.rfind(" ")] if " " in cut[40:] else cut).rstrip(" .;,") + "…"

@@ -1,0 +1,82 @@
+"""How does a memory plugin reach NATS? By a bucket of each project, and of what projects have in common: COMMONS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from knotwork.bus import kv, subjects
+from knotwork.sdk.ports import BucketEntry
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.bus.kv import Bucket as BusBucket
+    from knotwork.bus.kv import Entry
+    from knotwork.sdk import Bucket
+
+GONE_KEPT_S = 3600
+"""How long the server keeps in mind that something was removed: who watches hears of it within seconds."""
+
+
+class MemoryBuckets:
+    """The MEMORY buckets of a node (`sdk.Buckets`), made when they are first used."""
+
+    def __init__(self, connection: Callable[[str], Connection]) -> None:
+        """Go by the connection of each project; "" is that of COMMONS. It raises `Unavailable`, `NotFound`."""
+        self._connection = connection
+        self._opened: dict[str, _Bucket] = {}
+
+    def __call__(self, project: str) -> Bucket:
+        """Return a project's bucket."""
+        connection = self._connection(project)
+        known = self._opened.get(project)
+        if known is None or known.connection is not connection:
+            known = self._opened[project] = _Bucket(connection)
+        return known
+
+
+class _Bucket:
+    """One bucket, over one connection (`sdk.Bucket`)."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._bucket: BusBucket | None = None
+
+    async def get(self, key: str) -> BucketEntry | None:
+        """Return the record."""
+        entry = await (await self._made()).get(key)
+        return None if entry is None else _told(entry)
+
+    async def put(self, key: str, value: bytes, *, revision: int | None = None, ttl_s: int | None = None) -> int:
+        """Store durably."""
+        bucket = self._bucket or await self._made()
+        if revision is None:
+            return await bucket.put(key, value, ttl_s=ttl_s)
+        if revision == 0:
+            return await bucket.create(key, value, ttl_s=ttl_s)
+        return await bucket.update(key, value, revision, ttl_s=ttl_s)
+
+    async def delete(self, key: str, *, revision: int | None = None) -> int:
+        """Remove the key."""
+        return await (await self._made()).delete(key, revision=revision, ttl_s=GONE_KEPT_S)
+
+    async def all(self, beginning: str = "") -> dict[str, BucketEntry]:
+        """Return every record whose key begins so."""
+        return {key: _told(entry) for key, entry in (await (await self._made()).all(beginning)).items()}
+
+    async def latest(self) -> int:
+        """Return the revision of the newest change."""
+        return await (self._bucket or await self._made()).latest()
+
+    async def watch(self, on_entry: Callable[[BucketEntry], None], on_current: Callable[[], None]) -> None:
+        """Tell every record, then every change."""
+        await (await self._made()).watch(lambda entry: on_entry(_told(entry)), on_current)
+
+    async def _made(self) -> BusBucket:
+        if self._bucket is None:
+            self._bucket = await kv.open_bucket(self.connection, subjects.MEMORY)
+        return self._bucket
+
+
+def _told(entry: Entry) -> BucketEntry:
+    return BucketEntry(entry.key, entry.value, entry.revision)

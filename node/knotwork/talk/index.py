@@ -1,0 +1,248 @@
+"""Which messages of channels are there, and what do they say? A SQLite file, read from TALK again at any time.
+
+It holds exactly what a channel keeps: what is over its limits is taken out before anything is read. Words are indexed
+when somebody searches for the first time, so that nobody pays for it who never does. Not for threads at once: whoever
+uses it holds the lock of `following.Following`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from knotwork.talk import index_rows as rows
+from knotwork.talk.channel import Channel
+from knotwork.talk.message import Said, encode, said
+from knotwork.trust.who import Who
+
+log = logging.getLogger(__name__)
+INLINE_MAX_BYTES = 64 * 1024
+"""Larger messages are read from the stream; here stand what is known about them, and their words."""
+WORDS_MAX = 256 * 1024
+"""Characters of a message that are searched."""
+WORDS_BATCH = 500
+CACHE_KIB = 8 * 1024
+_COLUMNS = "seq, channel, at_ns, size, raw"
+T = TypeVar("T")
+Row = tuple[int, str, int, int, bytes | None]
+"""Place, channel, when it was stored, its size, and the message itself when it is small."""
+
+
+class Index:
+    """The index of one project."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, or make it anew when it cannot be used; raises `OSError`."""
+        self._path = path
+        self.made = 0
+        """How often it was made anew."""
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            log.info("the index of channels is made anew: %s", error)
+            self.make_anew()
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        try:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = OFF")  # all of it can be read again
+            self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            self._db.execute("PRAGMA journal_size_limit = 16777216")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0 and not self._db.execute("SELECT 1 FROM sqlite_schema").fetchone():
+                self._db.executescript(f"BEGIN; {rows.TABLES} PRAGMA user_version = {rows.VERSION}; COMMIT")
+                self._db.execute("INSERT INTO place VALUES ('', 0, 0)")
+            elif version != rows.VERSION:
+                raise sqlite3.DatabaseError(f"it is of version {version}")
+            self._load()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _load(self) -> None:
+        self.created, self.place, self._worded = self._db.execute("SELECT created, seq, words FROM place").fetchone()
+        counted = self._db.execute("SELECT channel, count(*), sum(size) FROM messages GROUP BY channel")
+        self._totals = {channel: [count, size] for channel, count, size in counted}
+
+    def make_anew(self) -> None:
+        """Begin with an empty file."""
+        self.close()
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+        self.made += 1
+        self._open()
+
+    def close(self) -> None:
+        """Close the file."""
+        with contextlib.suppress(sqlite3.Error, AttributeError):
+            self._db.close()
+
+    def safely(self, work: Callable[[], T]) -> T | None:
+        """Do something with it; None, and an empty index, when the file turned out to be damaged."""
+        try:
+            return work()
+        except sqlite3.DatabaseError as error:
+            if self._db.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+            log.warning("the index of channels is made anew: %s", error)
+            self.make_anew()
+            return None
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def belongs_to(self, created: str) -> None:
+        """Say which stream it is of, by when that was made: what it holds of another one is forgotten."""
+        if self.created not in ("", created):
+            self.make_anew()
+        self._db.execute("UPDATE place SET created = ?", (created,))
+        self.created = created
+
+    def add(self, batch: Iterable[Said], place: int) -> None:
+        """Add what was read of the stream up to a place."""
+        found = [_row(one) for one in batch]
+        self._db.execute("BEGIN")
+        self._db.executemany(rows.INSERT, found)
+        self._db.execute("UPDATE place SET seq = ?", (place,))
+        self._db.execute("COMMIT")
+        self.place = place
+        for one in found:
+            totals = self._totals.setdefault(one[1], [0, 0])
+            totals[0] += 1
+            totals[1] += one[3]
+
+    def trim(self, channels: Iterable[Channel], now_ns: int) -> dict[str, int]:
+        """Take out what is over the limits, the oldest first; returns the place of the oldest left in each such channel."""
+        cut = {}
+        for channel in channels:
+            count, size = self._totals.get(channel.name, (0, 0))
+            if not count:
+                continue
+            over, over_bytes = count - channel.max_messages, size - channel.max_bytes
+            until_ns = now_ns - int(channel.max_age_s * 1e9)
+            going = []
+            oldest = self._db.execute(
+                "SELECT seq, size, at_ns FROM messages WHERE channel = ? ORDER BY seq", (channel.name,)
+            )
+            for seq, bytes_, at_ns in oldest:
+                if len(going) >= over and over_bytes <= 0 and at_ns >= until_ns:
+                    break
+                going.append(seq)
+                over_bytes -= bytes_
+            oldest.close()
+            if going:
+                self._take_out(channel.name, going)
+                cut[channel.name] = going[-1] + 1
+        return cut
+
+    def _take_out(self, channel: str, going: list[int]) -> None:
+        last = going[-1]
+        self._db.execute("BEGIN")
+        gone = self._db.execute(
+            "SELECT seq, size, raw FROM messages WHERE channel = ? AND seq <= ?", (channel, last)
+        ).fetchall()
+        worded = [(seq, raw) for seq, _, raw in gone if seq <= self._worded]
+        if worded:
+            self._unword(worded)
+        self._db.execute("DELETE FROM messages WHERE channel = ? AND seq <= ?", (channel, last))
+        self._db.execute("COMMIT")
+        totals = self._totals[channel]
+        totals[0] -= len(gone)
+        totals[1] -= sum(size for _, size, _ in gone)
+
+    def _unword(self, gone: list[tuple[int, bytes | None]]) -> None:
+        """Take words out, which FTS5 wants to be told again; of large messages, whose words are not here, they stay.
+
+        What is found by such a word has no message any more, and is passed over.
+        """
+        told = [(seq, _words(raw)) for seq, raw in gone if raw is not None]
+        self._db.executemany("INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)", told)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def count(self, channel: str) -> tuple[int, int]:
+        """Return how many messages a channel holds, and their bytes, whoever may see them."""
+        count, size = self._totals.get(channel, (0, 0))
+        return count, size
+
+    def page(self, wish: rows.Wish, who: Who, now_ns: int) -> list[Row]:
+        """Return the messages meant that somebody may see, in the order in which they were said."""
+        condition, more = rows.where(wish)
+        order = "DESC" if wish.newest else "ASC"
+        found = self._db.execute(
+            f"SELECT {_COLUMNS} FROM messages WHERE {condition} ORDER BY seq {order} LIMIT :limit",  # noqa: S608  ours
+            {**rows.seer(who, now_ns), **more, "limit": wish.limit},
+        ).fetchall()
+        return found[::-1] if wish.newest else found
+
+    def find(self, place: int, who: Who, now_ns: int) -> Row | None:
+        """Return one message, None when it is not there or not for this one's eyes."""
+        found: Row | None = self._db.execute(
+            f"SELECT {_COLUMNS} FROM messages WHERE seq = :seq AND {rows.SEES} AND {rows.LIVES}",  # noqa: S608  ours
+            {**rows.seer(who, now_ns), "seq": place},
+        ).fetchone()
+        return found
+
+    def unread(self, channel: str, after: int, who: Who, now_ns: int) -> tuple[int, int, int]:
+        """Return how many of others' messages came behind a place, how many mention this one, and the newest's place."""
+        condition, more = rows.where(rows.Wish(channel=channel, after=after, others=True))
+        sql = f"SELECT count(*), coalesce(sum({rows.MENTIONED}), 0), coalesce(max(seq), 0) FROM messages WHERE {condition}"  # noqa: S608  ours
+        count, mentions, newest = self._db.execute(sql, {**rows.seer(who, now_ns), **more}).fetchone()
+        return count, mentions, newest
+
+    def search(self, expression: str, wish: rows.Wish, who: Who, now_ns: int) -> list[Row]:
+        """Return the newest messages that hold all that is looked for; `expression` is what `index_rows` made of it."""
+        condition, more = rows.where(wish)
+        return self._db.execute(
+            f"""SELECT {_COLUMNS} FROM messages WHERE seq IN (SELECT rowid FROM words WHERE words MATCH :query)
+            AND {condition} ORDER BY seq DESC LIMIT :limit""",  # noqa: S608  conditions of ours
+            {**rows.seer(who, now_ns), **more, "query": expression, "limit": wish.limit},
+        ).fetchall()
+
+    def unworded(self) -> list[tuple[int, bytes | None]]:
+        """Return messages whose words are not indexed yet, in order, `WORDS_BATCH` at most."""
+        return self._db.execute(
+            "SELECT seq, raw FROM messages WHERE seq > ? ORDER BY seq LIMIT ?", (self._worded, WORDS_BATCH)
+        ).fetchall()
+
+    def add_words(self, batch: list[tuple[int, bytes | None]], large: dict[int, bytes]) -> None:
+        """Index the words of what `unworded` returned; `large` holds the messages that were not in it."""
+        told = [(seq, _words(raw if raw is not None else large.get(seq))) for seq, raw in batch]
+        self._worded = batch[-1][0]
+        self._db.execute("BEGIN")
+        self._db.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", told)
+        self._db.execute("UPDATE place SET words = ?", (self._worded,))
+        self._db.execute("COMMIT")
+
+
+def _row(one: Said) -> tuple[int, str, int, int, str, str, str, str, str, str, str, int, str, bytes | None]:
+    envelope = one.envelope
+    raw = encode(envelope) if one.size <= INLINE_MAX_BYTES else None
+    mentions = f" {' '.join(envelope.mentions)} " if envelope.mentions else ""
+    return (
+        one.place, one.to, one.at_ns, one.size, envelope.sender, envelope.handle, envelope.owner, envelope.project,
+        envelope.scope, envelope.thread, envelope.kind, envelope.expires_ns, mentions, raw,
+    )  # fmt: skip
+
+
+def _words(raw: bytes | None) -> str:
+    """Return what is searched of a message: its text, its sender and its data."""
+    read = said("channel.x", raw, 1, 0) if raw is not None else None
+    if read is None:
+        return ""
+    return searched(read)
+
+
+def searched(read: Said) -> str:
+    """Return what is searched of a message."""
+    envelope = read.envelope
+    data = "" if envelope.data is None else str(envelope.data)
+    return f"{envelope.handle} {envelope.kind} {envelope.text[:WORDS_MAX]} {data[:WORDS_MAX]}"

@@ -1,0 +1,1 @@
+"""A place to remember things on one machine: a SQLite database."""

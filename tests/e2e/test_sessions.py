@@ -1,0 +1,125 @@
+"""Agents from outside on real nodes: they come in, are found, ask in their own name, and are missed when they die."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from tests.e2e.conftest import WAIT_S, Answer, Node, until
+
+
+class Agent:
+    """An agent with an open session, over HTTP."""
+
+    def __init__(self, node: Node, **fields: Any) -> None:
+        self.node, self.told = node, []
+        self.connection = node.connect()
+        body = json.dumps({"host": "laptop", "path": "/srv/app", "type": "claude-code", **fields})
+        headers = {"authorization": f"Bearer {node.token}", "accept": "text/event-stream"}
+        self.connection.request("POST", "/api/session/open", body, headers)
+        self.response = self.connection.getresponse()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+        opened = until(lambda: self.told and self.told[0], what="no session")
+        assert opened.get("event") == "opened", opened
+        self.id, self.handle, self.secret = opened["id"], opened["handle"], opened["session"]
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            for line in self.response:
+                if line.startswith(b"data: "):
+                    self.told.append(json.loads(line[6:]).get("data") or json.loads(line[6:]))
+
+    def call(self, op: str, **fields: Any) -> Answer:
+        return self.node.http(
+            "POST", f"/api/{op.replace('.', '/')}", json.dumps(fields).encode(),
+            authorization=f"Bearer {self.node.token}", content_type="application/json", knotwork_session=self.secret,
+        )  # fmt: skip
+
+    def ask(self, op: str, **fields: Any) -> Any:
+        answer = self.call(op, **fields)
+        assert answer.status == 200, answer.body
+        return answer.json
+
+    def die(self) -> None:
+        """Be gone without a word."""
+        with contextlib.suppress(OSError, AttributeError):
+            self.connection.sock.shutdown(2)
+        self.reader.join(WAIT_S)
+        self.response.close()
+        self.connection.close()
+
+
+@contextlib.contextmanager
+def agent(node: Node, **fields: Any) -> Iterator[Agent]:
+    made = Agent(node, **fields)
+    try:
+        yield made
+    finally:
+        made.die()
+
+
+def status(node: Node, name: str) -> str:
+    return node.ask("session.get", agent=name)["status"]
+
+
+def test_agents_come_in_are_found_and_come_back_as_themselves(nodes):
+    node = nodes.node().up()
+    with agent(node, capabilities=["review"]) as first, agent(node, label="2") as second:
+        assert (first.handle, second.handle) == ("claude-code", "claude-code-2")
+        assert first.ask("session.get", agent=second.handle)["id"] == second.id
+        assert [row["handle"] for row in node.ask("session.list")["agents"]] == ["claude-code"]
+        row = second.ask("session.update", handle="helper", capabilities=["test"], status="busy")
+        assert (row["handle"], row["status"], row["me"]) == ("helper", "busy", True)
+        assert {one["handle"] for one in first.ask("session.list", capability="test")["agents"]} == {"helper"}
+        assert first.call("session.update", handle="helper").json["code"] == "session.handle_taken"
+        assert "helper" in node.agents()
+    until(lambda: status(node, "helper") == "stale")
+    assert second.call("session.update", status="online").json["code"] == "session.unknown"
+    with agent(node, label="2") as again:
+        assert (again.id, again.handle) == (second.id, "helper")
+        assert again.ask("session.close")["id"] == again.id
+        until(lambda: again.told[-1].get("why") == "it was closed")
+
+
+def test_an_agent_asks_in_its_own_name_and_runs_nothing(nodes):
+    node = nodes.node().up()
+    with agent(node, capabilities=["review"]) as one, agent(node, label="2") as other:
+        node.ask("task.submit", capability="review", input=1)
+        assert one.call("work.claim", worker=other.handle, capabilities=["review"]).json["code"] == "claim.not_you"
+        assert one.call("node.stop").json["code"] == "ops.denied"
+        assert one.call("node.drain").status == 403
+        hidden = one.ask("session.update", scope="private")
+        assert hidden["scope"] == "private"
+        assert other.call("session.get", agent=one.id).json["code"] == "agent.not_found"
+        assert one.id not in {row["id"] for row in other.ask("session.list")["agents"]}
+        stolen = node.http("POST", "/api/session/list", b"{}", authorization=f"Bearer {node.token}", knotwork_session="x")
+        assert stolen.json["code"] == "session.unknown"
+
+
+def test_what_a_dead_agent_held_goes_to_another(nodes):
+    node = nodes.node().up()
+    run = node.ask("task.submit", capability="review", input="x")["id"]
+    with agent(node, capabilities=["review"]) as one:
+        (held,) = one.ask("work.claim", worker=one.handle, lease_s=3600, wait_s=30)["tasks"]
+        assert held["id"] == run
+    with agent(node, label="2", capabilities=["review"]) as other:
+        (task,) = until(lambda: other.ask("work.claim", worker=other.handle, wait_s=30)["tasks"])
+        assert task["id"] == run
+        other.ask("work.complete", claim=task["claim"], output="done by another")
+    assert node.ask("task.await", id=run, timeout_s=30)["output"] == "done by another"
+
+
+def test_agents_are_known_again_after_their_node_was_killed(nodes):
+    node = nodes.node().up()
+    with agent(node, capabilities=["review"], handle="chief") as one:
+        node.process.kill()
+        node.ended()
+        node.up()
+        assert status(node, "chief") in ("stale", "offline")
+    with agent(node) as again:
+        assert (again.id, again.handle) == (one.id, "chief")
+        assert again.ask("session.get", agent="chief")["capabilities"] == ["review"]
