@@ -18,7 +18,7 @@ from knotwork.config.problems import did_you_mean
 _PASSWORD = re.compile(r"://[^\s/?#@:]*:(?![${<])[^\s/?#@]+@")
 """A URL with a password in it; what a shell or a template fills in is none."""
 _LOGIN = re.compile(r"://[^\s/?#@]+@")
-_JOIN_ONLY = ("urls", "user", "password", "token", "nkey_seed", "creds", "tls")
+_JOIN_ONLY = ("urls", "user", "password", "token", "nkey_seed", "creds", "commons", "tls")
 
 
 RESERVED_BYTES = 512 * 1024 * 1024
@@ -67,6 +67,7 @@ def _nats(nats: Mapping[str, Any]) -> Iterator[Contradiction]:
                 hint = 'Remove it, or set nats.mode = "join".'
                 yield Contradiction(("nats", key), f"nats.{key} is for joining a server, but our own is started", hint)
     yield from _credentials(nats, ("nats",))
+    yield from _credentials(_table(nats, "commons"), ("nats", "commons"))
     tls = _table(nats, "tls")
     if bool(tls.get("cert")) != bool(tls.get("key")):
         have = "cert" if tls.get("cert") else "key"

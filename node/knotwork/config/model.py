@@ -81,6 +81,16 @@ class TlsTable(Table):
     handshake_first: Flag = Field(default=False, description="start TLS before the server's greeting")
 
 
+class CommonsTable(Table):
+    """Credentials for the account at the NATS that is joined in which lies what is personal or public."""
+
+    user: Text = Field(default="", description="user name for the account COMMONS at the server to join")
+    password: SecretRef | None = Field(default=None, description="password of that user, as a secret reference")
+    token: SecretRef | None = Field(default=None, description="token for COMMONS, as a secret reference")
+    nkey_seed: SecretRef | None = Field(default=None, description="nkey seed for COMMONS, as a secret reference")
+    creds: Text = Field(default="", description="credentials file (.creds) for COMMONS")
+
+
 class NatsTable(Table):
     """The NATS server: our own (embedded) or one that is there already (join)."""
 
@@ -105,6 +115,9 @@ class NatsTable(Table):
         default=None, description="nkey seed for the server to join, as a secret reference"
     )
     creds: Text = Field(default="", description="credentials file (.creds) for the server to join")
+    commons: CommonsTable = Field(
+        default_factory=CommonsTable, description="what nodes and projects share, at the server to join"
+    )
     tls: TlsTable = Field(default_factory=TlsTable, description="TLS towards the server to join")
     connect_timeout_s: Seconds = Field(default=5.0, gt=0, le=300, description="seconds one attempt to connect may take")
 

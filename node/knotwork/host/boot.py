@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from knotwork.bus import child, server
 from knotwork.bus.endpoint import Endpoint, Tls, shown_url
 from knotwork.config import secrets
-from knotwork.config.model import NatsTable, ProjectTable, TlsTable
+from knotwork.config.model import CommonsTable, NatsTable, ProjectTable, TlsTable
 from knotwork.sdk.errors import ConfigInvalid
 from knotwork.trust import keys
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OnState = Callable[[str, str], None]
+COMMONS = "COMMONS"
+"""The account for what is personal or public: shared by all projects, and by all nodes that have credentials for it."""
 LOCAL_PUBLISH = ("op.>", "$SRV.>", "agents.prompt.>", "agents.status.>")
 LOCAL_SUBSCRIBE = ("_INBOX.>", "agents.hb.>")
 """What local doors may do: ask for ops and see services. Streams, agents and what nodes answer are out of reach.
@@ -43,16 +45,30 @@ class Nats:
     def endpoint(self, found: Loaded, project: str, name: str) -> Endpoint:
         """Return how the node connects for `project`; raises `ConfigInvalid` when it has no credentials for it."""
         if self.server is not None:
-            pair = keys.load_or_create(self.layout.keys, f"node-{project}")
-            return Endpoint(
-                (self.server.url,),
-                name=name,
-                seed=pair.seed,
-                pause_min_s=0.02,
-                pause_max_s=1.0,
-                inbox_prefix="_NODE",
+            return self._own(self.server, project, name)
+        table = found.config.projects.get(project, ProjectTable())
+        if _has_credentials(table):
+            return _joining(found, table, name)
+        if len(found.config.project_names()) > 1:
+            raise ConfigInvalid(
+                f"Project {project} has no credentials for the NATS that is joined.",
+                code="config.no_credentials",
+                hint=f"Set user, token, nkey_seed or creds under [projects.{project}].",
             )
-        return _joining(found, project, name)
+        return _joining(found, found.config.nats, name)
+
+    def commons(self, found: Loaded, name: str) -> Endpoint | None:
+        """Return how the node connects to what all projects share; None without credentials for a NATS it joined."""
+        if self.server is not None:
+            return self._own(self.server, COMMONS, name)
+        table = found.config.nats.commons
+        return _joining(found, table, name) if _has_credentials(table) else None
+
+    def _own(self, own: server.Server, account: str, name: str) -> Endpoint:
+        pair = keys.load_or_create(self.layout.keys, f"node-{account}")
+        return Endpoint(
+            (own.url,), name=name, seed=pair.seed, pause_min_s=0.02, pause_max_s=1.0, inbox_prefix="_NODE"
+        )  # fmt: skip
 
     def local_seed_file(self, project: str) -> str:
         """Return the file with the key for local doors, empty when the server is not ours to give keys for."""
@@ -73,7 +89,7 @@ class Nats:
 
 def accounts(layout: Layout, projects: Mapping[str, ProjectTable]) -> tuple[server.Account, ...]:
     """Return the accounts of the server: COMMONS, and one for each project, each with a node key and a local key."""
-    made = [_account(layout, "COMMONS", "COMMONS", 0)]
+    made = [_account(layout, COMMONS, COMMONS, 0)]
     made += [_account(layout, name, name, table.max_storage) for name, table in projects.items()]
     return tuple(made)
 
@@ -110,17 +126,13 @@ async def bring_up(config: Config, layout: Layout, node: str, on_state: OnState)
         yield Nats(layout, running)
 
 
-def _joining(found: Loaded, project: str, name: str) -> Endpoint:
+def _has_credentials(table: NatsTable | ProjectTable | CommonsTable) -> bool:
+    return any((table.user, table.token, table.nkey_seed, table.creds))
+
+
+def _joining(found: Loaded, shown: NatsTable | ProjectTable | CommonsTable, name: str) -> Endpoint:
+    """Return how to connect to the NATS that is joined, with the credentials in `shown`."""
     config, folder = found.config, found.folder
-    table = config.projects.get(project, ProjectTable())
-    own = any((table.user, table.token, table.nkey_seed, table.creds))
-    if not own and len(config.project_names()) > 1:
-        raise ConfigInvalid(
-            f"Project {project} has no credentials for the NATS that is joined.",
-            code="config.no_credentials",
-            hint=f"Set user, token, nkey_seed or creds under [projects.{project}].",
-        )
-    shown: NatsTable | ProjectTable = table if own else config.nats
     tls = config.nats.tls
     wants_tls = any((tls.ca, tls.cert, tls.key, tls.hostname, tls.handshake_first))
     return Endpoint(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from knotwork.flow import effects, facts
+from knotwork.flow import anew, effects, facts
 from knotwork.flow.run import OVER, decoded
 from knotwork.host.events import rfc3339
 from knotwork.ops import flow_replies
@@ -34,6 +34,8 @@ def info(sight: Sight) -> flow_replies.RunInfo:
         **row(sight).model_dump(),
         digest=sight.start.digest,
         parent=f"{parent.run}/{parent.step}" if parent is not None else "",
+        previous=anew.before(sight.start),
+        number=sight.start.number,
         input=decoded(bytes(sight.start.input)),
         output=decoded(bytes(finish.output)) if finish is not None else None,
         blob=finish.blob if finish is not None else "",
@@ -52,7 +54,7 @@ def row(sight: Sight) -> flow_replies.RunRow:
         done=sum(step.state in OVER for step in run.steps.values()), steps=len(run.steps), by=start.by,
         trigger=start.trigger, started_at=moment(start.started_ns),
         ended_at=moment(finish.ended_ns) if finish is not None else "", code=str((error or {}).get("code", "")),
-        labels=start.labels,
+        labels=start.labels, next=finish.next if finish is not None else "",
     )  # fmt: skip
 
 
@@ -63,7 +65,7 @@ def ended(one: Listed, steps: int) -> flow_replies.RunRow:
     return flow_replies.RunRow(
         id=one.id, workflow=start.workflow, state=state if state != "dead" else "failed", done=steps, steps=steps,
         by=start.by, trigger=start.trigger, started_at=moment(start.started_ns), ended_at=moment(one.finish.ended_ns),
-        code=str((one.finish.error or {}).get("code", "")), labels=start.labels,
+        code=str((one.finish.error or {}).get("code", "")), labels=start.labels, next=one.finish.next,
     )  # fmt: skip
 
 

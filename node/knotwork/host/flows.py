@@ -144,7 +144,7 @@ class FlowDesk:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._flow.runs.ended(run)
-        return await self.run(run)
+        return await self.run(await self._flow.runs.latest(run))
 
     async def watch(self, run: str, timeout_s: float) -> AsyncGenerator[flow_replies.RunEvent, None]:
         """Yield what happens to a run until it is over: every fact, those before included."""
@@ -173,6 +173,9 @@ class FlowDesk:
         """Return what a run waits for."""
         sight = await self._flow.runs.look(run)
         waits = flow_rows.waits(sight.run) if sight.finish is None else []
+        if sight.finish is not None and sight.finish.next:
+            going_on = await self._flow.runs.latest(run)
+            waits = [flow_replies.Wait(step="", what=f"nothing: it went on as another run, now {going_on}")]
         return flow_replies.RunWhy(id=run, state=flow_rows.state_of(sight.run, sight.finish), waits=waits)
 
     async def events(self, run: str) -> list[flow_replies.RunEvent]:

@@ -77,6 +77,7 @@ async def run(options: UpOptions, found: Loaded, caught: signals.Signals) -> Non
         rooms = Rooms(group, layout, who, stopping, file)
         on_state = _server_state(rooms.emitter)
         nats = await house.enter_async_context(boot.bring_up(found.config, layout, who.name, on_state))
+        await house.enter_async_context(rooms.open_commons(nats, found))
         await stopping.before(_open(rooms, nats, options, found))
         if not stopping.asked.is_set():
             async with rooms.open_web():

@@ -22,6 +22,7 @@ from knotwork.work.room import Work, open_work
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from knotwork.bus.connection import Connection
     from knotwork.host.boot import Nats
     from knotwork.host.world import World
     from knotwork.mesh.hosting import Hosting
@@ -49,6 +50,8 @@ class Around:
     secret: Callable[[SecretRef], str]
     storage: Callable[[], tuple[int, int]]
     """Used and whole size in bytes of what all projects share."""
+    commons: Callable[[], Connection | None]
+    """The connection to what all projects share; None at a NATS that gives us no credentials for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ async def open_rooms(around: Around, membership: Membership, works: dict[str, Wo
         work.attached.changed = membership.changed
         view = await enter(open_view(around.keeper, around.view_file, project, connection))
         work.past, work.proofs.leads = view.has_ended, view.leads_to
+        view.holds = work.holding.now
         spinups = await enter(open_capacity(around.world, membership, work, around.emitter, around.policy))
         flow = await enter(open_flow(connection, work, node=around.node))
         triggers = await enter(open_triggers(connection, work, flow, node=around.node, read=around.secret))

@@ -10,10 +10,12 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import knotwork
 from knotwork.bus import child
+from knotwork.bus.connection import open_connection
 from knotwork.config import revisions
 from knotwork.config import secrets as config_secrets
 from knotwork.host import contexts, signals, workflow_files
@@ -79,6 +81,7 @@ class Rooms:
         self.works: dict[str, Work] = {}
         self.opened: dict[str, ProjectRooms] = {}
         self.keeper = Keeper()
+        self.commons: Connection | None = None
         self._wired = False
         self._undescribed = asyncio.Event()
         group.create_task(self.emitter.run(), name="telemetry")
@@ -102,7 +105,7 @@ class Rooms:
         )  # fmt: skip
         self.around = Around(
             self.who.name, self.world, nats, self.hosting, self.emitter, self.keeper, self.layout.view, self.control,
-            self._policy, self._secret, self._storage,
+            self._policy, self._secret, self._storage, lambda: self.commons,
         )  # fmt: skip
         self._wired = True
 
@@ -125,6 +128,17 @@ class Rooms:
         finally:
             telling.cancel()
         self.group.create_task(self.hosting.keep_alive(self._keepalive_s), name="signs of life")
+
+    @asynccontextmanager
+    async def open_commons(self, nats: Nats, found: Loaded) -> AsyncIterator[None]:
+        """Connect to what all projects share, if we may, inside the block; nothing waits for it."""
+        endpoint = await asyncio.to_thread(nats.commons, found, f"{self.who.name}/COMMONS")
+        if endpoint is None:
+            yield
+            return
+        async with open_connection(endpoint, on_state=partial(self._bus_state, "COMMONS"), wait_first=False) as made:
+            self.commons = made
+            yield
 
     @asynccontextmanager
     async def open_web(self) -> AsyncIterator[None]:
