@@ -231,5 +231,6 @@ def piece_of(frame: Frame) -> replies.Progress | replies.Chunk:
 
 def caller_name(caller: Caller) -> str:
     """Return who asks as it may stand in an envelope: door and name as established, then what it calls itself."""
-    told = f"{caller.door}/{caller.name}" + (f" ({caller.label})" if caller.label else "")
+    name = caller.who.name if caller.who.kind == "agent" else caller.name
+    told = f"{caller.door}/{name}" + (f" ({caller.label})" if caller.label else "")
     return "".join(char for char in told if char.isalnum() or char in "-_/.@ ()")[:128]
