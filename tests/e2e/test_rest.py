@@ -266,6 +266,18 @@ def test_targets(node):
     assert code(ask(node, "GET", "/api/targets/nowhere")) == (404, "spinup.no_target")
 
 
+def test_channels(node):
+    assert {row["name"] for row in got(node, "/api/channels")["channels"]} >= {"roadmap", "parallel-work", "errors"}
+    told = [posted(node, "/api/channels/errors/messages", text=f"error {number}")["id"] for number in range(3)]
+    page = got(node, "/api/channels/errors/messages?limit=2")
+    assert [(row["id"], row["text"]) for row in page["messages"]] == [(told[1], "error 1"), (told[2], "error 2")]
+    before = got(node, f"/api/channels/errors/messages?cursor={page['older']}")
+    assert [row["text"] for row in before["messages"]] == ["error 0"]
+    assert code(ask(node, "GET", "/api/channels/nowhere/messages"))[0] == 404
+    answer = ask(node, "POST", "/api/channels/errors/messages", {"channel": "roadmap", "text": "x"})
+    assert code(answer) == (422, "web.said_twice")
+
+
 def test_figures_of_a_project_and_of_all(node):
     run = posted(node, "/api/work", 201, capability="counted")["id"]
     counted = until(lambda: next((now for now in [got(node, "/api/stats")] if now["tasks"].get("pending")), None))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import signal
+import stat
 import sys
+from pathlib import Path
 from typing import Any
 
+import nats
 from tests.e2e.conftest import marked, until
+
+from knotwork.trust.keys import generate
 
 AGENT = """
 [web]
@@ -130,6 +136,85 @@ def test_a_task_whose_worker_vanished_starts_another_agent(nodes):
     ).json
     assert (done["state"], done["output"]) == ("completed", "HELLO")
     assert [one["id"] for one in launches(node, all=True)][-1] == first["id"]
+
+
+def test_work_that_waits_for_busy_agents_starts_more_of_them_until_it_flows(nodes):
+    """Agents that are told no folder have each one of their own, and remove it."""
+    node = nodes.node()
+    (node.folder / "agent.toml").write_text(SLOW)
+    (node.folder / "mine").mkdir()
+    target = TARGET.format(
+        program=json.dumps(sys.executable), folder=node.folder,
+        more='max_concurrent = 2\nwait_s = 2.0\nenv = { XDG_DATA_HOME = "%s" }' % (node.folder / "mine"),
+    )  # fmt: skip
+    node.write(COSTLY + target.replace(f', "--data-dir", "{node.folder}/launched"', ""))
+    node.up()
+    tasks = [node.ask("task.submit", capability="shout", input=f"work {number}")["id"] for number in range(8)]
+    for number, run in enumerate(tasks):
+        done = node.call("task.await", id=run, timeout_s=120.0).json
+        assert (done["state"], done["output"]) == ("completed", f"WORK {number}")
+    both = launches(node, all=True)
+    assert {one["by"] for one in both} == {"demand"}
+    assert len(both) == 2, "no more than may run at once"
+    first, second = sorted(both, key=lambda one: one["created_at"])
+    assert second["created_at"] > first["registered_at"], "one by one"
+    assert len({node.ask("task.get", id=run)["worker"] for run in tasks}) == 2
+    until(lambda: {one["state"] for one in launches(node, all=True)} == {"stopped"}, 60.0)
+    assert list((node.folder / "mine" / "knotwork" / "launches").iterdir()) == []
+
+
+def may_connect(url: str, seed: str) -> bool:
+    """Return whether the server lets somebody in."""
+
+    async def connect() -> bool:
+        try:
+            client = await nats.connect(url, nkeys_seed_str=seed, allow_reconnect=False, error_cb=_ignore)
+        except nats.errors.Error:
+            return False
+        await client.close()
+        return True
+
+    async def _ignore(_: Exception) -> None:
+        """It is told by the exception, too."""
+
+    return asyncio.run(connect())
+
+
+def test_a_launched_agent_has_a_key_of_its_own_that_ends_with_the_launch(nodes):
+    node = nodes.node()
+    (node.folder / "agent.toml").write_text(AGENT)
+    target = TARGET.replace("idle_s = 1.0", "idle_s = 600.0")
+    node.write(target.format(program=json.dumps(sys.executable), folder=node.folder, more="detached = true"))
+    node.up()
+    launch = node.ask("targets.spin_up", target="here", capability="shout")["id"]
+
+    def is_up() -> bool:
+        return [(one["id"], one["state"] in ("up", "idle")) for one in launches(node)] == [(launch, True)]
+
+    until(is_up, 60.0)
+    file = node.data / "keys" / f"launch-default-{launch}.nk"
+    seed = file.read_text().strip()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    told = [
+        Path(f"/proc/{pid}/environ").read_bytes() for pid, line in marked(node.mark).items() if "agent.toml" in line
+    ]
+    assert told
+    assert all(f"KNOTWORK_SEED={seed}".encode() in one for one in told)
+    assert (node.data / "keys" / "node-default.nk").read_text().strip() != seed
+    assert may_connect(node.about["url"], seed)
+
+    stray = node.data / "keys" / "launch-default-0123456789abcdef.nk"  # of a launch whose end nobody saw
+    stray.write_text(generate().seed)
+    stray.chmod(0o600)
+    node.signal(signal.SIGKILL)
+    node.ended()
+    node.up()
+    until(lambda: is_up() and node.invoke("shout", "again") == "AGAIN", 60.0)
+    until(lambda: not stray.exists(), 60.0)
+    assert file.exists()
+    assert node.ask("targets.stop", id=launch)["state"] == "stopped"
+    until(lambda: not file.exists() and not may_connect(node.about["url"], seed), 60.0)
+    assert node.ask("nodes.list")["nodes"][0]["state"] == "online"
 
 
 def test_a_target_of_another_node_is_asked_there_and_blocks_nothing_when_that_node_is_gone(nodes):

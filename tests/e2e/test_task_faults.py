@@ -80,6 +80,29 @@ def test_the_task_of_a_killed_node_goes_to_another(nodes):
     ]  # fmt: skip
 
 
+@pytest.mark.timeout(180)
+def test_lists_and_counts_say_that_the_task_of_a_vanished_worker_waits(nodes):
+    hub = up_hub(nodes)
+    far = up_far(nodes, hub)
+    run = submit(hub, "far", {"delay_s": 300})
+    kept = submit(hub, "script", {"delay_s": 300})
+    until(lambda: {state(hub, run), state(hub, kept)} == {"running"}, PATIENCE_S)
+
+    def listed(wanted: str) -> set[str]:
+        return {one["id"] for one in hub.ask("task.list", state=[wanted])["tasks"]}
+
+    until(lambda: listed("running") == {run, kept}, PATIENCE_S)
+    assert hub.ask("task.stats")["by_state"] == {"running": 2}
+    far.signal(signal.SIGKILL)
+    far.ended(PATIENCE_S)
+    until(lambda: state(hub, run) == "pending", PATIENCE_S)
+    assert (listed("pending"), listed("running")) == ({run}, {kept})
+    (row,) = hub.ask("task.list", state=["pending", "waiting"])["tasks"]
+    assert (row["state"], row["worker"], row["started_at"]) == ("pending", "", "")
+    assert hub.ask("task.stats")["by_state"] == {"pending": 1, "running": 1}
+    assert hub.ask("task.cancel", ids=[run, kept])["changed"] == 2
+
+
 @pytest.fixture(scope="module")
 def hub(shared_nodes):
     return up_hub(shared_nodes)

@@ -173,6 +173,12 @@ async def purge(connection: Connection, stream: str, subject: str, below_seq: in
     return int(answer.get("purged", 0))
 
 
+async def purge_but(connection: Connection, stream: str, subject: str, keep: int) -> int:
+    """Remove all messages whose subject fits but the newest `keep`; returns how many went."""
+    answer = await streams.api(connection, f"STREAM.PURGE.{stream}", {"filter": subject, "keep": keep}, timeout_s=30)
+    return int(answer.get("purged", 0))
+
+
 async def last_seq(connection: Connection, stream: str) -> int:
     """Return the place of the newest message of a stream."""
     answer = await streams.api(connection, f"STREAM.INFO.{stream}")

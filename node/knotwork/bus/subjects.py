@@ -7,18 +7,22 @@ a wildcard or a space can never widen what a subject means.
 from __future__ import annotations
 
 import re
+import zlib
 from functools import lru_cache
+from typing import Literal
 
 from knotwork.sdk.errors import Invalid
 
 _TOKEN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _OP = re.compile(r"[a-z]{1,32}\.[a-z_]{1,32}")
 _TOPIC = re.compile(r"[a-z0-9_-]{1,64}(\.[a-z0-9_-]{1,64}){0,7}")
+_RUN = re.compile(r"[a-z0-9]{8,40}")
 
 AGENTS = "AGENTS"
 ARCHIVE, BLOBS, DEAD, EVENTS, FACTS = "ARCHIVE", "BLOBS", "DEAD", "EVENTS", "FACTS"
 FIRINGS, HISTORY, TASKS, TIMERS = "FIRINGS", "HISTORY", "TASKS", "TIMERS"
 MEMORY = "MEMORY"
+CREW, CREW_CHECKPOINTS = "CREW", "CREW_CHECKPOINTS"
 NODES = "NODES"
 TALK, INBOXES, CHANNELS, READS = "TALK", "INBOXES", "CHANNELS", "READS"
 SETTINGS = "SETTINGS"
@@ -102,9 +106,42 @@ def may_answer(reply: str) -> bool:
     return reply.startswith("_")
 
 
+STEP = "task"
+"""The step of a run that is a task."""
+WORKFLOW = "w"
+"""What the ids of runs of workflows begin with; those of tasks begin with `t`, or with `k` when they have a key."""
+SHARDS = 16
+OUTCOMES, REDRIVEN = f"run.*.*.outcome.{STEP}.*.*", f"run.*.*.redriven.{STEP}.>"
+"""The patterns of how attempts of tasks ended, and of dead ones that were given another, in FACTS."""
+
+
+def is_run(text: object) -> bool:
+    """Return whether `text` may be the id of a run."""
+    return isinstance(text, str) and _RUN.fullmatch(text) is not None
+
+
+def shard(run: str) -> str:
+    """Return the shard of a run: the same everywhere and always, and never the same for tasks and for workflows.
+
+    So whoever follows the runs of workflows is not told of every task there is.
+    """
+    place = zlib.crc32(run.encode()) % SHARDS
+    return f"{WORKFLOW}{place:x}" if run.startswith(WORKFLOW) else f"{place:02x}"
+
+
 def fact(shard: str, run: str, *what: str) -> str:
     """Return the one place of a fact of a run, in FACTS."""
     return ".".join(("run", token(shard, "shard"), token(run, "run"), *(token(one, "fact") for one in what)))
+
+
+def facts_of(run: str) -> str:
+    """Return the beginning of the subjects of all facts of a run."""
+    return fact(shard(run), run)
+
+
+def outcome(run: str, step: str, iteration: int, number: int) -> str:
+    """Return the one place of the outcome of an attempt, in FACTS."""
+    return fact(shard(run), run, "outcome", step, str(iteration), str(number))
 
 
 def told(of: str) -> str:
@@ -123,6 +160,21 @@ def queue(text: object) -> str:
     if isinstance(text, str) and text != "=" and _QUEUE.fullmatch(text):
         return text
     return token(text, "queue")
+
+
+def addressee(routed: str) -> tuple[str, str] | None:
+    """Return the node and the agent that work routed so is for, "" for any; None when it is for a capability."""
+    node, named, agent = routed.partition("=")
+    return (node, agent) if named else None
+
+
+Lane = Literal["high", "normal", "low"]
+LANES: tuple[Lane, ...] = ("high", "normal", "low")
+
+
+def lane(priority: int) -> Lane:
+    """Return the lane of a priority: 8 to 10 high, 4 to 7 normal, 1 to 3 low."""
+    return "high" if priority >= 8 else "normal" if priority >= 4 else "low"  # noqa: PLR2004
 
 
 def task(place: str, run: str, step: str, iteration: int, number: int) -> str:

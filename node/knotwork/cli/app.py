@@ -26,6 +26,7 @@ LOCAL: dict[tuple[str, ...], str] = {
     ("demo",): "exhibits:demo",
     ("init",): "config:init",
     ("bench",): "exhibits:bench",
+    ("mcp",): "mcp:mcp",
     ("config", "check"): "config:check",
     ("config", "fmt"): "config:fmt",
     ("config", "schema"): "config:schema",
@@ -53,6 +54,7 @@ GROUPS = {
     "trigger": "Keep triggers that start runs, and see what they did",
     "event": "Publish events that runs may wait for",
     "work": "Take tasks and do them, as an agent that is no plugin",
+    "tool": "Call the tools that agents use over MCP",
     "project": "Show how much there is in a project, and what happens",
 }
 INTERRUPTED = 130

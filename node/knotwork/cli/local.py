@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from knotwork.bus.pids import alive
+from knotwork.cli import launched
 from knotwork.sdk.errors import Denied, Invalid, NotFound, Unavailable, Unreachable
 
 __all__ = ["LocalNode", "alive", "caller", "data_dir", "find", "folder_meant", "node_file", "read", "ready"]
@@ -80,13 +81,13 @@ class LocalNode:
 
 
 def data_dir(given: str | None = None, env: Mapping[str, str] = os.environ) -> Path:
-    """Return the absolute data folder: as given, `KNOTWORK_DATA_DIR`, or the user's own for this program."""
+    """Return the absolute data folder: as given, `KNOTWORK_DATA_DIR`, or the user's own for this program (or launch)."""
     named = given or env.get(DATA_DIR)
     if named:
         return Path(named).expanduser().absolute()
     import platformdirs  # only where nobody named a folder
 
-    return Path(platformdirs.user_data_dir("knotwork", appauthor=False))
+    return launched.folder(Path(platformdirs.user_data_dir("knotwork", appauthor=False)), env)
 
 
 def node_file(folder: Path) -> Path:

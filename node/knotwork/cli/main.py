@@ -21,6 +21,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = _other_self(words)
     if code is not None:
         return code
+    if words[:1] == ["mcp"]:
+        from knotwork.cli import serving  # clients wait for it: without click
+
+        served = serving.main(words[1:])
+        if served is not None:
+            return served
     if next((word for word in words if not word.startswith("-")), "") == "up":
         _hold_hangup()
     from knotwork.cli import app  # click and the ops table

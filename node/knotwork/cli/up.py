@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import click
 
-from knotwork.cli import files, local, options, remote, show
+from knotwork.cli import files, launched, local, options, remote, show
 from knotwork.cli.files import FileOptions
 from knotwork.cli.options import Shared
 from knotwork.sdk.errors import (
@@ -46,7 +46,21 @@ def _up(**values: Any) -> None:
         )
         _tell(node, shared)
         return
-    sys.exit(run_here(folder, chosen, quiet=shared.quiet))
+    own = launched.is_own(folder)
+    if own:
+        launched.sweep(folder, _is_used)
+    code = run_here(folder, chosen, quiet=shared.quiet)
+    if own and not code:
+        launched.remove(folder)
+    sys.exit(code)
+
+
+def _is_used(folder: Path) -> bool:
+    """Return whether a node runs in a folder."""
+    try:
+        return local.read(folder) is not None
+    except KnotworkError:  # it is described by somebody else, or by nobody
+        return False
 
 
 up = click.Command(

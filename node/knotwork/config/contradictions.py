@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from knotwork.config import shapes, size
 from knotwork.config.keys import Path, dotted
+from knotwork.config.memory_table import BUNDLED_MEMORIES
 from knotwork.config.model import BUNDLED_ROUTERS, DEFAULT_PROJECT, READY_BOUNDARIES
 from knotwork.config.problems import did_you_mean
 
@@ -42,6 +43,7 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[Contradiction]:
     yield from _reachable(data)
     yield from _mesh(_table(data, "mesh"))
     yield from _routing(data)
+    yield from _memory(data)
     yield from _boundaries(data)
     yield from _projects(data)
     yield from _hosted(data)
@@ -141,6 +143,21 @@ def _routing(data: Mapping[str, Any]) -> Iterator[Contradiction]:
             yield Contradiction(
                 ("routing", "routers", index), f"there is no [routers.{name[:64]}]", hint, "config.unknown_id"
             )
+
+
+def _memory(data: Mapping[str, Any]) -> Iterator[Contradiction]:
+    memories = _table(data, "memories")
+    for key in ("private", "personal", "team", "public", "embeddings"):
+        known = [*memories, *(() if key == "embeddings" else BUNDLED_MEMORIES)]
+        name = _table(data, "memory").get(key)
+        if not isinstance(name, str) or not name:
+            continue
+        table = memories.get(name)
+        if name not in known:
+            hint = did_you_mean(name, known)
+            yield Contradiction(("memory", key), f"there is no [memories.{name[:64]}]", hint, "config.unknown_id")
+        elif isinstance(table, Mapping) and table.get("enabled") is False:
+            yield Contradiction(("memory", key), f"[memories.{name[:64]}] is not enabled", "Set enabled = true.")
 
 
 def _boundaries(data: Mapping[str, Any]) -> Iterator[Contradiction]:

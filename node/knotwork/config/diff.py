@@ -16,7 +16,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 Marks = Mapping[tuple[Kind, str], str]
 
-VALUES = ("node", "nats", "web", "mesh", "routing", "work", "workflows", "plugins")
+VALUES = ("node", "nats", "web", "mesh", "routing", "work", "workflows", "memory", "plugins")
 RESTART_KEYS = ("node.name", "web.enabled", "web.host", "web.port", "web.insecure")
 RESTART_SECTIONS = ("nats", "plugins", "work")
 REOPEN_KEYS = ("type", "enabled", "hosted", "memory_mb", "settings")

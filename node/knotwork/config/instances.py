@@ -12,6 +12,7 @@ from knotwork.config import elsewhere, judge, references
 from knotwork.config.keys import Path, dotted, known_part, lookup
 from knotwork.config.layers import Merged
 from knotwork.config.loaded import Loaded
+from knotwork.config.memory_table import BUNDLED_MEMORIES
 from knotwork.config.model import BUNDLED_ROUTERS, SECTIONS, Config
 from knotwork.config.problems import Problem, did_you_mean, invalid
 from knotwork.sdk import KINDS, Kind, PluginConfig
@@ -207,3 +208,10 @@ _ONE: dict[Kind, str] = {
 def implied_routers(config: Config) -> tuple[str, ...]:
     """Return the routers in use that no table declares: bundled ones, which need none."""
     return tuple(name for name in config.routing.routers if name in BUNDLED_ROUTERS and name not in config.routers)
+
+
+def implied_memories(config: Config) -> tuple[str, ...]:
+    """Return the memory plugins in use that no table declares: bundled ones, which need none."""
+    table = config.memory
+    used = dict.fromkeys((table.private, table.personal, table.team, table.public))
+    return tuple(name for name in used if name in BUNDLED_MEMORIES and name not in config.memories)

@@ -10,13 +10,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
+from knotwork.config.memory_table import MemoryTable
 from knotwork.config.size import Size
+from knotwork.config.written import (
+    TOKEN_PATTERN,
+    Flag,
+    Host,
+    LabelPattern,
+    Port,
+    Seconds,
+    Table,
+    Tag,
+    Text,
+    Token,
+    Url,
+    Whole,
+    Word,
+)
 from knotwork.sdk import KINDS, Kind, SecretRef
 
-TOKEN_PATTERN = "[a-z0-9][a-z0-9_-]{0,63}"  # noqa: S105 - a pattern for names, no password
-TOKEN_WORDS = "1 to 64 of a-z, 0-9, _ and -, beginning with a letter or a digit"  # noqa: S105 - the same in words
 DEFAULT_PROJECT = "default"
 BUNDLED_ROUTERS = ("policy", "capability", "round-robin", "sticky")
 """Routers that need no table of their own."""
@@ -27,26 +41,6 @@ READY_BOUNDARIES: dict[str, dict[str, Any]] = {
     "open-source": {"description": "on any agent"},
 }
 """What holds of these boundaries as long as nobody writes something else: key by key, like every default."""
-
-Token = Annotated[str, StringConstraints(strict=True, pattern=f"^{TOKEN_PATTERN}$")]
-Tag = Annotated[str, StringConstraints(strict=True, pattern="^[A-Za-z0-9][A-Za-z0-9_.:/=-]{0,63}$")]
-Text = Annotated[str, StringConstraints(strict=True, max_length=4096)]
-Word = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=256)]
-LabelPattern = Annotated[
-    str, StringConstraints(strict=True, max_length=321, pattern="^[A-Za-z0-9][A-Za-z0-9_./-]{0,63}=.+$")
-]
-Host = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.:\[\]*-]{1,255}$")]
-Url = Annotated[str, StringConstraints(strict=True, max_length=2048, pattern="^(nats|tls|ws|wss)://[^ ]+$")]
-Flag = Annotated[bool, Field(strict=True)]
-Whole = Annotated[int, Field(strict=True)]
-Seconds = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Port = Annotated[int, Field(strict=True, ge=0, le=65535)]
-
-
-class Table(BaseModel):
-    """A table of the configuration: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class NodeTable(Table):
@@ -329,6 +323,12 @@ class TargetTable(InstanceTable):
     )
     grace_s: Seconds = Field(default=30.0, ge=0, le=3600, description="seconds its agent gets to leave by itself")
     health_s: Seconds = Field(default=300.0, ge=1, le=86400, description="seconds between two looks at its health")
+    wait_s: Seconds = Field(
+        default=0.0,
+        ge=0,
+        le=30 * 86400,
+        description="seconds work may wait for busy agents before one more is started; 0: only when nobody takes it",
+    )
 
 
 SECTIONS: dict[Kind, str] = {**{kind: kind for kind in KINDS}, "spinups": "targets"}
@@ -348,6 +348,7 @@ class Config(Table):
     routing: RoutingTable = Field(default_factory=RoutingTable, description="who chooses the agent")
     work: WorkTable = Field(default_factory=WorkTable, description="durable tasks")
     workflows: WorkflowsTable = Field(default_factory=WorkflowsTable, description="workflows that files bring")
+    memory: MemoryTable = Field(default_factory=MemoryTable, description="what agents remember")
     plugins: PluginsTable = Field(default_factory=PluginsTable, description="where plugins come from")
     boundaries: dict[Token, BoundaryTable] = Field(
         default_factory=_ready_tables, description="data classes of work, and who may do it"

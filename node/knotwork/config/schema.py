@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from knotwork.config.model import SECTIONS, TOKEN_PATTERN, Config, InstanceTable
+from knotwork.config.model import SECTIONS, Config, InstanceTable
+from knotwork.config.written import TOKEN_PATTERN
 from knotwork.sdk import KINDS, Kind, PluginConfig
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

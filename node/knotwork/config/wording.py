@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from knotwork.config.keys import Path, dotted, key_text
-from knotwork.config.model import TOKEN_PATTERN, TOKEN_WORDS
+from knotwork.config.written import TOKEN_PATTERN, TOKEN_WORDS
 
 _TYPES = {
     "int": "a whole number",

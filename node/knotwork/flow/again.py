@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from knotwork.flow.graph import Graph
     from knotwork.flow.run import Run
 
-_DECIDED = ("choice", "join")
+_DECIDED = ("choice", "join", "continue_as_new")
 """Kinds of steps that need nobody: they are decided anew."""
 
 
@@ -50,7 +50,7 @@ def given(run: Run, step: str = "") -> dict[str, StepEnd]:
                 anew.add(child)
                 left.append(child)
     return {
-        name: StepEnd("completed", msgspec.Raw(one.output), one.blob)
+        name: StepEnd("completed", msgspec.Raw(one.output), one.blob, node=one.node, agent=one.agent)
         for name, one in run.steps.items()
         if one.state == "completed" and name not in anew and one.box.spec.kind not in _DECIDED
     }
@@ -93,5 +93,8 @@ def _expected(run: Run, fact: Fact, asked: set[str]) -> str:
         if end is None:
             return f"it goes on: it waits for {waits}"
         state = getattr(end, "state", "")
-        return "" if state == fact.body.state else f"it ends {state}"
+        if state != fact.body.state:
+            return f"it ends {state}"
+        anew = getattr(end, "anew", None) is not None
+        return "" if anew == bool(fact.body.next) else f"it {'goes' if anew else 'does not go'} on as another run"
     return ""

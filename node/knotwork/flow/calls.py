@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.flow import admission, expressions, outputs
 from knotwork.flow.admission import Limit
-from knotwork.flow.effects import NULL, Admit, CancelChild, Dispatch, StartChild, Withdraw
+from knotwork.flow.effects import NULL, Admit, CancelChild, Dispatch, Near, StartChild, Withdraw
 from knotwork.flow.run import context, decoded
 
 if TYPE_CHECKING:
-    from knotwork.flow.model import StepLimit
+    from knotwork.flow.model import StepLimit, Sticky
     from knotwork.flow.run import Progress, Run
 
 
@@ -33,7 +33,16 @@ def call(run: Run, step: Progress, token: str, value: bytes = NULL, blob: str = 
 
 def dispatch(run: Run, step: Progress, token: str, value: bytes, blob: str = "") -> None:
     """Have an agent carry out a step, or one item of it, when its limit admits it; raises `Invalid` for a bad key."""
-    run.emit(Dispatch(token, step.box.id, step.box.spec, value, blob, limit_of(run, step)))
+    run.emit(Dispatch(token, step.box.id, step.box.spec, value, blob, limit_of(run, step), near(run, step)))
+
+
+def near(run: Run, step: Progress) -> Near | None:
+    """Return where a step is to be done; None: anywhere."""
+    sticky: Sticky | None = getattr(step.box.spec, "sticky", None)
+    if sticky is None:
+        return None
+    other = run.steps[sticky.step]
+    return Near(other.node, other.agent, sticky.mode == "hard") if other.node else None
 
 
 def limit_of(run: Run, step: Progress) -> Limit | None:

@@ -16,11 +16,12 @@ import msgspec
 
 from knotwork.bus import reading, subjects
 from knotwork.bus.background import begin_in
-from knotwork.flow import facts, history, outputs
+from knotwork.flow import anew, facts, history, outputs
 from knotwork.flow.definitions import parsed
 from knotwork.flow.effects import (
     NULL,
     Admit,
+    Anew,
     CancelChild,
     Dispatch,
     Effect,
@@ -124,7 +125,8 @@ class Carrier:
                 await self._start_child(run, effect, again=again)
             case CancelChild():
                 wish = facts.Wish(by=run.id, why="the run that started it ends")
-                await self._append(facts.subject(facts.child_run(run.id, effect.token), "cancel"), facts.encode(wish))
+                child = await anew.latest(self._connection, facts.child_run(run.id, effect.token))
+                await anew.deliver(self._connection, self._facts, child, ("cancel",), facts.encode(wish))
             case WatchEvent():
                 self._events.watch(
                     run.id, effect, lambda body: self._record(run.id, effect.token, outputs.as_json(body))
@@ -134,7 +136,7 @@ class Carrier:
             case Respond():
                 await self._record(run.id, effect.token, effect.payload)
             case End():
-                await self._end(run, effect)
+                await self._end(run, effect, again=again)
 
     # -- steps that agents carry out ---------------------------------------------------------------------------------
 
@@ -147,6 +149,8 @@ class Carrier:
             await self._limits.acquire(holder(run.id, effect.token), effect.limit, priority)
         value, blob = (effect.input, effect.blob) if effect.blob else await self._work.values.keep(effect.input)
         task = await self._work.placed(_task(run, effect.token, spec, value, blob))
+        if (near := effect.near) is not None:
+            task = self._work.near(task, near.node, near.agent, hard=near.hard)
         await self._work.submitter.requeue(task)
 
     async def _is_known(self, run: str, token: str) -> bool:
@@ -165,7 +169,8 @@ class Carrier:
         """Have a run wait for its turn, or end it, or end those before it."""
         me = holder(run.id, RUN)
         if effect.when_full != "queue":
-            others = [one for one in await self._limits.holders(effect.limit.key) if one != me]
+            ours = (me, holder(anew.before(run.start), RUN))  # the one that it goes on for is ending
+            others = [one for one in await self._limits.holders(effect.limit.key) if one not in ours]
             full = len(others) >= effect.limit.concurrency
             victims = others if effect.when_full == "cancel_previous" else [me]
             for one in victims if full else ():
@@ -191,19 +196,24 @@ class Carrier:
             await self._record(run.id, effect.token, facts.encode({"run": child}))
 
     async def _send(self, run: Run, effect: SendSignal) -> None:
-        to = effect.run
+        to = await anew.latest(self._connection, effect.run) if facts.is_run(effect.run) else effect.run
         if (
             not facts.is_run(to)
             or await reading.last(self._connection, subjects.FACTS, facts.subject(to, "start")) is None
         ):
             raise NotFound(f"There is no run {to[:80]!r}.", code="flow.no_run", hint="See `knotwork run list`.")
         signal = facts.Signal(msgspec.Raw(effect.payload), by=run.id)
-        place = facts.subject(to, "signal", effect.signal, f"{run.id}-{effect.token}"[:64])
-        await self._append(place, facts.encode(signal))
+        place = ("signal", effect.signal, f"{run.id}-{effect.token}"[:64])
+        await anew.deliver(self._connection, self._facts, to, place, facts.encode(signal))
         await self._record(run.id, effect.token, effect.payload)
 
-    async def _end(self, run: Run, effect: End) -> None:
+    async def _end(self, run: Run, effect: End, *, again: bool) -> None:
         """Record the end of a run; whoever started it and waits is told before, because afterwards nobody looks at it."""
+        if effect.anew is not None:
+            following = await self._start_anew(run, effect.anew, again=again)
+            finish = facts.Finish(effect.state, ended_ns=time.time_ns(), next=following)
+            await self._append(facts.subject(run.id, "ended"), facts.encode(finish))
+            return
         value, blob = (effect.output, effect.blob) if effect.blob else await self._work.values.keep(effect.output)
         now_ns = time.time_ns()
         if (parent := run.start.parent) is not None:
@@ -215,6 +225,17 @@ class Carrier:
             await self._outcome(parent.run, parent.step, outcome)
         finish = facts.Finish(effect.state, msgspec.Raw(value), blob, effect.error, now_ns)
         await self._append(facts.subject(run.id, "ended"), facts.encode(finish))
+
+    async def _start_anew(self, run: Run, wanted: Anew, *, again: bool) -> str:
+        """Start the run that goes on for one, and give it what that has not seen; returns it."""
+        digest = run.start.digest
+        if wanted.latest and (named := await self._definitions.named(run.start.workflow)) is not None:
+            digest = named.digests[-1]
+        following, start = anew.started(run.id, run.start, wanted, digest)
+        if not (again and await history.is_kept(self._connection, following)):
+            await self._append(facts.subject(following, "start"), facts.encode(start))
+            await anew.pass_on(self._connection, self._facts, run.id, following, wanted)
+        return following
 
     # -- facts -------------------------------------------------------------------------------------------------------
 

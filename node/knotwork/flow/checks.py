@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Path = tuple[str | int, ...]
 HANDLERS = ("task", "agent", "agent_loop", "workflow")
 """Kinds of steps that may handle a failure or undo a step."""
+ONE_AGENT = ("task", "agent", "agent_loop")
+"""Kinds of steps that one agent carries out."""
 NESTED_MAX = 64
 _ALWAYS = frozenset({"input", "run", "steps"})
 _HANDLER = _ALWAYS | {"step", "error", "output"}
@@ -46,7 +48,7 @@ def check(workflow: Workflow) -> list[Problem]:
     if isinstance(above, Problem):
         return [above]
     handlers = handlers_of(workflow)
-    problems += _handler_problems(workflow, handlers)
+    problems += [*_handler_problems(workflow, handlers), *_anew_problems(workflow)]
     place = {name: number for number, name in enumerate(workflow.steps)}
     plain = sum(1 << number for name, number in place.items() if name not in handlers)
     for name, spec in workflow.steps.items():
@@ -195,6 +197,7 @@ def _step(
         case "wait_for_event" | "wait_for_signal" | "approval":
             yield from _wait(at, spec)
     yield from _schema((*at, "output_schema"), getattr(spec, "output_schema", None))
+    yield from _sticky(at, workflow, spec, sees)
 
 
 def _wait(at: Path, spec: model.Waiting) -> Iterator[Problem]:
@@ -273,6 +276,37 @@ def _schema(path: Path, schema: dict[str, Any] | None) -> Iterator[Problem]:
 def reads_of(spec: AnyStep) -> frozenset[str]:
     """Return the steps that the expressions of a step look at; raises `Invalid` for one that was not checked."""
     return frozenset(step for _, text, _ in expressions_of(spec) for step in expressions.names(text)[1])
+
+
+def _anew_problems(workflow: Workflow) -> Iterator[Problem]:
+    """Return what is wrong with steps that start the run anew."""
+    last = {name for name, spec in workflow.steps.items() if spec.kind == "continue_as_new"}
+    for name, spec in workflow.steps.items():
+        at: Path = ("steps", name)
+        if name in last and not spec.depends_on and spec.when is None:
+            yield Problem(
+                at, "the run would do nothing but start itself anew", "Let it depend on a step, or on `when`."
+            )
+        for place, parent in enumerate(spec.depends_on):
+            if parent in last:
+                yield Problem((*at, "depends_on", place), f"nothing follows {parent!r}: the run is over then")
+
+
+def _sticky(at: Path, workflow: Workflow, spec: AnyStep, sees: Callable[[str], bool]) -> Iterator[Problem]:
+    """Return what is wrong with where a step is to be done."""
+    sticky = getattr(spec, "sticky", None)
+    if sticky is None:
+        return
+    at = (*at, "sticky")
+    if not sees(sticky.step):
+        yield Problem(
+            (*at, "step"), f"the step {sticky.step!r} may not have ended before this one", "Add it to depends_on."
+        )
+    elif workflow.steps[sticky.step].kind not in ONE_AGENT:
+        hint = f"Name one of the kinds {', '.join(ONE_AGENT)}."
+        yield Problem((*at, "step"), f"{sticky.step!r} is not done by one agent on one node", hint)
+    if "/" in (getattr(spec, "agent", None) or ""):
+        yield Problem(at, "its agent names a node already", "Leave out one of the two.")
 
 
 # -- handlers ------------------------------------------------------------------------------------------------------------

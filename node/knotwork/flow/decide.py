@@ -7,6 +7,7 @@ before would have, by carrying out what is still open.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from knotwork.flow import calls, ending, items, opening, outputs, plans
@@ -48,13 +49,14 @@ def advance(run: Run, fact: Fact) -> list[Effect]:
         run.close_all()
     if run.phase == "over":
         return []
+    run.place = max(run.place, fact.seq)
     match fact.what:
         case "outcome" if isinstance(fact.body, StepEnd):
             _step_ended(run, fact.about, fact.body)
         case "fired":
             _fired(run, fact.about)
         case "signal" if isinstance(fact.body, Signal):
-            opening.signalled(run, fact.about, bytes(fact.body.payload))
+            opening.signalled(run, fact.about, fact.seq, bytes(fact.body.payload))
         case "cancel":
             ending.stop(run, "cancelled", ending.cancelled(fact.body))
         case "admitted":
@@ -73,7 +75,7 @@ def _settled(run: Run) -> list[Effect]:
         while (step := _next(run)) is not None:
             if step.state == "ready":
                 opening.begin(run, step)
-        if run.phase == "running" and run.left == 0 and run.awaited == 0:
+        if run.phase == "running" and run.left == 0 and run.awaited == 0 and not (run.anew and run.paused):
             _complete(run)
         if not ending.proceed(run):
             break
@@ -101,6 +103,12 @@ def _resume(run: Run) -> None:
 
 
 def _complete(run: Run) -> None:
+    if run.anew is not None:
+        unheard = sorted(place for waiting in run.signals.values() for place, _ in waiting)
+        run.phase = "over"
+        run.close_all()
+        run.emit(End("completed", anew=replace(run.anew, after=run.place, unheard=tuple(unheard))))
+        return
     try:
         output, blob = outputs.of_run(run)
     except Invalid as error:

@@ -27,6 +27,15 @@ class OfStep:
 
 
 @dataclass(frozen=True, slots=True)
+class Near:
+    """The node where a step is to be done, and the agent there that did the one before; `hard`: nowhere else."""
+
+    node: str
+    agent: str
+    hard: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Dispatch(OfStep):
     """Have an agent carry out a step, or one item of it; `token` is its name on the wire. `input` is JSON."""
 
@@ -37,6 +46,7 @@ class Dispatch(OfStep):
     blob: str = ""
     limit: Limit | None = None
     """What must admit it before it begins."""
+    near: Near | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +152,29 @@ class Respond(OfStep):
 
 
 @dataclass(frozen=True, slots=True)
+class Anew:
+    """With what a run starts itself anew. `after` is the place of the last fact that it saw.
+
+    `unheard` are the places of signals that nobody waited for.
+    """
+
+    step: str
+    input: bytes = NULL
+    blob: str = ""
+    latest: bool = False
+    after: int = 0
+    unheard: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class End:
-    """Record that the run is over."""
+    """Record that the run is over; with `anew` after another was started that goes on for it."""
 
     state: Final
     output: bytes = NULL
     blob: str = ""
     error: dict[str, Any] | None = field(default=None, hash=False)
+    anew: Anew | None = None
 
     @property
     def name(self) -> str:

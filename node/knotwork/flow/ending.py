@@ -35,6 +35,7 @@ def finish(run: Run, step: Progress, end: StepEnd) -> None:
     if state == "completed":
         error = _unfit(step, end)
         if error is None:
+            step.node, step.agent = end.node, end.agent
             settle(run, step, "completed", bytes(end.output), end.blob)
             return
     step.error = error or Failed("It was cancelled.", code="flow.step_cancelled").to_wire()
@@ -203,6 +204,7 @@ def _handler_ended(run: Run, step: Progress | None, role: str, end: StepEnd) -> 
     elif step.state in OVER:
         return  # a join called it off meanwhile
     elif end.state == "completed":
+        step.node, step.agent = end.node, end.agent
         settle(run, step, "completed", bytes(end.output), end.blob)
     elif run.phase != "running":
         settle(run, step, "failed")

@@ -31,7 +31,8 @@ class Parent(msgspec.Struct, frozen=True):
 class Start(msgspec.Struct, frozen=True, omit_defaults=True):
     """That a run was started: of which definition (`digest`), with what, by whom. Times are nanoseconds since 1970.
 
-    `given` are the ends of steps that it takes over from the run `of`, and does not do again.
+    `given` are the ends of steps that it takes over from the run `of`, and does not do again. A run that goes on for
+    others is the `number`-th after the `first`; the one before it saw its own facts up to the place `after`.
     """
 
     workflow: Token
@@ -50,6 +51,9 @@ class Start(msgspec.Struct, frozen=True, omit_defaults=True):
     started_ns: Whole = 0
     of: Token = ""
     given: dict[Token, StepEnd] = {}
+    first: Token = ""
+    number: Whole = 0
+    after: Whole = 0
 
 
 class StepEnd(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -80,13 +84,14 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Finish(msgspec.Struct, frozen=True, omit_defaults=True):
-    """That a run is over, and how."""
+    """That a run is over, and how; `next` is the run that goes on for it."""
 
     state: Final
     output: msgspec.Raw = NULL
     blob: Name = ""
     error: dict[str, Any] | None = None
     ended_ns: Whole = 0
+    next: Token = ""
 
 
 Body = Start | StepEnd | Wish | Signal | Finish | None
@@ -190,6 +195,11 @@ def is_run(run: str) -> bool:
 def child_run(run: str, token: str) -> str:
     """Return the id of the run that a step starts: the same whoever starts it, and however often."""
     return derived_run(f"{run}.{token}")
+
+
+def chained(first: str, number: int) -> str:
+    """Return the id of the `number`-th run that goes on for a first one: the same whoever starts it, and however often."""
+    return derived_run(f"{first}\0next {number}") if number else first
 
 
 def derived_run(of: str) -> str:

@@ -17,7 +17,7 @@ __all__ = ["HANDLERS", "Box", "Graph", "Problem", "check", "graph", "next_due"]
 TOLD_MAX = 20
 _LOOKS_INTO_ITS_INPUT = frozenset({"agent", "approval", "join", "map", "respond", "signal"})
 """Kinds whose input is needed itself, and not only by reference when it is large."""
-_PASSES_ON = frozenset({"choice", "sleep"})
+_PASSES_ON = frozenset({"choice", "continue_as_new", "sleep"})
 """Kinds whose output is their input, and of whose end no fact tells."""
 
 

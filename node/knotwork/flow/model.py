@@ -72,6 +72,15 @@ class StepLimit(Part):
         return self
 
 
+class Sticky(Part):
+    """Where a step is done: on the node that did another one."""
+
+    step: Name = Field(description="a step that ends before, carried out by one agent")
+    mode: Literal["soft", "hard"] = Field(
+        default="soft", description="soft: anywhere when nobody there can do it; hard: it waits for that node"
+    )
+
+
 class RunLimit(Part):
     """How many runs of a workflow may be under way at a time, and what becomes of another."""
 
@@ -111,6 +120,7 @@ class Work(Step):
     timeout: Some | None = Field(default=None, description="for one attempt")
     schedule_to_start: Some | None = Field(default=None, description="how long an attempt may wait until it is begun")
     heartbeat_timeout: Some | None = Field(default=None, description="how long its worker may give no sign of life")
+    sticky: Sticky | None = Field(default=None, description="do it on the node that did another step")
     limit: StepLimit | None = Field(default=None, description="how many may be under way, or begin in a time")
     retry: Retry | None = Field(default=None, description="left out: that of the workflow")
     output_schema: Schema | None = Field(default=None, description="JSON Schema that its output must fit")
@@ -244,6 +254,13 @@ class RespondStep(Step):
     status: int = Field(default=200, ge=200, le=599)
 
 
+class AnewStep(Step):
+    """Ends the run, once its other steps have ended, and starts it anew with this input as a run of its own."""
+
+    kind: Literal["continue_as_new"]
+    latest: bool = Field(default=False, description="with what the workflow's name means then, not this definition")
+
+
 class Case(Part):
     """One branch of a choice."""
 
@@ -268,7 +285,7 @@ class JoinStep(Step):
 
 AnyStep = Annotated[
     TaskStep | AgentStep | LoopStep | MapStep | WorkflowStep | SleepStep | EventStep | SignalStep | SendStep
-    | ApprovalStep | PlannerStep | RespondStep | ChoiceStep | JoinStep,
+    | ApprovalStep | PlannerStep | RespondStep | AnewStep | ChoiceStep | JoinStep,
     Field(discriminator="kind"),
 ]  # fmt: skip
 
@@ -276,7 +293,8 @@ AnyStep = Annotated[
 KINDS: dict[str, type[Step]] = {
     "task": TaskStep, "agent": AgentStep, "agent_loop": LoopStep, "map": MapStep, "workflow": WorkflowStep,
     "sleep": SleepStep, "wait_for_event": EventStep, "wait_for_signal": SignalStep, "signal": SendStep,
-    "approval": ApprovalStep, "planner": PlannerStep, "respond": RespondStep, "choice": ChoiceStep, "join": JoinStep,
+    "approval": ApprovalStep, "planner": PlannerStep, "respond": RespondStep, "continue_as_new": AnewStep,
+    "choice": ChoiceStep, "join": JoinStep,
 }  # fmt: skip
 
 

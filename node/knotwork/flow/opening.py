@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.flow import calls, ending, expressions, items, outputs, plans
 from knotwork.flow.durations import next_due
-from knotwork.flow.effects import Ask, Expect, Respond, SendSignal, SetTimer, WatchEvent
+from knotwork.flow.effects import Anew, Ask, Expect, Respond, SendSignal, SetTimer, WatchEvent
 from knotwork.flow.run import context
 from knotwork.sdk.errors import Invalid, TimedOut
 
@@ -79,7 +79,7 @@ def _open(run: Run, step: Progress, spec: AnyStep, token: str) -> None:  # noqa:
             _limit(run, step, spec.timeout)
         case "wait_for_signal":
             if waiting := run.signals.get(spec.signal):
-                ending.finish(run, step, ending.done(waiting.popleft()))
+                ending.finish(run, step, ending.done(waiting.popleft()[1]))
             else:
                 run.emit(Expect(token, spec.signal, run.now_ns))
                 run.expecting.setdefault(spec.signal, deque()).append(token)
@@ -100,6 +100,9 @@ def _open(run: Run, step: Progress, spec: AnyStep, token: str) -> None:  # noqa:
             _join(run, step, spec)
         case "planner":
             plans.ask(run, step)
+        case "continue_as_new":
+            run.anew = run.anew or Anew(token, value, blob, spec.latest)
+            ending.finish(run, step, ending.done(value, blob))
         case _:
             calls.call(run, step, token, value, blob)
 
@@ -177,7 +180,7 @@ def time_is_up(run: Run, step: Progress) -> None:
             ending.finish(run, step, ending.failure(error, "timed-out"))
 
 
-def signalled(run: Run, name: str, payload: bytes) -> None:
+def signalled(run: Run, name: str, place: int, payload: bytes) -> None:
     """Give a signal to the first step that waits for it, or keep it for the next."""
     waiting = run.expecting.get(name)
     while waiting:
@@ -187,7 +190,7 @@ def signalled(run: Run, name: str, payload: bytes) -> None:
             run.close(f"timer.{timer_of(step)}")
             ending.finish(run, step, ending.done(payload))
             return
-    run.signals.setdefault(name, deque()).append(payload)
+    run.signals.setdefault(name, deque()).append((place, payload))
 
 
 def _wakes_ns(run: Run, step: Progress, spec: SleepStep) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from knotwork.flow.run import Progress, Run
 
 PLAN = "plan"
-FORBIDDEN = frozenset({"workflow", "planner", "signal"})
+FORBIDDEN = frozenset({"workflow", "planner", "signal", "continue_as_new"})
 """Kinds of steps that reach beyond the plan."""
 
 

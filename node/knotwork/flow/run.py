@@ -13,7 +13,7 @@ from knotwork.sdk.errors import Invalid
 
 if TYPE_CHECKING:
     from knotwork.flow.admission import Limit
-    from knotwork.flow.effects import Effect
+    from knotwork.flow.effects import Anew, Effect
     from knotwork.flow.facts import Start
     from knotwork.flow.graph import Box, Graph
     from knotwork.work.records import Final
@@ -48,6 +48,9 @@ class Progress:
     output: bytes = NULL
     blob: str = ""
     error: dict[str, Any] | None = None
+    node: str = ""
+    agent: str = ""
+    """Who completed it, when one agent did."""
     begun_ns: int = 0
     ended_ns: int = 0
     items: Items | None = None
@@ -71,6 +74,8 @@ class Run:
     steps: dict[str, Progress]
     phase: Phase = "running"
     now_ns: int = 0
+    place: int = 0
+    """That of the last fact."""
     open: dict[str, Effect] = field(default_factory=dict)
     new: list[Effect] = field(default_factory=list)
     ready: deque[str] = field(default_factory=deque)
@@ -91,12 +96,14 @@ class Run:
     """Completed steps that can be undone, in the order of their completion."""
     final: Final = "completed"
     error: dict[str, Any] | None = None
-    signals: dict[str, deque[bytes]] = field(default_factory=dict)
-    """Those that nobody waited for, by their names."""
+    signals: dict[str, deque[tuple[int, bytes]]] = field(default_factory=dict)
+    """Those that nobody waited for, by their names: their places and what was sent along."""
     expecting: dict[str, deque[str]] = field(default_factory=dict)
     """The steps that began to wait for a signal, in their order; some may have given up."""
     handling: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By the name on the wire of a handler that runs: for which step, and as what (`on_failure`, `compensate`, `run`)."""
+    anew: Anew | None = None
+    """With what it is to start itself anew when its steps have ended."""
     cut: dict[str, Any] | None = None
     """Somebody cancelled it while it was being undone, with this error: nothing more is begun."""
     seen: dict[str, Any] | None = None
@@ -144,9 +151,7 @@ def context(run: Run, reads: frozenset[str], /, **more: Any) -> dict[str, Any]:
     steps = {}
     for name in reads:
         step = run.steps[name]
-        steps[name] = {
-            "output": decoded(step.output), "blob": step.blob, "state": step.state, "error": step.error,
-        }  # fmt: skip
+        steps[name] = {"output": decoded(step.output), "state": step.state, "error": step.error}
     return {
         **run.seen,
         "steps": steps,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from knotwork.bus import publisher, reading, subjects
-from knotwork.flow import again, decide, facts, history, outputs
+from knotwork.flow import again, anew, decide, facts, history, outputs
 from knotwork.flow.effects import Ask
 from knotwork.flow.run import Run, begin
 from knotwork.sdk.errors import Conflict, Denied, Failed, Invalid, NotFound, TimedOut, Unavailable, Unreachable
@@ -122,13 +122,13 @@ class Runs:
         start = sight.start
         now_ns = time.time_ns()
         kept, blob = (bytes(start.input), start.blob) if value is None else await self._work.values.keep(value)
-        anew = msgspec.structs.replace(
+        made_of = msgspec.structs.replace(
             start, input=msgspec.Raw(kept), blob=blob, by=by, key=key, parent=None, started_ns=now_ns, of=run,
-            given=again.given(sight.run, step), traceparent="", trigger="",
+            given=again.given(sight.run, step), traceparent="", trigger="", first="", number=0, after=0,
         )  # fmt: skip
         made = keyed_run(f"{run}.{step}", key) if key else new_run(now_ns)
         try:
-            await self._facts.append(facts.subject(made, "start"), facts.encode(anew))
+            await self._facts.append(facts.subject(made, "start"), facts.encode(made_of))
         except Conflict as error:
             if error.code != "bus.exists" or not key:
                 raise
@@ -190,8 +190,17 @@ class Runs:
         return Sight(run, start, seen, finish, found)
 
     async def ended(self, run: str) -> Finish:
-        """Return how a run ended, now or when it does; bound it with `asyncio.timeout`."""
-        _check_id(run)
+        """Return how a run ended, or the last that goes on for it, now or then; bound it with `asyncio.timeout`."""
+        finish = await self._ended(_check_id(run))
+        while finish.next:
+            finish = await self._ended(await anew.latest(self._connection, finish.next))
+        return finish
+
+    async def latest(self, run: str) -> str:
+        """Return the last run that goes on for one; itself when there is none."""
+        return await anew.latest(self._connection, _check_id(run))
+
+    async def _ended(self, run: str) -> Finish:
         future: asyncio.Future[Finish] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(run, []).append(future)
         try:
@@ -211,8 +220,11 @@ class Runs:
                 del self._waiting[run]
 
     async def over(self, run: str) -> bool:
-        """Return whether a run has ended; raises `NotFound` (`flow.no_run`)."""
-        return await self._finish(_check_id(run)) is not None
+        """Return whether a run has ended, and all that go on for it; raises `NotFound` (`flow.no_run`)."""
+        finish = await self._finish(_check_id(run))
+        if finish is not None and finish.next:
+            finish = await self._finish(await self.latest(run))
+        return finish is not None
 
     async def _finish(self, run: str) -> Finish | None:
         places = [facts.subject(run, what) for what in ("ended", "start")]
@@ -249,28 +261,22 @@ class Runs:
 
     async def cancel(self, run: str, *, by: str = "", why: str = "") -> None:
         """Have a run stopped, and everything that it started; raises `NotFound`, `Conflict` (`flow.over`)."""
-        await self._must_live(run)
-        with contextlib.suppress(Conflict):  # somebody wished it before
-            await self._facts.append(facts.subject(run, "cancel"), facts.encode(facts.Wish(by, why)))
+        run = await self._must_live(run)
+        await anew.deliver(self._connection, self._facts, run, ("cancel",), facts.encode(facts.Wish(by, why)))
 
     async def hold(self, run: str, *, by: str = "", resume: bool = False) -> None:
         """Begin no new steps of a run, or begin them again."""
-        await self._must_live(run)
-        what = "resume" if resume else "pause"
-        await self._facts.append(facts.subject(run, what, secrets.token_hex(6)), facts.encode(facts.Wish(by)))
+        run = await self._must_live(run)
+        place = ("resume" if resume else "pause", secrets.token_hex(6))
+        await anew.deliver(self._connection, self._facts, run, place, facts.encode(facts.Wish(by)))
 
     async def signal(self, run: str, name: str, payload: bytes, *, by: str = "", key: str = "") -> bool:
-        """Send a signal to a run; False when one with this key was sent before."""
-        await self._must_live(run)
+        """Send a signal to a run, or to the one that goes on for it; False when one with this key was sent before."""
+        run = await self._must_live(run)
         signal = facts.Signal(msgspec.Raw(payload), by)
         digest = hashlib.sha256(key.encode()).hexdigest()[:16] if key else secrets.token_hex(8)
-        try:
-            await self._facts.append(
-                facts.subject(run, "signal", subjects.token(name, "signal"), digest), facts.encode(signal)
-            )
-        except Conflict:
-            return False
-        return True
+        place = ("signal", subjects.token(name, "signal"), digest)
+        return await anew.deliver(self._connection, self._facts, run, place, facts.encode(signal))
 
     async def answer(self, run: str, step: str, *, approve: bool, by: str, comment: str = "") -> bool:
         """Approve or reject; recording the answer is what makes it count, so it counts once. False when it was late."""
@@ -302,9 +308,15 @@ class Runs:
             return False
         return True
 
-    async def _must_live(self, run: str) -> None:
-        if await self._finish(_check_id(run)) is not None:
-            raise Conflict(f"{run} has ended.", code="flow.over", hint="See `knotwork run show`.")
+    async def _must_live(self, run: str) -> str:
+        """Return a run that has not ended, or the one that goes on for it; raises `Conflict` (`flow.over`)."""
+        finish = await self._finish(_check_id(run))
+        if finish is not None and finish.next:
+            run = await self.latest(run)
+            finish = await self._finish(run)
+        if finish is None:
+            return run
+        raise Conflict(f"{run} has ended.", code="flow.over", hint="See `knotwork run show`.")
 
 
 NOTHING = msgspec.Raw(b"null")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from knotwork.bus import child, server
 from knotwork.bus.endpoint import Endpoint, Tls, shown_url
 from knotwork.config import secrets
 from knotwork.config.model import CommonsTable, NatsTable, ProjectTable, TlsTable
+from knotwork.host import launch_keys
 from knotwork.sdk.errors import ConfigInvalid
 from knotwork.trust import keys
 
@@ -37,10 +39,14 @@ The answers that other holders of the same key get are not: permissions belong t
 class Nats:
     """Where this node's NATS is: `endpoint(project)` says how to connect for a project."""
 
-    def __init__(self, layout: Layout, running: server.Server | None) -> None:
-        """Serve from our own server when there is one."""
+    def __init__(
+        self, layout: Layout, running: server.Server | None, projects: Mapping[str, ProjectTable] | None = None
+    ) -> None:
+        """Serve `projects` from our own server when there is one."""
         self.layout = layout
         self.server = running
+        self._projects = dict(projects or {})
+        self._serving = asyncio.Lock()
 
     def endpoint(self, found: Loaded, project: str, name: str) -> Endpoint:
         """Return how the node connects for `project`; raises `ConfigInvalid` when it has no credentials for it."""
@@ -83,12 +89,38 @@ class Nats:
 
     async def serve(self, projects: Mapping[str, ProjectTable]) -> None:
         """Let the server have exactly these accounts; clients of those that stay are not dropped."""
+        async with self._serving:
+            await self._serve(projects)
+
+    async def _serve(self, projects: Mapping[str, ProjectTable]) -> None:
         if self.server is not None:
             await self.server.reload(accounts(self.layout, projects))
+            self._projects = dict(projects)
+
+    async def admit(self, project: str, launch: str) -> str:
+        """Let an agent that is started join with a key of its own, and return its seed; "" at a NATS that others run.
+
+        Raises what the server says against it.
+        """
+        if self.server is None:
+            return ""
+        async with self._serving:
+            pair = launch_keys.admit(self.layout, project, launch)
+            await self._serve(self._projects)
+        return pair.seed
+
+    async def dismiss(self, project: str, launches: Collection[str]) -> None:
+        """Let the agents of launches that are over connect no more; those that still are lose their connection."""
+        async with self._serving:
+            if launch_keys.dismiss(self.layout, project, launches):
+                await self._serve(self._projects)
 
 
 def accounts(layout: Layout, projects: Mapping[str, ProjectTable]) -> tuple[server.Account, ...]:
-    """Return the accounts of the server: COMMONS, and one for each project, each with a node key and a local key."""
+    """Return the accounts of the server: COMMONS, and one for each project, each with a node key and a local key.
+
+    The agents that targets have started have a key each, too.
+    """
     made = [_account(layout, COMMONS, COMMONS, 0)]
     made += [_account(layout, name, name, table.max_storage) for name, table in projects.items()]
     return tuple(made)
@@ -97,7 +129,8 @@ def accounts(layout: Layout, projects: Mapping[str, ProjectTable]) -> tuple[serv
 def _account(layout: Layout, account: str, name: str, max_storage: int) -> server.Account:
     node = keys.load_or_create(layout.keys, f"node-{name}")
     local = keys.load_or_create(layout.keys, f"local-{name}")
-    users = (server.User(node.public), server.User(local.public, LOCAL_PUBLISH, LOCAL_SUBSCRIBE))
+    launched = (server.User(public) for public in launch_keys.public(layout, name))
+    users = (server.User(node.public), server.User(local.public, LOCAL_PUBLISH, LOCAL_SUBSCRIBE), *launched)
     return server.Account(account, users, jetstream=True, max_storage=max_storage)
 
 
@@ -123,7 +156,7 @@ async def bring_up(config: Config, layout: Layout, node: str, on_state: OnState)
         accounts=accounts(layout, projects_of(config)),
     )
     async with server.run_server(settings, on_state=on_state) as running:
-        yield Nats(layout, running)
+        yield Nats(layout, running, projects_of(config))
 
 
 def _has_credentials(table: NatsTable | ProjectTable | CommonsTable) -> bool:

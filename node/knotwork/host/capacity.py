@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from knotwork.bus import codec, reading, subjects
+from knotwork.bus.background import background
 from knotwork.host.asking import ask
+from knotwork.host.launch_access import LaunchAccess
 from knotwork.mesh.policy import NONE
 from knotwork.spinup.demand import Waiting
 from knotwork.spinup.launcher import Own
 from knotwork.spinup.room import SpinUps, open_spinups
 
 if TYPE_CHECKING:
+    from knotwork.bus.reading import Stored
+    from knotwork.host.boot import Nats
     from knotwork.host.world import World
     from knotwork.mesh.membership import Membership
     from knotwork.mesh.policy import Policy
@@ -85,7 +89,8 @@ def own(world: World, project: str) -> dict[str, Own]:
             continue
         found[name] = Own(
             name, table.type, slot.lease, table.capabilities, table.boundaries, table.cost, table.max_concurrent,
-            table.cooldown_s, table.register_s, table.idle_s, table.grace_s, table.health_s, table.enabled,
+            table.cooldown_s, table.register_s, table.idle_s, table.grace_s, table.health_s, table.wait_s,
+            table.enabled,
         )  # fmt: skip
     return found
 
@@ -124,15 +129,31 @@ class Queues:
 
     async def task_of(self, demand: Demand) -> str:
         """Return a task that waits for what is missing, the most urgent first; "" when there is none any more."""
-        depths = [depth for depth in self.work.depths if depth.queue[:2] == (demand.boundary, demand.routed)]
-        for depth in sorted(depths, key=lambda one: one.queue.urgency):
-            place = (depth.floor if depth.taken else depth.delivered) + 1
-            found = await reading.batch(
-                self.membership.connection, subjects.TASKS, depth.queue.filter, place, 1
-            )  # fmt: skip
-            if found:
-                return found[0].subject.split(".")[4]
+        for depth in sorted(self._of(demand), key=lambda one: one.queue.urgency):
+            found = await self._first(depth, depth.floor if depth.taken else depth.delivered)
+            if found is not None:
+                return found.subject.split(".")[4]
         return ""
+
+    async def waited_s(self, demand: Demand) -> float:
+        """Return for how many seconds the oldest task has waited that was given to nobody yet.
+
+        None counts while the store is full: then nobody takes anything, however many there are.
+        """
+        if self.work.submitter.storage.tight:
+            return 0.0
+        found = [await self._first(depth, depth.delivered) for depth in self._of(demand) if depth.pending]
+        oldest_ns = min((one.time_ns for one in found if one is not None), default=time.time_ns())
+        return (time.time_ns() - oldest_ns) / 1e9
+
+    def _of(self, demand: Demand) -> list[Depth]:
+        return [depth for depth in self.work.depths if depth.queue[:2] == (demand.boundary, demand.routed)]
+
+    async def _first(self, depth: Depth, behind: int) -> Stored | None:
+        """Return the first task of a queue behind a place."""
+        connection = self.membership.connection
+        found = await reading.batch(connection, subjects.TASKS, depth.queue.filter, behind + 1, 1)
+        return found[0] if found else None
 
 
 def can_take(membership: Membership, policy: Callable[[], Policy]) -> Callable[[str, str], bool]:
@@ -153,8 +174,11 @@ def can_take(membership: Membership, policy: Callable[[], Policy]) -> Callable[[
     return somebody
 
 
-def joining(membership: Membership, launch: Launch) -> dict[str, str]:
-    """Return what a launched agent needs to join: `knotwork up` understands it as it is, others read `KNOTWORK_URL`."""
+def joining(membership: Membership, launch: Launch, seed: str = "") -> dict[str, str]:
+    """Return what a launched agent needs to join: `knotwork up` understands it as it is, others read `KNOTWORK_URL`.
+
+    `seed` is the key of its own that it was given; without one it gets ours.
+    """
     endpoint, project = membership.connection.endpoint, membership.project
     credentials = (
         "KNOTWORK__NATS__NKEY_SEED" if project == "default" else f"KNOTWORK__PROJECTS__{project.upper()}__NKEY_SEED"
@@ -171,15 +195,15 @@ def joining(membership: Membership, launch: Launch) -> dict[str, str]:
         "KNOTWORK__NODE__LABELS__LAUNCH": launch.id,
         "KNOTWORK__NODE__LABELS__TARGET": launch.target,
     }
-    if endpoint.seed:
-        found["KNOTWORK_SEED"] = endpoint.seed
+    if seed or endpoint.seed:
+        found["KNOTWORK_SEED"] = seed or endpoint.seed
         found[credentials] = '{env = "KNOTWORK_SEED"}'
     return found
 
 
 @asynccontextmanager
 async def open_capacity(
-    world: World, membership: Membership, work: Work, emitter: Emitter, policy: Callable[[], Policy]
+    world: World, membership: Membership, work: Work, emitter: Emitter, policy: Callable[[], Policy], *, nats: Nats
 ) -> AsyncIterator[SpinUps]:
     """Let this node's targets follow a project's demand inside the block."""
     project = membership.project
@@ -193,24 +217,23 @@ async def open_capacity(
             "why": launch.why,
         }
         emitter.event("spinup.launch", about, project=project)
+        access.changed(launch)
+
+    async def env(launch: Launch) -> Mapping[str, str]:
+        return joining(membership, launch, await access.seed(launch))
 
     def may_spin_up(boundary: str) -> bool:
         rule = policy().rules.get(boundary)
         return boundary == NONE or rule is None or rule.spin_up
 
     queues = Queues(work, membership)
-    async with open_spinups(
-        membership.connection,
-        LaunchedAgents(membership),
-        project=project,
-        node=membership.here,
-        own=lambda: own(world, project),
-        waiting=queues.waiting,
-        task_of=queues.task_of,
-        is_online=lambda one: membership.directory.state(one) == "online",
-        can_take=can_take(membership, policy),
-        may_spin_up=may_spin_up,
-        env=lambda launch: joining(membership, launch),
-        on_change=changed,
-    ) as spinups:
-        yield spinups
+    async with background() as group:
+        access = LaunchAccess(group, nats, project)
+        async with open_spinups(
+            membership.connection, LaunchedAgents(membership), project=project, node=membership.here,
+            own=lambda: own(world, project), waiting=queues.waiting, task_of=queues.task_of, waited_s=queues.waited_s,
+            is_online=lambda one: membership.directory.state(one) == "online",
+            can_take=can_take(membership, policy), may_spin_up=may_spin_up, env=env, on_change=changed,
+        ) as spinups:  # fmt: skip
+            group.create_task(access.tidy(spinups.registry))
+            yield spinups

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from knotwork.bus import codec
+from knotwork.host.agents import caller_name
 from knotwork.host.task_rows import at
 from knotwork.host.task_values import SHOWN_MAX_BYTES
-from knotwork.host.view import caller_name
 from knotwork.mesh.records import AgentRecord
 from knotwork.ops import claim_replies, replies
 from knotwork.sdk.errors import NotFound

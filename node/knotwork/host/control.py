@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import functools
 import getpass
 import os
 import time
@@ -18,18 +19,21 @@ import knotwork
 from knotwork.config import revisions, secrets
 from knotwork.config.keys import dotted, leaves
 from knotwork.config.loaded import effective
-from knotwork.config.model import SECTIONS
+from knotwork.host import node_rows
+from knotwork.host.agents import MeshDesk
 from knotwork.host.claims import ClaimDesk
+from knotwork.host.crew import CrewDesk
 from knotwork.host.events import rfc3339
 from knotwork.host.flows import FlowDesk
+from knotwork.host.memory import MemoryDesk
 from knotwork.host.sessions import SessionDesk
+from knotwork.host.talk import TalkDesk
 from knotwork.host.targets import TargetDesk
 from knotwork.host.task_past import ViewedPast
 from knotwork.host.tasks import TaskDesk
 from knotwork.host.tools import ToolDesk
 from knotwork.host.triggers import HookDesk, TriggerDesk
-from knotwork.host.view import MeshView
-from knotwork.host.view_desk import ViewDesk
+from knotwork.host.view import ViewDesk
 from knotwork.mcp.held import Held
 from knotwork.ops import replies
 from knotwork.sdk import KINDS
@@ -38,7 +42,6 @@ from knotwork.sockets import describe
 from knotwork.trust.who import owner_of, person
 
 if TYPE_CHECKING:
-    from knotwork.config import diff
     from knotwork.host.boot import Nats
     from knotwork.host.drain import Drain
     from knotwork.host.events import Watching
@@ -49,17 +52,23 @@ if TYPE_CHECKING:
     from knotwork.host.world import World
     from knotwork.mesh.identity import Identity
     from knotwork.ops.claim_ports import Claims
+    from knotwork.ops.crew_ports import Crews
     from knotwork.ops.flow_ports import Flows
+    from knotwork.ops.memory_ports import Memories
     from knotwork.ops.ports import Mesh
     from knotwork.ops.project_replies import Happenings
     from knotwork.ops.session_ports import Sessions
+    from knotwork.ops.talk_ports import Talk
     from knotwork.ops.target_replies import Targets
     from knotwork.ops.task_ports import Tasks
     from knotwork.ops.tool_replies import Tools
     from knotwork.ops.trigger_ports import Hooks, Triggers
     from knotwork.ops.view_replies import PastView
-    from knotwork.sockets.slot import Slot
     from knotwork.trust.who import Who
+
+
+_user = functools.cache(getpass.getuser)
+"""Asked with every op, and always the same while we run."""
 
 
 @dataclass(eq=False)
@@ -83,7 +92,7 @@ class Control:
 
     def mesh(self, project: str) -> Mesh:
         """Return the mesh of a project; raises `NotFound`, `Unavailable`."""
-        return MeshView(self.projects.get(project))
+        return MeshDesk(self.projects.get(project))
 
     def _rooms(self, project: str) -> ProjectRooms:
         """Return the open rooms of a project; raises `NotFound`, `Unavailable`."""
@@ -105,6 +114,10 @@ class Control:
         """Return the workflows of a project; raises `NotFound`, `Unavailable`."""
         return FlowDesk(self._rooms(project).flow)
 
+    def crews(self, project: str) -> Crews:
+        """Return the orchestrations of a project; raises `NotFound`, `Unavailable`."""
+        return CrewDesk(self._rooms(project).crew, self.projects.get(project))
+
     def triggers(self, project: str) -> Triggers:
         """Return the triggers of a project; raises `NotFound`, `Unavailable`."""
         return TriggerDesk(self._rooms(project).triggers, lambda: self.http_url)
@@ -113,19 +126,27 @@ class Control:
         """Return the sessions of a project; raises `NotFound`, `Unavailable`."""
         return SessionDesk(self._rooms(project).sessions, self.owner, self.identity.name)
 
+    def talk(self, project: str) -> Talk:
+        """Return the channels and inboxes of a project; raises `NotFound`, `Unavailable`."""
+        return TalkDesk(self._rooms(project).talk)
+
     def tools(self) -> Tools:
         """Return the tools that agents use."""
         return ToolDesk(self, self.held)
 
     def owner(self) -> str:
         """Return whose node this is."""
-        return self.world.loaded.config.node.owner or owner_of(getpass.getuser())
+        return self.world.loaded.config.node.owner or owner_of(_user())
 
     def who(self, project: str, session: str) -> Who:
         """Return who asks: the agent whose session it is, else the person who owns the node; raises `Denied`."""
         if session:
             return self._rooms(project).sessions.asking(session)
         return person(self.owner(), project, self.identity.name)
+
+    def memories(self, project: str) -> Memories:
+        """Return the memory of a project; raises `NotFound`, `Unavailable`."""
+        return MemoryDesk(self._rooms(project).memory)
 
     def hooks(self) -> Hooks:
         """Return what triggers serve to those who have no token."""
@@ -171,7 +192,7 @@ class Control:
             idle_s=self._idle_s(),
             memory_bytes=psutil.Process().memory_info().rss,
             safe_mode=self.safe_mode,
-            slots=[_slot(slot) for slot in self.world.slots.everything()],
+            slots=[node_rows.slot_row(slot) for slot in self.world.slots.everything()],
         )
 
     def _idle_s(self) -> float:
@@ -244,7 +265,7 @@ class Control:
         """Return what `reload` would do now."""
         loaded = await asyncio.to_thread(self.world.read)
         plan = await asyncio.to_thread(self.world.plan, loaded)
-        return replies.ConfigPlan(ok=not plan.refused, changes=_changes(plan))
+        return replies.ConfigPlan(ok=not plan.refused, changes=node_rows.change_rows(plan))
 
     async def revisions(self) -> Sequence[replies.Revision]:
         """Return the accepted configurations kept, newest first."""
@@ -268,7 +289,7 @@ class Control:
         """Return the types that can be configured and the slots that are."""
         rows = describe.rows(self.world.catalog)
         return replies.PluginList(
-            plugins=[_plugin(row) for row in rows], slots=[_slot(slot) for slot in self.world.slots.everything()]
+            plugins=[node_rows.plugin_row(row) for row in rows], slots=[node_rows.slot_row(slot) for slot in self.world.slots.everything()]
         )
 
     async def plugin(self, kind: str, type_name: str) -> replies.PluginInfo:
@@ -286,7 +307,7 @@ class Control:
                     hosted_only=entry.hosted_only,
                     config_schema=entry.factory.config.model_json_schema(),
                     docs=describe.docs(entry),
-                    slots=[_slot(slot) for slot in using],
+                    slots=[node_rows.slot_row(slot) for slot in using],
                 )
         near = difflib.get_close_matches(type_name, [entry.type for entry in self.world.catalog.entries()], n=1)
         raise NotFound(
@@ -305,7 +326,7 @@ class Control:
                 f"There is no {kind}.{instance}.", code="plugin.no_such_instance", hint="See `knotwork status`."
             )
         await found.restarted(10.0)
-        return _slot(found)
+        return node_rows.slot_row(found)
 
     def _bus(self) -> replies.BusStatus:
         table, server = self.world.loaded.config.nats, self.nats.server
@@ -323,47 +344,3 @@ class Control:
 
     def _files(self) -> list[str]:
         return [os.path.abspath(text.path) for text in self.world.loaded.texts]  # noqa: PTH100  links stay links
-
-
-def _slot(slot: Slot) -> replies.Slot:
-    since_ns = time.time_ns() - int((time.monotonic() - slot.since_s) * 1e9)
-    return replies.Slot(
-        kind=slot.kind,
-        id=slot.id,
-        type=slot.instance.entry.type,
-        state=slot.state,
-        why=secrets.redact(slot.why),
-        since=rfc3339(since_ns),
-        starts=slot.starts,
-        hosted=slot.instance.hosted or slot.instance.entry.hosted_only,
-    )
-
-
-def _plugin(row: describe.Row) -> replies.PluginRow:
-    return replies.PluginRow(
-        kind=row.kind,
-        type=row.type,
-        origin=row.source,
-        version=row.version,
-        summary=row.summary,
-        hosted_only=row.state == "hosted",
-        broken=row.reason,
-    )
-
-
-def _changes(plan: diff.Plan) -> list[replies.Change]:
-    changes = []
-    for kind, found in plan.instances.items():
-        changes += [replies.Change(what=f"{SECTIONS[kind]}.{name}", how="start") for name in found.added]
-        changes += [replies.Change(what=f"{SECTIONS[kind]}.{name}", how="stop") for name in found.removed]
-        reopened = plan.reopen.get(kind, frozenset())
-        changes += [
-            replies.Change(what=f"{SECTIONS[kind]}.{name}", how="replace" if name in reopened else "live")
-            for name in found.changed
-        ]
-    changes += [replies.Change(what=f"projects.{name}", how="start") for name in plan.projects.added]
-    changes += [replies.Change(what=f"projects.{name}", how="stop") for name in plan.projects.removed]
-    changes += [replies.Change(what=f"projects.{name}", how="live") for name in plan.projects.changed]
-    changes += [replies.Change(what=key, how="live") for key in plan.live]
-    changes += [replies.Change(what=key, how="restart", why="restart the node for this") for key in plan.refused]
-    return changes

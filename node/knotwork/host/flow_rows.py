@@ -111,9 +111,11 @@ def _wait(run: Run, effect: effects.Effect) -> flow_replies.Wait | None:  # noqa
     step = run.steps.get(token.partition("--")[0])
     since = moment(step.begun_ns) if step is not None else ""
     match effect:
-        case effects.Dispatch(spec=spec):
+        case effects.Dispatch(spec=spec, near=near):
             agent, capability = getattr(spec, "agent", None), getattr(spec, "capability", None)
             whom = f"agent {agent}" if agent else f"any agent with {capability}"
+            if near is not None:
+                whom += f" on {near.node}{'' if near.hard else ', or elsewhere when nobody there can do it'}"
             return flow_replies.Wait(step=token, what=f"its task: {whom}", since=since)
         case effects.SetTimer():
             name = effect.timer.partition("-")[2]

@@ -15,7 +15,7 @@ from knotwork.flow import drawing, facts, history, listing
 from knotwork.flow.definitions import digest_of, text_of
 from knotwork.flow.runs import Wanted
 from knotwork.host import flow_rows
-from knotwork.host.view import caller_name
+from knotwork.host.agents import caller_name
 from knotwork.ops import flow_replies
 from knotwork.sdk.errors import Invalid, KnotworkError
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from knotwork.bus import kv, subjects
+from knotwork.sdk.errors import Unavailable
 from knotwork.sdk.ports import BucketEntry
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
     from knotwork.bus.kv import Bucket as BusBucket
     from knotwork.bus.kv import Entry
+    from knotwork.host.projects import Projects
     from knotwork.sdk import Bucket
 
 GONE_KEPT_S = 3600
@@ -33,6 +35,19 @@ class MemoryBuckets:
         if known is None or known.connection is not connection:
             known = self._opened[project] = _Bucket(connection)
         return known
+
+
+def connections(projects: Projects, commons: Callable[[], Connection | None]) -> Callable[[str], Connection]:
+    """Return what gives the connection of a project, also while its rooms are just being opened; "" is COMMONS."""
+
+    def of(project: str) -> Connection:
+        known = (one.connection for one in projects.all() if one.name == project)
+        found = next(known, None) if project else commons()
+        if found is None:
+            raise Unavailable(f"{project or 'COMMONS'} is not connected.", code="bus.disconnected", retry_after_s=1.0)
+        return found
+
+    return of
 
 
 class _Bucket:

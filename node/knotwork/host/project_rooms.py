@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from knotwork.bus.background import background
+from knotwork.crew.room import Crew, open_crew
 from knotwork.flow.room import Flow, open_flow
 from knotwork.host import tasks
 from knotwork.host.capacity import open_capacity
 from knotwork.host.feed import Feed, open_feed
+from knotwork.host.memory_room import MemoryAround, Remembering, open_remembering
 from knotwork.host.sessions import Attending
+from knotwork.host.talk import SessionBook
 from knotwork.mesh.sessions import Sessions, open_sessions
 from knotwork.spinup.room import SpinUps
+from knotwork.talk.room import Talk, open_talk
 from knotwork.trigger.room import Triggers, open_triggers
 from knotwork.view.room import View, open_view
 from knotwork.work.room import Work, open_work
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from knotwork.bus.connection import Connection
+    from knotwork.crew.records import Record
     from knotwork.host.boot import Nats
     from knotwork.host.world import World
     from knotwork.mesh.hosting import Hosting
@@ -63,7 +68,10 @@ class ProjectRooms:
     spinups: SpinUps
     flow: Flow
     triggers: Triggers
+    crew: Crew
     sessions: Sessions
+    talk: Talk
+    memory: Remembering
     feed: Feed
 
 
@@ -86,7 +94,9 @@ async def open_rooms(around: Around, membership: Membership, works: dict[str, Wo
         view = await enter(open_view(around.keeper, around.view_file, project, connection))
         work.past, work.proofs.leads = view.has_ended, view.leads_to
         view.holds = work.holding.now
-        spinups = await enter(open_capacity(around.world, membership, work, around.emitter, around.policy))
+        spinups = await enter(
+            open_capacity(around.world, membership, work, around.emitter, around.policy, nats=around.nats)
+        )
         flow = await enter(open_flow(connection, work, node=around.node))
         triggers = await enter(open_triggers(connection, work, flow, node=around.node, read=around.secret))
         group = await enter(background())
@@ -95,6 +105,27 @@ async def open_rooms(around: Around, membership: Membership, works: dict[str, Wo
             open_sessions(connection, membership.directory, project=project, node=around.node, instance=instance)
         )
         Attending(sessions, work, group)
+        crew = await enter(
+            open_crew(
+                flow, work.values, around.view_file.parent / "crew", node=around.node,
+                told=lambda record: _phase(around, sessions, record),
+            )
+        )  # fmt: skip
+        book = SessionBook(sessions, lambda: around.control.who(project, "").owner)
+        talk = await enter(open_talk(connection, book, project=project, folder=around.view_file.parent / "talk"))
+        data = around.view_file.parent
+        remembering = open_remembering(
+            project, MemoryAround(around.world, data / "exports"), node=around.node,
+            index=data / "memory" / f"{project}.db", common=lambda: around.commons() is not None,
+        )  # fmt: skip
+        memory = await enter(remembering)
         feed = await enter(open_feed(project, connection, around.control))
         await tasks.remember(connection, around.node)
-        yield ProjectRooms(work, view, spinups, flow, triggers, sessions, feed)
+        yield ProjectRooms(work, view, spinups, flow, triggers, crew, sessions, talk, memory, feed)
+
+
+def _phase(around: Around, sessions: Sessions, record: Record) -> None:
+    """Tell that an orchestration is in another phase: those who look at events, and whoever wanted it."""
+    told = {"id": record.id, "phase": record.phase, "by": record.by.name}
+    around.emitter.event("crew.phase", told, project=sessions.project)
+    sessions.tell(record.by.id, {"event": "orchestration", "id": record.id, "phase": record.phase})

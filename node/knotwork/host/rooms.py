@@ -23,10 +23,12 @@ from knotwork.host.control import Control
 from knotwork.host.doors import open_nats_door
 from knotwork.host.drain import Drain
 from knotwork.host.events import Watching
+from knotwork.host.memory_buckets import MemoryBuckets, connections
 from knotwork.host.project_rooms import Around, ProjectRooms, open_rooms
 from knotwork.host.projects import Projects
 from knotwork.host.reload import Reloader
 from knotwork.host.world import World
+from knotwork.mcp.http import HttpDoor
 from knotwork.mesh.hosting import Hosting
 from knotwork.mesh.membership import Membership, join
 from knotwork.mesh.policy import READY
@@ -93,8 +95,9 @@ class Rooms:
         self.nats = nats
         self.projects = Projects(self.group, self._endpoint, self._join, self._bus_state)
         context_for = contexts.maker(
-            self.layout, self.who.name, self.emitter, self._connection, lambda: self.world.loaded.folder
-        )
+            self.layout, self.who.name, self.emitter, self._connection, lambda: self.world.loaded.folder,
+            buckets=MemoryBuckets(connections(self.projects, lambda: self.commons)),
+        )  # fmt: skip
         slots = Slots(self.group, context_for, self._slot_changed, hosting=PluginHosting(spawn=child.spawn))
         self.world = World(found, catalog, slots, self.hosting, self.emitter, on_commit=self.changed)
         self.stopping.caught.limit_s = lambda: signals.PATIENCE_S + self.world.loaded.config.node.drain_s
@@ -154,7 +157,8 @@ class Rooms:
             self.layout.http_port_file,
         )  # fmt: skip
         first = lambda: self.world.loaded.config.project_names()[0]  # noqa: E731  the name of what it is
-        async with serve.run_web(settings, self.control, self._metrics, first) as web:
+        agents = HttpDoor(self.control, self.control.held, self.group, first)
+        async with serve.run_web(settings, self.control, self._metrics, first, agents) as web:
             self.web, self.control.http_url = web, web.url
             yield
             self.web = None

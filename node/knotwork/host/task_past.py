@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from knotwork.bus import subjects
 from knotwork.host.task_rows import at
 from knotwork.ops import task_replies
 from knotwork.sdk.errors import Unavailable
@@ -66,8 +67,8 @@ def _filter(wanted: TaskFilter) -> Filter:
 
 
 def _row(row: Mapping[str, Any]) -> task_replies.TaskRow:
-    node, named, agent = str(row["target"]).partition("=")
-    meant = (f"{node}/{agent}" if node else agent) if named else ""
+    node, agent = subjects.addressee(str(row["target"])) or ("", "")
+    meant = f"{node}/{agent}" if node else agent
     return task_replies.TaskRow(
         id=row["id"], state=row["state"], capability=row["capability"], agent=meant,
         boundary="" if row["boundary"] == records.NO_BOUNDARY else row["boundary"], priority=row["priority"],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from knotwork.bus import frames, subjects
 from knotwork.bus.reading import Stored
 from knotwork.host import task_rows
-from knotwork.host.view import piece_of
+from knotwork.host.agents import piece_of
 from knotwork.ops import replies
 from knotwork.work import history, records
 

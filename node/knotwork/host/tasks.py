@@ -13,8 +13,8 @@ import msgspec
 
 from knotwork.bus import codec, kv, reading, subjects
 from knotwork.host import dead_letters, task_filter, task_rows, task_values
+from knotwork.host.agents import caller_name
 from knotwork.host.task_watch import Watching
-from knotwork.host.view import caller_name
 from knotwork.ops import replies, task_replies
 from knotwork.sdk.errors import Cancelled, Conflict, KnotworkError, NotFound, Unavailable
 from knotwork.work import history, ids, lookup, queues, records, why

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from knotwork.bus import codec
 from knotwork.flow.run import decoded
 from knotwork.flow.runs import keyed_run
+from knotwork.host.agents import caller_name
 from knotwork.host.flow_rows import moment
-from knotwork.host.view import caller_name
 from knotwork.ops import flow_replies, task_words
 from knotwork.ops import trigger_replies as replies
 from knotwork.ops.trigger_ports import HookAnswer, HookRequest

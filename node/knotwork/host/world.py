@@ -155,6 +155,9 @@ class World:
         for name in instances.implied_routers(loaded.config):
             entry = catalog.find("routers", name)
             wanted.append(Instance("routers", name, entry, entry.factory.config()))
+        for name in instances.implied_memories(loaded.config):
+            entry = catalog.find("memories", name)
+            wanted.append(Instance("memories", name, entry, entry.factory.config()))
         return wanted
 
     async def _look_again(self, loaded: Loaded, kind: Kind, name: str) -> Instance:

@@ -116,13 +116,19 @@ async def play(
     async def run() -> None:
         await pieces.put(await outcome_of(tool, arguments, OpSession(caller, node, held, tell)))
 
+    outcome: Outcome | None = None
     async with background() as group:
         group.create_task(run())
-        while True:
-            piece = await pieces.get()
-            yield piece
-            if isinstance(piece, Outcome):
-                return
+        try:
+            while outcome is None:
+                piece = await pieces.get()
+                if isinstance(piece, Outcome):
+                    outcome = piece
+                else:
+                    yield piece
+        except GeneratorExit:  # the group must not see it: it would take it for an error of its own
+            return
+    yield outcome
 
 
 async def outcome_of(tool: Tool, arguments: Any, session: OpSession) -> Outcome:
@@ -135,7 +141,8 @@ async def outcome_of(tool: Tool, arguments: Any, session: OpSession) -> Outcome:
     except Exception as error:  # whatever a handler raises, the agent gets an answer
         log.exception("tool %s failed", tool.name)
         return refused(KnotworkError.of(error))
-    return Outcome(wording.text_of(result), result)
+    text = tool.text(result) if tool.text is not None else wording.text_of(result)
+    return Outcome(text, result)
 
 
 async def _within(tool: Tool, given: Any, session: OpSession) -> dict[str, Any]:

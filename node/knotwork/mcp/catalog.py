@@ -5,12 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from knotwork.mcp import dead_letter_tools, flow_tools, registry_tools, work_tools
+from knotwork.mcp import (
+    channel_tools,
+    crew_tools,
+    dead_letter_tools,
+    flow_tools,
+    memory_file_tools,
+    memory_tools,
+    message_tools,
+    registry_tools,
+    session_tools,
+    work_tools,
+)
 from knotwork.mcp.tool import REGISTERED, Tool
 from knotwork.mcp.toolsets import aliases
 from knotwork.sdk.errors import NotFound
 
-GROUPS = (registry_tools, work_tools, dead_letter_tools, flow_tools)
+GROUPS = (
+    session_tools,
+    registry_tools,
+    channel_tools,
+    message_tools,
+    work_tools,
+    dead_letter_tools,
+    memory_tools,
+    memory_file_tools,
+    flow_tools,
+    crew_tools,
+)
 TOOLS: Mapping[str, Tool] = MappingProxyType(
     {name: tool for group in GROUPS for name, tool in REGISTERED.items() if tool.handler.__module__ == group.__name__}
 )

@@ -2,23 +2,203 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
+from knotwork.mcp.labels import token_of
 from knotwork.mcp.shapes import many, record
-from knotwork.mcp.tool import READS, Input, Session, tool, without
+from knotwork.mcp.tool import (
+    READS,
+    SETS,
+    TAKES_AWAY,
+    CamelInput,
+    Capability,
+    Cursor,
+    Input,
+    Nothing,
+    Session,
+    tool,
+    without,
+)
+from knotwork.ops.words import Text, Token
+from knotwork.trust.scopes import Scope
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Capabilities = Annotated[list[Capability], Field(max_length=64)]
+_VISIBLE: dict[str, str] = {"private": "private", "project-only": "team", "user-only": "personal", "public": "public"}
+_AGENT = record(
+    guid="text", handle="text", agentType="text", status="text", capabilities="texts?", scope="text?",
+    description="text?", hostname="text?", projectId="text?", currentTaskCount="int?", lastSeen="text?", me="flag?",
+)  # fmt: skip
+
+
+def _row(one: dict[str, Any]) -> dict[str, Any]:
+    shown = {
+        "guid": one["id"], "handle": one["handle"], "agentType": one["type"], "status": one["status"],
+        "capabilities": one["capabilities"], "scope": one["scope"], "description": one["description"],
+        "hostname": one["host"], "projectId": one["project"], "lastSeen": one["seen_at"],
+    }  # fmt: skip
+    return (
+        without(shown)
+        | ({"currentTaskCount": one["tasks"]} if one["tasks"] else {})
+        | ({"me": True} if one["me"] else {})
+    )
+
+
+class HandleInput(Input):
+    """A name."""
+
+    handle: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")] = Field(
+        description="lower-case letters, digits and -"
+    )
+
+
+@tool(
+    "set_handle", HandleInput, record(handle="text", guid="text"), title="Choose your name",
+    description="Take a name by which others know you. It is yours alone in this project, and stays over restarts.",
+    hints=SETS,
+)  # fmt: skip
+async def set_handle(given: HandleInput, session: Session) -> dict[str, Any]:
+    """Change the agent's handle."""
+    found = await session.ask("session.update", handle=given.handle)
+    return {"handle": found["handle"], "guid": found["id"]}
+
+
+@tool(
+    "get_my_handle", Nothing, record(handle="text", guid="text", registered="flag"), title="Who am I?",
+    description="Return your own name and id.", hints=READS,
+)  # fmt: skip
+async def get_my_handle(_: Nothing, session: Session) -> dict[str, Any]:
+    """Return who asks."""
+    who = session.who
+    registered = who.kind == "agent" and (await session.ask("session.get", agent=who.id))["registered"]
+    return {"handle": who.name, "guid": who.id, "registered": registered}
+
+
+class RegisterInput(CamelInput):
+    """What you are, and what you can do."""
+
+    agent_type: Name = Field(description="what you are, e.g. claude-code")
+    capabilities: Capabilities = Field(default=[], description="what you can do, e.g. code-review")
+    scope: Scope = Field(default="team", description="who may see you")
+    visibility: Literal["private", "project-only", "user-only", "public"] | None = Field(
+        default=None, description="older word for scope"
+    )
+    description: Text = Field(default="", description="one line: what you are good for")
+
+
+@tool(
+    "register_agent", RegisterInput, _AGENT, title="Register",
+    description="Let others find you, and take work for your capabilities. Again, to change any of it.", hints=SETS,
+)  # fmt: skip
+async def register_agent(given: RegisterInput, session: Session) -> dict[str, Any]:
+    """Show the agent to others."""
+    scope = _VISIBLE[given.visibility] if given.visibility else given.scope
+    found = await session.ask(
+        "session.update", type=token_of(given.agent_type) or "agent", capabilities=given.capabilities, scope=scope,
+        status="online", registered=True, **without({"description": given.description}),
+    )  # fmt: skip
+    return _row(found)
+
+
+class DiscoverInput(CamelInput):
+    """Which agents; all filters must fit."""
+
+    limit: int = Field(default=20, ge=1, le=100)
+    cursor: Cursor = Field(default="", description="`next` of the page before")
+    agent_type: Name | None = None
+    capability: Capability | None = None
+    hostname: Annotated[str, StringConstraints(min_length=1, max_length=255)] | None = None
+    project_id: Token | None = None
+    status: Literal["online", "busy", "stale", "offline"] | None = None
+    scope: Scope | None = None
+    include_offline: bool = False
+
+
+@tool(
+    "discover_agents", DiscoverInput, record(agents=many(_AGENT), total="int", next="text?"), title="Find agents",
+    description="Find the other agents that are here and what each can do. (list_agents: those to assign work to.)",
+    hints=READS, rows="agents",
+)  # fmt: skip
+async def discover_agents(given: DiscoverInput, session: Session) -> dict[str, Any]:
+    """Return a page of agents."""
+    wanted = without(
+        {
+            "type": token_of(given.agent_type) or "none" if given.agent_type else None, "capability": given.capability,
+            "host": given.hostname, "from_project": given.project_id, "scope": given.scope, "status": given.status,
+        }
+    )  # fmt: skip
+    page = await session.ask(
+        "session.list", limit=given.limit, cursor=given.cursor, offline=given.include_offline, **wanted
+    )
+    return without({"next": page["next"]}) | {"agents": [_row(one) for one in page["agents"]], "total": page["total"]}
+
+
+class AgentInput(Input):
+    """Which agent."""
+
+    guid: Token = Field(description="its guid, or its handle")
+
+
+@tool(
+    "get_agent_info", AgentInput, _AGENT, title="Look at an agent",
+    description="Return what you may know about one agent.", hints=READS,
+)  # fmt: skip
+async def get_agent_info(given: AgentInput, session: Session) -> dict[str, Any]:
+    """Return one agent."""
+    return _row(await session.ask("session.get", agent=given.guid))
+
+
+class PresenceInput(CamelInput):
+    """What is different about you."""
+
+    status: Literal["online", "busy", "offline"] | None = Field(default=None, description="offline takes no work")
+    current_task_count: int | None = Field(default=None, ge=0, le=1_000_000)
+    capabilities: Capabilities | None = Field(default=None, description="all of them, instead of those before")
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.status is None and self.current_task_count is None and self.capabilities is None:
+            raise ValueError("give at least one of status, currentTaskCount and capabilities")
+        return self
+
+
+@tool(
+    "update_presence", PresenceInput, _AGENT, title="Update your presence",
+    description="Say whether you are busy, how much you do, and what you can do now.", hints=SETS,
+)  # fmt: skip
+async def update_presence(given: PresenceInput, session: Session) -> dict[str, Any]:
+    """Change what the agent says of itself."""
+    changes = {"status": given.status, "tasks": given.current_task_count, "capabilities": given.capabilities}
+    told = {name: value for name, value in changes.items() if value is not None}
+    return _row(await session.ask("session.update", **told))
+
+
+@tool(
+    "deregister_agent", Nothing, record(guid="text", handle="text"), title="Leave",
+    description="Let nobody find you any more. You keep your name and your inbox; register_agent brings you back.",
+    hints=TAKES_AWAY,
+)  # fmt: skip
+async def deregister_agent(_: Nothing, session: Session) -> dict[str, Any]:
+    """Hide the agent."""
+    found = await session.ask("session.update", registered=False, status="offline")
+    return {"guid": found["id"], "handle": found["handle"]}
+
+
+def _part(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
 
 
 class AgentsInput(Input):
     """Which agents."""
 
-    filter: Annotated[str, StringConstraints(max_length=64)] = Field(default="", description="part of the name")
+    filter: Annotated[str, StringConstraints(max_length=64), BeforeValidator(_part)] = Field(
+        default="", description="part of the name"
+    )
     include_local: bool = Field(default=True, description="those of this node, too")
     limit: int = Field(default=50, ge=1, le=1000)
-    cursor: Annotated[str, StringConstraints(max_length=256)] = Field(
-        default="", description="`next` of the page before"
-    )
+    cursor: Cursor = Field(default="", description="`next` of the page before")
 
 
 @tool(
@@ -40,8 +220,8 @@ class AgentsInput(Input):
 )  # fmt: skip
 async def list_agents(given: AgentsInput, session: Session) -> dict[str, Any]:
     """Return agents of the directory."""
-    page = await session.ask("agents.list", limit=given.limit, cursor=given.cursor)
-    wanted, here = given.filter.lower(), session.who.node
+    page = await session.ask("agents.list", limit=given.limit, cursor=given.cursor[:256])
+    here = session.who.node
     rows = [
         without(
             {
@@ -51,6 +231,6 @@ async def list_agents(given: AgentsInput, session: Session) -> dict[str, Any]:
             }
         )
         for one in page["agents"]
-        if wanted in one["agent"].lower() and (given.include_local or one["node"] != here)
+        if given.filter in one["agent"].lower() and (given.include_local or one["node"] != here)
     ]  # fmt: skip
     return without({"next": page["next"]}) | {"success": True, "agents": rows}

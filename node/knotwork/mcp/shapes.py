@@ -17,7 +17,10 @@ _TYPES: dict[str, Schema] = {
     "rows": {"type": "array", "items": {"type": "object"}},
     "any": {},
 }
-_DROPPED = frozenset({"title", "default"})
+_DROPPED = frozenset({"title", "default", "pattern", "minLength", "maxLength", "minItems", "maxItems"})
+"""What a schema says that costs more to read than it helps: who goes against it is told what is wrong."""
+HIDDEN: Schema = {"hidden": True}
+"""Marks an argument that is understood and not listed: `Field(json_schema_extra=HIDDEN)`."""
 
 
 def record(**fields: str | Schema) -> Schema:
@@ -37,8 +40,8 @@ def record(**fields: str | Schema) -> Schema:
 
 
 def many(row: Schema) -> Schema:
-    """Return the schema of a list of such rows."""
-    return {"type": "array", "items": row}
+    """Return the schema of a list of such rows; the names in each speak for themselves."""
+    return {"type": "array", "items": {"type": row["type"]}}
 
 
 def of_input(model: type[BaseModel]) -> Schema:
@@ -67,7 +70,8 @@ def _short(schema: Any, definitions: Schema) -> Any:
     made: Schema = {}
     for key, value in schema.items():
         if key == "properties":
-            made[key] = {name: _short(part, definitions) for name, part in value.items()}
+            listed = {name: part for name, part in value.items() if not part.get("hidden")}
+            made[key] = {name: _short(part, definitions) for name, part in listed.items()}
         elif key == "default" and value not in (None, "", [], {}, False):
             made[key] = value
         elif key not in _DROPPED:

@@ -107,6 +107,8 @@ class Tool:
     hints: Hints
     handler: Handler = field(repr=False)
     rows: str = ""
+    text: Callable[[dict[str, Any]], str] | None = field(default=None, repr=False)
+    """How its result is read by a model, when that is more than its fields."""
 
 
 REGISTERED: dict[str, Tool] = {}
@@ -114,13 +116,21 @@ H = TypeVar("H", bound=Handler)
 
 
 def tool(
-    name: str, given: type[Input], output: Schema, *, title: str, description: str, hints: Hints, rows: str = ""
+    name: str,
+    given: type[Input],
+    output: Schema,
+    *,
+    title: str,
+    description: str,
+    hints: Hints,
+    rows: str = "",
+    text: Callable[[dict[str, Any]], str] | None = None,
 ) -> Callable[[H], H]:
     """Put a handler into the table: `async def name(given, session) -> result`, which fits `output`."""
 
     def register(handler: H) -> H:
         assert name not in REGISTERED, f"two tools are called {name}"
-        REGISTERED[name] = Tool(name, title, description, given, output, hints, handler, rows)
+        REGISTERED[name] = Tool(name, title, description, given, output, hints, handler, rows, text)
         return handler
 
     return register

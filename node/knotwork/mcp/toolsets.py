@@ -5,6 +5,10 @@ Any tool may be called by its name, listed or not; what is listed is what a mode
 
 from __future__ import annotations
 
+from typing import Any
+
+from knotwork.sdk.errors import Invalid
+
 TOOLSETS: dict[str, tuple[str, ...]] = {
     "core": (
         "toolsets", "discover_agents", "send_message", "read_messages", "send_direct_message", "wait_for_message",
@@ -23,7 +27,8 @@ TOOLSETS: dict[str, tuple[str, ...]] = {
     "talk": (
         "toolsets", "set_handle", "get_my_handle", "register_agent", "discover_agents", "get_agent_info",
         "update_presence", "deregister_agent", "list_channels", "channels_status", "send_message", "read_messages",
-        "send_direct_message", "read_direct_messages", "wait_for_message", "search_messages",
+        "send_direct_message", "read_direct_messages", "wait_for_message", "ack_messages", "read_message",
+        "search_messages",
     ),
     "work": (
         "toolsets", "list_agents", "discover_agents", "assign_work", "await_work", "check_work", "broadcast_work_offer",
@@ -32,7 +37,7 @@ TOOLSETS: dict[str, tuple[str, ...]] = {
     ),
     "memory": (
         "toolsets", "remember", "remember_task", "remember_learning", "commit_insight", "core_memory", "forget",
-        "recall_context", "share_learning", "cleanup", "pattern_health", "export_memories", "import_memories",
+        "recall_context", "read_memory", "share_learning", "cleanup", "pattern_health", "export_memories", "import_memories",
         "remember_bulk", "forget_bulk",
     ),
     "flow": (
@@ -86,3 +91,27 @@ _RENAMED = {
     "warp_channels_status": "channels_status", "warp_work_list": "list_work",
     "warp_work_queue_status": "work_queue_status", "assess_task_complexity": "assess_task",
 }  # fmt: skip
+
+
+def asked(arguments: dict[str, Any]) -> tuple[str, ...]:
+    """Return the sets that are to be listed; raises `Invalid` (`tool.bad_arguments`)."""
+    found = arguments.get("add")
+    wanted = [found] if isinstance(found, str) else found or []
+    unknown = [name for name in arguments if name != "add"]
+    if unknown or not isinstance(wanted, list) or any(name not in ABOUT for name in wanted):
+        raise Invalid(
+            "`add` is a list of toolsets." if not unknown else f"There is no argument {str(unknown[0])[:64]!r}.",
+            code="tool.bad_arguments", hint=f"toolsets takes: add. There are: {', '.join(ABOUT)}.",
+        )  # fmt: skip
+    return tuple(dict.fromkeys(wanted))
+
+
+def told(sets: tuple[str, ...], every: tuple[str, ...]) -> dict[str, Any]:
+    """Return what the tool `toolsets` answers: what is listed now, and what each set holds."""
+    return {
+        "listed": list(sets),
+        "toolsets": [
+            {"name": name, "about": about, "tools": list(names((name,), every)) if name != "all" else []}
+            for name, about in ABOUT.items()
+        ],
+    }

@@ -7,23 +7,20 @@ What agents wrote is data: control characters and those that turn the direction 
 from __future__ import annotations
 
 import json
-import unicodedata
 from typing import Any
 
 RESULT_MAX_CHARS = 26_000
 """About 8,000 tokens, at three and a quarter characters a token."""
-_KEPT = frozenset("\n\t")
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 _CUT = "… [{left} of {whole} characters left out]"
 
 
 def clean(text: str) -> str:
-    """Return a text with everything that is not seen written out, such as the one that turns the direction."""
+    """Return a text with everything that is not seen written out, such as what turns the direction of the rest."""
     if text.isprintable():
         return text
-    return "".join(
-        one if one in _KEPT or unicodedata.category(one) not in _HIDDEN else f"\\u{ord(one):04x}" for one in text
-    )
+    from knotwork.talk import framing  # most texts need none of it
+
+    return framing.harmless(text)
 
 
 def size(value: Any) -> int:

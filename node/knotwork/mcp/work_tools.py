@@ -31,6 +31,8 @@ from knotwork.ops.words import Target, Token
 Priority = Annotated[int, Field(ge=1, le=10)]
 Moment = Annotated[str, StringConstraints(max_length=64)]
 LEASE_S = 60.0
+ATTEMPTS = 3
+"""How often work is tried when its failures may pass, before it is a dead letter."""
 WAIT_DEFAULT_S, WAIT_MAX_S = 50.0, 3600.0
 _ROW = record(
     work_id="text", capability="text?", agent="text?", status="text", priority="int?", description="text?",
@@ -70,7 +72,7 @@ async def broadcast_work_offer(given: OfferInput, session: Session) -> dict[str,
     body = without({"prompt": given.description, "task_id": given.task_id, "context": given.context_data})
     task = await session.ask(
         "task.submit", input=body, capability=given.required_capability, priority=given.priority,
-        deadline=given.deadline, labels=[f"scope={given.scope}"],
+        deadline=given.deadline, labels=[f"scope={given.scope}"], max_attempts=ATTEMPTS,
     )  # fmt: skip
     return {
         "work_id": task["id"], "taskId": given.task_id, "capability": given.required_capability,
@@ -114,7 +116,12 @@ async def assign_work(given: AssignInput, session: Session) -> dict[str, Any]:
     body: Any = {"prompt": given.task, "context": given.context} if given.context else given.task
     fields = without({"target": target, "capability": given.capability})
     task = await session.ask(
-        "task.submit", input=body, attempt_timeout_s=given.timeout_secs, priority=given.priority, **fields
+        "task.submit",
+        input=body,
+        attempt_timeout_s=given.timeout_secs,
+        priority=given.priority,
+        max_attempts=ATTEMPTS,
+        **fields,
     )
     return without({"success": True, "work_id": task["id"], "status": task["state"], "note": task.get("note")})
 
@@ -240,8 +247,8 @@ class FailInput(HeldInput):
 
 @tool(
     "fail_work", FailInput, _SETTLED, title="Fail work",
-    description="Say that claimed work failed. A recoverable failure is tried again while attempts are left, else it "
-    "becomes a dead letter.",
+    description="Say that claimed work failed. A recoverable failure is tried again; after three it becomes a dead "
+    "letter. Any other ends the work as failed.",
     hints=ADDS,
 )  # fmt: skip
 async def fail_work(given: FailInput, session: Session) -> dict[str, Any]:

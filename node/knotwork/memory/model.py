@@ -57,8 +57,9 @@ class Version(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One memory. Times are nanoseconds since 1970; `expires_ns` 0 means never; a forgotten one can be brought back.
+    """One memory. Times are nanoseconds since 1970; `expires_ns` 0 means never.
 
+    A forgotten one can be brought back, and ends at `resumes_ns` then.
     `origin` is what it was made from: the id of another memory, or `import <id>`. `warnings` are kinds of secrets that
     were seen in it.
     """
@@ -79,6 +80,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     version: int = 1
     origin: str = ""
     forgotten: bool = False
+    resumes_ns: int = 0
     warnings: tuple[str, ...] = ()
     past: tuple[Version, ...] = ()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from knotwork.memory.model import CATEGORIES, EVERYBODY, OWN_SCOPES, SCOPES, SHARED_SCOPES, Category, Record
@@ -58,36 +59,48 @@ def check(draft: Draft) -> None:
 
 
 def _problems(draft: Draft) -> list[str]:
-    found = []
+    return [*_misplaced(draft), *_bad_content(draft), *_bad_words(draft), *_bad_ttl(draft)]
+
+
+def _misplaced(draft: Draft) -> Iterator[str]:
     allowed = OWN if draft.scope in OWN_SCOPES else SHARED
     if draft.scope not in SCOPES:
-        found.append(f"There is no scope {draft.scope[:40]!r}: {', '.join(SCOPES)}.")
+        yield f"There is no scope {draft.scope[:40]!r}: {', '.join(SCOPES)}."
     elif category_of(draft) not in allowed:
         where = " or ".join(OWN_SCOPES if allowed is SHARED else SHARED_SCOPES)
         known = f"Category {category_of(draft)!r} belongs to {where}." if draft.category in CATEGORIES else ""
-        found.append(f"{known} In {draft.scope} use {', '.join(allowed)}.".strip())
+        yield f"{known} In {draft.scope} use {', '.join(allowed)}.".strip()
+
+
+def _bad_content(draft: Draft) -> Iterator[str]:
     if not draft.content.strip():
-        found.append("The content is empty.")
+        yield "The content is empty."
     if _HALF.search(draft.content):
-        found.append("The content has half a character in it (a lone surrogate).")
+        yield "The content has half a character in it (a lone surrogate)."
+
+
+def _bad_words(draft: Draft) -> Iterator[str]:
     if len(draft.tags) > TAGS_MAX:
-        found.append(f"{len(draft.tags)} tags; at most {TAGS_MAX}.")
-    found += [
+        yield f"{len(draft.tags)} tags; at most {TAGS_MAX}."
+    yield from (
         f"Tag {tag[:60]!r} must be 1 to {TAG_MAX} printable characters." for tag in draft.tags if not _is_tag(tag)
-    ]
+    )
     if not PRIORITY_MIN <= draft.priority <= PRIORITY_MAX:
-        found.append(f"Priority {draft.priority} is none: 1 (low), 2 or 3 (high).")
+        yield f"Priority {draft.priority} is none: 1 (low), 2 or 3 (high)."
     if len(draft.related) > RELATED_MAX:
-        found.append(f"{len(draft.related)} related memories; at most {RELATED_MAX}.")
-    found += [f"Related {one[:60]!r} is no id." for one in draft.related if not _is_tag(one)]
+        yield f"{len(draft.related)} related memories; at most {RELATED_MAX}."
+    yield from (f"Related {one[:60]!r} is no id." for one in draft.related if not _is_tag(one))
     if len(draft.source) > SOURCE_MAX or _CONTROL.search(draft.source) or _HALF.search(draft.source):
-        found.append(f"The source must be at most {SOURCE_MAX} printable characters.")
-    if draft.ttl_s is not None:
-        if category_of(draft) == "core":
-            found.append("A core memory does not expire: leave out ttl_s.")
-        if not 1 <= draft.ttl_s <= TTL_MAX_S:
-            found.append(f"ttl_s must be 1 to {TTL_MAX_S} seconds.")
-    return found
+        yield f"The source must be at most {SOURCE_MAX} printable characters."
+
+
+def _bad_ttl(draft: Draft) -> Iterator[str]:
+    if draft.ttl_s is None:
+        return
+    if category_of(draft) == "core":
+        yield "A core memory does not expire: leave out ttl_s."
+    if not 1 <= draft.ttl_s <= TTL_MAX_S:
+        yield f"ttl_s must be 1 to {TTL_MAX_S} seconds."
 
 
 def _is_tag(text: str) -> bool:

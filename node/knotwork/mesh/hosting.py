@@ -16,7 +16,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from knotwork.bus import codec, frames, way
-from knotwork.mesh import refusal, room
+from knotwork.mesh import late, refusal
+from knotwork.mesh.answers import Answers
 from knotwork.mesh.job import Answering, HostedAgent, Job, can_be_told, crashed
 from knotwork.mesh.policy import READY
 from knotwork.sdk import Attempt, Done, Span
@@ -29,7 +30,6 @@ from knotwork.sdk.errors import (
     TimedOut,
     TooLarge,
     Unavailable,
-    Unreachable,
 )
 from knotwork.telemetry import trace
 from knotwork.telemetry.measure import AgentMeter, Meter
@@ -65,7 +65,7 @@ class Hosting:
         self._agents: dict[str, HostedAgent] = {}
         self._jobs: set[Job] = set()
         self._by_id: dict[tuple[str, str], Job] = {}
-        self._late = 0
+        self._answers = Answers(group, self._rest)
         self.draining = False
         self.rested_s = time.monotonic()  # when it had work last
         self.idle = asyncio.Event()
@@ -288,57 +288,16 @@ class Hosting:
         if job.timer is not None:
             job.timer.cancel()
         if error is None and job.unsent:  # an answer with a hole in it must not look whole
-            kind, error = "error", room.too_slow()
+            kind, error = "error", late.too_slow()
         try:
-            self._send(job, kind, data if error is None else job.error_body(error))
+            self._answers.send(job, kind, data if error is None else job.error_body(error))
         except TooLarge as too_large:
             error = too_large.with_detail(agent=job.agent.record.name)
-            self._send(job, "error", job.error_body(error))
+            self._answers.send(job, "error", job.error_body(error))
         if error is not None:
             job.agent.counts.errors += 1
             job.agent.counts.last_error = error.message[:500]
         self._tell(job, error)
-
-    def _send(self, job: Job, kind: Kind, data: bytes) -> None:
-        """Send the answer, later when there is no room or no link now; raises `TooLarge`."""
-        try:
-            job.answer.frame(kind, data)
-        except TooLarge:
-            raise
-        except Unreachable as error:
-            keep_s = room.WAIT_S if room.is_full(error) else room.keep_s(job.envelope.timeout_s, job.arrived_ns)
-            sending = self._send_late(job, kind, data, keep_s)
-            try:
-                self._group.create_task(sending)
-            except RuntimeError:  # the group is closing
-                sending.close()
-                job.answer.close()
-            else:
-                self._late += 1
-        except KnotworkError as lost:
-            log.warning("the answer of %s could not be sent: %s", job.agent.record.name, lost)
-
-    async def _send_late(self, job: Job, kind: Kind, data: bytes, within_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        give_up_s = loop.time() + within_s
-        pause_s = room.POLL_S
-        try:
-            while True:
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, room.POLL_MAX_S)
-                try:
-                    job.answer.frame(kind, data)
-                except Unreachable:
-                    if loop.time() < give_up_s:
-                        continue
-                    raise
-                return
-        except KnotworkError as lost:
-            log.warning("the answer of %s could not be sent: %s", job.agent.record.name, lost)
-        finally:
-            job.answer.close()
-            self._late -= 1
-            self._rest()
 
     def _tell(self, job: Job, error: KnotworkError | None) -> None:
         now_ns = time.time_ns()
@@ -386,7 +345,7 @@ class Hosting:
         self._rest()
 
     def _rest(self) -> None:
-        if not (self._jobs or self._late):
+        if not (self._jobs or self._answers.waiting):
             self.rested_s = time.monotonic()
             self.idle.set()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from knotwork.bus import codec, frames
 from knotwork.config import secrets
-from knotwork.mesh import room
+from knotwork.mesh import late
 from knotwork.sdk.errors import Failed, Invalid, KnotworkError, Unreachable
 
 if TYPE_CHECKING:
@@ -162,12 +162,12 @@ class Job:
         self.unsent += 1
         self.line = self.line or asyncio.Lock()
         loop = asyncio.get_running_loop()
-        give_up_s = loop.time() + room.WAIT_S
+        give_up_s = loop.time() + late.WAIT_S
         async with self.line:
             while not (self.over or self._sent(data)):
                 if loop.time() >= give_up_s:
-                    raise room.too_slow()
-                await asyncio.sleep(room.POLL_S)
+                    raise late.too_slow()
+                await asyncio.sleep(late.POLL_S)
         self.unsent -= 1
 
 

@@ -336,7 +336,7 @@ async def open_sessions(
     connection: Connection, directory: Directory, *, project: str, node: str, instance: str
 ) -> AsyncIterator[Sessions]:
     """Know the agents of a project inside the block."""
-    bucket = await kv.open_bucket(connection, subjects.AGENTS, max_bytes=256 * 1024 * 1024)
+    bucket = await kv.open_bucket(connection, subjects.AGENTS)
     sessions = Sessions(connection, bucket, directory, project=project, node=node, instance=instance)
     async with background() as group:
         group.create_task(bucket.watch(sessions.entry, sessions.current.set), name=f"sessions {project}")

@@ -95,6 +95,7 @@ class RunRow(Reply):
     ended_at: str = ""
     code: str = Field(default="", description="the code of its error")
     labels: dict[str, str] = Field(default={})
+    next: str = Field(default="", description="the run that goes on for it, when it started itself anew")
 
 
 class RunList(Reply):
@@ -121,6 +122,8 @@ class RunInfo(RunRow):
 
     digest: str = ""
     parent: str = ""
+    previous: str = Field(default="", description="the run that it goes on for")
+    number: int = Field(default=0, description="how many runs went before, of those that go on for each other")
     input: Any = None
     output: Any = None
     blob: str = Field(default="", description="digest of a large output (`blob.get`)")

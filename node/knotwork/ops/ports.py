@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from knotwork.ops import replies
     from knotwork.ops.claim_ports import Claims
+    from knotwork.ops.crew_ports import Crews
     from knotwork.ops.flow_ports import Flows
+    from knotwork.ops.memory_ports import Memories
     from knotwork.ops.op import Caller
     from knotwork.ops.project_replies import Happenings
     from knotwork.ops.session_ports import Sessions
+    from knotwork.ops.talk_ports import Talk
     from knotwork.ops.target_replies import Targets
     from knotwork.ops.task_ports import Tasks
     from knotwork.ops.tool_replies import Tools
@@ -128,6 +131,10 @@ class NodeControl(Protocol):
         """Return the workflows of a project this node serves; raises `NotFound` (`project.not_found`)."""
         ...
 
+    def crews(self, project: str) -> Crews:
+        """Return the orchestrations of a project this node serves; raises `NotFound` (`project.not_found`)."""
+        ...
+
     def triggers(self, project: str) -> Triggers:
         """Return the triggers of a project this node serves; raises `NotFound` (`project.not_found`)."""
         ...
@@ -136,12 +143,20 @@ class NodeControl(Protocol):
         """Return the sessions of a project this node serves; raises `NotFound` (`project.not_found`)."""
         ...
 
+    def talk(self, project: str) -> Talk:
+        """Return the channels and inboxes of a project this node serves; raises `NotFound` (`project.not_found`)."""
+        ...
+
     def tools(self) -> Tools:
         """Return the tools that agents use."""
         ...
 
     def who(self, project: str, session: str) -> Who:
         """Return who asks with the secret of a session, with none the node's owner; raises `Denied`."""
+        ...
+
+    def memories(self, project: str) -> Memories:
+        """Return the memory of a project this node serves; raises `NotFound` (`project.not_found`)."""
         ...
 
     def hooks(self) -> Hooks:

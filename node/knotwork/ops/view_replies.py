@@ -44,7 +44,7 @@ class Rebuilding(Reply):
 
 
 class PastView(Protocol):
-    """One project's view of the past; implemented by `host.view_desk.ViewDesk`."""
+    """One project's view of the past; implemented by `host.view.ViewDesk`."""
 
     async def sql(self, query: str, *, limit: int, timeout_s: float) -> SqlReply:
         """Return what a query finds; raises `Invalid` (`view.bad_sql`), `TimedOut`, `Busy`, `Unavailable`."""

@@ -1,4 +1,4 @@
-"""Which work waits for an agent that is not there? Found from how the queues stand and who is online (pure)."""
+"""Which work waits for an agent that is not there, or for one of too few? Found from queues and who is online (pure)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ class Waiting(NamedTuple):
 
 
 class Demand(NamedTuple):
-    """An agent is missing: for this boundary and route, so many tasks wait."""
+    """An agent is missing: for this boundary and route, so many tasks wait.
+
+    `busy`: there are agents, but too few. The task that has waited longest has for `waited_s` seconds, as far as that was
+    looked up.
+    """
 
     boundary: str
     routed: str
     pending: int
     task: str = ""
+    busy: bool = False
+    waited_s: float = 0.0
 
     @property
     def capability(self) -> str:
@@ -42,15 +48,28 @@ def demands(
     `can_take(boundary, routed)` says whether somebody online takes such work; `may_spin_up(boundary)` is policy. Work
     for an agent of one named node is no demand: only that node can do it.
     """
+    return _found(waiting, lambda boundary, routed: not can_take(boundary, routed), may_spin_up, busy=False)
+
+
+def crowded(
+    waiting: Iterable[Waiting], can_take: Callable[[str, str], bool], may_spin_up: Callable[[str], bool]
+) -> list[Demand]:
+    """Return the work that waits although somebody online takes such, as `demands` does: all their places are taken."""
+    return _found(waiting, can_take, may_spin_up, busy=True)
+
+
+def _found(
+    waiting: Iterable[Waiting], counts: Callable[[str, str], bool], may_spin_up: Callable[[str], bool], *, busy: bool
+) -> list[Demand]:
     found: dict[tuple[str, str], Demand] = {}
     for one in waiting:
         node, named, _ = one.routed.partition("=")
         if one.pending <= 0 or (named and node) or not may_spin_up(one.boundary):
             continue
-        if can_take(one.boundary, one.routed):
+        if not counts(one.boundary, one.routed):
             continue
         before = found.get((one.boundary, one.routed))
         pending = one.pending + (before.pending if before else 0)
         task = before.task if before and before.task else one.task
-        found[one.boundary, one.routed] = Demand(one.boundary, one.routed, pending, task)
+        found[one.boundary, one.routed] = Demand(one.boundary, one.routed, pending, task, busy)
     return sorted(found.values(), key=lambda demand: (-demand.pending, demand.boundary, demand.routed))

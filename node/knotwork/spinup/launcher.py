@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -44,6 +44,7 @@ class Own:
     idle_s: float = 300.0
     grace_s: float = 30.0
     health_s: float = 300.0
+    wait_s: float = 0.0
     enabled: bool = True
 
 
@@ -70,7 +71,7 @@ class Launcher:
         self,
         registry: Registry,
         agents: Agents,
-        env: Callable[[Launch], Mapping[str, str]],
+        env: Callable[[Launch], Awaitable[Mapping[str, str]]],
         *,
         project: str,
         on_change: Callable[[Launch], None],
@@ -81,12 +82,12 @@ class Launcher:
 
     async def start(self, own: Own, launch: Launch) -> Launch:
         """Start an agent for a launch that is on record; returns the record, `failed` when the target refused."""
-        request = LaunchRequest(
-            id=launch.id, target=own.target, project=self._project, capability=launch.capability,
-            boundary=launch.boundary, task=launch.task, env=self._env(launch),
-        )  # fmt: skip
         try:
             async with asyncio.timeout(LAUNCH_TIMEOUT_S):
+                request = LaunchRequest(
+                    id=launch.id, target=own.target, project=self._project, capability=launch.capability,
+                    boundary=launch.boundary, task=launch.task, env=await self._env(launch),
+                )  # fmt: skip
                 with own.lease() as plugin:
                     launched = await plugin.launch(request)
         except TimeoutError:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from knotwork.spinup.demand import Demand
-    from knotwork.spinup.records import Target
+    from knotwork.spinup.records import Launch, Target
 
 _HEALTH = {"healthy": 0, "unknown": 1, "unhealthy": 2}
 COOLDOWN_MAX_S = 3600.0
@@ -30,7 +30,7 @@ def rank(demand: Demand, targets: Sequence[Target], now_ns: int, away: Collectio
     fit, refused = [], {}
     for target in targets:
         why = unfit(demand, target) or (f"node {target.node} is not online" if target.node in away else "")
-        why = why or unready(target, now_ns)
+        why = why or _early(demand, target) or unready(target, now_ns)
         if why:
             refused[f"{target.node}/{target.target}"] = why
         else:
@@ -44,7 +44,26 @@ def unfit(demand: Demand, target: Target) -> str:
         return f"it starts agents for {', '.join(target.capabilities)}"
     if target.boundaries and demand.boundary not in (*target.boundaries, "none"):
         return f"it serves the boundaries {', '.join(target.boundaries)}"
+    if demand.busy and not target.wait_s:
+        return "it starts none while there are agents that take such work"
     return ""
+
+
+def _early(demand: Demand, target: Target) -> str:
+    """Return why work does not wait long enough yet for agents that are busy, "" when it does."""
+    if not demand.busy or demand.waited_s >= target.wait_s:
+        return ""
+    return f"work has waited for {demand.waited_s:.0f} of {target.wait_s:g} s"
+
+
+def since_relief_s(demand: Demand, launches: Iterable[Launch], now_ns: int) -> float:
+    """Return for how many seconds every agent that was started for such work has been there already."""
+    came_ns = (
+        launch.registered_ns
+        for launch in launches
+        if launch.boundary == demand.boundary and launch.capability == demand.capability
+    )
+    return (now_ns - max(came_ns, default=0)) / S
 
 
 def unready(target: Target, now_ns: int) -> str:

@@ -22,7 +22,7 @@ Health = Literal["unknown", "healthy", "unhealthy"]
 class Target(msgspec.Struct, frozen=True, omit_defaults=True):
     """One target of one node, as every node ranks it. `cost` is in the operator's own unit; times in seconds.
 
-    `enabled` is the configuration's word, `disabled` somebody's at run time. `capabilities` empty: any. `running` counts
+    `wait_s` is how long work may wait for busy agents before one more is started, 0: for ever. `enabled` is the configuration's word, `disabled` somebody's at run time. `capabilities` empty: any. `running` counts
     its live launches, `failures` those that failed in a row.
     """
 
@@ -35,6 +35,7 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
     max_concurrent: Count = 1
     cooldown_s: float = 30.0
     register_s: float = 120.0
+    wait_s: float = 0.0
     enabled: bool = True
     disabled: bool = False
     health: Health = "unknown"

@@ -50,25 +50,27 @@ class SpinUps:
         own: Callable[[], Mapping[str, Own]],
         waiting: Callable[[], Iterable[Waiting]],
         task_of: Callable[[Demand], Awaitable[str]],
+        waited_s: Callable[[Demand], Awaitable[float]],
         is_online: Callable[[str], bool],
         can_take: Callable[[str, str], bool],
         may_spin_up: Callable[[str], bool],
-        env: Callable[[Launch], Mapping[str, str]],
+        env: Callable[[Launch], Awaitable[Mapping[str, str]]],
         on_change: Callable[[Launch], None],
     ) -> None:
         """`own()` are this node's targets, `waiting()` how the queues stand; see `demand.demands` and `Launcher`.
 
-        `task_of(demand)` names a task that waits, `is_online(node)` says whether a node can launch anything.
+        `task_of(demand)` names a task that waits, `waited_s(demand)` says how long the oldest has, `is_online(node)` says whether a node can launch anything.
         """
         self._group, self._node, self._own = group, node, own
         self._waiting, self._can_take, self._may_spin_up = waiting, can_take, may_spin_up
-        self._task_of, self._is_online = task_of, is_online
+        self._task_of, self._waited_s, self._is_online = task_of, waited_s, is_online
         self.registry = Registry(connection)
         self.launcher = Launcher(self.registry, agents, env, project=project, on_change=on_change)
         self._busy: set[str] = set()
         self._ready = asyncio.Event()
         self._probed_s: dict[str, float] = {}
         self.missing: list[Demand] = []
+        self._crowded: list[Demand] = []
         self.why: dict[str, dict[str, str]] = {}
         """For each demand that nothing is launched for, why each target is out."""
 
@@ -88,13 +90,16 @@ class SpinUps:
 
     def told(self, boundary: str, routed: str) -> str:
         """Return, in a sentence, what becomes of starting an agent for such work; "" when none is missing."""
-        demand = next((one for one in self.missing if (one.boundary, one.routed) == (boundary, routed)), None)
+        demands = (*self.missing, *self._crowded)
+        demand = next((one for one in demands if (one.boundary, one.routed) == (boundary, routed)), None)
         if demand is None:
             return ""
         now_ns = time.time_ns()
         begun = next((one for one in self.registry.launches.values() if self._is_for(one, demand, now_ns)), None)
         if begun is not None:
-            return f"Target {begun.node}/{begun.target} is starting an agent for it."
+            return f"Target {begun.node}/{begun.target} is starting {'one more' if demand.busy else 'an'} agent for it."
+        if demand.busy:
+            return ""
         if not self.registry.targets:
             return "No target is configured that could start one."
         refused = self.why.get(demand.key, {})
@@ -175,10 +180,22 @@ class SpinUps:
             if mine is not None and mine.enabled and time.monotonic() - last_s > mine.health_s:
                 self._probed_s[target.target] = time.monotonic()
                 self._spawn(f"probe {target.target}", self._checked(mine, target))
-        self.missing = demands.demands(self._waiting(), self._can_take, self._may_spin_up)
+        waiting = list(self._waiting())
+        self.missing = demands.demands(waiting, self._can_take, self._may_spin_up)
+        self._crowded = demands.crowded(waiting, self._can_take, self._may_spin_up)
         self.why = {}
         for demand in self.missing:
             await self._serve(demand, own, now_ns)
+        for demand in self._crowded:
+            await self._relieve(demand, own, now_ns)
+
+    async def _relieve(self, demand: Demand, own: Mapping[str, Own], now_ns: int) -> None:
+        """Start one more agent beside busy ones when work has waited too long, also since the last one came."""
+        if all(ranking.unfit(demand, target) for target in self.registry.targets.values()):
+            return
+        since_s = ranking.since_relief_s(demand, self.registry.launches.values(), now_ns)
+        waited_s = min(since_s, await self._waited_s(demand))
+        await self._serve(demand._replace(waited_s=waited_s), own, now_ns)
 
     async def _serve(self, demand: Demand, own: Mapping[str, Own], now_ns: int) -> None:
         """Launch for a demand when the best target is ours and nobody has launched for it."""
@@ -267,7 +284,7 @@ class SpinUps:
             await self.registry.put_target(
                 msgspec.structs.replace(
                     before, type=mine.type, capabilities=mine.capabilities, boundaries=mine.boundaries, cost=mine.cost,
-                    max_concurrent=mine.max_concurrent, cooldown_s=mine.cooldown_s, register_s=mine.register_s,
+                    max_concurrent=mine.max_concurrent, cooldown_s=mine.cooldown_s, register_s=mine.register_s, wait_s=mine.wait_s,
                     enabled=mine.enabled,
                     running=len(self.registry.live(self._node, mine.target)),
                 )

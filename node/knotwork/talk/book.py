@@ -11,12 +11,15 @@ if TYPE_CHECKING:
 class Book(Protocol):
     """The agents and people of a project."""
 
-    def find(self, name: str) -> Who:
-        """Return whom an id or a handle means, here or not; raises `NotFound` (`agent.not_found`)."""
+    def find(self, name: str, by: Who | None = None) -> Who:
+        """Return whom an id or a handle means, here or not; raises `NotFound` (`agent.not_found`).
+
+        Somebody whom `by` may not see is not found, either; None finds all.
+        """
         ...
 
-    def with_capability(self, capability: str) -> list[Who]:
-        """Return everybody who can do something."""
+    def with_capability(self, capability: str, by: Who) -> list[Who]:
+        """Return everybody who can do something, as far as `by` may see them."""
         ...
 
     def tell(self, agent: str, notice: dict[str, Any]) -> bool:

@@ -87,6 +87,6 @@ def refused(policy: Policy, sender: Who, to: Who) -> Denied:
     """Return the error of a message that may not be sent."""
     return Denied(
         f"{sender.name} may not write to {to.name}: the contact policy of {to.project} is {policy.mode!r}.",
-        code="contact.denied", hint="Say it in a channel, or have the policy changed: `knotwork message policy`.",
+        code="contact.denied", hint="Say it in a channel, or have the policy changed: `knotwork contact set`.",
         detail={"policy": policy.mode, "to": to.id},
     )  # fmt: skip

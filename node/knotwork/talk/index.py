@@ -2,7 +2,7 @@
 
 It holds exactly what a channel keeps: what is over its limits is taken out before anything is read. Words are indexed
 when somebody searches for the first time, so that nobody pays for it who never does. Not for threads at once: whoever
-uses it holds the lock of `following.Following`.
+uses it goes through `safely`, which lets one in at a time.
 """
 
 from __future__ import annotations
@@ -11,26 +11,32 @@ import contextlib
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from knotwork.talk import index_rows as rows
-from knotwork.talk.channel import Channel
-from knotwork.talk.message import Said, encode, said
-from knotwork.trust.who import Who
+from knotwork.talk.message import Envelope, Said, decode, said
+
+if TYPE_CHECKING:
+    from knotwork.bus.reading import Stored
+    from knotwork.talk.channel import Channel
+    from knotwork.trust.who import Who
 
 log = logging.getLogger(__name__)
-INLINE_MAX_BYTES = 64 * 1024
-"""Larger messages are read from the stream; here stand what is known about them, and their words."""
 WORDS_MAX = 256 * 1024
 """Characters of a message that are searched."""
 WORDS_BATCH = 500
 CACHE_KIB = 8 * 1024
-_COLUMNS = "seq, channel, at_ns, size, raw"
+_COLUMNS = "seq, channel, at_ns, raw"
 T = TypeVar("T")
-Row = tuple[int, str, int, int, bytes | None]
-"""Place, channel, when it was stored, its size, and the message itself when it is small."""
+Row = tuple[int, str, int, bytes]
+"""Place, channel, when it was stored, and the message itself."""
+
+
+class _OtherVersion(sqlite3.DatabaseError):
+    """The file was written by another version."""
 
 
 class Index:
@@ -39,6 +45,7 @@ class Index:
     def __init__(self, path: Path) -> None:
         """Open the file, or make it anew when it cannot be used; raises `OSError`."""
         self._path = path
+        self._one = threading.Lock()  # who is cancelled while he waits for a thread does not end what it does
         self.made = 0
         """How often it was made anew."""
         try:
@@ -61,7 +68,7 @@ class Index:
                 self._db.executescript(f"BEGIN; {rows.TABLES} PRAGMA user_version = {rows.VERSION}; COMMIT")
                 self._db.execute("INSERT INTO place VALUES ('', 0, 0)")
             elif version != rows.VERSION:
-                raise sqlite3.DatabaseError(f"it is of version {version}")
+                raise _OtherVersion  # noqa: TRY301  it is handled like a damaged file
             self._load()
         except BaseException:
             self._db.close()
@@ -69,8 +76,8 @@ class Index:
 
     def _load(self) -> None:
         self.created, self.place, self._worded = self._db.execute("SELECT created, seq, words FROM place").fetchone()
-        counted = self._db.execute("SELECT channel, count(*), sum(size) FROM messages GROUP BY channel")
-        self._totals = {channel: [count, size] for channel, count, size in counted}
+        counted = self._db.execute("SELECT channel, count(*), sum(size), min(at_ns) FROM messages GROUP BY channel")
+        self._totals = {channel: [count, size, at_ns] for channel, count, size, at_ns in counted}
 
     def make_anew(self) -> None:
         """Begin with an empty file."""
@@ -81,21 +88,19 @@ class Index:
         self._open()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; nothing is asked of it afterwards."""
         with contextlib.suppress(sqlite3.Error, AttributeError):
             self._db.close()
 
     def safely(self, work: Callable[[], T]) -> T | None:
         """Do something with it; None, and an empty index, when the file turned out to be damaged."""
-        try:
-            return work()
-        except sqlite3.DatabaseError as error:
-            if self._db.in_transaction:
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-            log.warning("the index of channels is made anew: %s", error)
-            self.make_anew()
-            return None
+        with self._one:
+            try:
+                return work()
+            except sqlite3.DatabaseError as error:
+                log.warning("the index of channels is made anew: %s", error)
+                self.make_anew()
+                return None
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -106,71 +111,63 @@ class Index:
         self._db.execute("UPDATE place SET created = ?", (created,))
         self.created = created
 
-    def add(self, batch: Iterable[Said], place: int) -> None:
-        """Add what was read of the stream up to a place."""
-        found = [_row(one) for one in batch]
+    def add(self, batch: list[Stored]) -> None:
+        """Add what was read of the stream, in order; what is no message is passed over."""
+        read = [(one.data, said(one.subject, one.data, one.seq, one.time_ns)) for one in batch]
+        found = [_row(data, one) for data, one in read if one is not None]
         self._db.execute("BEGIN")
         self._db.executemany(rows.INSERT, found)
-        self._db.execute("UPDATE place SET seq = ?", (place,))
+        self._db.execute("UPDATE place SET seq = ?", (batch[-1].seq,))
         self._db.execute("COMMIT")
-        self.place = place
-        for one in found:
-            totals = self._totals.setdefault(one[1], [0, 0])
+        self.place = batch[-1].seq
+        for row in found:
+            totals = self._totals.setdefault(row[1], [0, 0, row[2]])
             totals[0] += 1
-            totals[1] += one[3]
+            totals[1] += row[3]
 
     def trim(self, channels: Iterable[Channel], now_ns: int) -> dict[str, int]:
         """Take out what is over the limits, the oldest first; returns the place of the oldest left in each such channel."""
         cut = {}
         for channel in channels:
-            count, size = self._totals.get(channel.name, (0, 0))
-            if not count:
-                continue
+            count, size, oldest_ns = self._totals.get(channel.name, (0, 0, 0))
             over, over_bytes = count - channel.max_messages, size - channel.max_bytes
             until_ns = now_ns - int(channel.max_age_s * 1e9)
-            going = []
+            if not count or (over <= 0 and over_bytes <= 0 and oldest_ns >= until_ns):
+                continue
+            last, seen = 0, 0
             oldest = self._db.execute(
                 "SELECT seq, size, at_ns FROM messages WHERE channel = ? ORDER BY seq", (channel.name,)
             )
             for seq, bytes_, at_ns in oldest:
-                if len(going) >= over and over_bytes <= 0 and at_ns >= until_ns:
+                if seen >= over and over_bytes <= 0 and at_ns >= until_ns:
                     break
-                going.append(seq)
-                over_bytes -= bytes_
+                last, seen, over_bytes = seq, seen + 1, over_bytes - bytes_
             oldest.close()
-            if going:
-                self._take_out(channel.name, going)
-                cut[channel.name] = going[-1] + 1
+            if last:
+                self._take_out(channel.name, last)
+                cut[channel.name] = last + 1
         return cut
 
-    def _take_out(self, channel: str, going: list[int]) -> None:
-        last = going[-1]
+    def _take_out(self, channel: str, last: int) -> None:
+        which = "FROM messages WHERE channel = ? AND seq <= ?"
         self._db.execute("BEGIN")
-        gone = self._db.execute(
-            "SELECT seq, size, raw FROM messages WHERE channel = ? AND seq <= ?", (channel, last)
-        ).fetchall()
-        worded = [(seq, raw) for seq, _, raw in gone if seq <= self._worded]
-        if worded:
-            self._unword(worded)
-        self._db.execute("DELETE FROM messages WHERE channel = ? AND seq <= ?", (channel, last))
+        if self._worded:  # FTS5 wants to be told the words again that it is to forget
+            worded = self._db.execute(f"SELECT seq, raw {which}", (channel, min(last, self._worded)))
+            told = ((seq, _words(raw)) for seq, raw in worded.fetchall())
+            self._db.executemany("INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)", told)
+        self._db.execute(f"DELETE {which}", (channel, last))
         self._db.execute("COMMIT")
-        totals = self._totals[channel]
-        totals[0] -= len(gone)
-        totals[1] -= sum(size for _, size, _ in gone)
-
-    def _unword(self, gone: list[tuple[int, bytes | None]]) -> None:
-        """Take words out, which FTS5 wants to be told again; of large messages, whose words are not here, they stay.
-
-        What is found by such a word has no message any more, and is passed over.
-        """
-        told = [(seq, _words(raw)) for seq, raw in gone if raw is not None]
-        self._db.executemany("INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)", told)
+        left = self._db.execute("SELECT count(*), sum(size), min(at_ns) FROM messages WHERE channel = ?", (channel,))
+        count, size, oldest_ns = left.fetchone()
+        self._totals[channel] = [count, size or 0, oldest_ns or 0]
+        if not count:
+            del self._totals[channel]
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def count(self, channel: str) -> tuple[int, int]:
         """Return how many messages a channel holds, and their bytes, whoever may see them."""
-        count, size = self._totals.get(channel, (0, 0))
+        count, size, _ = self._totals.get(channel, (0, 0, 0))
         return count, size
 
     def page(self, wish: rows.Wish, who: Who, now_ns: int) -> list[Row]:
@@ -207,42 +204,37 @@ class Index:
             {**rows.seer(who, now_ns), **more, "query": expression, "limit": wish.limit},
         ).fetchall()
 
-    def unworded(self) -> list[tuple[int, bytes | None]]:
-        """Return messages whose words are not indexed yet, in order, `WORDS_BATCH` at most."""
-        return self._db.execute(
+    def word(self) -> bool:
+        """Index the words of some messages more; returns whether there may be others."""
+        batch = self._db.execute(
             "SELECT seq, raw FROM messages WHERE seq > ? ORDER BY seq LIMIT ?", (self._worded, WORDS_BATCH)
         ).fetchall()
+        if batch:
+            self._worded = batch[-1][0]
+            self._db.execute("BEGIN")
+            self._db.executemany(
+                "INSERT INTO words (rowid, text) VALUES (?, ?)", [(seq, _words(raw)) for seq, raw in batch]
+            )
+            self._db.execute("UPDATE place SET words = ?", (self._worded,))
+            self._db.execute("COMMIT")
+        return len(batch) == WORDS_BATCH
 
-    def add_words(self, batch: list[tuple[int, bytes | None]], large: dict[int, bytes]) -> None:
-        """Index the words of what `unworded` returned; `large` holds the messages that were not in it."""
-        told = [(seq, _words(raw if raw is not None else large.get(seq))) for seq, raw in batch]
-        self._worded = batch[-1][0]
-        self._db.execute("BEGIN")
-        self._db.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", told)
-        self._db.execute("UPDATE place SET words = ?", (self._worded,))
-        self._db.execute("COMMIT")
 
-
-def _row(one: Said) -> tuple[int, str, int, int, str, str, str, str, str, str, str, int, str, bytes | None]:
+def _row(data: bytes, one: Said) -> tuple[int, str, int, int, str, str, str, str, str, str, int, str, bytes]:
     envelope = one.envelope
-    raw = encode(envelope) if one.size <= INLINE_MAX_BYTES else None
     mentions = f" {' '.join(envelope.mentions)} " if envelope.mentions else ""
     return (
-        one.place, one.to, one.at_ns, one.size, envelope.sender, envelope.handle, envelope.owner, envelope.project,
-        envelope.scope, envelope.thread, envelope.kind, envelope.expires_ns, mentions, raw,
+        one.place, one.to, one.at_ns, one.size, envelope.sender, envelope.owner, envelope.project,
+        envelope.scope, envelope.thread, envelope.kind, envelope.expires_ns, mentions, data,
     )  # fmt: skip
 
 
-def _words(raw: bytes | None) -> str:
-    """Return what is searched of a message: its text, its sender and its data."""
-    read = said("channel.x", raw, 1, 0) if raw is not None else None
-    if read is None:
-        return ""
-    return searched(read)
+def _words(raw: bytes) -> str:
+    """Return what is searched of a message that is here."""
+    return searched(decode(raw))
 
 
-def searched(read: Said) -> str:
-    """Return what is searched of a message."""
-    envelope = read.envelope
+def searched(envelope: Envelope) -> str:
+    """Return what is searched of a message: its sender, its kind, its text and its data."""
     data = "" if envelope.data is None else str(envelope.data)
     return f"{envelope.handle} {envelope.kind} {envelope.text[:WORDS_MAX]} {data[:WORDS_MAX]}"

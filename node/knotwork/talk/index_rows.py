@@ -20,7 +20,6 @@ CREATE TABLE messages (
   at_ns INTEGER NOT NULL,
   size INTEGER NOT NULL,
   sender TEXT NOT NULL,
-  handle TEXT NOT NULL,
   owner TEXT NOT NULL,
   project TEXT NOT NULL,
   scope TEXT NOT NULL,
@@ -28,13 +27,13 @@ CREATE TABLE messages (
   kind TEXT NOT NULL,
   expires_ns INTEGER NOT NULL,
   mentions TEXT NOT NULL,
-  raw BLOB
+  raw BLOB NOT NULL
 );
 CREATE INDEX messages_channel ON messages (channel, seq, size);
 CREATE INDEX messages_thread ON messages (thread) WHERE thread <> '';
 CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize="unicode61 remove_diacritics 2");
 """
-INSERT = f"INSERT OR IGNORE INTO messages VALUES ({', '.join('?' * 14)})"
+INSERT = "INSERT OR IGNORE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 SEES = """(
   (sender = :id AND project = :project) OR scope = 'public' OR (scope = 'team' AND project = :project)
   OR (scope = 'personal' AND owner = :owner AND owner <> '')

@@ -34,8 +34,7 @@ KEEP_S = 20.0
 BATCH = 1000
 STEP_S = 1.0
 SEGMENT_MAX_BYTES = 1024 * 1024
-OUTCOMES = "run.*.*.outcome.task.*.*"
-TRACES = ("run.*.*.redriven.task.>",)
+OUTCOMES, TRACES = subjects.OUTCOMES, (subjects.REDRIVEN,)
 """What is removed of every task alike: what a redrive called for is in TASKS by then."""
 LONG_NS = 200_000_000
 """An attempt that took longer may have left traces of its beginning; a shorter one has none."""

@@ -7,17 +7,15 @@ handed back. `rank` and `seq` order the entries of one task (`fold.weight`), in 
 from __future__ import annotations
 
 import re
-import zlib
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-STEP = "task"
+from knotwork.bus import subjects
+from knotwork.bus.subjects import STEP
+
 NUMBER_MAX, ITERATION_MAX, DELIVERY_MAX = 1000, 1 << 20, 1 << 30
 TIME_MAX_NS = 4_000_000_000_000_000_000
-SHARDS = 16
-WORKFLOW = "w"
-"""What the ids of runs of workflows begin with; their facts are kept apart from those of tasks."""
 WORDS_MAX_BYTES = 4096
 """Longer inputs and outputs are not searched."""
 CODE_MAX, MESSAGE_MAX, LABELS_MAX = 256, 2000, 64
@@ -25,7 +23,6 @@ CODE_MAX, MESSAGE_MAX, LABELS_MAX = 256, 2000, 64
 CLOSED = 1 << 32
 """What a rank has when the task is over for good: nothing later counts any more."""
 
-_RUN = re.compile(r"[a-z0-9]{8,40}")
 _NUMBER = re.compile(r"[0-9]{1,10}")
 
 _Name = Annotated[str, msgspec.Meta(max_length=256)]
@@ -87,6 +84,7 @@ class Mark(msgspec.Struct, frozen=True, gc=False):
     node: _Name
     agent: _Name
     started_ns: _Whole = 0
+    claimed: bool = False
 
 
 class Packed(msgspec.Struct, frozen=True, gc=False):
@@ -130,7 +128,10 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Trace(msgspec.Struct, frozen=True, gc=False):
-    """What is known of the latest attempt that was begun: by whom, at which delivery, and the last one handed back."""
+    """What is known of the latest attempt that was begun: by whom, at which delivery, and the last one handed back.
+
+    `claimed`: whoever began it came in from outside, and has it while its claim stands.
+    """
 
     id: str
     attempt: int
@@ -139,6 +140,7 @@ class Trace(msgspec.Struct, frozen=True, gc=False):
     node: str = ""
     agent: str = ""
     released: int = 0
+    claimed: bool = False
 
 
 _body = msgspec.json.Decoder(Body)
@@ -148,22 +150,6 @@ _segment = msgspec.json.Decoder(list[Packed])
 _any = msgspec.json.Decoder()
 _encode = msgspec.json.Encoder(order="sorted").encode
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError)
-
-
-def shard(run: str) -> str:
-    """Return the shard that facts of a run are kept under."""
-    place = zlib.crc32(run.encode()) % SHARDS
-    return f"{WORKFLOW}{place:x}" if run.startswith(WORKFLOW) else f"{place:02x}"
-
-
-def is_run(text: str) -> bool:
-    """Return whether `text` may be the id of a task."""
-    return _RUN.fullmatch(text) is not None
-
-
-def outcome_subject(run: str, iteration: int, number: int) -> str:
-    """Return where the outcome of an attempt stands in FACTS."""
-    return f"run.{shard(run)}.{run}.outcome.{STEP}.{iteration}.{number}"
 
 
 def attempt(iteration: int, number: int) -> int:
@@ -183,8 +169,7 @@ def is_end(rank: int) -> bool:
 
 def asked(target: str) -> tuple[str, str]:
     """Return the node and the agent that a task is routed to, "" for any."""
-    node, named, agent = target.partition("=")
-    return (node, agent) if named else ("", "")
+    return subjects.addressee(target) or ("", "")
 
 
 def read_task(subject: str, data: bytes, seq: int) -> Entry | None:
@@ -200,8 +185,7 @@ def read_task(subject: str, data: bytes, seq: int) -> Entry | None:
     except _BROKEN as error:
         raise Garbage(f"it is no task: {error}") from None
     _check(body, parts[4], iteration, number)
-    lane = "high" if body.priority >= 8 else "normal" if body.priority >= 4 else "low"  # noqa: PLR2004  as `work.records.Task.lane`
-    if (body.boundary, body.queue, lane) != (parts[1], parts[2], parts[3]):
+    if (body.boundary, body.queue, subjects.lane(body.priority)) != (parts[1], parts[2], parts[3]):
         raise Garbage("it stands in another queue than it says")
     node, agent = asked(body.queue)
     return Entry(
@@ -275,7 +259,7 @@ _NO_FAILURE = Failure()
 
 def _read_mark(parts: list[str], data: bytes) -> Trace:
     iteration, number = _place(parts[5], parts[6])
-    if not _RUN.fullmatch(parts[2]) or not _NUMBER.fullmatch(parts[7]) or int(parts[7]) > DELIVERY_MAX:
+    if not subjects.is_run(parts[2]) or not _NUMBER.fullmatch(parts[7]) or int(parts[7]) > DELIVERY_MAX:
         raise Garbage("it stands where no fact of ours can stand")
     _check_shard(parts)
     try:
@@ -285,7 +269,7 @@ def _read_mark(parts: list[str], data: bytes) -> Trace:
     which, delivery = attempt(iteration, number), int(parts[7])
     if parts[3] == "released":
         return Trace(parts[2], which, released=delivery)
-    return Trace(parts[2], which, delivery, mark.started_ns, mark.node, mark.agent)
+    return Trace(parts[2], which, delivery, mark.started_ns, mark.node, mark.agent, 0, mark.claimed)
 
 
 def _place(iteration: str, number: str) -> tuple[int, int]:
@@ -300,12 +284,12 @@ def _place(iteration: str, number: str) -> tuple[int, int]:
 def _check(body: Body, run: str, iteration: int, number: int) -> None:
     if (body.run, body.iteration, body.number, body.step) != (run, iteration, number, STEP):
         raise Garbage("it does not stand where it says")
-    if not _RUN.fullmatch(run):
+    if not subjects.is_run(run):
         raise Garbage("its id is malformed")
 
 
 def _check_shard(parts: list[str]) -> None:
-    if parts[1] != shard(parts[2]):
+    if parts[1] != subjects.shard(parts[2]):
         raise Garbage("it stands in another shard than its run")
 
 

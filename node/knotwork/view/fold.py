@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from knotwork.bus import subjects
 from knotwork.view import evidence
 from knotwork.view.evidence import Entry, Garbage, Trace
 
@@ -106,7 +107,7 @@ def both(one: Trace, other: Trace) -> Trace:
     """Return what two traces of a task tell together."""
     if one.attempt != other.attempt:
         return one if one.attempt > other.attempt else other
-    begun = max(one, other, key=lambda trace: (trace.started, trace.at_ns, trace.node, trace.agent))
+    begun = max(one, other, key=lambda trace: (trace.started, trace.at_ns, trace.node, trace.agent, trace.claimed))
     return msgspec.structs.replace(begun, released=max(one.released, other.released))
 
 
@@ -154,7 +155,7 @@ def _pass_over(found: Evidence, one: Entry | Known, other: Entry) -> None:
     """List as garbage what stands behind the end of a task."""
     if one.rank >= evidence.CLOSED and other.rank >= evidence.CLOSED and one.rank != other.rank:
         behind = evidence.attempt_of(max(one.rank, other.rank))
-        subject = evidence.outcome_subject(one.id, behind >> 10, behind & 1023)
+        subject = subjects.outcome(one.id, subjects.STEP, behind >> 10, behind & 1023)
         found.garbage.append((subject, "the task had ended before"))
 
 
@@ -164,7 +165,7 @@ def _is_over(found: Evidence, subject: str) -> bool:
     if len(parts) != 8:  # noqa: PLR2004
         return False
     entry = found.entries.get(parts[4])
-    if entry is None or not parts[6].isdecimal() or not parts[7].isdecimal() or parts[5] != evidence.STEP:
+    if entry is None or not parts[6].isdecimal() or not parts[7].isdecimal() or parts[5] != subjects.STEP:
         return False
     return entry.rank > evidence.attempt(int(parts[6]), int(parts[7])) << 1
 

@@ -60,8 +60,11 @@ class Filter:
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:12]
 
 
-def page(wanted: Filter, below: int, limit: int) -> tuple[str, list[Any]]:
-    """Return the query of one page, and its values; the first column is the place. Raises `Invalid`."""
+def page(wanted: Filter, below: int, limit: int, lost: str = "") -> tuple[str, list[Any]]:
+    """Return the query of one page, and its values; the first column is the place. Raises `Invalid`.
+
+    `lost` are the places of tasks that count as pending although they are on record as running (`vanished.places`).
+    """
     if wanted.until_ns:  # one bound, since SQLite looks up by one
         below = min(below, (wanted.until_ns // 1000 + 1 << ORD_BITS) + ORD_SPREAD)
     tables, joins, values = "tasks t", [], list[Any]()
@@ -78,20 +81,26 @@ def page(wanted: Filter, below: int, limit: int) -> tuple[str, list[Any]]:
         place = "l.ord"
     else:
         place = "t.ord"
-    conditions, more = where(wanted)
+    conditions, more = where(wanted, lost)
     text = " AND ".join([*joins, f"{place} < ?", *conditions])
     columns = ", ".join(f"t.{name}" for name in SHOWN)
     query = f"SELECT t.ord, {columns} FROM {tables} WHERE {text} ORDER BY {place} DESC LIMIT ?"  # noqa: S608  names of ours
     return query, [*values, below, *more, limit]
 
 
-def where(wanted: Filter) -> tuple[list[str], list[Any]]:
-    """Return the conditions on a task `t`, and their values."""
+def where(wanted: Filter, lost: str = "") -> tuple[list[str], list[Any]]:
+    """Return the conditions on a task `t`, and their values; `lost` is as for `page`."""
     conditions: list[str] = []
     values: list[Any] = []
     if wanted.states:
-        conditions.append(f"t.state IN ({', '.join('?' * len(wanted.states))})")
-        values += sorted(wanted.states)
+        splits = bool(lost) and ("running" in wanted.states) != ("pending" in wanted.states)
+        states = sorted(wanted.states | {"running"} if splits else wanted.states)
+        conditions.append(f"t.state IN ({', '.join('?' * len(states))})")
+        values += states
+        if splits:
+            fits = "IN" if "pending" in wanted.states else "NOT IN"
+            conditions.append(f"(t.state <> 'running' OR t.ord {fits} (SELECT value FROM json_each(?)))")  # noqa: S608  words of ours
+            values.append(lost)
     for name, usual in (("capability", None), ("boundary", "none"), ("node", ""), ("agent", ""), ("parent", "")):
         if value := getattr(wanted, name):
             conditions.append(f"t.{name} = ?")

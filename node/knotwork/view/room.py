@@ -18,7 +18,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +26,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from knotwork.bus import reading, subjects
 from knotwork.sdk.errors import Busy, Unavailable
-from knotwork.view import evidence, lists, sql
+from knotwork.view import evidence, lists, sql, vanished
 from knotwork.view.lists import By, Filter
 from knotwork.view.reader import Reader
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
     from knotwork.view.keeper import Followed, Keeper, Told
+    from knotwork.view.vanished import Begun, Holds
 
 FRESH_S = 0.25
 BEGIN_S = 5.0
@@ -85,6 +86,8 @@ class View:
     def __init__(self, keeper: Keeper, followed: Followed, path: Path, connection: Connection) -> None:
         """Read `path`, which the keeper's process writes."""
         self.path, self.project = path, followed.order.project
+        self.holds: Callable[[], Holds] | None = None
+        """Says, as of now, who still has what it began; without it everybody has."""
         self._keeper, self._followed, self._connection = keeper, followed, connection
         self._reader = Reader(path, self._lost)
         self._lists = Reader(path, self._lost)  # a long one must not hold up who asks about one task
@@ -118,29 +121,38 @@ class View:
         """Return a page of the tasks that fit, newest first; raises `Invalid` for a cursor of other filters."""
         below, wanted = lists.read_cursor(cursor, wanted or Filter())
         limit = max(1, min(limit, lists.LIMIT_MAX))
-        query, values = lists.page(wanted, below, limit + 1)
+        lists.page(wanted, below, limit)  # what is wrong with it is said before anything is waited for
         await self.catch_up(fresh_s)
+        lost = await self._vanished()
+        query, values = lists.page(wanted, below, limit + 1, vanished.places(lost))
         found = await self._lists.ask(lambda db: db.execute(query, values).fetchall())
         rows, more = found[:limit], len(found) > limit
-        return Page([_row(row[1:]) for row in rows], lists.write_cursor(rows[-1][0], wanted) if more else "")
+        places = {one.ord for one in lost}
+        return Page(
+            [_row(row[1:], is_lost=row[0] in places) for row in rows],
+            lists.write_cursor(rows[-1][0], wanted) if more else "",
+        )
 
     async def counts(
         self, by: tuple[By, ...] = ("state",), wanted: Filter | None = None, *, fresh_s: float = FRESH_S
     ) -> dict[tuple[str, ...], int]:
         """Return how many tasks there are for each combination of `by`; only the same four fields narrow it."""
-        query, values = lists.counts(by, wanted or Filter())
+        wanted = wanted or Filter()
+        query, values = lists.counts(by, wanted)
         await self.catch_up(fresh_s)
+        lost = await self._vanished()
         found = await self._lists.ask(lambda db: db.execute(query, values).fetchall())
-        return {tuple(row[:-1]): row[-1] for row in found}
+        counts = {tuple(row[:-1]): row[-1] for row in found}
+        return vanished.recounted(counts, by, wanted, lost) if lost else counts
 
     async def outcome(self, run: str) -> bytes | None:
         """Return the last outcome of a task as it was recorded (JSON), None when it has none; the end of one that has ended.
 
         From FACTS while it is there, else from ARCHIVE. Raises `Unavailable` (`view.behind`).
         """
-        if not evidence.is_run(run):
+        if not subjects.is_run(run):
             return None
-        facts, first = f"run.{evidence.shard(run)}.{run}.outcome.{evidence.STEP}.>", evidence.outcome_subject(run, 0, 1)
+        facts, first = f"{subjects.facts_of(run)}.outcome.{subjects.STEP}.>", subjects.outcome(run, subjects.STEP, 0, 1)
         stored = await reading.last(self._connection, subjects.FACTS, facts)
         if stored is not None and (stored.subject == first or not await self._is_behind_the_end(run, stored.subject)):
             return stored.data
@@ -251,6 +263,16 @@ class View:
 
     # -- within ------------------------------------------------------------------------------------------------------
 
+    async def _vanished(self) -> Sequence[Begun]:
+        """Return the tasks that are on record as running and that nobody has any more."""
+        if self.holds is None:
+            return ()
+        running = await self._lists.ask(vanished.begun)
+        if not running:
+            return ()
+        holds = self.holds()
+        return [one for one in running if not holds(one)]
+
     async def _is_behind_the_end(self, run: str, subject: str) -> bool:
         """Return whether an outcome is garbage, because an attempt before it ended the task."""
         found = await self._reader.ask(lambda db: db.execute("SELECT rank FROM tasks WHERE id = ?", (run,)).fetchone())
@@ -267,7 +289,7 @@ class View:
         found = await self._reader.ask(lambda db: db.execute(query, (run,)).fetchone())
         if found is None or found[0] == 0:
             return None
-        subject = evidence.outcome_subject(run, found[1], found[2])
+        subject = subjects.outcome(run, subjects.STEP, found[1], found[2])
         return next((bytes(one.d) for one in await self._segment(found[0]) if one.s == subject), None)
 
     async def _segment(self, seq: int) -> Sequence[evidence.Packed]:
@@ -284,10 +306,10 @@ class View:
         return kept
 
 
-def _row(values: Any) -> Row:
+def _row(values: Any, *, is_lost: bool = False) -> Row:
     row = dict(zip(lists.SHOWN, values, strict=True))
     row["labels"] = json.loads(row["labels"])
-    return row
+    return vanished.shown(row) if is_lost and row["state"] == "running" else row
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2
 """Raise it with every change below."""
 
 COLUMNS = (
@@ -56,7 +56,8 @@ CREATE TABLE ends (
   PRIMARY KEY (id, iteration, number)
 ) WITHOUT ROWID;
 CREATE TABLE traces (
-  id TEXT PRIMARY KEY, attempt INTEGER, started INTEGER, at_ns INTEGER, node TEXT, agent TEXT, released INTEGER
+  id TEXT PRIMARY KEY, attempt INTEGER, started INTEGER, at_ns INTEGER, node TEXT, agent TEXT, released INTEGER,
+  claimed INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE counters (
   state TEXT, capability TEXT, boundary TEXT, agent TEXT, count INTEGER,

@@ -270,7 +270,7 @@ class Writer:
         many("UPDATE words SET text = ? WHERE rowid = ?", [(evidence.words(entry), n) for n, entry in changes.again])
         many("INSERT OR IGNORE INTO labels VALUES (?, ?, ?)", _labels(changes.fresh))
         many(
-            "INSERT OR REPLACE INTO traces VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO traces VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [msgspec.structs.astuple(trace) for trace in changes.traces],
         )
         many("DELETE FROM traces WHERE id = ? AND attempt < ?", changes.traced_to)

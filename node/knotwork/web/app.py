@@ -34,9 +34,13 @@ async def no_metrics() -> tuple[str, bytes]:
 
 
 def make(
-    node: NodeControl, keeper: Doorkeeper, metrics: Metrics, default_project: Callable[[], str] = lambda: "default"
+    node: NodeControl,
+    keeper: Doorkeeper,
+    metrics: Metrics,
+    default_project: Callable[[], str] = lambda: "default",
+    agents: ASGIApp | None = None,
 ) -> ASGIApp:
-    """Return the ASGI application, behind its guard."""
+    """Return the ASGI application, behind its guard; `agents` answers at `/mcp`."""
     app = Starlette(
         routes=[
             *routes.api(node, default_project),  # first: the verb of an op is no name of a thing
@@ -44,6 +48,7 @@ def make(
             *workers.routes(node, default_project),
             *hooks.routes(node),
             *_plain(node, metrics),
+            *([Route("/mcp", agents)] if agents is not None else []),
         ],
         exception_handlers={HTTPException: _http_error, KnotworkError: _our_error, Exception: _bug},
     )

@@ -105,7 +105,7 @@ class Guard:
                     out.setdefault(name, value)
                 if foreign:
                     out["access-control-allow-origin"] = origin
-                    out["access-control-expose-headers"] = "etag, link, location, retry-after"
+                    out["access-control-expose-headers"] = "etag, link, location, mcp-session-id, retry-after"
                     out["cross-origin-resource-policy"] = "cross-origin"
                     out.add_vary_header("Origin")
             await send(message)
@@ -123,8 +123,9 @@ class Guard:
 
 async def _preflight(send: Send) -> None:
     headers = {
-        "access-control-allow-methods": "GET, POST",
-        "access-control-allow-headers": "authorization, content-type, if-none-match, knotwork-project, last-event-id, traceparent",
+        "access-control-allow-methods": "GET, POST, DELETE",
+        "access-control-allow-headers": "authorization, content-type, if-none-match, knotwork-project, last-event-id, mcp-method, mcp-name, "
+        "mcp-protocol-version, mcp-session-id, traceparent",
         "access-control-max-age": "600",
     }
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]

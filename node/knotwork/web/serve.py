@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from knotwork.bus import server_fault
 from knotwork.ops.ports import NodeControl
@@ -69,6 +70,7 @@ async def run_web(
     node: NodeControl,
     metrics: app.Metrics = app.no_metrics,
     default_project: Callable[[], str] = lambda: "default",
+    agents: ASGIApp | None = None,
 ) -> AsyncIterator[Web]:
     """Serve HTTP while the context is open; requests still running at its end get `CLOSE_TIMEOUT_S` seconds.
 
@@ -82,7 +84,7 @@ async def run_web(
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     server = _Server(
         uvicorn.Config(
-            app.make(node, keeper, metrics, default_project),
+            app.make(node, keeper, metrics, default_project, agents),
             http=PatientProtocol,
             ws="none",
             lifespan="off",

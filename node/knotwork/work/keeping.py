@@ -100,6 +100,10 @@ class Keeper:
         kept = self._kept.get(stored.key(task.run, task.step))
         return kept is not None and kept.claim.subject == task.subject
 
+    def knows(self, run: str, step: str) -> bool:
+        """Return whether an agent from outside holds a step of a run, as far as this node has heard."""
+        return stored.key(run, step) in self._kept
+
     def on_lost(self, listener: Listener) -> Callable[[], None]:
         """Tell `listener` of every claim that is lost, on any node; returns the function that takes it back."""
         self._listeners.append(listener)

@@ -18,8 +18,7 @@ import msgspec
 
 from knotwork.bus import kv
 from knotwork.sdk.errors import Conflict, Invalid
-from knotwork.work import records
-from knotwork.work.records import Name, Seconds, Token, Whole
+from knotwork.work.records import Name, OnAttempt, Seconds, Token, Whole
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -46,7 +45,7 @@ Over = Literal["said", "ended", "expired"]
 """Why a claim stands no more: its holder said so, somebody else ended the attempt, or the lease was over."""
 
 
-class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
+class Claim(OnAttempt, msgspec.Struct, frozen=True, omit_defaults=True):
     """One task in the hands of `worker`, an agent that came in. Moments are nanoseconds since 1970.
 
     `subject` is the attempt's place in TASKS, `reply` where its delivery is answered, `node` who keeps it alive there.
@@ -68,22 +67,6 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     over: Over | Literal[""] = ""
     heartbeat_s: Seconds = 0.0
     limit_ns: Whole = 0
-
-    @property
-    def run(self) -> str:
-        """Return the run it belongs to."""
-        return self.subject.split(".")[4]
-
-    @property
-    def step(self) -> str:
-        """Return the step of that run."""
-        return self.subject.split(".")[5]
-
-    @property
-    def outcome_subject(self) -> str:
-        """Return the place of the attempt's outcome in FACTS."""
-        run, step, iteration, number = self.subject.split(".")[4:]
-        return records.outcome_subject(run, step, int(iteration), int(number))
 
     @property
     def consumer(self) -> str:

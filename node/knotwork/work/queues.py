@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knotwork.bus import pulls, streams, subjects
+from knotwork.bus.subjects import LANES, Lane
 from knotwork.sdk.errors import NotFound
-from knotwork.work.records import LANES, Lane
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection

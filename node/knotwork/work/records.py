@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
-import zlib
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -18,14 +16,11 @@ import msgspec
 from knotwork.bus import subjects
 from knotwork.sdk.errors import Invalid
 
-STEP = "task"
-"""The step of a run that is a task."""
+STEP, SHARDS, WORKFLOW = subjects.STEP, subjects.SHARDS, subjects.WORKFLOW
+is_run, shard, facts_of, outcome_subject = subjects.is_run, subjects.shard, subjects.facts_of, subjects.outcome
 INLINE_MAX_BYTES = 512 * 1024
 """Larger inputs and outputs are kept in BLOBS, and stand here by reference."""
 ATTEMPTS_MAX = 1000
-SHARDS = 16
-WORKFLOW = "w"
-"""What the ids of runs of workflows begin with; those of tasks begin with `t`, or with `k` when they have a key."""
 NO_BOUNDARY = "none"
 """What stands for work that was given no boundary."""
 
@@ -41,8 +36,6 @@ Final = Literal["completed", "failed", "cancelled", "timed-out", "dead"]
 Ended = Literal["completed", "failed", "cancelled", "timed-out", "dead", "waiting", "continued"]
 """How an attempt ended; `waiting` means that another follows at `due_ns`, `continued` that the next iteration does."""
 FINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled", "timed-out", "dead"})
-Lane = Literal["high", "normal", "low"]
-LANES: tuple[Lane, ...] = ("high", "normal", "low")
 
 
 class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -119,9 +112,9 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     heartbeat_s: Seconds | None = None
 
     @property
-    def lane(self) -> Lane:
-        """Return the lane of its priority: 8 to 10 high, 4 to 7 normal, 1 to 3 low."""
-        return "high" if self.priority >= 8 else "normal" if self.priority >= 4 else "low"  # noqa: PLR2004
+    def lane(self) -> subjects.Lane:
+        """Return the lane of its priority."""
+        return subjects.lane(self.priority)
 
     @property
     def work(self) -> str:
@@ -133,6 +126,29 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
         """Return where this attempt waits in TASKS."""
         place = subjects.task_queue(self.boundary, self.queue, self.lane)
         return subjects.task(place, self.run, self.step, self.iteration, self.number)
+
+
+class OnAttempt:
+    """What is about one attempt, known by its place in TASKS (`subjects.task`)."""
+
+    __slots__ = ()
+    subject: str
+
+    @property
+    def run(self) -> str:
+        """Return the run it belongs to."""
+        return self.subject.split(".")[4]
+
+    @property
+    def step(self) -> str:
+        """Return the step of that run."""
+        return self.subject.split(".")[5]
+
+    @property
+    def outcome_subject(self) -> str:
+        """Return the place of the attempt's outcome in FACTS."""
+        run, step, iteration, number = self.subject.split(".")[4:]
+        return outcome_subject(run, step, int(iteration), int(number))
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -178,7 +194,6 @@ _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
 _task = msgspec.json.Decoder(Task)
 _outcome = msgspec.json.Decoder(Outcome)
-_RUN = re.compile(r"[a-z0-9]{8,40}")
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError)
 
 
@@ -188,7 +203,7 @@ def decode_task(data: bytes) -> Task:
         task = _task.decode(data)
     except _BROKEN as error:
         raise Invalid(f"This is not a task: {error}.", code="work.bad_record") from error
-    if not _RUN.fullmatch(task.run):
+    if not is_run(task.run):
         raise Invalid("This is not a task: its id is malformed.", code="work.bad_record")
     return task
 
@@ -206,11 +221,6 @@ def raw(task: Task) -> msgspec.Raw:
     return msgspec.Raw(encode(task))
 
 
-def is_run(text: object) -> bool:
-    """Return whether `text` may be the id of a run."""
-    return isinstance(text, str) and _RUN.fullmatch(text) is not None
-
-
 def run_id(text: str) -> str:
     """Return `text` when it may be the id of a run; raises `Invalid` (`work.bad_id`)."""
     if not is_run(text):
@@ -222,25 +232,6 @@ def derived(kind: str, of: str, length: int) -> str:
     """Return an id that begins with `kind` and is the same for the same text; `length` of its characters tell texts apart."""
     digest = base64.b32encode(hashlib.sha256(of.encode()).digest()).decode().lower()
     return f"{kind}{digest[:length]}"
-
-
-def shard(run: str) -> str:
-    """Return the shard of a run: the same everywhere and always, and never the same for tasks and for workflows.
-
-    So whoever follows the runs of workflows is not told of every task there is.
-    """
-    place = zlib.crc32(run.encode()) % SHARDS
-    return f"{WORKFLOW}{place:x}" if run.startswith(WORKFLOW) else f"{place:02x}"
-
-
-def facts_of(run: str) -> str:
-    """Return the beginning of the subjects of all facts of a run."""
-    return subjects.fact(shard(run), run)
-
-
-def outcome_subject(run: str, step: str, iteration: int, number: int) -> str:
-    """Return the one place of an attempt's outcome."""
-    return subjects.fact(shard(run), run, "outcome", step, str(iteration), str(number))
 
 
 def next_subject(task: Task) -> str:

@@ -18,7 +18,7 @@ import msgspec
 
 from knotwork.bus import reading, subjects
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
-from knotwork.work import records
+from knotwork.work import queues, records
 from knotwork.work.accepting import named
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Rerouter:
             task = records.decode_task(stored.data)
         except Invalid:
             return True  # whoever takes it drops it
-        if task.agent or not task.capability:
+        if task.node or not (task.capability or task.agent):
             return True
         try:
             if not await self._over(task):
@@ -139,6 +139,7 @@ class Rerouter:
 
 
 def elsewhere(task: Task, why: str) -> Task:
-    """Return a task as it waits for anybody with its capability (pure)."""
-    told = f"{task.why}; then it was moved back to {task.capability}: {why}"
-    return msgspec.structs.replace(task, queue=task.capability, why=told[-4000:])
+    """Return a task as it waits for anybody with its capability, or of its agent's name (pure)."""
+    queue = queues.routed(task.capability, task.agent)
+    told = f"{task.why}; then it was moved back to {queue.lstrip('=')}: {why}"
+    return msgspec.structs.replace(task, queue=queue, why=told[-4000:])

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from knotwork.bus import reading, subjects
 from knotwork.bus.background import background
 from knotwork.bus.commit import open_group_commit
-from knotwork.sdk.errors import Conflict, KnotworkError, TimedOut
-from knotwork.work import intake, lookup, overdue, proof, queues, recording, records, stores, timers
+from knotwork.sdk.errors import Conflict, KnotworkError, TimedOut, Unavailable
+from knotwork.work import intake, lookup, overdue, proof, queues, recording, records, route, stores, timers
 from knotwork.work.accepting import Accepting
 from knotwork.work.attached import Attached
 from knotwork.work.claims import Claims
 from knotwork.work.dead import DeadLetters
+from knotwork.work.holding import Holding
 from knotwork.work.recording import Recorder
 from knotwork.work.reroute import Rerouter
 from knotwork.work.route import Routing
@@ -86,6 +87,7 @@ class Work:
             group, connection, self.recorder, facts, values=self.values, project=project, node=node, ack_s=lease_s,
             accepts=self.accepts, has_ended=self._has_ended, draining=lambda: hosting.draining,
         )  # fmt: skip
+        self.holding = Holding(self.claims.keeper, self.claims.leases, membership, lease_s=lease_s)
         self.attached = Attached(self.claims.keeper, lambda: frozenset(agent.record.name for agent in hosting.agents()))
         self.worker = Worker(
             group, connection, hosting, self.recorder, facts, project=project, node=node, agents=agents,
@@ -173,24 +175,23 @@ class Work:
 
     async def look(self, run: str) -> lookup.Sight | None:
         """Return a run as it is (`lookup.look`), as `pending` when the worker that began it has vanished."""
-        return await lookup.look(self._connection, run, self._holds)
-
-    async def _holds(self, task: Task, started: records.Started) -> bool:
-        if started.claimed:
-            if self.claims.keeper.keeps(task):
-                return True
-            claim, _ = await self.claims.leases.read(task.run, task.step)  # we may just not have heard of it yet
-            return claim is not None and not claim.over and claim.subject == task.subject
-        if self._membership is None:
-            return True
-        for record, state, silent_s in self._membership.directory.nodes():
-            if record.node == started.node:
-                return record.started_ns <= started.started_ns and (state != "offline" or silent_s < self.lease_s)
-        return False
+        return await lookup.look(self._connection, run, self.holding.holds)
 
     async def placed(self, task: Task, value: object = None) -> Task:
         """Return a new task with boundary, queue and `why` filled in; raises what `route.Routing.placed` raises."""
         return task if self.routing is None else await self.routing.placed(task, value)
+
+    def near(self, task: Task, node: str, agent: str, *, hard: bool) -> Task:
+        """Return a placed task as it waits for an agent of one node, this one rather than others.
+
+        When nobody there can do it, it is left as it is; if that is `hard`, it raises `Unavailable` (`work.node_away`).
+        """
+        found = self.routing.near(task, node, agent) if self.routing is not None else task.agent or agent
+        if not found and hard:
+            raise Unavailable(
+                f"Nobody on {node} can do it now, and it is to be done there.", code="work.node_away", retry_after_s=1.0
+            )
+        return route.near(task, node, found, hard=hard)
 
     def changed(self) -> None:
         """Take note that the policy, or our agents, are different."""

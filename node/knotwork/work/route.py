@@ -84,6 +84,16 @@ class Routing:
         why = f"{choice.router} chose {first.name}: {choice.reason}{_left_out(choice.refused)}"
         return queues.routed(agent=first.agent, node=first.node), why
 
+    def near(self, task: Task, node: str, agent: str) -> str:
+        """Return an agent of a node that can do a task and may, this one rather than others; "" when there is none."""
+        asked = {"agent": task.agent} if task.agent else {"capability": task.capability}
+        found = self._membership.directory.candidates(**asked, node=node, attached=True)
+        found = [one for one in found if one.state in ("online", "stale")]
+        if task.boundary != NONE:
+            found, _ = self._membership.policy().sift(task.boundary, found)
+        best = min(found, key=lambda one: (one.agent != agent, one.load, one.agent), default=None)
+        return best.agent if best is not None else ""
+
     def _check_named(self, task: Task, policy: Policy) -> None:
         """Raise `Denied` when every agent of this name that is there may not do such work."""
         if task.boundary == NONE:
@@ -108,6 +118,16 @@ class Routing:
             for one in candidates
         )
         return why + _left_out({name: judgement.why for name, judgement in judged if not judgement.may})
+
+
+def near(task: Task, node: str, agent: str, *, hard: bool) -> Task:
+    """Return a task as it waits for an agent on a node, "" for none; `hard`: for that one alone (pure)."""
+    if not agent:
+        told = f"{task.why}; it was to be done on {node}, where nobody can do it"
+        return msgspec.structs.replace(task, why=told[-WHY_MAX:])
+    told = f"a step before it was done on {node}, so it is done by {agent} there"
+    task = msgspec.structs.replace(task, queue=queues.routed(agent=agent, node=node), why=told)
+    return msgspec.structs.replace(task, agent=agent, node=node) if hard else task
 
 
 def bounded(task: Task, policy: Policy, value: Any = None) -> tuple[Task, str]:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from knotwork.bus import pulls, subjects
 from knotwork.sdk.errors import KnotworkError
-from knotwork.work import records
 from knotwork.work.queues import Depth, Queue
 
 if TYPE_CHECKING:
@@ -237,7 +236,7 @@ class Taking:
 
     def _hinted(self, message: Message) -> None:
         parts = message.subject.split(".")
-        if len(parts) == _HINT_PARTS and parts[4] in records.LANES:  # hint.task.<boundary>.<route>.<lane>
+        if len(parts) == _HINT_PARTS and parts[4] in subjects.LANES:  # hint.task.<boundary>.<route>.<lane>
             self._heat(Queue(parts[2], parts[3], parts[4]), soon=message.data == SOON)
             self.pump()
 
@@ -278,7 +277,7 @@ def serves(agent: Taker, queue: Queue, node: str) -> bool:
         return False
     if record.boundaries and queue.boundary != "none" and queue.boundary not in record.boundaries:
         return False
-    wanted_node, named, name = queue.routed.partition("=")
-    if not named:
+    meant = subjects.addressee(queue.routed)
+    if meant is None:
         return queue.routed in record.capabilities
-    return name == record.name and wanted_node in ("", node)
+    return meant[1] == record.name and meant[0] in ("", node)

@@ -17,8 +17,7 @@ import msgspec
 
 from knotwork.bus import kv, subjects
 from knotwork.sdk.errors import Conflict, Internal, Invalid
-from knotwork.work import records
-from knotwork.work.records import Token, Whole
+from knotwork.work.records import OnAttempt, Token, Whole
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -32,7 +31,7 @@ _SHAPE = re.compile(r"kc1\.([A-Za-z0-9_-]{1,1900})\.([A-Za-z0-9_-]{43})")
 _SECRET = re.compile(rb"[0-9a-f]{64}")
 
 
-class Ticket(msgspec.Struct, frozen=True, array_like=True):
+class Ticket(OnAttempt, msgspec.Struct, frozen=True, array_like=True):
     """What a token says: claim `id` of `worker` on the attempt at `subject` in TASKS.
 
     It is its `delivery`-th one, begun at `started_ns`; `until_ns` is when the lease ends that was given with the token
@@ -45,22 +44,6 @@ class Ticket(msgspec.Struct, frozen=True, array_like=True):
     delivery: Whole
     started_ns: Whole
     until_ns: Whole
-
-    @property
-    def run(self) -> str:
-        """Return the run it belongs to."""
-        return self.subject.split(".")[4]
-
-    @property
-    def step(self) -> str:
-        """Return the step of that run."""
-        return self.subject.split(".")[5]
-
-    @property
-    def outcome_subject(self) -> str:
-        """Return the place of the attempt's outcome in FACTS."""
-        run, step, iteration, number = self.subject.split(".")[4:]
-        return records.outcome_subject(run, step, int(iteration), int(number))
 
 
 _encoder = msgspec.msgpack.Encoder()

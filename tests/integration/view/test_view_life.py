@@ -226,6 +226,45 @@ async def test_bounds_that_count_from_now_stay_where_they_were_on_the_first_page
     assert caught.value.code == "view.other_filter"
 
 
+async def test_what_nobody_has_any_more_waits_in_every_list_and_count(view: View, write: Any):
+    tasks = [await write.submit(queue="=bob" if number == 4 else "echo") for number in range(6)]
+    for task in tasks[1:5]:
+        await write.started(task)
+    await write.end(tasks[1])
+    claimed = records.Started("there", "bob", tasks[5].submitted_ns + 1, 1, claimed=True)
+    await write.put(write._trace(tasks[5], "started", 1), records.encode(claimed))
+    gone = {tasks[1].run, tasks[3].run, tasks[4].run}
+    asked: list[Any] = []
+    view.holds = lambda: lambda one: asked.append(one) or one.id not in gone
+
+    async def of(*states: str) -> set[int]:
+        page = await view.list(Filter(states=frozenset(states)), fresh_s=past.FRESH_S)
+        return {next(at for at, task in enumerate(tasks) if task.run == row["id"]) for row in page.rows}
+
+    assert await of("running") == {2, 5}
+    assert {(one.id, one.node, bool(one.claimed)) for one in asked} == {
+        (tasks[2].run, "there", False), (tasks[3].run, "there", False), (tasks[4].run, "there", False),
+        (tasks[5].run, "there", True),
+    }  # fmt: skip
+    assert await of("pending") == {0, 3, 4}
+    assert await of("pending", "completed") == {0, 1, 3, 4}
+    assert await of("pending", "running") == {0, 2, 3, 4, 5}
+    assert await of() == {0, 1, 2, 3, 4, 5}
+    rows = {row["id"]: row for row in (await view.list()).rows}
+    shown = [tuple(rows[task.run][name] for name in ("state", "agent", "worker", "started_ns")) for task in tasks[2:5]]
+    assert shown == [
+        ("running", "bob", "there/bob", tasks[2].submitted_ns + 1), ("pending", "", "", 0), ("pending", "bob", "", 0),
+    ]  # fmt: skip
+    assert await view.counts() == {("completed",): 1, ("pending",): 3, ("running",): 2}
+    assert await view.counts(("agent", "state"), Filter(states=frozenset({"pending"}))) == {
+        ("", "pending"): 2, ("bob", "pending"): 1,
+    }  # fmt: skip
+    assert await view.counts((), Filter(states=frozenset({"running"}), agent="bob")) == {(): 2}
+    first = await view.list(Filter(states=frozenset({"pending"})), limit=2)
+    second = await view.list(Filter(states=frozenset({"pending"})), limit=2, cursor=first.cursor)
+    assert [row["id"] for row in (*first.rows, *second.rows)] == [tasks[4].run, tasks[3].run, tasks[0].run]
+
+
 async def test_counts_are_those_of_the_rows(view: View, write: Any):
     for number in range(12):
         task = await write.submit(boundary="personal" if number % 2 else "none")

@@ -13,7 +13,8 @@ from tests.integration.work.test_claims import SOON_S, agent, claim, facts, noth
 
 from knotwork.bus import kv, publisher, pulls, reading, streams, subjects
 from knotwork.sdk.errors import KnotworkError, Unavailable
-from knotwork.work import history, leases, records, tickets
+from knotwork.view.vanished import Begun
+from knotwork.work import history, holding, leases, records, tickets
 from knotwork.work.claims import Claimed
 from knotwork.work.records import Retry
 from knotwork.work.room import Work
@@ -94,8 +95,13 @@ async def test_a_task_whose_agent_vanished_waits_again_and_its_time_still_ends(b
     held = await claim(work, lease_s=1.0)
     await until(lambda: facts(work, one.run, "started"))
     assert (await work.look(one.run)).state == "running"
+    row = Begun(0, one.run, held.claim.node, held.claim.started_ns, 1, "", "", "", "")
+    assert work.holding.now()(row)
     await lost(work, held)
     assert (await work.look(one.run)).state == "pending"
+    assert not work.holding.now()(row._replace(started_ns=held.claim.started_ns - holding.GRACE_NS))
+    assert work.holding.now()(row._replace(started_ns=time.time_ns())), "another may have it, and we not have heard yet"
+    assert work.holding.now()(row._replace(claimed=0)), "without presence every node is there"
     outcome = await ended(work, one.run)
     assert (outcome.state, outcome.error["code"]) == ("timed-out", "call.timed_out")
     assert await nothing(work)

@@ -7,13 +7,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
 import pytest
 
 import knotwork
-from knotwork.cli import app, given, local, main, options, reference, show, topics, trouble
+from knotwork.cli import app, given, launched, local, main, options, reference, show, topics, trouble
 from knotwork.ops import table
 from knotwork.sdk import errors
 
@@ -218,6 +219,29 @@ def test_the_data_folder(tmp_path, monkeypatch):
     assert local.data_dir("here", {"KNOTWORK_DATA_DIR": "/other"}) == tmp_path / "here"
     assert local.data_dir(None, {"KNOTWORK_DATA_DIR": "/other"}) == Path("/other")
     assert local.data_dir(None, {}).name == "knotwork"
+    assert local.data_dir(None, {"KNOTWORK_LAUNCH": "0123456789abcdef"}) == (
+        local.data_dir(None, {}) / "launches" / "0123456789abcdef"
+    )
+    assert local.data_dir("here", {"KNOTWORK_LAUNCH": "0123456789abcdef"}) == tmp_path / "here"
+    assert local.data_dir(None, {"KNOTWORK_LAUNCH": "../../elsewhere"}) == local.data_dir(None, {})
+
+
+def test_folders_of_launches_that_are_long_over_are_removed(tmp_path):
+    names = ("11111111", "22222222", "33333333", "notes")
+    for name in names:
+        (tmp_path / "launches" / name / "run").mkdir(parents=True)
+    folder = tmp_path / "launches" / "11111111"
+    assert launched.is_own(folder, {"KNOTWORK_LAUNCH": "11111111"})
+    assert not launched.is_own(folder, {})
+    launched.sweep(folder, lambda _: False)
+    assert {one.name for one in folder.parent.iterdir()} == set(names)
+    later_s = time.time() + launched.KEPT_S + 100
+    (tmp_path / "launches" / "33333333" / "run" / "node.json").touch()
+    os.utime(tmp_path / "launches" / "33333333" / "run" / "node.json", (later_s, later_s))
+    launched.sweep(folder, lambda one: one.name == "22222222", now_s=later_s)
+    assert {one.name for one in folder.parent.iterdir()} == {"11111111", "22222222", "33333333", "notes"}
+    launched.sweep(folder, lambda _: False, now_s=later_s)
+    assert {one.name for one in folder.parent.iterdir()} == {"11111111", "33333333", "notes"}
 
 
 @pytest.mark.parametrize(

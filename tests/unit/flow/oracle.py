@@ -34,6 +34,8 @@ class Verdict:
     output: Any = None
     blamed: set[str] = field(default_factory=set)
     steps: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    next: Any = None
+    """With what it starts itself anew: a list of one value, None when it does not."""
 
 
 class Oracle:
@@ -54,7 +56,7 @@ class Oracle:
         plain = [name for name in self.specs if name not in self.handlers]
         for name in plain:
             self.result(name)
-        if not verdict.blamed:
+        if not verdict.blamed and verdict.next is None:
             needed = {parent for name in plain for parent in self.specs[name].get("depends_on", ())}
             ends = [name for name in plain if name not in needed]
             if self.workflow.get("output") is not None:
@@ -65,8 +67,10 @@ class Oracle:
                 verdict.output = {name: verdict.steps[name][1] for name in ends}
             if self.workflow.get("output_schema"):
                 verdict.blamed.add("")
+        if verdict.next is not None:
+            verdict.output = None
         if verdict.blamed:
-            verdict.state, verdict.output = "failed", None
+            verdict.state, verdict.output, verdict.next = "failed", None, None
         return verdict
 
     def result(self, name: str) -> tuple[str, Any]:
@@ -106,7 +110,7 @@ class Oracle:
         self.verdict.blamed.add(name)
         return "stopped", None
 
-    def done(self, name: str, spec: dict[str, Any], parents: dict[str, Any]) -> Any:  # noqa: C901, PLR0911
+    def done(self, name: str, spec: dict[str, Any], parents: dict[str, Any]) -> Any:  # noqa: C901, PLR0911, PLR0912
         """Return the output of a step whose turn has come."""
         kind = spec["kind"]
         if kind == "choice":
@@ -128,6 +132,9 @@ class Oracle:
                     raise Fails
                 return given
             case "respond":
+                return given
+            case "continue_as_new":
+                self.verdict.next = [given]
                 return given
             case "map":
                 output = self.mapped(name, spec, parents)
@@ -174,7 +181,11 @@ class Oracle:
         return self.program.output(self.where, token, given)
 
     def ran(self, workflow: dict[str, Any], given: Any, at: str, token: str) -> Any:
-        verdict = Oracle(self.program, workflow, given, at, facts.child_run(self.run, token)).judge()
+        first = run = facts.child_run(self.run, token)
+        verdict, number = Oracle(self.program, workflow, given, at, run).judge(), 0
+        while verdict.next is not None:
+            number += 1
+            verdict = Oracle(self.program, workflow, verdict.next[0], at, facts.chained(first, number)).judge()
         if verdict.state != "completed":
             raise Fails
         return verdict.output

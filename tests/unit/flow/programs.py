@@ -98,17 +98,24 @@ class _Maker:
         chance, name = self.chance, f"s{len(self.steps)}"
         kind = chance.choice((
             "task", "task", "task", "agent", "agent_loop", "map", "workflow", "sleep", "wait_for_event", "wait_for_signal",
-            "signal", "approval", "planner", "respond", "choice", "join",
+            "signal", "approval", "planner", "respond", "choice", "join", "continue_as_new",
         ))  # fmt: skip
         parents = chance.sample(self.open, min(len(self.open), chance.choice((0, 1, 1, 1, 2, 3))))
         if (kind == "join" and not parents) or (kind == "workflow" and self.depth >= 2):
             kind = "task"
-        spec = self._worker(kind, name)
+        if kind == "continue_as_new" and self.open:
+            self._anew(name, parents)
+            return
+        spec = self._worker(kind if kind != "continue_as_new" else "task", name)
         if parents:
             spec["depends_on"] = parents
         if chance.random() < 0.2:
             seen = f"steps.{chance.choice(parents)}.state == 'completed'" if parents else "input.n < `6`"
             spec["when"] = chance.choice((*CONDITIONS, seen))
+        if kind in ("task", "agent", "agent_loop", "map", "planner"):
+            near = [one for one in parents if self.steps[one]["kind"] in ("task", "agent", "agent_loop")]
+            if near and chance.random() < 0.3:
+                spec["sticky"] = {"step": near[0], "mode": chance.choice(("soft", "hard"))}
         if kind not in ("join", "map") and chance.random() < 0.3:
             spec["input"] = {"v": chance.choice(VALUES), "deep": [{"p": f"steps.{p}.output"} for p in parents], "c": 1}
             if chance.random() < 0.05:
@@ -116,6 +123,18 @@ class _Maker:
         self._failures(kind, spec)
         self.steps[name] = spec
         self.open.append(name)
+
+    def _anew(self, name: str, parents: list[str]) -> None:
+        """Make the one step that starts the run anew: so often that it comes to an end."""
+        if any(spec["kind"] == "continue_as_new" for spec in self.steps.values()):
+            return
+        kept = {key: f"input.{key}" for key in ("word", "none", "list", "empty")}
+        given, when = self.chance.choice((
+            ({**kept, "n": "input.n", "flag": "`false`"}, "input.flag"),
+            ({**kept, "n": "sum([input.n, `-3`])", "flag": "input.flag"}, "input.n > `2`"),
+            ({**kept, "n": "input.n", "flag": "`false`", "far": f"steps.{parents[0]}.output"} if parents else kept, "input.flag"),
+        ))  # fmt: skip
+        self.steps[name] = {"kind": "continue_as_new", "depends_on": parents, "when": when, "input": given}
 
     def _failures(self, kind: str, spec: dict[str, Any]) -> None:
         chance = self.chance

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.flow import decide, facts, outputs
+from knotwork.flow import anew, decide, facts, outputs
 from knotwork.flow.effects import (
+    Anew,
     Ask,
     CancelChild,
     Dispatch,
@@ -171,7 +172,7 @@ class World:
         end = (
             facts.StepEnd("failed", error=FAIL)
             if failed
-            else facts.StepEnd("completed", msgspec.Raw(outputs.encoded(output)))
+            else facts.StepEnd("completed", msgspec.Raw(outputs.encoded(output)), node=f"n{len(token) % 3}", agent="do")
         )
         self.put(run, "outcome", token, end)
 
@@ -183,6 +184,7 @@ class World:
         assert stored.done.setdefault(effect.name, effect) == effect, "two owners would do different things"
         match effect:
             case Dispatch():
+                self.must_be_near(stored, effect)
                 if f"outcome.{effect.token}" not in stored.subjects:
                     self.tasks[run, effect.token] = effect
             case Withdraw():
@@ -202,7 +204,7 @@ class World:
                 if effect.detach:
                     self.outcome(run, effect.token, {"run": child})
             case CancelChild():
-                self.put(facts.child_run(run, effect.token), "cancel", "", facts.Wish(by=run))
+                self.send(facts.child_run(run, effect.token), "cancel", "", facts.Wish(by=run))
             case WatchEvent() | Ask():
                 if f"outcome.{effect.token}" not in stored.subjects:
                     self.asked[run, effect.token] = effect
@@ -210,10 +212,22 @@ class World:
                 self.outcome(run, effect.token, msgspec.json.decode(effect.payload))
             case Respond():
                 self.outcome(run, effect.token, msgspec.json.decode(effect.payload))
-            case End():
+            case End(anew=None):
                 self.end(stored, effect)
+            case End():
+                self.end_anew(stored, effect)
             case Expect():
                 pass
+
+    def must_be_near(self, stored: Stored, effect: Dispatch) -> None:
+        """A step that sticks to another is done where that was done."""
+        sticky = getattr(effect.spec, "sticky", None)
+        if sticky is not None and stored.graph.boxes[sticky.step].spec.output_schema is None:
+            ends = [fact.body for fact in stored.facts if fact.what == "outcome" and fact.about == sticky.step]
+            before = next((end.node for end in ends if end.state == "completed"), None)
+            where = effect.near.node if effect.near is not None else None
+            handled = where is not None and before is None
+            assert handled or where == (before or None), (stored.id, effect.token, where, before)
 
     def end(self, stored: Stored, effect: End) -> None:
         start = next(fact.body for fact in stored.facts if isinstance(fact.body, facts.Start))
@@ -221,6 +235,36 @@ class World:
             end = facts.StepEnd(effect.state, msgspec.Raw(effect.output), error=effect.error)
             self.put(start.parent.run, "outcome", start.parent.step, end)
         self.put(stored.id, "ended", "", facts.Finish(effect.state, msgspec.Raw(effect.output), error=effect.error))
+
+    def end_anew(self, stored: Stored, effect: End) -> None:
+        """Start the next run, give it what this one has not seen, end this one; a crash may come in between."""
+        start = next(fact.body for fact in stored.facts if isinstance(fact.body, facts.Start))
+        following, made = anew.started(stored.id, start, effect.anew, start.digest)
+        self.start(following, stored.graph, stored.where, made)
+        for step in (lambda: self.pass_on(stored, following, effect.anew), lambda: self.seal(stored, following)):
+            if self.chance.random() < self.faults:
+                return  # somebody does it again: nobody ended it yet
+            step()
+
+    def pass_on(self, stored: Stored, following: str, wanted: Anew) -> None:
+        for fact in stored.facts:
+            unseen = fact.seq > wanted.after or fact.seq in wanted.unheard
+            place = f"{fact.what}.{fact.about}.of.{stored.id}.{fact.seq}"
+            if fact.what in anew.PASSED_ON and unseen:
+                new = self.put(following, fact.what, fact.about, fact.body, place)
+                if new and fact.what in ("pause", "resume"):
+                    self.runs[following].paused = fact.what == "pause"
+
+    def seal(self, stored: Stored, following: str) -> None:
+        self.put(stored.id, "ended", "", facts.Finish("completed", next=following))
+
+    def send(self, run: str, what: str, about: str, body: Any) -> None:
+        """Send something to a run, and to those that go on for it."""
+        self.put(run, what, about, body)
+        number = 1
+        while (following := facts.chained(run, number)) in self.runs:
+            self.put(following, what, about, body)
+            number += 1
 
     # -- what may happen next ----------------------------------------------------------------------------------------
 
@@ -278,6 +322,13 @@ class World:
         stored.paused, stored.pauses = not stored.paused, stored.pauses + 1
         self.put(stored.id, "pause" if stored.paused else "resume", "", facts.Wish(), f"hold.{stored.pauses}")
 
+    def left_open(self) -> bool:
+        """Have ends that were carried out halfway carried out again, as a crash makes the next owner do."""
+        found = [owner for owner in self.owners if owner.run is not None and "end" in owner.run.open and not owner.todo]
+        for owner in found:
+            owner.crash()
+        return bool(found)
+
     def mishap(self) -> None:
         """Let something go wrong."""
         owner = self.chance.choice(self.owners)
@@ -302,10 +353,12 @@ class World:
             if self.faults and self.chance.random() < self.faults:
                 self.mishap()
             if number == cancel_at and cancel_at:
-                self.put("wroot", "cancel", "", facts.Wish(by="me"))
+                self.send("wroot", "cancel", "", facts.Wish(by="me"))
             found = self.possible()
             if found:
                 self.chance.choice(found)()
+            elif self.left_open():
+                continue
             elif all(stored.ended for stored in self.runs.values()):
                 for owner in self.owners:
                     owner.must_agree()

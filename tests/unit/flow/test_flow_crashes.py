@@ -40,6 +40,8 @@ EVERYTHING: dict[str, Any] = {
     "slow": {**WORK, "depends_on": ["a"]},
     "first": {"kind": "join", "need": "any", "cancel_rest": True, "depends_on": ["yes", "slow"]},
     "broken": {**WORK, "depends_on": ["first"], "on_failure": "mend"},
+    "anew": {"kind": "continue_as_new", "when": "input.again", "depends_on": ["event"],
+             "input": {"word": "input.word", "n": "input.n", "flag": "input.flag", "list": "input.list"}},
     "mend": {**WORK, "input": {"step": "step"}},
     "undo": WORK,
     "all": {
@@ -52,7 +54,7 @@ CHILD = {"name": "child", "steps": {"one": WORK, "two": {**WORK, "depends_on": [
 
 def everything(*, fails: bool) -> Program:
     steps = {**EVERYTHING, "end": {**WORK, "depends_on": ["all"]}}
-    made = Program(1, {"word": "w", "n": 1, "flag": True, "list": [1, 2, 3]})
+    made = Program(1, {"word": "w", "n": 1, "flag": True, "list": [1, 2, 3], "again": True})
     made.workflows = {"main": {"name": "main", "steps": steps, "on_failure": "mend"}, "child": CHILD}
     made.plans["", "plan--plan"] = {"steps": {"p1": WORK}}
     made.fates = {
@@ -84,6 +86,11 @@ def ended(made: Program, at: int, *, after: bool) -> tuple[facts.Finish, int]:
     world.run()
     finish = world.runs["wroot"].ended
     assert finish is not None
+    if finish.next:
+        assert (finish.next, list(world.runs).count(finish.next)) == (facts.chained("wroot", 1), 1)
+        finish = world.runs[finish.next].ended
+        assert finish is not None
+        assert not finish.next
     for stored in world.runs.values():
         told = [(fact.what, fact.about) for fact in stored.facts if fact.what == "outcome"]
         assert len(told) == len(set(told))
@@ -100,6 +107,9 @@ def test_it_has_every_kind_of_step():
 def test_a_crash_at_any_effect_changes_nothing(fails):
     made = everything(fails=fails)
     verdict = Oracle(made, made.workflows["main"], made.input, "", "wroot").judge()
+    if not fails:
+        assert verdict.next == [{key: value for key, value in made.input.items() if key != "again"}]
+        verdict = Oracle(made, made.workflows["main"], verdict.next[0], "", facts.chained("wroot", 1)).judge()
     calm, count = ended(made, -1, after=False)
     assert (calm.state, count > 30) == (verdict.state, True)
     assert msgspec.json.decode(bytes(calm.output)) == verdict.output

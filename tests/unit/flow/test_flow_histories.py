@@ -33,4 +33,4 @@ def test_there_are_histories_of_every_kind_of_step():
         for path in RECORDED
         for step in json.loads(path.read_text())["definition"]["steps"].values()
     }
-    assert len(kinds) == 14, kinds
+    assert len(kinds) == 15, kinds

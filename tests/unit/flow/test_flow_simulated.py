@@ -39,7 +39,7 @@ def must_end_well(made: Program, stored: Stored) -> None:
         if not cancelled:
             must_be_undone(stored, workflow)
     elif judged.state == "completed":
-        assert (finish.state, finish.error) == ("completed", None)
+        assert (finish.state, finish.error, bool(finish.next)) == ("completed", None, judged.next is not None)
         assert msgspec.json.decode(bytes(finish.output)) == judged.output
     else:
         assert finish.state == "failed"

@@ -10,7 +10,7 @@ import random
 import pytest
 
 from knotwork.bus.background import background
-from knotwork.mesh import room
+from knotwork.mesh import late
 from knotwork.sdk import Continue, Done, Failed
 from knotwork.sdk.errors import Cancelled, Invalid, KnotworkError, NotFound, Unavailable, Unreachable
 
@@ -330,7 +330,7 @@ async def test_pieces_and_the_answer_wait_for_room(bench, until):
 
 
 async def test_an_answer_with_a_hole_is_an_error(bench, until, monkeypatch):
-    monkeypatch.setattr(room, "WAIT_S", 0.05)
+    monkeypatch.setattr(late, "WAIT_S", 0.05)
 
     async def execute(attempt):
         with contextlib.suppress(KnotworkError):

@@ -11,8 +11,10 @@ from typing import Any
 from tests.unit.ops.stand_in_claims import StandInClaims
 from tests.unit.ops.stand_in_feed import StandInFeed
 from tests.unit.ops.stand_in_flows import StandInFlows
+from tests.unit.ops.stand_in_memory import StandInMemory
 from tests.unit.ops.stand_in_past import StandInPast
 from tests.unit.ops.stand_in_sessions import StandInSessions
+from tests.unit.ops.stand_in_talk import StandInTalk
 from tests.unit.ops.stand_in_targets import StandInTargets
 from tests.unit.ops.stand_in_triggers import StandInHooks, StandInTriggers
 
@@ -175,6 +177,7 @@ class StandInNode:
     one_mesh: StandInMesh = field(default_factory=StandInMesh)
     all_tasks: StandInTasks = field(default_factory=StandInTasks)
     one_claims: StandInClaims = field(default_factory=StandInClaims)
+    one_talk: StandInTalk = field(default_factory=StandInTalk)
     asked: list[Any] = field(default_factory=list)
     ready: bool = True
     reload_problems: list[dict[str, Any]] = field(default_factory=list)
@@ -194,11 +197,17 @@ class StandInNode:
     def flows(self, project: str) -> StandInFlows:
         return StandInFlows()
 
+    def memories(self, project: str) -> StandInMemory:
+        return StandInMemory()
+
     def triggers(self, project: str) -> StandInTriggers:
         return StandInTriggers()
 
     def sessions(self, _project: str) -> StandInSessions:
         return StandInSessions()
+
+    def talk(self, _project: str) -> StandInTalk:
+        return self.one_talk
 
     def who(self, project: str, session: str) -> Who:
         if session not in ("", "open-sesame"):

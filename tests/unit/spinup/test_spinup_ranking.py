@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knotwork.spinup import ranking
-from knotwork.spinup.demand import Demand, Waiting, demands
-from knotwork.spinup.records import Target, decode_target, encode
+from knotwork.spinup.demand import Demand, Waiting, crowded, demands
+from knotwork.spinup.records import Launch, Target, decode_target, encode
 
 S = 1_000_000_000
 NOW_NS = 1_000_000 * S
@@ -47,6 +47,32 @@ def test_lanes_of_one_queue_are_one_demand_and_the_most_wanted_comes_first():
 def test_work_for_an_agent_of_one_node_is_no_demand_but_for_an_agent_by_name_it_is():
     found = demands([Waiting("none", "laptop=x", 1), Waiting("none", "=x", 1)], nobody, always)
     assert [one.capability for one in found] == ["x"]
+
+
+def test_work_that_waits_for_busy_agents_is_a_demand_of_its_own():
+    waiting = [Waiting("none", "review", 5), Waiting("none", "review", 1), Waiting("none", "shout", 2)]
+    waiting += [Waiting("none", "idle", 0), Waiting("none", "laptop=x", 1), Waiting("corporate", "review", 1)]
+    found = crowded(waiting, lambda _boundary, routed: routed != "shout", lambda boundary: boundary == "none")
+    assert found == [Demand("none", "review", 6, busy=True)]
+
+
+def test_one_more_agent_is_started_where_work_has_waited_long_enough():
+    busy = DEMAND._replace(busy=True, waited_s=30.0)
+    never, soon, later = target("never"), target("soon", wait_s=10.0, cost=9.0), target("later", wait_s=60.0)
+    found = ranking.rank(busy, [never, soon, later], NOW_NS)
+    assert [one.target for one in found.targets] == ["soon"]
+    assert "30 of 60 s" in found.refused["home/later"]
+    assert "while there are agents" in found.refused["home/never"]
+    assert ranked(never, soon, later) == ["later", "never", "soon"], "when nobody is there it makes no difference"
+
+
+def test_the_next_one_is_started_only_when_the_last_one_did_not_help():
+    def came(ago_s: float, capability: str = "review", boundary: str = "personal") -> Launch:
+        return Launch("x", "soon", "home", "up", capability, boundary, registered_ns=NOW_NS - int(ago_s * S))
+
+    others = [came(1.0, capability="shout"), came(2.0, boundary="none")]
+    assert ranking.since_relief_s(DEMAND, others, NOW_NS) == NOW_NS / S
+    assert ranking.since_relief_s(DEMAND, [*others, came(300.0), came(20.0)], NOW_NS) == 20.0
 
 
 def test_policy_may_forbid_to_start_agents():

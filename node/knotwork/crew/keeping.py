@@ -1,0 +1,138 @@
+"""Who carries an orchestration on when nobody asks? Every node listens for what its runs tell, and settles what follows.
+
+The owner of a run's shard does so at once, the others a moment later, when it was not done: so it goes on as long as any
+node is there. Nothing is asked for again and again: what happened while a node was away it sees when it reads the bucket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from knotwork.bus.background import begin_in
+from knotwork.crew import records, store
+from knotwork.flow import facts
+from knotwork.sdk.errors import KnotworkError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from knotwork.bus.kv import Entry
+    from knotwork.bus.wire import Message
+    from knotwork.crew.records import Record
+    from knotwork.crew.settling import Settling
+    from knotwork.crew.store import Store
+    from knotwork.flow.room import Flow
+
+log = logging.getLogger(__name__)
+LATER_S = 3.0
+"""How long a node leaves it to the owner of the run's shard."""
+AGAIN_MIN_S, AGAIN_MAX_S = 0.5, 30.0
+AT_ONCE = 8
+
+
+class Keeping:
+    """Keeps orchestrations of one project going. `live` are those that are not over, by their ids."""
+
+    def __init__(
+        self, group: asyncio.TaskGroup, store: Store, settling: Settling, flow: Flow,
+        *, over: Callable[[Record], None],
+    ) -> None:  # fmt: skip
+        """Settle in tasks of `group`; `over` hears of each that was found to be over, also of those from before."""
+        self._group, self._store, self._settling, self._flow = group, store, settling, flow
+        self._over = over
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._runs: dict[str, str] = {}
+        self._busy: dict[str, asyncio.Event] = {}
+        """Those that are looked at; the event ends a pause before."""
+        self._again: set[str] = set()
+        self.live: dict[str, Record] = {}
+
+    async def run(self) -> None:
+        """Listen and look, for ever."""
+        connection = self._flow.connection
+        listening = [await connection.listen(f"told.{shard}.>", self._told) for shard in facts.SHARDS]  # no tasks
+        try:
+            await self._store.bucket.watch(self._entry, self._current)
+        finally:
+            for one in listening:
+                connection.unlisten_now(one)
+
+    def _told(self, message: Message) -> None:
+        """Take note of a fact of a run: an outcome or its end may call for something."""
+        parts = message.subject.split(".", 4)
+        orchestration = self._runs.get(parts[2])
+        if orchestration is not None and parts[3] in ("outcome", "ended"):
+            self.look(orchestration, later=facts.shard(parts[2]) not in self._flow.shards.mine)
+
+    def _entry(self, entry: Entry) -> None:
+        kind, _, name = entry.key.partition(".")
+        if kind != "o":
+            return
+        record = store.readable(entry.value)
+        if record is None or not record.live:
+            before = self.live.pop(name, None)
+            self._runs = {run: of for run, of in self._runs.items() if of != name}
+            if record is not None and record.phase in records.OVER:
+                self._over(record)
+            if before is not None and record is not None and record.parent in self.live:
+                self.look(record.parent)
+            return
+        self.live[name] = record
+        for one in record.rounds:
+            if one.run not in self._runs:
+                self._runs[one.run] = name
+                self.look(name, later=True)  # its first facts may have come before
+
+    def _current(self) -> None:
+        """Look at all that go on: something may have been missed."""
+        for name in list(self.live):
+            self.look(name, later=True)
+
+    def look(self, orchestration: str, *, later: bool = False) -> None:
+        """Settle one, now or in a moment; once, however often it is asked meanwhile."""
+        hurry = self._busy.get(orchestration)
+        if hurry is not None:
+            self._again.add(orchestration)
+            if not later:
+                hurry.set()
+            return
+        hurry = self._busy[orchestration] = asyncio.Event()
+        if begin_in(self._group, self._settle(orchestration, hurry, LATER_S if later else 0.0)) is None:
+            del self._busy[orchestration]
+
+    async def _settle(self, orchestration: str, hurry: asyncio.Event, pause_s: float) -> None:
+        again_s = AGAIN_MIN_S
+        try:
+            while True:
+                if pause_s:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(pause_s):
+                            await hurry.wait()
+                if orchestration not in self.live:
+                    return
+                hurry.clear()
+                self._again.discard(orchestration)
+                if await self._settled(orchestration):
+                    if orchestration not in self._again:
+                        return
+                    pause_s = 0.0
+                else:
+                    pause_s, again_s = again_s, min(2 * again_s, AGAIN_MAX_S)
+        finally:
+            del self._busy[orchestration]
+            self._again.discard(orchestration)
+
+    async def _settled(self, orchestration: str) -> bool:
+        try:
+            async with self._places:
+                await self._settling.settle(orchestration)
+        except KnotworkError as error:
+            log.debug("%s is settled in a moment: %s", orchestration, error)
+        except Exception:  # a bug of ours must not take the other orchestrations with it
+            log.exception("%s cannot be settled", orchestration)
+        else:
+            return True
+        return False

@@ -1,0 +1,96 @@
+"""How is an orchestration now? Its record, its runs, the claims on its parts and what agents said, read by name."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from knotwork.bus import reading
+from knotwork.crew import sight
+from knotwork.crew.budget import Spent
+from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
+from knotwork.work import leases
+
+if TYPE_CHECKING:
+    from knotwork.crew.records import Record, Round
+    from knotwork.crew.sight import View
+    from knotwork.crew.store import Store
+    from knotwork.flow.room import Flow
+    from knotwork.flow.runs import Sight
+    from knotwork.work.leases import Claim
+
+SUBS_MAX = 200
+"""Orchestrations below one whose expenses are added up."""
+AT_ONCE = 16
+
+
+class Looking:
+    """Looks at orchestrations of one project."""
+
+    def __init__(self, store: Store, flow: Flow) -> None:
+        """Read what `store` and the runs of `flow` say."""
+        self._store, self._flow = store, flow
+
+    async def view(self, record: Record) -> View:
+        """Return how far it is."""
+        rounds = [(one, await self._sight(one)) for one in record.rounds]
+        running = [one.run for one, seen in rounds if seen is not None and seen.finish is None]
+        claims = await self._claims(running) if running else {}
+        checkpoints = await self._store.checkpoints(record.id) if record.rounds else []
+        return sight.view(record, rounds, claims, checkpoints)
+
+    async def views(self, records: list[Record]) -> list[View]:
+        """Return the same for many; one that cannot be read is left out."""
+        found: list[View] = []
+        for begin in range(0, len(records), AT_ONCE):
+            async with asyncio.TaskGroup() as group:
+                looks = [group.create_task(self._readable(one)) for one in records[begin : begin + AT_ONCE]]
+            found += [view for look in looks if (view := look.result()) is not None]
+        return found
+
+    async def _readable(self, record: Record) -> View | None:
+        try:
+            return await self.view(record)
+        except KnotworkError:
+            return None
+
+    async def used(self, view: View) -> Spent:
+        """Return what it and all below it took."""
+        total = view.used
+        for name in list(view.record.subs)[:SUBS_MAX]:
+            with contextlib.suppress(NotFound, Invalid):  # one that was never spawned, or is forgotten
+                total += (await self.view(await self._store.get(name))).used
+        return total
+
+    async def above(self, record: Record) -> list[Record]:
+        """Return the orchestrations above one, the nearest first."""
+        found: list[Record] = []
+        name = record.parent
+        while name and name not in {one.id for one in found}:
+            try:
+                found.append(await self._store.get(name))
+            except NotFound:
+                break
+            name = found[-1].parent
+        return found
+
+    async def _sight(self, one: Round) -> Sight | None:
+        try:
+            return await self._flow.runs.look(one.run)
+        except NotFound as error:
+            if error.code != "flow.no_run":
+                raise
+            return None
+
+    async def _claims(self, runs: list[str]) -> dict[tuple[str, str], Claim]:
+        """Return who holds which step of these runs."""
+        prefix = f"$KV.{leases.BUCKET}."
+        patterns = [f"{prefix}{leases.PREFIX}{run}.*" for run in runs]
+        found: dict[tuple[str, str], Claim] = {}
+        for stored in await reading.each_last(self._flow.connection, f"KV_{leases.BUCKET}", patterns):
+            if stored.data:
+                with contextlib.suppress(Invalid):
+                    claim = leases.decode(stored.data)
+                    found[claim.run, claim.step] = claim
+        return found

@@ -1,0 +1,267 @@
+"""What follows from how far an orchestration is? Whoever notices carries it on; doing so twice does no harm.
+
+A round that was recorded is started, a hold or a cancel is brought to the runs, what is over is collected, put together
+and closed. All of it is decided by what is on record, so any node can do it, after any crash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from knotwork.crew import budget, plan, records, synthesis
+from knotwork.crew.records import Result, Round
+from knotwork.crew.starting import run_of
+from knotwork.flow.run import decoded
+from knotwork.sdk.errors import Conflict, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from knotwork.crew.looking import Looking
+    from knotwork.crew.records import Phase, Record
+    from knotwork.crew.sight import PartSight, View
+    from knotwork.crew.starting import Starting
+    from knotwork.crew.store import Store
+    from knotwork.flow.room import Flow
+
+LOADED_MAX_BYTES = 32 * 1024 * 1024
+"""Results that are put together by rules, all of them."""
+
+
+class Settling:
+    """Carries orchestrations of one project on."""
+
+    def __init__(
+        self, store: Store, looking: Looking, starting: Starting, flow: Flow, *, told: Callable[[Record], None]
+    ) -> None:
+        """Write to `store`; `told` hears of every new phase."""
+        self._store, self._looking, self._starting = store, looking, starting
+        self._flow, self._values, self._told = flow, starting.values, told
+
+    async def settle(self, orchestration: str) -> View:
+        """Do whatever follows from how far it is, and return how far that is."""
+        view = await self._looking.view(await self._store.get(orchestration))
+        if not view.record.live:
+            return view
+        if await self._start(view):
+            view = await self._again(view)
+            if not view.record.live:  # somebody closed it meanwhile, and did not see the run
+                await self._recall(view)
+                return view
+        await self._hold(view)
+        if view.record.stop is not None:
+            await self._recall(view)
+        if not view.over:
+            await self.note_phase(view.record, view.phase)
+            return view
+        return await self._finish(view)
+
+    async def _again(self, view: View) -> View:
+        return await self._looking.view(await self._store.get(view.record.id))
+
+    async def _start(self, view: View) -> bool:
+        """Start a round that is on record and was not started; say whether there was one."""
+        record = view.record
+        missing = [one for one in record.rounds if not view.runs.get(one.run) and not self._was_started(view, one)]
+        if record.stop is not None:
+            view.runs.update({one.run: True for one in missing})  # nobody starts them any more
+            return False
+        for one in missing:
+            with contextlib.suppress(NotFound):
+                await self._flow.runs.look(one.run)
+                continue
+            await self._starting.begin(record, one, view)
+        return bool(missing)
+
+    @staticmethod
+    def _was_started(view: View, one: Round) -> bool:
+        seen = [view.synthesis] if plan.SYNTHESIS in one.parts else [view.parts.get(name) for name in one.parts]
+        return any(part is not None and part.run == one.run for part in seen)
+
+    async def _hold(self, view: View) -> None:
+        """Hold its runs when it is held, and when its budget, or that of one above, is spent."""
+        await self.check_budget(view)
+        if view.record.held:
+            await self.bring_hold(view, resume=False)
+
+    async def bring_hold(self, view: View, *, resume: bool) -> None:
+        """Hold its runs, or let them go on, those that are not so already."""
+        for run, over in view.runs.items():
+            if not over and (run in view.paused) is resume:
+                with contextlib.suppress(Conflict, NotFound):
+                    await self._flow.runs.hold(run, by=view.record.id, resume=resume)
+
+    async def check_budget(self, view: View) -> str:
+        """Hold it, and those above it, when what was reported is too much; returns why it is held, empty when not."""
+        told = ""
+        for one in [view.record, *await self._looking.above(view.record)]:
+            if not (one.live and (one.budget.tokens or one.budget.cost)):
+                continue
+            here = view if one.id == view.record.id else await self._looking.view(one)
+            why = budget.exceeded(one.budget, await self._looking.used(here))
+            if why:
+                told = told or f"{one.id}: {why}"
+                await self.hold_all(one.id, "budget")
+        if told and not view.record.held:
+            view.record = await self._store.get(view.record.id)
+        return told
+
+    async def hold_all(self, orchestration: str, held: records.Held) -> Record:
+        """Hold an orchestration and all below it, or (`held` empty) let them go on."""
+        made = await self._held(orchestration, held)
+        for name in made.subs:
+            with contextlib.suppress(NotFound, Conflict):
+                await self._held(name, held)
+        return made
+
+    async def _held(self, orchestration: str, held: records.Held) -> Record:
+        made = await self._store.change(
+            orchestration, lambda one: msgspec.structs.replace(one, held=held) if one.live else one
+        )
+        if made.live:
+            await self.bring_hold(await self._looking.view(made), resume=not held)
+        return made
+
+    async def _recall(self, view: View) -> None:
+        stop = view.record.stop or records.Stop("cancelled")
+        for run, over in view.runs.items():
+            if not over:
+                with contextlib.suppress(Conflict, NotFound):
+                    await self._flow.runs.cancel(run, by=stop.by, why=stop.why)
+        for name in view.record.subs:
+            with contextlib.suppress(NotFound, Conflict):
+                below = await self._store.change(name, lambda one: _stopped(one, stop))
+                if below.live and below.stop is not None and below.stop == stop:
+                    await self.settle(name)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    async def _finish(self, view: View) -> View:
+        """Close what is over, or put it together first."""
+        record = view.record
+        if record.stop is not None:
+            return await self._close(view, record.stop.phase, {"code": "crew.stopped", "message": record.stop.why})
+        if not view.done and not (record.synthesis.partial and view.named("completed")):
+            return await self._close(view, "failed", _error(view))
+        how = record.synthesis.how
+        if how == "none":
+            await self.note_phase(record, "collection")
+            return await self._again(view)
+        if how == "agent":
+            return await self._by_agent(view)
+        result = await self.put_together(view, how)
+        await self._store.put_result(record.id, result)
+        return await self._close(view, "complete")
+
+    async def _by_agent(self, view: View) -> View:
+        seen = view.synthesis
+        if seen is None:
+            await self.begin_synthesis(view)
+            return await self.settle(view.record.id)
+        if seen.state != "completed":
+            error = seen.error or {}
+            told = {"code": str(error.get("code", "")), "message": f"synthesis: {error.get('message', seen.state)}"}
+            return await self._close(view, "failed", told)
+        missing = tuple(name for name in view.parts if view.parts[name].state != "completed")
+        await self._store.put_result(
+            view.record.id,
+            Result("agent", msgspec.Raw(seen.output), seen.blob, (), missing, seen.agent, time.time_ns()),
+        )
+        return await self._close(view, "complete")
+
+    async def begin_synthesis(self, view: View) -> Record:
+        """Record the round in which an agent puts the results together."""
+        taken = tuple(view.named("completed"))
+
+        def with_round(one: Record) -> Record:
+            if one.rounds != view.record.rounds:  # somebody else did, or a part is done again
+                return one
+            made = Round(run_of(one.id, len(one.rounds)), (plan.SYNTHESIS,), taken, time.time_ns())
+            return msgspec.structs.replace(one, rounds=(*one.rounds, made), phase="synthesis", ended_ns=0)
+
+        made = await self._store.change(view.record.id, with_round)
+        self._told(made)
+        return made
+
+    async def put_together(self, view: View, how: records.How) -> Result:
+        """Return what the completed parts add up to, by rules."""
+        pieces = [
+            synthesis.Piece(part, decoded(await self.output_of(view.parts[part.id])))
+            for part in view.record.parts if view.parts[part.id].state == "completed"
+        ]  # fmt: skip
+        missing = tuple(name for name in view.parts if view.parts[name].state != "completed")
+        conflicts: tuple[msgspec.Raw, ...] = ()
+        output: Any
+        if how == "merge":
+            made = synthesis.merged(pieces)
+            output = made.output
+            conflicts = tuple(msgspec.Raw(records.encode(one)) for one in made.conflicts)
+        else:
+            output = synthesis.concatenated(pieces)
+        value, blob = await self._values.keep(records.encode(output))
+        return Result(how, msgspec.Raw(value), blob, _bounded(conflicts), missing, "", time.time_ns())
+
+    async def output_of(self, part: PartSight) -> bytes:
+        """Return what a part gave, wherever it is kept; a digest stands for one that is too large or gone."""
+        if part.blob:
+            with contextlib.suppress(NotFound):
+                if (await self._values.blobs.info(part.blob)).size <= LOADED_MAX_BYTES:
+                    return await self._values.read(part.output, part.blob)
+            return records.encode({"blob": part.blob})
+        return part.output
+
+    async def _close(self, view: View, phase: Phase, error: dict[str, str] | None = None) -> View:
+        """Record that it is over, unless it is not any more."""
+
+        def closed(one: Record) -> Record:
+            if one.rounds != view.record.rounds or not one.live:
+                return one
+            return msgspec.structs.replace(one, phase=phase, error=error, ended_ns=time.time_ns(), held="")
+
+        made = await self._store.change(view.record.id, closed)
+        if made.phase == phase:
+            self._told(made)
+        return await self._looking.view(made)
+
+    async def note_phase(self, record: Record, phase: Phase) -> None:
+        """Record a phase that was reached; facts say so, too: this is for those who watch."""
+        if record.phase == phase:
+            return
+        made = await self._store.change(
+            record.id,
+            lambda one: msgspec.structs.replace(one, phase=phase) if one.live and one.rounds == record.rounds else one,
+        )
+        if made.phase == phase:
+            self._told(made)
+
+
+def _stopped(one: Record, stop: records.Stop) -> Record:
+    return msgspec.structs.replace(one, stop=stop) if one.live and one.stop is None else one
+
+
+def _error(view: View) -> dict[str, str]:
+    """Return why it failed: what ended the run itself, else what the first part that failed says."""
+    if view.error is not None:
+        return {"code": str(view.error.get("code", ""))[:128], "message": str(view.error.get("message", ""))[:4096]}
+    for name in view.named("failed", "cancelled", "skipped"):
+        error = view.parts[name].error
+        if error is not None:
+            return {"code": str(error.get("code", ""))[:128], "message": f"{name}: {error.get('message', '')}"[:4096]}
+    left = ", ".join(view.named("failed", "cancelled", "skipped"))
+    return {"code": "crew.part_failed", "message": f"Not all of its parts were done: {left[:1000]}."}
+
+
+def _bounded(conflicts: tuple[msgspec.Raw, ...]) -> tuple[msgspec.Raw, ...]:
+    """Return as many conflicts as fit beside a result."""
+    kept: list[msgspec.Raw] = []
+    size = 0
+    for one in conflicts:
+        size += len(bytes(one))
+        if size > records.CONFLICTS_MAX_BYTES:
+            break
+        kept.append(one)
+    return tuple(kept)

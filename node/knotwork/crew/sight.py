@@ -1,0 +1,247 @@
+"""How far is an orchestration? What the facts of its runs, the claims on its parts and its checkpoints add up to (pure)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from knotwork.crew import plan, records
+from knotwork.crew.budget import Spent, spent
+from knotwork.flow.run import OVER
+from knotwork.work.records import Released, Started
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from knotwork.bus.reading import Stored
+    from knotwork.crew.records import Checkpoint, Phase, Record, Round
+    from knotwork.flow.run import Progress
+    from knotwork.flow.runs import Sight
+    from knotwork.work.leases import Claim
+
+State = Literal["planned", "waiting", "queued", "running", "completed", "failed", "skipped", "cancelled"]
+ENDED: frozenset[str] = OVER
+PERCENT_OPEN_MAX = 99.0
+"""What an agent may say of a part that is not over: it is over when its outcome is on record."""
+
+
+@dataclass(slots=True)
+class PartSight:
+    """One part as it is: who does it (`agent` on `node`), in which run, how far, and what came of it. `attempt` from 1."""
+
+    id: str
+    state: State = "planned"
+    run: str = ""
+    agent: str = ""
+    node: str = ""
+    attempt: int = 0
+    percent: float = 0.0
+    text: str = ""
+    begun_ns: int = 0
+    ended_ns: int = 0
+    output: bytes = b"null"
+    blob: str = ""
+    error: dict[str, Any] | None = None
+    used: Spent = field(default_factory=Spent)
+
+
+@dataclass(slots=True)
+class View:
+    """One orchestration as it is now."""
+
+    record: Record
+    phase: Phase
+    parts: dict[str, PartSight]
+    synthesis: PartSight | None
+    percent: float
+    used: Spent
+    runs: dict[str, bool]
+    """Its runs, and whether each is over."""
+    paused: set[str]
+    """Runs that begin nothing new."""
+    error: dict[str, Any] | None = None
+    """Why its last run ended before its parts did, such as that its time was over."""
+
+    @property
+    def over(self) -> bool:
+        """Return whether every run has ended."""
+        return all(self.runs.values())
+
+    def named(self, *states: State) -> list[str]:
+        """Return the parts in one of these states."""
+        return [name for name, part in self.parts.items() if part.state in states]
+
+    @property
+    def open(self) -> list[str]:
+        """Return the parts that have not ended."""
+        return [name for name, part in self.parts.items() if part.state not in ENDED]
+
+    @property
+    def done(self) -> bool:
+        """Return whether all parts are completed."""
+        return bool(self.parts) and all(part.state == "completed" for part in self.parts.values())
+
+
+def view(
+    record: Record,
+    rounds: Sequence[tuple[Round, Sight | None]],
+    claims: Mapping[tuple[str, str], Claim],
+    checkpoints: Sequence[Checkpoint],
+) -> View:
+    """Return how far an orchestration is; a round without a sight was not started yet."""
+    parts = {part.id: PartSight(part.id, "planned" if not record.rounds else "waiting") for part in record.parts}
+    synthesis: PartSight | None = None
+    for made, sight in rounds:
+        begun = _begun(sight.facts) if sight is not None else {}
+        for name in made.parts:
+            seen = _part(name, made, sight, begun.get(name), claims.get((made.run, name)))
+            if name == plan.SYNTHESIS:
+                synthesis = seen
+            elif name in parts:
+                parts[name] = seen
+        if plan.SYNTHESIS not in made.parts:
+            synthesis = None  # what was put together before is out of date
+    _told(parts, synthesis, checkpoints)
+    runs = {made.run: sight is not None and sight.finish is not None for made, sight in rounds}
+    paused = {made.run for made, sight in rounds if sight is not None and sight.run.paused and sight.finish is None}
+    percent = sum(part.percent for part in parts.values()) / len(parts) if parts else 0.0
+    used = spent(one for one in checkpoints if one.part not in parts and one.part != plan.SYNTHESIS)
+    used += sum((part.used for part in parts.values()), synthesis.used if synthesis is not None else Spent())
+    found = View(record, record.phase, parts, synthesis, round(percent, 1), used, runs, paused)
+    last = rounds[-1][1] if rounds else None
+    if last is not None and last.finish is not None:
+        found.error = last.finish.error
+    found.phase = _phase(found)
+    return found
+
+
+def _phase(found: View) -> Phase:
+    """Return the phase that it is in, whatever was noted last: facts come before notes."""
+    record = found.record
+    if not record.live:
+        return record.phase
+    if found.open:
+        return "spawning" if record.phase == "spawning" and not any(_seen(found)) else "execution"
+    if found.synthesis is not None and found.synthesis.state not in ENDED:
+        return "synthesis"
+    return record.phase if record.phase in ("collection", "synthesis") else "collection"
+
+
+def _seen(found: View) -> Iterable[bool]:
+    return (part.run != "" for part in found.parts.values())
+
+
+def _part(
+    name: str, made: Round, sight: Sight | None, begun: tuple[Started | None, int] | None, claim: Claim | None
+) -> PartSight:
+    if sight is None or name not in sight.run.steps:
+        return PartSight(name, "waiting")
+    step = sight.run.steps[name]
+    state = _state(step, sight)
+    found = PartSight(
+        name, state, made.run, begun_ns=step.begun_ns, ended_ns=step.ended_ns, output=step.output, blob=step.blob,
+        error=step.error if state in ("failed", "cancelled") else None, percent=100.0 if state == "completed" else 0.0,
+    )  # fmt: skip
+    if state in ("failed", "cancelled") and step.error is None and sight.finish is not None:
+        found.error = sight.finish.error
+    started, number = begun or (None, 1)
+    if state == "queued":
+        found.attempt = number
+        if claim is not None and not claim.over:
+            found.state, found.agent, found.node = "running", claim.worker, claim.node
+            found.attempt = int(claim.subject.split(".")[7])
+        elif started is not None and not started.claimed:
+            found.state, found.agent, found.node = "running", started.agent, started.node
+    elif state in ENDED:
+        end = _end(sight.facts, name)
+        found.agent, found.node, found.attempt = end
+    return found
+
+
+def _state(step: Progress, sight: Sight) -> State:
+    if step.state in ENDED:
+        return step.state  # type: ignore[return-value]  # the words are the same
+    if sight.finish is not None:
+        return "cancelled"
+    return "queued" if step.state == "open" else "waiting"
+
+
+def _begun(facts: Sequence[Stored]) -> dict[str, tuple[Started | None, int]]:
+    """Return who began the present attempt of each step, None when it was handed back, and its number."""
+    found: dict[str, tuple[Started | None, int]] = {}
+    for stored in facts:
+        what = stored.subject.split(".")
+        if len(what) < 7 or what[3] not in ("started", "released", "outcome"):  # noqa: PLR2004  …<step>.<it>.<number>
+            continue
+        try:
+            number = int(what[6])
+            if what[3] == "started":
+                found[what[4]] = (msgspec.json.decode(stored.data, type=Started), number)
+            elif what[3] == "released":
+                msgspec.json.decode(stored.data, type=Released)
+                found[what[4]] = (None, number)
+            else:
+                found[what[4]] = (None, number + 1)
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+            continue
+    return found
+
+
+class _End(msgspec.Struct):
+    agent: str = ""
+    node: str = ""
+
+
+def _end(facts: Sequence[Stored], step: str) -> tuple[str, str, int]:
+    """Return who ended a step, where, and in which attempt."""
+    for stored in reversed(facts):
+        what = stored.subject.split(".")
+        if len(what) >= 7 and what[3] == "outcome" and what[4] == step:  # noqa: PLR2004
+            try:
+                end = msgspec.json.decode(stored.data, type=_End)
+                return end.agent, end.node, int(what[6])
+            except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+                continue
+    return "", "", 0
+
+
+def _told(parts: dict[str, PartSight], synthesis: PartSight | None, checkpoints: Sequence[Checkpoint]) -> None:
+    """Add what agents said themselves: the last word on a part counts, and what each of them used."""
+    said: dict[tuple[str, str], Spent] = {}
+    everything = {**parts, **({plan.SYNTHESIS: synthesis} if synthesis is not None else {})}
+    for one in checkpoints:
+        part = everything.get(one.part)
+        if part is None:
+            continue
+        said[one.part, one.by] = Spent(one.tokens, one.cost)
+        if one.at_ns < part.begun_ns:
+            continue
+        part.text = one.text or part.text
+        if one.percent is not None and part.state not in ENDED:
+            part.percent = min(one.percent, PERCENT_OPEN_MAX)
+    for name, part in everything.items():
+        if part.state == "completed":
+            before, after = said.get((name, part.agent), Spent()), usage(part.output)
+            said[name, part.agent] = Spent(max(before.tokens, after.tokens), max(before.cost, after.cost))
+    for (name, _), used in said.items():
+        everything[name].used += used
+
+
+def usage(output: bytes) -> Spent:
+    """Return what an output says it took: `usage` with `tokens` and `cost` in an object; nothing when it does not."""
+    try:
+        told = msgspec.json.decode(output, type=_Used).usage
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Spent()
+    return Spent(min(told.tokens, records.TOKENS_MAX), told.cost)
+
+
+class _Usage(msgspec.Struct):
+    tokens: records.Whole = 0
+    cost: records.Money = 0.0
+
+
+class _Used(msgspec.Struct):
+    usage: _Usage = msgspec.field(default_factory=_Usage)

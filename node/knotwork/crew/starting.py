@@ -1,0 +1,86 @@
+"""How does a round of an orchestration begin? As a run of its own, named by the orchestration, however often it is tried."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from knotwork.bus import codec
+from knotwork.crew import definition, plan
+from knotwork.flow.definitions import parsed
+from knotwork.flow.facts import StepEnd
+from knotwork.flow.runs import Wanted, keyed_run
+from knotwork.sdk.errors import Conflict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from knotwork.crew.files import Files
+    from knotwork.crew.records import Record, Round
+    from knotwork.crew.sight import PartSight, View
+    from knotwork.flow.model import Workflow
+    from knotwork.flow.room import Flow
+    from knotwork.work.values import Values
+
+INLINE_MAX_BYTES = 64 * 1024
+"""A larger result is given to the next round by its digest: all of them together are one message."""
+
+
+class Starting:
+    """Starts rounds."""
+
+    def __init__(self, flow: Flow, values: Values, files: Files, node: str) -> None:
+        """Start runs of `flow`; workspaces are those of this node."""
+        self.values = values
+        self._flow, self._files, self._node = flow, files, node
+
+    def workflow(self, record: Record, made: Round, *, left_s: float = 0.0) -> Workflow:
+        """Return what a round carries out; raises `Invalid` (`flow.bad_workflow`)."""
+        if plan.SYNTHESIS in made.parts:
+            return parsed(definition.synthesis(record, made.taken, left_s))
+        chosen = [part for part in record.parts if part.id in made.parts]
+        return parsed(definition.definition(record, chosen, made.taken, left_s))
+
+    async def begin(self, record: Record, made: Round, before: View | None) -> None:
+        """Start a round unless it was started; raises what starting a run raises, and `crew.budget_spent`."""
+        left_s = 0.0
+        if record.ends_ns:
+            left_s = (record.ends_ns - time.time_ns()) / 1e9
+            if left_s <= 0:
+                raise Conflict(
+                    f"The time of {record.id} is over.", code="crew.budget_spent", hint="Spawn it anew with more time."
+                )
+        workflow = self.workflow(record, made, left_s=left_s)
+        digest = await self._flow.definitions.put(workflow, now_ns=time.time_ns(), named=False)
+        places = self._files.places(record) if record.node == self._node else {}
+        given = await self._given(made.taken, before) if made.taken and before is not None else None
+        await self._flow.runs.start(
+            Wanted(
+                digest, codec.encode(definition.run_input(record, record.parts, places)), key_of(record, made),
+                record.by.name, {"orchestration": record.id}, record.priority, record.boundary,
+                traceparent=record.traceparent, given=given,
+            )
+        )  # fmt: skip
+
+    async def _given(self, names: Iterable[str], before: View) -> dict[str, StepEnd]:
+        return {name: await self._end(before.parts[name]) for name in names if name in before.parts}
+
+    async def _end(self, part: PartSight) -> StepEnd:
+        output, blob = part.output, part.blob
+        if len(output) > INLINE_MAX_BYTES and not blob:
+            output, blob = b"null", await self.values.blobs.put(output)
+        return StepEnd(
+            "completed", msgspec.Raw(output), blob, None, part.node, part.agent, part.begun_ns, part.ended_ns
+        )
+
+
+def run_of(orchestration: str, number: int) -> str:
+    """Return the id of the run of a round; the first has number 0."""
+    return keyed_run(definition.WORKFLOW, f"{orchestration}.{number}")
+
+
+def key_of(record: Record, made: Round) -> str:
+    """Return the key of the run of a round."""
+    return f"{record.id}.{[one.run for one in record.rounds].index(made.run)}"

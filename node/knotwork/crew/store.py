@@ -1,0 +1,149 @@
+"""Where are orchestrations kept? In CREW: a record each, changed only at the revision that was read, and its result.
+
+CREW_CHECKPOINTS has one key for each part and agent, so that agents who report at the same time do not wait for another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from typing import TYPE_CHECKING
+
+from knotwork.bus import kv, reading, subjects
+from knotwork.crew import records
+from knotwork.sdk.errors import Conflict, Invalid, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from knotwork.bus.connection import Connection
+    from knotwork.crew.records import Checkpoint, Record, Result
+
+DAY_S = 24 * 3600
+ASSESSED_TTL_S = 7 * DAY_S
+"""How long a plan is kept that nobody spawns."""
+OVER_TTL_S = 30 * DAY_S
+BATCH = 200
+TRIES = 100
+"""How often a change is tried when others change the same record."""
+
+
+class Store:
+    """The orchestrations of one project."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Keep them over `connection`."""
+        self.connection = connection
+        self.bucket = kv.Bucket(connection, subjects.CREW)
+        self._checkpoints = kv.Bucket(connection, subjects.CREW_CHECKPOINTS)
+
+    async def open(self) -> None:
+        """Make sure that there is a place for them."""
+        await kv.open_bucket(self.connection, subjects.CREW)
+        await kv.open_bucket(self.connection, subjects.CREW_CHECKPOINTS)
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    async def create(self, made: Record) -> bool:
+        """Keep a new one; False when one with its id is there."""
+        try:
+            await self.bucket.create(key(made.id), records.encode(made), ttl_s=ASSESSED_TTL_S)
+        except Conflict:
+            return False
+        return True
+
+    async def get(self, orchestration: str) -> Record:
+        """Return one; raises `NotFound` (`crew.not_found`)."""
+        return (await self._read(orchestration))[0]
+
+    async def change(self, orchestration: str, by: Callable[[Record], Record]) -> Record:
+        """Change one; `by` is given what stands there, again when somebody else was faster, and may raise.
+
+        What it returns unchanged is not written. Raises `NotFound`, `Unavailable` (`crew.busy`).
+        """
+        for _ in range(TRIES):
+            before, revision = await self._read(orchestration)
+            after = by(before)
+            if after == before:
+                return before
+            ttl_s = OVER_TTL_S if after.phase in records.OVER else ASSESSED_TTL_S if not after.rounds else None
+            try:
+                await self.bucket.update(key(orchestration), records.encode(after), revision, ttl_s=ttl_s)
+            except Conflict:
+                await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311  (jitter)
+            else:
+                return after
+        raise Unavailable(
+            f"{orchestration} is changed by too many at once.", code="crew.busy", hint="Try again.", retry_after_s=0.5
+        )
+
+    async def all(self) -> list[Record]:
+        """Return all, the newest first."""
+        found = []
+        place = 1
+        pattern = f"$KV.{self.bucket.name}.o.*"
+        while page := await reading.batch(self.connection, self.bucket.stream, pattern, place, BATCH, timeout_s=30):
+            for stored in page:
+                one = readable(stored.data)
+                if one is not None:
+                    found.append(one)
+            place = page[-1].seq + 1
+        return sorted(found, key=lambda one: one.created_ns, reverse=True)
+
+    async def _read(self, orchestration: str) -> tuple[Record, int]:
+        entry = await self.bucket.get(key(records.check_id(orchestration)))
+        if entry is None or not entry.value:
+            raise NotFound(
+                f"There is no orchestration {orchestration}.", code="crew.not_found",
+                hint="See `knotwork crew list`. One that is over is kept for a month.",
+            )  # fmt: skip
+        return records.record(entry.value), entry.revision
+
+    # -- results and checkpoints -------------------------------------------------------------------------------------
+
+    async def put_result(self, orchestration: str, made: Result) -> None:
+        """Keep what came of one, in place of what was there."""
+        await self.bucket.put(f"r.{orchestration}", records.encode(made), ttl_s=OVER_TTL_S)
+
+    async def result(self, orchestration: str) -> Result | None:
+        """Return what came of one, None while nothing did."""
+        entry = await self.bucket.get(f"r.{records.check_id(orchestration)}")
+        return None if entry is None or not entry.value else records.result(entry.value)
+
+    async def put_checkpoint(self, orchestration: str, made: Checkpoint) -> Checkpoint:
+        """Keep how far an agent is with a part; what is not said stays, and totals never shrink."""
+        place = f"{orchestration}.{made.part or '-'}.{hashlib.sha256(made.by.encode()).hexdigest()[:16]}"
+        entry = await self._checkpoints.get(place)
+        before = records.checkpoint(entry.value) if entry is not None and entry.value else None
+        if before is not None:
+            made = records.Checkpoint(
+                made.part, made.by, made.at_ns, before.percent if made.percent is None else made.percent,
+                made.text or before.text, max(made.tokens, before.tokens), max(made.cost, before.cost),
+                before.data if bytes(made.data) == b"null" else made.data,
+            )  # fmt: skip
+        await self._checkpoints.put(place, records.encode(made), ttl_s=OVER_TTL_S)
+        return made
+
+    async def checkpoints(self, orchestration: str) -> list[Checkpoint]:
+        """Return how far everybody is, the oldest first."""
+        found = []
+        place = 1
+        pattern = f"$KV.{self._checkpoints.name}.{records.check_id(orchestration)}.>"
+        while page := await reading.batch(self.connection, self._checkpoints.stream, pattern, place, BATCH):
+            found += [one for stored in page if stored.data and (one := records.checkpoint(stored.data)) is not None]
+            place = page[-1].seq + 1
+        return sorted(found, key=lambda one: one.at_ns)
+
+
+def key(orchestration: str) -> str:
+    """Return where an orchestration stands."""
+    return f"o.{orchestration}"
+
+
+def readable(data: bytes | None) -> Record | None:
+    """Return a stored orchestration, None for what is gone or none."""
+    try:
+        return records.record(data) if data else None
+    except Invalid:
+        return None

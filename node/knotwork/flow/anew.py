@@ -1,0 +1,140 @@
+"""How does a run go on as another, with a new input and without its history? The next run has an id that follows from the first.
+
+The order makes a crash harmless, and loses nothing: the next run is started (its id is the same whoever starts it, and
+however often), what was sent to the one before and not seen by it is passed on, and only then the one before ends. Who
+sends something to a run and finds the next one started sends it there, too: each name is stored once.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from knotwork.bus import reading, subjects
+from knotwork.flow import facts
+from knotwork.flow.history import is_kept, kept_facts
+from knotwork.sdk.errors import Conflict, Invalid
+
+if TYPE_CHECKING:
+    from knotwork.bus.commit import GroupCommit
+    from knotwork.bus.connection import Connection
+    from knotwork.flow.effects import Anew
+
+BATCH = 500
+PASSED_ON = ("signal", "cancel", "pause", "resume")
+"""Facts that others send to a run."""
+
+
+def started(run: str, start: facts.Start, anew: Anew, digest: str) -> tuple[str, facts.Start]:
+    """Return the run that goes on for one, and how it starts (pure but for the time)."""
+    first, number = start.first or run, start.number + 1
+    made = msgspec.structs.replace(
+        start, digest=digest, input=msgspec.Raw(anew.input), blob=anew.blob, key="", of="", given={}, first=first,
+        number=number, after=anew.after, started_ns=time.time_ns(),
+    )  # fmt: skip
+    return facts.chained(first, number), made
+
+
+def before(start: facts.Start) -> str:
+    """Return the run that one goes on for, "" when it began by itself (pure)."""
+    return facts.chained(start.first, start.number - 1) if start.number else ""
+
+
+async def start_of(connection: Connection, run: str) -> facts.Start | None:
+    """Return how a run started, None when nothing is known of it."""
+    stored = await reading.last(connection, subjects.FACTS, facts.subject(run, "start"))
+    try:
+        if stored is not None:
+            return msgspec.json.decode(stored.data, type=facts.Start)
+        for kept in await kept_facts(connection, run):
+            fact = facts.read_stored(kept)
+            if fact is not None and isinstance(fact.body, facts.Start):
+                return fact.body
+    except (msgspec.DecodeError, UnicodeDecodeError, Invalid, facts.Unknown):
+        pass
+    return None
+
+
+async def exists(connection: Connection, run: str) -> bool:
+    """Return whether a run was started, and is not forgotten."""
+    stored = await reading.last(connection, subjects.FACTS, facts.subject(run, "start"))
+    return stored is not None or await is_kept(connection, run)
+
+
+async def latest(connection: Connection, run: str) -> str:
+    """Return the last run that goes on for one, in a few looks however many there were; itself when there is none."""
+    if not await exists(connection, facts.chained(run, 1)):
+        start = await start_of(connection, run)
+        if start is None or not start.number:
+            return run
+        first, low = start.first, start.number
+    else:
+        first, low = run, 1
+    step = 1
+    while await exists(connection, facts.chained(first, low + step)):
+        low, step = low + step, 2 * step
+    while step > 1:
+        step //= 2
+        if await exists(connection, facts.chained(first, low + step)):
+            low += step
+    return facts.chained(first, low)
+
+
+async def deliver(
+    connection: Connection, writer: GroupCommit, run: str, place: tuple[str, ...], payload: bytes
+) -> bool:
+    """Store something that is sent to a run; when another began to go on for it that did not see it, there as well.
+
+    Returns False when the same place was filled before.
+    """
+    new: bool | None = None
+    while True:
+        subject = facts.subject(run, *place)
+        stored = await _store(writer, subject, payload)
+        new = stored if new is None else new
+        following = await _following(connection, run)
+        if following is None:
+            return new
+        found = await reading.last(connection, subjects.FACTS, subject)
+        run, start = following
+        if found is None or found.seq <= start.after:  # the one before saw it, and took it along if need be
+            return new
+
+
+async def _following(connection: Connection, run: str) -> tuple[str, facts.Start] | None:
+    """Return the run that goes on for one, and its start; None when there is none."""
+    after = facts.chained(run, 1)
+    start = await start_of(connection, after)
+    if start is None and (ours := await start_of(connection, run)) is not None and ours.number:
+        after = facts.chained(ours.first, ours.number + 1)
+        start = await start_of(connection, after)
+    return None if start is None else (after, start)
+
+
+async def pass_on(connection: Connection, writer: GroupCommit, run: str, following: str, anew: Anew) -> None:
+    """Give the run that goes on for one what was sent to that and not seen, in the order in which it came."""
+    place, unheard = facts.subject(run), frozenset(anew.unheard)
+    found: list[tuple[int, str, bytes]] = []
+    for what in PASSED_ON:
+        after = 1 if unheard and what == "signal" else anew.after + 1
+        while batch := await reading.batch(connection, subjects.FACTS, _pattern(place, what), after, BATCH):
+            found += [(one.seq, one.subject, one.data) for one in batch if one.seq > anew.after or one.seq in unheard]
+            after = batch[-1].seq + 1
+    for _, subject, data in sorted(found):
+        await _store(writer, facts.subject(following, *subject.removeprefix(f"{place}.").split(".")), data)
+
+
+def _pattern(place: str, what: str) -> str:
+    return f"{place}.{what}" if what == "cancel" else f"{place}.{what}.>"
+
+
+async def _store(writer: GroupCommit, subject: str, payload: bytes) -> bool:
+    try:
+        await writer.append(subject, payload)
+    except Conflict as error:
+        if error.code != "bus.exists":
+            raise
+        return False
+    return True

@@ -1,0 +1,203 @@
+"""How are orchestrations asked for, and how do they look? One project's crew, as the ops' replies."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from knotwork.bus import codec
+from knotwork.crew import budget, plan, records, watching
+from knotwork.crew.plan import Part
+from knotwork.crew.planning import Planner, Wish
+from knotwork.crew.records import Budget, Synthesis
+from knotwork.crew.room import Report, Spawn
+from knotwork.flow.run import decoded
+from knotwork.host import crew_rows
+from knotwork.ops import crew_replies
+from knotwork.sdk.errors import KnotworkError, NotFound
+
+if TYPE_CHECKING:
+    from knotwork.crew.records import Phase, Record, Result
+    from knotwork.crew.room import Crew
+    from knotwork.crew.sight import PartSight, View
+    from knotwork.mesh.membership import Membership
+    from knotwork.ops.crew_ports import Assessing, NewPart, Progressing, Spawning, Together
+    from knotwork.ops.op import Caller
+
+ANSWER_MAX_BYTES = 4 * 1024 * 1024
+"""Results in one answer; what does not fit is told by its digest."""
+STATES = frozenset({"online", "stale", "draining"})
+
+
+class CrewDesk:
+    """One project's orchestrations (`ops.crew_ports.Crews`)."""
+
+    def __init__(self, crew: Crew, membership: Membership) -> None:
+        """Work through our part in the project's orchestrations; `membership` knows who can what."""
+        self._crew, self._membership = crew, membership
+
+    # -- plans -------------------------------------------------------------------------------------------------------
+
+    async def assess(self, wanted: Assessing, caller: Caller) -> crew_replies.CrewPlan:
+        """Return a plan for a task."""
+        known = self._known() if wanted.capabilities is None else frozenset(wanted.capabilities)
+        asked = None
+        if wanted.planner_capability or wanted.planner_agent:
+            asked = Planner(wanted.planner_capability, wanted.planner_agent, wanted.planner_wait_s)
+        wish = Wish(wanted.task, caller.who.name, known, wanted.default, wanted.parts_max)
+        made = await self._crew.assess(wish, caller.who, asked=asked, parent=wanted.parent, key=wanted.key)
+        return crew_rows.planned(made)
+
+    def _known(self) -> frozenset[str]:
+        """Return what somebody can do now."""
+        self._membership.look()
+        return frozenset(
+            capability
+            for _, agent, state in self._membership.directory.agents()
+            if state in STATES
+            for capability in agent.capabilities
+        )
+
+    async def plan(
+        self, orchestration: str, parts: Sequence[NewPart] | None, revision: int | None, caller: Caller
+    ) -> crew_replies.CrewPlan:
+        """Return a plan, with other parts when there are some."""
+        if parts is None:
+            return crew_rows.planned(await self._crew.store.get(orchestration))
+        return crew_rows.planned(await self._crew.edit(orchestration, _parts(parts), revision, caller.who))
+
+    async def spawn(self, orchestration: str, how: Spawning, caller: Caller) -> crew_replies.CrewState:
+        """Carry a plan out."""
+        wanted = Spawn(
+            None if how.parts is None else _parts(how.parts), how.revision,
+            Budget(how.depth, how.children, how.time_s, how.tokens, how.cost), _together(how.synthesis), how.boundary,
+            how.priority, how.parallel, caller.traceparent,
+        )  # fmt: skip
+        view, new = await self._crew.spawn(orchestration, wanted, caller.who)
+        return (await self._state(view)).model_copy(update={"new": new})
+
+    # -- while it goes on --------------------------------------------------------------------------------------------
+
+    async def checkpoint(self, orchestration: str, said: Progressing, caller: Caller) -> crew_replies.Reported:
+        """Keep what somebody says on the way."""
+        report = Report(
+            said.part, cast("Phase | None", said.phase), said.percent, said.text, said.tokens, said.cost,
+            codec.encode(said.data),
+        )  # fmt: skip
+        view, why = await self._crew.report(orchestration, report, caller.who)
+        part = view.parts.get(said.part)
+        return crew_replies.Reported(
+            id=orchestration, phase=view.phase, percent=view.percent, part=said.part,
+            state=part.state if part is not None else "", go_on=not why, why=why,
+        )  # fmt: skip
+
+    async def listed(self, phases: frozenset[str], limit: int) -> list[crew_replies.CrewRow]:
+        """Return orchestrations, the newest first."""
+        found: list[crew_replies.CrewRow] = []
+        known = await self._crew.store.all()
+        for begin in range(0, len(known), limit):
+            views = await self._crew.looking.views(known[begin : begin + limit])
+            found += [crew_rows.row(view) for view in views if not phases or view.phase in phases]
+            if len(found) >= limit:
+                break
+        return found[:limit]
+
+    async def state(self, orchestration: str) -> crew_replies.CrewState:
+        """Return everything about one."""
+        return await self._state(await self._view(orchestration))
+
+    async def _view(self, orchestration: str) -> View:
+        return await self._crew.looking.view(await self._crew.store.get(orchestration))
+
+    async def _state(self, view: View) -> crew_replies.CrewState:
+        used = await self._crew.looking.used(view) if view.record.subs else view.used
+        why = budget.exceeded(view.record.budget, used) if view.record.held == "budget" else ""
+        return crew_rows.state(view, used, why)
+
+    async def watch(self, orchestration: str, timeout_s: float) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield what happens to one until it is over."""
+        crew = self._crew
+        async with contextlib.aclosing(
+            watching.watch(crew.store.connection, crew.store, crew.looking, orchestration, timeout_s)
+        ) as events:
+            async for event in events:
+                yield event
+
+    async def hold(
+        self, orchestration: str, *, resume: bool, tokens: int | None = None, cost: float | None = None
+    ) -> crew_replies.CrewState:
+        """Begin no more parts, or begin them again."""
+        return await self._state(await self._crew.steering.hold(orchestration, resume=resume, tokens=tokens, cost=cost))
+
+    async def cancel(self, orchestration: str, why: str, caller: Caller) -> crew_replies.CrewState:
+        """Stop one."""
+        return await self._state(await self._crew.steering.stop(orchestration, caller.who, why))
+
+    async def retry(self, orchestration: str, part: str, caller: Caller) -> crew_replies.CrewState:
+        """Do a part again."""
+        return await self._state(await self._crew.steering.retry(orchestration, part, caller.who))
+
+    # -- results -----------------------------------------------------------------------------------------------------
+
+    async def results(self, orchestration: str, part: str) -> crew_replies.CrewResults:
+        """Return what the parts gave so far."""
+        view = await self._view(orchestration)
+        if part and part not in view.parts:
+            raise NotFound(
+                f"{orchestration} has no part {part!r}.", code="crew.no_part", hint="See `knotwork crew state`."
+            )
+        room = ANSWER_MAX_BYTES
+        rows = []
+        for one in view.parts.values():
+            if not part or one.id == part:
+                output, blob = await self._shown(one, room)
+                room -= len(output)
+                rows.append(crew_rows.part_result(view.record, one, decoded(output), blob))
+        result = await self._crew.store.result(orchestration) if view.phase == "complete" and not part else None
+        told = await self._result(view, result, room) if result is not None else None
+        return crew_replies.CrewResults(id=orchestration, phase=view.phase, complete=view.done, parts=rows, result=told)
+
+    async def _shown(self, part: PartSight, room: int) -> tuple[bytes, str]:
+        """Return what a part gave as it is told: itself, or its digest."""
+        if part.blob or len(part.output) <= room:
+            return part.output, part.blob
+        return b"null", await self._crew.values.blobs.put(part.output)
+
+    async def _result(self, view: View, result: Result | None, room: int = ANSWER_MAX_BYTES) -> crew_replies.CrewResult:
+        record: Record = view.record
+        if result is None:
+            return crew_replies.CrewResult(id=record.id, phase=view.phase, how=record.synthesis.how, ready=False)
+        output, blob = bytes(result.output), result.blob
+        if blob:
+            with contextlib.suppress(KnotworkError):  # it is told by its digest then
+                if (await self._crew.values.blobs.info(blob)).size <= room:
+                    output, blob = await self._crew.values.read(output, blob), ""
+        return crew_rows.result(view, result, decoded(output), blob)
+
+    async def synthesize(
+        self, orchestration: str, how: Together, wait_s: float, caller: Caller
+    ) -> crew_replies.CrewResult:
+        """Put the results together."""
+        view, result = await self._crew.steering.synthesize(orchestration, _together(how), caller.who)
+        if result is None and wait_s:
+            async with contextlib.aclosing(self.watch(orchestration, wait_s)) as events:
+                async for _ in events:
+                    pass
+            view = await self._view(orchestration)
+            result = await self._crew.store.result(orchestration) if view.phase == "complete" else None
+        return await self._result(view, result)
+
+
+def _parts(found: Sequence[NewPart]) -> plan.Parts:
+    return tuple(
+        Part(
+            one.id, one.title, one.instructions, one.capability, one.agent, one.needs, one.acceptance, one.timeout_s,
+            one.attempts,
+        )
+        for one in found
+    )  # fmt: skip
+
+
+def _together(how: Together) -> Synthesis:
+    return Synthesis(cast("records.How", how.how), how.capability, how.agent, how.partial)

@@ -1,0 +1,156 @@
+"""Which tools are about channels? To see which there are, to say something, to read, to find."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
+
+from knotwork.mcp import message_values
+from knotwork.mcp.message_values import ROW, ROWS
+from knotwork.mcp.shapes import many, record
+from knotwork.mcp.tool import ADDS, READS, CamelInput, Cursor, Input, Nothing, Session, Words, tool, without
+from knotwork.ops.talk_words import Id
+from knotwork.ops.words import Token
+from knotwork.sdk.errors import NotFound
+from knotwork.trust.scopes import Scope
+
+READ_CHARS = 12_000
+_CHANNEL = record(
+    name="text", description="text?", messages="int", bytes="int?", unread="int?", mentions="int?", archived="flag?"
+)
+
+
+def _channel(one: dict[str, Any]) -> dict[str, Any]:
+    shown = {"name": one["name"], "description": one["about"], "messages": one["messages"]}
+    more = {key: one[key] for key in ("bytes", "unread", "mentions", "archived") if one[key]}
+    return without(shown) | more
+
+
+@tool(
+    "list_channels", Nothing, record(channels=many(_CHANNEL)), title="List channels",
+    description="List the channels, with how much of each you have not read.", hints=READS, rows="channels",
+)  # fmt: skip
+async def list_channels(_: Nothing, session: Session) -> dict[str, Any]:
+    """Return all channels."""
+    found = await session.ask("channel.list")
+    return {"channels": [_channel(one) for one in found["channels"]]}
+
+
+class StatusInput(Input):
+    """Which channel."""
+
+    channel: Token | None = Field(default=None, description="this one alone")
+
+
+@tool(
+    "channels_status", StatusInput, record(channels=many(_CHANNEL)), title="Look at channels",
+    description="Say how full channels are.", hints=READS, rows="channels",
+)  # fmt: skip
+async def channels_status(given: StatusInput, session: Session) -> dict[str, Any]:
+    """Return how full channels are."""
+    found = [_channel(one) for one in (await session.ask("channel.list", archived=True))["channels"]]
+    rows = [one for one in found if given.channel in (None, one["name"])]
+    if given.channel is not None and not rows:
+        raise NotFound(
+            f"There is no channel {given.channel}.", code="tool.no_channel",
+            hint=f"There are: {', '.join(one['name'] for one in found)}.",
+        )  # fmt: skip
+    return {"channels": rows}
+
+
+class SendInput(CamelInput):
+    """What to say where."""
+
+    channel: Token = Field(description="roadmap, parallel-work, errors, or another of list_channels")
+    message: Words = Field(description="what you say; @handle tells somebody that he is meant")
+    scope: Scope = Field(default="team", description="who may read it")
+    reply_to: Id | None = Field(default=None, description="id of the message that you answer")
+
+
+@tool(
+    "send_message", SendInput, record(id="text", channel="text", thread="text?"), title="Say something in a channel",
+    description="Tell everybody in a channel. For one agent: send_direct_message.", hints=ADDS,
+)  # fmt: skip
+async def send_message(given: SendInput, session: Session) -> dict[str, Any]:
+    """Say something."""
+    sent = await session.ask(
+        "channel.send", channel=given.channel, text=given.message, scope=given.scope,
+        **without({"reply_to": given.reply_to}),
+    )  # fmt: skip
+    return without({"id": sent["id"], "channel": sent["channel"], "thread": sent["thread"]})
+
+
+class ReadInput(Input):
+    """Which messages of which channel."""
+
+    channel: Token
+    limit: int = Field(default=50, ge=1, le=1000)
+    cursor: Cursor = Field(default="", description="`older` or `newer` of an answer before")
+    unread: bool = Field(default=False, description="from the first that you have not read on")
+
+
+@tool(
+    "read_messages", ReadInput,
+    record(channel="text?", messages=ROWS, older="text?", newer="text?", unread="int?"), title="Read a channel",
+    description="Read the newest messages of a channel, the oldest of them first. It takes nothing out.",
+    hints=READS, text=message_values.text_of,
+)  # fmt: skip
+async def read_messages(given: ReadInput, session: Session) -> dict[str, Any]:
+    """Return a page of a channel."""
+    wanted = {
+        "channel": given.channel, "limit": given.limit, "cursor": given.cursor[:32], "unread": given.unread,
+    }  # fmt: skip
+    forward = given.unread or given.cursor.startswith("a")
+    page = await message_values.read(session, "channel.read", wanted, newest=not forward)
+    more = {"channel": page["channel"], "older": page["older"], "newer": page["newer"]}
+    return without(more) | ({"unread": page["unread"]} if page["unread"] else {}) | {"messages": page["messages"]}
+
+
+class SearchInput(Input):
+    """What to look for."""
+
+    query: Annotated[str, StringConstraints(min_length=1, max_length=1024)] = Field(
+        description='words, "a phrase", or the beginning of a word with *'
+    )
+    channel: Token | None = Field(default=None, description="in this channel alone")
+    sender: Token | None = Field(default=None, description="of this agent alone")
+    limit: int = Field(default=20, ge=1, le=200)
+
+
+@tool(
+    "search_messages", SearchInput, record(messages=ROWS, left_out="int?"), title="Find messages",
+    description="Find messages in channels and in your inbox, the newest first.", hints=READS,
+    text=message_values.text_of,
+)  # fmt: skip
+async def search_messages(given: SearchInput, session: Session) -> dict[str, Any]:
+    """Return what is found."""
+    more = without({"sender": given.sender, "channel": given.channel})
+    op = "channel.search" if given.channel else "message.search"
+    found = (await session.ask(op, query=given.query, limit=given.limit, **more))["messages"]
+    kept = message_values.fitting([message_values.row(one) for one in found], newest=False)
+    return {"messages": kept} | ({"left_out": len(found) - len(kept)} if len(kept) < len(found) else {})
+
+
+class MessageInput(Input):
+    """Which message, and from where on."""
+
+    id: Id = Field(description="id of a message")
+    offset: int = Field(default=0, ge=0, le=8 * 1024 * 1024, description="`cut` of what you read before")
+
+
+@tool(
+    "read_message", MessageInput, ROW, title="Read one message",
+    description="Read one message, or go on reading a long one from `cut` on.", hints=READS,
+    text=lambda found: message_values.text_of({"messages": [found]}),
+)  # fmt: skip
+async def read_message(given: MessageInput, session: Session) -> dict[str, Any]:
+    """Return one message."""
+    one = message_values.row(await session.ask("message.get", id=given.id))
+    whole = one.get("text", "")
+    part = whole[given.offset : given.offset + READ_CHARS]
+    end = given.offset + len(part)
+    if given.offset:
+        one.pop("data", None)
+    shown = message_values.cut({**one, "text": part})
+    return shown | ({"cut": end} if end < len(whole) and "cut" not in shown else {})

@@ -1,0 +1,255 @@
+"""Which tools are about orchestrations? To split a big job, have sub-agents do the parts, and put them together."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from knotwork.mcp import wording
+from knotwork.mcp.shapes import many, record
+from knotwork.mcp.tool import ADDS, HANDS_OUT, READS, CamelInput, Capability, Session, Words, tool, without
+from knotwork.ops.crew import CrewId, PartId
+from knotwork.ops.crew_replies import Phase
+from knotwork.ops.words import Target, Token
+
+Plan = list[dict[str, Any]] | dict[str, Any]
+_PART = record(id="text", title="text?", instructions="text?", capability="text?", agent="text?", needs="texts?")
+_STATE = record(
+    orchestrationId="text", phase="text", percent="number", order="text?", held="text?", why="text?", error="object?",
+    parts=many(
+        record(
+            id="text", state="text", title="text?", percent="number?", agent="text?", node="text?", text="text?",
+            attempt="int?", needs="texts?", error="object?",
+        )
+    ),
+    used="object?", budget="object?", notes="rows?", task="text?",
+)  # fmt: skip
+
+
+class AssessInput(CamelInput):
+    """A task, and how it may be split."""
+
+    task: Words = Field(max_length=131_072, description="the whole job in words; lists and `after` are understood")
+    max_parts: int = Field(default=20, ge=1, le=200)
+    capability: Capability | None = Field(default=None, description="for parts that nothing hints at")
+    planner_capability: Capability | None = Field(default=None, description="let an agent with this capability plan")
+    planner_agent: Target | None = Field(default=None, description="or this agent")
+    parent: CrewId | None = Field(default=None, description="the orchestration that this is a part of")
+
+
+@tool(
+    "assess_task", AssessInput,
+    record(
+        orchestrationId="text", complexity="object", order="text?", groups={"type": "array"}, parts=many(_PART),
+        revision="int", notes="texts?", plannedBy="text?",
+    ),
+    title="Split a big job",
+    description="Say how complex a job is and split it into parts for sub-agents, with what depends on what. Nothing "
+    "begins yet: show the plan, change it, then spawn_subagents.",
+    hints=ADDS,
+)  # fmt: skip
+async def assess_task(given: AssessInput, session: Session) -> dict[str, Any]:
+    """Make a plan."""
+    more = without(
+        {
+            "capability": given.capability, "planner_capability": given.planner_capability,
+            "planner_agent": given.planner_agent, "parent": given.parent,
+        }
+    )  # fmt: skip
+    plan = await session.ask("crew.assess", task=given.task, max_parts=given.max_parts, **more)
+    shown = {
+        "orchestrationId": plan["id"], "order": plan["order"], "notes": plan["notes"], "plannedBy": plan["planned_by"],
+    }  # fmt: skip
+    return without(shown) | {
+        "complexity": plan["complexity"], "groups": plan["groups"], "revision": plan["revision"],
+        "parts": [_only(one, "id", "title", "instructions", "capability", "agent", "needs") for one in plan["parts"]],
+    }  # fmt: skip
+
+
+def _only(one: dict[str, Any], *names: str) -> dict[str, Any]:
+    return without({name: one[name] for name in names})
+
+
+def _state(found: dict[str, Any]) -> dict[str, Any]:
+    names = ("id", "state", "title", "agent", "node", "text", "needs", "error")
+    parts = [
+        _only(one, *names) | {key: one[key] for key in ("percent", "attempt") if one[key]} for one in found["parts"]
+    ]
+    shown = {
+        "orchestrationId": found["id"], "phase": found["phase"], "order": found["order"], "held": found["held"],
+        "why": found["why"], "error": found["error"], "task": wording.fit(found["task"], 2000),
+    }  # fmt: skip
+    notes = [without(one) for one in found["notes"][-20:]]
+    return without(shown | {"notes": notes}) | {
+        "percent": found["percent"], "parts": parts, "used": found["used"], "budget": found["budget"],
+    }  # fmt: skip
+
+
+class SpawnInput(CamelInput):
+    """Which plan, how it is carried out, and what it may use."""
+
+    orchestration_id: CrewId = Field(description="as assess_task answered it")
+    plan: Plan | None = Field(
+        default=None, description="parts, to change the plan: id, instructions, capability, needs"
+    )
+    synthesis: Literal["concatenate", "merge", "agent", "none"] = Field(
+        default="concatenate", description="what becomes of the results"
+    )
+    synthesis_capability: Capability | None = None
+    synthesis_agent: Target | None = None
+    time_secs: float = Field(default=0, ge=0, le=365 * 86400, description="seconds for all of it; 0: any")
+    tokens: int = Field(default=0, ge=0, le=10**15, description="tokens for all of it; 0: any")
+    cost: float = Field(default=0, ge=0, le=1e12, description="cost of all of it; 0: any")
+    parallel: int = Field(default=0, ge=0, le=200, description="parts at a time; 0: all that can be")
+    boundary: Token | None = Field(default=None, description="data class of the job")
+
+
+@tool(
+    "spawn_subagents", SpawnInput, _STATE, title="Have sub-agents do the parts",
+    description="Carry out the plan of assess_task: each part is offered to its capability; when an agent dies its part "
+    "goes to another. Follow it with get_orchestration_state.",
+    hints=HANDS_OUT,
+)  # fmt: skip
+async def spawn_subagents(given: SpawnInput, session: Session) -> dict[str, Any]:
+    """Begin an orchestration."""
+    parts = given.plan.get("parts", given.plan) if isinstance(given.plan, dict) else given.plan
+    more = without(
+        {
+            "parts": parts, "synthesis_capability": given.synthesis_capability, "boundary": given.boundary,
+            "synthesis_agent": given.synthesis_agent,
+        }
+    )  # fmt: skip
+    found = await session.ask(
+        "crew.spawn", id=given.orchestration_id, synthesis=given.synthesis, time_s=given.time_secs, tokens=given.tokens,
+        cost=given.cost, parallel=given.parallel, **more,
+    )  # fmt: skip
+    return _state(found)
+
+
+class CrewInput(CamelInput):
+    """Which orchestration."""
+
+    orchestration_id: CrewId
+
+
+class CheckpointInput(CrewInput):
+    """How far you are."""
+
+    phase: Phase | None = Field(default=None, description="where the whole is now")
+    part: PartId | None = Field(default=None, description="of this part")
+    percent: float | None = Field(default=None, ge=0, le=100)
+    message: Annotated[str, StringConstraints(max_length=4096)] = ""
+    tokens: int = Field(default=0, ge=0, le=10**15, description="used for the part so far")
+    cost: float = Field(default=0, ge=0, le=1e12, description="what it cost so far")
+    data: Any = Field(default=None, description="any JSON")
+
+
+@tool(
+    "checkpoint_progress", CheckpointInput,
+    record(orchestrationId="text", phase="text", percent="number", part="text?", state="text?", go_on="flag", why="text?"),
+    title="Say how far it is",
+    description="Record how far a part or the whole is. Stop when go_on is false: it was stopped, or its budget is used up.",
+    hints=ADDS,
+)  # fmt: skip
+async def checkpoint_progress(given: CheckpointInput, session: Session) -> dict[str, Any]:
+    """Record progress."""
+    more = without({"phase": given.phase, "part": given.part, "percent": given.percent, "data": given.data})
+    kept = await session.ask(
+        "crew.checkpoint", id=given.orchestration_id, text=given.message, tokens=given.tokens, cost=given.cost, **more
+    )
+    shown = without({"part": kept["part"], "state": kept["state"], "why": kept["why"]})
+    return {
+        "orchestrationId": kept["id"], "phase": kept["phase"], "percent": kept["percent"], "go_on": kept["go_on"], **shown,
+    }  # fmt: skip
+
+
+class ListInput(CamelInput):
+    """Which orchestrations."""
+
+    phase: Annotated[list[Phase], Field(max_length=8)] = Field(default=[], description="in one of these phases")
+    limit: int = Field(default=20, ge=1, le=100)
+
+
+@tool(
+    "list_orchestrations", ListInput,
+    record(
+        orchestrations=many(
+            record(orchestrationId="text", phase="text", percent="number", done="int", parts="int", task="text?", by="text?")
+        )
+    ),
+    title="List orchestrations", description="List orchestrations, the newest first.", hints=READS,
+    rows="orchestrations",
+)  # fmt: skip
+async def list_orchestrations(given: ListInput, session: Session) -> dict[str, Any]:
+    """Return orchestrations."""
+    found = (await session.ask("crew.list", phase=given.phase, limit=given.limit))["orchestrations"]
+    rows = [
+        {"orchestrationId": one["id"], **{key: one[key] for key in ("phase", "percent", "done", "parts")}}
+        | without({"task": wording.fit(one["task"], 150), "by": one["by"]})
+        for one in found
+    ]
+    return {"orchestrations": rows}
+
+
+class ResultsInput(CrewInput):
+    """Whose results."""
+
+    part: PartId | None = Field(default=None, description="of this part alone")
+
+
+@tool(
+    "get_results", ResultsInput,
+    record(
+        orchestrationId="text", phase="text", complete="flag", result="any?",
+        parts=many(record(id="text", state="text", title="text?", agent="text?", output="any?", blob="text?", error="object?")),
+    ),
+    title="Get results", description="Return what the parts gave so far; of one part alone when they are long.",
+    hints=READS,
+)  # fmt: skip
+async def get_results(given: ResultsInput, session: Session) -> dict[str, Any]:
+    """Return results."""
+    found = await session.ask("crew.results", id=given.orchestration_id, **without({"part": given.part}))
+    parts = [_only(one, "id", "state", "title", "agent", "output", "blob", "error") for one in found["parts"]]
+    told = {"orchestrationId": found["id"], "phase": found["phase"], "complete": found["complete"], "parts": parts}
+    return told | ({"result": found["result"]["output"]} if found["result"] is not None else {})
+
+
+class SynthesizeInput(CrewInput):
+    """Whose results become one, and how."""
+
+    how: Literal["concatenate", "merge", "agent"] = Field(
+        default="concatenate", description="one text; one structure with its conflicts; or by an agent"
+    )
+    capability: Capability | None = Field(default=None, description="for agent: who has this capability")
+    agent: Target | None = Field(default=None, description="for agent: this one")
+    partial: bool = Field(default=False, description="of those that are done")
+    wait_secs: float = Field(default=0, ge=0, le=3600, description="for agent: seconds to wait")
+
+
+@tool(
+    "synthesize_results", SynthesizeInput,
+    record(
+        orchestrationId="text", phase="text", ready="flag", output="any?", blob="text?", conflicts="rows?",
+        missing="texts?",
+    ),
+    title="Put the results together",
+    description="Make one result of all parts, and complete the orchestration.", hints=ADDS,
+)  # fmt: skip
+async def synthesize_results(given: SynthesizeInput, session: Session) -> dict[str, Any]:
+    """Put results together."""
+    found = await session.ask(
+        "crew.synthesize", id=given.orchestration_id, how=given.how, partial=given.partial, wait_s=given.wait_secs,
+        **without({"capability": given.capability, "agent": given.agent}),
+    )  # fmt: skip
+    shown = _only(found, "output", "blob", "conflicts", "missing")
+    return {"orchestrationId": found["id"], "phase": found["phase"], "ready": found["ready"], **shown}
+
+
+@tool(
+    "get_orchestration_state", CrewInput, _STATE, title="Look at an orchestration",
+    description="Say how far an orchestration is, who does which part, and what it has used.", hints=READS,
+)  # fmt: skip
+async def get_orchestration_state(given: CrewInput, session: Session) -> dict[str, Any]:
+    """Return everything about it."""
+    return _state(await session.ask("crew.state", id=given.orchestration_id))

@@ -1,0 +1,154 @@
+"""Who is behind a request to `/mcp`? An agent with a session of its own, opened at its first call and closed when it is silent.
+
+A client with a handshake is known by its MCP session. One without (2026-07-28) is known by the label that it gives in
+the address (`/mcp?session=reviewer`), or else by its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from knotwork.bus import codec
+from knotwork.bus.background import begin_in
+from knotwork.mcp import labels, toolsets
+from knotwork.mcp.calling import OpSession
+from knotwork.mcp.held import Held
+from knotwork.mcp.keeping import Keeping
+from knotwork.ops import serve
+from knotwork.ops.op import Caller
+from knotwork.sdk.errors import Busy, KnotworkError, Unavailable, from_wire
+
+if TYPE_CHECKING:
+    from knotwork.ops.ports import NodeControl
+    from knotwork.trust.who import Who
+
+IDLE_S = 30 * 60.0
+"""How long an agent may be silent before its session is closed; it comes back as itself."""
+KEEP_S = 300.0
+"""How long what it claimed is kept for it while it is silent."""
+OPEN_S = 30.0
+GUESTS_MAX = 1000
+_LOOK_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """How a client came in: the project, what it calls itself, and what tells its sessions apart."""
+
+    project: str
+    client: str
+    key: str
+    label: str = ""
+
+
+@dataclass(eq=False)
+class Guest:
+    """One agent behind HTTP."""
+
+    door: Door
+    label: str
+    sets: tuple[str, ...]
+    keeping: Keeping
+    who: Who | None = None
+    trouble: KnotworkError | None = None
+    heard_s: float = 0.0
+    inside: int = 0
+    """Requests that are being answered."""
+    task: asyncio.Task[None] | None = None
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Guests:
+    """Every agent that came in by HTTP, with the session that is held open for it."""
+
+    def __init__(self, node: NodeControl, held: Held, group: asyncio.TaskGroup) -> None:
+        """Hold sessions of `node` open in tasks of `group`."""
+        self._node, self._held, self._group = node, held, group
+        self._guests: dict[tuple[str, str], Guest] = {}
+
+    def of(self, door: Door) -> Guest:
+        """Return the agent behind a request, a new one if need be; raises `Busy` (`mcp.too_many`)."""
+        key = (door.project, door.key)
+        guest = self._guests.get(key)
+        if guest is None:
+            if len(self._guests) >= GUESTS_MAX:
+                raise Busy(f"{GUESTS_MAX} agents are here over HTTP already.", code="mcp.too_many", retry_after_s=60.0)
+            guest = self._guests[key] = self._made(door)
+        guest.heard_s = asyncio.get_running_loop().time()
+        return guest
+
+    def _made(self, door: Door) -> Guest:
+        async def extend(work_id: str, claim: str, lease_s: float) -> None:
+            if asyncio.get_running_loop().time() - guest.heard_s < KEEP_S or guest.inside:
+                asking = OpSession(self.caller(guest), self._node, self._held)
+                await asking.ask("work.extend", claim=claim, id=work_id, lease_s=lease_s)
+
+        guest = Guest(door, door.label or self._free_label(door), (toolsets.DEFAULT,), Keeping(extend))
+        return guest
+
+    def _free_label(self, door: Door) -> str:
+        """Return the first number that no other agent of the same client has."""
+        taken = {guest.label for guest in self._guests.values() if guest.door.client == door.client}
+        return next(str(number) for number in range(1, GUESTS_MAX + 2) if str(number) not in taken)
+
+    def opener(self, project: str) -> Caller:
+        """Return as whom sessions are opened: whoever holds the node's token."""
+        return Caller("http", project, "mcp", "write", who=self._node.who(project, ""))
+
+    def caller(self, guest: Guest) -> Caller:
+        """Return as whom an agent asks; raises `Unavailable` while it has no session."""
+        if guest.who is None:
+            raise guest.trouble or Unavailable("This session is just being opened.", code="mcp.no_session")
+        return Caller("http", guest.door.project, "mcp", "write", label=guest.door.client, who=guest.who)
+
+    async def caller_of(self, guest: Guest) -> Caller:
+        """Return as whom an agent asks, after opening its session; raises what stands in the way."""
+        if guest.task is None or guest.task.done():
+            guest.ready.clear()
+            guest.task = begin_in(self._group, self._attend(guest))
+        async with asyncio.timeout(OPEN_S):
+            await guest.ready.wait()
+        return self.caller(guest)
+
+    async def _attend(self, guest: Guest) -> None:
+        """Hold a session open until the agent was silent for long."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            work = [group.create_task(self._session(guest)), group.create_task(guest.keeping.run())]
+            while not work[0].done() and (guest.inside or loop.time() - guest.heard_s < IDLE_S):
+                await asyncio.wait(work[:1], timeout=_LOOK_S)
+            for task in work:
+                task.cancel()
+        guest.who = None
+        if self._guests.get((guest.door.project, guest.door.key)) is guest and not guest.inside:
+            del self._guests[guest.door.project, guest.door.key]
+
+    async def _session(self, guest: Guest) -> None:
+        name = labels.token_of(guest.door.client) or "agent"
+        fields = {"host": "http", "path": f"/mcp/{name}", "label": guest.label, "type": name, "take_over": True}
+        opener = self.opener(guest.door.project)
+        try:
+            async with aclosing(serve.dispatch("session.open", codec.encode(fields), opener, self._node)) as frames:
+                async for frame in frames:
+                    value: Any = codec.decode(frame.data)
+                    if frame.kind == "error":
+                        raise from_wire(value)
+                    if frame.kind == "chunk" and value["data"].get("event") == "opened":
+                        guest.who = self._node.who(guest.door.project, value["data"]["session"])
+                        guest.ready.set()
+                    elif frame.kind == "chunk" and value["data"].get("event") == "lost":
+                        guest.keeping.gone(str(value["data"].get("id")))
+        except KnotworkError as error:
+            guest.trouble = error
+        finally:
+            guest.who = None
+            guest.ready.set()
+
+    def left(self, project: str, key: str) -> None:
+        """Close the session of a client that said goodbye."""
+        guest = self._guests.pop((project, key), None)
+        if guest is not None and guest.task is not None:
+            guest.task.cancel()

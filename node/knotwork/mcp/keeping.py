@@ -1,0 +1,86 @@
+"""Who says that an agent still works on what it claimed? We do, for as long as its session lives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from knotwork.bus.background import background
+from knotwork.sdk.errors import KnotworkError, Unavailable
+
+Extend = Callable[[str, str, float], Awaitable[None]]
+"""Extends a lease: work, claim, seconds. Raises what the op `work.extend` raises."""
+
+
+@dataclass(eq=False, slots=True)
+class _Kept:
+    claim: str
+    lease_s: float
+    next_s: float
+
+
+class Keeping:
+    """What one agent claimed and has not ended, extended three times in each lease."""
+
+    def __init__(self, extend: Extend) -> None:
+        """Hold nothing yet."""
+        self._extend = extend
+        self._kept: dict[str, _Kept] = {}
+        self._more = asyncio.Event()
+
+    def took(self, work_id: str, claim: str, lease_s: float) -> None:
+        """Keep work from now on."""
+        now_s = asyncio.get_running_loop().time()
+        self._kept[work_id] = _Kept(claim, lease_s, now_s + lease_s / 3)
+        self._more.set()
+
+    def heard(self, tool: str, arguments: dict[str, Any], found: dict[str, Any]) -> None:
+        """Take note of a call that succeeded: it may have claimed work, or ended it."""
+        if tool == "claim_work" and found.get("claimed"):
+            self.took(found["work_id"], found["claim"], float(found["lease_secs"]))
+        elif tool in ("complete_work", "fail_work") and found.get("status"):
+            self.gone(str(arguments.get("work_id")))
+
+    def claim_of(self, work_id: str) -> str:
+        """Return what to show for work, "" when it is not kept."""
+        kept = self._kept.get(work_id)
+        return kept.claim if kept is not None else ""
+
+    def gone(self, work_id: str) -> None:
+        """Keep work no longer."""
+        self._kept.pop(work_id, None)
+
+    def all(self) -> dict[str, str]:
+        """Return the claims by work."""
+        return {work_id: kept.claim for work_id, kept in self._kept.items()}
+
+    async def run(self) -> None:
+        """Extend leases when it is time, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._more.clear()
+            due_s = min((kept.next_s for kept in self._kept.values()), default=None)
+            try:
+                async with asyncio.timeout(None if due_s is None else max(0.0, due_s - loop.time())):
+                    await self._more.wait()
+            except TimeoutError:
+                late = [name for name, kept in self._kept.items() if kept.next_s <= loop.time()]
+                async with background() as group:
+                    for task in [group.create_task(self._renew(name)) for name in late]:
+                        await task
+
+    async def _renew(self, work_id: str) -> None:
+        kept = self._kept.get(work_id)
+        if kept is None:
+            return
+        loop = asyncio.get_running_loop()
+        kept.next_s = loop.time() + kept.lease_s / 3
+        try:
+            await self._extend(work_id, kept.claim, kept.lease_s)
+        except Unavailable:
+            kept.next_s = loop.time() + min(2.0, kept.lease_s / 6)
+        except KnotworkError:  # it is somebody else's, or has ended
+            if self._kept.get(work_id) is kept:
+                del self._kept[work_id]

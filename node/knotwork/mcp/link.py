@@ -1,0 +1,248 @@
+"""How does the bridge stay with its node? One connection and one open session, made again whenever either is lost.
+
+A node may be stopped and started under us: what was asked before it was lost is asked again where that does no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from knotwork.sdk.errors import Conflict, KnotworkError, NotFound, Unavailable, Unreachable
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.bus.endpoint import Endpoint
+
+PATIENCE_S = 30.0
+"""How long a call waits for a node that is away."""
+PAUSE_MIN_S, PAUSE_MAX_S = 0.05, 2.0
+TAKEN_OVER_S = 10.0
+SESSION_S = 6 * 86400.0
+_AGAIN = frozenset({"session.unknown", "bus.disconnected", "bus.closed", "bus.no_responders"})
+"""Errors that say that nothing was done."""
+_MAYBE = frozenset({"node.lost", "bus.lost"})
+"""Errors that leave open whether it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a node is: how to connect, and its name."""
+
+    endpoint: Endpoint
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """Who comes in (`session.open`)."""
+
+    host: str
+    path: str
+    label: str
+    type: str = "agent"
+    parent: str = ""
+
+    def request(self) -> dict[str, Any]:
+        """Return what the op is asked with; we hold the label's lock, so an open session under it is an old one."""
+        told = {"host": self.host, "path": self.path, "label": self.label, "type": self.type, "take_over": True}
+        return told | ({"parent": self.parent} if self.parent else {})
+
+
+@dataclass(eq=False, slots=True)
+class Up:
+    """A session that is open: whom to ask, and as whom."""
+
+    connection: Connection
+    node: str
+    secret: str = field(repr=False)
+    handle: str = ""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Link:
+    """One lasting session with a node. `run` it beside whatever asks."""
+
+    def __init__(
+        self,
+        find: Callable[[], Place],
+        newcomer: Callable[[], Newcomer],
+        on_notice: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> None:
+        """Look for the node with `find`, which may block, and start one; it raises what stands in the way."""
+        self._find, self._newcomer, self._on_notice = find, newcomer, on_notice
+        self._up: Up | None = None
+        self._changed = asyncio.Event()
+        self.trouble: KnotworkError | None = None
+        """Why there is no session now."""
+
+    @property
+    def handle(self) -> str:
+        """Return the name we are known by, "" while there is no session."""
+        return self._up.handle if self._up is not None else ""
+
+    # -- the life of it ----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Find the node, open a session, and again, for ever."""
+        pause_s = PAUSE_MIN_S
+        while True:
+            began_s = asyncio.get_running_loop().time()
+            try:
+                place = await asyncio.to_thread(self._find)
+                await self._attend(place)
+            except KnotworkError as error:
+                self._failed(error)
+            steady = asyncio.get_running_loop().time() - began_s > PAUSE_MAX_S
+            pause_s = PAUSE_MIN_S if steady else min(pause_s * 2, PAUSE_MAX_S)
+            taken = isinstance(self.trouble, Conflict)
+            await asyncio.sleep(TAKEN_OVER_S if taken else pause_s)
+
+    async def _attend(self, place: Place) -> None:
+        """Hold a session open until it is over."""
+        from knotwork.bus import client, codec  # nats-py: a list of tools needs none of it
+        from knotwork.bus.connection import open_connection
+
+        request = codec.encode(self._newcomer().request())
+        async with open_connection(place.endpoint) as connection:
+            pieces = client.over(
+                connection, "session.open", request, timeout_s=SESSION_S, node=place.node, patient=False
+            )
+            limit = asyncio.timeout(None)
+            try:
+                async with limit, aclosing(pieces):
+                    async for frame in pieces:
+                        self._heard(frame.kind, frame.data, connection, place.node, limit)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+            finally:
+                self._lost(None)
+
+    def _heard(self, kind: str, data: bytes, connection: Connection, node: str, limit: asyncio.Timeout) -> None:
+        from knotwork.bus import codec, frames  # loaded long ago
+
+        if kind == "error":
+            raise frames.read_error(data)
+        if kind != "chunk":
+            return
+        said = codec.decode(data).get("data")
+        match said.get("event"):
+            case "opened":
+                up = self._up = Up(connection, node, said["session"], said["handle"])
+                up.over = _Ends(limit)
+                self.trouble = None
+                self._tell()
+            case "closed":
+                raise Conflict(f"This session was closed: {said.get('why', '')}.", code="mcp.session_closed")
+            case _:
+                self._on_notice(said)
+
+    def _failed(self, error: KnotworkError) -> None:
+        if self.trouble is None or self.trouble.message != error.message:
+            print(f"knotwork mcp: {error}", file=sys.stderr, flush=True)  # noqa: T201  people read it in their client's log
+        self.trouble = error
+        self._tell()
+
+    def _lost(self, up: Up | None) -> None:
+        """Take note that a session is over: this one, or whatever there is."""
+        if self._up is not None and (up is None or up is self._up):
+            self._up.over.set()
+            self._up = None
+            self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    async def ask(
+        self,
+        op: str,
+        fields: dict[str, Any],
+        *,
+        timeout_s: float,
+        on_piece: Callable[[dict[str, Any]], None] = lambda _: None,
+        again: bool = True,
+        patience_s: float = PATIENCE_S,
+    ) -> dict[str, Any]:
+        """Return the reply of an op, over restarts of the node; raises what it raises.
+
+        Who may not ask `again` is told (`node.lost`) when it is unknown whether it was done.
+        """
+        from knotwork.bus import codec  # the same
+
+        body = codec.encode(fields)
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + patience_s
+        while True:
+            up = await self._wait_up(until_s)
+            asked_s = loop.time()
+            try:
+                return await self._once(up, op, body, timeout_s, on_piece)
+            except KnotworkError as error:
+                if not (error.code in _AGAIN or (again and error.code in _MAYBE)):
+                    raise
+                if loop.time() - asked_s > PAUSE_MAX_S:  # it was there for a while
+                    until_s = loop.time() + patience_s
+                if loop.time() >= until_s:
+                    raise
+                self._lost(up)
+                await asyncio.sleep(PAUSE_MIN_S)
+
+    async def _wait_up(self, until_s: float) -> Up:
+        loop = asyncio.get_running_loop()
+        while self._up is None:
+            if self.trouble is not None and not isinstance(self.trouble, Unavailable | Conflict | NotFound):
+                raise self.trouble
+            if isinstance(self.trouble, Unreachable) and self.trouble.code == "node.not_running":
+                raise self.trouble
+            changed = self._changed
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, until_s - loop.time())):
+                    await changed.wait()
+                    continue
+            if self._up is None:
+                raise self.trouble or Unreachable("The node does not answer.", code="node.unreachable")
+        return self._up
+
+    @staticmethod
+    async def _once(
+        up: Up, op: str, body: bytes, timeout_s: float, on_piece: Callable[[dict[str, Any]], None]
+    ) -> dict[str, Any]:
+        from knotwork.bus import client, codec, frames  # loaded long ago
+
+        pieces = client.over(
+            up.connection, op, body, timeout_s=timeout_s, node=up.node, patient=False, session=up.secret
+        )
+        async with aclosing(pieces):
+            async for frame in pieces:
+                if frame.kind == "error":
+                    raise frames.read_error(frame.data)
+                value = codec.decode(frame.data)
+                if frame.kind == "result":
+                    reply: dict[str, Any] = value
+                    return reply
+                on_piece(value)
+        raise Unreachable("The node went away before it answered.", code="node.lost")
+
+
+class _Ends(asyncio.Event):
+    """An event that ends the block of a time-out when it is set."""
+
+    def __init__(self, limit: asyncio.Timeout) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def set(self) -> None:
+        """Set it, and end the block."""
+        if not self.is_set():
+            super().set()
+            with contextlib.suppress(RuntimeError):  # the block is over
+                self._limit.reschedule(asyncio.get_running_loop().time())

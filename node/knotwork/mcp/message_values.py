@@ -1,0 +1,89 @@
+"""How does a message look to an agent? As data from its sender, in as many rows as fit, whatever it says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from knotwork.mcp import wording
+from knotwork.mcp.shapes import many, record
+from knotwork.mcp.tool import without
+from knotwork.talk import framing
+
+if TYPE_CHECKING:
+    from knotwork.mcp.tool import Session
+
+ROW = record(
+    id="text", at="text", sender="text", senderGuid="text", text="text?", data="any?", kind="text?", channel="text?",
+    thread="text?", replyTo="text?", priority="int?", ackRequired="flag?", blob="text?", cut="int?", scope="text?",
+)  # fmt: skip
+ROWS = many(ROW)
+_ROOM = wording.RESULT_MAX_CHARS - 2000
+
+
+def row(one: dict[str, Any]) -> dict[str, Any]:
+    """Return a message with what an agent needs of it."""
+    shown = {
+        "id": one["id"], "at": one["at"], "sender": one["sender"], "senderGuid": one["sender_id"], "text": one["text"],
+        "data": one["data"], "kind": "" if one["kind"] == "text" else one["kind"], "channel": one["channel"],
+        "thread": "" if one["thread"] == one["id"] else one["thread"], "replyTo": one["reply_to"], "blob": one["blob"],
+        "scope": "" if one["scope"] == "team" else one["scope"],
+    }  # fmt: skip
+    made = without(shown)
+    if one["priority"] != 5:  # noqa: PLR2004  what is usual is not told
+        made["priority"] = one["priority"]
+    if one["ack"] and one["state"] != "acked":
+        made["ackRequired"] = True
+    return made
+
+
+def cut(one: dict[str, Any], room: int = _ROOM) -> dict[str, Any]:
+    """Return a message that has at most `room` characters: `cut` tells where its text goes on."""
+    text = one.get("text", "")
+    if wording.size(one) <= room:
+        return one
+    kept = max(1000, min(len(text), room // 2))
+    made: dict[str, Any] = wording.fit({**one, "text": text[:kept]}, room)
+    return made | ({"cut": kept} if kept < len(text) else {})
+
+
+def fitting(rows: list[dict[str, Any]], *, newest: bool) -> list[dict[str, Any]]:
+    """Return as many messages as fit into an answer, one at least: the first ones, or the `newest`."""
+    kept: list[dict[str, Any]] = []
+    room = _ROOM
+    for one in reversed(rows) if newest else rows:
+        small = cut(one)
+        room -= wording.size(small) * 2  # as data and as text
+        if room < 0 and kept:
+            break
+        kept.append(small)
+    return kept[::-1] if newest else kept
+
+
+async def read(session: Session, op: str, wanted: dict[str, Any], *, newest: bool = False) -> dict[str, Any]:
+    """Return a page of messages that fits; only what is in it counts as read."""
+    page = await session.ask(op, **wanted, peek=True)
+    kept = fitting([row(one) for one in page["messages"]], newest=newest)
+    if page["messages"]:
+        again = wanted if len(kept) == len(page["messages"]) else wanted | {"limit": len(kept)}
+        page = await session.ask(op, **again | ({"wait_s": 0} if "wait_s" in wanted else {}))
+        kept = [cut(row(one)) for one in page["messages"]]
+    return page | {"messages": kept}
+
+
+def text_of(found: dict[str, Any]) -> str:
+    """Return messages as text: each framed as what somebody said, then what else there is to say."""
+    lines = [_framed(one) for one in found.get("messages", ())] or ["no messages"]
+    rest = {key: value for key, value in found.items() if key != "messages" and value not in ("", 0, False)}
+    return "\n".join(lines) + (f"\n{wording.text_of(rest)}" if rest else "")
+
+
+def _framed(one: dict[str, Any]) -> str:
+    head = framing.heading(
+        [
+            ("", one["id"]), ("from", one["sender"]), ("at", one["at"]), ("in", one.get("channel", "")),
+            ("kind", one.get("kind", "")), ("thread", one.get("thread", "")), ("answers", one.get("replyTo", "")),
+            ("acknowledge with", "ack_messages" if one.get("ackRequired") else ""),
+            ("cut: go on with read_message, offset", str(one["cut"]) if "cut" in one else ""),
+        ]
+    )  # fmt: skip
+    return framing.framed(head, one.get("text", ""), one.get("data"), blob=one.get("blob", ""))

@@ -1,0 +1,234 @@
+"""What does the node answer over HTTP? The same tools, resources and prompts as the bridge, by the SDK's server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel.server import Server
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
+from mcp.shared.exceptions import MCPError
+from mcp.types import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    CallToolRequestParams,
+    CallToolResult,
+    GetPromptRequestParams,
+    GetPromptResult,
+    ListPromptsResult,
+    ListResourcesResult,
+    ListResourceTemplatesResult,
+    ListToolsResult,
+    PaginatedRequestParams,
+    ReadResourceRequestParams,
+    ReadResourceResult,
+    RequestParams,
+)
+
+import knotwork
+from knotwork.mcp import calling, dialect, instructions, prompts, resources, rows, tasks, toolsets, wording
+from knotwork.mcp.held import Held
+from knotwork.mcp.toolsets import aliases
+from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
+
+if TYPE_CHECKING:
+    from knotwork.mcp.guests import Door, Guest, Guests
+    from knotwork.ops.ports import NodeControl
+
+Context = ServerRequestContext[Any, Any]
+_EVERY = tuple(rows.ROWS)
+_ALIASES = aliases(_EVERY)
+
+
+class TaskParams(RequestParams):
+    """Which task (the Tasks extension)."""
+
+    taskId: str  # noqa: N815 - the word of the protocol
+    inputResponses: dict[str, Any] | None = None  # noqa: N815
+
+
+class Served:
+    """The SDK's server, made of our tools."""
+
+    def __init__(self, node: NodeControl, held: Held, guests: Guests, door_of: Callable[[Any, str], Door]) -> None:
+        """Answer with the ops of `node`, for the agents in `guests`."""
+        self._node, self._held, self._guests, self._door_of = node, held, guests, door_of
+        self._changes = InMemorySubscriptionBus()
+
+    def server(self) -> Server[Any]:
+        """Return the server."""
+        made: Server[Any] = Server(
+            "knotwork", version=knotwork.__version__, title="Knotwork", instructions=instructions.TEXT,
+            on_list_tools=self._tools, on_call_tool=self._call, on_list_resources=self._resources,
+            on_list_resource_templates=self._templates, on_read_resource=self._read, on_list_prompts=self._prompts,
+            on_get_prompt=self._prompt, on_subscriptions_listen=ListenHandler(self._changes),
+        )  # fmt: skip
+        made.extensions = {dialect.TASKS: {}}
+        made.add_request_handler("tasks/get", TaskParams, self._task)
+        made.add_request_handler("tasks/cancel", TaskParams, self._task_cancel)
+        made.add_request_handler("tasks/update", TaskParams, self._task_update)
+        return made
+
+    def _guest(self, ctx: Context) -> Guest:
+        """Return the agent behind a request; the address may name toolsets."""
+        told = ctx.session.client_params
+        client = told.client_info.name if told is not None and told.client_info is not None else ""
+        request: Any = ctx.request
+        try:
+            guest = self._guests.of(self._door_of(request, client))
+        except KnotworkError as error:
+            raise _error(error) from error
+        named = tuple(name for name in request.query_params.getlist("toolset") if name in toolsets.ABOUT)
+        if named and guest.sets == (toolsets.DEFAULT,):
+            guest.sets = named
+        return guest
+
+    # -- lists -------------------------------------------------------------------------------------------------------
+
+    async def _tools(self, ctx: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
+        _no_cursor(params)
+        listed = [json.loads(rows.ROWS[name]) for name in toolsets.names(self._guest(ctx).sets, _EVERY)]
+        return ListToolsResult.model_validate({"tools": listed, "ttlMs": 0, "cacheScope": "private"})
+
+    async def _resources(self, _: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
+        _no_cursor(params)
+        return ListResourcesResult.model_validate(
+            {"resources": [one.listed() for one in resources.RESOURCES], "ttlMs": 60_000, "cacheScope": "private"}
+        )
+
+    async def _templates(self, _: Context, params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
+        _no_cursor(params)
+        return ListResourceTemplatesResult.model_validate(
+            {"resourceTemplates": list(resources.TEMPLATES), "ttlMs": 60_000, "cacheScope": "private"}
+        )
+
+    async def _read(self, ctx: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
+        try:
+            caller = await self._guests.caller_of(self._guest(ctx))
+            found = await resources.read(str(params.uri), calling.OpSession(caller, self._node, self._held).ask)
+        except KnotworkError as error:
+            raise _error(error) from error
+        return ReadResourceResult.model_validate(found | {"ttlMs": 0, "cacheScope": "private"})
+
+    async def _prompts(self, _: Context, params: PaginatedRequestParams | None) -> ListPromptsResult:
+        _no_cursor(params)
+        return ListPromptsResult.model_validate(
+            {"prompts": [one.listed() for one in prompts.PROMPTS], "ttlMs": 60_000, "cacheScope": "private"}
+        )
+
+    async def _prompt(self, _: Context, params: GetPromptRequestParams) -> GetPromptResult:
+        try:
+            return GetPromptResult.model_validate(prompts.get(params.name, params.arguments))
+        except KnotworkError as error:
+            raise _error(error) from error
+
+    # -- tools -------------------------------------------------------------------------------------------------------
+
+    async def _call(self, ctx: Context, params: CallToolRequestParams) -> Any:
+        guest, name = self._guest(ctx), _ALIASES.get(params.name, params.name)
+        arguments = dict(params.arguments or {})
+        guest.inside += 1
+        try:
+            if name in tasks.WAITS and _takes_tasks(ctx):
+                checked = await self._outcome(ctx, guest, "check_work", {"work_id": arguments.get("work_id")})
+                if not checked.is_error and not checked.structured["is_complete"]:
+                    return tasks.handle(checked.structured["work_id"], checked.structured["status"])
+            outcome = await self._outcome(ctx, guest, name, arguments)
+        finally:
+            guest.inside -= 1
+        if name == "toolsets" and not outcome.is_error:
+            outcome = await self._more(ctx, guest, arguments)
+        return _result(outcome)
+
+    async def _outcome(self, ctx: Context, guest: Guest, name: str, arguments: dict[str, Any]) -> calling.Outcome:
+        try:
+            caller = await self._guests.caller_of(guest)
+            tell = _Teller(ctx)
+            async with aclosing(calling.play(name, arguments, caller, self._node, self._held)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, calling.Outcome):
+                        guest.keeping.heard(name, arguments, {} if piece.is_error else piece.structured)
+                        return piece
+                    await tell.told(piece.percent, piece.text)
+        except KnotworkError as error:
+            if error.code == "tool.unknown":
+                raise _error(error) from error
+            return calling.refused(error)
+        raise MCPError(INTERNAL_ERROR, "The call ended without an answer.")
+
+    async def _more(self, ctx: Context, guest: Guest, arguments: dict[str, Any]) -> calling.Outcome:
+        """List more tools for this agent."""
+        before = guest.sets
+        guest.sets = tuple(dict.fromkeys((*guest.sets, *toolsets.asked(arguments))))
+        if guest.sets != before:
+            await ctx.session.send_tool_list_changed()
+            await self._changes.publish(ToolsListChanged())
+        told = toolsets.told(guest.sets, _EVERY)
+        return calling.Outcome(wording.text_of(told), told)
+
+    # -- the Tasks extension -----------------------------------------------------------------------------------------
+
+    async def _task(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
+        checked = await self._outcome(ctx, self._guest(ctx), "check_work", {"work_id": params.taskId})
+        if checked.is_error:
+            raise MCPError(INVALID_PARAMS, checked.text)
+        shown = _result(checked).model_dump(mode="json", by_alias=True, exclude_none=True)
+        return tasks.state(params.taskId, checked.structured, shown)
+
+    async def _task_cancel(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
+        cancelled = await self._outcome(ctx, self._guest(ctx), "cancel_work", {"work_id": params.taskId})
+        if cancelled.is_error:
+            raise MCPError(INVALID_PARAMS, cancelled.text)
+        return {}
+
+    async def _task_update(self, _: Context, __: TaskParams) -> dict[str, Any]:
+        return {}  # none of ours asks for anything: what nobody asked for is ignored
+
+
+class _Teller:
+    """Tells a client how far its call is, when it wants to know."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._wanted = bool(ctx.meta and ctx.meta.get("progress_token") is not None)
+        self._last = 0.0
+
+    async def told(self, percent: float | None, text: str) -> None:
+        if not self._wanted:
+            return
+        self._last = percent if percent is not None and percent > self._last else self._last + 0.001
+        await self._ctx.session.report_progress(
+            round(self._last, 3), 100 if percent is not None else None, text or None
+        )
+
+
+def _takes_tasks(ctx: Context) -> bool:
+    able = ctx.session.client_capabilities
+    return (
+        ctx.protocol_version in dialect.MODERN
+        and able is not None
+        and bool(able.extensions)
+        and dialect.TASKS in (able.extensions or {})
+    )
+
+
+def _result(outcome: calling.Outcome) -> CallToolResult:
+    return CallToolResult.model_validate(
+        {
+            "content": [{"type": "text", "text": outcome.text}], "structuredContent": outcome.structured,
+            "isError": outcome.is_error,
+        }
+    )  # fmt: skip
+
+
+def _no_cursor(params: PaginatedRequestParams | None) -> None:
+    if params is not None and params.cursor:
+        raise MCPError(INVALID_PARAMS, "This list has one page only: there is no such cursor.")
+
+
+def _error(error: KnotworkError) -> MCPError:
+    code = INVALID_PARAMS if isinstance(error, Invalid | NotFound) else INTERNAL_ERROR
+    return MCPError(code, str(error), {"code": error.code})

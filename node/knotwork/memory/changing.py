@@ -1,0 +1,204 @@
+"""How does a memory go on? It is committed for good, shared with others, forgotten, and brought back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from knotwork.memory import names, rules
+from knotwork.memory.model import OWN_SCOPES, SHARED_SCOPES, Category, Record, Version
+from knotwork.memory.room import TRIES, Held, Memory, busy
+from knotwork.memory.rules import Draft
+from knotwork.memory.settings import Duplicates
+from knotwork.memory.writing import AT_ONCE, Remembered, Writing
+from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound
+from knotwork.sdk.memory import MemoryScope, Place
+from knotwork.trust.who import Who
+
+
+class Changing:
+    """Changes memories of one project."""
+
+    def __init__(self, memory: Memory, writing: Writing) -> None:
+        """Change through `memory`; what is new is written by `writing`."""
+        self._memory, self._writing = memory, writing
+
+    async def commit(self, memory: str, who: Who, content: str = "", scope: MemoryScope | None = None) -> Record:
+        """Keep for good what was to pass: recent things and tasks become longterm, perhaps said better, or elsewhere.
+
+        Raises `NotFound`, `Denied`, `Invalid` (`memory.invalid`, `memory.secret`), `Conflict` (`memory.not_passing`).
+        """
+        if scope is not None and scope not in OWN_SCOPES:
+            raise Invalid("An insight is kept in private or personal.", code="memory.invalid", hint="Then share it.")
+        said, warnings = self._writing.cleared(content) if content else ("", ())
+
+        def how(old: Record) -> Record:
+            if old.forgotten or old.category not in rules.PASSING:
+                now = "forgotten" if old.forgotten else f"in {old.category}"
+                raise Conflict(
+                    f"{old.id} is {now}: only recent things and tasks can be committed.", code="memory.not_passing",
+                    hint="It is kept already, unless it was forgotten.",
+                )  # fmt: skip
+            rules.check(Draft(content or old.content, old.scope, "longterm"))
+            return msgspec.structs.replace(
+                old, category="longterm", content=said or old.content, warnings=warnings if said else old.warnings,
+                expires_ns=0,
+            )  # fmt: skip
+
+        if scope is None:
+            return await self._memory.change(memory, who, "committed", how)
+        held = await self._memory.held(memory, who)
+        if held.record.scope == scope:
+            return await self._memory.change(memory, who, "committed", how)
+        rules.admit_change(held.record, who)
+        return await self._moved(held, how(held.record), scope, who)
+
+    async def share(
+        self,
+        memory: str,
+        who: Who,
+        *,
+        scope: MemoryScope,
+        category: Category,
+        move: bool,
+        duplicates: Duplicates | None,
+    ) -> Remembered:
+        """Let a team or everybody know something of one's own: a copy, or with `move` the thing itself.
+
+        Raises `NotFound`, `Denied`, `Invalid`, `Conflict` (`memory.not_kept`).
+        """
+        if scope not in SHARED_SCOPES:
+            raise Invalid("It is shared with team or public.", code="memory.invalid")
+        held = await self._memory.held(memory, who)
+        record = held.record
+        rules.admit_change(record, who)
+        if record.forgotten or record.scope not in OWN_SCOPES or record.category not in ("longterm", "core"):
+            now = "forgotten" if record.forgotten else f"in {record.scope}/{record.category}"
+            raise Conflict(
+                f"{memory} is {now}: only one's own longterm and core memories can be shared.", code="memory.not_kept",
+                hint="Commit it first.",
+            )  # fmt: skip
+        draft = Draft(record.content, scope, category, record.tags, record.priority, record.related, record.source)
+        made = await self._writing.remember(draft, who, duplicates=duplicates, origin=record.id)
+        if move:
+            await self.forget(memory, who, force=True)
+        return made
+
+    async def forget(self, memory: str, who: Who, *, force: bool = False, purge: bool = False) -> Record:
+        """Forget something: it can be brought back for a while, unless it is to be purged.
+
+        Raises `NotFound`, `Denied` (`memory.not_yours`), `Conflict` (`memory.core_protected`) without `force`.
+        """
+        for _ in range(TRIES):
+            held = await self._memory.held(memory, who)
+            record = held.record
+            rules.admit_change(record, who)
+            if record.forgotten and not purge:
+                raise rules.not_found(memory)
+            if record.category == "core" and not force:
+                raise Conflict(
+                    f"{memory} is a core memory.", code="memory.core_protected", hint="Say force when it is meant."
+                )
+            try:
+                await self._gone(held, who, purge=purge or not self._memory.settings.undo_s)
+            except Conflict as error:
+                if error.code != "memory.changed":
+                    raise
+                continue
+            return record
+        raise busy(memory)
+
+    async def forget_all(
+        self, memories: Sequence[str], who: Who, *, force: bool, purge: bool, stop_on_error: bool
+    ) -> list[Record | KnotworkError | None]:
+        """Forget many; one answer each, None for what was not tried after an error when `stop_on_error`."""
+        answers: list[Record | KnotworkError | None] = [None] * len(memories)
+        places = asyncio.Semaphore(1 if stop_on_error else AT_ONCE)
+
+        async def one(number: int) -> None:
+            async with places:
+                if stop_on_error and any(isinstance(answer, KnotworkError) for answer in answers):
+                    return
+                try:
+                    answers[number] = await self.forget(memories[number], who, force=force, purge=purge)
+                except KnotworkError as error:
+                    answers[number] = error
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(len(memories)):
+                group.create_task(one(number))
+        return answers
+
+    async def revert(self, memory: str, who: Who, number: int | None = None) -> Record:
+        """Bring back what was forgotten, or what a memory was in an earlier version (by default the one before).
+
+        Raises `NotFound` (`memory.not_found`, `memory.no_version`), `Denied`.
+        """
+
+        def how(old: Record) -> Record:
+            if old.forgotten and number is None:
+                return msgspec.structs.replace(old, forgotten=False, expires_ns=old.resumes_ns, resumes_ns=0)
+            version = _version(old, number)
+            expires_ns = old.resumes_ns if old.forgotten else old.expires_ns
+            if version.category in rules.PASSING and not expires_ns:
+                expires_ns = self._memory.now_ns() + self._memory.settings.recent_s * rules.NS
+            if version.category not in rules.PASSING and old.category in rules.PASSING:
+                expires_ns = 0
+            return msgspec.structs.replace(
+                old, content=version.content, category=version.category, tags=version.tags, priority=version.priority,
+                related=version.related, source=version.source, forgotten=False, resumes_ns=0, expires_ns=expires_ns,
+            )  # fmt: skip
+
+        return await self._memory.change(memory, who, "reverted", how)
+
+    async def history(self, memory: str, who: Who) -> Record:
+        """Return a memory with all that it was, also when it was forgotten; raises `NotFound`."""
+        return (await self._memory.held(memory, who)).record
+
+    async def _moved(self, held: Held, made: Record, scope: MemoryScope, who: Who) -> Record:
+        """Keep a record in another scope of its owner, without its past, and let go of the old one."""
+        owner = names.owner_in(scope, who)
+        if not owner:
+            raise rules.not_found(held.record.id)
+        now_ns = self._memory.now_ns()
+        moved = msgspec.structs.replace(
+            made, scope=scope, owner=owner, author=self._memory.by(who), past=(), updated_ns=now_ns,
+            version=held.record.version + 1,
+        )  # fmt: skip
+        place = self._memory.place(moved.id, scope, owner)
+        await self._memory.write(place, moved, 0)
+        try:
+            await self._memory.remove(held)
+        except Conflict:  # it was changed meanwhile: that change counts, and nothing was moved
+            await self._memory.remove(Held(place, moved, await self._revision(place)))
+            raise busy(held.record.id) from None
+        return moved
+
+    async def _revision(self, place: Place) -> int:
+        found = await self._memory.fresh(place)
+        return found.revision if found is not None else 0
+
+    async def _gone(self, held: Held, who: Who, *, purge: bool) -> None:
+        if purge:
+            await self._memory.remove(held)
+            return
+        record, now_ns = held.record, self._memory.now_ns()
+        until_ns = now_ns + self._memory.settings.undo_s * rules.NS
+        if record.expires_ns:
+            until_ns = min(until_ns, record.expires_ns)
+        gone = msgspec.structs.replace(record, forgotten=True, expires_ns=until_ns, resumes_ns=record.expires_ns)
+        await self._memory.write(held.place, self._memory.versioned(record, gone, "forgotten", who), held.revision)
+
+
+def _version(record: Record, number: int | None) -> Version:
+    """Return a version of a record's past; raises `NotFound` (`memory.no_version`)."""
+    known = [one for one in record.past if number in (None, one.number)]
+    if not known:
+        kept = ", ".join(str(one.number) for one in record.past) or "none"
+        raise NotFound(
+            f"{record.id} has no version {number}." if number else f"{record.id} was never changed.",
+            code="memory.no_version", hint=f"Versions kept: {kept}; see `memory.history`.",
+        )  # fmt: skip
+    return known[-1]

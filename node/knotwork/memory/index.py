@@ -1,0 +1,343 @@
+"""How does a node find memories fast? In a SQLite database of its own, made anew from the stores whenever it opens.
+
+BM25 is SQLite's (FTS5). Everything here runs in one thread; nothing here decides who may see what: `rules.sights` says
+where to look, and `rules.may_read` judges what was found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from knotwork.memory.model import CATEGORIES, SCOPES, Category, Record
+from knotwork.memory.rules import Sight
+from knotwork.sdk.memory import MemoryScope, Place
+
+SCHEMA = """
+CREATE TABLE items (
+  ord INTEGER PRIMARY KEY,
+  realm TEXT NOT NULL,
+  place TEXT NOT NULL,
+  id TEXT NOT NULL,
+  scope TEXT NOT NULL,
+  owner TEXT NOT NULL,
+  category TEXT NOT NULL,
+  rank INTEGER NOT NULL,
+  author TEXT NOT NULL,
+  priority INTEGER NOT NULL,
+  created_ns INTEGER NOT NULL,
+  updated_ns INTEGER NOT NULL,
+  expires_ns INTEGER NOT NULL,
+  forgotten INTEGER NOT NULL,
+  revision INTEGER NOT NULL,
+  sight TEXT NOT NULL,
+  tags TEXT NOT NULL,
+  head BLOB NOT NULL,
+  content TEXT NOT NULL,
+  UNIQUE (scope, owner, place, realm)
+);
+CREATE INDEX items_by_id ON items (id);
+CREATE INDEX items_by_count ON items (scope, owner, category, forgotten, expires_ns, author);
+CREATE INDEX items_in_order ON items (scope, owner, rank, updated_ns DESC, id);
+CREATE VIRTUAL TABLE words USING fts5(
+  content, tags, sight, content='items', content_rowid='ord', tokenize="porter unicode61 remove_diacritics 2"
+);
+CREATE TRIGGER items_in AFTER INSERT ON items BEGIN
+  INSERT INTO words(rowid, content, tags, sight) VALUES (new.ord, new.content, new.tags, new.sight);
+END;
+CREATE TRIGGER items_out AFTER DELETE ON items BEGIN
+  INSERT INTO words(words, rowid, content, tags, sight)
+    VALUES ('delete', old.ord, old.content, old.tags, old.sight);
+END;
+"""
+_COLUMNS = (
+    "realm, place, id, scope, owner, category, rank, author, priority, created_ns, updated_ns, expires_ns, forgotten,"
+    " revision, sight, tags, head, content"
+)
+_PUT = f"INSERT INTO items ({_COLUMNS}) VALUES ({', '.join('?' * 18)})"  # noqa: S608  our own words
+_OUT = "DELETE FROM items WHERE scope = ? AND owner = ? AND place = ? AND realm = ?"
+_WORD = re.compile(r"\w+")
+WORDS_MAX, RANKED_MAX = 32, 1000
+"""As many words of a query count, and as many of the memories that have them are put in order: those written last."""
+_SEPARATOR = "\x1f"
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Record)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of the index: a record with its revision, or None for what is gone."""
+
+    place: Place
+    record: Record | None
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A record as the index has it (without its past), and the revision it was read at."""
+
+    record: Record
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What is looked for. Times in nanoseconds; `hidden` are ids of authors whose memories are not shown."""
+
+    sights: tuple[Sight, ...]
+    now_ns: int
+    categories: tuple[Category, ...] = ()
+    tags: tuple[str, ...] = ()
+    priority_min: int = 1
+    priority_max: int = 3
+    created_after_ns: int = 0
+    created_before_ns: int = 0
+    updated_after_ns: int = 0
+    updated_before_ns: int = 0
+    author: str = ""
+    hidden: tuple[str, ...] = ()
+    forgotten: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """Where a page begins: behind the row with these."""
+
+    rank: int
+    updated_ns: int
+    id: str
+
+
+class Index:
+    """The database. Used by one thread at a time."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Make it anew at `path`, in memory without one; raises `sqlite3.Error`, `OSError`."""
+        if path is not None:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for old in (path, path.with_name(f"{path.name}-journal")):
+                old.unlink(missing_ok=True)
+        self._db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
+        if path is not None:
+            path.chmod(0o600)
+        self._db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16384;")
+        self._db.executescript(SCHEMA)
+
+    def close(self) -> None:
+        """Close it."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Take in changes, in order; one older than what is there is passed over, and revision 0 counts as newest."""
+        self._db.execute("BEGIN")
+        for change in changes:
+            place = change.place
+            key = (place.scope, place.owner, place.id, place.project)
+            known = self._db.execute(
+                "SELECT revision FROM items WHERE scope = ? AND owner = ? AND place = ? AND realm = ?", key
+            ).fetchone()
+            if known is not None:
+                if change.revision and known[0] >= change.revision:
+                    continue
+                self._db.execute(_OUT, key)
+            if change.record is not None:
+                self._db.execute(_PUT, _row(place, change.record, change.revision))
+        self._db.execute("COMMIT")
+
+    def keep_only(self, realm: str, scopes: Sequence[str], places: set[Place]) -> list[Place]:
+        """Drop what lies in a realm's scopes but not in one of these places; returns what was dropped."""
+        marks = ", ".join("?" * len(scopes))
+        rows = self._db.execute(
+            f"SELECT realm, scope, owner, place FROM items WHERE realm = ? AND scope IN ({marks})",  # noqa: S608  our own words
+            (realm, *scopes),
+        ).fetchall()
+        gone = [place for row in rows if (place := Place(*row)) not in places]
+        self.apply([Change(place, None, 0) for place in gone])
+        return gone
+
+    def find(self, memory: str) -> list[Row]:
+        """Return every record of an id: one, unless a move was interrupted."""
+        rows = self._db.execute("SELECT head, content, revision FROM items WHERE id = ?", (memory,)).fetchall()
+        return [_read(row) for row in rows]
+
+    def taken(self, places: Sequence[Place]) -> dict[str, tuple[bool, int, int]]:
+        """Return by place whether what lies there was forgotten, since when, and until when it is kept."""
+        if not places:
+            return {}
+        one = places[0]
+        rows = self._db.execute(
+            "SELECT place, forgotten, updated_ns, expires_ns FROM items WHERE scope = ? AND owner = ? AND realm = ?"
+            " AND place >= 'c' AND place < 'd'",
+            (one.scope, one.owner, one.project),
+        )
+        wanted = {place.id for place in places}
+        return {row[0]: (bool(row[1]), row[2], row[3]) for row in rows if row[0] in wanted}
+
+    def page(self, wanted: Filter, limit: int, after: After | None = None, *, newest: bool = False) -> list[Row]:
+        """Return up to `limit` records: by category, then newest first; with `newest` by time alone."""
+        found: list[tuple[int, int, str, Row]] = []
+        order = "updated_ns DESC, id" if newest else "rank, updated_ns DESC, id"
+        for sight in wanted.sights:
+            where, values = _where(wanted, (sight,))
+            if after is not None:
+                behind = "(updated_ns < ? OR (updated_ns = ? AND id > ?))"
+                where += f" AND {behind}" if newest else f" AND (rank > ? OR (rank = ? AND {behind}))"
+                values += [after.updated_ns, after.updated_ns, after.id] if newest else _behind(after)
+            query = f"SELECT rank, updated_ns, id, head, content, revision FROM items WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608  our own words
+            rows = self._db.execute(query, (*values, limit))
+            found += [(0 if newest else row[0], -row[1], row[2], _read(row[3:])) for row in rows]
+        return [row[3] for row in sorted(found, key=lambda one: one[:3])[:limit]]
+
+    def words(self, wanted: Filter, text: str, limit: int) -> list[str]:
+        """Return the ids of what has words of a text, best first (BM25); when nothing has, of what holds the text."""
+        terms = _WORD.findall(text)[:WORDS_MAX]
+        where, values = _where(wanted, wanted.sights)
+        if terms and wanted.sights:
+            said = " OR ".join([*(f'"{term}"' for term in terms), f'"{terms[-1]}"*'])
+            seen = " OR ".join(f'"{_sight(sight.scope, sight.owner)}"' for sight in wanted.sights)
+            asked = f"sight : ({seen}) AND {{content tags}} : ({said})"
+            newest = self._db.execute(
+                "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT 1 OFFSET ?", (asked, RANKED_MAX)
+            ).fetchone()
+            rows = self._db.execute(
+                "SELECT id FROM words JOIN items ON items.ord = words.rowid"  # noqa: S608  our own words
+                f" WHERE words MATCH ? AND words.rowid > ? AND {where}"
+                " ORDER BY bm25(words, 1.0, 2.0, 0.0), updated_ns DESC LIMIT ?",
+                (asked, newest[0] if newest is not None else 0, *values, limit),
+            ).fetchall()
+            if rows:
+                return [row[0] for row in rows]
+        rows = self._db.execute(
+            "SELECT id FROM items"  # noqa: S608  our own words
+            f" WHERE instr(lower(content), lower(?)) AND {where} ORDER BY rank, updated_ns DESC LIMIT ?",
+            (text, *values, limit),
+        ).fetchall()
+        return [row[0] for row in rows]
+
+    def fitting(self, wanted: Filter, ids: Sequence[str]) -> list[str]:
+        """Return those of these ids that fit, in their order."""
+        where, values = _where(wanted, wanted.sights)
+        marks = ", ".join("?" * len(ids))
+        query = f"SELECT id FROM items WHERE id IN ({marks}) AND {where}"  # noqa: S608  our own words
+        found = {row[0] for row in self._db.execute(query, (*ids, *values))}
+        return [one for one in ids if one in found]
+
+    def named(self, wanted: Filter, ids: Sequence[str]) -> list[Row]:
+        """Return the records of those of these ids that fit, in their order."""
+        where, values = _where(wanted, wanted.sights)
+        marks = ", ".join("?" * len(ids))
+        query = f"SELECT head, content, revision FROM items WHERE id IN ({marks}) AND {where}"  # noqa: S608  our own words
+        rows = {row.record.id: row for row in map(_read, self._db.execute(query, (*ids, *values)))}
+        return [rows[one] for one in ids if one in rows]
+
+    def counts(self, wanted: Filter) -> dict[tuple[MemoryScope, Category], tuple[int, int, int]]:
+        """Return by scope and category how many there are, how many of them are over, and how many were forgotten."""
+        found: dict[tuple[MemoryScope, Category], tuple[int, int, int]] = {}
+        for sight in wanted.sights:
+            where, values = _place_of(sight)
+            hidden, names = _hidden(wanted)
+            query = (
+                "SELECT scope, category, count(*), sum(expires_ns > 0 AND expires_ns <= ?), sum(forgotten) FROM items"  # noqa: S608  our own words
+                f" WHERE {where}{hidden} GROUP BY scope, category"
+            )
+            for scope, category, count, over, forgotten in self._db.execute(query, (wanted.now_ns, *values, *names)):
+                before = found.get((scope, category), (0, 0, 0))
+                found[scope, category] = (before[0] + count, before[1] + over, before[2] + forgotten)
+        return found
+
+    def everything(self) -> list[tuple[Place, Record]]:
+        """Return all that is not forgotten."""
+        rows = self._db.execute(
+            "SELECT realm, scope, owner, place, head, content, revision FROM items WHERE NOT forgotten"
+        )
+        return [(Place(*row[:4]), _read(row[4:]).record) for row in rows]
+
+    def author_ids(self, name: str) -> dict[str, str]:
+        """Return the ids, with their names, of authors who have this name or id."""
+        rows = self._db.execute(
+            "SELECT DISTINCT author, json_extract(CAST(head AS TEXT), '$.author.name') FROM items"
+            " WHERE author = ? OR json_extract(CAST(head AS TEXT), '$.author.name') = ?",
+            (name, name),
+        )
+        return dict(rows.fetchall())
+
+    def written_by(self, author: str) -> int:
+        """Return how many memories an author has."""
+        return int(self._db.execute("SELECT count(*) FROM items WHERE author = ?", (author,)).fetchone()[0])
+
+
+def _row(place: Place, record: Record, revision: int) -> tuple[object, ...]:
+    head = _encoder.encode(msgspec.structs.replace(record, content="", past=()))
+    tags = _SEPARATOR.join(["", *(tag.casefold() for tag in record.tags), ""]) if record.tags else ""
+    return (
+        place.project, place.id, record.id, record.scope, record.owner, record.category, CATEGORIES.index(record.category),
+        record.author.id, record.priority, record.created_ns, record.updated_ns, record.expires_ns, record.forgotten,
+        revision, _sight(record.scope, record.owner), tags, head, record.content,
+    )  # fmt: skip
+
+
+def _read(row: tuple[bytes, str, int]) -> Row:
+    return Row(msgspec.structs.replace(_decoder.decode(row[0]), content=row[1]), row[2])
+
+
+def _sight(scope: str, owner: str) -> str:
+    """Return a word for those who may see it, so that a search begins with what they have."""
+    return f"{scope}{hashlib.blake2b(owner.encode(), digest_size=8).hexdigest()}0"
+
+
+def _behind(after: After) -> list[object]:
+    return [after.rank, after.rank, after.updated_ns, after.updated_ns, after.id]
+
+
+def _place_of(sight: Sight) -> tuple[str, list[object]]:
+    where = "scope = ? AND owner = ?" + ("" if sight.core else " AND category != 'core'")
+    return where, [sight.scope, sight.owner]
+
+
+def _hidden(wanted: Filter) -> tuple[str, list[object]]:
+    marks = ", ".join("?" * len(wanted.hidden))
+    return (f" AND author NOT IN ({marks})", list(wanted.hidden)) if wanted.hidden else ("", [])
+
+
+def _where(wanted: Filter, sights: Sequence[Sight]) -> tuple[str, list[object]]:
+    """Return the condition of a filter and its values."""
+    places = [_place_of(sight) for sight in sights]
+    parts = ["(" + " OR ".join(f"({where})" for where, _ in places) + ")" if places else "0"]
+    values: list[object] = [value for _, some in places for value in some]
+
+    def add(part: str, *more: object) -> None:
+        parts.append(part)
+        values.extend(more)
+
+    add("forgotten = ?", int(wanted.forgotten))
+    add("(expires_ns = 0 OR expires_ns > ?)", wanted.now_ns)
+    if wanted.categories:
+        add(f"category IN ({', '.join('?' * len(wanted.categories))})", *wanted.categories)
+    for tag in wanted.tags:
+        add("instr(items.tags, ?)", f"{_SEPARATOR}{tag.casefold()}{_SEPARATOR}")
+    if (wanted.priority_min, wanted.priority_max) != (1, 3):
+        add("priority BETWEEN ? AND ?", wanted.priority_min, wanted.priority_max)
+    if wanted.author:
+        add("author = ?", wanted.author)
+    for column, after_ns, before_ns in (
+        ("created_ns", wanted.created_after_ns, wanted.created_before_ns),
+        ("updated_ns", wanted.updated_after_ns, wanted.updated_before_ns),
+    ):
+        if after_ns:
+            add(f"{column} >= ?", after_ns)
+        if before_ns:
+            add(f"{column} < ?", before_ns)
+    hidden, names = _hidden(wanted)
+    return " AND ".join(parts) + hidden, values + names
+
+
+__all__ = ["CATEGORIES", "SCOPES", "After", "Change", "Filter", "Index", "Row"]

@@ -1,0 +1,147 @@
+"""What do memories mean? Vectors of a configured plugin, made beside everything else and kept in memory by content.
+
+Nothing waits for a vector but a search: a memory that has none yet is found by its words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from knotwork.bus.background import background
+from knotwork.memory import vectors
+from knotwork.memory.index import Filter, Index
+from knotwork.memory.model import Record
+from knotwork.memory.room import Memory
+from knotwork.memory.vectors import Vector
+from knotwork.sdk.errors import KnotworkError, Unavailable
+from knotwork.sdk.memory import Place
+
+log = logging.getLogger(__name__)
+BATCH = 32
+TEXT_MAX = 8_000
+"""Characters of a memory that its vector stands for: what models take."""
+AGAIN_S = 5.0
+LOOK_S = 0.5
+ASK_S = 10.0
+
+
+class Meaning:
+    """The vectors of one project's memories. Made by `open_meaning`."""
+
+    def __init__(self, memory: Memory) -> None:
+        """Know none; every record that the index takes in is told to us."""
+        self._memory = memory
+        self._model = ""
+        self._digests: dict[Place, tuple[str, bytes]] = {}
+        self._vectors: dict[bytes, Vector] = {}
+        self._waiting: deque[tuple[bytes, str]] = deque()
+        self._stirred = asyncio.Event()
+        memory.shelf.listeners.append(self._told)
+
+    async def nearest(self, text: str, wanted: Filter, limit: int) -> list[str]:
+        """Return the ids of memories that mean much the same, best first; none when nothing is configured.
+
+        Raises `Unavailable` when the plugin does not answer.
+        """
+        instance = self._memory.settings.embeddings
+        if not instance or not self._model:
+            return []
+        try:
+            async with asyncio.timeout(ASK_S):
+                with self._memory.around.slot(instance).lease() as plugin:
+                    (numbers,) = await plugin.embed([text[:TEXT_MAX]])
+        except TimeoutError:
+            raise Unavailable(f"{instance} did not answer within {ASK_S:g} s.", code="memory.embed") from None
+        known = [(id_, self._vectors[digest]) for id_, digest in self._digests.values() if digest in self._vectors]
+        allowed = {(sight.scope, sight.owner) for sight in wanted.sights}
+        seen = {id_ for place, (id_, _) in self._digests.items() if (place.scope, place.owner) in allowed}
+        mine = [one for one in known if one[0] in seen]
+        return await self._memory.shelf.ask(lambda _: vectors.nearest(vectors.vector(numbers), mine, limit))
+
+    @property
+    def known(self) -> int:
+        """Return how many memories have a vector."""
+        return sum(digest in self._vectors for _, digest in self._digests.values())
+
+    def _told(self, place: Place, record: Record | None) -> None:
+        if not self._memory.settings.embeddings:
+            return
+        if record is None or record.forgotten:
+            self._digests.pop(place, None)
+            return
+        digest = hashlib.blake2b(record.content.encode(), digest_size=16).digest()
+        self._digests[place] = (record.id, digest)
+        if digest not in self._vectors:
+            self._waiting.append((digest, record.content[:TEXT_MAX]))
+            self._stirred.set()
+
+    async def run(self) -> None:
+        """Make vectors of what has none, until cancelled; begin anew when another model is configured."""
+        instance = ""
+        while True:
+            wanted = self._memory.settings.embeddings
+            if wanted != instance:
+                instance = wanted
+                await self._begin_anew(instance)
+            if not instance:
+                await asyncio.sleep(LOOK_S)
+                continue
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._stirred.wait()
+            except TimeoutError:
+                continue
+            self._stirred.clear()
+            try:
+                await self._embed(instance)
+            except KnotworkError as error:
+                log.warning("memories are not found by meaning for now: %s", error)
+                self._stirred.set()
+                await asyncio.sleep(AGAIN_S)
+
+    async def _begin_anew(self, instance: str) -> None:
+        self._digests.clear()
+        self._vectors.clear()
+        self._waiting.clear()
+        self._model = ""
+        if not instance:
+            return
+        for place, record in await self._memory.shelf.ask(_everything):
+            self._told(place, record)
+
+    async def _embed(self, instance: str) -> None:
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            todo = {digest: text for digest, text in batch if digest not in self._vectors}
+            if not todo:
+                continue
+            try:
+                with self._memory.around.slot(instance).lease() as plugin:
+                    model, made = str(plugin.model), await plugin.embed(list(todo.values()))
+            except BaseException:
+                self._waiting.extendleft(reversed(batch))
+                raise
+            if model != self._model and self._model:
+                self._waiting.extendleft(reversed(batch))
+                await self._begin_anew(instance)
+            self._model = model
+            for digest, numbers in zip(todo, made, strict=True):
+                self._vectors[digest] = vectors.vector(numbers)
+
+
+def _everything(index: Index) -> list[tuple[Place, Record]]:
+    return index.everything()
+
+
+@asynccontextmanager
+async def open_meaning(memory: Memory) -> AsyncIterator[Meaning]:
+    """Make vectors inside the block, when a plugin for them is configured."""
+    meaning = Meaning(memory)
+    async with background() as group:
+        group.create_task(meaning.run(), name=f"meaning of {memory.project}")
+        yield meaning

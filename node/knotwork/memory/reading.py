@@ -1,0 +1,187 @@
+"""How is something found again? By category and age, by words, by meaning; only what one may see leaves this module."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import msgspec
+
+from knotwork.memory import fusing, names, rules, telling
+from knotwork.memory.index import After, Filter, Index, Row
+from knotwork.memory.meaning import Meaning
+from knotwork.memory.model import CATEGORIES, OWN_SCOPES, SCOPES, Category, Record
+from knotwork.memory.query import Query
+from knotwork.memory.room import Held, Memory
+from knotwork.sdk.errors import Invalid, KnotworkError
+from knotwork.sdk.memory import MemoryScope, Place
+from knotwork.trust.who import Who
+
+SEARCH_MAX = 200
+"""As many of the best by words, and by meaning, make one order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What was found. `current` is False when a store did not answer; `by` says for each id how a search found it."""
+
+    records: list[Record]
+    next: str
+    current: bool
+    summary: str = ""
+    by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+Counts = dict[tuple[MemoryScope, Category], tuple[int, int, int]]
+"""By scope and category: how many there are, how many of them are over, how many were forgotten."""
+
+
+class Reading:
+    """Finds memories of one project."""
+
+    def __init__(self, memory: Memory, meaning: Meaning) -> None:
+        """Read the index of `memory`; `meaning` knows what texts mean, when that is configured."""
+        self._memory, self._meaning = memory, meaning
+
+    async def recall(self, query: Query, who: Who) -> tuple[Page, Counts]:
+        """Return what fits, with a summary and counts of all that `who` may see in these scopes."""
+        page = await self.page(query, who)
+        wanted = self._filter(query, who)
+        counts = await self._memory.shelf.ask(lambda index: index.counts(wanted))
+        total = max(len(page.records), sum(count - over - gone for count, over, gone in counts.values()))
+        text = telling.summary(page.records, total if not query.text else len(page.records), wanted.now_ns)
+        return dataclasses.replace(page, summary=text), counts
+
+    async def page(self, query: Query, who: Who) -> Page:
+        """Return a page of what fits; raises `Invalid` (`ops.bad_cursor`)."""
+        current = await self._memory.shelf.caught_up(query.scopes or SCOPES)
+        if query.text:
+            return await self._searched(query, who, current=current)
+        wanted, after = self._filter(query, who), _after(query.cursor)
+        rows = await self._memory.shelf.ask(
+            lambda index: index.page(wanted, query.limit + 1, after, newest=query.newest)
+        )
+        records = [row.record for row in rows[: query.limit]]
+        more = _cursor(records[-1]) if len(rows) > query.limit else ""
+        return Page(self._seen(records, who), more, current)
+
+    async def get(self, memory: str, who: Who) -> Held:
+        """Return one memory with its past; raises `NotFound`, for a forgotten one too."""
+        held = await self._memory.held(memory, who)
+        if held.record.forgotten:
+            raise rules.not_found(memory)
+        return held
+
+    async def counts(self, who: Who, scopes: tuple[MemoryScope, ...] = ()) -> tuple[Counts, bool]:
+        """Return what there is, and whether every store was asked."""
+        current = await self._memory.shelf.caught_up(scopes or SCOPES)
+        wanted = self._filter(Query(scopes=scopes), who)
+        return await self._memory.shelf.ask(lambda index: index.counts(wanted)), current
+
+    async def core(self, who: Who) -> dict[MemoryScope, int]:
+        """Return how many places for core memories an agent has taken, by scope."""
+        now_ns = self._memory.now_ns()
+        found: dict[MemoryScope, int] = {}
+        for scope in OWN_SCOPES:
+            owner = names.owner_in(scope, who)
+            places = [
+                self._memory.place(names.core_place(who, number), scope, owner) for number in range(names.CORE_MAX)
+            ]
+            taken = await self._memory.shelf.ask(partial(_taken, places=places))
+            found[scope] = sum(not gone and (not until or until > now_ns) for gone, _, until in taken.values())
+        return found
+
+    def _filter(self, query: Query, who: Who) -> Filter:
+        return Filter(
+            sights=tuple(rules.sights(who, query.scopes or SCOPES)), now_ns=self._memory.now_ns(),
+            categories=query.categories, tags=query.tags, priority_min=query.priority_min,
+            priority_max=query.priority_max, created_after_ns=query.created_after_ns,
+            created_before_ns=query.created_before_ns, updated_after_ns=query.updated_after_ns,
+            updated_before_ns=query.updated_before_ns, author=query.author,
+            hidden=() if who.kind == "person" and query.author else self._memory.shelf.hidden,
+            forgotten=query.forgotten,
+        )  # fmt: skip
+
+    def _seen(self, records: Sequence[Record], who: Who) -> list[Record]:
+        """Return those that `who` may see: all of them, unless the query is wrong; this is where it is decided."""
+        return [record for record in records if rules.may_read(record, who)]
+
+    async def _searched(self, query: Query, who: Who, *, current: bool) -> Page:
+        wanted, start = self._filter(query, who), _start(query.cursor)
+        notes: tuple[str, ...] = ()
+        by_meaning: list[str] = []
+        try:
+            by_meaning = await self._meaning.nearest(query.text, wanted, SEARCH_MAX)
+        except KnotworkError as error:
+            notes = (f"Searched by words alone: {error.message}",)
+
+        def look(index: Index) -> tuple[list[Row], list[str], set[str], set[str]]:
+            said = index.words(wanted, query.text, SEARCH_MAX)
+            near = index.fitting(wanted, by_meaning) if by_meaning else []
+            order = fusing.fuse(said, near) if near else said
+            return index.named(wanted, order[start : start + query.limit]), order, set(said), set(near)
+
+        rows, order, said, near = await self._memory.shelf.ask(look)
+        records = self._seen([row.record for row in rows], who)
+        by = {
+            one.id: tuple(way for way, ids in (("words", said), ("meaning", near)) if one.id in ids) for one in records
+        }
+        more = len(order) > start + query.limit
+        following = _encode([str(start + query.limit)]) if more else ""
+        return Page(records, following, current, by=by, notes=notes)
+
+
+def _taken(index: Index, places: Sequence[Place]) -> dict[str, tuple[bool, int, int]]:
+    return index.taken(places)
+
+
+def _cursor(last: Record) -> str:
+    return _encode([CATEGORIES.index(last.category), last.updated_ns, last.id])
+
+
+def _after(cursor: str) -> After | None:
+    match _decode(cursor):
+        case []:
+            return None
+        case [int(rank), int(updated_ns), str(id_)]:
+            return After(rank, updated_ns, id_)
+    raise _bad_cursor()
+
+
+def _start(cursor: str) -> int:
+    match _decode(cursor):
+        case []:
+            return 0
+        case [str(start)] if start.isdecimal() and len(start) < 6:  # noqa: PLR2004  more is never found
+            return int(start)
+    raise _bad_cursor()
+
+
+def _encode(parts: list[int | str]) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(parts)).decode().rstrip("=")
+
+
+def _decode(cursor: str) -> list[object]:
+    if not cursor:
+        return []
+    try:
+        found = msgspec.json.decode(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError, msgspec.DecodeError):
+        raise _bad_cursor() from None
+    if not isinstance(found, list) or not found:
+        raise _bad_cursor()
+    if any(isinstance(one, int) and not -(2**63) <= one < 2**63 for one in found):
+        raise _bad_cursor()
+    return found
+
+
+def _bad_cursor() -> Invalid:
+    return Invalid(
+        "This is no cursor of ours.", code="ops.bad_cursor",
+        hint="Use `next` of the page before, or no cursor to begin.",
+    )  # fmt: skip

@@ -1,0 +1,81 @@
+"""Is there a secret in a text? Known forms of keys and passwords, found by pattern (pure).
+
+Sources of the forms: the documentation of each issuer (GitHub "token formats", AWS "IAM identifiers", GitLab "token
+prefixes", Slack "token types", Stripe "API keys", Google "API keys", OpenAI and Anthropic "API keys", npm "granular
+tokens", PyPI "API tokens", NATS "nkeys"), RFC 7519 (JWT), RFC 7468 (PEM), RFC 3986 (user information in URLs), and
+for `password = …` what such assignments look like in configuration files.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One secret: its kind and where it stands."""
+
+    kind: str
+    start: int
+    end: int
+
+
+_FORMS: tuple[tuple[str, str], ...] = (
+    ("private-key", r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY-----[\s\S]{0,20000}?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\Z)"),
+    ("aws-key", r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b"),
+    ("github-token", r"\b(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{60,255})\b"),
+    ("gitlab-token", r"\bgl(?:pat|dt|rt|ptt|ft|soat)-[A-Za-z0-9_-]{20,64}\b"),
+    ("slack-token", r"\bxox[abeprs]-[A-Za-z0-9-]{10,250}\b"),
+    ("stripe-key", r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,247}\b"),
+    ("google-key", r"\bAIza[A-Za-z0-9_-]{35}\b"),
+    ("api-key", r"\bsk-(?:ant-|proj-|svcacct-|or-v1-)?[A-Za-z0-9_-]{20,200}\b"),
+    ("npm-token", r"\bnpm_[A-Za-z0-9]{36}\b"),
+    ("pypi-token", r"\bpypi-[A-Za-z0-9_-]{50,250}\b"),
+    ("nkey-seed", r"\bS[AOUNCX][A-Z2-7]{56}\b"),
+    ("jwt", r"\beyJ[A-Za-z0-9_-]{8,2000}\.eyJ[A-Za-z0-9_-]{8,8000}\.[A-Za-z0-9_-]{8,2000}"),
+    ("url-password", r"\b[a-z][a-z0-9+.-]{1,20}://[^\s/?#@:]{1,100}:(?P<url>[^\s/?#@${<]{3,200})@"),
+    ("bearer-token", r"(?i:\bbearer\s{1,4})(?P<bearer>[A-Za-z0-9._~+/=-]{20,2000})"),
+    (
+        "password",
+        (r"(?i:\b(?:password|passwd|pwd|secret|api[_-]?key|access[_-]?token|auth[_-]?token|client[_-]?secret|secret[_-]?key)"
+        r"[\"']?\s{0,4}(?::=|[:=])\s{0,4})(?P<quote>[\"']?)(?P<value>[^\s\"'<>${}\[\](),;]{8,200})(?P=quote)"),
+    ),
+)  # fmt: skip
+_PATTERN = re.compile("|".join(f"(?P<f{number}>{form})" for number, (_, form) in enumerate(_FORMS)))
+_KINDS = {f"f{number}": kind for number, (kind, _) in enumerate(_FORMS)}
+_HINTS = re.compile(
+    r"-----BEGIN|AKIA|ASIA|ABIA|ACCA|gh[pousr]_|github_pat_|\bgl[a-z]{2,4}-|xox[abeprs]-|[rs]k_|AIza|sk-|npm_|pypi-"
+    r"|\bS[AOUNCX][A-Z2-7]{8}|eyJ|://|bearer|passw|pwd|secret|api[_-]?key|token",
+    re.IGNORECASE,
+)
+_PLAIN = re.compile(r"[A-Za-z]+|[a-z_]+\.[a-z_.]+|[*x.•…_-]+", re.IGNORECASE)
+"""What stands where a password would and is none: a word, a name in code, stars."""
+
+
+def scan(text: str) -> list[Found]:
+    """Return the secrets in a text, in order; those of no known form are not found."""
+    if _HINTS.search(text) is None:
+        return []
+    found = []
+    for hit in _PATTERN.finditer(text):
+        kind = _KINDS[next(name for name in _KINDS if hit.group(name) is not None)]
+        part = {"url-password": "url", "bearer-token": "bearer", "password": "value"}.get(kind, 0)
+        if kind in ("password", "bearer-token") and _PLAIN.fullmatch(hit.group(part)):
+            continue
+        found.append(Found(kind, *hit.span(part)))
+    return found
+
+
+def redact(text: str, found: list[Found]) -> str:
+    """Return the text with what was found taken out, and said so."""
+    parts, last = [], 0
+    for one in found:
+        parts += [text[last : one.start], f"[{one.kind} removed]"]
+        last = one.end
+    return "".join([*parts, text[last:]])
+
+
+def kinds(found: list[Found]) -> tuple[str, ...]:
+    """Return the kinds found, each once."""
+    return tuple(dict.fromkeys(one.kind for one in found))

@@ -1,0 +1,49 @@
+"""Is the same remembered already? By what is left of a text when case, spacing and form are not looked at (pure)."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+
+from knotwork.memory.model import SHARED_SCOPES, Record
+from knotwork.sdk.memory import Place
+
+
+def twin_key(record: Record) -> bytes:
+    """Return what two records have in common that say the same: for the same people, in the same category.
+
+    What a team or everybody sees counts by author, too: nobody's words are merged into another's.
+    """
+    author = record.author.id if record.scope in SHARED_SCOPES else ""
+    said = " ".join(unicodedata.normalize("NFKC", record.content).casefold().split())
+    parts = (record.scope, record.owner, record.category, author, said)
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).digest()
+
+
+class Twins:
+    """Which memory says what, of all that this node knows of."""
+
+    def __init__(self) -> None:
+        """Know none."""
+        self._ids: dict[bytes, str] = {}
+        self._said: dict[int, tuple[bytes, str]] = {}
+
+    def find(self, key: bytes) -> str:
+        """Return the id of a memory that says it, "" for none."""
+        return self._ids.get(key, "")
+
+    def put(self, place: Place, record: Record | None) -> None:
+        """Know what lies in a place now, and no more what lay there before."""
+        at = hash(place)
+        key, id_ = self._said.pop(at, (b"", ""))
+        if id_ and self._ids.get(key) == id_:
+            del self._ids[key]
+        if record is not None and not record.forgotten:
+            said = twin_key(record)
+            self._said[at] = (said, record.id)
+            self._ids.setdefault(said, record.id)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._ids.clear()
+        self._said.clear()

@@ -1,0 +1,215 @@
+"""How is something new remembered? Checked, looked through for secrets, compared with what is there, then kept."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from knotwork.memory import names, rules, scanning
+from knotwork.memory.index import Index
+from knotwork.memory.model import SCOPES, Record
+from knotwork.memory.room import Memory
+from knotwork.memory.rules import Draft
+from knotwork.memory.settings import Duplicates
+from knotwork.memory.twins import twin_key
+from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError
+from knotwork.sdk.memory import Place
+from knotwork.trust.who import Who
+
+AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What became of a draft: its record, and the id of a twin when that was there already."""
+
+    record: Record
+    duplicate_of: str = ""
+
+
+class Writing:
+    """Remembers for one project."""
+
+    def __init__(self, memory: Memory) -> None:
+        """Write through `memory`."""
+        self._memory = memory
+        self._busy: dict[bytes, asyncio.Event] = {}
+
+    async def remember(
+        self, draft: Draft, who: Who, *, duplicates: Duplicates | None = None, origin: str = ""
+    ) -> Remembered:
+        """Remember something; `duplicates` decides what becomes of what is remembered already.
+
+        Raises `Invalid` (`memory.invalid`, `memory.secret`), `TooLarge`, `Denied` (`memory.no_owner`), `Conflict`
+        (`memory.duplicate`, `memory.core_full`), `Unavailable`.
+        """
+        record = self.drafted(draft, who, origin=origin)
+        policy = duplicates or self._memory.settings.duplicates
+        if policy == "allow":
+            return Remembered(await self._keep(record, who))
+        key = twin_key(record)
+        while key in self._busy:  # the same, written at the same time
+            await self._busy[key].wait()
+        done = self._busy[key] = asyncio.Event()
+        try:
+            twin = await self._twin(key, record, who)
+            if twin is None:
+                return Remembered(await self._keep(record, who))
+            return await self._with_twin(twin, record, who, policy)
+        finally:
+            del self._busy[key]
+            done.set()
+
+    async def replace(self, memory: str, draft: Draft, who: Who) -> Record:
+        """Say something else in a memory's place; what it said stays in its history. Raises what `remember` does."""
+        made = self.drafted(draft, who)
+
+        def how(old: Record) -> Record:
+            if (old.scope, old.forgotten) != (draft.scope, False):
+                where = f"{old.id} is in {old.scope}" if not old.forgotten else f"{old.id} was forgotten"
+                raise Conflict(f"{where}.", code="memory.elsewhere", hint="Name its scope, or remember it anew.")
+            if (old.category == "core") != (made.category == "core"):
+                raise Conflict("A core memory stays one, others do not become one.", code="memory.elsewhere")
+            return msgspec.structs.replace(
+                old, content=made.content, category=made.category, tags=made.tags, priority=made.priority,
+                related=made.related, source=made.source, expires_ns=made.expires_ns, warnings=made.warnings,
+            )  # fmt: skip
+
+        return await self._memory.change(memory, who, "replaced", how)
+
+    async def remember_all(
+        self, drafts: Sequence[Draft], who: Who, *, duplicates: Duplicates | None, stop_on_error: bool
+    ) -> list[Remembered | KnotworkError | None]:
+        """Remember many; one answer each, None for what was not tried after an error when `stop_on_error`."""
+        answers: list[Remembered | KnotworkError | None] = [None] * len(drafts)
+        places = asyncio.Semaphore(1 if stop_on_error else AT_ONCE)
+
+        async def one(number: int) -> None:
+            async with places:
+                if stop_on_error and any(isinstance(answer, KnotworkError) for answer in answers):
+                    return
+                try:
+                    answers[number] = await self.remember(drafts[number], who, duplicates=duplicates)
+                except KnotworkError as error:
+                    answers[number] = error
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(len(drafts)):
+                group.create_task(one(number))
+        return answers
+
+    def drafted(self, draft: Draft, who: Who, *, origin: str = "") -> Record:
+        """Return the record of a draft, checked and looked through; raises what `remember` does."""
+        rules.check(draft)
+        owner = names.owner_in(draft.scope, who)
+        if not owner:
+            raise Denied(
+                "Nobody owns this agent, so it has nothing personal.", code="memory.no_owner",
+                hint="Set node.owner, or remember it privately.",
+            )  # fmt: skip
+        content, warnings = self.cleared(draft.content)
+        now_ns, category = self._memory.now_ns(), rules.category_of(draft)
+        ttl_s = rules.ttl_s(category, draft.ttl_s, self._memory.settings.recent_s)
+        return Record(
+            id=names.memory_id(now_ns, self._memory.chance()), scope=draft.scope, owner=owner, category=category,
+            author=self._memory.by(who), created_ns=now_ns, updated_ns=now_ns, content=content, tags=draft.tags,
+            priority=draft.priority, related=draft.related, source=draft.source, origin=origin,
+            expires_ns=now_ns + ttl_s * rules.NS if ttl_s else 0, warnings=warnings,
+        )  # fmt: skip
+
+    def cleared(self, content: str) -> tuple[str, tuple[str, ...]]:
+        """Return a text as it may be kept, and the kinds of secrets in it; raises `Invalid` (`memory.secret`)."""
+        policy = self._memory.settings.secrets
+        found = scanning.scan(content) if policy != "off" else []
+        kinds = scanning.kinds(found)
+        if found and policy == "block":
+            raise Invalid(
+                f"This looks like a secret: {', '.join(kinds)}. Nothing was kept.", code="memory.secret",
+                hint="Leave it out, and say where it is kept instead. What becomes of secrets is set by memory.secrets.",
+                detail={"kinds": list(kinds)},
+            )  # fmt: skip
+        return (scanning.redact(content, found) if policy == "redact" else content), kinds
+
+    async def _twin(self, key: bytes, record: Record, who: Who) -> Record | None:
+        """Return a living memory that says the same."""
+        id_ = self._memory.shelf.twins.find(key)
+        if not id_:
+            return None
+        now_ns = self._memory.now_ns()
+        rows = await self._memory.shelf.ask(lambda index: index.find(id_))
+        for row in rows:
+            one = row.record
+            is_same = not one.forgotten and not one.is_over(now_ns) and twin_key(one) == key
+            if is_same and (one.scope, one.owner) == (record.scope, record.owner) and rules.may_change(one, who):
+                return one
+        return None
+
+    async def _with_twin(self, twin: Record, record: Record, who: Who, policy: Duplicates) -> Remembered:
+        if policy == "refuse":
+            raise Conflict(
+                f"The same is remembered already, as {twin.id}.", code="memory.duplicate",
+                hint="Change that one, or say duplicates = allow.", detail={"duplicate_of": twin.id},
+            )  # fmt: skip
+
+        def how(old: Record) -> Record:
+            if old.forgotten:
+                raise rules.not_found(old.id)
+            tags = tuple(dict.fromkeys((*old.tags, *record.tags)))[: rules.TAGS_MAX]
+            related = tuple(dict.fromkeys((*old.related, *record.related)))[: rules.RELATED_MAX]
+            return msgspec.structs.replace(
+                old, tags=tags, related=related, priority=max(old.priority, record.priority),
+                source=record.source or old.source,
+                expires_ns=max(old.expires_ns, record.expires_ns) if old.expires_ns and record.expires_ns else 0,
+            )  # fmt: skip
+
+        try:
+            merged = await self._memory.change(twin.id, who, "merged", how)
+        except KnotworkError as error:
+            if error.code != "memory.not_found":
+                raise
+            return Remembered(await self._keep(record, who))  # it went just now
+        return Remembered(merged, duplicate_of=twin.id)
+
+    async def _keep(self, record: Record, who: Who) -> Record:
+        if record.category == "core":
+            return await self._keep_core(record, who)
+        await self._memory.write(self._memory.place(record.id, record.scope, record.owner), record, 0)
+        return record
+
+    async def _keep_core(self, record: Record, who: Who) -> Record:
+        """Keep a core memory in a place of its agent that is free: whoever else writes, it is taken once."""
+        numbers = list(range(names.CORE_MAX))
+        places = {
+            number: self._memory.place(names.core_place(who, number), record.scope, record.owner) for number in numbers
+        }
+        await self._memory.shelf.caught_up(tuple(scope for scope in SCOPES if scope == record.scope))
+        taken = await self._memory.shelf.ask(lambda index: _taken(index, list(places.values())))
+        free = [number for number in numbers if places[number].id not in taken]
+        random.shuffle(free)  # those who write at the same time do not all want the same place
+        left = [number for number in numbers if taken.get(places[number].id, (False, 0, 0))[0]]
+        left.sort(key=lambda number: taken[places[number].id][1])
+        for number in (*free, *left):
+            place = places[number]
+            made = msgspec.structs.replace(record, id=names.core_id(who, number, self._memory.chance()))
+            held = await self._memory.fresh(place) if number in left else None
+            if held is not None and not held.record.forgotten:
+                continue
+            try:
+                await self._memory.write(place, made, held.revision if held is not None else 0)
+            except Conflict as error:
+                if error.code != "memory.changed":
+                    raise
+                continue
+            return made
+        raise Conflict(
+            f"{who.name} has {names.CORE_MAX} core memories in {record.scope} already.", code="memory.core_full",
+            hint="Forget one of them with force, or remember it as longterm.",
+        )  # fmt: skip
+
+
+def _taken(index: Index, places: list[Place]) -> dict[str, tuple[bool, int, int]]:
+    return index.taken(places)

@@ -1,0 +1,228 @@
+"""What was said in the channels? Pages of them, what is unread, what mentions somebody, what holds a word."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from knotwork.bus import reading, subjects
+from knotwork.talk import index_rows, message
+from knotwork.talk.inbox_state import expired
+from knotwork.talk.index import searched
+from knotwork.talk.index_rows import Wish
+from knotwork.talk.message import Said
+from knotwork.trust.scopes import may_see
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.talk.channels import Channels
+    from knotwork.talk.following import Following
+    from knotwork.talk.inboxes import Inboxes
+    from knotwork.talk.index import Index, Row
+    from knotwork.talk.reads import Reads
+    from knotwork.trust.who import Who
+
+ANSWER_MAX_BYTES = 4 * 1024 * 1024
+WATCH_BATCH = 200
+POLL_S = 5.0
+FOUND_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some messages in the order in which they were said, and cursors to both sides ("" when there is nothing older)."""
+
+    messages: list[Said]
+    older: str = ""
+    newer: str = ""
+    unread: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """How much of a channel somebody has not read: messages of others, and those of them that mention this one."""
+
+    channel: str
+    count: int
+    mentions: int
+    newest: str = ""
+
+
+class History:
+    """The channels of one project, as they can be read."""
+
+    def __init__(
+        self, connection: Connection, channels: Channels, following: Following, inboxes: Inboxes, reads: Reads
+    ) -> None:
+        """Read over `connection`."""
+        self._connection, self._channels = connection, channels
+        self._following, self._inboxes, self._reads = following, inboxes, reads
+
+    async def page(self, who: Who, wish: Wish, *, unread: bool = False, mark: bool = True) -> Page:
+        """Return a page of a channel, the newest unless a bound is wished for; with `unread` from the first unread on.
+
+        What was shown counts as read from then on when `mark` is set and nothing was left out by a filter. Raises
+        `NotFound` (`channel.not_found`).
+        """
+        channel = (await self._channels.get(wish.channel)).name
+        plain = not (wish.sender or wish.thread or wish.kind or wish.mentions_me)
+        since = 0
+        if unread or (mark and plain and not wish.before):
+            since = (await self._reads.channels(who.id)).get(channel, 0)
+        if unread:
+            wish = replace(wish, after=max(since, wish.after), before=0, newest=False)
+        elif wish.after:
+            wish = replace(wish, newest=False)
+        now_ns = time.time_ns()
+
+        def look(index: Index) -> tuple[list[Row], bool, int]:
+            found = index.page(replace(wish, limit=wish.limit + 1), who, now_ns)
+            more = len(found) > wish.limit
+            if more:
+                found = found[1:] if wish.newest else found[:-1]
+            left, _, _ = index.unread(channel, max([since, *(row[0] for row in found)]), who, now_ns)
+            return found, more, left
+
+        rows, more, left = await self._following.ask(look)
+        rows, cut = _fitting(rows, newest=wish.newest)
+        if mark and plain and not wish.before and rows and rows[-1][0] > since:
+            self._reads.advance(who.id, channel, rows[-1][0])
+        older = rows and ((more or cut) if wish.newest else bool(wish.after))
+        newest = rows[-1][0] if rows else max(wish.after, wish.before - 1, 0)
+        return Page(
+            [_said(row) for row in rows],
+            index_rows.next_cursor(rows[0][0], older=True) if older else "",
+            index_rows.next_cursor(newest, older=False),
+            left,
+        )
+
+    async def unread(self, who: Who) -> list[Unread]:
+        """Return how much is unread, for every channel in use that is not archived."""
+        places, now_ns = await self._reads.channels(who.id), time.time_ns()
+        names = [one.name for one in self._channels.all() if not one.archived_ns]
+
+        def look(index: Index) -> list[tuple[str, int, int, int]]:
+            return [(name, *index.unread(name, places.get(name, 0), who, now_ns)) for name in names]
+
+        return [
+            Unread(name, count, mentions, message.name("channel", newest) if newest else "")
+            for name, count, mentions, newest in await self._following.ask(look)
+        ]
+
+    async def counts(self) -> dict[str, tuple[int, int]]:
+        """Return how many messages and bytes each channel holds."""
+        names = [one.name for one in self._channels.all()]
+        return await self._following.ask(lambda index: {name: index.count(name) for name in names})
+
+    async def mark(self, who: Who, names: list[str], upto: str = "") -> dict[str, int]:
+        """Mark channels as read, up to a message or as they are now; returns up to which place each is read."""
+        for name in names:
+            await self._channels.get(name)
+        if upto:
+            where, place = message.place_of(upto)
+            if where != "channel":
+                raise message.unknown(upto)
+        else:
+            place = await self._following.ask(lambda index: index.place)
+        return await self._reads.mark(who.id, dict.fromkeys(names, place))
+
+    # -- as it happens -----------------------------------------------------------------------------------------------
+
+    async def watch(self, who: Who, name: str, after: int = 0) -> AsyncGenerator[Said, None]:
+        """Yield what is said in a channel from now on, or from behind a place on; for ever."""
+        channel = (await self._channels.get(name)).name
+        subject, news = subjects.channel(channel), asyncio.Event()
+        listening = await self._connection.listen(subjects.heard(subject), lambda _message: news.set())
+        try:
+            place = after or await self._last(subject)
+            while True:
+                news.clear()
+                stored = await reading.batch(self._connection, subjects.TALK, subject, place + 1, WATCH_BATCH)
+                for one in stored:
+                    place = one.seq
+                    said = message.said(one.subject, one.data, one.seq, one.time_ns)
+                    if said is not None and _visible(said, who):
+                        yield said
+                if not stored:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(POLL_S):
+                            await news.wait()
+        finally:
+            self._connection.unlisten_now(listening)
+
+    async def _last(self, subject: str) -> int:
+        found = await reading.last(self._connection, subjects.TALK, subject)
+        return found.seq if found is not None else 0
+
+    # -- search ------------------------------------------------------------------------------------------------------
+
+    async def search(self, who: Who, query: str, wish: Wish) -> list[Said]:
+        """Return what was said in channels and holds all words of a query, the newest first.
+
+        Raises `Invalid` (`message.bad_query`), `NotFound` (`channel.not_found`).
+        """
+        expression = index_rows.expression(query)
+        if wish.channel:
+            wish = replace(wish, channel=(await self._channels.get(wish.channel)).name)
+        while await self._following.ask(lambda index: index.word()):
+            pass
+        now_ns = time.time_ns()
+        rows = await self._following.ask(lambda index: index.search(expression, wish, who, now_ns))
+        rows, _ = _fitting(rows, newest=False)
+        return [_said(row) for row in rows]
+
+    async def search_inbox(self, who: Who, query: str, *, sender: str = "", limit: int = 50) -> list[Said]:
+        """Return the messages of somebody's inbox that hold all words of a query, the newest first."""
+        expression = index_rows.expression(query)
+        found: list[Said] = []
+        batch: list[Said] = []
+        size, now_ns = 0, time.time_ns()
+        async for one in self._inboxes.all(who.id):
+            if expired(one, now_ns) or sender not in ("", one.envelope.sender):
+                continue
+            batch.append(one)
+            size += one.size
+            if size > ANSWER_MAX_BYTES:
+                found = [*found, *await asyncio.to_thread(_matching, batch, expression)][-limit:]
+                batch, size = [], 0
+        found = [*found, *await asyncio.to_thread(_matching, batch, expression)][-limit:]
+        chosen: list[Said] = []
+        for one in reversed(found):
+            if chosen and sum(other.size for other in chosen) + one.size > ANSWER_MAX_BYTES:
+                break
+            chosen.append(one)
+        return chosen
+
+
+def _matching(batch: list[Said], expression: str) -> list[Said]:
+    """Return the messages that fit, found by the same search as in channels."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        db.execute("CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize='unicode61 remove_diacritics 2')")
+        told = [(place, searched(one.envelope)) for place, one in enumerate(batch)]
+        db.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", told)
+        found = db.execute("SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid", (expression,))
+        return [batch[place] for (place,) in found]
+
+
+def _fitting(rows: list[Row], *, newest: bool) -> tuple[list[Row], bool]:
+    """Return as many rows as fit into one answer, from the end that was asked for, and whether some were left out."""
+    size, kept = 0, 0
+    for row in reversed(rows) if newest else rows:
+        size += len(row[3])
+        if kept and size > ANSWER_MAX_BYTES:
+            break
+        kept += 1
+    return (rows[len(rows) - kept :] if newest else rows[:kept]), kept < len(rows)
+
+
+def _said(row: Row) -> Said:
+    return Said("channel", row[1], row[0], row[2], message.decode(row[3]), len(row[3]))
+
+
+def _visible(one: Said, who: Who) -> bool:
+    return may_see(one.envelope.scope, one.envelope.who, who) and not expired(one, time.time_ns())

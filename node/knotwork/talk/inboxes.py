@@ -1,0 +1,233 @@
+"""What is in an agent's inbox? Its messages as they lie in the stream, chosen by what the agent wants and has read.
+
+Reading takes nothing out: it is written down that a message was shown, before it is, so that of two readers only one
+gets it; what a filter passes over stays unread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from knotwork.bus import reading, subjects
+from knotwork.sdk.errors import Conflict, NotFound
+from knotwork.talk import inbox_state, message
+from knotwork.talk.inbox_state import InboxState, Wish
+from knotwork.talk.message import Said
+from knotwork.talk.reads import contended
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.talk.reads import Reads
+    from knotwork.trust.who import Who
+
+log = logging.getLogger(__name__)
+TRIES = 20
+BATCH = 200
+ANSWER_MAX_BYTES = 4 * 1024 * 1024
+POLL_S = 5.0
+"""Who waits looks again after so long, should he not have been told."""
+MAKE_ROOM = 100
+"""So many messages that were read go at once when there is no room."""
+ROOMS_MAX = 1000
+"""Full inboxes that are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What an agent is shown. `state` is how its inbox is then, `unread` how many are left.
+
+    `more` says that there are others that are wanted.
+    """
+
+    messages: list[Said]
+    state: InboxState
+    unread: int = 0
+    more: bool = False
+
+    @property
+    def after(self) -> int:
+        """Return the place of the last of them."""
+        return self.messages[-1].place if self.messages else 0
+
+
+class Inboxes:
+    """The inboxes of one project."""
+
+    def __init__(self, connection: Connection, reads: Reads) -> None:
+        """Read over `connection`."""
+        self._connection, self._reads = connection, reads
+        self._rooms: dict[str, _Room] = {}
+
+    async def read(self, agent: str, wish: Wish, *, mark: bool = True) -> Shown:
+        """Return messages to an agent, and write down that it got them unless `mark` is off.
+
+        Raises what the stream's reading raises, `Unavailable` (`talk.contended`).
+        """
+        for _ in range(TRIES):
+            state, revision = await self._reads.inbox(agent)
+            now_ns = time.time_ns()
+            found, settled, more = await self._scan(agent, state, wish, now_ns)
+            if not mark or not found:
+                return Shown(found, state, await self._unread(agent, settled), more)
+            changed = inbox_state.after_showing(settled, found, now_ns)
+            try:
+                await self._reads.save(agent, changed, revision)
+            except Conflict:
+                continue
+            return Shown(found, state, await self._unread(agent, changed), more)
+        raise contended()
+
+    async def _scan(
+        self, agent: str, state: InboxState, wish: Wish, now_ns: int
+    ) -> tuple[list[Said], InboxState, bool]:
+        """Return what is wanted, the state in fewer words, and whether there may be more than was returned."""
+        found: list[Said] = []
+        start = wish.after if wish.all else max(state.floor, wish.after)
+        done_upto, settling, more = state.floor, start == state.floor, False
+        async for one in self._each(agent, start):
+            if settling and (state.is_done(one.place) or inbox_state.expired(one, now_ns)):
+                done_upto = one.place
+            else:
+                settling = False
+            if inbox_state.wanted(state, one, wish, now_ns):
+                found.append(one)
+                if len(found) > wish.limit and not wish.urgent:
+                    more = True
+                    break
+                if len(found) >= 2 * wish.limit:  # of an inbox full of large ones only these are held
+                    found = inbox_state.picked(found, wish, ANSWER_MAX_BYTES)
+                    more = True
+        chosen = inbox_state.picked(found, wish, ANSWER_MAX_BYTES)
+        more = more or len(chosen) < len(found)
+        return chosen, inbox_state.settled(state, done_upto), more
+
+    async def _each(self, agent: str, after: int) -> AsyncIterator[Said]:
+        """Yield the messages of an inbox behind a place, in order."""
+        subject, batch = subjects.inbox(agent), BATCH
+        while True:
+            stored = await reading.batch(self._connection, subjects.INBOXES, subject, after + 1, batch)
+            for one in stored:
+                said = message.said(one.subject, one.data, one.seq, one.time_ns)
+                if said is not None:
+                    yield said
+            if not stored or (len(stored) < batch and sum(len(one.data) for one in stored) < ANSWER_MAX_BYTES):
+                return
+            after = stored[-1].seq
+
+    async def _unread(self, agent: str, state: InboxState) -> int:
+        count = await reading.count_from(self._connection, subjects.INBOXES, subjects.inbox(agent), state.floor + 1)
+        return max(0, count - len(state.done))
+
+    async def all(self, agent: str) -> AsyncIterator[Said]:
+        """Yield every message of an inbox, the oldest first."""
+        async for one in self._each(agent, 0):
+            yield one
+
+    async def unread(self, agent: str) -> int:
+        """Return how many messages of an inbox are not done."""
+        state, _ = await self._reads.inbox(agent)
+        return await self._unread(agent, state)
+
+    async def wait(self, agent: str, wish: Wish, wait_s: float, *, mark: bool = True) -> Shown:
+        """Return messages as soon as there are some, none after `wait_s` seconds."""
+        loop = asyncio.get_running_loop()
+        end_s, news = loop.time() + wait_s, asyncio.Event()
+        heard = subjects.heard(subjects.inbox(agent))
+        listening = await self._connection.listen(heard, lambda _message: news.set())
+        try:
+            while True:
+                news.clear()
+                shown = await self.read(agent, wish, mark=mark)
+                left_s = end_s - loop.time()
+                if shown.messages or left_s <= 0:
+                    return shown
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(left_s, POLL_S)):
+                        await news.wait()
+        finally:
+            self._connection.unlisten_now(listening)
+
+    async def take_back(self, agent: str, shown: list[Said]) -> None:
+        """Say that messages were not shown after all: nobody got the answer."""
+        places = [one.place for one in shown]
+        await self._reads.change(agent, lambda state: inbox_state.after_taking_back(state, places))
+
+    async def get(self, place: int, who: Who) -> Said:
+        """Return a message that somebody got or sent; raises `NotFound` (`message.not_found`)."""
+        found = await reading.batch(self._connection, subjects.INBOXES, "inbox.*", place, 1)
+        one = found[0] if found and found[0].seq == place else None
+        said = message.said(one.subject, one.data, one.seq, one.time_ns) if one is not None else None
+        if said is None or inbox_state.expired(said, time.time_ns()) or who.id not in (said.to, said.envelope.sender):
+            raise message.unknown(message.name("inbox", place))
+        return said
+
+    async def state(self, agent: str) -> InboxState:
+        """Return how far an agent is with its inbox."""
+        return (await self._reads.inbox(agent))[0]
+
+    async def ack(self, who: Who, places: list[int]) -> list[Said]:
+        """Acknowledge messages, or mark them as read; raises `NotFound` (`message.not_found`) and changes nothing then."""
+        found = [await self.get(place, who) for place in places]
+        for one in found:
+            if one.to != who.id:
+                raise message.unknown(one.id)
+        await self._reads.change(who.id, lambda state: inbox_state.after_ack(state, places))
+        return found
+
+    # -- room --------------------------------------------------------------------------------------------------------
+
+    async def make_room(self, agent: str) -> bool:
+        """Let some messages go that are done, the oldest first; returns whether there is room now.
+
+        Of many who find an inbox full at the same time one makes room for all.
+        """
+        room = self._rooms.setdefault(agent, _Room())
+        made = room.made
+        room.wanted += 1
+        try:
+            async with room.lock:
+                return room.made != made or await self._make_room(agent, room)
+        finally:
+            room.wanted -= 1
+            if len(self._rooms) > ROOMS_MAX and not room.wanted:
+                self._rooms.pop(agent, None)
+
+    async def _make_room(self, agent: str, room: _Room) -> bool:
+        state, revision = await self._reads.inbox(agent)
+        if room.none_at == (revision,):
+            return False  # nothing was read since we looked in vain
+        subject, upto = subjects.inbox(agent), state.floor
+        for one in await reading.batch(self._connection, subjects.INBOXES, subject, 1, MAKE_ROOM):
+            if not state.is_done(one.seq):
+                break
+            upto = one.seq
+        gone = await reading.purge(self._connection, subjects.INBOXES, subject, upto + 1)
+        for place in state.done[:MAKE_ROOM] if not gone else ():
+            with contextlib.suppress(NotFound):
+                await self._delete(agent, place)
+                gone += 1
+        room.none_at = None if gone else (revision,)
+        room.made += bool(gone)
+        return gone > 0
+
+    async def _delete(self, agent: str, place: int) -> None:
+        found = await reading.batch(self._connection, subjects.INBOXES, subjects.inbox(agent), place, 1)
+        if not found or found[0].seq != place:  # places come from a record: never delete what is somebody else's
+            raise message.unknown(message.name("inbox", place))
+        await reading.delete(self._connection, subjects.INBOXES, place)
+
+
+@dataclass(slots=True)
+class _Room:
+    """Who makes room in one inbox: how often it was made, and the revision at which there was none to be made."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    made: int = 0
+    wanted: int = 0
+    none_at: tuple[int] | None = None

@@ -1,0 +1,90 @@
+"""How does a node take part in what a project says? The parts of this room, opened together."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from knotwork.bus import subjects
+from knotwork.bus.background import background, begin_in
+from knotwork.bus.commit import open_group_commit
+from knotwork.sdk.errors import KnotworkError
+from knotwork.talk import message
+from knotwork.talk.channels import Channels
+from knotwork.talk.following import Following, open_following
+from knotwork.talk.history import History
+from knotwork.talk.inboxes import Inboxes
+from knotwork.talk.reads import Reads
+from knotwork.talk.sending import Sending
+from knotwork.talk.stores import open_stores
+
+if TYPE_CHECKING:
+    import asyncio
+    from pathlib import Path
+
+    from knotwork.bus.connection import Connection
+    from knotwork.talk.book import Book
+    from knotwork.talk.message import Said
+    from knotwork.trust.who import Who
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """One node's part in what one project says. Made by `open_talk`."""
+
+    project: str
+    book: Book
+    channels: Channels
+    following: Following
+    reads: Reads
+    inboxes: Inboxes
+    sending: Sending
+    history: History
+    group: asyncio.TaskGroup
+
+    async def get(self, name: str, who: Who) -> Said:
+        """Return a message that somebody may see, of a channel or an inbox; raises `NotFound` (`message.not_found`)."""
+        where, place = message.place_of(name)
+        return await (self.inboxes.get(place, who) if where == "inbox" else self.sending.in_channel(name, who))
+
+    def not_shown(self, agent: str, shown: list[Said]) -> None:
+        """Let messages be unread again, in a moment: whoever was to get them did not."""
+
+        async def take_back() -> None:
+            try:
+                await self.inboxes.take_back(agent, shown)
+            except KnotworkError as error:
+                log.warning("%d messages of %s count as read, and nobody got them: %s", len(shown), agent, error)
+
+        begin_in(self.group, take_back())
+
+
+@asynccontextmanager
+async def open_talk(connection: Connection, book: Book, *, project: str, folder: Path) -> AsyncIterator[Talk]:
+    """Take part inside the block; the index of channels is kept in `folder`."""
+    started_s = time.monotonic()
+    await open_stores(connection)
+    channels = Channels(connection)
+    reads = Reads(connection)
+    inboxes = Inboxes(connection, reads)
+    async with AsyncExitStack() as stack:
+        group = await stack.enter_async_context(background())
+        group.create_task(channels.run(), name="channels")
+        await channels.ready()
+        following = await stack.enter_async_context(open_following(connection, folder / f"{project}.db", channels.all))
+        channels.changed = following.changed
+        group.create_task(reads.run(), name="read marks")
+        writers = {
+            stream: await stack.enter_async_context(open_group_commit(connection))
+            for stream in (subjects.TALK, subjects.INBOXES)
+        }
+        sending = Sending(connection, book, channels, following, inboxes, writers=writers)
+        history = History(connection, channels, following, inboxes, reads)
+        log.debug("what %s says is open after %.3f s", project, time.monotonic() - started_s)
+        yield Talk(project, book, channels, following, reads, inboxes, sending, history, group)

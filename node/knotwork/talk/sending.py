@@ -1,0 +1,274 @@
+"""How is something said? It is checked, put into its envelope, stored, and only then acknowledged.
+
+What many say at the same time goes to disk together, so that waiting for the disk costs each of them little. A message
+with an idempotency key goes alone, because the server itself knows keys: the second one is answered with the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from knotwork.bus import publisher, reading, subjects
+from knotwork.sdk.errors import Conflict, Internal, Invalid, KnotworkError, NotFound, Unavailable
+from knotwork.talk import channel as settings
+from knotwork.talk import contact, mentions, message
+from knotwork.talk.message import Draft, Envelope, Said
+from knotwork.talk.stores import INBOX_MAX
+from knotwork.trust.scopes import may_see
+
+if TYPE_CHECKING:
+    from knotwork.bus.commit import GroupCommit
+    from knotwork.bus.connection import Connection
+    from knotwork.bus.publisher import Ack
+    from knotwork.talk.book import Book
+    from knotwork.talk.channels import Channels
+    from knotwork.talk.following import Following
+    from knotwork.talk.inboxes import Inboxes
+    from knotwork.trust.who import Who
+
+log = logging.getLogger(__name__)
+RECIPIENTS_MAX = 10_000
+AT_ONCE = 500
+ROOM_TRIES = 20
+"""So often room is made for one message: others may take it first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A message that is stored; `already` when the same was sent before with this key."""
+
+    id: str
+    to: Who | None = None
+    channel: str = ""
+    thread: str = ""
+    already: bool = False
+    mentions: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Broadcast:
+    """What became of a message to several: receipts, and why those have none who are missing there."""
+
+    sent: list[Receipt] = field(default_factory=list)
+    refused: list[tuple[Who, KnotworkError]] = field(default_factory=list)
+    thread: str = ""
+
+
+class Sending:
+    """What is said in one project."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        book: Book,
+        channels: Channels,
+        following: Following,
+        inboxes: Inboxes,
+        *,
+        writers: dict[str, GroupCommit],
+    ) -> None:
+        """Send over `connection`; `writers` are those of the two streams, by name."""
+        self._connection, self._book = connection, book
+        self._channels, self._following, self._inboxes = channels, following, inboxes
+        self._writers = writers
+
+    # -- channels ----------------------------------------------------------------------------------------------------
+
+    async def to_channel(self, who: Who, name: str, draft: Draft) -> Receipt:
+        """Say something in a channel.
+
+        Raises `NotFound` (`channel.not_found`, `message.not_found` for what is answered), `Conflict`
+        (`channel.archived`, `message.key_reused`), `TooLarge`, and what storing raises.
+        """
+        channel = await self._channels.get(name)
+        if channel.archived_ns:
+            raise settings.archived(name)
+        _check(draft)
+        thread = ""
+        if draft.reply_to:
+            answered = await self.in_channel(draft.reply_to, who)
+            if answered.to != name:
+                raise Invalid(
+                    f"{draft.reply_to} was said in {answered.to}, not in {name}.", code="message.other_channel",
+                    hint=f"Answer it in {answered.to}, or say it without reply_to.",
+                )  # fmt: skip
+            thread = answered.thread
+        mentioned = self._mentioned(who, draft.text)
+        envelope = message.written(who, draft, thread=thread, mentions=tuple(one.id for one in mentioned))
+        ack, size = await self._store(subjects.TALK, subjects.channel(name), envelope, draft)
+        self._following.sent(name, size)
+        given = message.name("channel", ack.seq)
+        if not ack.duplicate:
+            for one in mentioned:
+                if one.id != who.id and may_see(envelope.scope, who, one):
+                    notice = {"event": "mention", "id": given, "channel": name, "sender": who.name}
+                    self._book.tell(one.id, notice)
+        return Receipt(given, None, name, thread or given, ack.duplicate, envelope.mentions)
+
+    async def in_channel(self, name: str, who: Who) -> Said:
+        """Return a message of a channel that somebody may see; raises `NotFound` (`message.not_found`)."""
+        where, place = message.place_of(name)
+        if where != "channel":
+            raise message.unknown(name)
+        now_ns = time.time_ns()
+        row = await self._following.ask(lambda index: index.find(place, who, now_ns))
+        if row is None:
+            raise message.unknown(name)
+        return Said("channel", row[1], row[0], row[2], message.decode(row[3]), len(row[3]))
+
+    def _mentioned(self, who: Who, text: str) -> list[Who]:
+        found: dict[str, Who] = {}
+        for handle in mentions.named(text):
+            with contextlib.suppress(NotFound):
+                one = self._book.find(handle, who)
+                found[one.id] = one
+        return list(found.values())
+
+    # -- inboxes -----------------------------------------------------------------------------------------------------
+
+    async def to_agent(self, who: Who, name: str, draft: Draft) -> Receipt:
+        """Send something to one agent or person, by id or handle.
+
+        Raises `NotFound` (`agent.not_found`), `Denied` (`contact.denied`), `Unavailable` (`message.inbox_full`), and what
+        `to_channel` raises.
+        """
+        _check(draft)
+        answered = await self._answered(who, draft)
+        return await self._to_one(who, self._book.find(name, who), draft, answered)
+
+    async def reply(self, who: Who, draft: Draft) -> Receipt:
+        """Answer a message: to its sender when it came directly, else in its channel."""
+        where, place = message.place_of(draft.reply_to)
+        if where == "channel":
+            return await self.to_channel(who, (await self.in_channel(draft.reply_to, who)).to, draft)
+        _check(draft)
+        answered = await self._inboxes.get(place, who)
+        other = answered.envelope.sender if answered.to == who.id else answered.to
+        return await self._to_one(who, self._book.find(other), draft, answered)
+
+    async def to_capability(self, who: Who, capability: str, draft: Draft) -> Broadcast:
+        """Send something to everybody else who can do something, one message for each.
+
+        Raises `NotFound` (`message.nobody`), `Unavailable` (`message.too_many_recipients`).
+        """
+        _check(draft)
+        answered = await self._answered(who, draft)
+        everybody = [one for one in self._book.with_capability(capability, who) if one.id != who.id]
+        if not everybody:
+            raise NotFound(
+                f"Nobody else here has the capability {capability!r}.", code="message.nobody",
+                hint="See `knotwork session list`, or offer it as work: `task submit` waits until somebody comes.",
+            )  # fmt: skip
+        if len(everybody) > RECIPIENTS_MAX:
+            raise Unavailable(
+                f"{len(everybody)} have the capability {capability}; {RECIPIENTS_MAX} at most are written to at once.",
+                code="message.too_many_recipients", hint="Say it in a channel.",
+            )  # fmt: skip
+        told = hashlib.sha256(f"{who.id} {capability} {draft.key or time.time_ns()}".encode()).hexdigest()[:16]
+        done = Broadcast(thread=answered.thread if answered is not None else f"b{told}")
+
+        async def send(one: Who) -> None:
+            try:
+                done.sent.append(await self._to_one(who, one, draft, answered, thread=done.thread))
+            except KnotworkError as error:
+                done.refused.append((one, error))
+
+        for start in range(0, len(everybody), AT_ONCE):
+            async with asyncio.TaskGroup() as group:
+                for one in everybody[start : start + AT_ONCE]:
+                    group.create_task(send(one))
+        return done
+
+    async def _answered(self, who: Who, draft: Draft) -> Said | None:
+        """Return the direct message that is answered, None for none."""
+        if not draft.reply_to:
+            return None
+        where, place = message.place_of(draft.reply_to)
+        return await (self._inboxes.get(place, who) if where == "inbox" else self.in_channel(draft.reply_to, who))
+
+    async def _to_one(self, who: Who, to: Who, draft: Draft, answered: Said | None, *, thread: str = "") -> Receipt:
+        policy = self._channels.policy
+        back = answered is not None and answered.where == "inbox" and answered.envelope.sender == to.id
+        if not contact.allows(policy, who, to, answering=back):
+            raise contact.refused(policy, who, to)
+        thread = thread or (answered.thread if answered is not None else "")
+        envelope = message.written(who, draft, thread=thread)
+        ack = await self._deliver(to, envelope, draft)
+        given = message.name("inbox", ack.seq)
+        if not ack.duplicate:
+            notice = {
+                "event": "message", "id": given, "sender": who.name, "kind": draft.kind, "priority": draft.priority,
+            }  # fmt: skip
+            self._book.tell(to.id, notice)
+        return Receipt(given, to, "", thread or given, ack.duplicate)
+
+    async def _deliver(self, to: Who, envelope: Envelope, draft: Draft) -> Ack:
+        """Put a message into an inbox; raises `Unavailable` (`message.inbox_full`) when nothing there may go."""
+        for _ in range(ROOM_TRIES):
+            try:
+                return (await self._store(subjects.INBOXES, subjects.inbox(to.id), envelope, draft))[0]
+            except Conflict as error:
+                if error.code != "bus.exists":
+                    raise
+            if not await self._inboxes.make_room(to.id):
+                break
+        raise _full(to)
+
+    # -- storing -----------------------------------------------------------------------------------------------------
+
+    async def _store(self, stream: str, subject: str, envelope: Envelope, draft: Draft) -> tuple[Ack, int]:
+        """Store a message; returns when the server has it on disk, with its size in bytes."""
+        payload = message.encode(envelope)
+        pairs = []
+        if envelope.expires_ns:
+            left_ns = envelope.expires_ns - time.time_ns()
+            pairs.append(publisher.ttl(-(-left_ns // 1_000_000_000)))
+        if not draft.key:
+            return await self._writers[stream].put(subject, payload, *pairs), len(payload)
+        key = hashlib.sha256(msgspec.json.encode([envelope.sender, subject, draft.key])).hexdigest()
+        head = publisher.head(("Nats-Msg-Id", key), *pairs)
+        ack = await publisher.publish(self._connection, subject, payload, head=head)
+        if ack.duplicate:
+            await self._must_be_same(stream, subject, ack.seq, envelope)
+        return ack, len(payload)
+
+    async def _must_be_same(self, stream: str, subject: str, place: int, envelope: Envelope) -> None:
+        """Raise `Conflict` (`message.key_reused`) when another message was sent with this key."""
+        found = await reading.batch(self._connection, stream, subject, place, 1)
+        if not found or found[0].seq != place:
+            return  # it was sent, and is over by now
+        try:
+            before = message.decode(found[0].data)
+        except Invalid as error:
+            raise Internal(f"Message {place} of {stream} cannot be read.", code="message.malformed") from error
+        if (before.text, before.data, before.blob, before.kind) != (
+            envelope.text, envelope.data, envelope.blob, envelope.kind,
+        ):  # fmt: skip
+            raise Conflict(
+                "Another message was sent with this key.", code="message.key_reused",
+                hint="Give each message a key of its own; the same key means the same message for a day.",
+            )  # fmt: skip
+
+
+def _check(draft: Draft) -> None:
+    """Raise `Invalid` for what cannot be sent: nothing, or what is over already."""
+    if not draft.text and draft.data is None and not draft.blob:
+        raise Invalid("The message is empty.", code="message.empty", hint="Give text, data or a blob.")
+    if 0 < draft.expires_ns <= time.time_ns():
+        raise Invalid("The message would expire before it is sent.", code="message.expired")
+
+
+def _full(to: Who) -> Unavailable:
+    return Unavailable(
+        f"The inbox of {to.name} is full: {INBOX_MAX} messages, and none of them was read.",
+        code="message.inbox_full", hint="Wait until it reads some, or say it in a channel.", retry_after_s=60.0,
+        detail={"to": to.id},
+    )  # fmt: skip

@@ -1,0 +1,102 @@
+"""Agents over `/mcp`, by the SDK's own client in both revisions, against a real node."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from mcp.shared.exceptions import MCPError
+from tests.e2e.agents_mcp import LEGACY, MODERN, MODES, http_agent, stdio_agent
+from tests.e2e.conftest import WAIT_S, Node, Nodes
+
+
+@pytest.fixture(scope="module")
+def node(shared_nodes: Nodes) -> Iterator[Node]:
+    yield shared_nodes.node().up()
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_the_tools_are_those_of_the_bridge(node: Node, mode: str):
+    async with (
+        http_agent(node, mode=mode, query="?toolset=all") as here,
+        stdio_agent(node, "--toolset", "all") as there,
+    ):
+        mine, theirs = await here.client.list_tools(), await there.client.list_tools()
+        assert [tool.model_dump() for tool in mine.tools] == [tool.model_dump() for tool in theirs.tools]
+        assert here.client.instructions == (there.client.instructions or here.client.instructions)
+        assert [one.uri for one in (await here.client.list_resources()).resources]
+        assert [one.name for one in (await here.client.list_prompts()).prompts]
+        assert (await here.client.get_prompt("join")).messages
+        with pytest.raises(MCPError, match="no prompt"):
+            await here.client.get_prompt("leave")
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_an_agent_over_http_works_with_one_over_stdio(node: Node, mode: str):
+    async with http_agent(node, mode=mode, name="Web Agent") as web, stdio_agent(node, name="shell") as shell:
+        given = await shell.call("assign_work", task="from the shell", capability=f"web-{mode}")
+        claimed = await web.call("claim_work", capability=f"web-{mode}", timeout=20000)
+        assert (claimed["work_id"], claimed["description"]) == (given["work_id"], "from the shell")
+        assert (await web.call("complete_work", work_id=given["work_id"], result=17))["status"] == "completed"
+        found = await shell.call("await_work", work_id=given["work_id"], timeout_secs=WAIT_S)
+        assert found["result"] == 17
+        read = await web.client.read_resource(f"knotwork://work/{given['work_id']}")
+        assert "completed" in read.contents[0].text
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_bad_calls_are_told_and_more_tools_listed(node: Node, mode: str):
+    async with http_agent(node, mode=mode, name=f"asks-{mode}") as agent:
+        said = await agent.refused("assign_work", task="x", capabilty="y")
+        assert "did you mean capability" in said
+        with pytest.raises(MCPError, match="Did you mean check_work"):
+            await agent.tried("chek_work")
+        assert "cancel_work" not in await agent.tools()
+        await agent.call("toolsets", add="work")
+        assert "cancel_work" in await agent.tools()
+
+
+async def test_sessions_are_agents_of_their_own(node: Node):
+    async with http_agent(node, mode=LEGACY, name="pair") as one, http_agent(node, mode=LEGACY, name="pair") as two:
+        given = await one.call("assign_work", task="mine", capability="pairing")
+        await one.call("claim_work", capability="pairing", timeout=20000)
+        assert "do not hold" in await two.refused("complete_work", work_id=given["work_id"])
+        await one.call("complete_work", work_id=given["work_id"])
+
+
+async def test_a_client_without_a_handshake_is_known_by_its_label(node: Node):
+    async with http_agent(node, name="label", query="?session=a") as first:
+        given = await first.call("assign_work", task="mine", capability="labels")
+        await first.call("claim_work", capability="labels", timeout=20000)
+    async with http_agent(node, name="label", query="?session=b") as other:
+        assert "do not hold" in await other.refused("complete_work", work_id=given["work_id"])
+    async with http_agent(node, name="label", query="?session=a") as again:
+        assert (await again.call("complete_work", work_id=given["work_id"]))["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"authorization": "Bearer wrong"}, 401),
+        ({"origin": "https://evil.example"}, 403),
+        ({"host": "evil.example"}, 421),
+    ],
+)
+def test_the_guard_stands_before_it(node: Node, headers: dict[str, str], status: int):
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).encode()
+    proof = {} if status == 401 else {"authorization": f"Bearer {node.token}"}
+    sent = {"content_type": "application/json", "accept": "application/json, text/event-stream", **proof, **headers}
+    assert node.http("POST", "/mcp", body, **sent).status == status
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"jsonrpc":"2.0","id":1}', b"\xff" * 100])
+def test_nonsense_is_refused_and_harms_nobody(node: Node, body: bytes):
+    sent = {
+        "content_type": "application/json", "accept": "application/json, text/event-stream",
+        "authorization": f"Bearer {node.token}",
+    }  # fmt: skip
+    for version in ({}, {"mcp_protocol_version": MODERN}, {"mcp_protocol_version": "1999-01-01"}):
+        assert 400 <= node.http("POST", "/mcp", body, **sent, **version).status < 500
+    assert node.get("/readyz").status == 200

@@ -1,0 +1,86 @@
+"""Three whole nodes with workflows of many kinds in flight: each of them is killed, and NATS, and every run ends as it must."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+from tests.e2e.conftest import Node, until
+
+AGENTS = """
+[executors.{name}]
+type = "process"
+command = ["cat"]
+capabilities = ["do"]
+concurrency = 4
+"""
+HUB = '[node]\nname = "hub"\n[mesh]\nheartbeat_s = 0.5\n'
+JOINED = """
+[node]
+name = "{name}"
+[nats]
+mode = "join"
+urls = ["{url}"]
+nkey_seed = {{file = "{seed}"}}
+[mesh]
+heartbeat_s = 0.5
+"""
+DO = {"capability": "do", "retry": {"max_attempts": 20, "delay": "100ms"}}
+WORKFLOWS: dict[str, dict[str, Any]] = {
+    "chain": {"steps": {f"s{n}": {**DO, "depends_on": [f"s{n - 1}"] if n else []} for n in range(4)}},
+    "fan": {
+        "steps": {
+            "a": DO,
+            **{f"f{n}": {**DO, "depends_on": ["a"]} for n in range(4)},
+            "z": {"kind": "join", "depends_on": [f"f{n}" for n in range(4)]},
+        },
+        "output": "steps.z.output.f3",
+    },
+    "map": {"steps": {"m": {**DO, "kind": "map", "items": "[input, input]"}}, "output": "steps.m.output[1]"},
+    "nap": {"steps": {"n": {"kind": "sleep", "duration": "2s"}, "s": {**DO, "depends_on": ["n"], "input": "input"}}},
+    "child": {"steps": {"c": {"kind": "workflow", "workflow": "chain"}, "s": {**DO, "depends_on": ["c"]}}},
+    "wait": {"steps": {"w": {"kind": "wait_for_signal", "signal": "go"}, "s": {**DO, "depends_on": ["w"], "input": "input"}}},
+}  # fmt: skip
+EACH = 5
+pytestmark = pytest.mark.timeout(300)
+
+
+def again(node: Node) -> None:
+    """Kill a node as a crash does, and start it again."""
+    assert node.process is not None
+    node.process.kill()
+    node.ended()
+    node.up()
+
+
+def test_every_run_ends_whoever_is_killed(nodes):
+    hub = nodes.node(HUB + AGENTS.format(name="cat-hub"), "hub").up()
+    joined = [nodes.node(name=name) for name in ("far", "away")]
+    for node, name in zip(joined, ("far", "away"), strict=True):
+        settings = JOINED.format(name=name, url=hub.about["url"], seed=hub.data / "keys" / "node-default.nk")
+        node.write(settings + AGENTS.format(name=f"cat-{name}"))
+        node.up()
+    for name, definition in WORKFLOWS.items():
+        hub.ask("workflow.register", definition={"name": name, **definition})
+    everywhere = [hub, *joined]
+    runs: dict[str, str] = {}
+    for number in range(EACH):
+        for place, name in enumerate(WORKFLOWS):
+            node = everywhere[(number + place) % 3]
+            runs[node.ask("run.start", workflow=name, input=f"{name} {number}")["id"]] = f"{name} {number}"
+    again(joined[0])
+    server = hub.status()["bus"]["server_pid"]
+    os.kill(server, signal.SIGKILL)
+    until(lambda: hub.status()["bus"]["server_pid"] not in (None, server))
+    again(joined[1])
+    again(hub)
+    until(lambda: all(node.get("/readyz").status == 200 for node in everywhere))
+    for run, value in runs.items():
+        if value.startswith("wait"):
+            joined[0].ask("run.signal", id=run, signal="go")
+    for place, (run, value) in enumerate(runs.items()):
+        told = everywhere[place % 3].ask("run.await", id=run, timeout_s=120)
+        assert (told["state"], told["output"]) == ("completed", value), told
+        assert everywhere[place % 3].ask("run.replay", id=run)["same"] is True

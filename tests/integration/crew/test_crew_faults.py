@@ -1,0 +1,102 @@
+"""What was acknowledged survives: a killed server, a node that vanished in the middle of it. And a hundred at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+import pytest
+from tests.integration.crew.conftest import ME, part
+from tests.integration.work.conftest import until
+
+from knotwork.crew.records import Round
+from knotwork.crew.room import Report, Spawn
+from knotwork.crew.starting import run_of
+from knotwork.crew.store import key
+from knotwork.sdk.errors import Invalid
+
+
+async def test_plans_checkpoints_and_results_survive_a_killed_server(nodes):
+    node = await nodes.here()
+    planned = await node.plan(part("p"))
+    view = await node.spawn(part("a"), part("b", "a"))
+    name = view.record.id
+    await node.crew.report(name, Report("a", percent=30, text="begun", tokens=7), ME)
+    await node.do("one", "A")
+    await nodes.bench.kill_server()
+    await until(lambda: node.flow.connection.state != "connected")
+    await until(lambda: node.flow.connection.state == "connected")
+    assert (await node.crew.store.get(planned.id)).parts == (part("p"),)
+    view = await node.is_in(name, "a", "completed")
+    assert (view.parts["a"].text, view.parts["a"].used.tokens) == ("begun", 7)
+    assert await node.do("two", "B") == "b"
+    await node.reaches(name, "complete")
+    assert await node.output(name) == "## The a\n\nA\n\n## The b\n\nB\n"
+
+
+async def test_what_a_node_began_and_did_not_finish_another_carries_on(nodes):
+    first = await nodes.here("first")
+    second = await nodes.here("second")
+    planned = await first.plan(part("a"))
+
+    def spawned(one):  # the last thing that the first did: it is on record, and no run was started
+        begun = Round(run_of(one.id, 0), ("a",), (), time.time_ns())
+        return msgspec.structs.replace(one, phase="spawning", rounds=(begun,), node="first", spawned_ns=time.time_ns())
+
+    await first.stack.aclose()
+    await second.crew.store.change(planned.id, spawned)
+    assert await second.do("one", "A") == "a"
+    await second.reaches(planned.id, "complete")
+    assert await second.output(planned.id) == "## The a\n\nA\n"
+
+
+async def test_an_end_that_nobody_saw_is_seen_by_who_comes_next(nodes):
+    first = await nodes.here("first")
+    view = await first.spawn(part("a"))
+    name = view.record.id
+    first.crew.keeping._runs.clear()  # as if it had died at this moment
+    first.crew.keeping.live.clear()
+    await first.do("one", "A")
+    await until(lambda: _ended(first, view))
+    assert (await first.view(name)).phase in ("collection", "complete")
+    second = await nodes.here("second")
+    await second.reaches(name, "complete")
+
+
+async def _ended(node, view) -> bool:
+    return await node.flow.runs.over(view.record.rounds[0].run)
+
+
+async def test_garbage_in_the_bucket_harms_nobody(nodes):
+    node = await nodes.here()
+    await node.crew.store.bucket.put(key("o123456789"), b"{garbage")
+    await node.crew.store.bucket.put("r.o123456789", b"\xff")
+    await node.crew.store.bucket.put("strange", b"1")
+    view = await node.spawn(part("a"))
+    assert [one.id for one in await node.crew.store.all()] == [view.record.id]
+    await node.do("one")
+    await node.reaches(view.record.id, "complete")
+    with pytest.raises(Invalid) as bad:
+        await node.crew.store.get("o123456789")
+    assert bad.value.code == "crew.bad_record"
+
+
+async def test_a_hundred_at_a_time(nodes):
+    node = await nodes.here(do={"concurrency": 50})
+    names = []
+    for _ in range(10):
+        async with asyncio.TaskGroup() as group:
+            plans = [group.create_task(node.plan(part("a"), part("b"), part("c", "a", "b"))) for _ in range(10)]
+        names += [one.result().id for one in plans]
+    assert len(set(names)) == 100
+    async with asyncio.TaskGroup() as group:
+        spawns = [group.create_task(node.crew.spawn(name, Spawn(), ME)) for name in names]
+    assert all(new for _, new in (one.result() for one in spawns))
+    for name in names:
+        view = await node.reaches(name, "complete")
+        assert {one.agent for one in view.parts.values()} == {"do"}
+    assert len([one for one in await node.crew.store.all() if one.phase == "complete"]) == 100
+    for name in names:
+        phases = [phase for one, phase in node.told if one == name]
+        assert phases.count("complete") == 1
