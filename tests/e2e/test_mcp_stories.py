@@ -70,7 +70,9 @@ async def test_what_others_write_is_framed_and_harmless(node: Node):
         result = await reads.tried("read_direct_messages")
         shown = text_of(result).splitlines()
         assert result.structured_content["messages"][0]["text"] == evil
-        assert len([line for line in shown if not line.startswith("| ")]) == 1
+        head, newer = [line for line in shown if not line.startswith("| ")]
+        assert "from writes" in head
+        assert newer.startswith("newer: ")
         assert not {"\x1b", "\u202e"} & set(text_of(result))
 
 

@@ -45,6 +45,8 @@ def one_round(node: Node, number: int, delay_s: float) -> str:
         try:
             until(node._is_ready)
         except AssertionError as error:
+            node.signal(signal.SIGKILL)  # the next round begins with none, whatever became of this one
+            node.ended()
             return f"after SIGHUP: {error}"
         node.signal(signal.SIGTERM)
     code = node.ended()

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 
+import httpx
 import pytest
 from tests.e2e.conftest import until
 
@@ -74,6 +75,59 @@ def test_a_run_from_start_to_end_at_the_shell(node):
     assert (code, out) == (0, "A-B\n")
 
 
+def test_somebody_without_a_token_answers_by_a_link(node):
+    asking = {
+        "name": "asking",
+        "steps": {"ask": {"kind": "approval", "title": "Ship <it>?"}},
+        "output": "steps.ask.output.by",
+    }
+    node.json("workflow", "register", json.dumps(asking))
+    run = node.json("run", "start", "asking")["id"]
+    until(lambda: node.json("run", "why", run)["waits"])
+    link = node.json("run", "link", run, "ask", "--by", "alice", "--expires", "2h")
+    assert link["by"] == "alice"
+    with httpx.Client(trust_env=False, timeout=60) as plain:
+        must_answer(plain, node, run, link)
+
+
+def must_answer(plain, node, run, link):
+    page = plain.get(link["url"], headers={"accept": "text/html"})
+    assert (page.status_code, "Ship &lt;it&gt;?" in page.text) == (200, True)
+    assert node.json("run", "show", run)["state"] == "running"
+    answer = plain.post(link["url"], data={"decision": "approve", "comment": "yes"})
+    assert (answer.status_code, answer.json()["state"]) == (200, "approved")
+    assert node.run("run", "await", run)[:2] == (0, "alice\n")
+    assert plain.post(link["url"], json={"decision": "reject"}).status_code == 409
+    assert plain.get(link["url"].replace("ka1", "ka2")).status_code == 404
+
+
+def test_a_run_starts_itself_anew(node):
+    steps = {
+        "hear": {"kind": "wait_for_signal", "signal": "go"},
+        "again": {
+            "kind": "continue_as_new",
+            "depends_on": ["hear"],
+            "when": "steps.hear.output",
+            "input": "steps.hear.output",
+        },
+    }
+    node.json("workflow", "register", json.dumps({"name": "anew", "steps": steps, "output": "input"}))
+    first = node.json("run", "start", "anew", '"a"')["id"]
+    for word in ('"b"', '"c"'):
+        node.json("run", "signal", first, "go", word)
+    until(lambda: node.json("run", "show", first)["next"])
+    node.json("run", "signal", first, "go", "false")
+    assert node.run("run", "await", first)[:2] == (0, "c\n")
+    shown = node.json("run", "show", first)
+    second = node.json("run", "show", shown["next"])
+    third = node.json("run", "show", second["next"])
+    assert (second["previous"], second["number"], third["previous"], third["number"]) == (first, 1, second["id"], 2)
+    assert (third["next"], third["output"]) == ("", "c")
+    assert third["id"] in node.json("run", "why", first)["waits"][0]["what"]
+    listed = {one["id"]: one["next"] for one in node.json("runs", "--workflow", "anew")["runs"]}
+    assert listed == {first: second["id"], second["id"]: third["id"], third["id"]: ""}
+
+
 def test_waiting_and_keys(node):
     node.json("workflow", "register", json.dumps({"name": "one", "steps": {"a": {"capability": "shout"}}}))
     code, out, _ = node.run("run", "start", "one", "hello", "--key", "k1", "--wait", "60s")
@@ -87,14 +141,18 @@ def test_waiting_and_keys(node):
 def test_everything_wrong_is_told_with_its_place(node):
     text = 'name = "bad"\n[steps.a]\ncapabilty = "x"\n[steps.b]\nkind = "sleep"\nduration = "5 minutes"\n'
     node.write(text, "bad.toml")
-    verdict = node.json("workflow", "check", f"@{node.folder / 'bad.toml'}")
+    code, out, _ = node.run("workflow", "check", f"@{node.folder / 'bad.toml'}", "-o", "json")
+    assert code == 1
+    verdict = json.loads(out)
     assert verdict["ok"] is False
     places = {(one["path"], one["line"]) for one in verdict["problems"]}
     assert {("steps.a.capabilty", 3), ("steps.b.duration", 6)} <= places
     code, problem = node.refused("workflow", "register", f"@{node.folder / 'bad.toml'}")
     assert (code, problem["code"]) == (2, "flow.bad_workflow")
     cycle = {"name": "c", "steps": {name: {"capability": "x", "depends_on": [to]} for name, to in ("ab", "ba")}}
-    told = node.json("workflow", "check", json.dumps(cycle))["problems"]
+    code, out, _ = node.run("workflow", "check", json.dumps(cycle), "-o", "json")
+    told = json.loads(out)["problems"]
+    assert code == 1
     assert "a → b → a" in told[0]["message"] or "b → a → b" in told[0]["message"]
 
 

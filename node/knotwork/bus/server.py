@@ -80,10 +80,6 @@ class Server:
         """Process id of the child, 0 while there is none."""
         return self._process.pid if self._process and self._process.returncode is None else 0
 
-    def log_tail(self, lines: int = 40) -> str:
-        """Return the last `lines` lines the child wrote, from at most 16 KiB."""
-        return server_fault.tail(self.settings.store_dir, lines)
-
     async def wait_running(self, timeout_s: float) -> None:
         """Return when the server runs. Raises `TimedOut` (`bus.server_away`), `Unavailable` when it was stopped."""
         try:

@@ -27,6 +27,7 @@ LOCAL: dict[tuple[str, ...], str] = {
     ("init",): "config:init",
     ("bench",): "exhibits:bench",
     ("mcp",): "mcp:mcp",
+    ("connect",): "connect:connect",
     ("config", "check"): "config:check",
     ("config", "fmt"): "config:fmt",
     ("config", "schema"): "config:schema",

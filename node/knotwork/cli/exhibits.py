@@ -25,9 +25,14 @@ demo = click.Command(
         *options.answering(),
     ],
     short_help="See two nodes at work",
-    help="Start two nodes with agents, invoke across them, reload while they work, stop. Nothing is left behind.",
+    help="Start two nodes with agents: calls across them, a task and a workflow that outlive kill -9, a configuration that "
+    "changes while they work. Nothing is left behind.",
     epilog="\b\nExamples:\n  # Watch it\n  knotwork demo",
 )
+
+
+BENCHES = ("invoke", "tasks", "pending", "view", "flow", "agents")
+"""Those of `bench.suite`, which loads them all."""
 
 
 def _bench(**values: Any) -> None:
@@ -50,11 +55,15 @@ bench = click.Command(
     params=[
         click.Argument(["name"]),
         click.Option(
-            ["--for", "seconds"], type=options.Duration(), default=20.0, metavar="TIME", help="measure so long"
+            ["--for", "seconds"],
+            type=options.Duration(),
+            default=20.0,
+            metavar="TIME",
+            help="measure so long, 50s at most",
         ),
         *options.answering(),
     ],
     short_help="Measure this machine",
-    help="Measure ours beside raw NATS in the same run. `ratio` is ours/raw.",
+    help=f"Measure ours beside raw NATS in the same run. `ratio` is ours/raw.\n\nNAME is {', '.join(BENCHES)}.",
     epilog="\b\nExamples:\n  # How much does an invocation cost here?\n  knotwork bench invoke -o json",
 )

@@ -33,15 +33,6 @@ class Difference(Generic[K, V]):
     def __bool__(self) -> bool:
         return bool(self.added or self.changed or self.removed)
 
-    def inverse(self) -> Difference[K, V]:
-        """Return the way back."""
-        return Difference(self.removed, {key: (new, old) for key, (old, new) in self.changed.items()}, self.added)
-
-    def apply(self, old: Mapping[K, V]) -> dict[K, V]:
-        """Return the other mapping; `old` must be the one this difference starts from."""
-        kept = {key: value for key, value in old.items() if key not in self.removed}
-        return {**kept, **{key: new for key, (_, new) in self.changed.items()}, **self.added}
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PARTS = 20
 """How many parts are proposed at most when nothing else is said."""
 INSTRUCTIONS_MAX = 8_192
+NAME_MAX = 24
+"""A name that is longer is made of fewer words."""
 _HARD = re.compile(
     r"\b(migrat\w+|distributed|concurren\w+|security|encrypt\w+|real[- ]?time|performance|scalab\w+|rewrite|legacy|"
     r"compliance|zero[- ]downtime|backward\w*|refactor\w*|protocol|consisten\w+|fault[- ]toleran\w+)\b",
@@ -81,7 +83,7 @@ def assess(task: str, known: Collection[str] = (), *, default: str = "", parts_m
 
 def check_task(task: str) -> None:
     """Raise what `assess` raises for a text that is no task."""
-    size = len(task.encode("utf-8", "replace"))
+    size = len(msgspec.json.encode(task.encode("utf-8", "replace").decode()))  # so it stands in a run's input
     if size > TASK_MAX_BYTES:
         raise TooLarge(
             f"The task has {size} bytes, {TASK_MAX_BYTES} at most.", code="crew.task_too_large",
@@ -127,7 +129,7 @@ def _bounded(items: list[Item], most: int, notes: list[str]) -> list[Item]:
 
 def _part(item: Item, name: str, needs: list[str], known: Collection[str], default: str) -> Part:
     text = item.text
-    given = hints.hint(item.title, text, known, default)
+    given = hints.hint(_head(item.title), text, known, default)
     return Part(
         name, item.title[:256], text[:INSTRUCTIONS_MAX], given.capability, needs=tuple(needs),
         acceptance=_acceptance(item.acceptance), why=given.why[:256],
@@ -142,10 +144,12 @@ def _ids(items: list[Item]) -> list[str]:
     """Return a short name for each item, made of its words; each is there once."""
     made: list[str] = []
     for place, item in enumerate(items, start=1):
-        said = _ORDER.split(_FIRST.sub("", item.title), maxsplit=1)[0]
+        said = _head(item.title)
         folded = unicodedata.normalize("NFKD", said).encode("ascii", "ignore").decode().lower()
         words = [word for word in re.findall(r"[a-z0-9]+", folded) if word not in _SKIP]
-        name = "-".join(words[:3])[:24].rstrip("-")
+        name = "-".join(words[:3])
+        while len(name) > NAME_MAX and "-" in name:
+            name = name.rpartition("-")[0]
         if not plan.is_id(name):
             name = f"part-{place}"
         number = 2
@@ -155,3 +159,8 @@ def _ids(items: list[Item]) -> list[str]:
             number += 1
         made.append(unique)
     return made
+
+
+def _head(title: str) -> str:
+    """Return what a title says before it speaks of others."""
+    return _ORDER.split(_FIRST.sub("", title), maxsplit=1)[0]

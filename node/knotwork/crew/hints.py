@@ -30,6 +30,27 @@ _HINTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("android ios mobile swift kotlin app", ("mobile", "frontend")),
     ("refactor code implement function class bug fix library python rust java typescript go build develop", ("coding", "code", "development", "programming", "backend")),
 )  # fmt: skip
+_UNSAID = frozenset(
+    {
+        "then",
+        "and",
+        "first",
+        "next",
+        "finally",
+        "please",
+        "also",
+        "write",
+        "the",
+        "a",
+        "build",
+        "add",
+        "make",
+        "create",
+        "set",
+        "up",
+    }
+)
+"""Words that a title may begin with, and that say nothing of what is to be done."""
 _INDEX = tuple((frozenset(words.split()), candidates) for words, candidates in _HINTS)
 
 
@@ -46,13 +67,14 @@ def hint(title: str, text: str, known: Collection[str], default: str = "") -> Hi
 
     Of what nobody has, nothing is made up: such a part goes to `default`.
     """
+    verb = next((word for word in _WORD.findall(title.lower()[:200]) if word not in _UNSAID), "")
     for where, words in (("title", _words(title)), ("text", _words(text))):
         direct = [one for one in sorted(known) if one in words or (set(one.split("-")) <= words and one != DEFAULT)]
         if direct:
             best = max(direct, key=len)
             return Hint(best, f"its {where} says {best.replace('-', ' ')}", known=True)
         scored = [
-            (len(words & of), -place, candidates, words & of)
+            (len(words & of) + 2 * (verb in of), -place, candidates, words & of)
             for place, (of, candidates) in enumerate(_INDEX) if words & of
         ]  # fmt: skip
         for _, _, candidates, said in sorted(scored, key=lambda one: one[:2], reverse=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from knotwork.bus.background import begin_in
 from knotwork.crew import records, store
@@ -33,8 +33,17 @@ AGAIN_MIN_S, AGAIN_MAX_S = 0.5, 30.0
 AT_ONCE = 8
 
 
+class Live(NamedTuple):
+    """One that is not over, in short; `by` is the id of whoever wanted it."""
+
+    id: str
+    by: str
+    parent: str
+    created_ns: int
+
+
 class Keeping:
-    """Keeps orchestrations of one project going. `live` are those that are not over, by their ids."""
+    """Keeps orchestrations of one project going. `live` are those that are not over, `runs` theirs, by their ids."""
 
     def __init__(
         self, group: asyncio.TaskGroup, store: Store, settling: Settling, flow: Flow,
@@ -44,11 +53,11 @@ class Keeping:
         self._group, self._store, self._settling, self._flow = group, store, settling, flow
         self._over = over
         self._places = asyncio.Semaphore(AT_ONCE)
-        self._runs: dict[str, str] = {}
+        self.runs: dict[str, str] = {}
         self._busy: dict[str, asyncio.Event] = {}
         """Those that are looked at; the event ends a pause before."""
         self._again: set[str] = set()
-        self.live: dict[str, Record] = {}
+        self.live: dict[str, Live] = {}
 
     async def run(self) -> None:
         """Listen and look, for ever."""
@@ -63,7 +72,7 @@ class Keeping:
     def _told(self, message: Message) -> None:
         """Take note of a fact of a run: an outcome or its end may call for something."""
         parts = message.subject.split(".", 4)
-        orchestration = self._runs.get(parts[2])
+        orchestration = self.runs.get(parts[2])
         if orchestration is not None and parts[3] in ("outcome", "ended"):
             self.look(orchestration, later=facts.shard(parts[2]) not in self._flow.shards.mine)
 
@@ -74,16 +83,16 @@ class Keeping:
         record = store.readable(entry.value)
         if record is None or not record.live:
             before = self.live.pop(name, None)
-            self._runs = {run: of for run, of in self._runs.items() if of != name}
+            self.runs = {run: of for run, of in self.runs.items() if of != name}
             if record is not None and record.phase in records.OVER:
                 self._over(record)
-            if before is not None and record is not None and record.parent in self.live:
-                self.look(record.parent)
+            if before is not None and before.parent in self.live:
+                self.look(before.parent)
             return
-        self.live[name] = record
+        self.live[name] = Live(name, record.by.id, record.parent, record.created_ns)
         for one in record.rounds:
-            if one.run not in self._runs:
-                self._runs[one.run] = name
+            if one.run not in self.runs:
+                self.runs[one.run] = name
                 self.look(name, later=True)  # its first facts may have come before
 
     def _current(self) -> None:

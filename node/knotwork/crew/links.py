@@ -28,9 +28,11 @@ _BEFORE = re.compile(
 )
 _THEN = re.compile(r"^\W*(?:and )?(?:then|next|after that|afterwards|subsequently|after this)\b", re.IGNORECASE)
 _LAST = re.compile(
-    r"^\W*(?:finally|lastly|at the end|in the end)\b|\b(?:when|once|after) (?:everything|all(?: of)?(?: the)?(?: (?:above|others?|parts?|that))?)\b",
+    r"^\W*(?:finally|lastly)\b|\b(?:at|in) the (?:very )?end\b|\b(?:all three|all four|all of (?:it|them|these|those))\b|"
+    r"\b(?:when|once|after|requires?|needs?|depends? on) (?:everything|all(?: of)?(?: the)?(?: (?:above|others?|parts?|that))?)\b",
     re.IGNORECASE,
 )
+_LETTERS = re.compile(r"\s*[a-z](?:\s*(?:,|and|&|\+)\s*[a-z])*\s*", re.IGNORECASE)
 _ALONE = re.compile(r"\b(?:in parallel|independent(?:ly)?|at the same time|any order|no dependencies)\b", re.IGNORECASE)
 _DONE = re.compile(
     r"\b(?:is|are|was|were|has been|have been)?\s*(?:done|ready|finished|complete[d]?|available|there|works?|merged|built|written|in place)\b"
@@ -127,9 +129,9 @@ def links(items: list[Item]) -> Links:
             _by_layers(words, found, notes)
     for place in range(count):
         found[place].discard(place)
-    needs = [sorted(one)[:NEEDS_MAX] for one in found]
+    needs = [_few(sorted(one), found) for one in found]
     _cut_circles(items, needs, notes)
-    return Links(_direct(needs), notes)
+    return Links(needs, notes)
 
 
 def _of_line(line: str, place: int, items: list[Item], words: list[set[str]], found: list[set[int]]) -> bool:
@@ -156,6 +158,8 @@ def _named(phrase: str, place: int, items: list[Item], words: list[set[str]]) ->
     """Return the items that a phrase speaks of, by number or by name."""
     said = re.split(_END, phrase, maxsplit=1)[0]
     numbers = set(_NUMBERS.findall(said))
+    if _LETTERS.fullmatch(said):  # else "a" is no name
+        numbers |= {one for one in said.lower() if one.isalpha()}
     by_number = {other for other, item in enumerate(items) if item.number and item.number in numbers and other != place}
     if by_number:
         return by_number
@@ -222,19 +226,9 @@ def _cut_circles(items: list[Item], needs: list[list[int]], notes: list[str]) ->
         notes.append(f"A circle: that {items[place].title!r} needs {items[need].title!r} was left out.")
 
 
-def _direct(needs: list[list[int]]) -> list[list[int]]:
-    """Leave out what is needed by something else that is needed: the order stays the same."""
-    far: dict[int, set[int]] = {}
-
-    def reach(place: int) -> set[int]:
-        left, seen = list(needs[place]), set(needs[place])
-        while left:
-            for one in needs[left.pop()]:
-                if one not in seen:
-                    seen.add(one)
-                    left.append(one)
-        return seen
-
-    for place in range(len(needs)):
-        far[place] = reach(place)
-    return [[one for one in of if not any(one in far[other] for other in of if other != one)] for of in needs]
+def _few(of: list[int], found: list[set[int]]) -> list[int]:
+    """Return what an item needs, as many as may be: first of all what no other of them needs."""
+    if len(of) <= NEEDS_MAX:
+        return of
+    last = [one for one in of if not any(one in found[other] for other in of)]
+    return sorted((last + [one for one in of if one not in last])[:NEEDS_MAX])

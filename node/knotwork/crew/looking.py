@@ -13,6 +13,8 @@ from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
 from knotwork.work import leases
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from knotwork.crew.records import Record, Round
     from knotwork.crew.sight import View
     from knotwork.crew.store import Store
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 SUBS_MAX = 200
 """Orchestrations below one whose expenses are added up."""
 AT_ONCE = 16
+PATTERNS_MAX = 500
+"""In one question to the server, which takes 1024 at most."""
 
 
 class Looking:
@@ -74,6 +78,15 @@ class Looking:
                 break
             name = found[-1].parent
         return found
+
+    async def held_by(self, worker: str, runs: Mapping[str, str]) -> str:
+        """Return the orchestration of which an agent has a part, of those with these runs; "" for none."""
+        names = list(runs)
+        for begin in range(0, len(names), PATTERNS_MAX):
+            for (run, _), claim in (await self._claims(names[begin : begin + PATTERNS_MAX])).items():
+                if claim.worker == worker and not claim.over:
+                    return runs[run]
+        return ""
 
     async def _sight(self, one: Round) -> Sight | None:
         try:

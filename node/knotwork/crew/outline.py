@@ -126,9 +126,15 @@ class _Lines:
             if _FENCE.match(line):
                 fenced = not fenced
             if fenced or _FENCE.match(line):
-                self._more(line)
+                self._code(line)
             else:
                 self._line(line)
+
+    def _code(self, line: str) -> None:
+        """Keep a line of code with the item that it stands in: nothing in it is an item."""
+        into = self._item or self._heading
+        if into is not None and self._into not in ("context", "acceptance"):
+            into.body.append(line.rstrip())
 
     def _line(self, line: str) -> None:
         if not line.strip():
@@ -147,6 +153,8 @@ class _Lines:
         ):
             self._head(0, label[2].strip())
             return
+        if label is not None and label[3] and _LISTING.match(label[2].strip()):
+            self._into, line = "prose", label[3]
         numbered, bullet, step = _NUMBERED.match(line), _BULLET.match(line), _STEP.match(line)
         if step is not None:
             self._entry(len(step[1]), step[3], step[2].lower(), stepped=True)
@@ -169,7 +177,9 @@ class _Lines:
         elif level == self._level:
             step = _STEP.match(title) or _NUMBERED.match(title)
             self._heading = Item(
-                shortened(title), number=(step[2] or "").lower() if step else "", stepped=bool(_STEP.match(title))
+                shortened(_bare(title)),
+                number=(step[2] or "").lower() if step else "",
+                stepped=bool(_STEP.match(title)),
             )
             self.headings.append(self._heading)
             self._into = "heading"
@@ -213,8 +223,17 @@ class _Lines:
         elif self._heading is not None:
             self._heading.body.append(line.strip())
         else:
-            self._item = None if not _FENCE.match(line) else self._item
-            self.prose.append(line.strip())
+            if self.items and _CHAINED.match(line):
+                self._entry(0, line, "")
+            else:
+                self.prose.append(line.strip())
+            self._item = None
+
+
+def _bare(title: str) -> str:
+    """Return a heading without its number."""
+    found = _STEP.match(title) or _NUMBERED.match(title)
+    return (found[3] if found.re is _STEP else found[4]) if found is not None else title
 
 
 def _level(lines: list[str]) -> int:

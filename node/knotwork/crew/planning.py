@@ -82,7 +82,7 @@ async def _asked(flow: Flow, wish: Wish, made: Assessment, asked: Planner) -> pl
     finish = await _ended(flow, run, asked.wait_s)
     if finish.state != "completed":
         error = finish.error or {}
-        raise Failed(str(error.get("message", finish.state))[:1000], code=str(error.get("code", "crew.bad_plan"))[:128])
+        raise Failed(str(error.get("message", finish.state))[:1000], code=str(error.get("code", "agent.failed"))[:128])
     if finish.blob or len(bytes(finish.output)) > planner.ANSWER_MAX_BYTES:
         raise Invalid("The planner's answer is too large.", code="crew.bad_plan")
     return planner.read(decoded(bytes(finish.output)), wish.known, default, wish.parts_max)

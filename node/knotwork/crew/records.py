@@ -118,6 +118,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     held: Held = ""
     stop: Stop | None = None
     error: dict[str, str] | None = None
+    done: tuple[Name, ...] = ()
+    """Parts that were completed when it was over: lists need not look at its runs then."""
     notes: tuple[Note, ...] = ()
     node: Name = ""
     """Where it was spawned: this node mirrors it as files."""

@@ -127,14 +127,10 @@ class Crew:
             return named
         if by.kind != "agent":
             return ""
-        live = sorted(self.keeping.live.values(), key=lambda one: one.created_ns, reverse=True)
-        for record in live:
-            if by.parent and record.by.id == by.parent:
-                return record.id
-        for view in await self.looking.views(live):
-            if any(part.state == "running" and part.agent == by.name for part in view.parts.values()):
-                return view.record.id
-        return ""
+        theirs = [one for one in self.keeping.live.values() if by.parent and one.by == by.parent]
+        if theirs:
+            return max(theirs, key=lambda one: one.created_ns).id
+        return await self.looking.held_by(by.name, self.keeping.runs)
 
     async def edit(self, orchestration: str, parts: Sequence[plan.Part], revision: int | None, by: Who) -> Record:
         """Replace a plan that was not spawned; raises `Invalid`, `Conflict` (`crew.plan_changed`, `crew.spawned`)."""
@@ -231,20 +227,17 @@ class Crew:
     async def _go(self, orchestration: str, said: Report, by: Who) -> None:
         """Move to a phase that facts alone do not lead to."""
         assert said.phase is not None
-        phase = said.phase
-        if phase == "complete":
-            if said.data != b"null":
-                value, blob = await self.values.keep(said.data)
-                result = Result("agent", msgspec.Raw(value), blob, (), (), by.name, time.time_ns())
-            else:
-                view = await self.looking.view(await self.store.get(orchestration))
-                result = await self.settling.put_together(view, "concatenate")
-            await self.store.put_result(orchestration, result)
-        ended_ns = time.time_ns() if phase == "complete" else 0
-        await self.store.change(
-            orchestration,
-            lambda one: msgspec.structs.replace(one, phase=phase, ended_ns=ended_ns) if one.live else one,
-        )
+        view = await self.looking.view(await self.store.get(orchestration))
+        if said.phase != "complete":
+            await self.settling.note_phase(view.record, said.phase)
+            return
+        if said.data != b"null":
+            value, blob = await self.values.keep(said.data)
+            result = Result("agent", msgspec.Raw(value), blob, (), (), by.name, time.time_ns())
+        else:
+            result = await self.settling.put_together(view, "concatenate")
+        await self.store.put_result(orchestration, result)
+        await self.settling.close(view, "complete")
 
     async def _after(self, orchestration: str) -> tuple[View, str]:
         view = await self.settling.settle(orchestration)

@@ -144,9 +144,9 @@ class Settling:
         """Close what is over, or put it together first."""
         record = view.record
         if record.stop is not None:
-            return await self._close(view, record.stop.phase, {"code": "crew.stopped", "message": record.stop.why})
+            return await self.close(view, record.stop.phase, {"code": "crew.stopped", "message": record.stop.why})
         if not view.done and not (record.synthesis.partial and view.named("completed")):
-            return await self._close(view, "failed", _error(view))
+            return await self.close(view, "failed", _error(view))
         how = record.synthesis.how
         if how == "none":
             await self.note_phase(record, "collection")
@@ -155,7 +155,7 @@ class Settling:
             return await self._by_agent(view)
         result = await self.put_together(view, how)
         await self._store.put_result(record.id, result)
-        return await self._close(view, "complete")
+        return await self.close(view, "complete")
 
     async def _by_agent(self, view: View) -> View:
         seen = view.synthesis
@@ -165,13 +165,13 @@ class Settling:
         if seen.state != "completed":
             error = seen.error or {}
             told = {"code": str(error.get("code", "")), "message": f"synthesis: {error.get('message', seen.state)}"}
-            return await self._close(view, "failed", told)
+            return await self.close(view, "failed", told)
         missing = tuple(name for name in view.parts if view.parts[name].state != "completed")
         await self._store.put_result(
             view.record.id,
             Result("agent", msgspec.Raw(seen.output), seen.blob, (), missing, seen.agent, time.time_ns()),
         )
-        return await self._close(view, "complete")
+        return await self.close(view, "complete")
 
     async def begin_synthesis(self, view: View) -> Record:
         """Record the round in which an agent puts the results together."""
@@ -214,13 +214,14 @@ class Settling:
             return records.encode({"blob": part.blob})
         return part.output
 
-    async def _close(self, view: View, phase: Phase, error: dict[str, str] | None = None) -> View:
+    async def close(self, view: View, phase: Phase, error: dict[str, str] | None = None) -> View:
         """Record that it is over, unless it is not any more."""
 
         def closed(one: Record) -> Record:
             if one.rounds != view.record.rounds or not one.live:
                 return one
-            return msgspec.structs.replace(one, phase=phase, error=error, ended_ns=time.time_ns(), held="")
+            done = tuple(view.named("completed"))
+            return msgspec.structs.replace(one, phase=phase, error=error, done=done, ended_ns=time.time_ns(), held="")
 
         made = await self._store.change(view.record.id, closed)
         if made.phase == phase:

@@ -12,6 +12,7 @@ from knotwork.bus import subjects
 from knotwork.crew.records import OVER
 from knotwork.crew.store import key
 from knotwork.flow import facts
+from knotwork.work import leases
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection, Listening
@@ -36,7 +37,7 @@ async def watch(
         ours = [f"$KV.{subjects.CREW}.{key(orchestration)}", f"$KV.{subjects.CREW_CHECKPOINTS}.{orchestration}.>"]
         seen: dict[str, Event] = {}
         while True:
-            for place in [*ours, *map(_told, record.rounds)]:
+            for place in [*ours, *(place for one in record.rounds for place in (_told(one), _held(one)))]:
                 if place not in listening:
                     listening[place] = await connection.listen(place, lambda _: news.set())
             news.clear()
@@ -63,6 +64,11 @@ async def watch(
 def _told(one: Round) -> str:
     """Return where a run tells what is recorded of it."""
     return subjects.told(f"{facts.subject(one.run)}.>")
+
+
+def _held(one: Round) -> str:
+    """Return where it is told who has the parts of a run."""
+    return f"$KV.{leases.BUCKET}.{leases.PREFIX}{one.run}.*"
 
 
 def _events(view: View) -> list[tuple[str, Event]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus.background import background
 from knotwork.bus.commit import open_group_commit
+from knotwork.flow.approvals import Approvals
 from knotwork.flow.carrying import Carrier
 from knotwork.flow.definitions import Definitions
 from knotwork.flow.engine import Engine
@@ -50,6 +51,7 @@ class Flow:
         self.journal = Journal(group, connection, engine, over)
         self._historian = Historian(connection, writing, self.journal, over)
         self.runs = Runs(connection, work, self.definitions)
+        self.approvals = Approvals(connection, self.runs)
         self._again = asyncio.Event()
 
     async def open(self) -> None:

@@ -280,8 +280,24 @@ class Runs:
 
     async def answer(self, run: str, step: str, *, approve: bool, by: str, comment: str = "") -> bool:
         """Approve or reject; recording the answer is what makes it count, so it counts once. False when it was late."""
-        sight = await self.look(run)
-        effect = sight.run.open.get(f"ask.{step}")
+        await self.asked(run, step, by)
+        now_ns = time.time_ns()
+        if approve:
+            output = outputs.encoded({"approved": True, "by": by, "comment": comment})
+            outcome = records.Outcome("completed", NOTHING, msgspec.Raw(output), ended_ns=now_ns)
+        else:
+            told = f"{by or 'Somebody'} rejected it{f': {comment}' if comment else '.'}"
+            error = Failed(told, code="flow.rejected", detail={"by": by, "comment": comment})
+            outcome = records.Outcome("failed", NOTHING, error=error.to_wire(), ended_ns=now_ns)
+        try:
+            await self._facts.append(records.outcome_subject(run, step, 0, 1), records.encode(outcome))
+        except Conflict:
+            return False
+        return True
+
+    async def asked(self, run: str, step: str, by: str) -> Ask:
+        """Return what a step asks; raises `NotFound` (`flow.no_run`, `flow.not_asked`), `Denied` (`flow.not_approver`)."""
+        effect = (await self.look(run)).run.open.get(f"ask.{step}")
         if not isinstance(effect, Ask):
             raise NotFound(
                 f"No step {step!r} of {run} waits for an answer.",
@@ -289,24 +305,12 @@ class Runs:
                 hint="See `knotwork run show`.",
             )
         assert effect.spec.kind == "approval"
-        if effect.spec.approvers and by not in effect.spec.approvers:
+        approvers = effect.spec.approvers
+        if approvers and by not in approvers:
             raise Denied(
-                f"{by!r} may not decide this.",
-                code="flow.not_approver",
-                detail={"approvers": list(effect.spec.approvers)},
+                f"{by!r} may not decide this.", code="flow.not_approver", detail={"approvers": list(approvers)}
             )
-        now_ns = time.time_ns()
-        if approve:
-            output = outputs.encoded({"approved": True, "by": by, "comment": comment})
-            outcome = records.Outcome("completed", NOTHING, msgspec.Raw(output), ended_ns=now_ns)
-        else:
-            error = Failed(f"{by or 'Somebody'} rejected it{f': {comment}' if comment else '.'}", code="flow.rejected")
-            outcome = records.Outcome("failed", NOTHING, error=error.to_wire(), ended_ns=now_ns)
-        try:
-            await self._facts.append(records.outcome_subject(run, step, 0, 1), records.encode(outcome))
-        except Conflict:
-            return False
-        return True
+        return effect
 
     async def _must_live(self, run: str) -> str:
         """Return a run that has not ended, or the one that goes on for it; raises `Conflict` (`flow.over`)."""

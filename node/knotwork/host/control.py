@@ -21,6 +21,7 @@ from knotwork.config.keys import dotted, leaves
 from knotwork.config.loaded import effective
 from knotwork.host import node_rows
 from knotwork.host.agents import MeshDesk
+from knotwork.host.approvals import ApprovalDesk
 from knotwork.host.claims import ClaimDesk
 from knotwork.host.crew import CrewDesk
 from knotwork.host.events import rfc3339
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from knotwork.mesh.identity import Identity
     from knotwork.ops.claim_ports import Claims
     from knotwork.ops.crew_ports import Crews
-    from knotwork.ops.flow_ports import Flows
+    from knotwork.ops.flow_ports import Approvals, Flows
     from knotwork.ops.memory_ports import Memories
     from knotwork.ops.ports import Mesh
     from knotwork.ops.project_replies import Happenings
@@ -112,7 +113,7 @@ class Control:
 
     def flows(self, project: str) -> Flows:
         """Return the workflows of a project; raises `NotFound`, `Unavailable`."""
-        return FlowDesk(self._rooms(project).flow)
+        return FlowDesk(self._rooms(project).flow, lambda: self.http_url)
 
     def crews(self, project: str) -> Crews:
         """Return the orchestrations of a project; raises `NotFound`, `Unavailable`."""
@@ -147,6 +148,11 @@ class Control:
     def memories(self, project: str) -> Memories:
         """Return the memory of a project; raises `NotFound`, `Unavailable`."""
         return MemoryDesk(self._rooms(project).memory)
+
+    def approvals(self) -> Approvals:
+        """Return what can be answered by a link."""
+        served = (self.opened.get(project.name) for project in self.projects.all())
+        return ApprovalDesk([rooms.flow for rooms in served if rooms is not None])
 
     def hooks(self) -> Hooks:
         """Return what triggers serve to those who have no token."""
@@ -289,7 +295,8 @@ class Control:
         """Return the types that can be configured and the slots that are."""
         rows = describe.rows(self.world.catalog)
         return replies.PluginList(
-            plugins=[node_rows.plugin_row(row) for row in rows], slots=[node_rows.slot_row(slot) for slot in self.world.slots.everything()]
+            plugins=[node_rows.plugin_row(row) for row in rows],
+            slots=[node_rows.slot_row(slot) for slot in self.world.slots.everything()],
         )
 
     async def plugin(self, kind: str, type_name: str) -> replies.PluginInfo:

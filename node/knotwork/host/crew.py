@@ -96,9 +96,14 @@ class CrewDesk:
         """Return orchestrations, the newest first."""
         found: list[crew_replies.CrewRow] = []
         known = await self._crew.store.all()
+        if phases and phases <= records.OVER:
+            known = [one for one in known if one.phase in phases]
         for begin in range(0, len(known), limit):
-            views = await self._crew.looking.views(known[begin : begin + limit])
-            found += [crew_rows.row(view) for view in views if not phases or view.phase in phases]
+            page = known[begin : begin + limit]
+            views = await self._crew.looking.views([one for one in page if one.phase not in records.OVER])
+            rows = {view.record.id: crew_rows.row(view) for view in views}
+            rows |= {one.id: crew_rows.over(one) for one in page if one.phase in records.OVER}
+            found += [rows[one.id] for one in page if one.id in rows and (not phases or rows[one.id].phase in phases)]
             if len(found) >= limit:
                 break
         return found[:limit]

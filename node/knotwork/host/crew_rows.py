@@ -55,6 +55,16 @@ def row(view: View) -> crew_replies.CrewRow:
     )  # fmt: skip
 
 
+def over(record: Record) -> crew_replies.CrewRow:
+    """Return one that is over in short: its runs need not be looked at."""
+    done, parts = len(record.done), len(record.parts)
+    return crew_replies.CrewRow(
+        id=record.id, phase=record.phase, percent=round(100 * done / parts, 1) if parts else 0.0, done=done, parts=parts,
+        task=record.task[:TASK_SHOWN], by=record.by.name, parent=record.parent, created_at=moment(record.created_ns),
+        ended_at=moment(record.ended_ns),
+    )  # fmt: skip
+
+
 def state(view: View, used: Spent, why: str) -> crew_replies.CrewState:
     """Return everything about an orchestration."""
     record = view.record

@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import codec, subjects
@@ -17,7 +17,7 @@ from knotwork.flow.runs import Wanted
 from knotwork.host import flow_rows
 from knotwork.host.agents import caller_name
 from knotwork.ops import flow_replies
-from knotwork.sdk.errors import Invalid, KnotworkError
+from knotwork.sdk.errors import Denied, Invalid, KnotworkError
 
 if TYPE_CHECKING:
     from knotwork.flow.listing import Listed
@@ -36,9 +36,9 @@ LIVING = frozenset({"running", "paused", "stopping", "scheduled"})
 class FlowDesk:
     """One project's workflows (`ops.flow_ports.Flows`)."""
 
-    def __init__(self, flow: Flow) -> None:
-        """Work through our part in the project's workflows."""
-        self._flow = flow
+    def __init__(self, flow: Flow, address: Callable[[], str]) -> None:
+        """Work through our part in the project's workflows; `address` is where our HTTP door is."""
+        self._flow, self._address = flow, address
 
     # -- definitions -------------------------------------------------------------------------------------------------
 
@@ -214,6 +214,17 @@ class FlowDesk:
         by = caller_name(caller)
         first = await self._flow.runs.answer(run, step, approve=approve, by=by, comment=comment)
         return flow_replies.Changed(id=run, changed=first, why="" if first else "it was answered before")
+
+    async def link(self, run: str, step: str, by: str, expires_s: float, caller: Caller) -> flow_replies.ApprovalLink:
+        """Return a link by which a question can be answered; agents have one in their own name alone."""
+        ours = caller_name(caller)
+        if by and by != ours and caller.who.kind != "person":
+            raise Denied(f"{ours} may have no link in the name of {by}.", code="flow.not_approver")
+        until_ns = time.time_ns() + int(expires_s * 1e9)
+        link = await self._flow.approvals.link(run, step, by=by or ours, until_ns=until_ns)
+        return flow_replies.ApprovalLink(
+            url=f"{self._address()}/approve/{link}", by=by or ours, expires_at=flow_rows.moment(until_ns)
+        )
 
     async def fork(
         self, run: str, step: str, value: Any, key: str, caller: Caller, *, changed: bool

@@ -83,7 +83,7 @@ class SessionDesk:
             session_records.identity(project, newcomer.host, newcomer.path, newcomer.label, parent),
             newcomer.type, project, caller.owner, self._node, "", newcomer.type, newcomer.description,
             newcomer.capabilities, newcomer.boundaries, host=newcomer.host, path=newcomer.path, label=newcomer.label,
-            parent=parent, registered=bool(newcomer.capabilities),
+            parent=parent, registered=bool(newcomer.capabilities), max_tasks=newcomer.max_tasks,
         )  # fmt: skip
         async with self._sessions.open(wanted, handle=newcomer.handle, take_over=newcomer.take_over) as line:
             record = line.record
@@ -97,7 +97,9 @@ class SessionDesk:
 
     async def update(self, who: Who, changes: dict[str, Any]) -> session_replies.SessionRow:
         """Change what an agent says of itself."""
-        made: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+        made: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()
+        }
         made.setdefault("registered", "capabilities" in made or self._is_registered(who))
         record = await self._sessions.update(who, made.pop("handle", ""), made)
         return self._row(record, self._sessions.presence(record), who)
@@ -160,5 +162,5 @@ def _shown(record: AgentSession) -> AgentRecord:
     """Return an agent as the directory shows it."""
     return AgentRecord(
         record.handle, record.capabilities, record.description, boundaries=record.boundaries, executor=record.type,
-        concurrency=max(1, record.tasks + 1), attached=True,
+        concurrency=record.max_tasks, attached=True,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -42,17 +43,27 @@ class SessionBook:
         self._sessions, self._owner = sessions, owner
 
     def find(self, name: str, by: Who | None = None) -> Who:
-        """Return whom an id or a handle means; raises `NotFound` (`agent.not_found`)."""
+        """Return whom an id or a handle means; raises `NotFound` (`agent.not_found`), naming near ones."""
         try:
             record = self._sessions.find(name)
         except NotFound:
             owner = name.removeprefix("person-")
             if owner == self._owner() or any(known.owner == owner for known, _ in self._sessions.all()):
                 return person(owner, self._sessions.project)
-            raise
-        if by is not None and not may_see(record.scope, record.who, by):
-            self._sessions.find(f"{name[:63]}-")  # raises what it does for somebody who is not there
-        return record.who
+        else:
+            if by is None or may_see(record.scope, record.who, by):
+                return record.who
+        raise self._unknown(name, by)
+
+    def _unknown(self, name: str, by: Who | None) -> NotFound:
+        """Return the error of somebody who is not there, or not to be seen: the two look the same."""
+        handles = [one.handle for one, _ in self._sessions.all() if by is not None and may_see(one.scope, one.who, by)]
+        near = difflib.get_close_matches(name[:64], handles, 1)
+        return NotFound(
+            f"There is no agent {name[:64]!r} in {self._sessions.project}."
+            + (f" Did you mean {near[0]}?" if near else ""),
+            code="agent.not_found", hint="See `knotwork session list`: ids and handles are both understood.",
+        )  # fmt: skip
 
     def with_capability(self, capability: str, by: Who) -> list[Who]:
         """Return everybody who can do something."""
@@ -122,7 +133,7 @@ class TalkDesk:
         after, before = index_rows.cursor(wanted.cursor) if wanted.cursor else (0, 0)
         wish = Wish(
             wanted.channel, after, before, self._sender(wanted.sender), wanted.thread, wanted.kind, wanted.mentions,
-            newest=not after, limit=wanted.limit,
+            newest=not wanted.cursor.startswith("a"), limit=wanted.limit,
         )  # fmt: skip
         page = await self._talk.history.page(caller.who, wish, unread=wanted.unread, mark=not wanted.peek)
         return talk_replies.Messages(
@@ -132,7 +143,7 @@ class TalkDesk:
 
     async def watch(self, channel: str, cursor: str, caller: Caller) -> AsyncGenerator[replies.Chunk, None]:
         """Yield what is said in a channel, for ever."""
-        after = index_rows.cursor(cursor)[0] if cursor else 0
+        after = index_rows.cursor(cursor)[0] if cursor else None
         async with aclosing(self._talk.history.watch(caller.who, channel, after)) as said:
             async for one in said:
                 yield replies.Chunk(data=_row(one).model_dump(mode="json", exclude_defaults=True))

@@ -35,6 +35,7 @@ class AssessInput(CamelInput):
     capability: Capability | None = Field(default=None, description="for parts that nothing hints at")
     planner_capability: Capability | None = Field(default=None, description="let an agent with this capability plan")
     planner_agent: Target | None = Field(default=None, description="or this agent")
+    planner_wait_secs: float = Field(default=50, gt=0, le=3600, description="seconds to wait for its plan")
     parent: CrewId | None = Field(default=None, description="the orchestration that this is a part of")
 
 
@@ -57,7 +58,9 @@ async def assess_task(given: AssessInput, session: Session) -> dict[str, Any]:
             "planner_agent": given.planner_agent, "parent": given.parent,
         }
     )  # fmt: skip
-    plan = await session.ask("crew.assess", task=given.task, max_parts=given.max_parts, **more)
+    plan = await session.ask(
+        "crew.assess", task=given.task, max_parts=given.max_parts, planner_wait_s=given.planner_wait_secs, **more
+    )
     shown = {
         "orchestrationId": plan["id"], "order": plan["order"], "notes": plan["notes"], "plannedBy": plan["planned_by"],
     }  # fmt: skip

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from knotwork.mcp.memory_values import CONTENT_CHARS, MEMORY, recalled_text, row, rows_that_fit
-from knotwork.mcp.shapes import HIDDEN, many, record
+from knotwork.mcp.shapes import HIDDEN, PLAIN, many, record
 from knotwork.mcp.tool import ADDS, READS, TAKES_AWAY, CamelInput, Cursor, Nothing, Session, tool, without
 from knotwork.ops.memory_replies import Category, Scope
 from knotwork.ops.memory_words import Content, MemoryId, Short, Shorts
@@ -23,6 +23,8 @@ AnyScope = Annotated[Scope, BeforeValidator(_as_scope)]
 
 class Metadata(CamelInput):
     """What goes with a memory."""
+
+    model_config = ConfigDict(json_schema_extra=PLAIN)
 
     tags: Shorts = Field(default=[], description="to find it by: at most 10")
     priority: int | None = Field(default=None, ge=1, le=3, description="3 is the highest")
@@ -68,10 +70,7 @@ class RememberInput(ContentInput):
     )
 
 
-_KEPT = record(
-    memoryId="text", scope="text", category="text", expiresAt="text?", duplicateOf="text?", warnings="texts?",
-    note="text?",
-)  # fmt: skip
+_KEPT = record(memoryId="text", scope="text", category="text", expiresAt="text?", note="text?")
 
 
 @tool(
@@ -184,7 +183,7 @@ _MEMORIES = many(MEMORY)
     "recall_context", RecallInput,
     record(
         summary="text", private=_MEMORIES, personal=_MEMORIES, team=_MEMORIES, public=_MEMORIES, counts="object",
-        next="text?", notes="texts?",
+        next="text?",
     ),
     title="Recall",
     description="Call to mind what is remembered: yours, your owner's, the team's. Do it when you begin.",

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from knotwork.mcp import message_values
 from knotwork.mcp.message_values import ROWS
-from knotwork.mcp.shapes import record
+from knotwork.mcp.shapes import HIDDEN, record
 from knotwork.mcp.tool import ADDS, SETS, CamelInput, Capability, Cursor, Input, Session, Words, tool, without
 from knotwork.mcp.work_tools import Moment
 from knotwork.ops.talk_words import Id, Kind, Thread
@@ -28,7 +28,7 @@ class SendInput(CamelInput):
     priority: int = Field(default=5, ge=1, le=10)
     ack_required: bool = Field(default=False, description="it is shown again until it is acknowledged")
     reply_to: Id | None = Field(default=None, description="id of the message that you answer")
-    expires: Moment = Field(default="", description="gone then: 30m, 2h, or RFC 3339")
+    expires: Moment = Field(default="", description="gone then: 30m, 2h, or RFC 3339", json_schema_extra=HIDDEN)
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -39,7 +39,7 @@ class SendInput(CamelInput):
 
 @tool(
     "send_direct_message", SendInput,
-    record(messageId="text?", thread="text?", count="int", recipientHandle="text?", refused="rows?"),
+    record(messageId="text?", thread="text?", count="int", recipientHandle="text?"),
     title="Send a direct message",
     description="Send a message to one agent. It is kept for it while it is away. For everybody: send_message.",
     hints=ADDS,
@@ -76,7 +76,7 @@ class ReadInput(CamelInput):
         return {"limit": self.limit, "all": self.include_read, **more}
 
 
-_INBOX = record(messages=ROWS, unread="int?", more="flag?", newer="text?")
+_INBOX = record(messages=ROWS, unread="int?", more="flag?")
 
 
 def _shown(page: dict[str, Any]) -> dict[str, Any]:

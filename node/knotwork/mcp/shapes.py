@@ -21,6 +21,8 @@ _DROPPED = frozenset({"title", "default", "pattern", "minLength", "maxLength", "
 """What a schema says that costs more to read than it helps: who goes against it is told what is wrong."""
 HIDDEN: Schema = {"hidden": True}
 """Marks an argument that is understood and not listed: `Field(json_schema_extra=HIDDEN)`."""
+PLAIN: Schema = {"plain": True}
+"""Marks an object whose description says what is in it: its properties are not listed."""
 
 
 def record(**fields: str | Schema) -> Schema:
@@ -59,6 +61,8 @@ def _short(schema: Any, definitions: Schema) -> Any:
         return [_short(part, definitions) for part in schema]
     if not isinstance(schema, dict):
         return schema
+    if schema.get("plain"):
+        return {key: schema[key] for key in ("type", "description") if key in schema}
     if "$ref" in schema:
         meant = definitions[str(schema["$ref"]).rpartition("/")[2]]
         beside = {key: value for key, value in schema.items() if key != "$ref"}

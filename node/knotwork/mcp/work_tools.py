@@ -127,9 +127,8 @@ async def assign_work(given: AssignInput, session: Session) -> dict[str, Any]:
 
 
 _RESULT = record(
-    work_id="text", status="text", is_complete="flag", success="flag", result="any?", error="object?",
-    duration_ms="int?", station_id="text?", why="text?",
-)  # fmt: skip
+    work_id="text", status="text", is_complete="flag", success="flag", result="any?", error="object?", why="text?"
+)
 
 
 class CheckInput(Input):
@@ -180,9 +179,8 @@ class ClaimInput(Input):
 @tool(
     "claim_work", ClaimInput,
     record(
-        claimed="flag", work_id="text?", claim="text?", description="text?", taskId="text?", contextData="any?",
-        input="any?", priority="int?", attempt="int?", offered_by="text?", deadline="text?", checkpoint="any?",
-        lease_secs="number?", input_blob="text?",
+        claimed="flag", work_id="text?", claim="text?", description="text?", contextData="any?", input="any?",
+        lease_secs="number?",
     ),
     title="Claim work",
     description="Take one piece of work of a capability, the most urgent first. It is yours while this session lives; "

@@ -92,10 +92,11 @@ def reading(file: Allowed) -> Iterator[IO[bytes]]:
     with _folder_of(file, make=False) as folder:
         with _told(file):
             handle = os.open(file.parts[-1], os.O_RDONLY | _NOFOLLOW | getattr(os, "O_NONBLOCK", 0), dir_fd=folder)
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(handle)
+            raise Invalid(f"{file.path} is no file.", code="memory.bad_path")
         with os.fdopen(handle, "rb") as opened:
-            found = os.fstat(opened.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise Invalid(f"{file.path} is no file.", code="memory.bad_path")
             if found.st_size > READ_MAX_BYTES:
                 raise TooLarge(
                     f"{file.path} has {found.st_size} bytes.", code="memory.too_large", hint="Cut it in two."

@@ -66,6 +66,8 @@ _OUT = "DELETE FROM items WHERE scope = ? AND owner = ? AND place = ? AND realm 
 _WORD = re.compile(r"\w+")
 WORDS_MAX, RANKED_MAX = 32, 1000
 """As many words of a query count, and as many of the memories that have them are put in order: those written last."""
+BEGINNING_MIN = 3
+"""The last word of a query may be one that is still being written, when it is so long."""
 _SEPARATOR = "\x1f"
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
@@ -202,7 +204,8 @@ class Index:
         terms = _WORD.findall(text)[:WORDS_MAX]
         where, values = _where(wanted, wanted.sights)
         if terms and wanted.sights:
-            said = " OR ".join([*(f'"{term}"' for term in terms), f'"{terms[-1]}"*'])
+            beginning = [f'"{terms[-1]}"*'] if len(terms[-1]) >= BEGINNING_MIN else []
+            said = " OR ".join([*(f'"{term}"' for term in terms), *beginning])
             seen = " OR ".join(f'"{_sight(sight.scope, sight.owner)}"' for sight in wanted.sights)
             asked = f"sight : ({seen}) AND {{content tags}} : ({said})"
             newest = self._db.execute(

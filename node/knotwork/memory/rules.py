@@ -143,7 +143,7 @@ def may_read(record: Record, by: Who) -> bool:
     match record.scope:
         case "private" if record.owner != of.id:
             return False
-        case "personal" if record.owner != of.owner:
+        case "personal" if not of.owner or record.owner != of.owner:
             return False
         case "team" if record.owner != of.project:
             return False

@@ -43,6 +43,7 @@ class AgentSession(msgspec.Struct, frozen=True):
     scope: Scope = "team"
     status: Status = "online"
     tasks: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    max_tasks: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 16
     host: Name = ""
     path: Text = ""
     label: Name = ""

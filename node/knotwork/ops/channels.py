@@ -12,7 +12,7 @@ from knotwork.ops import replies, talk_replies, task_words
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.talk_ports import ChannelPage, Limits, NewMessage, Search
-from knotwork.ops.talk_words import Id, Kind, Limit, Place, Query, Thread, Words
+from knotwork.ops.talk_words import Id, Kind, Limit, Place, Query, Thread, Whom, Words
 from knotwork.ops.task_words import Digest, Key, Moment
 from knotwork.ops.words import Text, Token
 
@@ -162,7 +162,7 @@ class ReadRequest(Request):
     limit: Limit = Field(default=50, description="at most so many")
     cursor: Place = Field(default="", description="`older` or `newer` of a page before; the newest when left out")
     unread: bool = Field(default=False, description="from the first that you have not read on")
-    sender: Token | None = Field(default=None, description="of this agent alone: id or handle")
+    sender: Whom | None = Field(default=None, description="of this agent alone: id or handle")
     thread: Thread | None = Field(default=None, description="of this thread alone")
     kind: Kind | None = Field(default=None, description="of this kind alone")
     mentions: bool = Field(default=False, description="those alone that mention you")
@@ -221,7 +221,7 @@ class SearchRequest(Request):
 
     query: Query = Field(description='words, "a phrase", or the beginning of a word with *: all must be there')
     channel: Token | None = Field(default=None, description="in this channel alone")
-    sender: Token | None = Field(default=None, description="of this agent alone: id or handle")
+    sender: Whom | None = Field(default=None, description="of this agent alone: id or handle")
     thread: Thread | None = Field(default=None, description="of this thread alone")
     limit: Annotated[int, Field(ge=1, le=200)] = Field(default=20, description="at most so many")
 

@@ -94,6 +94,10 @@ class Flows(Protocol):
         """Approve or reject."""
         ...
 
+    async def link(self, run: str, step: str, by: str, expires_s: float, caller: Caller) -> flow_replies.ApprovalLink:
+        """Return a link by which a question can be answered, in a name (that of the caller when left out)."""
+        ...
+
     async def fork(
         self, run: str, step: str, value: Any, key: str, caller: Caller, *, changed: bool
     ) -> flow_replies.RunInfo:
@@ -114,4 +118,16 @@ class Flows(Protocol):
 
     async def publish(self, kind: str, body: Any) -> int:
         """Publish an event and return its number."""
+        ...
+
+
+class Approvals(Protocol):
+    """What can be answered by a link, whatever project it is of; who holds the link needs no token."""
+
+    async def question(self, link: str) -> flow_replies.Question:
+        """Return what is asked; raises `NotFound` (`flow.no_link`), `Denied` (`flow.link_expired`)."""
+        ...
+
+    async def answer(self, link: str, comment: str, *, approve: bool) -> flow_replies.Question:
+        """Approve or reject; raises what `question` raises, and `Conflict` (`flow.answered`)."""
         ...

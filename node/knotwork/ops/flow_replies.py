@@ -183,6 +183,29 @@ class AllChanged(Reply):
     runs: list[Changed]
 
 
+class ApprovalLink(Reply):
+    """A link by which one question can be answered, in one name."""
+
+    url: str
+    by: str
+    expires_at: str
+
+
+class Question(Reply):
+    """What a run asks, and how it was answered."""
+
+    run: str
+    workflow: str
+    step: str
+    title: str = ""
+    input: Any = None
+    by: str = Field(description="in whose name the link answers; once it is answered, who did")
+    state: Literal["waiting", "approved", "rejected", "gone"]
+    comment: str = ""
+    asked_at: str = ""
+    expires_at: str
+
+
 class Exported(Reply):
     """A run as it is kept."""
 

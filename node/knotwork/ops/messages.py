@@ -12,7 +12,7 @@ from knotwork.ops.node import Nothing
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.talk_ports import InboxPage, Search
-from knotwork.ops.talk_words import Id, Kind, Limit, Place, Query, Rule, Thread
+from knotwork.ops.talk_words import Id, Kind, Limit, Place, Query, Rule, Thread, Whom
 from knotwork.ops.words import Token
 
 WAIT_MAX_S = 600.0
@@ -22,7 +22,7 @@ INBOX = ("id", "at", "sender", "kind", "priority", "ack", "text")
 class SendRequest(SayRequest):
     """What to send to whom."""
 
-    to: Token | None = Field(default=None, description="id or handle of an agent, or person-NAME")
+    to: Whom | None = Field(default=None, description="id or handle of an agent, or person-NAME")
     capability: Token | None = Field(
         default=None, validate_default=True, description="everybody else who can do this instead, one message for each"
     )
@@ -84,7 +84,7 @@ class InboxRequest(Request):
     """Which messages of your inbox."""
 
     limit: Limit = Field(default=50, description="at most so many")
-    sender: Token | None = Field(default=None, description="of this agent alone: id or handle")
+    sender: Whom | None = Field(default=None, description="of this agent alone: id or handle")
     kind: Kind | None = Field(default=None, description="of this kind alone")
     thread: Thread | None = Field(default=None, description="of this thread alone")
     priority: int = Field(default=1, ge=1, le=10, description="at least so urgent")
@@ -181,7 +181,7 @@ class MessageSearchRequest(Request):
 
     query: Query = Field(description='words, "a phrase", or the beginning of a word with *: all must be there')
     where: Literal["all", "channels", "inbox"] = Field(default="all", description="where to look")
-    sender: Token | None = Field(default=None, description="of this agent alone: id or handle")
+    sender: Whom | None = Field(default=None, description="of this agent alone: id or handle")
     limit: Annotated[int, Field(ge=1, le=200)] = Field(default=20, description="at most so many")
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from knotwork.ops import replies
     from knotwork.ops.claim_ports import Claims
     from knotwork.ops.crew_ports import Crews
-    from knotwork.ops.flow_ports import Flows
+    from knotwork.ops.flow_ports import Approvals, Flows
     from knotwork.ops.memory_ports import Memories
     from knotwork.ops.op import Caller
     from knotwork.ops.project_replies import Happenings
@@ -157,6 +157,10 @@ class NodeControl(Protocol):
 
     def memories(self, project: str) -> Memories:
         """Return the memory of a project this node serves; raises `NotFound` (`project.not_found`)."""
+        ...
+
+    def approvals(self) -> Approvals:
+        """Return what can be answered by a link."""
         ...
 
     def hooks(self) -> Hooks:

@@ -25,6 +25,7 @@ class Newcomer:
     boundaries: tuple[str, ...] = ()
     parent: str = ""
     take_over: bool = False
+    max_tasks: int = 16
 
 
 @dataclass(frozen=True, slots=True)

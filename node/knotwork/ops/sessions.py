@@ -35,6 +35,7 @@ class OpenRequest(Request):
     description: Text = Field(default="", description="one line: what it is good for")
     capabilities: Tokens = Field(default=[], description="what it can do")
     boundaries: Tokens = Field(default=[], description="data classes it accepts; all when empty")
+    max_tasks: int = Field(default=16, ge=1, le=10_000, description="tasks it works on at once, at most")
     parent: Token | None = Field(default=None, description="the agent that started it, by id or handle")
     take_over: bool = Field(default=False, description="end another open session of the same agent")
 
@@ -57,6 +58,7 @@ async def open_session(
     newcomer = Newcomer(
         request.host, request.path, request.label, request.type, request.handle or "", request.description,
         tuple(request.capabilities), tuple(request.boundaries), request.parent or "", request.take_over,
+        request.max_tasks,
     )  # fmt: skip
     agent, why = "", ""
     async with aclosing(node.sessions(caller.project).open(newcomer, caller.who)) as notices:
@@ -79,6 +81,7 @@ class UpdateRequest(Request):
     scope: Scope | None = Field(default=None, description="who may see you")
     status: Status | None = Field(default=None, description="whether you take work")
     tasks: int | None = Field(default=None, ge=0, le=1_000_000, description="how many tasks you work on")
+    max_tasks: int | None = Field(default=None, ge=1, le=10_000, description="tasks you work on at once, at most")
     registered: bool | None = Field(default=None, description="whether others find you and you are given work")
 
 

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from knotwork.ops import (
     agents,
+    approvals,
     blobs,
     channels,
     claims,
@@ -49,6 +50,7 @@ ROOMS = (
     claims,
     workflows,
     runs,
+    approvals,
     crew,
     triggers,
     tools,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
-from knotwork.ops.words import NAMED
+from knotwork.ops.words import NAMED, Token
 
 _ID = r"[md][1-9][0-9]{0,14}"
 _THREAD = r"(?:[md][1-9][0-9]{0,14}|b[0-9a-f]{16})"
@@ -18,6 +18,14 @@ NAMED |= {
     f"^{_THREAD}$": ("not the id of a thread", "Give `thread` of a message, or the id of its first message."),
     f"^{_KIND}$": ("not a kind", "Use up to 64 letters, digits, '-', '_', '.' and ':'."),
 }
+
+
+def _bare(value: object) -> object:
+    """Return a handle without the @ it is mentioned with: both may be written."""
+    return value.removeprefix("@") if isinstance(value, str) else value
+
+
+Whom = Annotated[Token, BeforeValidator(_bare)]
 Id = Annotated[str, StringConstraints(pattern=f"^{_ID}$", max_length=16)]
 Thread = Annotated[str, StringConstraints(pattern=f"^{_THREAD}$", max_length=20)]
 Kind = Annotated[str, StringConstraints(pattern=f"^{_KIND}$", max_length=64)]

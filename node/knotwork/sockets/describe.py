@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from knotwork.sdk.errors import sentence
-from knotwork.sockets import catalog as catalogs
 from knotwork.sockets.options import options
 
 if TYPE_CHECKING:
     from knotwork.sockets.catalog import Catalog, Entry
     from knotwork.sockets.factories import Broken
-    from knotwork.sockets.sources import Source
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of `plugin list`. `state` is ok, hosted (never in the node's process), unread or broken; times in seconds."""
+    """One line of `plugin list`. `state` is ok, hosted (never in the node's process) or broken; times in seconds."""
 
     kind: str
     type: str
@@ -46,12 +44,6 @@ def rows(catalog: Catalog) -> list[Row]:
         for entry in catalog.entries()
     ]
     return found + [_broken(row) for row in catalog.broken()]
-
-
-def unread_rows(settings: catalogs.CatalogSettings) -> list[Row]:
-    """Return one row per place that offers plugins, without importing any code."""
-    found, broken = catalogs.survey(settings)
-    return [_unread(source) for source in found] + [_broken(row) for row in broken]
 
 
 def docs(entry: Entry) -> str:
@@ -81,17 +73,6 @@ def docs(entry: Entry) -> str:
     lines += [f"type = {json.dumps(source.where)}"] if source.kind == "file" else []
     lines += [f"{one.name} = …" for one in known if one.required] + ["```", ""]
     return "\n".join(lines)
-
-
-def _unread(source: Source) -> Row:
-    return Row(
-        kind=source.plugin_kind or "",
-        type=", ".join(source.types) or source.name,
-        source=str(source),
-        state="unread",
-        version=source.version,
-        summary=source.summary,
-    )
 
 
 def _broken(row: Broken) -> Row:

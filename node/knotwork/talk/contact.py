@@ -14,7 +14,7 @@ Mode = Literal["open", "team", "allow-list", "none"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 RULES_MAX = 500
 _END = r"(?:\*|(?:owner=)?[a-z0-9][a-z0-9_-]{0,63})"
-_RULE = re.compile(rf"({_END})>({_END})")
+_RULE = re.compile(rf"({_END})(?<!-)>({_END})")
 
 
 class Policy(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from knotwork.bus.connection import Connection
+    from knotwork.bus.reading import Stored
     from knotwork.talk.channel import Channel
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ TRIM_S = 2.0
 """After something was sent, so long until what is over the limits leaves the stream."""
 LOOK_S = 60.0
 """Between two looks when nothing is sent from here: others may have sent, and messages grow old."""
-SLACK = 0.05
+SLACK, SLACK_BYTES = 0.05, 0.25
 """By so much of its limits a channel may be over them in the stream; what is read is always within."""
 TRIES = 3
 T = TypeVar("T")
@@ -61,14 +62,15 @@ class Following:
         mine = self._asked
         async with self._lock:
             for _ in range(TRIES):
+                made = self._index.made
                 if self._answered < mine:
                     upto = self._asked
                     await self._catch_up()
                     self._answered = upto
                 found = await asyncio.to_thread(self._look, look)
-                if found is not None:
+                if found is not None and self._index.made == made:
                     return found[0]
-                self._answered = mine - 1
+                self._answered = mine - 1  # it was damaged, and is empty now
                 await self._begin()
         raise Unavailable("The index of channels is damaged again and again.", code="talk.index_damaged")
 
@@ -84,12 +86,13 @@ class Following:
         await asyncio.to_thread(self._index.safely, lambda: self._index.belongs_to(str(info.get("created"))))
 
     async def _catch_up(self) -> None:
+        made = self._index.made
         while True:
             found = await reading.batch(self._connection, subjects.TALK, "channel.*", self._index.place + 1, BATCH)
             if not found:
                 return
             await asyncio.to_thread(self._index.safely, lambda batch=found: self._index.add(batch))
-            if len(found) < BATCH and sum(len(one.data) for one in found) < FULL_BYTES:
+            if self._index.made != made or _at_the_end(found):
                 return
 
     # -- what is over the limits -------------------------------------------------------------------------------------
@@ -132,7 +135,7 @@ class Following:
                 subject = subjects.channel(channel.name)
                 await reading.purge_but(self._connection, subjects.TALK, subject, channel.max_messages)
                 self._sent[channel.name] = (0, size)
-            look = look or size > channel.max_bytes * SLACK
+            look = look or size > channel.max_bytes * SLACK_BYTES
         if not look:
             return
         self._looked_s = time.monotonic()
@@ -151,6 +154,11 @@ class Following:
         """Close the file, when nobody reads it any more."""
         async with self._lock:
             await asyncio.to_thread(self._index.close)
+
+
+def _at_the_end(found: list[Stored]) -> bool:
+    """Return whether a batch was all there was."""
+    return len(found) < BATCH and sum(len(one.data) for one in found) < FULL_BYTES
 
 
 @asynccontextmanager

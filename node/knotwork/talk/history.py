@@ -133,13 +133,13 @@ class History:
 
     # -- as it happens -----------------------------------------------------------------------------------------------
 
-    async def watch(self, who: Who, name: str, after: int = 0) -> AsyncGenerator[Said, None]:
+    async def watch(self, who: Who, name: str, after: int | None = None) -> AsyncGenerator[Said, None]:
         """Yield what is said in a channel from now on, or from behind a place on; for ever."""
         channel = (await self._channels.get(name)).name
         subject, news = subjects.channel(channel), asyncio.Event()
         listening = await self._connection.listen(subjects.heard(subject), lambda _message: news.set())
         try:
-            place = after or await self._last(subject)
+            place = await self._last(subject) if after is None else after
             while True:
                 news.clear()
                 stored = await reading.batch(self._connection, subjects.TALK, subject, place + 1, WATCH_BATCH)

@@ -58,11 +58,6 @@ def child_of(traceparent: str) -> Child:
     return Child(f"00-{trace_id}-{span_id}-01", trace_id, span_id, "")
 
 
-def child_of_current() -> Child:
-    """Return a new span below the work this task is doing, or of a new trace."""
-    return child_of(current.get())
-
-
 def parse(traceparent: object) -> Trace | None:
     """Return the parts, None when it is not a valid traceparent; takes anything, raises nothing."""
     found = _shape(traceparent) if isinstance(traceparent, str) else None

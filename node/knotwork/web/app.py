@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 import knotwork
 from knotwork.ops.ports import NodeControl
 from knotwork.sdk.errors import Internal, KnotworkError, NotFound
-from knotwork.web import hooks, openapi, problem, resources, routes, workers
+from knotwork.web import approvals, hooks, openapi, problem, resources, routes, workers
 from knotwork.web.guard import Doorkeeper, Guard
 
 Metrics = Callable[[], Awaitable[tuple[str, bytes]]]
@@ -47,6 +47,7 @@ def make(
             *resources.routes(node, default_project),
             *workers.routes(node, default_project),
             *hooks.routes(node),
+            approvals.route(node),
             *_plain(node, metrics),
             *([Route("/mcp", agents)] if agents is not None else []),
         ],

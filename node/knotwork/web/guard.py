@@ -20,8 +20,8 @@ from knotwork.web import problem
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/openapi.json"})
 """Paths that need no token: a supervisor has none, and the description is public."""
-OPEN_PREFIXES = ("/hooks/", "/run/")
-"""What triggers are served under: each asks for a signature of its own."""
+OPEN_PREFIXES = ("/hooks/", "/run/", "/approve/")
+"""What triggers and links are served under: each asks for a signature of its own."""
 
 _SAFE_HEADERS = {
     "x-content-type-options": "nosniff",

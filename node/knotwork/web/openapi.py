@@ -7,7 +7,8 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from knotwork.ops import project_replies, replies, table
-from knotwork.web import hooks, resources, workers
+from knotwork.ops.flow_replies import Question
+from knotwork.web import approvals, hooks, resources, workers
 from knotwork.web.routes import EVENT_STREAM, methods
 
 _REF = "#/components/schemas/"
@@ -34,11 +35,11 @@ def document(version: str, url: str = "/") -> dict[str, Any]:
     """Return the whole description as plain data."""
     ops = list(table.TABLE.values())
     wanted = [(op.request, "validation") for op in ops] + [(op.reply, "serialization") for op in ops]
-    wanted += [(one, "serialization") for one in (replies.Progress, replies.Chunk, project_replies.Happening)]
+    wanted += [(one, "serialization") for one in (replies.Progress, replies.Chunk, project_replies.Happening, Question)]
     unique: list[Any] = list(dict.fromkeys(wanted))
     names, schema = models_json_schema(unique, ref_template=_REF + "{model}")
     paths = {f"/api/{op.room}/{op.verb}": _path(op, names) for op in ops}
-    paths |= _resource_paths(names) | _worker_paths(names) | _plain_paths() | hooks.described()
+    paths |= _resource_paths(names) | _worker_paths(names) | _plain_paths() | hooks.described() | approvals.described(names)
     return {
         "openapi": "3.1.0",
         "info": {

@@ -55,7 +55,7 @@ async def test_an_end_that_nobody_saw_is_seen_by_who_comes_next(nodes):
     first = await nodes.here("first")
     view = await first.spawn(part("a"))
     name = view.record.id
-    first.crew.keeping._runs.clear()  # as if it had died at this moment
+    first.crew.keeping.runs.clear()  # as if it had died at this moment
     first.crew.keeping.live.clear()
     await first.do("one", "A")
     await until(lambda: _ended(first, view))

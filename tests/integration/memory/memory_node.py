@@ -128,8 +128,6 @@ async def open_node(
             opened = factory.open(factory.config.model_validate(config), context)
             around.slots[kind] = Slot(await stack.enter_async_context(opened))
         rooms = await stack.enter_async_context(
-            open_remembering(
-                project, around, node=name, index=home / "index.db", common=lambda: "" in connections
-            )
+            open_remembering(project, around, node=name, index=home / "index.db", common=lambda: "" in connections)
         )
         yield Node(name, project, rooms, around, connections)

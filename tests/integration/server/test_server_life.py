@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from knotwork.bus import server as bus_server
-from knotwork.bus import server_talk
+from knotwork.bus import server_fault, server_talk
 from knotwork.bus.server import Account, User, run_server
 from knotwork.sdk.errors import Conflict, Invalid, TimedOut, Unavailable
 from knotwork.trust import keys
@@ -24,7 +24,7 @@ async def test_ready_means_that_jetstream_answers(place, connect):
         assert (await js.publish("s.1", b"x", timeout=30)).seq == 1
         assert server.state == "running"
         assert server.version
-        assert "Server is ready" in server.log_tail()
+        assert "Server is ready" in server_fault.tail(place.settings.store_dir, 40)
         assert psutil.pid_exists(server.pid)
         pid = server.pid
     assert states == ["running", "stopped"]

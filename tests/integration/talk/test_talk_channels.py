@@ -49,7 +49,9 @@ async def test_scopes_hide_messages_and_their_number(talk):
     await say(talk, "for olga's", scope="personal")
     await say(talk, "for all of us", scope="team")
     await say(talk, "for everybody", scope="public")
-    seen = {who.name: texts(await talk.history.page(who, Wish(channel="roadmap"), mark=False)) for who in (ANN, BOB, CYD)}
+    seen = {
+        who.name: texts(await talk.history.page(who, Wish(channel="roadmap"), mark=False)) for who in (ANN, BOB, CYD)
+    }
     assert seen == {
         "ann": ["for me", "for olga's", "for all of us", "for everybody"],
         "bob": ["for olga's", "for all of us", "for everybody"],

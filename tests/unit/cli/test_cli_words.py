@@ -14,7 +14,8 @@ import click
 import pytest
 
 import knotwork
-from knotwork.cli import app, given, launched, local, main, options, reference, show, topics, trouble
+from knotwork.bench import suite
+from knotwork.cli import app, exhibits, given, launched, local, main, options, reference, show, topics, trouble
 from knotwork.ops import table
 from knotwork.sdk import errors
 
@@ -372,3 +373,7 @@ def test_version_names_its_parts(run):
     assert code == 0
     assert {"knotwork", "python", "nats-server", "nats-py", "platform"} == set(json.loads(out))
     assert run("version", "-q")[1] == f"knotwork {knotwork.__version__}\n"
+
+
+def test_the_help_names_every_bench():
+    assert tuple(suite.BENCHES) == exhibits.BENCHES

@@ -18,7 +18,7 @@ PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
 _CODE = re.compile(r"[a-z]+(?:\.[a-z]+(?:_[a-z]+)*)")
 _KINDS = {error.__name__: error.kind for error in errors.ALL}
 _EVENTS = {
-    "agent.done", "bus.server", "bus.state", "node.ready", "node.stopped", "plugin.state", "spinup.launch", "telemetry.dropped",
+    "agent.done", "bus.server", "bus.state", "crew.phase", "node.ready", "node.stopped", "plugin.state", "spinup.launch", "telemetry.dropped",
 }  # fmt: skip
 _FILES = re.compile(r".*\.(toml|json|jsonl|py|log|token)")
 _FOREIGN = {"http.disconnect", "telemetry.jsonl", "bench.raw"}  # of ASGI; a file; a subject

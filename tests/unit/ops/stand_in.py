@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.unit.ops.stand_in_claims import StandInClaims
+from tests.unit.ops.stand_in_crews import StandInCrews
 from tests.unit.ops.stand_in_feed import StandInFeed
-from tests.unit.ops.stand_in_flows import StandInFlows
+from tests.unit.ops.stand_in_flows import StandInApprovals, StandInFlows
 from tests.unit.ops.stand_in_memory import StandInMemory
 from tests.unit.ops.stand_in_past import StandInPast
 from tests.unit.ops.stand_in_sessions import StandInSessions
 from tests.unit.ops.stand_in_talk import StandInTalk
 from tests.unit.ops.stand_in_targets import StandInTargets
+from tests.unit.ops.stand_in_tools import StandInTools
 from tests.unit.ops.stand_in_triggers import StandInHooks, StandInTriggers
 
 from knotwork.ops import replies, task_replies
@@ -200,6 +202,9 @@ class StandInNode:
     def memories(self, project: str) -> StandInMemory:
         return StandInMemory()
 
+    def crews(self, project: str) -> StandInCrews:
+        return StandInCrews()
+
     def triggers(self, project: str) -> StandInTriggers:
         return StandInTriggers()
 
@@ -209,10 +214,16 @@ class StandInNode:
     def talk(self, _project: str) -> StandInTalk:
         return self.one_talk
 
+    def tools(self) -> StandInTools:
+        return StandInTools()
+
     def who(self, project: str, session: str) -> Who:
         if session not in ("", "open-sesame"):
             raise Denied("no such session", code="session.unknown")
         return AGENT if session else person("me", project, "here")
+
+    def approvals(self) -> StandInApprovals:
+        return StandInApprovals()
 
     def hooks(self) -> StandInHooks:
         return StandInHooks()

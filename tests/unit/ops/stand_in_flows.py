@@ -8,6 +8,7 @@ from typing import Any
 from knotwork.ops import flow_replies as replies
 from knotwork.ops.flow_ports import NewRun
 from knotwork.ops.op import Caller
+from knotwork.sdk.errors import Conflict, Denied, NotFound
 
 DIGEST = "0" * 32
 
@@ -66,6 +67,9 @@ class StandInFlows:
     async def answer(self, run: str, step: str, comment: str, caller: Caller, *, approve: bool) -> replies.Changed:
         return replies.Changed(id=run, changed=True)
 
+    async def link(self, run: str, step: str, by: str, expires_s: float, caller: Caller) -> replies.ApprovalLink:
+        return replies.ApprovalLink(url="http://here/approve/ka1.x.y", by=by or "me", expires_at="")
+
     async def fork(
         self, run: str, step: str, value: Any, key: str, caller: Caller, *, changed: bool
     ) -> replies.RunInfo:
@@ -85,3 +89,23 @@ class StandInFlows:
 
     def _run(self, run: str) -> replies.RunInfo:
         return replies.RunInfo(id=run, workflow="hello", state="completed", output={"a": 1})
+
+
+class StandInApprovals:
+    """One question, asked by the link `ok`."""
+
+    def _question(self, link: str, **more: Any) -> replies.Question:
+        if link == "late":
+            raise Denied("This link has expired.", code="flow.link_expired")
+        if link != "ok":
+            raise NotFound("There is no such link.", code="flow.no_link")
+        fields = {"title": "Ship <it>?", "input": {"a": "<b>"}, "by": "me", "state": "waiting", "expires_at": ""}
+        return replies.Question(run="w0198c0ffee0012345678ab", workflow="hello", step="ask", **{**fields, **more})
+
+    async def question(self, link: str) -> replies.Question:
+        return self._question(link)
+
+    async def answer(self, link: str, comment: str, *, approve: bool) -> replies.Question:
+        if comment == "again":
+            raise Conflict("This was settled before.", code="flow.answered")
+        return self._question(link, state="approved" if approve else "rejected", comment=comment)

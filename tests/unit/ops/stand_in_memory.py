@@ -70,9 +70,7 @@ class StandInMemory:
     async def export(self, path: str, query: Query, who: Who, *, overwrite: bool) -> replies.Exported:
         return replies.Exported(exported=1, path=path, bytes=10, node="here")
 
-    async def load(
-        self, path: str, who: Who, *, skip_invalid: bool, duplicates: Any, scope: Any
-    ) -> replies.Imported:
+    async def load(self, path: str, who: Who, *, skip_invalid: bool, duplicates: Any, scope: Any) -> replies.Imported:
         return replies.Imported(imported=1, duplicates=0, skipped=0)
 
     async def stats(self, who: Who) -> replies.MemoryStats:

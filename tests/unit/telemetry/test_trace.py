@@ -71,7 +71,7 @@ async def test_each_task_has_a_current_trace_of_its_own() -> None:
     async def work(traceparent: str) -> None:
         trace.current.set(traceparent)
         await asyncio.sleep(0)
-        seen.append(trace.child_of_current().trace_id)
+        seen.append(trace.child_of(trace.current.get()).trace_id)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(work(GOOD))

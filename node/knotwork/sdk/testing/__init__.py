@@ -12,8 +12,10 @@ async def answer():
         return await echo.execute(attempt("hello"))
 """
 
+from knotwork.sdk.testing.buckets import DictBucket, DictBuckets, SystemClock
 from knotwork.sdk.testing.contract import PluginContract
 from knotwork.sdk.testing.contract_executor import ExecutorContract
+from knotwork.sdk.testing.contract_memory import EmbedderContract, MemoryContract
 from knotwork.sdk.testing.contract_router import RouterContract
 from knotwork.sdk.testing.contract_spinup import SpinUpContract
 from knotwork.sdk.testing.contract_telemetry import TelemetryContract
@@ -28,15 +30,20 @@ from knotwork.sdk.testing.surroundings import (
 )
 
 __all__ = [
+    "DictBucket",
+    "DictBuckets",
     "DictKeyValue",
+    "EmbedderContract",
     "ExecutorContract",
     "FakeClock",
+    "MemoryContract",
     "PluginContract",
     "Recorder",
     "RecordingReporter",
     "RecordingStream",
     "RouterContract",
     "SpinUpContract",
+    "SystemClock",
     "TelemetryContract",
     "attempt",
     "host",

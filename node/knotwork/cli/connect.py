@@ -1,0 +1,246 @@
+"""How does an agent's client learn of us? `knotwork connect` writes its configuration, and has the bridge answer once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from knotwork.cli import clients, local, options, show
+from knotwork.cli.clients import CLIENTS, Client, Machine, Scope
+from knotwork.mcp import toolsets
+from knotwork.sdk.errors import Denied, Invalid, NotFound, Unavailable
+
+BACKUP = ".knotwork-backup"
+VERIFY_S = 60.0
+COLUMNS = ("client", "done", "file", "verified")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was done about one client."""
+
+    client: str
+    done: str
+    file: str = ""
+    verified: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What was typed."""
+
+    scope: Scope
+    folder: Path
+    name: str
+    command: list[str]
+    dry_run: bool = False
+    undo: bool = False
+    verify: bool = True
+
+
+def _connect(**values: Any) -> None:
+    shared = options.take(values)
+    folder = local.folder_meant()
+    words = ["mcp", *(word for name in values["toolset"] for word in ("--toolset", name))]
+    named = shared.data_dir or os.environ.get(local.DATA_DIR, "")
+    words += ["--data-dir", str(local.data_dir(shared.data_dir))] if named else []
+    wish = Wish(
+        values["scope"], folder, values["name"], [*program(), *words], dry_run=values["dry_run"], undo=values["undo"],
+        verify=values["verify"],
+    )  # fmt: skip
+    meant = _meant(values["client"], every=values["all"], notes=values["agents_md"])
+    rows = [_one(client, wish, every=values["all"]) for client in meant]
+    if values["agents_md"]:
+        files = dict.fromkeys(["AGENTS.md", *(client.notes for client in meant if (folder / client.notes).exists())])
+        rows += [_notes(folder / file, wish) for file in files]
+    _tell(rows, shared, wish)
+
+
+connect = click.Command(
+    "connect",
+    callback=_connect,
+    params=[
+        click.Argument(["client"], nargs=-1, type=click.Choice(tuple(CLIENTS)), metavar="[CLIENT]..."),
+        click.Option(["--all"], is_flag=True, help="every client that is used here"),
+        click.Option(
+            ["--scope"], type=click.Choice(("user", "project")), default="user",
+            help="for all your projects, or in a file of this one that others get, too [default: user]",
+        ),
+        click.Option(["--toolset"], type=click.Choice(tuple(toolsets.ABOUT)), multiple=True, help="tools to list first"),
+        click.Option(["--name"], default="knotwork", metavar="NAME", help="what the client calls us [default: knotwork]"),
+        click.Option(["--agents-md"], is_flag=True, help="tell agents how to work together, in this folder's AGENTS.md"),
+        click.Option(["--dry-run"], is_flag=True, help="only show what would be written"),
+        click.Option(["--undo"], is_flag=True, help="take it out again"),
+        click.Option(["--verify/--no-verify"], default=True, help="have it answer once as configured [default: verify]"),
+        *options.answering(),
+    ],
+    short_help="Let an agent's client know of us",
+    help="Write the configuration with which a client starts `knotwork mcp`, and try it. What else stands in that file "
+    f"stays; a copy of it as it was is kept beside it ({BACKUP}).\n\nClients: {', '.join(CLIENTS)}.",
+    epilog="\b\nExamples:\n  # Every client that is used here\n  knotwork connect --all\n"
+    "  # See what would be written\n  knotwork connect claude-code --dry-run\n"
+    "  # In this project, for everybody who works on it\n  knotwork connect cursor --scope project --agents-md\n"
+    "  # As if nothing had been\n  knotwork connect cursor --scope project --undo",
+)  # fmt: skip
+
+
+def program() -> list[str]:
+    """Return how this program is started by others."""
+    if getattr(sys, "frozen", False):
+        return [sys.executable]
+    beside = Path(sys.executable).with_name("knotwork.exe" if sys.platform == "win32" else "knotwork")
+    return [str(beside)] if beside.exists() else [sys.executable, "-m", "knotwork"]
+
+
+def _meant(names: tuple[str, ...], *, every: bool, notes: bool) -> list[Client]:
+    if every and names:
+        raise Invalid("Name clients, or say --all.", code="connect.unknown_client")
+    if every:
+        return list(CLIENTS.values())
+    if not names and not notes:
+        raise Invalid(
+            "Which client?", code="connect.unknown_client", hint=f"There are: {', '.join(CLIENTS)}. Or say --all."
+        )
+    return [CLIENTS[name] for name in dict.fromkeys(names)]
+
+
+def _one(client: Client, wish: Wish, *, every: bool) -> Row:
+    """Do what is wanted about one client."""
+    machine = Machine(Path.home(), os.environ, sys.platform)
+    used = any(clients.spelled(sign, machine).exists() for sign in client.signs)
+    if every and (not used or (wish.scope == "project" and not client.project)):
+        return Row(client.name, "not here" if not used else "no project scope")
+    file = clients.place(client, wish.scope, wish.folder, machine)
+    before = _text(file)
+    shown = str(file)
+    if wish.undo:
+        after = clients.without_server(client, before, wish.name, shown)
+        return Row(client.name, _taken_out(client, file, before, after, wish), shown, text=after)
+    server = clients.entry(client, wish.command, wish.scope)
+    after = clients.with_server(client, before, wish.name, server, shown)
+    done = "unchanged" if clients.read(client, before, shown) == clients.read(client, after, shown) else "written"
+    if wish.dry_run:
+        return Row(client.name, "unchanged" if done == "unchanged" else "would be written", shown, text=after)
+    if done == "written":
+        _write(file, before, after)
+    return Row(client.name, done, shown, _verified(client, file, wish) if wish.verify else "")
+
+
+def _taken_out(client: Client, file: Path, before: str, after: str, wish: Wish) -> str:
+    if after == before:
+        raise NotFound(f"{file} has no server {wish.name}.", code="connect.no_backup", hint="Nothing was to be undone.")
+    if wish.dry_run:
+        return "would be taken out"
+    backup = file.with_name(file.name + BACKUP)
+    kept = _text(backup) if backup.exists() else None
+    if kept is not None and clients.read(client, kept, str(backup)) == clients.read(client, after, str(file)):
+        after = kept  # as it was, to the letter
+    if after.strip() or kept is not None:
+        _replace(file, after)
+    else:
+        file.unlink()
+    with contextlib.suppress(OSError):
+        backup.unlink()
+    return "taken out"
+
+
+def _notes(file: Path, wish: Wish) -> Row:
+    """Put the block for agents into a file, or take it out."""
+    before = _text(file)
+    after = clients.without_notes(before) if wish.undo else clients.with_notes(before)
+    if after == before:
+        return Row("agents", "unchanged", str(file))
+    if wish.dry_run:
+        return Row("agents", "would be written", str(file), text=after)
+    if after.strip():
+        _replace(file, after)
+    else:
+        file.unlink()
+    return Row("agents", "taken out" if wish.undo else "written", str(file))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(
+            f"{file} cannot be read: {error}.", code="connect.bad_config", hint="Nothing was changed."
+        ) from error
+
+
+def _write(file: Path, before: str, after: str) -> None:
+    """Write a file; one that is there is kept beside it as it was at first."""
+    backup = file.with_name(file.name + BACKUP)
+    if before and not backup.exists():
+        _replace(backup, before)
+    _replace(file, after)
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file whole or not at all; it keeps its rights, and a link stays a link."""
+    real = file.resolve()
+    fresh = real.with_name(real.name + ".knotwork-new")
+    try:
+        real.parent.mkdir(parents=True, exist_ok=True)
+        mode = real.stat().st_mode & 0o777 if real.exists() else 0o600
+        fresh.write_text(text, encoding="utf-8")
+        fresh.chmod(mode)
+        fresh.replace(real)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise Denied(f"{file} cannot be written: {error.strerror}.", code="connect.unwritable") from error
+
+
+def _verified(client: Client, file: Path, wish: Wish) -> str:
+    """Start what the file says, as the client does, and return what it answered; raises `Unavailable`."""
+    said = clients.read(client, _text(file), str(file))[client.key][wish.name]
+    words = [str(word).replace(clients.WORKSPACE, str(wish.folder)) for word in (said["command"], *said["args"])]
+    if shutil.which(words[0]) is None:
+        raise Unavailable(
+            f"There is no {words[0]}.", code="connect.unverified", hint="Is it on the PATH of the client?"
+        )
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": client.name, "version": "0"}}
+    asked = [
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/list"},
+    ]
+    try:
+        ended = subprocess.run(
+            [*words, "--no-start"], input="".join(json.dumps(one) + "\n" for one in asked), capture_output=True,
+            text=True, encoding="utf-8", cwd=wish.folder, timeout=VERIFY_S, check=False,
+        )  # fmt: skip
+        answers = {answer["id"]: answer["result"] for answer in map(json.loads, ended.stdout.splitlines())}
+        return f"{answers[1]['serverInfo']['name']} {answers[1]['serverInfo']['version']}, {len(answers[2]['tools'])} tools"
+    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError) as error:
+        raise Unavailable(
+            f"{' '.join(words)} did not answer: {error}.", code="connect.unverified",
+            hint=f"The configuration stands in {file}. Run that command, and see what it says.",
+        ) from error  # fmt: skip
+
+
+def _tell(rows: list[Row], shared: options.Shared, wish: Wish) -> None:
+    told = [{key: value for key, value in asdict(row).items() if key != "text" or wish.dry_run} for row in rows]
+    if shared.shape == "json":
+        print(show.pretty({"clients": told}))
+    elif shared.shape == "jsonl":
+        for one in told:
+            print(show.compact(one))
+    elif not shared.quiet:
+        print(show.table(told, COLUMNS))
+        for row in rows:
+            if wish.dry_run and row.text and row.done != "unchanged":
+                print(f"\n--- {row.file}\n{row.text}", end="")

@@ -1,0 +1,187 @@
+"""How does somebody approve who has no token of a node? By a link: whoever holds it may answer one question, once, in one name.
+
+A link is sealed with a secret of the project that every node of it has, and says which step of which run it is about, in
+whose name, and until when. It is spent by recording the answer, and by nothing else: so it cannot be lost in between,
+and whoever sends the same answer again, because the first was not acknowledged, is told that it stands.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from knotwork.bus import kv, reading, subjects
+from knotwork.flow.effects import Ask
+from knotwork.flow.run import decoded
+from knotwork.sdk.errors import Conflict, Denied, Internal, NotFound
+from knotwork.work import records
+from knotwork.work.records import Name, Token, Whole
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.flow.runs import Runs, Sight
+
+KEY = "approval_secret"
+SECRET_BYTES = 32
+LINK_MAX = 1024
+SHOWN_MAX_BYTES = 64 * 1024
+"""A larger input is not shown."""
+_SHAPE = re.compile(r"ka1\.([A-Za-z0-9_-]{1,900})\.([A-Za-z0-9_-]{43})")
+_SECRET = re.compile(rb"[0-9a-f]{64}")
+
+
+class Link(msgspec.Struct, frozen=True, array_like=True):
+    """What a link says: who (`by`) may answer which step of which run, until when (nanoseconds since 1970)."""
+
+    run: Token
+    step: Token
+    by: Name
+    until_ns: Whole
+    id: Token
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, and how it was answered: `state` is waiting, approved, rejected or gone (nobody asks any more)."""
+
+    link: Link
+    sight: Sight
+    state: str
+    title: str = ""
+    input: Any = None
+    asked_ns: int = 0
+    by: str = ""
+    comment: str = ""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(Link)
+
+
+def sealed(key: bytes, link: Link) -> str:
+    """Return a link as a text (pure)."""
+    body = _text(_encode(link))
+    return f"ka1.{body}.{_mac(key, body)}"
+
+
+def opened(key: bytes, text: str) -> Link | None:
+    """Return what a text says, None unless it was sealed with this key (pure)."""
+    found = _SHAPE.fullmatch(text) if len(text) <= LINK_MAX else None
+    if found is None or not hmac.compare_digest(_mac(key, found[1]), found[2]):
+        return None
+    try:
+        return _decoder.decode(base64.urlsafe_b64decode(found[1] + "=" * (-len(found[1]) % 4)))
+    except (msgspec.DecodeError, ValueError):  # sealed by another version
+        return None
+
+
+def _mac(key: bytes, body: str) -> str:
+    return _text(hmac.digest(key, body.encode(), "sha256"))
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+class Approvals:
+    """The links of one project."""
+
+    def __init__(self, connection: Connection, runs: Runs) -> None:
+        """Answer through `runs`."""
+        self._connection, self._runs = connection, runs
+        self._key = b""
+
+    async def link(self, run: str, step: str, *, by: str, until_ns: int) -> str:
+        """Return a link by which a step that asks can be answered in the name of `by`.
+
+        Raises `NotFound` (`flow.no_run`, `flow.not_asked`), `Denied` (`flow.not_approver`).
+        """
+        await self._runs.asked(run, step, by)
+        return sealed(await self._secret(), Link(run, step, by, until_ns, secrets.token_hex(8)))
+
+    async def read(self, text: str) -> Link | None:
+        """Return what a link says, None for one that is not ours."""
+        return opened(await self._secret(), text)
+
+    async def question(self, link: Link) -> Question:
+        """Return what is asked; raises `NotFound` (`flow.no_run`), `Denied` (`flow.link_expired`)."""
+        _must_hold(link)
+        sight = await self._runs.look(link.run)
+        effect = sight.run.open.get(f"ask.{link.step}")
+        if isinstance(effect, Ask):
+            assert effect.spec.kind == "approval"
+            shown = decoded(effect.input) if len(effect.input) <= SHOWN_MAX_BYTES else None
+            return Question(link, sight, "waiting", effect.spec.title, shown, effect.since_ns)
+        return await self._answered(link, sight)
+
+    async def answer(self, link: Link, *, approve: bool, comment: str) -> Question:
+        """Answer, and return how it stands; the same answer sent again does no harm.
+
+        Raises `Conflict` (`flow.answered`) when it was answered otherwise, or nobody asks any more; and what `question`
+        raises.
+        """
+        before = await self.question(link)
+        if before.state == "waiting":
+            await self._runs.answer(link.run, link.step, approve=approve, by=link.by, comment=comment)
+            before = await self.question(link)
+        wanted = "approved" if approve else "rejected"
+        if (before.state, before.by) != (wanted, link.by):
+            told = f"{before.by or 'somebody'} {before.state} it" if before.state != "gone" else "nobody asks any more"
+            raise Conflict(f"This was settled before: {told}.", code="flow.answered", detail={"state": before.state})
+        return before
+
+    async def _answered(self, link: Link, sight: Sight) -> Question:
+        place = records.outcome_subject(link.run, link.step, 0, 1)
+        stored = next((one for one in sight.facts if one.subject == place), None)
+        spec = sight.run.graph.workflow.steps.get(link.step)
+        if stored is None:
+            stored = await reading.last(self._connection, subjects.FACTS, place)
+        if stored is None or spec is None or spec.kind != "approval":
+            return Question(link, sight, "gone")
+        outcome = records.decode_outcome(stored.data)
+        told: Any = (
+            decoded(bytes(outcome.output)) if outcome.state == "completed" else (outcome.error or {}).get("detail")
+        )
+        said = told if isinstance(told, dict) else {}
+        state = "approved" if outcome.state == "completed" else "rejected"
+        by, comment = str(said.get("by", "")), str(said.get("comment", ""))
+        return Question(link, sight, state, spec.title, by=by, comment=comment)
+
+    async def _secret(self) -> bytes:
+        """Return the key of the project's links; its secret is made by whoever needs it first, and then stays."""
+        if not self._key:
+            bucket = await kv.open_bucket(self._connection, subjects.SETTINGS)
+            fresh = secrets.token_hex(SECRET_BYTES).encode()
+            try:
+                await bucket.create(KEY, fresh)
+                found: bytes | None = fresh
+            except Conflict:
+                entry = await bucket.get(KEY)
+                found = entry.value if entry is not None else None
+            if found is None or _SECRET.fullmatch(found) is None:
+                raise Internal(
+                    "The secret of the project's links is damaged.", code="flow.bad_secret",
+                    hint=f"Delete the key {KEY} of the bucket {subjects.SETTINGS}: links that were given out end then.",
+                )  # fmt: skip
+            self._key = hashlib.sha256(b"knotwork approval\0" + found).digest()
+        return self._key
+
+
+def _must_hold(link: Link) -> None:
+    if time.time_ns() >= link.until_ns:
+        raise Denied(
+            "This link has expired.", code="flow.link_expired", hint="Ask for a new one (`knotwork run link`)."
+        )
+
+
+def not_ours() -> NotFound:
+    """Return the error of a link that nobody here gave out."""
+    return NotFound("There is no such link.", code="flow.no_link", hint="Take it whole, as it was given.")

@@ -1,0 +1,93 @@
+"""`knotwork connect` writes what clients read, tries it, and takes it out again: real files, the real bridge."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client, StdioServerParameters
+from tests.e2e.conftest import WAIT_S, Node, Nodes
+
+
+@pytest.fixture
+def home(nodes: Nodes, tmp_path: Path) -> tuple[Node, Path]:
+    node, folder = nodes.node(), tmp_path / "home"
+    for name in (".claude", ".codex", ".gemini", ".codeium/windsurf"):
+        (folder / name).mkdir(parents=True)
+    node.env |= {"HOME": str(folder)}
+    return node, folder
+
+
+def rows(node: Node, *words: str) -> dict[str, dict[str, Any]]:
+    return {row["client"]: row for row in node.json("connect", *words)["clients"]}
+
+
+def test_every_client_that_is_here_is_connected_and_disconnected(home: tuple[Node, Path]):
+    node, folder = home
+    claude, codex = folder / ".claude.json", folder / ".codex" / "config.toml"
+    claude.write_text('{"numStartups": 3, "mcpServers": {"other": {"command": "x"}}}')
+    codex.write_text('# mine\nmodel = "o4"\n')
+    claude.chmod(0o640)
+    told = rows(node, "--all", "--toolset", "classic")
+    assert {name: row["done"] for name, row in told.items()} == {
+        "claude-code": "written", "copilot": "not here", "cursor": "not here", "codex": "written", "gemini": "written",
+        "vscode": "not here", "windsurf": "written",
+    }  # fmt: skip
+    assert told["claude-code"]["verified"].endswith("34 tools")
+    found = json.loads(claude.read_text())
+    assert (found["numStartups"], found["mcpServers"]["other"]) == (3, {"command": "x"})
+    assert claude.stat().st_mode & 0o777 == 0o640
+    assert tomllib.loads(codex.read_text())["mcp_servers"]["knotwork"]["args"][:1] == ["mcp"]
+    assert {row["done"] for row in rows(node, "claude-code", "codex", "--toolset", "classic").values()} == {"unchanged"}
+
+    undone = rows(node, "claude-code", "codex", "gemini", "windsurf", "--undo")
+    assert {row["done"] for row in undone.values()} == {"taken out"}
+    assert claude.read_text() == '{"numStartups": 3, "mcpServers": {"other": {"command": "x"}}}'
+    assert codex.read_text() == '# mine\nmodel = "o4"\n'
+    left = [path for path in folder.rglob("*") if path.is_file()]
+    assert sorted(left) == sorted([claude, codex])
+    assert node.refused("connect", "codex", "--undo")[1]["code"] == "connect.no_backup"
+
+
+def test_a_dry_run_writes_nothing_and_bad_files_stay(home: tuple[Node, Path]):
+    node, folder = home
+    told = rows(node, "gemini", "--dry-run", "--agents-md")
+    assert "mcpServers" in told["gemini"]["text"]
+    assert not (folder / ".gemini" / "settings.json").exists()
+    assert not (node.folder / "AGENTS.md").exists()
+    (folder / ".gemini" / "settings.json").write_text("// comments\n{}")
+    assert node.refused("connect", "gemini")[1]["code"] == "connect.bad_config"
+    assert (folder / ".gemini" / "settings.json").read_text() == "// comments\n{}"
+    assert node.refused("connect")[1]["code"] == "connect.unknown_client"
+    assert node.refused("connect", "windsurf", "--scope", "project")[1]["code"] == "connect.no_scope"
+    assert node.run("connect", "emacs")[0] == 2
+
+
+async def test_what_is_written_for_a_project_is_what_a_client_can_start(home: tuple[Node, Path]):
+    node, _ = home
+    node.up()
+    rows(node, "claude-code", "--scope", "project", "--agents-md")
+    said = json.loads((node.folder / ".mcp.json").read_text())["mcpServers"]["knotwork"]
+    assert "knotwork: begin" in (node.folder / "AGENTS.md").read_text()
+    given = StdioServerParameters(
+        command=said["command"], args=said["args"], cwd=node.folder, env={"XDG_KNOTWORK_TEST": node.mark}
+    )
+    async with Client(given, read_timeout_seconds=WAIT_S) as client:
+        result = await client.call_tool("check_work", {"work_id": "t0000000000000000"})
+        assert "work.not_found" in result.content[0].text
+    rows(node, "claude-code", "--scope", "project", "--agents-md", "--undo")
+    assert not (node.folder / "AGENTS.md").exists()
+    assert not (node.folder / ".mcp.json").exists()
+
+
+def test_a_link_stays_a_link(home: tuple[Node, Path]):
+    node, folder = home
+    real = folder / "dotfiles.json"
+    real.write_text("{}")
+    (folder / ".gemini" / "settings.json").symlink_to(real)
+    rows(node, "gemini", "--no-verify")
+    assert (folder / ".gemini" / "settings.json").is_symlink()
+    assert "knotwork" in real.read_text()

@@ -1,0 +1,230 @@
+"""What goes wrong: a hundred core memories and no more, nats-server killed, plugins exchanged, an index destroyed."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from tests.integration.memory.conftest import memory_node, until
+from tests.integration.memory.test_memory_life import found, remember
+
+from knotwork.memory.query import Query
+from knotwork.memory.rules import Draft
+from knotwork.sdk.errors import Conflict, KnotworkError, Unavailable
+from knotwork.sdk.testing import host
+from knotwork.sdk.testing.buckets import SystemClock
+
+
+async def test_an_agent_has_a_hundred_core_memories_whoever_writes(bench: Any):
+    one, two = await bench.node("one"), await bench.node("two")
+    ann = one.agent("writer")
+    numbers = iter(range(110))
+    full: list[int] = []
+
+    async def write(node: Any) -> None:
+        for number in numbers:
+            try:
+                await remember(node, ann, f"core {number}", category="core")
+            except Conflict as error:
+                assert error.code == "memory.core_full"
+                full.append(number)
+
+    async with asyncio.TaskGroup() as group:
+        for writer in range(20):
+            group.create_task(write((one, two)[writer % 2]))
+    assert len(full) == 10
+    for node in (one, two):
+        assert (await node.desk.recall(Query(limit=200), ann)).counts.private == 100
+        assert (await node.desk.stats(ann)).core_private == 100
+    await remember(one, one.agent("sister"), "hers", category="core")  # a hundred for each
+    await remember(one, ann, "elsewhere", "personal", "core")
+    gone = (await one.desk.page(Query(scopes=("private",), categories=("core",), limit=1), ann)).memories[0].id
+    await one.desk.forget(gone, ann, force=True, purge=False)
+    await remember(two, ann, "in its place", category="core")
+    try:
+        await remember(one, ann, "one more", category="core")
+    except Conflict as error:
+        assert error.code == "memory.core_full"
+    else:
+        raise AssertionError("the 101st was kept")
+
+
+async def test_nothing_acknowledged_is_lost_when_nats_is_killed(bench: Any):
+    node = await bench.node("one")
+    ann = node.agent("writer")
+    kept: dict[str, str] = {}
+    stop = asyncio.Event()
+
+    async def write(writer: int) -> None:
+        number = 0
+        while not stop.is_set():
+            content = f"from {writer}, number {number}"
+            scope = ("private", "personal", "team", "public")[number % 4]
+            try:
+                kept[await remember(node, ann, content, scope, duplicates="allow")] = content
+            except KnotworkError as error:
+                assert isinstance(error, Unavailable) or error.code in ("bus.no_answer", "bus.lost"), error
+                await asyncio.sleep(0.01)
+            number += 1
+
+    async with asyncio.TaskGroup() as group:
+        for writer in range(16):
+            group.create_task(write(writer))
+        for _ in range(3):
+            before = len(kept)
+            await until(lambda before=before: len(kept) > before + 100)
+            pid = bench.server.pid
+            bench.kill_server()
+            await until(lambda pid=pid: bench.server.pid not in (0, pid))
+        before = len(kept)
+        await until(lambda: len(kept) > before + 50)
+        stop.set()
+    fresh = await bench.node("fresh")  # reads what the server has, and nothing else
+
+    async def all_there() -> bool:
+        told = [(await fresh.desk.get(made, ann)).content == content for made, content in kept.items()]
+        return all(told)
+
+    assert await all_there()
+    assert len(kept) > 300
+
+
+async def test_reads_go_on_while_nats_is_away_and_say_so(bench: Any):
+    node = await bench.node("one")
+    ann = node.agent("writer")
+    await remember(node, ann, "known before")
+    assert (await node.desk.recall(Query(), ann)).current
+    plugin = node.around.slots["kv"].found
+    node.around.slots["kv"].found = None
+
+    async def is_behind() -> bool:
+        return not (await node.desk.recall(Query(), ann)).current
+
+    await until(is_behind)
+    told = await node.desk.recall(Query(), ann)
+    assert [row.content for row in told.private] == ["known before"]
+    for write in (remember(node, ann, "not now"), node.desk.get(told.private[0].id, ann)):
+        try:
+            await write
+        except Unavailable as error:
+            assert error.code == "plugin.not_running"
+        else:
+            raise AssertionError("a store that is away took something")
+    node.around.slots["kv"].found = plugin
+
+    async def is_current() -> bool:
+        return (await node.desk.recall(Query(), ann)).current
+
+    await until(is_current)
+    assert await found(node, ann) == ["known before"]
+
+
+async def test_a_scope_is_kept_elsewhere_from_one_moment_to_the_next(bench: Any):
+    node = await bench.node("one", configs={"kv": {}, "sqlite": {"look_every_s": 0.02}})
+    ann = node.agent("writer")
+    old = await remember(node, ann, "in kv", category="longterm")
+    await remember(node, ann, "shared in kv", "team")
+    node.around.now = dataclasses.replace(node.around.now, kept={**node.around.now.kept, "private": "sqlite"})
+
+    async def is_there() -> bool:
+        return set(await found(node, ann)) == {"shared in kv"}
+
+    await until(is_there)
+    made = await remember(node, ann, "in sqlite", category="longterm")
+    assert (await node.desk.get(made, ann)).content == "in sqlite"
+    assert set(await found(node, ann)) == {"in sqlite", "shared in kv"}
+    node.around.now = dataclasses.replace(node.around.now, kept={**node.around.now.kept, "private": "kv"})
+
+    async def is_back() -> bool:
+        return set(await found(node, ann)) == {"in kv", "shared in kv"}
+
+    await until(is_back)
+    assert (await node.desk.get(old, ann)).content == "in kv"
+
+
+async def test_sqlite_does_all_that_kv_does(bench: Any):
+    from knotwork.memory.model import SCOPES
+
+    node = await bench.node("one", configs={"sqlite": {"look_every_s": 0.02}})
+    node.around.now = dataclasses.replace(node.around.now, kept=dict.fromkeys(SCOPES, "sqlite"))
+    ann = node.agent("writer")
+    made = await remember(node, ann, "first", category="tasks")
+    await node.desk.commit(made, ann, "better", None)
+    await node.desk.share(made, ann, scope="team", category="learnings", move=False, duplicates=None)
+    gone = await remember(node, ann, "passes", ttl_s=1)
+    await node.desk.forget(made, ann, force=False, purge=False)
+    await node.desk.revert(made, ann, 1)
+
+    async def is_over() -> bool:
+        return set(await found(node, ann)) == {"first", "better"}
+
+    await until(is_over)
+    told = await node.desk.recall(Query(), ann)
+    assert told.current
+    assert gone not in {row.id for row in told.private}
+
+
+async def test_a_destroyed_index_is_made_anew(bench: Any, tmp_path: Path):
+    node = await bench.node("one")
+    ann = node.agent("writer")
+    await remember(node, ann, "still there", category="longterm")
+    assert await found(node, ann) == ["still there"]
+
+    def destroy(index: Any) -> None:
+        index._db.execute("DROP TABLE items")
+
+    await node.rooms.memory.shelf.ask(destroy)
+
+    async def is_there() -> bool:
+        try:
+            return await found(node, ann) == ["still there"]
+        except Unavailable as error:
+            assert error.code == "memory.index"
+            return False
+
+    await until(is_there)
+
+
+async def test_memory_is_read_anew_by_a_node_that_starts_again(bench: Any, tmp_path: Path):
+    first = await bench.node("one")
+    ann = first.agent("writer")
+    for number in range(200):
+        await first.desk.remember(Draft(f"thing {number}", category="longterm"), ann, replaces="", duplicates="allow")
+    again = await bench.node("one")  # the same folder: its index is another's, and made anew
+    assert (await again.desk.recall(Query(), ann)).counts.private == 200
+
+
+async def test_a_sqlite_memory_outlives_its_process(tmp_path: Path):
+    """Killed after an answer: what was answered is there. The sync is SQLite's, and asked for."""
+    import os
+    import signal
+    import subprocess
+    import sys
+
+    program = tmp_path / "writer.py"
+    program.write_text(
+        "import asyncio, sys\n"
+        "from knotwork.sdk.memory import Place\n"
+        "from knotwork.sdk.testing import host\n"
+        "from knotwork.sdk.testing.buckets import SystemClock\n"
+        "from knotwork_plugins.memories.sqlite.plugin import FACTORY\n"
+        "async def main():\n"
+        "    async with host(FACTORY, {'path': sys.argv[1]}, clock=SystemClock()) as store:\n"
+        "        number = 0\n"
+        "        while True:\n"
+        "            await store.store(Place('p', 'private', 'ann', f'm{number}'), b'{}')\n"
+        "            print(number, flush=True)\n"
+        "            number += 1\n"
+        "asyncio.run(main())\n"
+    )
+    path = tmp_path / "memory.db"
+    with subprocess.Popen([sys.executable, str(program), str(path)], stdout=subprocess.PIPE, text=True) as writer:
+        acknowledged = [int(writer.stdout.readline()) for _ in range(50)]
+        os.kill(writer.pid, signal.SIGKILL)
+        acknowledged += [int(line) for line in writer.stdout.read().split()]
+    factory = memory_node.TYPES["sqlite"]
+    async with host(factory, {"path": str(path)}, clock=SystemClock()) as store:
+        kept = {one.place.id for one in await store.list("p")}
+    assert {f"m{number}" for number in acknowledged} <= kept
