@@ -12,9 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import nats
 from tests.e2e.conftest import marked, until
 
+from knotwork.bus.connection import open_connection
+from knotwork.bus.endpoint import Endpoint
+from knotwork.sdk.errors import Denied
 from knotwork.trust.keys import generate
 
 AGENT = """
@@ -168,14 +170,10 @@ def may_connect(url: str, seed: str) -> bool:
 
     async def connect() -> bool:
         try:
-            client = await nats.connect(url, nkeys_seed_str=seed, allow_reconnect=False, error_cb=_ignore)
-        except nats.errors.Error:
+            async with open_connection(Endpoint((url,), seed=seed)):
+                return True
+        except Denied:
             return False
-        await client.close()
-        return True
-
-    async def _ignore(_: Exception) -> None:
-        """It is told by the exception, too."""
 
     return asyncio.run(connect())
 
@@ -209,7 +207,7 @@ def test_a_launched_agent_has_a_key_of_its_own_that_ends_with_the_launch(nodes):
     node.signal(signal.SIGKILL)
     node.ended()
     node.up()
-    until(lambda: is_up() and node.invoke("shout", "again") == "AGAIN", 60.0)
+    until(lambda: is_up() and node.call("agents.invoke", target="shout", input="again").status == 200, 60.0)
     until(lambda: not stray.exists(), 60.0)
     assert file.exists()
     assert node.ask("targets.stop", id=launch)["state"] == "stopped"

@@ -16,7 +16,7 @@ from knotwork.cli import remote, show
 from knotwork.cli.options import Shared
 from knotwork.sdk.errors import KnotworkError, NotFound, Unavailable
 
-AWAITS = frozenset({"task.await", "task.watch", "run.await", "run.watch"})
+AWAITS = frozenset({"task.await", "task.watch", "run.await", "run.watch", "crew.watch"})
 STARTS = {"task.submit": ("wait", "task.await"), "run.start": ("wait_s", "run.await")}
 """Ops that start something and can wait for it: the field that says so, and the op that waits."""
 PAUSE_S = 0.5

@@ -40,6 +40,8 @@ class Live(NamedTuple):
     by: str
     parent: str
     created_ns: int
+    limited: bool
+    """What its parts say they used may hold it: each of them is looked at."""
 
 
 class Keeping:
@@ -73,8 +75,9 @@ class Keeping:
         """Take note of a fact of a run: an outcome or its end may call for something."""
         parts = message.subject.split(".", 4)
         orchestration = self.runs.get(parts[2])
-        if orchestration is not None and parts[3] in ("outcome", "ended"):
-            self.look(orchestration, later=facts.shard(parts[2]) not in self._flow.shards.mine)
+        live = self.live.get(orchestration) if orchestration is not None else None
+        if live is not None and (parts[3] == "ended" or (parts[3] == "outcome" and live.limited)):
+            self.look(live.id, later=facts.shard(parts[2]) not in self._flow.shards.mine)
 
     def _entry(self, entry: Entry) -> None:
         kind, _, name = entry.key.partition(".")
@@ -89,7 +92,9 @@ class Keeping:
             if before is not None and before.parent in self.live:
                 self.look(before.parent)
             return
-        self.live[name] = Live(name, record.by.id, record.parent, record.created_ns)
+        self.live[name] = Live(
+            name, record.by.id, record.parent, record.created_ns, bool(record.budget.tokens or record.budget.cost)
+        )
         for one in record.rounds:
             if one.run not in self.runs:
                 self.runs[one.run] = name

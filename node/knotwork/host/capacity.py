@@ -232,7 +232,7 @@ async def open_capacity(
         async with open_spinups(
             membership.connection, LaunchedAgents(membership), project=project, node=membership.here,
             own=lambda: own(world, project), waiting=queues.waiting, task_of=queues.task_of, waited_s=queues.waited_s,
-            is_online=lambda one: membership.directory.state(one) == "online",
+            is_online=lambda one: membership.directory.state(one) in ("online", "stale"),
             can_take=can_take(membership, policy), may_spin_up=may_spin_up, env=env, on_change=changed,
         ) as spinups:  # fmt: skip
             group.create_task(access.tidy(spinups.registry))

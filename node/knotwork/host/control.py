@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 import knotwork
 from knotwork.config import revisions, secrets
 from knotwork.config.keys import dotted, leaves
@@ -196,7 +194,7 @@ class Control:
             running=sum(agent.admission.running for agent in hosting.agents()),
             queued=sum(agent.admission.queued for agent in hosting.agents()),
             idle_s=self._idle_s(),
-            memory_bytes=psutil.Process().memory_info().rss,
+            memory_bytes=_memory_bytes(),
             safe_mode=self.safe_mode,
             slots=[node_rows.slot_row(slot) for slot in self.world.slots.everything()],
         )
@@ -351,3 +349,11 @@ class Control:
 
     def _files(self) -> list[str]:
         return [os.path.abspath(text.path) for text in self.world.loaded.texts]  # noqa: PTH100  links stay links
+
+
+def _memory_bytes() -> int:
+    """Return how much memory this process has."""
+    import psutil  # only where somebody asks
+
+    found: int = psutil.Process().memory_info().rss
+    return found

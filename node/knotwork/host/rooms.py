@@ -18,7 +18,7 @@ from knotwork.bus import child
 from knotwork.bus.connection import open_connection
 from knotwork.config import revisions
 from knotwork.config import secrets as config_secrets
-from knotwork.host import contexts, signals, workflow_files
+from knotwork.host import contexts, garbage, signals, workflow_files
 from knotwork.host.control import Control
 from knotwork.host.doors import open_nats_door
 from knotwork.host.drain import Drain
@@ -173,6 +173,7 @@ class Rooms:
         self.drain.open()
         await self._describe()
         self.group.create_task(self._keep_described(), name="node file")
+        garbage.settle()
         self._say_ready()
         self.keeper.begin()  # only now: it would take from the start what others need
         self.emitter.event("node.ready", {"node": self.who.name, "version": knotwork.__version__})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from knotwork.host.events import rfc3339
 from knotwork.mesh import session_records
 from knotwork.mesh.records import AgentRecord
 from knotwork.mesh.session_records import AgentSession
-from knotwork.ops import replies, session_replies
+from knotwork.ops import pages, replies, session_replies
 from knotwork.sdk.errors import Conflict, NotFound
 from knotwork.trust.scopes import may_see
 
@@ -114,23 +114,26 @@ class SessionDesk:
         """End an agent's session."""
         self._sessions.close(who)
 
-    async def all(self, wanted: SessionFilter, by: Who) -> Sequence[session_replies.SessionRow]:
-        """Return the agents that fit and may be seen."""
+    async def list(self, wanted: SessionFilter, by: Who) -> session_replies.SessionList:
+        """Return a page of the agents that fit and may be seen; only those shown are written out."""
         offline = wanted.offline or wanted.status == "offline"
-        return [
-            self._row(record, presence, by)
+        found = [
+            (record, presence)
             for record, presence in self._sessions.all()
-            if (offline or presence != "offline")
-            and may_see(record.scope, record.who, by)
-            and (record.registered or record.id == by.id)
+            if (not wanted.capability or wanted.capability in record.capabilities)
+            and (offline or presence != "offline")
+            and wanted.status in ("", presence)
             and wanted.type in ("", record.type)
-            and (not wanted.capability or wanted.capability in record.capabilities)
             and wanted.host in ("", record.host)
             and wanted.project in ("", record.project)
             and wanted.scope in ("", record.scope)
-            and wanted.status in ("", presence)
             and wanted.parent in ("", record.parent)
+            and (record.registered or record.id == by.id)
+            and may_see(record.scope, record.who, by)
         ]
+        shown, following = pages.page(found, lambda one: one[0].handle, wanted.cursor, wanted.limit)
+        rows = [self._row(record, presence, by) for record, presence in shown]
+        return session_replies.SessionList(agents=rows, total=len(found), next=following)
 
     async def get(self, name: str, by: Who) -> session_replies.SessionRow:
         """Return one agent; one that may not be seen is not found."""

@@ -77,9 +77,9 @@ class Sessions:
     # -- who is there ------------------------------------------------------------------------------------------------
 
     def all(self) -> Iterator[tuple[AgentSession, rules.Presence]]:
-        """Yield every agent known with how it is now, the one seen last first."""
+        """Yield every agent known with how it is now."""
         now_ns = time.time_ns()
-        for record in sorted(self._known.values(), key=lambda one: one.seen_ns, reverse=True):
+        for record in list(self._known.values()):
             yield record, self._presence(record, now_ns)
 
     def find(self, name: str) -> AgentSession:
@@ -155,8 +155,8 @@ class Sessions:
         listening = None
         try:
             await self._name(line, handle or (known.handle if known is not None else ""), wanted.handle)
-            await self._write(line.record)
             listening = await self._connection.listen(subjects.notice(wanted.id), lambda said: self._told(line, said))
+            await self._write(line.record)  # behind it: whoever knows of the agent can tell it something
             self.changed(line)
             yield line
         finally:

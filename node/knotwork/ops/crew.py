@@ -89,7 +89,7 @@ class AssessRequest(Request):
     )
     planner_capability: Token | None = Field(default=None, description="let an agent with this capability plan")
     planner_agent: Target | None = Field(default=None, description="let this agent plan")
-    planner_wait_s: float = Field(default=60.0, gt=0, le=3600, description="seconds to wait for its plan")
+    timeout_s: float = Field(default=60.0, gt=0, le=3600, description="seconds to wait for its plan")
     parent: CrewId | None = Field(default=None, description="the orchestration that this is a part of")
     key: Key = Field(default="", description="idempotency key")
 
@@ -102,7 +102,7 @@ class AssessRequest(Request):
     "look at the plan, change it with `crew.plan`, carry it out with `crew.spawn`.",
     examples=(
         Example("Split it", {"task": SHOWN}),
-        Example("Let an agent plan", {"task": SHOWN, "planner_capability": "planning", "planner_wait_s": 120}),
+        Example("Let an agent plan", {"task": SHOWN, "planner_capability": "planning", "timeout_s": 120}),
     ),
 )  # fmt: skip
 async def assess(request: AssessRequest, node: NodeControl, caller: Caller) -> crew_replies.CrewPlan:
@@ -111,7 +111,7 @@ async def assess(request: AssessRequest, node: NodeControl, caller: Caller) -> c
         raise Invalid("Name planner_capability or planner_agent, one of the two.", code="crew.bad_planner")
     wanted = Assessing(
         request.task, None if request.capabilities is None else tuple(request.capabilities), request.capability or "",
-        request.max_parts, request.planner_capability or "", request.planner_agent or "", request.planner_wait_s,
+        request.max_parts, request.planner_capability or "", request.planner_agent or "", request.timeout_s,
         request.parent or "", request.key,
     )  # fmt: skip
     return await node.crews(caller.project).assess(wanted, caller)

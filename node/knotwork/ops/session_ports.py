@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -40,6 +40,8 @@ class SessionFilter:
     status: str = ""
     parent: str = ""
     offline: bool = False
+    limit: int = 100
+    cursor: str = ""
 
 
 class Sessions(Protocol):
@@ -60,8 +62,8 @@ class Sessions(Protocol):
         """End an agent's session."""
         ...
 
-    async def all(self, wanted: SessionFilter, by: Who) -> Sequence[session_replies.SessionRow]:
-        """Return the agents that `by` may see, with the fields that `by` may see."""
+    async def list(self, wanted: SessionFilter, by: Who) -> session_replies.SessionList:
+        """Return a page of the agents that `by` may see, by handle, with the fields that `by` may see."""
         ...
 
     async def get(self, name: str, by: Who) -> session_replies.SessionRow:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from knotwork.ops import pages, replies, session_replies
+from knotwork.ops import replies, session_replies
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.session_ports import Newcomer, SessionFilter
@@ -126,10 +126,9 @@ async def list_sessions(request: ListRequest, node: NodeControl, caller: Caller)
     wanted = SessionFilter(
         request.type or "", request.capability or "", request.host or "", request.from_project or "",
         request.scope or "", request.status or "", request.parent or "", request.offline,
+        request.limit, request.cursor,
     )  # fmt: skip
-    rows = await node.sessions(caller.project).all(wanted, caller.who)
-    shown, following = pages.page(rows, lambda row: row.handle, request.cursor, request.limit)
-    return session_replies.SessionList(agents=shown, total=len(rows), next=following)
+    return await node.sessions(caller.project).list(wanted, caller.who)
 
 
 class GetRequest(Request):

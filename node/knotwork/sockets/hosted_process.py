@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
-import psutil
 
 from knotwork.bus import child as bus_child
 from knotwork.sdk import Context, Invalid, KnotworkError, PluginFailed, Reporter, SecretRef
@@ -218,6 +217,8 @@ class Child:
     async def _watch_memory(self) -> None:
         """Kill it when it uses more than its limit; for systems that do not keep to the limit set in the child."""
         pid = await asyncio.shield(self._hello)
+        import psutil  # only for a plugin with a limit
+
         process = psutil.Process(pid)
         with suppress(psutil.Error):
             start_bytes = process.memory_info().rss

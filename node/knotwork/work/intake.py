@@ -19,7 +19,7 @@ import msgspec
 
 from knotwork.bus import pulls, reading, subjects
 from knotwork.bus.background import begin_in
-from knotwork.sdk.errors import Conflict, Failed, Invalid, KnotworkError, NotFound, TimedOut
+from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TimedOut
 from knotwork.work import fold, proof, records, settle
 from knotwork.work.records import Outcome, Released, Started, Task
 
@@ -220,7 +220,7 @@ class Intake:
         if delivery.count == 1:
             return None
         begun, released = await self._traces(task, "started"), await self._traces(task, "released")
-        crashed = settle.crashes(delivery.count, frozenset(begun), frozenset(released))
+        crashed = settle.crashes(delivery.count, frozenset(begun), frozenset(released)) + settle.killed(task)
         if crashed >= task.retry.max_crashes:
             known = [_begun(begun[number]) for number in sorted(begun) if number not in released]
             return crashed, [one for one in known if one is not None]
@@ -238,10 +238,7 @@ class Intake:
 
     def _poison(self, task: Task, delivery: Delivery, crashed: int, known: Sequence[Started]) -> None:
         """End a task that kills its workers; those `known` go with it as attempts that crashed."""
-        error = Failed(
-            f"Its worker died {crashed} times while it ran.", code="work.poison",
-            hint="Mend the agent, then `knotwork dead redrive`.",
-        )  # fmt: skip
+        error = settle.poison(crashed)
         past = tuple(settle.crash(task, one) for one in known)
         self._end(msgspec.structs.replace(task, past=(*task.past, *past)), delivery, "dead", error, "")
 

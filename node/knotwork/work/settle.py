@@ -14,7 +14,7 @@ from knotwork.sdk.errors import Failed, TimedOut
 from knotwork.work.records import ATTEMPTS_MAX, Ended, Loop, Outcome, Past, Retry, Task, raw
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from knotwork.work.records import Started
 
@@ -26,6 +26,8 @@ HANDED_BACK = frozenset(
     }
 )  # fmt: skip
 """Errors that say nothing about the work: it goes back to the queue, and no attempt is used up."""
+PROCESS_ENDED = "plugin.crashed"
+"""The error of an attempt whose agent has a process of its own, which ended under it: it counts as a worker that died."""
 LEFT_OUT = "Its input and its past are left out: they were too large to be recorded."
 """Why a task in an outcome tells nothing of its attempts."""
 CRASHED = "crashed"
@@ -67,6 +69,8 @@ def after_failure(task: Task, error: dict[str, Any], now_ns: int, spread: float)
     late = error.get("kind") == "timed_out"
     if task.deadline_ns and now_ns >= task.deadline_ns:
         return "timed-out", 0
+    if _is_poison(task, error):
+        return "dead", 0
     if task.number >= ATTEMPTS_MAX or not may_retry(task.retry, error):
         return ("timed-out" if late else "failed"), 0
     if failures >= task.retry.max_attempts:
@@ -84,7 +88,9 @@ def after_failure(task: Task, error: dict[str, Any], now_ns: int, spread: float)
 
 
 def told_of(task: Task, error: dict[str, Any], state: Ended, now_ns: int) -> dict[str, Any]:
-    """Return the error of a failed attempt as it goes on record: its own, or that its deadline lets no other follow."""
+    """Return the error of a failed attempt as it goes on record: its own, or why no other may follow."""
+    if state == "dead" and _is_poison(task, error):
+        return poison(killed(task) + 1, error).to_wire()
     if state != "timed-out" or not task.deadline_ns or error.get("code") == "work.deadline":
         return error
     left = now_ns < task.deadline_ns
@@ -96,6 +102,24 @@ def told_of(task: Task, error: dict[str, Any], state: Ended, now_ns: int) -> dic
         hint="Give it more time, or shorter pauses.", detail={"error": error},
     )  # fmt: skip
     return late.to_wire()
+
+
+def poison(crashes: int, last: dict[str, Any] | None = None) -> Failed:
+    """Return the error of a task that ended its workers so often; `last` is how the last one said that it went."""
+    told = f" {str(last.get('message', ''))[:2000]}" if last else ""
+    return Failed(
+        f"Its worker died {crashes} times while it ran.{told}", code="work.poison",
+        hint="Mend the agent, then `knotwork dead redrive`.", detail={"error": last} if last else None,
+    )  # fmt: skip
+
+
+def killed(task: Task) -> int:
+    """Return how many processes of hosted agents went down with earlier attempts, since the task was redriven last."""
+    return sum(past.code == PROCESS_ENDED for past in _failed(task))
+
+
+def _is_poison(task: Task, error: Mapping[str, Any]) -> bool:
+    return error.get("code") == PROCESS_ENDED and killed(task) + 1 >= task.retry.max_crashes
 
 
 def bounded(task: Task, outcome: Outcome) -> Outcome:
@@ -174,12 +198,15 @@ def revived(task: Task, outcome: Outcome, now_ns: int) -> Task | None:
 
 def _failures(task: Task) -> int:
     """Return how many attempts of this iteration have failed since it began, or since it was redriven."""
-    count = 0
+    return sum(1 for _ in _failed(task))
+
+
+def _failed(task: Task) -> Iterator[Past]:
+    """Yield those attempts, the last one first."""
     for past in reversed(task.past):
         if past.iteration != task.iteration or past.state != "waiting":
             break
-        count += 1
-    return count
+        yield past
 
 
 def crash(task: Task, begun: Started) -> Past:

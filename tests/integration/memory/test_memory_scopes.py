@@ -232,6 +232,7 @@ class Tries:
             self.look(by, json.dumps(error.to_wire()), "error")
 
 
+@pytest.mark.timeout(900)
 async def test_ten_thousand_tries_leak_nothing(bench: Any):
     tries = Tries({"default": await bench.node("one", "default"), "other": await bench.node("two", "other")}, 20)
     for _ in range(240):

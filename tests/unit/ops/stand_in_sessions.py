@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from knotwork.ops import replies, session_replies
@@ -29,8 +29,8 @@ class StandInSessions:
     async def close(self, who: Who) -> None:
         pass
 
-    async def all(self, _wanted: SessionFilter, _by: Who) -> Sequence[session_replies.SessionRow]:
-        return [ROW]
+    async def list(self, _wanted: SessionFilter, _by: Who) -> session_replies.SessionList:
+        return session_replies.SessionList(agents=[ROW], total=1)
 
     async def get(self, name: str, _by: Who) -> session_replies.SessionRow:
         if name not in (ROW.id, ROW.handle):

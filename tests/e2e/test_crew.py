@@ -1,0 +1,118 @@
+"""An orchestration on two real nodes: sub-agents at both, one node killed with a part in its hands, results collected."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+
+import pytest
+from tests.e2e.conftest import until
+
+HUB = """
+[node]
+name = "hub"
+[executors.writer]
+type = "process"
+command = ["tr", "a-z", "A-Z"]
+capabilities = ["shouting"]
+"""
+FAR = """
+[node]
+name = "far"
+[nats]
+mode = "join"
+urls = ["{url}"]
+nkey_seed = {{file = "{seed}"}}
+"""
+TASK = "Build a shop: database schema, REST API, web UI and tests"
+
+
+@pytest.fixture
+def pair(nodes):
+    hub = nodes.node(HUB, "hub").up()
+    far = nodes.node("", "far")
+    far.write(FAR.format(url=hub.about["url"], seed=hub.data / "keys" / "node-default.nk"))
+    return hub, far.up()
+
+
+def claim(node, worker, lease_s=60, wait_s=30):
+    answer = node.ask("work.claim", worker=worker, capabilities=["general"], wait_s=wait_s, lease_s=lease_s)
+    (found,) = answer["tasks"]
+    return found
+
+
+def state(node, name):
+    return node.ask("crew.state", id=name)
+
+
+def phase(node, name, wanted):
+    return until(lambda: found if (found := state(node, name))["phase"] == wanted else None, what=f"not {wanted}")
+
+
+def test_four_sub_agents_on_two_nodes_one_of_which_is_killed(pair):
+    hub, far = pair
+    made = hub.ask("crew.assess", task=TASK, capability="general", capabilities=[])
+    assert made["order"] == "[database-schema+rest-api] → [web-ui+tests]"
+    name = made["id"]
+    spawned = far.ask("crew.spawn", id=name, synthesis="merge", tokens=10_000)
+    assert (spawned["phase"], spawned["node"]) == ("execution", "far")
+    one, two = claim(hub, "one"), claim(far, "two", lease_s=5)
+    lost = two["labels"]["part"]
+    told = far.ask("crew.checkpoint", id=name, part=lost, percent=50, text="half", tokens=100)
+    assert (told["go_on"], told["state"]) == (True, "running")
+    seen = {part["id"]: (part["state"], part["agent"], part["node"]) for part in state(hub, name)["parts"]}
+    assert seen[lost] == ("running", "two", "far")
+    os.kill(far.pid, signal.SIGKILL)
+    assert hub.ask("work.complete", claim=one["claim"], output={"one": 1})["state"] == "completed"
+    again = claim(hub, "three", wait_s=60)
+    assert (again["labels"]["part"], again["id"]) == (lost, two["id"])
+    hub.ask("work.complete", claim=again["claim"], output={"three": 3, "usage": {"tokens": 50}})
+    for worker in ("four", "five"):
+        found = claim(hub, worker)
+        assert found["input"]["input"]["results"] == {
+            one["labels"]["part"]: {"one": 1}, lost: {"three": 3, "usage": {"tokens": 50}},
+        }  # fmt: skip
+        hub.ask("work.complete", claim=found["claim"], output={worker: 1})
+    done = phase(hub, name, "complete")
+    assert done["used"]["tokens"] == 150
+    results = hub.ask("crew.results", id=name)
+    assert results["complete"]
+    assert {part["agent"] for part in results["parts"]} == {"one", "three", "four", "five"}
+    whole = results["result"]["output"]
+    assert {key: whole[key] for key in ("one", "three", "four", "five")} == {"one": 1, "three": 3, "four": 1, "five": 1}
+    far.process.wait()
+    far.up()
+    assert state(far, name)["phase"] == "complete"
+    folder = far.data / "crew" / name
+    until((folder / "state.json").exists, what="not mirrored")
+    assert json.loads((folder / lost / "result.json").read_text())["three"] == 3
+
+
+def test_all_of_it_at_the_shell(nodes):
+    hub = nodes.node(HUB, "hub").up()
+    plan = hub.json("crew", "assess", "1. say hello\n2. say bye (after 1)", "--capability", "shouting")
+    name = plan["id"]
+    seen: list[str] = []
+    watcher = threading.Thread(
+        target=lambda: seen.append(hub.run("crew", "watch", name, "-o", "jsonl")[1]), daemon=True
+    )
+    watcher.start()
+    assert hub.json("crew", "plan", name)["order"] == "[say-hello] → [say-bye]"
+    code, problem = hub.refused("crew", "plan", name, '[{"id": "x", "capability": "y", "needs": ["z"]}]')
+    assert (code, problem["code"]) == (2, "crew.bad_plan")
+    assert hub.refused("crew", "results", "o000000000")[1]["code"] == "crew.not_found"
+    assert hub.json("crew", "spawn", name)["new"] is True
+    done = phase(hub, name, "complete")
+    assert [part["agent"] for part in done["parts"]] == ["writer", "writer"]
+    code, out, _ = hub.run("crew", "synthesize", name)
+    assert code == 0
+    assert "SAY HELLO" in out
+    assert name in [row["id"] for row in hub.json("crews", "--phase", "complete")["orchestrations"]]
+    hub.json("crew", "retry", name, "say-bye")
+    phase(hub, name, "complete")
+    watcher.join(60)
+    events = [json.loads(line) for line in seen[0].splitlines()]
+    assert any("complete" in json.dumps(event) for event in events)
+    assert hub.refused("crew", "cancel", name)[1]["code"] == "crew.over"

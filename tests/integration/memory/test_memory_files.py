@@ -1,0 +1,176 @@
+"""Memory as a file: written and read back, only inside allowed folders, and an import that forges nobody."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.memory.test_memory_life import found, remember
+
+from knotwork.memory import carrying
+from knotwork.memory.query import Query
+from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError, NotFound
+
+
+def exports(node: Any) -> Path:
+    return node.around.now.folders[0]
+
+
+def put(node: Any, name: str, *lines: bytes | dict) -> str:
+    """Write a file into the folder for exports."""
+    exports(node).mkdir(parents=True, exist_ok=True)
+    data = b"".join((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines)
+    (exports(node) / name).write_bytes(data)
+    return name
+
+
+async def load(node: Any, who: Any, name: str, **more: Any) -> Any:
+    given = {"skip_invalid": False, "duplicates": None, "scope": None, **more}
+    return await node.desk.load(name, who, **given)
+
+
+async def test_what_was_exported_comes_back_as_the_importers_own(bench: Any):
+    one, two = await bench.node("one", "default"), await bench.node("two", "other")
+    ann, bob = one.agent("writer"), two.agent("reader", owner="bob")
+    odd = 'quotes " \\ newline \n bidi \u202e zero \x00 emoji \U0001f9f6'
+    await remember(one, ann, odd, category="longterm", tags=("a", "b"), priority=3, related=("m1",), source="file.py")
+    await remember(one, ann, "a decision", "team", "decisions")
+    await remember(one, ann, "for all", "personal", "core")
+    await remember(one, ann, "passing")
+    told = await one.desk.export("all.jsonl", Query(), ann, overwrite=False)
+    assert (told.exported, told.node) == (4, "one")
+    assert Path(told.path).stat().st_size == told.bytes
+    lines = [json.loads(line) for line in Path(told.path).read_text(encoding="utf-8").splitlines()]
+    assert {line["content"] for line in lines} == {odd, "a decision", "for all", "passing"}
+    with pytest.raises(Conflict) as refused:
+        await one.desk.export("all.jsonl", Query(), ann, overwrite=False)
+    assert refused.value.code == "memory.file_exists"
+
+    put(two, "theirs.jsonl", Path(told.path).read_bytes())
+    done = await load(two, bob, "theirs.jsonl")
+    assert (done.imported, done.duplicates, done.skipped) == (4, 0, 0)
+    rows = [*(await two.desk.page(Query(), bob)).memories]
+    assert {row.author_id for row in rows} == {bob.id}
+    assert {row.owner for row in rows} == {"bob"}
+    assert {row.project for row in rows} == {"other"}
+    assert all(row.origin.startswith("import ") for row in rows)
+    back = next(row for row in rows if row.content == odd)
+    assert (back.tags, back.priority, back.related, back.source) == (["a", "b"], 3, ["m1"], "file.py")
+    assert (await load(two, bob, "theirs.jsonl")).duplicates == 4
+    assert [row.author_id for row in (await one.desk.page(Query(), ann)).memories] == [ann.id] * 4
+
+
+async def test_an_import_forges_nobody(node: Any):
+    ann, bob = node.agent("writer"), node.agent("other", owner="bob")
+    forged = {
+        "content": "forged", "scope": "private", "owner": "bob", "author": "other", "author_id": bob.id,
+        "agentId": bob.id, "projectId": "other", "project": "other", "id": "m" + "0" * 24, "version": 99,
+        "created_at": "1999-01-01T00:00:00Z", "forgotten": True, "past": [], "expires_ns": 5,
+    }  # fmt: skip
+    put(node, "forged.jsonl", forged, {**forged, "scope": "personal", "category": "core"}, {**forged, "scope": "team"})
+    assert (await load(node, ann, "forged.jsonl")).imported == 3
+    assert await found(node, bob) == ["forged"]  # what is the team's, and there it says who brought it
+    rows = (await node.desk.page(Query(), ann)).memories
+    assert {(row.author_id, row.owner, row.project, row.version) for row in rows} == {(ann.id, "ann", "default", 1)}
+    assert not any(row.created_at.startswith("1999") for row in rows)
+    assert {row.scope for row in rows} == {"private", "personal", "team"}
+
+
+BAD = [
+    b"no json",
+    b"[]",
+    b"null",
+    b"{}",
+    b'{"content": 5}',
+    b'{"content": ""}',
+    b'{"content": "x", "scope": "shared"}',
+    b'{"content": "x", "category": "nonsense"}',
+    b'{"content": "x", "tags": "a"}',
+    b'{"content": "x", "tags": ["' + b"y" * 51 + b'"]}',
+    b'{"content": "x", "priority": 9}',
+    b'{"content": "' + b"x" * 33_000 + b'"}',
+    b'{"content": "x"',
+    b"\xff\xfe\x00",
+    b'{"content": "\\ud800"}',
+    b"[" * 5000,
+    b'{"content": "x", "related": [{}]}',
+    b'{"content": "' + b"y" * (carrying.LINE_MAX_BYTES + 10) + b'"}',
+]
+
+
+async def test_bad_lines_are_all_told_and_nothing_is_kept(node: Any):
+    ann = node.agent("writer")
+    put(node, "bad.jsonl", {"content": "good"}, *BAD, b"", {"content": "last"})
+    with pytest.raises(Invalid) as refused:
+        await load(node, ann, "bad.jsonl")
+    assert refused.value.code == "memory.bad_file"
+    assert [one["line"] for one in refused.value.detail["errors"]] == list(range(2, 2 + len(BAD)))
+    assert await found(node, ann) == []
+    done = await load(node, ann, "bad.jsonl", skip_invalid=True)
+    assert (done.imported, done.skipped) == (2, len(BAD))
+    assert set(await found(node, ann)) == {"good", "last"}
+
+
+async def test_secrets_and_a_full_core_stop_an_import_only_there(node: Any):
+    ann = node.agent("writer")
+    lines = [{"content": f"core {number}", "category": "core"} for number in range(103)]
+    put(node, "core.jsonl", *lines, {"content": "ghp_" + "a1B2" * 9}, {"content": "fine"})
+    done = await load(node, ann, "core.jsonl", skip_invalid=True)
+    assert (done.imported, done.skipped) == (101, 4)
+    assert {one.message.split(".")[0].split(":")[0] for one in done.errors} == {
+        "writer has 100 core memories in private already", "This looks like a secret"
+    }  # fmt: skip
+
+
+async def test_all_of_a_file_can_be_put_into_one_scope(node: Any):
+    ann, bob = node.agent("writer"), node.agent("other", owner="bob")
+    put(
+        node,
+        "some.jsonl",
+        {"content": "a", "category": "core"},
+        {"content": "b", "scope": "private", "category": "tasks"},
+    )
+    await load(node, ann, "some.jsonl", scope="team")
+    assert sorted(await found(node, bob)) == ["a", "b"]
+    put(node, "more.jsonl", {"content": "c", "scope": "team", "category": "decisions"})
+    await load(node, ann, "more.jsonl", scope="private")
+    told = await node.desk.recall(Query(), ann)
+    assert [(row.content, row.category) for row in told.private] == [("c", "longterm")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../up.jsonl", "/etc/passwd", "a/../../up", "link.jsonl", "way/file.jsonl", "", "a\0b", "none.jsonl", "folder"],
+)
+async def test_files_elsewhere_are_neither_read_nor_written(node: Any, name: str, tmp_path: Path):
+    ann = node.agent("writer")
+    await remember(node, ann, "x")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file.jsonl").write_text('{"content":"of somebody else"}')
+    (exports(node) / "folder").mkdir(parents=True)
+    (exports(node) / "link.jsonl").symlink_to(outside / "file.jsonl")
+    (exports(node) / "way").symlink_to(outside)
+    with pytest.raises(KnotworkError) as refused:
+        await load(node, ann, name)
+    assert isinstance(refused.value, Denied | Invalid | NotFound)
+    if name != "none.jsonl":
+        with pytest.raises(KnotworkError) as refused:
+            await node.desk.export(name, Query(), ann, overwrite=False)
+        assert not isinstance(refused.value, NotFound)
+    assert (outside / "file.jsonl").read_text() == '{"content":"of somebody else"}'
+    assert await found(node, ann) == ["x"]
+
+
+async def test_an_export_holds_every_page(node: Any):
+    ann = node.agent("writer")
+    for number in range(0, 1203, 3):
+        from knotwork.memory.rules import Draft
+
+        drafts = [Draft(f"thing {one}", category="longterm") for one in range(number, number + 3)]
+        await node.desk.remember_all(drafts, ann, duplicates="allow", stop_on_error=False)
+    told = await node.desk.export("deep/er/many.jsonl", Query(limit=1), ann, overwrite=False)
+    lines = Path(told.path).read_text().splitlines()
+    assert told.exported == len(lines) == len({json.loads(line)["content"] for line in lines}) == 1203

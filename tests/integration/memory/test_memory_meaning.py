@@ -1,0 +1,99 @@
+"""Search by meaning: vectors of a plugin made beside everything else, both orders made one, and words alone without it.
+
+The plugin stands in for a model, which does not run here: it knows a few words and what they have to do with each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from tests.integration.memory.conftest import memory_node, until
+from tests.integration.memory.test_memory_life import found, remember
+
+from knotwork.memory.query import Query
+from knotwork.sdk.errors import Unavailable
+
+MEANS = {"cat": 0, "kitten": 0, "feline": 0, "car": 1, "vehicle": 1, "truck": 1, "bread": 2, "loaf": 2, "bakery": 2}
+
+
+class Model:
+    """Embeds a text as what its words have to do with."""
+
+    def __init__(self) -> None:
+        self.model, self.away, self.asked = "words", False, 0
+
+    async def embed(self, texts: Any) -> list[list[float]]:
+        if self.away:
+            raise Unavailable("the model is away", code="memory.embed")
+        self.asked += len(texts)
+        vectors = []
+        for text in texts:
+            vector = [-0.01, -0.01, -0.01, -0.01]
+            for word in text.lower().split():
+                vector[MEANS.get(word, 3)] += 1.0 if word in MEANS else 0.02
+            vectors.append(vector)
+        return vectors
+
+
+async def with_model(node: Any) -> Model:
+    model = Model()
+    node.around.slots["model"] = memory_node.Slot(model)
+    node.around.now = dataclasses.replace(node.around.now, embeddings="model")
+    return model
+
+
+async def test_what_means_the_same_is_found(node: Any):
+    ann, bob = node.agent("writer"), node.agent("other", owner="bob")
+    await remember(node, ann, "the kitten sleeps")
+    await remember(node, ann, "the truck is red")
+    model = await with_model(node)  # what was there before gets its vector, too
+    await remember(node, ann, "fresh loaf on mondays")
+    await remember(node, bob, "feline of bob")
+
+    async def by_meaning() -> bool:
+        return await found(node, ann, text="cat") == ["the kitten sleeps"]
+
+    await until(by_meaning)
+    page = await node.desk.page(Query(text="vehicle"), ann)
+    assert [(row.content, row.found_by) for row in page.memories] == [("the truck is red", ["meaning"])]
+    both = await node.desk.page(Query(text="kitten"), ann)
+    assert [(row.content, row.found_by) for row in both.memories] == [("the kitten sleeps", ["words", "meaning"])]
+    assert await found(node, ann, text="cat", scopes=("team",)) == []
+    told = await node.desk.stats(ann)
+    assert (told.embeddings, told.with_vectors) == ("model", 4)
+    before = model.asked
+    await remember(node, ann, "the kitten sleeps", category="longterm")  # the same words have a vector
+    assert await found(node, ann, text="nothing at all") != await found(node, ann, text="cat")
+    assert model.asked - before <= 3
+
+
+async def test_without_the_model_words_go_on_and_it_is_said(node: Any):
+    ann = node.agent("writer")
+    model = await with_model(node)
+    await remember(node, ann, "the kitten sleeps")
+    await until(lambda: node.rooms.meaning.known == 1)
+    model.away = True
+    page = await node.desk.page(Query(text="kitten"), ann)
+    assert [row.content for row in page.memories] == ["the kitten sleeps"]
+    assert "words alone" in page.notes[0]
+    await remember(node, ann, "a feline walks")
+    model.away = False
+    await until(lambda: node.rooms.meaning.known == 2)
+    assert len(await found(node, ann, text="cat")) == 2
+
+
+async def test_what_is_forgotten_or_changed_means_nothing_more(node: Any):
+    ann = node.agent("writer")
+    await with_model(node)
+    made = await remember(node, ann, "the kitten sleeps", category="longterm")
+    await until(lambda: node.rooms.meaning.known == 1)
+    await remember(node, ann, "the truck is red", category="longterm", replaces=made)
+
+    async def changed() -> bool:
+        return await found(node, ann, text="vehicle") == ["the truck is red"]
+
+    await until(changed)
+    assert await found(node, ann, text="cat") == []
+    await node.desk.forget(made, ann, force=False, purge=False)
+    assert await found(node, ann, text="vehicle") == []
