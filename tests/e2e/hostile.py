@@ -49,18 +49,13 @@ def value(about: dict[str, Any], chance: random.Random) -> Any:
         return chance.choice(about["enum"])
     if "anyOf" in about:
         return value(chance.choice(about["anyOf"]), chance)
-    match about.get("type"):
-        case "string":
-            return chance.choice(["a", "code-review", "planner", "read me", *NASTY_TEXTS])
-        case "integer" | "number":
-            low, high = about.get("minimum", about.get("exclusiveMinimum", -5)), about.get("maximum", 10**6)
-            return chance.choice([low, high, low + 1, low - 1, high + 1, (low + high) // 2, 1.5])
-        case "boolean":
-            return chance.random() < 0.5
-        case "array":
-            return [value(about.get("items", {}), chance) for _ in range(chance.choice([0, 1, 2, 300]))]
-        case "object":
-            names = about.get("properties") or {"tags": {}, "priority": {}, "id": {}}
-            return {name: value(part, chance) for name, part in names.items() if chance.random() < 0.7}
-        case _:
-            return hostile(chance)
+    if about.get("type") in ("integer", "number"):
+        low, high = about.get("minimum", about.get("exclusiveMinimum", -5)), about.get("maximum", 10**6)
+        return chance.choice([low, high, low + 1, low - 1, high + 1, (low + high) // 2, 1.5])
+    if about.get("type") == "array":
+        return [value(about.get("items", {}), chance) for _ in range(chance.choice([0, 1, 2, 300]))]
+    if about.get("type") == "object":
+        names = about.get("properties") or {"tags": {}, "priority": {}, "id": {}}
+        return {name: value(part, chance) for name, part in names.items() if chance.random() < 0.7}
+    plain = {"string": ["a", "code-review", "planner", "read me", *NASTY_TEXTS], "boolean": [True, False]}
+    return chance.choice(plain.get(about.get("type", ""), [*NASTY_TEXTS, *NASTY_VALUES]))

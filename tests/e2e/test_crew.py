@@ -116,3 +116,26 @@ def test_all_of_it_at_the_shell(nodes):
     events = [json.loads(line) for line in seen[0].splitlines()]
     assert any("complete" in json.dumps(event) for event in events)
     assert hub.refused("crew", "cancel", name)[1]["code"] == "crew.over"
+
+
+def test_it_is_held_goes_on_and_is_stopped_over_http(nodes):
+    hub = nodes.node(HUB, "hub").up()
+    parts = [{"id": "a", "capability": "general"}, {"id": "b", "capability": "general", "needs": ["a"]}]
+    name = hub.ask("crew.assess", task="two things")["id"]
+    assert hub.ask("crew.spawn", id=name, parts=parts, tokens=10)["order"] == "[a] → [b]"
+    found = claim(hub, "one")
+    told = hub.ask("crew.checkpoint", id=name, part="a", tokens=12)
+    assert (told["go_on"], "12 of 10 tokens" in told["why"]) == (False, True)
+    hub.ask("work.complete", claim=found["claim"], output="A")
+    held = until(lambda: one if (one := state(hub, name))["parts"][0]["state"] == "completed" else None)
+    assert (held["held"], held["parts"][1]["state"]) == ("budget", "waiting")
+    answer = hub.call("crew.resume", id=name)
+    assert (answer.status, answer.json["code"]) == (409, "crew.budget_spent")
+    assert hub.ask("crew.resume", id=name, tokens=100)["held"] == ""
+    assert claim(hub, "two")["labels"]["part"] == "b"
+    assert hub.ask("crew.pause", id=name)["held"] == "asked"
+    assert [row["id"] for row in hub.ask("crew.list", phase=["execution"])["orchestrations"]] == [name]
+    assert hub.ask("crew.cancel", id=name, why="enough")["why"] == "enough"
+    phase(hub, name, "cancelled")
+    assert hub.ask("crew.results", id=name, part="a")["parts"][0]["output"] == "A"
+    assert hub.call("crew.retry", id=name, part="b").json["code"] == "crew.over"

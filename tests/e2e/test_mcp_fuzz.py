@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.e2e.agents_mcp import parameters
 from tests.e2e.conftest import WAIT_S, Node, Nodes
-from tests.e2e.hostile import NASTY_TEXTS, arguments
+from tests.e2e.hostile import NASTY_TEXTS, WAITS, arguments
 
 from knotwork.mcp import rows
 
@@ -88,7 +88,7 @@ def helps(name: str, given: Any, answer: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", list(rows.ROWS))
 def test_whatever_a_tool_is_given_it_answers(bridge: Raw, name: str):
-    chance = random.Random(name)  # noqa: S311  the same tries each time
+    chance = random.Random(name)  # the same tries each time
     schema = json.loads(rows.ROWS[name])["inputSchema"]
     for _ in range(CALLS):
         given = arguments(schema, chance)
@@ -103,5 +103,6 @@ def test_every_text_argument_takes_every_nasty_text(bridge: Raw):
         texts = [
             key for key, about in schema["properties"].items() if about.get("type") == "string" and "enum" not in about
         ]
+        waits = {key: short for key, short in WAITS.items() if key in schema["properties"]}
         for text in NASTY_TEXTS if texts else ():
-            helps(name, text[:50], bridge.call(name, dict.fromkeys(texts, text)))
+            helps(name, text[:50], bridge.call(name, dict.fromkeys(texts, text) | waits))

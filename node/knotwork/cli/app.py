@@ -112,12 +112,10 @@ class Tree(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            from difflib import get_close_matches  # only on the error path
+            from knotwork.sdk.errors import guess  # only on the error path
 
-            near = get_close_matches(args[0], self.list_commands(ctx), 1)
-            raise click.UsageError(
-                f"No such command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""), ctx
-            ) from error
+            told = f"No such command {args[0]!r}. {guess(args[0], self.list_commands(ctx))}".rstrip()
+            raise click.UsageError(told, ctx) from error
 
 
 def _unless_more_follows(callback: Callable[..., object]) -> Callable[..., object]:

@@ -118,6 +118,7 @@ def _plugin(request: Request, _: Shared, chosen: FileOptions) -> Reply:
 def find(catalog: Catalog, type_name: str, kind: str = "") -> Entry:
     """Return the entry of a type in whatever kind has it; raises `NotFound` with the nearest name."""
     from knotwork.sdk import KINDS, NotFound  # plugins are loaded by now
+    from knotwork.sdk.errors import guess
 
     known: list[str] = []
     for name in KINDS:
@@ -126,14 +127,8 @@ def find(catalog: Catalog, type_name: str, kind: str = "") -> Entry:
                 return catalog.find(name, type_name)
             except NotFound as error:
                 known += error.detail.get("known", [])
-    from difflib import get_close_matches  # only on the error path
-
-    near = get_close_matches(type_name[:128], known, 1)
-    raise NotFound(
-        f"There is no plugin of type {type_name[:128]!r}." + (f" Did you mean {near[0]!r}?" if near else ""),
-        code="plugin.unknown_type",
-        hint="`knotwork plugin list` shows all of them.",
-    )
+    hint = guess(type_name, known) or "`knotwork plugin list` shows all of them."
+    raise NotFound(f"There is no plugin of type {type_name[:128]!r}.", code="plugin.unknown_type", hint=hint)
 
 
 ANSWERS: dict[str, Callable[[Request, Shared, FileOptions], Reply]] = {

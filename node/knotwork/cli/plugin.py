@@ -16,7 +16,7 @@ from knotwork.sdk.errors import Invalid, NotFound
 if TYPE_CHECKING:
     from knotwork.sockets.catalog import Entry
 
-KINDS = ("executor", "router", "spinup", "telemetry")
+KINDS = ("executor", "router", "memory", "spinup", "telemetry")
 KINDS_ALL = ("executors", "routers", "memories", "spinups", "telemetry")
 
 

@@ -33,8 +33,8 @@ END_TIMEOUT_S = 10.0
 TELL_AFTER_S = 1.0
 """What takes no longer needs no explanation."""
 YOUNG_MAX = 20_000
-"""So many new objects there may be before they are searched for garbage: of those a node loads none is, and to search them
-over and over takes a tenth of its start."""
+"""So many new objects there may be before they are searched for garbage: of those a node loads hardly any is, and to search
+them over and over takes 50 ms of its start."""
 _LOOK_EVERY_S = 0.02
 _TAIL_BYTES = 8192
 

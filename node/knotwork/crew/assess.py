@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PARTS = 20
 """How many parts are proposed at most when nothing else is said."""
 INSTRUCTIONS_MAX = 8_192
+NOTE_MAX, NOTES_MAX = 2_000, 50
 NAME_MAX = 24
 """A name that is longer is made of fewer words."""
 _HARD = re.compile(
@@ -75,10 +76,13 @@ def assess(task: str, known: Collection[str] = (), *, default: str = "", parts_m
     if len(parts) == 1 and read.acceptance:
         one = parts[0]
         parts = (msgspec.structs.replace(one, acceptance=_acceptance([*one.acceptance, *read.acceptance])),)
+    elif read.acceptance:
+        notes.append(f"The whole is done when: {'; '.join(read.acceptance)}"[:NOTE_MAX])
     unknown = sorted({part.capability for part in parts if part.capability not in known})
     if unknown:
-        notes.append(f"Nobody has {', '.join(unknown)} now: such parts wait until somebody does, or change the plan.")
-    return Assessment(plan.checked(parts), complexity(task, read, parts), (*notes, *found.notes))
+        told = f"Nobody has {', '.join(unknown)} now: such parts wait until somebody does, or change the plan."
+        notes.append(told[:NOTE_MAX])
+    return Assessment(plan.checked(parts), complexity(task, read, parts), (*notes, *found.notes)[:NOTES_MAX])
 
 
 def check_task(task: str) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LINES_MAX = 1_000
 """Lines that are looked at for what they say of an order."""
+NOTE_MAX = 500
 PREFIX_MIN = 5
 """Words that begin with so many letters alike mean the same: translate, translation."""
 _END = r"(?=[.;\n]|$|,\s*(?:then|and then|we|you|it|do|build|write|create|add|run|implement|deploy|test)\b)"
@@ -223,7 +224,7 @@ def _cut_circles(items: list[Item], needs: list[list[int]], notes: list[str]) ->
         pairs = [(int(a), int(b)) for a, b in pairwise(circle)]
         place, need = max(pairs, key=lambda pair: pair[1] - pair[0])
         needs[place].remove(need)
-        notes.append(f"A circle: that {items[place].title!r} needs {items[need].title!r} was left out.")
+        notes.append(f"A circle: that {items[place].title!r} needs {items[need].title!r} was left out."[:NOTE_MAX])
 
 
 def _few(of: list[int], found: list[set[int]]) -> list[int]:

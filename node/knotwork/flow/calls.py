@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.flow import admission, expressions, outputs
 from knotwork.flow.admission import Limit
-from knotwork.flow.effects import NULL, Admit, CancelChild, Dispatch, Near, StartChild, Withdraw
+from knotwork.flow.effects import NULL, Admit, CancelChild, Dispatch, Near, Readmit, StartChild, Withdraw
 from knotwork.flow.run import context, decoded
 
 if TYPE_CHECKING:
+    from knotwork.flow.facts import StepEnd
     from knotwork.flow.model import StepLimit, Sticky
     from knotwork.flow.run import Progress, Run
 
@@ -34,6 +35,25 @@ def call(run: Run, step: Progress, token: str, value: bytes = NULL, blob: str = 
 def dispatch(run: Run, step: Progress, token: str, value: bytes, blob: str = "") -> None:
     """Have an agent carry out a step, or one item of it, when its limit admits it; raises `Invalid` for a bad key."""
     run.emit(Dispatch(token, step.box.id, step.box.spec, value, blob, limit_of(run, step), near(run, step)))
+
+
+def again(run: Run, token: str, end: StepEnd) -> None:
+    """Have another attempt of a limited step wait for its time and its place; the place of the last one is free."""
+    asked = run.open.get(f"do.{token}")
+    if isinstance(asked, Dispatch) and asked.limit is not None and f"withdraw.{token}" not in run.open:
+        run.emit(Readmit(token, asked.limit, end.due_ns, tries(run, token) + 1))
+
+
+def tries(run: Run, token: str) -> int:
+    """Return how many attempts of a step had to be admitted again."""
+    before = run.open.get(f"again.{token}")
+    return before.count if isinstance(before, Readmit) else 0
+
+
+def is_over(run: Run, attempt: str) -> bool:
+    """Return whether an attempt that was admitted (`<token>`, or `<token>.<count>`) has ended."""
+    token, _, count = attempt.partition(".")
+    return f"do.{token}" not in run.open or int(count if count.isdigit() else 0) < tries(run, token)
 
 
 def near(run: Run, step: Progress) -> Near | None:

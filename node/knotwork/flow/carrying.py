@@ -26,6 +26,7 @@ from knotwork.flow.effects import (
     Dispatch,
     Effect,
     End,
+    Readmit,
     Respond,
     SendSignal,
     SetTimer,
@@ -77,10 +78,10 @@ class Carrier:
         """Begin to carry out an effect; `again`: somebody may have done so before."""
         begin_in(self._group, self._surely(run, effect, again=again or not self._sure()))  # else the next owner does it
 
-    def step_over(self, run: str, effect: Dispatch) -> None:
-        """Let others begin what a step, or an item of it, was admitted for."""
+    def step_over(self, run: str, effect: Dispatch, tries: int) -> None:
+        """Let others begin what an attempt of a step, or of an item of it, was admitted for."""
         if effect.limit is not None:
-            self._limits.release(holder(run, effect.token), effect.limit.key)
+            self._limits.release(holder(run, effect.token, tries), effect.limit.key)
 
     def run_over(self, run: Run) -> None:
         """Let another run of the workflow begin."""
@@ -117,6 +118,8 @@ class Carrier:
                 await self._admit(run, effect)
             case Dispatch():
                 await self._dispatch(run, effect, again=again)
+            case Readmit():
+                await self._readmit(run, effect)
             case Withdraw():
                 await self._withdraw(run, effect)
             case SetTimer():
@@ -152,6 +155,22 @@ class Carrier:
         if (near := effect.near) is not None:
             task = self._work.near(task, near.node, near.agent, hard=near.hard)
         await self._work.submitter.requeue(task)
+
+    async def _readmit(self, run: Run, effect: Readmit) -> None:
+        """Have the attempt that follows one wait for its time, and then for its place."""
+        await asyncio.sleep(max(0.0, effect.due_ns - time.time_ns()) / 1e9)
+        asked = run.open.get(f"do.{effect.token}")
+        if run.open.get(effect.name) is not effect or not isinstance(asked, Dispatch):
+            return
+        spec: Any = asked.spec
+        me = holder(run.id, effect.token, effect.count)
+        await self._limits.acquire(me, effect.limit, spec.priority or run.start.priority)
+        task = await lookup.present(self._connection, run.id, effect.token)
+        if task is not None and (task.iteration, task.number) != (0, 1):
+            if task.start_within_s is not None:
+                begin_by_ns = time.time_ns() + int(task.start_within_s * 1e9)
+                task = msgspec.structs.replace(task, start_by_ns=begin_by_ns)
+            await self._work.submitter.requeue(task)
 
     async def _is_known(self, run: str, token: str) -> bool:
         """Return whether a step waits or has ended; in this order, because what ends is recorded before it stops to wait."""
@@ -267,9 +286,11 @@ RUN = "run"
 """What stands for a whole run in the book of a limit; no step is called so there, because its name has a prefix."""
 
 
-def holder(run: str, token: str) -> str:
-    """Return what a step, or a whole run, is called in the book of a limit."""
-    return f"{run}.{token}" if token == RUN else f"{run}.s.{token}"
+def holder(run: str, token: str, tries: int = 0) -> str:
+    """Return what an attempt of a step, or a whole run, is called in the book of a limit."""
+    if token == RUN:
+        return f"{run}.{token}"
+    return f"{run}.s.{token}.{tries}" if tries else f"{run}.s.{token}"
 
 
 def _task(run: Run, token: str, spec: Work, value: bytes, blob: str) -> records.Task:
@@ -288,7 +309,7 @@ def _task(run: Run, token: str, spec: Work, value: bytes, blob: str) -> records.
         retry=_retry(retry), labels={**workflow.labels, **start.labels, **spec.labels}, traceparent=start.traceparent,
         by=start.by, submitted_ns=now_ns, loop=loop, start_within_s=spec.schedule_to_start,
         start_by_ns=now_ns + int(spec.schedule_to_start * 1e9) if spec.schedule_to_start is not None else 0,
-        heartbeat_s=spec.heartbeat_timeout,
+        heartbeat_s=spec.heartbeat_timeout, gated=spec.limit is not None,
     )  # fmt: skip
 
 

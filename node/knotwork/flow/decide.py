@@ -51,8 +51,8 @@ def advance(run: Run, fact: Fact) -> list[Effect]:
         return []
     run.place = max(run.place, fact.seq)
     match fact.what:
-        case "outcome" if isinstance(fact.body, StepEnd):
-            _step_ended(run, fact.about, fact.body)
+        case "outcome" | "again" if isinstance(fact.body, StepEnd):
+            (_step_ended if fact.what == "outcome" else calls.again)(run, fact.about, fact.body)
         case "fired":
             _fired(run, fact.about)
         case "signal" if isinstance(fact.body, Signal):
@@ -62,10 +62,10 @@ def advance(run: Run, fact: Fact) -> list[Effect]:
         case "admitted":
             run.held = False
             run.close("admit")
-        case "pause":
-            run.paused = True
-        case "resume":
-            _resume(run)
+        case "pause" | "resume":
+            run.paused = fact.what == "pause"
+            if not run.paused:
+                _resume(run)
     return _settled(run)
 
 
@@ -96,7 +96,6 @@ def _next(run: Run) -> Progress | None:
 
 
 def _resume(run: Run) -> None:
-    run.paused = False
     for step in run.steps.values():
         if step.items is not None:
             items.go_on(run, step)
@@ -126,7 +125,7 @@ def _step_ended(run: Run, token: str, end: StepEnd) -> None:
     """Take note of how an agent, a run, a person or the engine ended a step."""
     if not any(f"{kind}.{token}" in run.open for kind in _AWAITED):
         return  # it is over already: a late answer
-    for kind in (*_AWAITED, "withdraw", "cancel-child"):
+    for kind in (*_AWAITED, "again", "withdraw", "cancel-child"):
         run.close(f"{kind}.{token}")
     if token in run.handling:
         ending.handled(run, token, end)

@@ -50,6 +50,16 @@ class Dispatch(OfStep):
 
 
 @dataclass(frozen=True, slots=True)
+class Readmit(OfStep):
+    """Have the next attempt of a step begin at a time, when its limit admits it; it is the `count`-th that waits so."""
+
+    KIND: ClassVar[str] = "again"
+    limit: Limit
+    due_ns: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Admit:
     """Have the run admitted among those of its workflow, or cancelled, or others cancelled for it."""
 
@@ -185,6 +195,7 @@ class End:
 Effect = (
     Admit
     | Dispatch
+    | Readmit
     | Withdraw
     | SetTimer
     | StartChild

@@ -112,7 +112,7 @@ def stop(run: Run, final: Final, error: Error) -> None:
         if is_awaited(effect) and isinstance(effect, Dispatch | StartChild):
             awaited.add(effect.token.partition("--")[0])
             calls.recall(run, effect.token)
-        elif not name.startswith(("withdraw.", "cancel-child.")):
+        elif not name.startswith(("withdraw.", "cancel-child.", "again.")):
             run.close(name)
     for step in run.steps.values():
         if step.box.id not in awaited:

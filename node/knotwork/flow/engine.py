@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from knotwork.bus.background import begin_in
-from knotwork.flow import decide, facts
+from knotwork.flow import calls, decide, facts
 from knotwork.flow.effects import Dispatch, SetTimer
 from knotwork.flow.facts import Start, StepEnd
 from knotwork.flow.history import Over
@@ -87,7 +87,7 @@ class Engine:
         if isinstance(fact.body, Start):
             graph = self._definitions.known(fact.body.digest)
             return graph is None or bool(fact.body.blob) or any(end.blob for end in fact.body.given.values())
-        if isinstance(fact.body, StepEnd) and fact.body.blob and live.run is not None:
+        if isinstance(fact.body, StepEnd) and fact.what == "outcome" and fact.body.blob and live.run is not None:
             name = fact.about.partition("--")[0]
             return name in live.run.graph.looked_at or "--" in fact.about
         return False
@@ -158,10 +158,11 @@ class Engine:
             live.early.append(fact)
             return
         else:
-            asked = live.run.open.get(f"do.{fact.about}") if fact.what == "outcome" else None
+            asked = live.run.open.get(f"do.{fact.about}") if fact.what in ("outcome", "again") else None
+            tries = calls.tries(live.run, fact.about)
             effects = decide.advance(live.run, fact)
             if isinstance(asked, Dispatch) and not live.replaying:
-                self._carrier.step_over(live.id, asked)
+                self._carrier.step_over(live.id, asked, tries)
         live.timers.update(effect.timer for effect in effects if isinstance(effect, SetTimer))
         if not live.replaying:
             for effect in effects:

@@ -57,7 +57,7 @@ class Start(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class StepEnd(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How an attempt of a step ended, as far as a run is concerned with it."""
+    """How an attempt of a step ended, as far as a run is concerned with it; `due_ns` is when another follows."""
 
     state: Ended
     output: msgspec.Raw = NULL
@@ -67,6 +67,7 @@ class StepEnd(msgspec.Struct, frozen=True, omit_defaults=True):
     agent: Name = ""
     started_ns: Whole = 0
     ended_ns: Whole = 0
+    due_ns: Whole = 0
 
 
 class Wish(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -148,7 +149,8 @@ def read(subject: str, data: bytes, at_ns: int, seq: int) -> Fact | None:
     except _BROKEN as error:
         raise Invalid(f"This is no {what}: {error}.", code="flow.bad_fact") from error
     if what == "outcome" and body.state not in FINAL:
-        return None  # another attempt follows by itself
+        # another attempt follows: by itself, or, after a pause, when its limit admits it
+        return Fact("again", about, body, at_ns, seq) if body.due_ns else None
     return Fact(what, about, body, at_ns, seq)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from knotwork.bus import reading, subjects
 from knotwork.bus.background import begin_in
 from knotwork.bus.reading import Stored
-from knotwork.flow import facts
+from knotwork.flow import calls, facts
 from knotwork.flow.history import Over, all_facts
 from knotwork.sdk.errors import KnotworkError
 
@@ -135,7 +135,7 @@ class Journal:
             return True
         if live.busy or live.left or live.run is None or live.waiting:
             return False
-        return rest.startswith("s.") and f"do.{rest.removeprefix('s.')}" not in live.run.open
+        return rest.startswith("s.") and calls.is_over(live.run, rest.removeprefix("s."))
 
     def floor(self, name: str) -> int:
         """Return up to which place of a shard of ours nothing is of a run that is not over; 0 when that is not known."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from knotwork.host.events import rfc3339
 from knotwork.mesh import classes, late
 from knotwork.mesh.calls import Answered
 from knotwork.ops import replies
-from knotwork.sdk.errors import KnotworkError, NotFound
+from knotwork.sdk.errors import KnotworkError, NotFound, guess
 from knotwork.sdk.router import Ask
 
 if TYPE_CHECKING:
@@ -85,8 +84,7 @@ class MeshDesk:
         known = [
             name for record, agent, _ in directory.agents() for name in (agent.name, f"{record.node}/{agent.name}")
         ]
-        near = difflib.get_close_matches(target, known[:5000], 1)
-        hint = f"Did you mean {near[0]}?" if near else "See `knotwork agents`."
+        hint = guess(target, known) or "See `knotwork agents`."
         raise NotFound(f"There is no agent {target!r}.", code="agent.not_found", hint=hint)
 
     async def invoke(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import functools
 import getpass
 import os
@@ -36,7 +35,7 @@ from knotwork.host.view import ViewDesk
 from knotwork.mcp.held import Held
 from knotwork.ops import replies
 from knotwork.sdk import KINDS
-from knotwork.sdk.errors import NotFound, Unavailable
+from knotwork.sdk.errors import NotFound, Unavailable, guess
 from knotwork.sockets import describe
 from knotwork.trust.who import owner_of, person
 
@@ -314,12 +313,8 @@ class Control:
                     docs=describe.docs(entry),
                     slots=[node_rows.slot_row(slot) for slot in using],
                 )
-        near = difflib.get_close_matches(type_name, [entry.type for entry in self.world.catalog.entries()], n=1)
-        raise NotFound(
-            f"There is no plugin type {type_name!r}." + (f" Did you mean {near[0]!r}?" if near else ""),
-            code="plugin.not_found",
-            hint="See `knotwork plugin list`.",
-        )
+        hint = guess(type_name, (entry.type for entry in self.world.catalog.entries())) or "See `knotwork plugin list`."
+        raise NotFound(f"There is no plugin type {type_name!r}.", code="plugin.not_found", hint=hint)
 
     async def restart_plugin(self, kind: str, instance: str) -> replies.Slot:
         """Stop and start one instance, out of quarantine too."""

@@ -106,7 +106,7 @@ def waits(run: Run) -> list[flow_replies.Wait]:
     return [one for one in found if one is not None]
 
 
-def _wait(run: Run, effect: effects.Effect) -> flow_replies.Wait | None:  # noqa: PLR0911  one answer for each kind
+def _wait(run: Run, effect: effects.Effect) -> flow_replies.Wait | None:  # noqa: C901, PLR0911  one answer for each kind
     token = getattr(effect, "token", "")
     step = run.steps.get(token.partition("--")[0])
     since = moment(step.begun_ns) if step is not None else ""
@@ -117,6 +117,9 @@ def _wait(run: Run, effect: effects.Effect) -> flow_replies.Wait | None:  # noqa
             if near is not None:
                 whom += f" on {near.node}{'' if near.hard else ', or elsewhere when nobody there can do it'}"
             return flow_replies.Wait(step=token, what=f"its task: {whom}", since=since)
+        case effects.Readmit():
+            told = "the time of its next attempt, and its place in the limit"
+            return flow_replies.Wait(step=token, what=told, since=since, until=moment(effect.due_ns))
         case effects.SetTimer():
             name = effect.timer.partition("-")[2]
             return flow_replies.Wait(step=name, what="a time", since=since, until=moment(effect.due_ns))

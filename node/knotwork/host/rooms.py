@@ -196,6 +196,8 @@ class Rooms:
         asked_s = self.stopping.drain_s
         drain_s = self.world.loaded.config.node.drain_s if asked_s is None else asked_s
         await self.drain.finish(drain_s, now=self.stopping.now)
+        if self.web is not None:
+            await self.web.leave()
         await self.projects.stop([project.name for project in self.projects.all()])
         self.emitter.event("node.stopped", {"node": self.who.name})
         self.meter.flush()  # while there are sinks to tell
@@ -314,6 +316,7 @@ class Rooms:
             keepalive_s=config.mesh.keepalive_s,
             labels=dict(config.node.labels),
             agents=(*self.world.visible(project), *(work.attached.records() if work is not None else ())),
+            away=self.world.away(project),
         )
 
     def _bus_state(self, project: str, state: str) -> None:

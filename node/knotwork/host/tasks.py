@@ -204,7 +204,13 @@ class TaskDesk:
         barred = self._membership.policy().against(task.boundary, candidates)
         worker = sight.started.node if sight.started is not None else task.node
         around = why.Surroundings(
-            agents=[why.Seen(one.node, one.agent, one.state, one.load, barred.get(one.name, "")) for one in candidates],
+            agents=[
+                *(why.Seen(one.node, one.agent, one.state, one.load, barred.get(one.name, "")) for one in candidates),
+                *(
+                    why.Seen(node, one.name, directory.state(node), barred=one.why)
+                    for node, one in directory.away(agent=task.agent, capability=task.capability)
+                ),
+            ],
             before=await self._before(sight) if sight.seq and sight.state == "pending" else None,
             node_state=directory.state(worker) if worker else "",
             lease_s=self._work.lease_s,

@@ -25,7 +25,7 @@ from knotwork.host import code_files
 from knotwork.mesh import policy as policies
 from knotwork.mesh.admission import Admission
 from knotwork.mesh.hosting import HostedAgent, Job
-from knotwork.mesh.records import AgentRecord
+from knotwork.mesh.records import AgentRecord, AwayRecord
 from knotwork.mesh.schemas import Schema
 from knotwork.sdk import KINDS, PluginConfig
 from knotwork.sdk.errors import ConfigInvalid, PluginFailed
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LOOK_AGAIN_S = 20.0
 """What a start may take longer that has to look at a broken plugin first, in a process made for that; nobody waits."""
+WHY_MAX = 200
 Marks = dict[tuple["Kind", str], str]
 
 
@@ -204,6 +205,14 @@ class World:
             if project in agent.projects and agent.slot.state == "running"
         )
 
+    def away(self, project: str) -> tuple[AwayRecord, ...]:
+        """Return those of our agents in a project whose plugin does not run, and why."""
+        return tuple(
+            AwayRecord(agent.record.name, agent.record.capabilities, _why_away(agent.slot))
+            for agent in self.hosting.agents()
+            if project in agent.projects and agent.slot.state != "running"
+        )
+
     def sync_sinks(self) -> None:
         """Send telemetry to every sink that runs and to no other: one that crashed is closed, and gets nothing."""
         attached = self.emitter.sinks()
@@ -261,6 +270,11 @@ class Change:
 
 def _policy(loaded: Loaded) -> Policy:
     return policies.compiled(loaded.config.boundaries, home=os.path.expanduser("~"))  # noqa: PTH111  never raises
+
+
+def _why_away(slot: Slot) -> str:
+    """Return how a plugin is that does not run, in no more words than others need."""
+    return (f"its plugin is {slot.state}" + (f": {secrets.redact(slot.why)}" if slot.why else ""))[:WHY_MAX]
 
 
 def _with_load(agent: HostedAgent) -> AgentRecord:

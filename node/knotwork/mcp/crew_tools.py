@@ -59,7 +59,7 @@ async def assess_task(given: AssessInput, session: Session) -> dict[str, Any]:
         }
     )  # fmt: skip
     plan = await session.ask(
-        "crew.assess", task=given.task, max_parts=given.max_parts, planner_wait_s=given.planner_wait_secs, **more
+        "crew.assess", task=given.task, max_parts=given.max_parts, timeout_s=given.planner_wait_secs, **more
     )
     shown = {
         "orchestrationId": plan["id"], "order": plan["order"], "notes": plan["notes"], "plannedBy": plan["planned_by"],

@@ -16,7 +16,7 @@ from knotwork.sdk.errors import Invalid
 from knotwork.sdk.router import Candidate
 
 if TYPE_CHECKING:
-    from knotwork.mesh.records import AgentRecord, NodeRecord
+    from knotwork.mesh.records import AgentRecord, AwayRecord, NodeRecord
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +135,14 @@ class Directory:
         for record, state, _ in self.nodes():
             for agent in sorted(record.agents, key=lambda one: one.name):
                 yield record, agent, state
+
+    def away(self, *, agent: str = "", capability: str = "") -> Iterator[tuple[str, AwayRecord]]:
+        """Yield, with their nodes, agents that could be meant if their plugins ran; of nodes that have not gone."""
+        for key, known in self._nodes.items():
+            if known.record.away and not known.gone:
+                for one in known.record.away:
+                    if one.name == agent if agent else capability in one.capabilities:
+                        yield key, one
 
     def keepalive_s(self, node: str) -> float:
         """Return how often a node gives a sign of life for a call it works on, in seconds."""

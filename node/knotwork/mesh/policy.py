@@ -7,7 +7,6 @@ boundary of work that names none.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from knotwork.config.model import BoundaryTable, Config
 from knotwork.mesh.classes import Classes
-from knotwork.sdk.errors import Invalid
+from knotwork.sdk.errors import Invalid, guess
 from knotwork.sdk.router import Candidate
 
 NONE = "none"
@@ -92,11 +91,10 @@ class Policy:
         """Return a boundary that is known, `none` for the empty one; raises `Invalid` (`policy.unknown_boundary`)."""
         if not boundary or boundary in self.rules or boundary == NONE:
             return boundary or NONE
-        near = difflib.get_close_matches(boundary, self.known, 1)
         raise Invalid(
             f"There is no boundary {boundary[:64]!r}; there are {', '.join(self.known)}.",
             code="policy.unknown_boundary",
-            hint=f"Did you mean {near[0]}?" if near else f"Add [boundaries.{boundary[:64]}] to the configuration.",
+            hint=guess(boundary, self.known) or f"Add [boundaries.{boundary[:64]}] to the configuration.",
             detail={"known": list(self.known)},
         )
 

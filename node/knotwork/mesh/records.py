@@ -37,6 +37,14 @@ class AgentRecord(msgspec.Struct, frozen=True):
     """It came in from outside: it asks for tasks, and cannot be called."""
 
 
+class AwayRecord(msgspec.Struct, frozen=True):
+    """One agent of a node that takes nothing now, because its plugin does not run; `why` says so in a few words."""
+
+    name: Name
+    capabilities: tuple[Name, ...] = ()
+    why: Name = ""
+
+
 class NodeRecord(msgspec.Struct, frozen=True):
     """One node. `uid` stays over restarts, `instance` does not; `started_ns` is nanoseconds since 1970."""
 
@@ -53,6 +61,7 @@ class NodeRecord(msgspec.Struct, frozen=True):
     keepalive_s: float = 5.0
     labels: dict[Name, Name] = {}
     agents: tuple[AgentRecord, ...] = ()
+    away: tuple[AwayRecord, ...] = ()
 
     @property
     def ttl_s(self) -> int:

@@ -6,7 +6,6 @@ When nobody fits, the error names each and why not.
 from __future__ import annotations
 
 import asyncio
-import difflib
 import itertools
 import types
 from collections.abc import Awaitable, Generator, Mapping, Sequence
@@ -14,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from knotwork.mesh.policy import NONE, READY, Policy
-from knotwork.sdk.errors import KnotworkError, NotFound, PluginFailed, Unavailable
+from knotwork.sdk.errors import KnotworkError, NotFound, PluginFailed, Unavailable, guess
 from knotwork.sdk.router import Route
 
 if TYPE_CHECKING:
@@ -192,7 +191,7 @@ def _nobody(ask: Ask, directory: Directory) -> KnotworkError:
     }
     if away:
         return _none_fits(ask, away)
-    near = _near(ask.capability, directory.capabilities())
+    near = guess(ask.capability, directory.capabilities())
     return NotFound(  # not a matter of waiting, as with somebody who is busy or offline
         f"No eligible agent: nobody offers {_wanted(ask)}.",
         code="route.no_eligible_agent",
@@ -202,12 +201,7 @@ def _nobody(ask: Ask, directory: Directory) -> KnotworkError:
 
 
 def _unknown(what: str, name: str, known: list[str], code: str) -> NotFound:
-    return NotFound(f"There is no {what} {name!r}.", code=code, hint=_near(name, known) or f"See `knotwork {what}s`.")
-
-
-def _near(name: str, known: list[str]) -> str:
-    found = difflib.get_close_matches(name, known[:5000], 1)
-    return f"Did you mean {found[0]}?" if found else ""
+    return NotFound(f"There is no {what} {name!r}.", code=code, hint=guess(name, known) or f"See `knotwork {what}s`.")
 
 
 def _wanted(ask: Ask) -> str:

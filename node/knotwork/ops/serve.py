@@ -19,7 +19,7 @@ from knotwork.bus import codec
 from knotwork.ops import table, words
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.replies import Progress
-from knotwork.sdk.errors import Denied, Internal, Invalid, KnotworkError, NotFound, TooLarge
+from knotwork.sdk.errors import Denied, Internal, Invalid, KnotworkError, NotFound, TooLarge, guess
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +84,7 @@ def find(name: str, rows: Mapping[str, table.Op] = table.TABLE) -> table.Op:
     """Return the op; raises `NotFound` (`ops.unknown`) with the nearest name."""
     if name in rows:
         return rows[name]
-    from difflib import get_close_matches  # only on the error path
-
-    near = get_close_matches(name[:128], rows, 1)
-    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(sorted(rows))}."
+    hint = guess(name, rows) or f"There are: {', '.join(sorted(rows))}."
     raise NotFound(f"There is no op {name[:128]!r}.", code="ops.unknown", hint=hint)
 
 
@@ -130,11 +127,8 @@ def _problem(op: table.Op, found: Any) -> dict[str, str]:
     field = ".".join(str(part)[:64] for part in found["loc"]) or "request"
     message, hint = str(found["msg"]).removeprefix("Value error, "), ""
     if found["type"] == "extra_forbidden":
-        from difflib import get_close_matches  # only on the error path
-
         message = "no such field"
-        near = get_close_matches(field, op.request.model_fields, 1)
-        hint = f"Did you mean {near[0]}?" if near else f"Fields: {', '.join(op.request.model_fields) or 'none'}."
+        hint = guess(field, op.request.model_fields) or f"Fields: {', '.join(op.request.model_fields) or 'none'}."
     elif found["type"] == "string_pattern_mismatch":
         message, hint = words.misfit(str(found.get("ctx", {}).get("pattern", "")))
     return {"field": field, "message": message[:256], "hint": hint, "code": str(found["type"])}

@@ -24,6 +24,8 @@ exit codes and HTTP statuses.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any, ClassVar, Self
 
 
@@ -169,6 +171,14 @@ def sentence(message: str, hint: str) -> str:
     if not hint:
         return message
     return f"{message} {hint}" if message.endswith((".", "!", "?", ":", "\n")) else f"{message}. {hint}"
+
+
+def guess(word: str, known: Iterable[str]) -> str:
+    """Return "Did you mean x?" with the known word most like `word`, "" when none is; at most 5000 are looked at."""
+    from difflib import get_close_matches  # only on the error path
+
+    near = get_close_matches(word[:256], list(islice(known, 5000)), 1)
+    return f"Did you mean {near[0]}?" if near else ""
 
 
 def from_wire(wire: Any) -> KnotworkError:

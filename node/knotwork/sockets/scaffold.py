@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KINDS = tuple(scaffold_texts.MODULES)
+IN_PROCESS = ("memory", "spinup")
+"""Kinds that cannot run in a process of their own."""
 
 
 def write(kind: str, name: str, folder: Path, *, single_file: bool = False) -> list[Path]:
@@ -52,9 +54,9 @@ def render(kind: str, name: str, *, single_file: bool = False) -> dict[str, str]
         "module": module,
         "Name": "".join(part.capitalize() for part in module.split("_") if part),
         "kind": kind,
-        "table": {"telemetry": "telemetry", "spinup": "targets"}.get(kind, f"{kind}s"),
-        "hosted": "" if kind == "spinup" else scaffold_texts.HOSTED,
-        "always": "" if kind == "spinup" else scaffold_texts.ALWAYS,
+        "table": {"telemetry": "telemetry", "spinup": "targets", "memory": "memories"}.get(kind, f"{kind}s"),
+        "hosted": "" if kind in IN_PROCESS else scaffold_texts.HOSTED,
+        "always": "" if kind in IN_PROCESS else scaffold_texts.ALWAYS,
         "api": str(API_VERSION),
         "release": ".".join(knotwork.__version__.split(".")[:2]),
     }

@@ -1,6 +1,6 @@
 """The texts of a new plugin. `$name` is its type, `$module` its module, `$Name` the beginning of its classes."""
 
-from knotwork.sockets import scaffold_spinup
+from knotwork.sockets import scaffold_memory, scaffold_spinup
 
 PYPROJECT = """\
 [build-system]
@@ -220,7 +220,10 @@ def telemetry() -> Iterator[Factory[Telemetry]]:
 '''
 )
 
-MODULES = {"executor": _EXECUTOR, "router": _ROUTER, "spinup": scaffold_spinup.MODULE, "telemetry": _TELEMETRY}
+MODULES = {
+    "executor": _EXECUTOR, "router": _ROUTER, "memory": scaffold_memory.MODULE, "spinup": scaffold_spinup.MODULE,
+    "telemetry": _TELEMETRY,
+}  # fmt: skip
 
 TESTS = {
     "executor": """\
@@ -294,5 +297,6 @@ def test_it_writes_events(caplog):
         asyncio.run(steps())
     assert "> agent.done" in caplog.text
 """,
+    "memory": scaffold_memory.TEST,
     "spinup": scaffold_spinup.TEST,
 }

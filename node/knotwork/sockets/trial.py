@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from knotwork.sdk import Invalid
 from knotwork.sockets import hosted
 
 if TYPE_CHECKING:
@@ -36,19 +35,17 @@ def run(
 
     `sample` is the input of an executor; when that was not `told`, a failure because of it says so.
 
-    Blocks, and runs event loops of its own: not to be called from a running loop. Raises `Invalid`
-    (`plugin.no_suite`) for kinds that have no suite.
+    Blocks, and runs event loops of its own: not to be called from a running loop.
     """
     from knotwork.sdk import testing  # brings psutil: only for this verb
 
     suites: dict[str, type[testing.PluginContract]] = {
         "executors": testing.ExecutorContract,
         "routers": testing.RouterContract,
+        "memories": testing.EmbedderContract if "embeds" in entry.factory.abilities else testing.MemoryContract,
         "spinups": testing.SpinUpContract,
         "telemetry": testing.TelemetryContract,
     }
-    if entry.kind not in suites:
-        raise Invalid(f"there is no suite for {entry.kind} yet", code="plugin.no_suite")
     factory = hosted.wrap(entry, 0, hosted.Hosting()) if apart or entry.hosted_only else entry.factory
     suite = type("Suite", (suites[entry.kind],), {"factory": factory, "config": dict(config), "input": sample})
     for name in (name for name in dir(suite) if name.startswith("test_")):

@@ -1,8 +1,9 @@
 """What has an agent done with its messages? Which of its inbox are read and acknowledged, and what it is shown next (pure).
 
 A message is done when it was read; one that asks to be acknowledged when it was. Up to `floor` everything is done, and
-above it `done` lists the places that are. `shown` says when those were shown last that wait to be acknowledged: until
-they are, they are shown again, though not at once.
+above it `done` lists the places that are; up to `start` nothing is left either, and at the next reading the floor is
+raised to it: until then it is known one by one what can be taken back. `shown` says when those were shown last that
+wait to be acknowledged: until they are, they are shown again, though not at once.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class InboxState(msgspec.Struct, frozen=True, omit_defaults=True):
     """How far an agent is with its inbox."""
 
     floor: Place = 0
+    start: Place = 0
     done: Annotated[tuple[Place, ...], msgspec.Meta(max_length=KEPT_MAX)] = ()
     shown: dict[str, int] = {}
 
@@ -151,13 +153,27 @@ def after_taking_back(state: InboxState, places: Iterable[int]) -> InboxState:
     """
     gone = set(places)
     waiting = {place: at_ns for place, at_ns in state.shown.items() if int(place) not in gone}
-    return msgspec.structs.replace(state, done=tuple(one for one in state.done if one not in gone), shown=waiting)
+    done = tuple(one for one in state.done if one not in gone)
+    return msgspec.structs.replace(
+        state, start=min([state.start, *(one - 1 for one in gone)]), done=done, shown=waiting
+    )
 
 
-def settled(state: InboxState, upto: int) -> InboxState:
-    """Return the same state in fewer words: everything up to the place `upto` is done, or not there any more."""
-    floor = max(upto, state.floor)
+def starting(state: InboxState, seen: Iterable[int]) -> InboxState:
+    """Return the same state with its start raised over what is done of the places `seen`, every one from the floor on."""
+    start = state.floor
+    for place in seen:
+        if not state.is_done(place):
+            break
+        start = place
+    return msgspec.structs.replace(state, start=max(start, state.floor))
+
+
+def settled(state: InboxState) -> InboxState:
+    """Return the same state in fewer words: the floor is where the start was."""
+    floor = max(state.start, state.floor)
     return InboxState(
+        floor,
         floor,
         tuple(place for place in state.done if place > floor)[-KEPT_MAX:],
         {place: at_ns for place, at_ns in state.shown.items() if int(place) > floor},

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from knotwork.bus import reading, subjects
-from knotwork.sdk.errors import Conflict, NotFound
+from knotwork.bus.background import begin_in
+from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
 from knotwork.talk import inbox_state, message
 from knotwork.talk.inbox_state import InboxState, Wish
 from knotwork.talk.message import Said
 from knotwork.talk.reads import contended
+from knotwork.talk.stores import INBOX_MAX
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -34,6 +36,8 @@ POLL_S = 5.0
 """Who waits looks again after so long, should he not have been told."""
 MAKE_ROOM = 100
 """So many messages that were read go at once when there is no room."""
+FULL_S = 0.5
+"""An inbox that was found full counts as full for so long."""
 ROOMS_MAX = 1000
 """Full inboxes that are remembered."""
 
@@ -59,9 +63,10 @@ class Shown:
 class Inboxes:
     """The inboxes of one project."""
 
-    def __init__(self, connection: Connection, reads: Reads) -> None:
-        """Read over `connection`."""
-        self._connection, self._reads = connection, reads
+    def __init__(self, connection: Connection, reads: Reads, group: asyncio.TaskGroup) -> None:
+        """Read over `connection`; what need not be waited for runs in `group`."""
+        self._connection, self._reads, self._group = connection, reads, group
+        self._shown: dict[str, int] = {}
         self._rooms: dict[str, _Room] = {}
 
     async def read(self, agent: str, wish: Wish, *, mark: bool = True) -> Shown:
@@ -70,31 +75,31 @@ class Inboxes:
         Raises what the stream's reading raises, `Unavailable` (`talk.contended`).
         """
         for _ in range(TRIES):
-            state, revision = await self._reads.inbox(agent)
-            now_ns = time.time_ns()
-            found, settled, more = await self._scan(agent, state, wish, now_ns)
+            before, revision = await self._reads.inbox(agent)
+            state, now_ns = inbox_state.settled(before), time.time_ns()
+            found, seen, more = await self._scan(agent, state, wish, now_ns)
             if not mark or not found:
-                return Shown(found, state, await self._unread(agent, settled), more)
-            changed = inbox_state.after_showing(settled, found, now_ns)
+                return Shown(found, state, await self._unread(agent, state), more)
+            changed = inbox_state.starting(inbox_state.after_showing(state, found, now_ns), seen)
             try:
                 await self._reads.save(agent, changed, revision)
             except Conflict:
                 continue
+            if agent in self._rooms:
+                self._rooms[agent].full_until_s = 0.0
+            self._tidy_soon(agent, len(found))
             return Shown(found, state, await self._unread(agent, changed), more)
         raise contended()
 
-    async def _scan(
-        self, agent: str, state: InboxState, wish: Wish, now_ns: int
-    ) -> tuple[list[Said], InboxState, bool]:
-        """Return what is wanted, the state in fewer words, and whether there may be more than was returned."""
+    async def _scan(self, agent: str, state: InboxState, wish: Wish, now_ns: int) -> tuple[list[Said], list[int], bool]:
+        """Return what is wanted, which places were seen from the floor on, and whether more is wanted than returned."""
         found: list[Said] = []
-        start = wish.after if wish.all else max(state.floor, wish.after)
-        done_upto, settling, more = state.floor, start == state.floor, False
-        async for one in self._each(agent, start):
-            if settling and (state.is_done(one.place) or inbox_state.expired(one, now_ns)):
-                done_upto = one.place
-            else:
-                settling = False
+        seen: list[int] = []
+        start, more = (wish.after if wish.all else max(state.floor, wish.after)), False
+        batch = BATCH if wish.urgent else min(BATCH, wish.limit + 1 + len(state.done))
+        async for one in self._each(agent, start, batch):
+            if start == state.floor and not inbox_state.expired(one, now_ns):
+                seen.append(one.place)
             if inbox_state.wanted(state, one, wish, now_ns):
                 found.append(one)
                 if len(found) > wish.limit and not wish.urgent:
@@ -104,12 +109,11 @@ class Inboxes:
                     found = inbox_state.picked(found, wish, ANSWER_MAX_BYTES)
                     more = True
         chosen = inbox_state.picked(found, wish, ANSWER_MAX_BYTES)
-        more = more or len(chosen) < len(found)
-        return chosen, inbox_state.settled(state, done_upto), more
+        return chosen, seen, more or len(chosen) < len(found)
 
-    async def _each(self, agent: str, after: int) -> AsyncIterator[Said]:
+    async def _each(self, agent: str, after: int, batch: int = BATCH) -> AsyncIterator[Said]:
         """Yield the messages of an inbox behind a place, in order."""
-        subject, batch = subjects.inbox(agent), BATCH
+        subject = subjects.inbox(agent)
         while True:
             stored = await reading.batch(self._connection, subjects.INBOXES, subject, after + 1, batch)
             for one in stored:
@@ -118,7 +122,7 @@ class Inboxes:
                     yield said
             if not stored or (len(stored) < batch and sum(len(one.data) for one in stored) < ANSWER_MAX_BYTES):
                 return
-            after = stored[-1].seq
+            after, batch = stored[-1].seq, BATCH
 
     async def _unread(self, agent: str, state: InboxState) -> int:
         count = await reading.count_from(self._connection, subjects.INBOXES, subjects.inbox(agent), state.floor + 1)
@@ -182,6 +186,29 @@ class Inboxes:
 
     # -- room --------------------------------------------------------------------------------------------------------
 
+    def _tidy_soon(self, agent: str, shown: int) -> None:
+        """Let an inbox not become full of what was read: a sender would have to make room first."""
+        self._shown[agent] = self._shown.get(agent, 0) + shown
+        if self._shown[agent] >= MAKE_ROOM or len(self._shown) > ROOMS_MAX:
+            del self._shown[agent]
+            begin_in(self._group, self._tidy(agent))
+
+    async def _tidy(self, agent: str) -> None:
+        subject = subjects.inbox(agent)
+        with contextlib.suppress(KnotworkError):
+            for _ in range(INBOX_MAX // MAKE_ROOM):
+                count = await reading.count_from(self._connection, subjects.INBOXES, subject, 1)
+                if count <= INBOX_MAX // 2 or not await self.make_room(agent):
+                    return
+
+    def is_full(self, agent: str) -> bool:
+        """Return whether an inbox was found full a moment ago, and was not read here since.
+
+        One that goes on sending to it does not hold up what others send with him then.
+        """
+        room = self._rooms.get(agent)
+        return room is not None and time.monotonic() < room.full_until_s
+
     async def make_room(self, agent: str) -> bool:
         """Let some messages go that are done, the oldest first; returns whether there is room now.
 
@@ -201,6 +228,7 @@ class Inboxes:
     async def _make_room(self, agent: str, room: _Room) -> bool:
         state, revision = await self._reads.inbox(agent)
         if room.none_at == (revision,):
+            room.full_until_s = time.monotonic() + FULL_S
             return False  # nothing was read since we looked in vain
         subject, upto = subjects.inbox(agent), state.floor
         for one in await reading.batch(self._connection, subjects.INBOXES, subject, 1, MAKE_ROOM):
@@ -213,6 +241,7 @@ class Inboxes:
                 await self._delete(agent, place)
                 gone += 1
         room.none_at = None if gone else (revision,)
+        room.full_until_s = 0.0 if gone else time.monotonic() + FULL_S
         room.made += bool(gone)
         return gone > 0
 
@@ -231,3 +260,4 @@ class _Room:
     made: int = 0
     wanted: int = 0
     none_at: tuple[int] | None = None
+    full_until_s: float = 0.0

@@ -72,9 +72,9 @@ async def open_talk(connection: Connection, book: Book, *, project: str, folder:
     await open_stores(connection)
     channels = Channels(connection)
     reads = Reads(connection)
-    inboxes = Inboxes(connection, reads)
     async with AsyncExitStack() as stack:
         group = await stack.enter_async_context(background())
+        inboxes = Inboxes(connection, reads, group)
         group.create_task(channels.run(), name="channels")
         await channels.ready()
         following = await stack.enter_async_context(open_following(connection, folder / f"{project}.db", channels.all))

@@ -213,6 +213,8 @@ class Sending:
     async def _deliver(self, to: Who, envelope: Envelope, draft: Draft) -> Ack:
         """Put a message into an inbox; raises `Unavailable` (`message.inbox_full`) when nothing there may go."""
         for _ in range(ROOM_TRIES):
+            if self._inboxes.is_full(to.id):
+                break
             try:
                 return (await self._store(subjects.INBOXES, subjects.inbox(to.id), envelope, draft))[0]
             except Conflict as error:

@@ -39,8 +39,9 @@ def make(
     metrics: Metrics,
     default_project: Callable[[], str] = lambda: "default",
     agents: ASGIApp | None = None,
+    within: Callable[[ASGIApp], ASGIApp] = lambda app: app,
 ) -> ASGIApp:
-    """Return the ASGI application, behind its guard; `agents` answers at `/mcp`."""
+    """Return the ASGI application, behind its guard; `agents` answers at `/mcp`. What passes the guard goes by `within`."""
     app = Starlette(
         routes=[
             *routes.api(node, default_project),  # first: the verb of an op is no name of a thing
@@ -54,7 +55,7 @@ def make(
         exception_handlers={HTTPException: _http_error, KnotworkError: _our_error, Exception: _bug},
     )
     app.router.redirect_slashes = False
-    return Guard(app, keeper)
+    return Guard(within(app), keeper)
 
 
 def _plain(node: NodeControl, metrics: Metrics) -> list[Route]:

@@ -19,6 +19,7 @@ from knotwork.ops.ports import NodeControl
 from knotwork.sdk.errors import Conflict, Internal
 from knotwork.web import app
 from knotwork.web.guard import Doorkeeper, names_of
+from knotwork.web.leaving import Leaving
 from knotwork.web.patience import PatientProtocol
 
 START_TIMEOUT_S = 5.0
@@ -49,11 +50,16 @@ class Web:
     port: int
     keeper: Doorkeeper
     host: str
+    leaving: Leaving
 
     def allow(self, hosts: tuple[str, ...], origins: tuple[str, ...]) -> None:
         """Put other allowed hosts and origins into force, from the next request on."""
         self.keeper.hosts = names_of(self.host, hosts)
         self.keeper.origins = frozenset(origins)
+
+    async def leave(self) -> None:
+        """Answer whoever still waits that the node stops, and everybody who comes."""
+        await self.leaving.leave()
 
 
 class _Server(uvicorn.Server):
@@ -82,9 +88,10 @@ async def run_web(
     listener = _opened(settings)
     port = int(listener.getsockname()[1])
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    leaving = Leaving()
     server = _Server(
         uvicorn.Config(
-            app.make(node, keeper, metrics, default_project, agents),
+            app.make(node, keeper, metrics, default_project, agents, leaving.before),
             http=PatientProtocol,
             ws="none",
             lifespan="off",
@@ -102,9 +109,10 @@ async def run_web(
         try:
             serving = group.create_task(server.serve(sockets=[listener]), name="web")
             await _started(server, serving)
-            yield Web(url=f"http://{shown}:{port}", port=port, keeper=keeper, host=settings.host)
+            yield Web(url=f"http://{shown}:{port}", port=port, keeper=keeper, host=settings.host, leaving=leaving)
         except BaseException as error:  # noqa: BLE001 - raised again below: the door closes in good order first
             problem = error
+        await leaving.leave()
         server.should_exit = True
     listener.close()
     if problem is not None:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -76,6 +77,7 @@ class Keeper:
         self._node, self._ack_s = node, ack_s
         self._time_over = time_over
         self._kept: dict[str, Kept] = {}
+        self._held: Counter[str] = Counter()
         self._listeners: list[Listener] = []
         self._changes: list[Callable[[], None]] = []
         self._loop = asyncio.get_running_loop()
@@ -85,7 +87,7 @@ class Keeper:
 
     def held(self, worker: str) -> int:
         """Return how many tasks an agent holds, wherever it got them."""
-        return sum(kept.claim.worker == worker for kept in self._kept.values())
+        return self._held[worker]
 
     def consumers(self) -> Iterable[str]:
         """Yield the consumer of each task that this node keeps; others' keepers may be dead."""
@@ -235,6 +237,9 @@ class Keeper:
             self._drop(claim.key, claim.over)
             return
         self._kept[claim.key] = kept = Kept(claim, revision, now_s, 0.0)
+        self._held[claim.worker] += 1
+        if before is not None:
+            self._less(before.claim.worker)
         if before is not None and before.claim.id == claim.id:
             if before.claim.until_ns == claim.until_ns:
                 kept.heard_s = before.heard_s  # it was not extended, it only has another keeper
@@ -249,11 +254,17 @@ class Keeper:
         """Forget a claim that stands no more; whoever held it is told, unless it was by its own word."""
         kept = self._kept.pop(key, None)
         if kept is not None:
+            self._less(kept.claim.worker)
             self._changed()
             if why != "said":
                 for listener in list(self._listeners):
                     listener(kept.claim, why)
         return kept
+
+    def _less(self, worker: str) -> None:
+        self._held[worker] -= 1
+        if not self._held[worker]:
+            del self._held[worker]
 
     def _changed(self) -> None:
         for callback in self._changes:

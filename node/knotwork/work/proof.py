@@ -188,8 +188,8 @@ async def _redriven(connection: Connection, ended: Task, at: Place, place: Place
 
 
 def _work(task: Task) -> bytes:
-    """Return what an attempt is to do; it may have been moved to another queue meanwhile."""
-    return records.encode(msgspec.structs.replace(task, queue="", why=""))
+    """Return what an attempt is to do; it may have been moved to another queue, or had to wait for its place, meanwhile."""
+    return records.encode(msgspec.structs.replace(task, queue="", why="", start_by_ns=0))
 
 
 def _carries(task: Task, place: Place) -> bool:

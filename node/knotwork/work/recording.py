@@ -118,7 +118,8 @@ class Recorder:
             payload = records.encode(following)
             with contextlib.suppress(Conflict):  # it was recorded before
                 await self._facts.append(records.next_subject(following), payload)
-            await self.set_timer(following.run, _attempt_timer(following), outcome.due_ns, payload)
+            if not following.gated:
+                await self.set_timer(following.run, _attempt_timer(following), outcome.due_ns, payload)
         elif following is not None:
             await self.enqueue(following)
         elif outcome.state == "dead":

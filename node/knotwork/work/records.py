@@ -80,7 +80,7 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     `queue` is what it is routed by (see `queues`). `input` is JSON, or None with `blob`, the digest of a kept input.
     `timeout_s` bounds one attempt, `deadline_ns` the whole task. `why` says how the route was chosen. `start_within_s`
     bounds the wait in the queue, which for this attempt is over at `start_by_ns` (0: never); `heartbeat_s` is how long
-    its worker may be silent.
+    its worker may be silent. A `gated` one is stored anew, after a pause, by whoever admits it.
     """
 
     run: Token
@@ -110,6 +110,7 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     start_within_s: Seconds | None = None
     start_by_ns: Whole = 0
     heartbeat_s: Seconds | None = None
+    gated: bool = False
 
     @property
     def lane(self) -> subjects.Lane:

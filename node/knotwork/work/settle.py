@@ -71,12 +71,11 @@ def after_failure(task: Task, error: dict[str, Any], now_ns: int, spread: float)
         return "timed-out", 0
     if _is_poison(task, error):
         return "dead", 0
-    if task.number >= ATTEMPTS_MAX or not may_retry(task.retry, error):
+    most = task.retry.max_attempts
+    if task.number >= ATTEMPTS_MAX or not may_retry(task.retry, error) or failures >= most == 1:
         return ("timed-out" if late else "failed"), 0
-    if failures >= task.retry.max_attempts:
-        if task.retry.max_attempts > 1:
-            return "dead", 0
-        return ("timed-out" if late else "failed"), 0
+    if failures >= most:
+        return "dead", 0
     asked_s = error.get("retry_after_s")
     wait_s = pause_s(task.retry, failures, spread)
     if isinstance(asked_s, int | float) and asked_s > 0:

@@ -14,7 +14,7 @@ from knotwork.crew.records import Round
 from knotwork.crew.room import Report, Spawn
 from knotwork.crew.starting import run_of
 from knotwork.crew.store import key
-from knotwork.sdk.errors import Invalid
+from knotwork.sdk.errors import Invalid, KnotworkError
 
 
 async def test_plans_checkpoints_and_results_survive_a_killed_server(nodes):
@@ -33,6 +33,51 @@ async def test_plans_checkpoints_and_results_survive_a_killed_server(nodes):
     assert await node.do("two", "B") == "b"
     await node.reaches(name, "complete")
     assert await node.output(name) == "## The a\n\nA\n\n## The b\n\nB\n"
+
+
+async def test_orchestrations_end_though_the_server_is_killed_again_and_again(nodes):
+    node = await nodes.here(do={"concurrency": 10})
+    names: list[str] = []
+    async with asyncio.TaskGroup() as group:
+        planning = group.create_task(_plan(node, names, 30))
+        for count in (10, 20, 30):
+            await until(lambda count=count: len(names) >= count)
+            await nodes.bench.kill_server()
+        await planning
+    async with asyncio.TaskGroup() as group:
+        for name in names:
+            group.create_task(_spawned(node, name))
+        await until(lambda: any(phase == "execution" for _, phase in node.told))
+        await nodes.bench.kill_server()
+    for name in names:
+        await until(lambda name=name: _complete(node, name))
+        assert len((await node.view(name)).runs) == 1
+
+
+async def _plan(node, names: list[str], count: int) -> None:
+    while len(names) < count:
+        try:
+            names.append((await node.plan(part("a"), part("b", "a"))).id)
+        except KnotworkError:  # the server is away: nothing was promised
+            await asyncio.sleep(0.05)
+
+
+async def _spawned(node, name: str) -> None:
+    while True:
+        try:
+            await node.crew.spawn(name, Spawn(), ME)
+        except KnotworkError as error:
+            assert error.code != "crew.not_found", "what was acknowledged is gone"
+            await asyncio.sleep(0.05)
+        else:
+            return
+
+
+async def _complete(node, name: str) -> bool:
+    try:
+        return (await node.view(name)).phase == "complete"
+    except KnotworkError:
+        return False
 
 
 async def test_what_a_node_began_and_did_not_finish_another_carries_on(nodes):

@@ -17,6 +17,8 @@ from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint
 from knotwork.flow.admission import Limit, key_of
 from knotwork.flow.limits import Limits
+from knotwork.host import flow_rows
+from knotwork.work import records
 
 
 @pytest_asyncio.fixture
@@ -191,3 +193,81 @@ async def test_a_limited_step_that_waits_can_be_cancelled_and_a_crash_frees_its_
     await flows.process("next", do={"concurrency": 5})
     for run in runs:
         assert (await ended(flow, run)).state == "completed"
+
+
+async def test_a_step_that_waits_for_its_next_attempt_leaves_its_place_to_others(flows):
+    flow = await flows.here("here", do={"concurrency": 5})
+    retry = {"max_attempts": 3, "delay": "3s", "backoff": "fixed", "jitter": False}
+    await define(flow, steps={"s": {"capability": "do", "retry": retry, "limit": {"concurrency": 1}}})
+    script = {"fail": {"message": "not yet", "retriable": True}, "fail_until": 2}
+    slow = await start(flow, script)
+    await until(lambda: (live := flow.journal.find(slow)) and live.run and "again.s" in live.run.open)
+    await until(lambda: _held(flow.limits, []))
+    (waits,) = flow_rows.waits(flow.journal.find(slow).run)[1:]
+    assert "its place in the limit" in waits.what
+    quick = [await start(flow, number) for number in range(3)]
+    for run in quick:
+        assert (await ended(flow, run)).state == "completed"
+    assert (await flow.runs.look(slow)).finish is None
+    assert (await ended(flow, slow)).state == "completed"
+    await until(lambda: _held(flow.limits, []))
+
+
+async def test_a_limit_holds_through_retries_on_three_nodes_of_which_one_is_killed(flows, tmp_path):
+    flow = await flows.here("here", do={"concurrency": 20})
+    killed = await flows.process("killed", do={"concurrency": 20})
+    await flows.process("other", do={"concurrency": 20})
+    retry = {"max_attempts": 4, "delay": "50ms", "backoff": "fixed", "jitter": False}
+    await define(
+        flow,
+        steps={"s": {"capability": "do", "retry": retry, "limit": {"concurrency": 3}, "timeout": "30s"}},
+    )
+    fails = {"fail": {"message": "not yet", "retriable": True}, "fail_until": 3, "sleep": 0.05}
+    runs = [await start(flow, fails) for _ in range(24)]
+    await until(lambda: _some_over(flow, runs))
+    os.kill(killed.pid, signal.SIGKILL)
+    for run in runs:
+        assert (await ended(flow, run)).state == "completed"
+    log: list[tuple[int, int]] = []
+    for run in runs:
+        sight = await flow.runs.look(run)
+        ends = [records.decode_outcome(one.data) for one in sight.facts if ".outcome." in one.subject]
+        assert [one.state for one in ends] == ["waiting", "waiting", "completed"]
+        log += [(one.started_ns, 1) for one in ends] + [(one.ended_ns, -1) for one in ends]
+    under_way = most = 0
+    for _, change in sorted(log):
+        under_way += change
+        most = max(most, under_way)
+    assert most == 3
+    await until(lambda: _held(flow.limits, []))
+
+
+async def _some_over(flow, runs) -> bool:
+    return sum([(await flow.runs.look(run)).finish is not None for run in runs]) >= 4
+
+
+async def test_a_limited_step_can_be_cancelled_while_it_waits_to_be_tried_again(flows):
+    flow = await flows.here("here", do={"concurrency": 5})
+    retry = {"max_attempts": 3, "delay": "1h", "jitter": False, "max_delay": "1h"}
+    await define(flow, steps={"s": {"capability": "do", "retry": retry, "limit": {"concurrency": 1}}})
+    run = await start(flow, {"fail": {"message": "not yet", "retriable": True}})
+    await until(lambda: (live := flow.journal.find(run)) and live.run and "again.s" in live.run.open)
+    await flow.runs.cancel(run)
+    assert (await ended(flow, run)).state == "cancelled"
+
+
+async def test_a_loop_with_pauses_leaves_its_place_between_iterations(flows):
+    flow = await flows.here("here", do={"concurrency": 5})
+    loop = {"kind": "agent_loop", "capability": "do", "delay": "200ms", "limit": {"concurrency": 1}}
+    await define(flow, steps={"s": loop})
+    runs = [await start(flow, {"loops": 3}) for _ in range(3)]
+    for run in runs:
+        assert (await ended(flow, run)).state == "completed"
+    starts = []
+    for run in runs:
+        sight = await flow.runs.look(run)
+        ends = [records.decode_outcome(one.data) for one in sight.facts if ".outcome." in one.subject]
+        assert [one.state for one in ends] == ["continued"] * 3 + ["completed"]
+        starts += [(one.started_ns, run) for one in ends]
+    order = [run for _, run in sorted(starts)]
+    assert order != sorted(order, key=runs.index), "one after the other: they kept their places"

@@ -116,6 +116,8 @@ class _Maker:
             near = [one for one in parents if self.steps[one]["kind"] in ("task", "agent", "agent_loop")]
             if near and chance.random() < 0.3:
                 spec["sticky"] = {"step": near[0], "mode": chance.choice(("soft", "hard"))}
+            if chance.random() < 0.2:
+                spec["limit"] = {"concurrency": 2}
         if kind not in ("join", "map") and chance.random() < 0.3:
             spec["input"] = {"v": chance.choice(VALUES), "deep": [{"p": f"steps.{p}.output"} for p in parents], "c": 1}
             if chance.random() < 0.05:

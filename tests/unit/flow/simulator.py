@@ -21,6 +21,7 @@ from knotwork.flow.effects import (
     Dispatch,
     End,
     Expect,
+    Readmit,
     Respond,
     SendSignal,
     SetTimer,
@@ -134,6 +135,8 @@ class World:
         self.tasks: dict[tuple[str, str], Dispatch] = {}
         self.asked: dict[tuple[str, str], Effect] = {}
         self.signals: list[tuple[str, str, str]] = []
+        self.pausing: dict[tuple[str, str], int] = {}
+        """Limited steps whose attempt failed: which of them waits to be admitted."""
         self.timers: dict[tuple[str, str], int] = {}
         self.start(
             "wroot", self.graphs["main"], "", facts.Start("main", "digest", msgspec.Raw(outputs.encoded(program.input)))
@@ -181,13 +184,21 @@ class World:
     def carry_out(self, owner: Owner, effect: Effect) -> None:  # noqa: C901, PLR0912
         stored = owner.stored
         run = stored.id
-        assert stored.done.setdefault(effect.name, effect) == effect, "two owners would do different things"
+        name = f"{effect.name}.{effect.count}" if isinstance(effect, Readmit) else effect.name
+        assert stored.done.setdefault(name, effect) == effect, "two owners would do different things"
         match effect:
             case Dispatch():
                 self.must_be_near(stored, effect)
-                if f"outcome.{effect.token}" not in stored.subjects:
+                if f"outcome.{effect.token}" not in stored.subjects and (run, effect.token) not in self.pausing:
                     self.tasks[run, effect.token] = effect
+            case Readmit():
+                if (
+                    f"outcome.{effect.token}" not in stored.subjects
+                    and self.pausing.get((run, effect.token)) == effect.count
+                ):
+                    self.tasks[run, effect.token] = stored.done[f"do.{effect.token}"]
             case Withdraw():
+                self.pausing.pop((run, effect.token), None)
                 self.tasks.pop((run, effect.token), None)
                 self.put(run, "outcome", effect.token, facts.StepEnd("cancelled"))
             case SetTimer():
@@ -302,6 +313,12 @@ class World:
     def work(self, run: str, token: str) -> None:
         effect = self.tasks.pop((run, token))
         where = self.where(run)
+        tries = self.pausing.get((run, token), 0)
+        if effect.limit is not None and self.chance.random() < 0.5 and tries < 5:
+            self.pausing[run, token] = tries + 1
+            body = facts.StepEnd("waiting", due_ns=self.now_ns + S)
+            self.put(run, "again", token, body, f"again.{token}.{tries}")
+            return
         failed = self.program.fate(where, token) == "fail"
         self.outcome(run, token, self.program.output(where, token, msgspec.json.decode(effect.input)), failed=failed)
 

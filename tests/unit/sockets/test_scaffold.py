@@ -9,7 +9,9 @@ import pytest
 from knotwork.sdk import Conflict, Invalid
 from knotwork.sockets import catalog, loading, scaffold, trial
 
-KINDS = {"executor": "executors", "router": "routers", "spinup": "spinups", "telemetry": "telemetry"}
+KINDS = {
+    "executor": "executors", "router": "routers", "memory": "memories", "spinup": "spinups", "telemetry": "telemetry",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", scaffold.KINDS)
@@ -67,7 +69,7 @@ def test_bad_names_are_refused_and_nothing_is_written(tmp_path, name):
 
 
 def test_an_unknown_kind_is_refused(tmp_path):
-    with pytest.raises(Invalid, match="executor, router, spinup, telemetry"):
+    with pytest.raises(Invalid, match="executor, router, memory, spinup, telemetry"):
         scaffold.write("executer", "a", tmp_path)
 
 

@@ -196,14 +196,17 @@ def test_each_letter_is_shown_until_it_is_done_and_never_again(letters, steps):
             )
             expected = sorted(open_, key=lambda each: (-each.envelope.priority if urgent else 0, each.place))[:limit]
             assert shown == expected
-            state, last = inbox_state.after_showing(state, shown, now_ns), shown
+            state = inbox_state.after_showing(inbox_state.settled(state), shown, now_ns)
+            state, last = (
+                inbox_state.starting(state, [each.place for each in letters if each.place > state.floor]),
+                shown,
+            )
             done |= {each.place for each in shown if not each.envelope.ack}
         elif step == "ack" and one < len(letters):
             state, last = inbox_state.after_ack(state, [letters[one].place]), []
             done.add(letters[one].place)
         elif step == "settle":
-            upto = next((each.place - 1 for each in letters if each.place not in done), letters[-1].place)
-            state, last = inbox_state.settled(state, upto), []
+            state, last = inbox_state.settled(state), []
         elif step == "back":
             state = inbox_state.after_taking_back(state, [each.place for each in last])
             done -= {each.place for each in last if not each.envelope.ack}

@@ -1,0 +1,137 @@
+"""What bounds attempts, and what a run holds meanwhile: the waits in queues, silence, places in limits, nodes, new beginnings."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from tests.unit.flow.play import NOW_NS, Play, S, task
+
+from knotwork.flow import anew, calls, facts
+from knotwork.flow.definitions import parsed
+from knotwork.flow.effects import End, Readmit
+from knotwork.flow.graph import graph
+from knotwork.sdk.errors import Invalid
+from knotwork.work import leases, records, settle
+
+TASK = records.Task("w0000000", "do", start_within_s=5.0, retry=records.Retry(max_attempts=3, jitter=False))
+
+
+def waiting(count: int, state: records.Ended = "waiting") -> facts.StepEnd:
+    return facts.StepEnd(state, due_ns=NOW_NS + count)
+
+
+# -- attempts --------------------------------------------------------------------------------------------------------
+
+
+def test_each_attempt_may_wait_as_long_as_the_first():
+    outcome = settle.unbegun(TASK, "n", 10 * S, 0.0)
+    assert (outcome.state, outcome.error["code"], outcome.due_ns) == ("waiting", "work.not_begun", 11 * S)
+    following = settle.following(TASK, outcome)
+    assert (following.number, following.start_by_ns) == (2, 16 * S)
+    assert settle.following(TASK, msgspec.structs.replace(outcome, state="continued", due_ns=0)).start_by_ns == 15 * S
+    assert settle.revived(TASK, outcome, 20 * S).start_by_ns == 25 * S
+    last = msgspec.structs.replace(TASK, retry=records.Retry(max_attempts=1))
+    assert settle.unbegun(last, "n", 10 * S, 0.0).state == "timed-out"
+
+
+def test_signs_of_life_move_the_end_up_to_the_limit():
+    subject = "task.none.do.normal.w0000000.a.0.1"
+    claim = leases.Claim("x" * 16, subject, "$JS.ACK.x", "w", "n", 1, 0, S, 60.0, heartbeat_s=10.0, limit_ns=25 * S)
+    assert [leases.alive(claim, at * S).ends_ns // S for at in (0, 10, 15, 20)] == [10, 20, 25, 25]
+    assert leases.alive(msgspec.structs.replace(claim, heartbeat_s=0.0, ends_ns=7), 20 * S).ends_ns == 7
+
+
+# -- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_each_attempt_that_waits_is_admitted_again_and_known_by_its_count():
+    play = Play({"a": task(limit={"concurrency": 1})})
+    for count in (1, 2):
+        play.fact("again", "a", waiting(count))
+        effect = play.run.open["again.a"]
+        assert isinstance(effect, Readmit)
+        assert (effect.count, effect.due_ns) == (count, NOW_NS + count)
+    assert [calls.is_over(play.run, one) for one in ("a", "a.1", "a.2")] == [True, True, False]
+    play.done("a", 7)
+    assert calls.is_over(play.run, "a.2")
+    assert play.completed() == 7
+
+
+def test_without_a_limit_the_next_attempt_comes_by_itself():
+    play = Play({"a": task()}).fact("again", "a", waiting(1))
+    assert play.open == {"do.a"}
+    assert play.called == []
+
+
+def test_what_is_called_off_is_not_admitted_again():
+    play = Play({"a": task(limit={"concurrency": 1})}).fact("again", "a", waiting(1)).cancel()
+    assert play.open == {"do.a", "again.a", "withdraw.a"}
+    play.fact("again", "a", waiting(2))
+    assert calls.tries(play.run, "a") == 1
+    play.recalled("a")
+    assert play.end.state == "cancelled"
+
+
+# -- nodes -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_sticks_to_who_completed_the_other():
+    play = Play({"a": task(allow_failure=True), "b": task("a", sticky={"step": "a", "mode": "hard"})})
+    play.fact("outcome", "a", facts.StepEnd("completed", node="n1", agent="x"))
+    near = play.run.open["do.b"].near
+    assert (near.node, near.agent, near.hard) == ("n1", "x", True)
+    failed = Play({"a": task(allow_failure=True), "b": task("a", sticky={"step": "a"})})
+    failed.fact("outcome", "a", facts.StepEnd("failed", node="n1", agent="x", error={"message": "no"}))
+    assert failed.run.open["do.b"].near is None
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        ({"a": task(), "b": task(sticky={"step": "a"})}, "may not have ended"),
+        ({"a": {"kind": "sleep", "duration": 1}, "b": task("a", sticky={"step": "a"})}, "not done by one agent"),
+        ({"a": task(), "b": {"agent": "n/x", "depends_on": ["a"], "sticky": {"step": "a"}}}, "names a node already"),
+        ({"a": {"kind": "continue_as_new"}}, "nothing but start itself anew"),
+        ({"a": {"kind": "continue_as_new", "when": "input"}, "b": task("a")}, "nothing follows"),
+    ],
+)
+def test_what_makes_no_sense(steps, told):
+    with pytest.raises(Invalid) as refused:
+        graph(parsed({"name": "w", "steps": steps}))
+    assert told in refused.value.message
+
+
+# -- new beginnings --------------------------------------------------------------------------------------------------
+
+
+def test_the_next_run_has_what_the_one_before_had_but_its_history():
+    start = facts.Start(
+        "w", "d", by="me", labels={"a": "b"}, key="k", trigger="t", parent=facts.Parent("wp", "s"), depth=3
+    )
+    play = Play(
+        {"a": task(), "again": {"kind": "continue_as_new", "depends_on": ["a"], "input": {"n": "steps.a.output"}}}
+    )
+    play.signal("x", 1).signal("y", 2).done("a", 5)
+    end = play.end
+    assert isinstance(end, End)
+    assert (end.state, end.anew.input, end.anew.unheard, end.anew.after) == ("completed", b'{"n":5}', (2, 3), 4)
+    second, made = anew.started("w1", start, end.anew, "d2")
+    assert (second, made.first, made.number, made.after, made.digest) == (facts.chained("w1", 1), "w1", 1, 4, "d2")
+    assert (made.key, made.labels, made.parent, made.depth, made.trigger) == ("", {"a": "b"}, start.parent, 3, "t")
+    third, made = anew.started(second, made, end.anew, "d2")
+    assert (third, made.first, made.number) == (facts.chained("w1", 2), "w1", 2)
+    assert anew.before(made) == second
+
+
+def test_a_run_that_fails_does_not_start_anew():
+    steps = {"a": task(), "b": task(), "again": {"kind": "continue_as_new", "depends_on": ["a"]}}
+    play = Play(steps).done("a").fail("b")
+    assert play.failed()["code"] == "agent.failed"
+    assert play.end.anew is None
+
+
+def test_of_two_the_first_counts():
+    new = {"kind": "continue_as_new"}
+    play = Play({"a": task(), "b": task(), "x": {**new, "depends_on": ["a"]}, "y": {**new, "depends_on": ["b"]}})
+    play.done("b", 2).done("a", 1)
+    assert (play.end.anew.step, play.end.anew.input) == ("y", b"2")
