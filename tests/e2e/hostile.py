@@ -33,6 +33,9 @@ def arguments(schema: dict[str, Any], chance: random.Random) -> dict[str, Any]:
         made[name] = value(about, chance) if chance.random() < 0.6 else hostile(chance)
         if name in WAITS and isinstance(made[name], int | float) and not isinstance(made[name], bool):
             made[name] = WAITS[name]
+    for name in WAITS.keys() & known.keys():
+        if made.get(name) is None:
+            made[name] = WAITS[name]
     if chance.random() < 0.1:
         made[chance.choice(["extra", "__class__", "", "x" * 200, "self", "model_config"])] = hostile(chance)
     return made

@@ -260,6 +260,7 @@ def test_the_bus_dies_again_and_again_under_calls(hub, far):
         "call.timed_out",
         "route.no_eligible_agent",
         "bus.no_responders",
+        "agent.away",
         "agent.not_found",
         "node.not_found",
     }

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.e2e.conftest import WAIT_S, until
 from tests.e2e.test_sessions import agent
+from tests.e2e.test_tasks import joined
 
 
 def texts(answer: Any) -> list[str]:
@@ -214,3 +215,31 @@ def test_scopes_of_what_is_said(nodes, scope):
         assert bool(bob.ask("channel.search", query="between")["messages"]) is seen
         assert (bob.call("message.get", id=sent["id"]).status == 200) is seen
         assert ann.ask("message.get", id=sent["id"])["scope"] == scope
+
+
+def test_agents_on_two_nodes_talk_as_on_one(nodes):
+    hub = nodes.node(name="hub").up()
+    other = nodes.node(joined(hub, "other"), name="other").up()
+    with agent(hub, handle="ann", capabilities=["plan"]) as ann, agent(other, handle="bob", label="2") as bob:
+        until(lambda: bob.call("session.get", agent="ann").status == 200)
+        until(lambda: ann.call("session.get", agent="bob").status == 200)
+        got: list[Any] = []
+        waiting = threading.Thread(target=lambda: got.append(bob.ask("message.wait", wait_s=50)))
+        waiting.start()
+        sent = ann.ask("message.send", to="bob", text="over there?")
+        waiting.join(WAIT_S)
+        assert [row["id"] for row in got[0]["messages"]] == [sent["id"]]
+        until(lambda: any(said.get("event") == "message" for said in bob.told))
+        bob.ask("message.reply", id=sent["id"], text="here, @ann")
+        assert texts(ann.ask("message.inbox")) == ["here, @ann"]
+        assert ann.ask("message.get", id=sent["id"])["state"] == "read"
+        bob.ask("channel.create", name="made-there", max_messages=3)
+        for number in range(5):
+            (ann if number % 2 else bob).ask("channel.send", channel="made-there", text=str(number))
+            assert texts(ann.ask("channel.read", channel="made-there")) == texts(
+                bob.ask("channel.read", channel="made-there")
+            )
+        assert texts(ann.ask("channel.read", channel="made-there")) == ["2", "3", "4"]
+        bob.ask("channel.send", channel="roadmap", text="to whom it concerns: @ann")
+        until(lambda: any(said.get("event") == "mention" for said in ann.told))
+        assert ann.ask("channel.unread")["mentions"] == 1

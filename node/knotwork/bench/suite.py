@@ -9,12 +9,12 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-from knotwork.bench import agents, flow, invoke, pending, tasks, view
+from knotwork.bench import agents, flow, invoke, memory, pending, tasks, view
 from knotwork.sdk.errors import NotFound
 
 BENCHES: dict[str, Callable[[float], dict[str, Any]]] = {
     "invoke": invoke.run, "tasks": tasks.run, "pending": pending.run, "view": view.run,
-    "flow": flow.run, "agents": agents.run,
+    "flow": flow.run, "memory": memory.run, "agents": agents.run,
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from knotwork.bus import frames, subjects
-from knotwork.bus.connection import open_connection
+from knotwork.bus.connection import is_no_responders, open_connection
 from knotwork.sdk.errors import KnotworkError, TimedOut, Unreachable
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ async def call(
 
     Leaving early (or Ctrl-C) tells the node to stop. A node may answer after a reconnect, so who is `patient` waits for
     that; who may simply ask again is told at once that the connection was lost. Raises `Unreachable` (`node.lost` once
-    it was asked), `Denied`, `TimedOut` after `timeout_s` seconds.
+    it was asked, `bus.no_responders` when no such node is there), `Denied`, `TimedOut` after `timeout_s` seconds.
     """
     async with open_connection(endpoint) as connection:
         pieces = over(
@@ -76,6 +76,12 @@ async def over(
                     message = await arrived.get()
                 if message is None:
                     raise _lost(op, connection, 0.0)
+                if is_no_responders(message):  # not a frame, so that it is never taken for what a node answered
+                    raise Unreachable(
+                        "Nobody answers there.",
+                        code="bus.no_responders",
+                        hint="Is the node running? See `knotwork status`.",
+                    )
                 frame = frames.read(message)
                 finished = frame.kind in frames.LAST
                 if frame.kind != "alive":

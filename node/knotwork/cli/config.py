@@ -186,7 +186,11 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         revisions.write_whole(path, text)
     except OSError as error:
-        raise Invalid(f"{path} cannot be written: {error.strerror}.", code="cli.not_writable") from error
+        raise Invalid(
+            f"{path} cannot be written: {error.strerror}.",
+            code="cli.not_writable",
+            hint="Name another file, or mend its rights.",
+        ) from error
 
 
 def _done(shared: options.Shared, reply: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What does it look like when it works? Two nodes, calls across them, and kill -9 of each in the middle of its work.
+"""What does it look like when it works? Two nodes, calls across them, kill -9 of each in the middle of its work, agents.
 
 Nothing here is special: the nodes are started by `up`, configured by TOML and asked by the same ops as everywhere.
 """
@@ -19,10 +19,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from knotwork.cli import after, local, remote, up
+from knotwork.cli import after, demo_agents, local, remote, up
 from knotwork.cli.demo_files import ALPHA, BETA, REPORT, SHAPE
 from knotwork.cli.files import FileOptions
 from knotwork.cli.options import Shared
+from knotwork.cli.story import Story
 from knotwork.sdk.errors import Failed, KnotworkError
 
 STEP_TIMEOUT_S = 20.0
@@ -46,38 +47,10 @@ class _Weather(BaseHTTPRequestHandler):
         """Stay silent."""
 
 
-class _Story:
-    """Tells what happens as it happens, each step with the time it took."""
-
-    def __init__(self, *, quiet: bool, as_json: bool) -> None:
-        self._quiet, self._as_json = quiet, as_json
-        self._start_s = time.perf_counter()
-        self.steps: list[dict[str, Any]] = []
-
-    def head(self, text: str) -> None:
-        """Begin a chapter."""
-        if not (self._quiet or self._as_json):
-            print(f"\n{text}", flush=True)
-
-    def step(self, what: str, work: Callable[[], Any], tell: Callable[[Any], str] = str) -> Any:
-        """Do one thing and tell how it went; errors end the demo."""
-        began_s = time.perf_counter()
-        result = work()
-        took_ms = round((time.perf_counter() - began_s) * 1000, 1)
-        told = tell(result)
-        self.steps.append({"step": what, "result": told, "took_ms": took_ms})
-        if self._as_json:
-            print(json.dumps(self.steps[-1]), flush=True)
-        elif not self._quiet:
-            at_s = time.perf_counter() - self._start_s
-            print(f"  {at_s:6.2f} s  {what:<44} {took_ms:>8.1f} ms  {told}", flush=True)
-        return result
-
-
 def main(*, quiet: bool, as_json: bool, keep: bool) -> int:
     """Run the demo and return the exit code: 0 when every step did what it should and nothing is left running."""
     folder = Path(tempfile.mkdtemp(prefix="knotwork-demo-"))
-    story = _Story(quiet=quiet, as_json=as_json)
+    story = Story(quiet=quiet, as_json=as_json)
     try:
         with ExitStack() as stack:
             weather = stack.enter_context(_web_service())
@@ -94,7 +67,7 @@ def main(*, quiet: bool, as_json: bool, keep: bool) -> int:
     return 0
 
 
-def _play(story: _Story, folder: Path, weather: str, stack: ExitStack) -> None:
+def _play(story: Story, folder: Path, weather: str, stack: ExitStack) -> None:
     files = _text_files(folder / "alpha" / "knotwork.toml")
     story.head("A node boots its own NATS server, a second one joins it")
     alpha = story.step("start node alpha", lambda: _start(folder, "alpha", ALPHA, stack), _ready)
@@ -114,12 +87,13 @@ def _play(story: _Story, folder: Path, weather: str, stack: ExitStack) -> None:
     _survive(story, ask, folder, files[0], stack)
     _change(story, ask, folder / "beta" / "knotwork.toml", beta_toml)
     _flow(story, ask, folder / "alpha", files, stack)
+    demo_agents.play(story, folder / "alpha" / "data", folder / "beta" / "data", stack)
     story.head("They stop")
     for name in ("beta", "alpha"):
         story.step(f"stop {name}", lambda name=name: _stop(folder / name / "data"), lambda _: "gone")  # type: ignore[misc]
 
 
-def _call(story: _Story, ask: _Asking, files: list[Path]) -> None:
+def _call(story: Story, ask: _Asking, files: list[Path]) -> None:
     story.head("Agents are called by capability, wherever they are")
     for file in files:
         request = {"capability": "count", "input": str(file)}
@@ -140,7 +114,7 @@ def _call(story: _Story, ask: _Asking, files: list[Path]) -> None:
     )
 
 
-def _survive(story: _Story, ask: _Asking, folder: Path, file: Path, stack: ExitStack) -> None:
+def _survive(story: Story, ask: _Asking, folder: Path, file: Path, stack: ExitStack) -> None:
     story.head("A task outlives its worker: it is stored before it is done")
     request = {"capability": "proofread", "input": file.read_text(encoding="utf-8", errors="replace")}
     run = story.step("submit a task", lambda: ask("task.submit", request), lambda r: str(r["state"]))["id"]
@@ -152,7 +126,7 @@ def _survive(story: _Story, ask: _Asking, folder: Path, file: Path, stack: ExitS
     story.step("what happened to it?", lambda: ask("task.history", about), _steps)
 
 
-def _change(story: _Story, ask: _Asking, file: Path, beta_toml: Callable[[str], str]) -> None:
+def _change(story: Story, ask: _Asking, file: Path, beta_toml: Callable[[str], str]) -> None:
     story.head("The TOML file changes while the nodes run")
     before = ask("node.status", {}, node="beta")["revision"]
     file.write_text(beta_toml("count"), encoding="utf-8")
@@ -181,7 +155,7 @@ def _change(story: _Story, ask: _Asking, file: Path, beta_toml: Callable[[str], 
     )
 
 
-def _flow(story: _Story, ask: _Asking, home: Path, files: list[Path], stack: ExitStack) -> None:
+def _flow(story: Story, ask: _Asking, home: Path, files: list[Path], stack: ExitStack) -> None:
     story.head("A workflow outlives everything: the node that looks after it, and NATS itself")
     (home / "workflows").mkdir()
     (home / "workflows" / "report.toml").write_text(REPORT, encoding="utf-8")

@@ -27,7 +27,11 @@ def read_bytes(text: str) -> bytes:
         try:
             return Path(text[1:]).read_bytes()
         except OSError as error:
-            raise Invalid(f"{text[1:]} cannot be read: {error.strerror}.", code="cli.input_unreadable") from error
+            raise Invalid(
+                f"{text[1:]} cannot be read: {error.strerror}.",
+                code="cli.input_unreadable",
+                hint="@FILE is what stands in a file, - is standard input.",
+            ) from error
     return text.encode("utf-8", "surrogateescape")
 
 
@@ -36,7 +40,9 @@ def _value(raw: bytes, what: str) -> Any:
         text = raw.decode()
     except UnicodeDecodeError as error:
         raise Invalid(
-            f"{what} is not UTF-8 text: {error.reason} at byte {error.start}.", code="cli.not_text"
+            f"{what} is not UTF-8 text: {error.reason} at byte {error.start}.",
+            code="cli.not_text",
+            hint="Encode it, for example as base64.",
         ) from error
     try:
         return json.loads(text, parse_constant=_no_constant)

@@ -27,11 +27,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         served = serving.main(words[1:])
         if served is not None:
             return served
-    if next((word for word in words if not word.startswith("-")), "") == "up":
+    if _is_up(words):
         _hold_hangup()
     from knotwork.cli import app  # click and the ops table
 
     return app.run(words)
+
+
+def _is_up(words: list[str]) -> bool:
+    """Return whether the verb is `up`; a word behind an option may be its value."""
+    before = ""
+    for word in words:
+        if word == "up":
+            return True
+        if not (word.startswith("-") or before.startswith("-")):
+            return False
+        before = word
+    return False
 
 
 _SELVES: dict[str, tuple[str, bool]] = {

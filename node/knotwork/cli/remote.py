@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.cli import local
 from knotwork.cli.options import TIMEOUT_S, Shared
-from knotwork.sdk.errors import Cancelled, Denied, Invalid, NotFound, Unreachable
+from knotwork.sdk.errors import Cancelled, Denied, Invalid, KnotworkError, NotFound, Unreachable
 
 if TYPE_CHECKING:
     from knotwork.bus.endpoint import Endpoint
@@ -78,7 +78,11 @@ def ask(
         asyncio.run(run())
     except asyncio.CancelledError:
         raise Cancelled("Stopped by a signal; the node was told to stop, too.", code="call.cancelled") from None
-    return _output(answer, shared.on)
+    except Unreachable as error:
+        if error.code != "bus.no_responders":
+            raise
+        raise _nobody(shared.on) from None
+    return _output(answer)
 
 
 def _end_like_ctrl_c() -> None:
@@ -91,19 +95,25 @@ def _end_like_ctrl_c() -> None:
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
-def _output(answer: Frame | None, on: str = "") -> bytes:
+def _nobody(on: str) -> KnotworkError:
+    """Return the error of a request that no node took; `on` is the one that was named."""
+    if on:
+        return NotFound(f"There is no node {on!r}.", code="node.not_found", hint="See `knotwork nodes`.")
+    return Unreachable("No node answers there.", code="node.unreachable", hint="Start one, or check --url.")
+
+
+def _output(answer: Frame | None) -> bytes:
     """Return the result; raises the error that came instead."""
     from knotwork.bus import frames  # nats-py: loaded only when somebody is really asked
 
     if answer is None:
-        raise Unreachable("The node went away before it answered.", code="node.lost")
+        raise Unreachable(
+            "The node went away before it answered.",
+            code="node.lost",
+            hint="What was asked may be done or not; see `knotwork status`.",
+        )
     if answer.kind == "error":
-        error = frames.read_error(answer.data)
-        if error.code == "bus.no_responders":
-            if on:
-                raise NotFound(f"There is no node {on!r}.", code="node.not_found", hint="See `knotwork nodes`.")
-            raise Unreachable("No node answers there.", code="node.unreachable", hint="Start one, or check --url.")
-        raise error
+        raise frames.read_error(answer.data)
     return answer.data
 
 
@@ -149,4 +159,8 @@ def _first_line(path: Path) -> str:
             hint="Run the command as the user who started the node, or give --creds.",
         ) from error
     except UnicodeDecodeError as error:
-        raise Invalid(f"{path} holds no credentials.", code="cli.bad_credentials") from error
+        raise Invalid(
+            f"{path} holds no credentials.",
+            code="cli.bad_credentials",
+            hint="Name a .creds file or one with an nkey seed.",
+        ) from error

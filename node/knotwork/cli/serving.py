@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from knotwork.cli import local
-from knotwork.mcp import labels, toolsets
+from knotwork.mcp import labels, toolsets, ways
 from knotwork.mcp.bridge import Bridge
 from knotwork.mcp.keeping import Keeping
 from knotwork.mcp.lines import Lines
-from knotwork.mcp.link import Link, Newcomer, Place
+from knotwork.mcp.link import Link, Newcomer
 from knotwork.sdk.errors import Unreachable
 
 SESSION, PARENT, AGENT_TYPE = "KNOTWORK_SESSION", "KNOTWORK_PARENT", "KNOTWORK_AGENT_TYPE"
@@ -127,15 +127,15 @@ async def _serve(wanted: Wanted, lines: Lines, who: _Self) -> None:
     await bridge.run()
 
 
-def _find(wanted: Wanted) -> Place:
-    """Return where the node is, after starting one when none runs and that is wanted."""
+def _find(wanted: Wanted) -> ways.Way:
+    """Return the way to the node, after starting one when none runs and that is wanted."""
     from knotwork.cli import options, remote  # click: the client has its first answers by now
 
     shared = options.Shared(
         data_dir=wanted.data_dir, url=wanted.url, creds=wanted.creds, project=wanted.project, on=wanted.on
     )
     if wanted.url:
-        return Place(remote.endpoint(shared), wanted.on)
+        return ways.by_nats(remote.endpoint(shared), wanted.on)
     folder = local.data_dir(wanted.data_dir)
     try:
         node = local.ready(folder)
@@ -144,7 +144,12 @@ def _find(wanted: Wanted) -> Place:
             raise
         _start(folder)
         node = local.ready(folder)
-    return Place(remote.endpoint(shared), wanted.on or node.node)
+    project = shared.project or node.project_of(local.folder_meant())
+    if not node.seed_of(project):
+        from knotwork.cli import over_http  # only for nodes that have no key to give
+
+        return ways.by_http(over_http.door(node, project))
+    return ways.by_nats(remote.endpoint(shared), wanted.on or node.node)
 
 
 def _start(folder: Path) -> None:

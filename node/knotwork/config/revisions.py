@@ -82,7 +82,11 @@ def restore(revision: Revision) -> list[str]:
     all. Raises `Conflict` when a file cannot be written; files written before stay written.
     """
     if not revision.texts:
-        raise Conflict(f"revision {revision.number} was made without any file.", code="config.nothing_to_restore")
+        raise Conflict(
+            f"revision {revision.number} was made without any file.",
+            code="config.nothing_to_restore",
+            hint="Choose one that names files in `knotwork config revisions`.",
+        )
     return list(_restore(revision))
 
 

@@ -41,16 +41,25 @@ def synthesis(record: Record, taken: Sequence[str], left_s: float) -> dict[str, 
     prompt = (
         "Several agents worked on the parts of one task. Put their results together: one whole, without repeating "
         "yourself; where they contradict each other, decide, and say what you decided.\n\n"
-        f"THE WHOLE TASK:\n{{{{ input.task }}}}\n\n{_FRAME}" + "".join(_result(name) for name in taken)
+        f"THE WHOLE TASK:\n{{{{ input.task }}}}\n\n{_FRAME}"
+        + "".join(_result(name, alias(place)) for place, name in enumerate(taken))
     )
     target = {"agent": wanted.agent} if wanted.agent else {"capability": wanted.capability}
+    results = {name: f"steps.{alias(place)}.output" for place, name in enumerate(taken)}
     step = {
-        "kind": "agent", **target, "depends_on": list(taken), "prompt": prompt, "timeout": 3600, "allow_failure": True,
-        "input": {"orchestration": "input.orchestration", "task": "input.task", **_results(taken)},
+        "kind": "agent", **target, "depends_on": [alias(place) for place in range(len(taken))], "prompt": prompt, "timeout": 3600, "allow_failure": True,
+        "input": {"orchestration": "input.orchestration", "task": "input.task", "results": results},
         "labels": {"orchestration": record.id, "part": SYNTHESIS},
         "retry": {"max_attempts": 3, "max_crashes": CRASHES},
     }  # fmt: skip
-    return _workflow(record, {**{name: known(name) for name in taken}, SYNTHESIS: step}, left_s)
+    return _workflow(
+        record, {**{alias(place): known(name) for place, name in enumerate(taken)}, SYNTHESIS: step}, left_s
+    )
+
+
+def alias(place: int) -> str:
+    """Return what a result is called in the run that puts all of them together: what is said of 200 has to be short."""
+    return f"r{place}"
 
 
 def _workflow(record: Record, steps: dict[str, Any], left_s: float) -> dict[str, Any]:
@@ -93,8 +102,9 @@ def _prompt(part: Part, needs: Sequence[str]) -> str:
     return text
 
 
-def _result(name: str) -> str:
-    return f'\n--- {name} ---\n{{{{ steps."{name}".output }}}}\n'
+def _result(name: str, step: str = "") -> str:
+    of = step or f'"{name}"'
+    return f"\n--- {name} ---\n{{{{ steps.{of}.output }}}}\n"
 
 
 def _results(names: Sequence[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from knotwork.crew.plan import NEEDS_MAX, cycle
+from knotwork.crew.plan import ALL_NEEDS_MAX, NEEDS_MAX, cycle
 
 if TYPE_CHECKING:
     from knotwork.crew.outline import Item
@@ -132,7 +132,7 @@ def links(items: list[Item]) -> Links:
         found[place].discard(place)
     needs = [_few(sorted(one), found) for one in found]
     _cut_circles(items, needs, notes)
-    return Links(needs, notes)
+    return Links(_bounded(needs, notes), notes)
 
 
 def _of_line(line: str, place: int, items: list[Item], words: list[set[str]], found: list[set[int]]) -> bool:
@@ -233,3 +233,12 @@ def _few(of: list[int], found: list[set[int]]) -> list[int]:
         return of
     last = [one for one in of if not any(one in found[other] for other in of)]
     return sorted((last + [one for one in of if one not in last])[:NEEDS_MAX])
+
+
+def _bounded(needs: list[list[int]], notes: list[str]) -> list[list[int]]:
+    """Return as many needs as a plan may have: the last of each when they are too many."""
+    if sum(map(len, needs)) <= ALL_NEEDS_MAX:
+        return needs
+    each = ALL_NEEDS_MAX // len(needs)
+    notes.append(f"The parts need too many others: of each the last {each} were kept.")
+    return [sorted(of, reverse=True)[:each][::-1] for of in needs]

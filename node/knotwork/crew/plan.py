@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 PARTS_MAX = 200
-NEEDS_MAX = 32
+NEEDS_MAX, ALL_NEEDS_MAX = 32, 2_000
+"""What one part may need, and all of them: each is written down several times in the workflow that they become."""
 ACCEPTANCE_MAX = 20
-PLAN_MAX_BYTES = 256 * 1024
-"""All parts together: they are the input of a run, which its steps must see whole."""
+PLAN_MAX_BYTES = 512 * 1024
+"""All parts together: with the task they are one message."""
 PART_TIMEOUT_S = 3600.0
 ATTEMPTS = 3
 SYNTHESIS = "synthesis"
@@ -55,7 +56,7 @@ class Part(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
 Parts = tuple[Part, ...]
 
 
-def flaws(parts: Sequence[Part]) -> list[str]:  # noqa: C901  one line for each rule
+def flaws(parts: Sequence[Part]) -> list[str]:  # noqa: C901, PLR0912  one line for each rule
     """Return everything that is wrong with a plan, in words; nothing when it can be carried out."""
     found: list[str] = []
     if not parts:
@@ -84,6 +85,8 @@ def flaws(parts: Sequence[Part]) -> list[str]:  # noqa: C901  one line for each 
             found.append(f"{where} needs a part twice.")
     if not found and (circle := cycle({part.id: part.needs for part in parts})):
         found.append(f"The parts wait for each other: {' → '.join(circle)}.")
+    if (count := sum(len(part.needs) for part in parts)) > ALL_NEEDS_MAX:
+        found.append(f"The parts need {count} others in all, {ALL_NEEDS_MAX} at most.")
     size = len(msgspec.json.encode(parts))
     if size > PLAN_MAX_BYTES:
         found.append(f"The parts have {size} bytes together, {PLAN_MAX_BYTES} at most.")

@@ -16,7 +16,7 @@ from knotwork.crew.plan import Part, Short, Text
 from knotwork.sdk.errors import Invalid
 from knotwork.work import records
 
-NOTES_MAX = 100
+NOTES_MAX, NOTE_MAX = 100, 1_024
 ROUNDS_MAX = 50
 TOKENS_MAX = 10**15
 CONFLICTS_MAX_BYTES = 256 * 1024
@@ -79,7 +79,7 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
 
     at_ns: Whole
     by: Name = ""
-    text: Annotated[str, msgspec.Meta(max_length=4096)] = ""
+    text: Annotated[str, msgspec.Meta(max_length=NOTE_MAX)] = ""
     part: Name = ""
     phase: Name = ""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from knotwork.bus.background import background, begin_in
-from knotwork.crew import assess, budget, phases, plan, records
+from knotwork.crew import assess, budget, phases, plan, records, steering
 from knotwork.crew.files import Files
 from knotwork.crew.keeping import Keeping
 from knotwork.crew.looking import Looking
@@ -194,6 +194,8 @@ class Crew:
                 detail={"phase": above.phase},
             )  # fmt: skip
         view = await self.looking.view(above)
+        if above.held == "asked":
+            raise steering.held(above)
         return budget.inherited(wanted, above, await self.looking.used(view), time.time_ns())
 
     async def report(self, orchestration: str, said: Report, by: Who) -> tuple[View, str]:
@@ -216,7 +218,7 @@ class Crew:
             )
             await self.store.put_checkpoint(orchestration, made)
         if said.text or said.phase:
-            note = Note(now_ns, by.name, said.text[:4096], said.part, said.phase or "")
+            note = Note(now_ns, by.name, said.text[: records.NOTE_MAX], said.part, said.phase or "")
             await self.store.change(orchestration, lambda one: records.with_note(one, note))
         if said.phase is not None and move == "go":
             await self._go(orchestration, said, by)

@@ -159,6 +159,9 @@ class Settling:
 
     async def _by_agent(self, view: View) -> View:
         seen = view.synthesis
+        if seen is None and view.record.held:
+            await self.note_phase(view.record, "collection")
+            return await self._again(view)
         if seen is None:
             await self.begin_synthesis(view)
             return await self.settle(view.record.id)

@@ -15,8 +15,6 @@ from knotwork.flow.runs import Wanted, keyed_run
 from knotwork.sdk.errors import Conflict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from knotwork.crew.files import Files
     from knotwork.crew.records import Record, Round
     from knotwork.crew.sight import PartSight, View
@@ -55,7 +53,7 @@ class Starting:
         workflow = self.workflow(record, made, left_s=left_s)
         digest = await self._flow.definitions.put(workflow, now_ns=time.time_ns(), named=False)
         places = self._files.places(record) if record.node == self._node else {}
-        given = await self._given(made.taken, before) if made.taken and before is not None else None
+        given = await self._given(made, before) if made.taken and before is not None else None
         await self._flow.runs.start(
             Wanted(
                 digest, codec.encode(definition.run_input(record, record.parts, places)), key_of(record, made),
@@ -64,8 +62,13 @@ class Starting:
             )
         )  # fmt: skip
 
-    async def _given(self, names: Iterable[str], before: View) -> dict[str, StepEnd]:
-        return {name: await self._end(before.parts[name]) for name in names if name in before.parts}
+    async def _given(self, made: Round, before: View) -> dict[str, StepEnd]:
+        together = plan.SYNTHESIS in made.parts
+        return {
+            definition.alias(place) if together else name: await self._end(before.parts[name])
+            for place, name in enumerate(made.taken)
+            if name in before.parts
+        }
 
     async def _end(self, part: PartSight) -> StepEnd:
         output, blob = part.output, part.blob

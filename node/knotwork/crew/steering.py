@@ -80,6 +80,8 @@ class Steering:
             raise not_spawned(record)
         if record.stop is not None:
             raise phases.over(view)
+        if record.held:
+            raise held(record)
         if part not in view.parts:
             raise NotFound(
                 f"{orchestration} has no part {part!r}.", code="crew.no_part", hint="See `knotwork crew state`.",
@@ -176,3 +178,10 @@ class Steering:
 def not_spawned(one: Record) -> Conflict:
     """Return the error of what was never spawned."""
     return Conflict(f"{one.id} was not spawned.", code="crew.not_spawned", hint="`crew spawn` carries its plan out.")
+
+
+def held(one: Record) -> Conflict:
+    """Return the error of what would begin something of one that is paused."""
+    return Conflict(
+        f"{one.id} is paused.", code="crew.held", hint="`crew resume` lets it go on.", detail={"id": one.id}
+    )

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from knotwork.flow import admission, expressions, outputs
 from knotwork.flow.admission import Limit
 from knotwork.flow.effects import NULL, Admit, CancelChild, Dispatch, Near, Readmit, StartChild, Withdraw
-from knotwork.flow.run import context, decoded
+from knotwork.flow.facts import CHILD
+from knotwork.flow.run import Spawned, context, decoded
 
 if TYPE_CHECKING:
-    from knotwork.flow.facts import StepEnd
+    from knotwork.flow.facts import Spawn, StepEnd
     from knotwork.flow.model import StepLimit, Sticky
     from knotwork.flow.run import Progress, Run
 
@@ -35,6 +36,30 @@ def call(run: Run, step: Progress, token: str, value: bytes = NULL, blob: str = 
 def dispatch(run: Run, step: Progress, token: str, value: bytes, blob: str = "") -> None:
     """Have an agent carry out a step, or one item of it, when its limit admits it; raises `Invalid` for a bad key."""
     run.emit(Dispatch(token, step.box.id, step.box.spec, value, blob, limit_of(run, step), near(run, step)))
+
+
+def spawn(run: Run, token: str, wish: Spawn) -> None:
+    """Start what the worker of a step wants started, while it holds the step."""
+    held = token.rpartition(CHILD)[0]
+    asked = run.open.get(f"do.{held}")
+    if wish.below or run.phase != "running" or token in run.spawned or not isinstance(asked, Dispatch):
+        return
+    run.spawned[token] = Spawned(wish.workflow or wish.capability, bool(wish.workflow))
+    value = bytes(wish.input)
+    if wish.workflow:
+        run.emit(StartChild(token, wish.workflow, value, wish.blob, spawned=True))
+    else:
+        from knotwork.flow.model import TaskStep  # loaded already by whoever has workflows
+
+        boundary = getattr(asked.spec, "boundary", None)
+        run.emit(Dispatch(token, asked.step, TaskStep(capability=wish.capability, boundary=boundary), value, wish.blob))
+
+
+def recall_spawned(run: Run, step: Progress) -> None:
+    """End what the worker of a step started."""
+    for token, one in run.spawned.items():
+        if one.end is None and token.partition("--")[0] == step.box.id:
+            recall(run, token)
 
 
 def again(run: Run, token: str, end: StepEnd) -> None:

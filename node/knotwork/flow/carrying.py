@@ -327,8 +327,11 @@ def _retry(retry: Retry) -> records.Retry:
 
 def _child_start(run: Run, effect: StartChild, digest: str) -> Start:
     parent = None if effect.detach else facts.Parent(run.id, effect.token)
+    tree, depth = run.start.tree, run.start.tree_depth
+    if effect.spawned:
+        tree, depth = tree or facts.Parent(run.id, effect.token.rpartition(facts.CHILD)[0]), depth + 1
     return facts.Start(
         effect.workflow, digest, msgspec.Raw(effect.input), effect.blob, run.start.by, run.start.labels,
         run.start.priority, run.start.boundary, parent, run.start.depth + 1, traceparent=run.start.traceparent,
-        started_ns=time.time_ns(),
+        started_ns=time.time_ns(), tree=tree, tree_depth=depth,
     )  # fmt: skip

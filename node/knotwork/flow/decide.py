@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.flow import calls, ending, items, opening, outputs, plans
 from knotwork.flow.effects import End, SetTimer
-from knotwork.flow.facts import Finish, Signal, StepEnd
+from knotwork.flow.facts import Finish, Signal, Spawn, StepEnd
 from knotwork.sdk.errors import Invalid
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def started(run: Run) -> list[Effect]:
     return _settled(run)
 
 
-def advance(run: Run, fact: Fact) -> list[Effect]:
+def advance(run: Run, fact: Fact) -> list[Effect]:  # noqa: C901  one line for each kind of fact
     """Take the next fact of a run, and return the effects it calls for; facts of what is over change nothing."""
     run.now_ns = max(run.now_ns, fact.at_ns)
     if fact.what == "ended" and isinstance(fact.body, Finish):
@@ -55,6 +55,8 @@ def advance(run: Run, fact: Fact) -> list[Effect]:
             (_step_ended if fact.what == "outcome" else calls.again)(run, fact.about, fact.body)
         case "fired":
             _fired(run, fact.about)
+        case "spawned" if isinstance(fact.body, Spawn):
+            calls.spawn(run, fact.about, fact.body)
         case "signal" if isinstance(fact.body, Signal):
             opening.signalled(run, fact.about, fact.seq, bytes(fact.body.payload))
         case "cancel":
@@ -127,6 +129,9 @@ def _step_ended(run: Run, token: str, end: StepEnd) -> None:
         return  # it is over already: a late answer
     for kind in (*_AWAITED, "again", "withdraw", "cancel-child"):
         run.close(f"{kind}.{token}")
+    if token in run.spawned:
+        run.spawned[token].end = end
+        return
     if token in run.handling:
         ending.handled(run, token, end)
         return

@@ -102,6 +102,8 @@ class StartChild(OfStep):
     input: bytes = NULL
     blob: str = ""
     detach: bool = False
+    spawned: bool = False
+    """Whoever holds a step wanted it."""
     made: dict[str, Any] | None = field(default=None, hash=False)
 
 

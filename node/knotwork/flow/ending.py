@@ -38,6 +38,7 @@ def finish(run: Run, step: Progress, end: StepEnd) -> None:
             step.node, step.agent = end.node, end.agent
             settle(run, step, "completed", bytes(end.output), end.blob)
             return
+    calls.recall_spawned(run, step)
     step.error = error or Failed("It was cancelled.", code="flow.step_cancelled").to_wire()
     if run.phase != "running":
         settle(run, step, "cancelled" if state == "cancelled" else "failed")

@@ -17,6 +17,8 @@ from knotwork.work.records import FINAL, Ended, Final, Name, Text, Token, Whole
 
 SHARDS = tuple(f"{records.WORKFLOW}{number:x}" for number in range(records.SHARDS))
 NULL = msgspec.Raw(b"null")
+CHILD = "--c"
+"""What sets off the number of what a worker started, in a name on the wire."""
 DEPTH_MAX = 8
 """How deep runs may start runs."""
 
@@ -28,11 +30,27 @@ class Parent(msgspec.Struct, frozen=True):
     step: Token
 
 
+class Spawn(msgspec.Struct, frozen=True, omit_defaults=True):
+    """That whoever holds a step of a run starts a run, or a task, under the budget of that step.
+
+    With `below` it is a run below this one that does: it counts here, and is started there.
+    """
+
+    workflow: Token = ""
+    capability: Token = ""
+    input: msgspec.Raw = NULL
+    blob: Name = ""
+    key: Name = ""
+    by: Name = ""
+    below: Token = ""
+
+
 class Start(msgspec.Struct, frozen=True, omit_defaults=True):
     """That a run was started: of which definition (`digest`), with what, by whom. Times are nanoseconds since 1970.
 
     `given` are the ends of steps that it takes over from the run `of`, and does not do again. A run that goes on for
-    others is the `number`-th after the `first`; the one before it saw its own facts up to the place `after`.
+    others is the `number`-th after the `first`; the one before it saw its own facts up to the place `after`. What a
+    worker started counts against the budget of the step at the root of its `tree`, `tree_depth` above.
     """
 
     workflow: Token
@@ -54,6 +72,8 @@ class Start(msgspec.Struct, frozen=True, omit_defaults=True):
     first: Token = ""
     number: Whole = 0
     after: Whole = 0
+    tree: Parent | None = None
+    tree_depth: Whole = 0
 
 
 class StepEnd(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -95,7 +115,7 @@ class Finish(msgspec.Struct, frozen=True, omit_defaults=True):
     next: Token = ""
 
 
-Body = Start | StepEnd | Wish | Signal | Finish | None
+Body = Start | StepEnd | Wish | Signal | Spawn | Finish | None
 
 
 class Fact(msgspec.Struct, frozen=True):
@@ -115,6 +135,7 @@ _DECODERS: dict[str, Any] = {
     "pause": msgspec.json.Decoder(Wish),
     "resume": msgspec.json.Decoder(Wish),
     "signal": msgspec.json.Decoder(Signal),
+    "spawned": msgspec.json.Decoder(Spawn),
     "ended": msgspec.json.Decoder(Finish),
 }
 KNOWN = frozenset({*_DECODERS, "admitted", "fired", "started", "released", "next", "redriven"})
@@ -151,6 +172,8 @@ def read(subject: str, data: bytes, at_ns: int, seq: int) -> Fact | None:
     if what == "outcome" and body.state not in FINAL:
         # another attempt follows: by itself, or, after a pause, when its limit admits it
         return Fact("again", about, body, at_ns, seq) if body.due_ns else None
+    if what == "spawned":
+        about = f"{about}{CHILD}{parts[5] if len(parts) > 5 else ''}"  # noqa: PLR2004
     return Fact(what, about, body, at_ns, seq)
 
 

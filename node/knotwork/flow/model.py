@@ -81,6 +81,23 @@ class Sticky(Part):
     )
 
 
+class Children(Part):
+    """What whoever carries out a step may start; what is not named is denied."""
+
+    workflows: tuple[Name, ...] = Field(default=(), max_length=100, description="runs of these")
+    capabilities: tuple[Token, ...] = Field(default=(), max_length=100, description="tasks for agents with these")
+    max: int = Field(default=10, ge=1, le=1000, description="how many, with all that those start in turn")
+    depth: int = Field(default=1, ge=1, le=8, description="how deep: 1: what is started may start nothing")
+    seconds: Some | None = Field(default=None, description="for how long after the step began")
+
+    @model_validator(mode="after")
+    def _something(self) -> Children:
+        if not (self.workflows or self.capabilities):
+            msg = "name workflows or capabilities"
+            raise ValueError(msg)
+        return self
+
+
 class RunLimit(Part):
     """How many runs of a workflow may be under way at a time, and what becomes of another."""
 
@@ -120,6 +137,7 @@ class Work(Step):
     timeout: Some | None = Field(default=None, description="for one attempt")
     schedule_to_start: Some | None = Field(default=None, description="how long an attempt may wait until it is begun")
     heartbeat_timeout: Some | None = Field(default=None, description="how long its worker may give no sign of life")
+    children: Children | None = Field(default=None, description="what its worker may start; left out: nothing")
     sticky: Sticky | None = Field(default=None, description="do it on the node that did another step")
     limit: StepLimit | None = Field(default=None, description="how many may be under way, or begin in a time")
     retry: Retry | None = Field(default=None, description="left out: that of the workflow")

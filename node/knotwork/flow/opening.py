@@ -143,6 +143,7 @@ def _call_off(run: Run, step: Progress) -> None:
     calls.recall(run, name)
     calls.recall(run, plans.token_of(step))
     items.recall(run, step)
+    calls.recall_spawned(run, step)
     for token, (one, _) in run.handling.items():
         if one == name:
             calls.recall(run, token)

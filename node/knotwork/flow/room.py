@@ -12,6 +12,7 @@ from knotwork.bus.background import background
 from knotwork.bus.commit import open_group_commit
 from knotwork.flow.approvals import Approvals
 from knotwork.flow.carrying import Carrier
+from knotwork.flow.children import Children
 from knotwork.flow.definitions import Definitions
 from knotwork.flow.engine import Engine
 from knotwork.flow.events import Events
@@ -51,6 +52,7 @@ class Flow:
         self.journal = Journal(group, connection, engine, over)
         self._historian = Historian(connection, writing, self.journal, over)
         self.runs = Runs(connection, work, self.definitions)
+        self.children = Children(connection, work, self.runs, self.definitions)
         self.approvals = Approvals(connection, self.runs)
         self._again = asyncio.Event()
 

@@ -14,7 +14,7 @@ from knotwork.sdk.errors import Invalid
 if TYPE_CHECKING:
     from knotwork.flow.admission import Limit
     from knotwork.flow.effects import Anew, Effect
-    from knotwork.flow.facts import Start
+    from knotwork.flow.facts import Start, StepEnd
     from knotwork.flow.graph import Box, Graph
     from knotwork.work.records import Final
 
@@ -34,6 +34,15 @@ class Items:
     left: int = 0
     failed: int = 0
     running: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Spawned:
+    """A run, or a task, that the worker of a step started; `end` is how it ended."""
+
+    what: str
+    is_run: bool
+    end: StepEnd | None = None
 
 
 @dataclass(slots=True)
@@ -102,6 +111,8 @@ class Run:
     """The steps that began to wait for a signal, in their order; some may have given up."""
     handling: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By the name on the wire of a handler that runs: for which step, and as what (`on_failure`, `compensate`, `run`)."""
+    spawned: dict[str, Spawned] = field(default_factory=dict)
+    """What workers started, by the names on the wire."""
     anew: Anew | None = None
     """With what it is to start itself anew when its steps have ended."""
     cut: dict[str, Any] | None = None

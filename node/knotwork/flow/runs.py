@@ -124,7 +124,7 @@ class Runs:
         kept, blob = (bytes(start.input), start.blob) if value is None else await self._work.values.keep(value)
         made_of = msgspec.structs.replace(
             start, input=msgspec.Raw(kept), blob=blob, by=by, key=key, parent=None, started_ns=now_ns, of=run,
-            given=again.given(sight.run, step), traceparent="", trigger="", first="", number=0, after=0,
+            given=again.given(sight.run, step), traceparent="", trigger="", first="", number=0, after=0, tree=None, tree_depth=0,
         )  # fmt: skip
         made = keyed_run(f"{run}.{step}", key) if key else new_run(now_ns)
         try:

@@ -42,7 +42,19 @@ def info(sight: Sight) -> flow_replies.RunInfo:
         error=_error(error),
         facts=len(sight.facts),
         progress=[_step(sight.run, step) for step in sight.run.steps.values()],
+        children=[child(sight.run, token) for token in sight.run.spawned],
     )
+
+
+def child(run: Run, token: str) -> flow_replies.Child:
+    """Return what a worker started."""
+    one = run.spawned[token]
+    end = one.end
+    return flow_replies.Child(
+        step=token, what=one.what, run=facts.child_run(run.id, token) if one.is_run else "",
+        state=end.state if end is not None else "open", error=_error(end.error) if end is not None else None,
+        output=decoded(bytes(end.output)) if end is not None and len(end.output) <= OUTPUT_MAX_BYTES else None,
+    )  # fmt: skip
 
 
 def row(sight: Sight) -> flow_replies.RunRow:

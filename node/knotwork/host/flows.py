@@ -215,6 +215,24 @@ class FlowDesk:
         first = await self._flow.runs.answer(run, step, approve=approve, by=by, comment=comment)
         return flow_replies.Changed(id=run, changed=first, why="" if first else "it was answered before")
 
+    async def spawn(self, claim: str, run: str, wanted: NewRun, capability: str) -> flow_replies.Spawned:
+        """Start a run, or a task, in the name of whoever holds a step."""
+        if run:
+            self._flow.children.check(claim, run)
+        made, new, left = await self._flow.children.spawn(
+            claim, workflow=wanted.workflow, capability=capability, value=codec.encode(wanted.input), key=wanted.key
+        )
+        child = facts.child_run(made.run, made.step) if wanted.workflow else ""
+        return flow_replies.Spawned(step=made.step, run=child, new=new, left=left)
+
+    async def children(self, claim: str, run: str) -> flow_replies.Children:
+        """Return what was started so."""
+        if run:
+            self._flow.children.check(claim, run)
+        sight, step = await self._flow.children.of(claim)
+        mine = [token for token in sight.run.spawned if token.rpartition(facts.CHILD)[0] == step]
+        return flow_replies.Children(children=[flow_rows.child(sight.run, token) for token in mine])
+
     async def link(self, run: str, step: str, by: str, expires_s: float, caller: Caller) -> flow_replies.ApprovalLink:
         """Return a link by which a question can be answered; agents have one in their own name alone."""
         ours = caller_name(caller)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from knotwork.trust.who import Who
     from knotwork.work.room import Work
 
-AGAIN_S = 5.0
+AGAIN_S = 3.0
 """How long an agent whose session was lost may take to come back before its tasks go to others."""
 
 

@@ -298,7 +298,9 @@ class TaskDesk:
         except KnotworkError as failure:
             return _not_cancelled(run, failure)
         if outcome is None:
-            return _not_cancelled(run, NotFound("There is no such task.", code="work.not_found"))
+            return _not_cancelled(
+                run, NotFound("There is no such task.", code="work.not_found", hint="See `knotwork task list`.")
+            )
         mine = outcome.state == "cancelled" and outcome.ended_ns >= start_ns
         why_not = "" if mine else f"It was {outcome.state} before."
         return task_replies.Cancelled(id=run, state=outcome.state, changed=mine, why=why_not)

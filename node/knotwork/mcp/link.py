@@ -13,11 +13,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from knotwork.sdk.errors import Conflict, KnotworkError, NotFound, Unavailable, Unreachable
+from knotwork.sdk.errors import Conflict, KnotworkError, NotFound, Unavailable, Unreachable, from_wire
 
 if TYPE_CHECKING:
-    from knotwork.bus.connection import Connection
-    from knotwork.bus.endpoint import Endpoint
+    from knotwork.mcp.ways import Asker, Piece, Way
 
 PATIENCE_S = 30.0
 """How long a call waits for a node that is away."""
@@ -28,14 +27,6 @@ _AGAIN = frozenset({"session.unknown", "bus.disconnected", "bus.closed", "bus.no
 """Errors that say that nothing was done."""
 _MAYBE = frozenset({"node.lost", "bus.lost"})
 """Errors that leave open whether it was."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a node is: how to connect, and its name."""
-
-    endpoint: Endpoint
-    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +49,7 @@ class Newcomer:
 class Up:
     """A session that is open: whom to ask, and as whom."""
 
-    connection: Connection
-    node: str
+    asker: Asker
     secret: str = field(repr=False)
     handle: str = ""
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -70,7 +60,7 @@ class Link:
 
     def __init__(
         self,
-        find: Callable[[], Place],
+        find: Callable[[], Way],
         newcomer: Callable[[], Newcomer],
         on_notice: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
@@ -94,8 +84,7 @@ class Link:
         while True:
             began_s = asyncio.get_running_loop().time()
             try:
-                place = await asyncio.to_thread(self._find)
-                await self._attend(place)
+                await self._attend(await asyncio.to_thread(self._find))
             except KnotworkError as error:
                 self._failed(error)
             steady = asyncio.get_running_loop().time() - began_s > PAUSE_MAX_S
@@ -103,38 +92,34 @@ class Link:
             taken = isinstance(self.trouble, Conflict)
             await asyncio.sleep(TAKEN_OVER_S if taken else pause_s)
 
-    async def _attend(self, place: Place) -> None:
+    async def _attend(self, way: Way) -> None:
         """Hold a session open until it is over."""
-        from knotwork.bus import client, codec  # nats-py: a list of tools needs none of it
-        from knotwork.bus.connection import open_connection
+        from knotwork.bus import codec  # a list of tools needs none of it
 
         request = codec.encode(self._newcomer().request())
-        async with open_connection(place.endpoint) as connection:
-            pieces = client.over(
-                connection, "session.open", request, timeout_s=SESSION_S, node=place.node, patient=False
-            )
+        async with way() as asker:
             limit = asyncio.timeout(None)
             try:
-                async with limit, aclosing(pieces):
-                    async for frame in pieces:
-                        self._heard(frame.kind, frame.data, connection, place.node, limit)
+                async with limit, aclosing(asker("session.open", request, timeout_s=SESSION_S)) as pieces:
+                    async for piece in pieces:
+                        self._heard(piece, asker, limit)
             except TimeoutError:
                 if not limit.expired():
                     raise
             finally:
                 self._lost(None)
 
-    def _heard(self, kind: str, data: bytes, connection: Connection, node: str, limit: asyncio.Timeout) -> None:
-        from knotwork.bus import codec, frames  # loaded long ago
+    def _heard(self, piece: Piece, asker: Asker, limit: asyncio.Timeout) -> None:
+        from knotwork.bus import codec  # loaded long ago
 
-        if kind == "error":
-            raise frames.read_error(data)
-        if kind != "chunk":
+        if piece.kind == "error":
+            raise from_wire(codec.decode(piece.data))
+        if piece.kind != "chunk":
             return
-        said = codec.decode(data).get("data")
+        said = codec.decode(piece.data).get("data")
         match said.get("event"):
             case "opened":
-                up = self._up = Up(connection, node, said["session"], said["handle"])
+                up = self._up = Up(asker, said["session"], said["handle"])
                 up.over = _Ends(limit)
                 self.trouble = None
                 self._tell()
@@ -216,17 +201,14 @@ class Link:
     async def _once(
         up: Up, op: str, body: bytes, timeout_s: float, on_piece: Callable[[dict[str, Any]], None]
     ) -> dict[str, Any]:
-        from knotwork.bus import client, codec, frames  # loaded long ago
+        from knotwork.bus import codec  # loaded long ago
 
-        pieces = client.over(
-            up.connection, op, body, timeout_s=timeout_s, node=up.node, patient=False, session=up.secret
-        )
-        async with aclosing(pieces):
-            async for frame in pieces:
-                if frame.kind == "error":
-                    raise frames.read_error(frame.data)
-                value = codec.decode(frame.data)
-                if frame.kind == "result":
+        async with aclosing(up.asker(op, body, timeout_s=timeout_s, session=up.secret)) as pieces:
+            async for piece in pieces:
+                value = codec.decode(piece.data)
+                if piece.kind == "error":
+                    raise from_wire(value)
+                if piece.kind == "result":
                     reply: dict[str, Any] = value
                     return reply
                 on_piece(value)

@@ -9,10 +9,9 @@ from pydantic import Field
 
 from knotwork.mcp.memory_tools import AnyScope, Metadata
 from knotwork.mcp.shapes import record
-from knotwork.mcp.tool import ADDS, TAKES_AWAY, CamelInput, Session, tool, without
+from knotwork.mcp.tool import ADDS, TAKES_AWAY, CamelInput, Session, Since, tool, without
 from knotwork.ops.memory_replies import Category
 from knotwork.ops.memory_words import Content, MemoryId
-from knotwork.ops.task_words import Moment
 
 BULK_MAX = 200
 FilePath = Annotated[str, Field(max_length=1024)]
@@ -24,7 +23,7 @@ class ExportInput(CamelInput):
     output_path: FilePath = Field(default="", description="a file in a folder that the node's operator allows")
     scope: AnyScope | None = Field(default=None, description="only this one")
     category: Category | None = Field(default=None, description="only this one")
-    since: Moment = Field(default="", description="written since then: 24h, or RFC 3339")
+    since: Since = Field(default="", description="written since then: 24h, or RFC 3339")
     include_expired: bool = Field(default=False, description="accepted; what is over is gone")
     overwrite: bool = Field(default=False, description="in place of a file that is there")
 

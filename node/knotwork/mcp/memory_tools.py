@@ -8,10 +8,9 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from knotwork.mcp.memory_values import CONTENT_CHARS, MEMORY, recalled_text, row, rows_that_fit
 from knotwork.mcp.shapes import HIDDEN, PLAIN, many, record
-from knotwork.mcp.tool import ADDS, READS, TAKES_AWAY, CamelInput, Cursor, Nothing, Session, tool, without
+from knotwork.mcp.tool import ADDS, READS, TAKES_AWAY, CamelInput, Cursor, Nothing, Session, Since, tool, without
 from knotwork.ops.memory_replies import Category, Scope
 from knotwork.ops.memory_words import Content, MemoryId, Short, Shorts
-from knotwork.ops.task_words import Moment
 
 
 def _as_scope(value: Any) -> Any:
@@ -164,15 +163,15 @@ class RecallInput(CamelInput):
     )
     categories: list[Category] = Field(default=[], max_length=7, description="only these")
     limit: int = Field(default=50, ge=1, le=200)
-    since: Moment = Field(default="", description="written since then: 24h, or RFC 3339")
+    since: Since = Field(default="", description="written since then: 24h, or RFC 3339")
     search: Short = Field(default="", description="the best for these words first")
     tags: Shorts = Field(default=[], description="with all of these tags")
     min_priority: int = Field(default=1, ge=1, le=3, json_schema_extra=HIDDEN)
     max_priority: int = Field(default=3, ge=1, le=3, json_schema_extra=HIDDEN)
-    created_after: Moment = Field(default="", json_schema_extra=HIDDEN)
-    created_before: Moment = Field(default="", json_schema_extra=HIDDEN)
-    updated_after: Moment = Field(default="", json_schema_extra=HIDDEN)
-    updated_before: Moment = Field(default="", json_schema_extra=HIDDEN)
+    created_after: Since = Field(default="", json_schema_extra=HIDDEN)
+    created_before: Since = Field(default="", json_schema_extra=HIDDEN)
+    updated_after: Since = Field(default="", json_schema_extra=HIDDEN)
+    updated_before: Since = Field(default="", json_schema_extra=HIDDEN)
     cursor: Cursor = Field(default="", description="`next` of the page before")
 
 

@@ -9,8 +9,7 @@ from pydantic import Field, model_validator
 from knotwork.mcp import message_values
 from knotwork.mcp.message_values import ROWS
 from knotwork.mcp.shapes import HIDDEN, record
-from knotwork.mcp.tool import ADDS, SETS, CamelInput, Capability, Cursor, Input, Session, Words, tool, without
-from knotwork.mcp.work_tools import Moment
+from knotwork.mcp.tool import ADDS, SETS, CamelInput, Capability, Cursor, Input, Session, Until, Words, tool, without
 from knotwork.ops.talk_words import Id, Kind, Thread
 from knotwork.ops.words import Token
 
@@ -28,7 +27,7 @@ class SendInput(CamelInput):
     priority: int = Field(default=5, ge=1, le=10)
     ack_required: bool = Field(default=False, description="it is shown again until it is acknowledged")
     reply_to: Id | None = Field(default=None, description="id of the message that you answer")
-    expires: Moment = Field(default="", description="gone then: 30m, 2h, or RFC 3339", json_schema_extra=HIDDEN)
+    expires: Until = Field(default="", description="gone then: 30m, 2h, or RFC 3339", json_schema_extra=HIDDEN)
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

@@ -9,11 +9,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
 from knotwork.mcp.shapes import Schema
+from knotwork.ops import task_words
+from knotwork.ops.task_words import Moment
 from knotwork.ops.words import TOKEN
 from knotwork.trust.who import Who
 
@@ -149,6 +151,10 @@ Capability = Annotated[str, StringConstraints(pattern=rf"^{TOKEN}$", max_length=
 Words = Annotated[str, StringConstraints(min_length=1, max_length=1024 * 1024, pattern=r"\S")]
 Cursor = Annotated[str, StringConstraints(max_length=1024)]
 WorkId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{8,40}$")]
+Since = Annotated[Moment, AfterValidator(task_words.bound)]
+"""A moment in the past: `24h`, or an RFC 3339 time."""
+Until = Annotated[Moment, AfterValidator(task_words.deadline)]
+"""A moment to come: `30m`, or an RFC 3339 time."""
 ClaimToken = Annotated[str, StringConstraints(max_length=2048)]
 
 

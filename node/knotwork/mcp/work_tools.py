@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from knotwork.mcp.shapes import many, record
 from knotwork.mcp.tool import (
@@ -19,13 +19,13 @@ from knotwork.mcp.tool import (
     Cursor,
     Input,
     Session,
+    Until,
     Words,
     WorkId,
     tool,
     without,
 )
 from knotwork.mcp.work_values import priority_fits, queue_rows, result_of, work_row
-from knotwork.ops import task_words
 from knotwork.ops.words import Target, Token
 
 Priority = Annotated[int, Field(ge=1, le=10)]
@@ -48,14 +48,9 @@ class OfferInput(CamelInput):
     description: Words = Field(description="what is to be done, with all that is needed to know")
     required_capability: Capability = Field(description="what the one who does it must be able to do")
     priority: Priority = Field(default=5, description="10 is the most urgent")
-    deadline: Moment = Field(default="", description="end it then: RFC 3339, or from now: 30m, 2h")
+    deadline: Until = Field(default="", description="end it then: RFC 3339, or from now: 30m, 2h")
     context_data: dict[str, Any] | None = Field(default=None, description="data that goes with it")
     scope: Literal["private", "personal", "team", "public"] = "team"
-
-    @field_validator("deadline")
-    @classmethod
-    def _in_time(cls, value: str) -> str:
-        return task_words.deadline(value)
 
 
 @tool(

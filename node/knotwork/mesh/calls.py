@@ -248,7 +248,7 @@ class Calls:
             except KnotworkError as error:
                 if error.code not in ELSEWHERE or error.detail.get("begun"):
                     raise
-                refused.append(error)
+                refused.append(error if error.code != "bus.no_responders" else _away(candidate))
             else:
                 return place, output, more
         raise _everyone_refused(asked.ask, refused)
@@ -322,12 +322,23 @@ def _pause_s(error: KnotworkError, attempts: int) -> float:
     return random.uniform(0, min(BACKOFF_MAX_S, 0.1 * 2**attempts))  # noqa: S311  (jitter, not a secret)
 
 
+def _away(candidate: Candidate) -> Unreachable:
+    """Return the error of a call that nobody took: its node is listed until it has been silent for long enough."""
+    return Unreachable(
+        f"{candidate.name} cannot be reached: nobody answers for node {candidate.node} any more.",
+        code="agent.away",
+        hint=f"See `knotwork nodes`; start {candidate.node} again, or give another agent the same capability.",
+        detail={"agent": candidate.agent, "node": candidate.node},
+    )
+
+
 def _everyone_refused(ask: Ask, refused: list[KnotworkError]) -> KnotworkError:
     if len(refused) == 1:
         return refused[0]
     told = "; ".join(error.message for error in refused[:20])
     if refused and all(isinstance(error, Busy) for error in refused):
-        return Busy(f"All {len(refused)} agents are busy. {told}", code="agent.busy", retry_after_s=1.0)
+        hint = "Try again, raise their concurrency or queue_max, or give others the same capability."
+        return Busy(f"All {len(refused)} agents are busy. {told}", code="agent.busy", hint=hint, retry_after_s=1.0)
     return Unavailable(
         f"No agent took the call for {ask.agent or ask.capability}. {told}",
         code="route.no_eligible_agent",

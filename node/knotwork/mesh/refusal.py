@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def absent(name: str, node: str) -> NotFound:
     """Return the error of a call to an agent that is not here."""
-    return NotFound(f"There is no agent {name} on {node}.", code="agent.not_found")
+    return NotFound(f"There is no agent {name} on {node}.", code="agent.not_found", hint="See `knotwork agents`.")
 
 
 def closed(agent: HostedAgent, node: str, boundary: str, policy: Policy, *, draining: bool) -> KnotworkError | None:
@@ -23,7 +23,7 @@ def closed(agent: HostedAgent, node: str, boundary: str, policy: Policy, *, drai
     Whoever sent the call asked its own policy; this is the word of the node that does the work, and the last one.
     """
     if draining:
-        return Unavailable(f"{node} is draining.", code="node.draining", retry_after_s=5.0)
+        return Unavailable(f"{node} is draining.", code="node.draining", hint="Ask another node.", retry_after_s=5.0)
     if boundary in ("", NONE):
         return None
     record = agent.record

@@ -94,6 +94,14 @@ class Flows(Protocol):
         """Approve or reject."""
         ...
 
+    async def spawn(self, claim: str, run: str, wanted: NewRun, capability: str) -> flow_replies.Spawned:
+        """Start a run, or a task for a capability, in the name of whoever holds a step; raises `Denied`."""
+        ...
+
+    async def children(self, claim: str, run: str) -> flow_replies.Children:
+        """Return what was started so."""
+        ...
+
     async def link(self, run: str, step: str, by: str, expires_s: float, caller: Caller) -> flow_replies.ApprovalLink:
         """Return a link by which a question can be answered, in a name (that of the caller when left out)."""
         ...

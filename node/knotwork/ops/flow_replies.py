@@ -117,6 +117,32 @@ class StepInfo(Reply):
     error: TaskError | None = None
 
 
+class Child(Reply):
+    """What the worker of a step started."""
+
+    step: str = Field(description="its name among the steps of the run")
+    what: str = Field(description="workflow or capability")
+    run: str = Field(default="", description="its run, when it is one")
+    state: str
+    output: Any = None
+    error: TaskError | None = None
+
+
+class Spawned(Reply):
+    """Something that was started under a budget."""
+
+    step: str
+    run: str = ""
+    new: bool
+    left: int = Field(description="how many more the budget allows, as far as this run goes")
+
+
+class Children(Reply):
+    """What the worker of a step started."""
+
+    children: list[Child]
+
+
 class RunInfo(RunRow):
     """One run, whole."""
 
@@ -131,6 +157,7 @@ class RunInfo(RunRow):
     facts: int = 0
     new: bool = True
     progress: list[StepInfo] = Field(default=[])
+    children: list[Child] = Field(default=[], description="what its workers started")
 
 
 class Wait(Reply):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from knotwork.bus import codec
 from knotwork.memory.query import LIMIT_MAX, Query
@@ -111,6 +111,11 @@ class WantedFields(Request):
     author: Short = Field(default="", description="only what this agent wrote: its id")
     limit: Limit = Field(default=50, description="at most so many")
     cursor: Cursor = Field(default="", description="`next` of the page before")
+
+    @field_validator("created_after", "created_before", "updated_after", "updated_before")
+    @classmethod
+    def _makes_sense(cls, value: str) -> str:
+        return task_words.bound(value)
 
     def query(self, *, text: str = "", newest: bool = False, forgotten: bool = False) -> Query:
         """Return it for the room; raises `Invalid` for a time that is none."""

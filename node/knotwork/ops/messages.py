@@ -71,7 +71,7 @@ class ReplyRequest(SayRequest):
     "message.reply", ReplyRequest, talk_replies.Sent, effect="write",
     cli=CliForm(("message", "reply"), positional=("id", "text"), answer="id"),
     summary="Answer a message: its sender, or in its channel when it was said there.",
-    help="The answer belongs to the same thread. Whoever wrote to you may be answered, where letters are allowed at all.",
+    help="The answer belongs to the same thread, and in a channel has the same scope. Whoever wrote to you may be answered, where letters are allowed at all.",
     examples=(Example("Say yes", {"id": "d7", "text": "Yes, I take it."}),),
 )  # fmt: skip
 async def reply(request: ReplyRequest, node: NodeControl, caller: Caller) -> talk_replies.Sent:

@@ -15,6 +15,8 @@ from knotwork.sdk.errors import Invalid
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _duration = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)?").fullmatch
 NS = 1_000_000_000
+LAST_NS = 2**63 - 1
+"""What is kept of a time: none lies before 1970, or later than can be counted."""
 FAR_NS = 3650 * 86400 * NS
 """A deadline further away than ten years is a mistake."""
 
@@ -73,7 +75,7 @@ def moment_ns(text: str, *, past: bool, now_ns: int | None = None) -> int:
     except ValueError:
         raise ValueError("neither a duration such as 30m nor a time such as 2026-05-01T12:00:00Z") from None
     when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
-    return int(when.timestamp() * 1e6) * 1000
+    return max(1, min(int(when.timestamp() * 1e6) * 1000, LAST_NS))
 
 
 def moving(text: str) -> str:

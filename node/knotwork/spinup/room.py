@@ -141,7 +141,9 @@ class SpinUps:
         """End a launch of one of our targets; raises `NotFound`."""
         launch = self.registry.launches.get(launch_id)
         if launch is None:
-            raise NotFound(f"There is no launch {launch_id[:64]!r}.", code="spinup.no_launch")
+            raise NotFound(
+                f"There is no launch {launch_id[:64]!r}.", code="spinup.no_launch", hint="See `knotwork launches`."
+            )
         _, own = self._mine(f"{launch.node}/{launch.target}")
         return await self.launcher.stop(own, launch, "stopped by hand")
 

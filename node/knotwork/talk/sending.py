@@ -145,10 +145,11 @@ class Sending:
         return await self._to_one(who, self._book.find(name, who), draft, answered)
 
     async def reply(self, who: Who, draft: Draft) -> Receipt:
-        """Answer a message: to its sender when it came directly, else in its channel."""
+        """Answer a message: to its sender when it came directly, else in its channel, for those who see what is answered."""
         where, place = message.place_of(draft.reply_to)
         if where == "channel":
-            return await self.to_channel(who, (await self.in_channel(draft.reply_to, who)).to, draft)
+            said = await self.in_channel(draft.reply_to, who)
+            return await self.to_channel(who, said.to, msgspec.structs.replace(draft, scope=said.envelope.scope))
         _check(draft)
         answered = await self._inboxes.get(place, who)
         other = answered.envelope.sender if answered.to == who.id else answered.to

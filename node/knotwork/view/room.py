@@ -207,7 +207,9 @@ class View:
     async def sql(self, query: str, *, rows_max: int = 1000, timeout_s: float = 10.0) -> sql.Found:
         """Return what one SELECT of somebody's own finds; see `sql.run`. Raises `Busy` (`view.busy`)."""
         if self._queries.locked():
-            raise Busy("Other queries are running.", code="view.busy", retry_after_s=1.0)
+            raise Busy(
+                "Other queries are running.", code="view.busy", hint="Ask again when one has ended.", retry_after_s=1.0
+            )
         async with self._queries:
             await self.catch_up(FRESH_S)
             return await asyncio.to_thread(sql.run, self.path, query, rows_max=rows_max, timeout_s=timeout_s)

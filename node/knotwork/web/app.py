@@ -39,6 +39,7 @@ def make(
     metrics: Metrics,
     default_project: Callable[[], str] = lambda: "default",
     agents: ASGIApp | None = None,
+    *,
     within: Callable[[ASGIApp], ASGIApp] = lambda app: app,
 ) -> ASGIApp:
     """Return the ASGI application, behind its guard; `agents` answers at `/mcp`. What passes the guard goes by `within`."""

@@ -41,7 +41,11 @@ class _Endpoint:
         path = str(request.path_params["path"])[:PATH_MAX]
         hooks = self._node.hooks().methods(self._kind, path)
         if not hooks:
-            error = NotFound(f"Nothing is served at {request.url.path[:256]}.", code="trigger.no_such_path")
+            error = NotFound(
+                f"Nothing is served at {request.url.path[:256]}.",
+                code="trigger.no_such_path",
+                hint="Triggers say their paths in `knotwork trigger list`.",
+            )
             await problem.response(error)(scope, receive, send)
         elif request.method not in hooks:
             await _wrong_method(hooks, request)(scope, receive, send)

@@ -115,7 +115,8 @@ class OpEndpoint:
     def _caller(self, request: Request) -> table.Caller:
         project = request.headers.get("knotwork-project") or self._default_project()
         if not _project(project):
-            raise Invalid(f"{project[:64]!r} is no project name.", code="web.bad_project")
+            hint = "Knotwork-Project names one of the projects of the configuration; leave it out for the first."
+            raise Invalid(f"{project[:64]!r} is no project name.", code="web.bad_project", hint=hint)
         traceparent = request.headers.get("traceparent", "")
         session = request.headers.get("knotwork-session", "")[:128]
         return table.Caller(
@@ -180,7 +181,9 @@ async def body_of(request: Request, max_bytes: int = serve.REQUEST_MAX_BYTES) ->
                 if len(body) > max_bytes:
                     raise too_large
     except TimeoutError as error:
-        raise TimedOut(f"The body did not arrive within {BODY_TIMEOUT_S:g} s.", code="web.slow_body") from error
+        raise TimedOut(
+            f"The body did not arrive within {BODY_TIMEOUT_S:g} s.", code="web.slow_body", hint="Send it in one go."
+        ) from error
     return bytes(body)
 
 
@@ -193,7 +196,9 @@ def from_query(op: table.Op, query: QueryParams) -> dict[str, Any]:
         if shapes.get(key) == "list":
             request[key] = values
         elif len(values) > 1:
-            raise Invalid(f"{key[:64]} is given {len(values)} times.", code="ops.bad_request")
+            raise Invalid(
+                f"{key[:64]} is given {len(values)} times.", code="ops.bad_request", hint="Give it once: it is no list."
+            )
         else:
             request[key] = values[0]
     return request

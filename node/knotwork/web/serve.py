@@ -91,7 +91,7 @@ async def run_web(
     leaving = Leaving()
     server = _Server(
         uvicorn.Config(
-            app.make(node, keeper, metrics, default_project, agents, leaving.before),
+            app.make(node, keeper, metrics, default_project, agents, within=leaving.before),
             http=PatientProtocol,
             ws="none",
             lifespan="off",

@@ -212,18 +212,18 @@ class Intake:
         await self._recorder.carry_out(task, outcome)
         return True
 
-    async def _crashes(self, task: Task, delivery: Delivery, taker: str) -> tuple[int, list[Started]] | None:
-        """Return how many workers a task has killed when those are too many, and those on record.
+    async def _crashes(self, task: Task, delivery: Delivery, taker: str) -> tuple[int, list[Started | None]] | None:
+        """Return how many workers a task has killed when those are too many, and those of this attempt, as far as known.
 
         Else return None, and it is on record that it begins.
         """
         if delivery.count == 1:
             return None
         begun, released = await self._traces(task, "started"), await self._traces(task, "released")
-        crashed = settle.crashes(delivery.count, frozenset(begun), frozenset(released)) + settle.killed(task)
-        if crashed >= task.retry.max_crashes:
-            known = [_begun(begun[number]) for number in sorted(begun) if number not in released]
-            return crashed, [one for one in known if one is not None]
+        crashed = settle.crashes(delivery.count, frozenset(begun), frozenset(released))
+        count = len(crashed) + settle.killed(task)
+        if count >= task.retry.max_crashes:
+            return count, [_begun(begun[number]) if number in begun else None for number in crashed]
         name, claims = self._beginner.name(taker), self._beginner.claims
         fact = Started(self._node, name, time.time_ns(), delivery.count, claims)
         with contextlib.suppress(Conflict):  # a server that crashed counts deliveries anew
@@ -236,10 +236,10 @@ class Intake:
         numbered = ((stored.subject.rpartition(".")[2], stored) for stored in found)
         return {int(number): stored for number, stored in numbered if number.isdigit()}
 
-    def _poison(self, task: Task, delivery: Delivery, crashed: int, known: Sequence[Started]) -> None:
-        """End a task that kills its workers; those `known` go with it as attempts that crashed."""
+    def _poison(self, task: Task, delivery: Delivery, crashed: int, ended: Sequence[Started | None]) -> None:
+        """End a task that kills its workers; those of this attempt go with it as attempts that crashed."""
         error = settle.poison(crashed)
-        past = tuple(settle.crash(task, one) for one in known)
+        past = tuple(settle.crash(task, one) for one in ended)
         self._end(msgspec.structs.replace(task, past=(*task.past, *past)), delivery, "dead", error, "")
 
     def _end(self, task: Task, delivery: Delivery, state: records.Ended, error: KnotworkError, agent: str) -> None:

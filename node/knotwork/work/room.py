@@ -189,7 +189,10 @@ class Work:
         found = self.routing.near(task, node, agent) if self.routing is not None else task.agent or agent
         if not found and hard:
             raise Unavailable(
-                f"Nobody on {node} can do it now, and it is to be done there.", code="work.node_away", retry_after_s=1.0
+                f"Nobody on {node} can do it now, and it is to be done there.",
+                code="work.node_away",
+                retry_after_s=1.0,
+                hint=f"See `knotwork nodes`; start {node} again.",
             )
         return route.near(task, node, found, hard=hard)
 

@@ -208,8 +208,13 @@ def _failed(task: Task) -> Iterator[Past]:
         yield past
 
 
-def crash(task: Task, begun: Started) -> Past:
-    """Return an attempt that was begun and took its worker along, as a dead task carries it; when it died is not known."""
+def crash(task: Task, begun: Started | None) -> Past:
+    """Return an attempt that was begun and took its worker along, as a dead task carries it.
+
+    When it died is not known; and of one that was short, or whose trace is gone, not even who had begun it.
+    """
+    if begun is None:
+        return Past(number=task.number, state=CRASHED, message="Its worker died soon.", iteration=task.iteration)
     return Past(
         number=task.number, state=CRASHED, message="Its worker died.", node=begun.node, agent=begun.agent,
         started_ns=begun.started_ns, iteration=task.iteration,
@@ -221,15 +226,15 @@ def ended_by_crashes(task: Task) -> bool:
     return bool(task.past) and task.past[-1].state == CRASHED
 
 
-def crashes(deliveries: int, begun: frozenset[int], released: frozenset[int]) -> int:
-    """Return how many earlier deliveries of an attempt were begun and never ended, before delivery `deliveries`.
+def crashes(deliveries: int, begun: frozenset[int], released: frozenset[int]) -> list[int]:
+    """Return which earlier deliveries of an attempt were begun and never ended, before delivery `deliveries`.
 
     A first delivery leaves no trace when it is short, so it counts as begun; each later one is recorded before it
     begins. What was handed back on purpose does not count.
     """
     if deliveries <= 1:
-        return 0
-    return len(({1} | {one for one in begun if one < deliveries}) - released)
+        return []
+    return sorted(({1} | {one for one in begun if one < deliveries}) - released)
 
 
 def unstorable(task: Task, outcome: Outcome, error: dict[str, Any]) -> list[Outcome]:

@@ -12,7 +12,7 @@ from knotwork.sdk import Invalid, SecretRef
 from knotwork_plugins.spinups import words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from knotwork.sdk import LaunchRequest, Secrets
 
@@ -33,12 +33,6 @@ def _named(env: dict[str, str | SecretRef]) -> dict[str, str | SecretRef]:
 
 Environment = Annotated[dict[str, str | SecretRef], AfterValidator(_named)]
 """A table of variables whose values are texts or secret references."""
-
-
-def can_be_run(command: Iterable[str]) -> bool:
-    """Say whether these can be the words of a command: the first one names a program, none holds a zero byte."""
-    argv = list(command)
-    return bool(argv) and bool(argv[0]) and not any("\0" in word for word in argv)
 
 
 class Known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import msgspec
@@ -10,7 +11,8 @@ import pytest
 from tests.integration.crew.conftest import ME, part
 from tests.integration.work.conftest import until
 
-from knotwork.crew.records import Round
+from knotwork.crew.plan import PARTS_MAX
+from knotwork.crew.records import Round, Synthesis
 from knotwork.crew.room import Report, Spawn
 from knotwork.crew.starting import run_of
 from knotwork.crew.store import key
@@ -145,3 +147,18 @@ async def test_a_hundred_at_a_time(nodes):
     for name in names:
         phases = [phase for one, phase in node.told if one == name]
         assert phases.count("complete") == 1
+
+
+async def test_the_largest_plan_is_carried_out_and_put_together_by_an_agent(nodes):
+    node = await nodes.here(do={"concurrency": 50})
+    ids = [f"part-{n:03d}-" + "x" * 23 for n in range(PARTS_MAX)]
+    parts = [part(name, *ids[max(0, n - n % 20 - 20) : n - n % 20][:10]) for n, name in enumerate(ids)]
+    view = await node.spawn(*parts, synthesis=Synthesis("agent", capability="write"))
+    await node.reaches(view.record.id, "synthesis")
+    found = await node.claim("writer", "write")
+    told = json.loads(await node.work.values.input_of(found.task))
+    assert sorted(told["input"]["results"]) == ids
+    assert told["input"]["results"][ids[0]]["input"]["part"]["id"] == ids[0]
+    await node.work.claims.complete(found.token, "all of it")
+    await node.reaches(view.record.id, "complete")
+    assert await node.output(view.record.id) == "all of it"

@@ -147,6 +147,9 @@ async def test_pause_begins_nothing_resume_does_and_cancel_stops_all(nodes):
     assert view.parts["b"].state == "waiting"
     view, why = await node.crew.report(name, Report("a", percent=100), ME)
     assert (view.parts["b"].state, why) == ("waiting", "it is paused")
+    with pytest.raises(Conflict) as paused:
+        await node.crew.steering.retry(name, "a", ME)
+    assert paused.value.code == "crew.held"
     await node.crew.steering.hold(name, resume=True)
     found = await node.claim("two")
     assert found.task.step == "b"

@@ -108,12 +108,13 @@ def test_work_that_fails_says_so():
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks into /proc")
-def test_up_holds_hangups_before_it_loads_anything(tmp_path, request):
+@pytest.mark.parametrize("first", [(), ("--data-dir", "elsewhere"), ("-q", "--output=json", "--data-dir", "up")])
+def test_up_holds_hangups_before_it_loads_anything(tmp_path, request, first):
     """The first thing `knotwork up` does; how soon is written down."""
     bit = 1 << (signal.SIGHUP - 1)
     began_s = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-m", "knotwork", "up", "--data-dir", str(tmp_path / "data"), "--set", "node.nmae=x"],
+        [sys.executable, "-m", "knotwork", *first, "up", "--data-dir", str(tmp_path / "data"), "--set", "node.nmae=x"],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=tmp_path,
     )  # fmt: skip
     try:

@@ -124,7 +124,9 @@ async def test_a_node_that_is_gone_but_not_yet_known_to_be_is_passed_over(node, 
         assert await invoke(near, "echo", 1) == 1
     with pytest.raises(Unreachable) as caught:
         await invoke(near, "echo", node="aaa")
-    assert caught.value.code == "bus.no_responders"
+    assert caught.value.code == "agent.away"
+    assert "aaa/echo" in caught.value.message
+    assert caught.value.detail == {"agent": "echo", "node": "aaa"}
 
 
 async def test_nothing_is_tried_twice_unless_asked(pair, invoke):

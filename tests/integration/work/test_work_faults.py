@@ -57,6 +57,9 @@ async def test_a_task_that_kills_its_workers_is_poison_after_three(bench, tmp_pa
     outcome = await ended(work, one.run)
     assert (outcome.state, outcome.error["code"]) == ("dead", "work.poison")
     assert len(lines(tmp_path / "began")) == 3
+    told = records.decode_task(bytes(outcome.task)).past
+    assert [past.state for past in told] == ["crashed"] * 3  # also the first, too short to be on record
+    assert [past.node for past in told[1:]] == ["victim1", "victim2"]
 
 
 async def test_nothing_is_lost_when_the_server_is_killed_under_load(bench, tmp_path):

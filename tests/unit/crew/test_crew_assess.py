@@ -194,6 +194,8 @@ def test_more_than_a_part_may_need_is_cut_without_losing_the_order():
 
 
 HOSTILE = {
+    "everything": "\n".join(f"- item {n} with a name that is long, when everything is done" for n in range(1_500)),
+    "quotes": "- a " + '"\\' * 15_000 + "\n- " + '"' * 30_000,
     "long line": "- " + "a " * 60_000,
     "words of order": "after " * 20_000,
     "nested words": ("once after when " * 5_000) + ", build",

@@ -16,7 +16,7 @@ from knotwork.crew.budget import Spent
 from knotwork.crew.files import Files
 from knotwork.crew.plan import Part
 from knotwork.crew.records import Asker, Budget, Checkpoint, Record, Round, Synthesis
-from knotwork.flow.definitions import understood
+from knotwork.flow.definitions import SIZE_MAX_BYTES, text_of, understood
 from knotwork.flow.model import Workflow
 from knotwork.sdk.errors import Conflict, Denied, Invalid
 
@@ -55,6 +55,7 @@ def record(*parts: Part, **fields) -> Record:
         ([part("a", capability="", agent="x/y/z")], "is no agent"),
         ([part(f"p{n}") for n in range(201)], "201 parts, 200 at most"),
         ([Part(f"p{n}", "", "x" * 30_000, "do") for n in range(20)], "bytes together"),
+        ([part(f"p{n}", *[f"p{m}" for m in range(max(0, n - 15), n)]) for n in range(200)], "2000 at most"),
     ],
 )
 def test_a_plan_that_cannot_be_carried_out_is_refused_with_the_reason(parts, told):
@@ -90,14 +91,14 @@ def test_who_follows_whom():
     assert plan.drawn(parts) == "[a+d] → [b] → [c]"
 
 
-def test_the_largest_plan_becomes_a_workflow_that_makes_sense():
-    first = [part(f"first-{n}-" + "x" * 20) for n in range(32)]
-    rest = [part(f"rest-{n}", *[one.id for one in first], acceptance=("it's done", "{{ no }}")) for n in range(168)]
-    whole = record(*plan.checked([*first, *rest]), synthesis=Synthesis("agent", capability="write"))
-    graph = understood(Workflow.model_validate(definition.definition(whole, whole.parts, (), 60.0)))
-    assert len(graph.boxes) == 200
-    names = [one.id for one in whole.parts]
-    assert len(understood(Workflow.model_validate(definition.synthesis(whole, names, 0.0))).boxes) == 201
+def test_the_largest_plan_becomes_a_workflow_that_can_be_kept():
+    ids = [f"part-{n:03d}-" + "x" * 23 for n in range(plan.PARTS_MAX)]
+    parts = [part(name, *ids[max(0, n - 10) : n], acceptance=("it's done", "{{ no }}")) for n, name in enumerate(ids)]
+    whole = record(*plan.checked(parts), synthesis=Synthesis("agent", capability="write"))
+    for made in (definition.definition(whole, whole.parts, (), 60.0), definition.synthesis(whole, ids, 0.0)):
+        workflow = Workflow.model_validate(made)
+        assert len(understood(workflow).boxes) in (200, 201)
+        assert len(text_of(workflow)) <= SIZE_MAX_BYTES
 
 
 def test_what_people_write_never_becomes_an_expression():

@@ -116,6 +116,9 @@ class _Maker:
             near = [one for one in parents if self.steps[one]["kind"] in ("task", "agent", "agent_loop")]
             if near and chance.random() < 0.3:
                 spec["sticky"] = {"step": near[0], "mode": chance.choice(("soft", "hard"))}
+            if chance.random() < 0.15:
+                spec["children"] = {"workflows": ["kid"], "capabilities": ["work"], "max": 3}
+                self.made.workflows["kid"] = {"name": "kid", "steps": {"k": {"kind": "task", "capability": "work"}}}
             if chance.random() < 0.2:
                 spec["limit"] = {"concurrency": 2}
         if kind not in ("join", "map") and chance.random() < 0.3:

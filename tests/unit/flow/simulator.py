@@ -319,8 +319,17 @@ class World:
             body = facts.StepEnd("waiting", due_ns=self.now_ns + S)
             self.put(run, "again", token, body, f"again.{token}.{tries}")
             return
+        if getattr(effect.spec, "children", None) is not None:
+            self.spawn(run, token)
         failed = self.program.fate(where, token) == "fail"
         self.outcome(run, token, self.program.output(where, token, msgspec.json.decode(effect.input)), failed=failed)
+
+    def spawn(self, run: str, token: str) -> None:
+        """Have the worker of a step start some more, a run or a task."""
+        for number in range(self.chance.randrange(4)):
+            workflow = self.chance.choice(("", "kid"))
+            wish = facts.Spawn(workflow, "" if workflow else "work", msgspec.Raw(b"[7]"))
+            self.put(run, "spawned", f"{token}{facts.CHILD}{number + 1}", wish)
 
     def answer(self, run: str, token: str) -> None:
         del self.asked[run, token]

@@ -135,3 +135,56 @@ def test_of_two_the_first_counts():
     play = Play({"a": task(), "b": task(), "x": {**new, "depends_on": ["a"]}, "y": {**new, "depends_on": ["b"]}})
     play.done("b", 2).done("a", 1)
     assert (play.end.anew.step, play.end.anew.input) == ("y", b"2")
+
+
+# -- what workers start ----------------------------------------------------------------------------------------------
+
+GRANT = {"workflows": ["kid"], "capabilities": ["work"]}
+
+
+def spawned(play: Play, token: str, **wish: str) -> Play:
+    return play.fact("spawned", token, facts.Spawn(**wish))
+
+
+def test_what_a_worker_starts_is_waited_for_and_fails_nothing():
+    play = Play({"a": task(children=GRANT), "b": task("a")})
+    spawned(play, "a--c1", workflow="kid")
+    spawned(play, "a--c2", capability="work")
+    assert play.open == {"do.a", "child.a--c1", "do.a--c2"}
+    assert play.run.open["child.a--c1"].spawned
+    play.done("a", 1).done("b", 2)
+    assert play.open == {"child.a--c1", "do.a--c2"}
+    play.fail("a--c1").done("a--c2", 3)
+    assert play.completed() == 2
+    assert {token: one.end.state for token, one in play.run.spawned.items()} == {
+        "a--c1": "failed",
+        "a--c2": "completed",
+    }
+
+
+def test_it_ends_with_its_step_and_with_its_run():
+    play = Play({"a": task(children=GRANT, allow_failure=True), "b": task()})
+    spawned(play, "a--c1", workflow="kid").fail("a")
+    assert play.open == {"child.a--c1", "cancel-child.a--c1", "do.b"}
+    play.recalled("a--c1")
+    again = Play({"a": task(children=GRANT)})
+    spawned(again, "a--c1", capability="work").cancel()
+    assert again.open == {"do.a", "withdraw.a", "do.a--c1", "withdraw.a--c1"}
+    assert again.recalled("a", "a--c1").end.state == "cancelled"
+
+
+def test_nothing_is_started_for_who_holds_nothing_or_below():
+    play = Play({"a": task(children=GRANT), "b": task("a")}).done("a", 1)
+    spawned(play, "a--c1", workflow="kid")
+    spawned(play, "zz--c1", workflow="kid")
+    spawned(play, "b--c2", workflow="kid", below="wchild")
+    assert play.open == {"do.b"}
+    spawned(play, "b--c1", workflow="kid").cancel()
+    spawned(play, "b--c3", workflow="kid")
+    assert "child.b--c3" not in play.open
+
+
+def test_of_a_map_each_item_has_its_own():
+    play = Play({"m": {"kind": "map", "capability": "work", "children": GRANT}}, [1, 2])
+    spawned(play, "m--0--c1", capability="work").done("m--0--c1", "x").done("m--0", 5)
+    assert play.done("m--1", 6).completed() == [5, 6]

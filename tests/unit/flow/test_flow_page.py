@@ -9,10 +9,10 @@ from typing import get_args
 import pytest
 
 from knotwork.flow import source
-from knotwork.flow.model import AnyStep, Case, Retry, Sticky, Workflow
+from knotwork.flow.model import AnyStep, Case, Children, Retry, Sticky, Workflow
 
 PAGE = (Path(__file__).parents[3] / "docs" / "workflows.md").read_text(encoding="utf-8")
-MODELS = (Workflow, Case, Retry, Sticky, *get_args(get_args(AnyStep)[0]))
+MODELS = (Workflow, Case, Retry, Sticky, Children, *get_args(get_args(AnyStep)[0]))
 
 
 @pytest.mark.parametrize("text", re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))

@@ -67,6 +67,12 @@ class StandInFlows:
     async def answer(self, run: str, step: str, comment: str, caller: Caller, *, approve: bool) -> replies.Changed:
         return replies.Changed(id=run, changed=True)
 
+    async def spawn(self, claim: str, run: str, wanted: NewRun, capability: str) -> replies.Spawned:
+        return replies.Spawned(step="s--c1", run=run, new=True, left=3)
+
+    async def children(self, claim: str, run: str) -> replies.Children:
+        return replies.Children(children=[])
+
     async def link(self, run: str, step: str, by: str, expires_s: float, caller: Caller) -> replies.ApprovalLink:
         return replies.ApprovalLink(url="http://here/approve/ka1.x.y", by=by or "me", expires_at="")
 

@@ -131,3 +131,11 @@ def test_crashes_of_a_poisonous_task_are_told_once_whether_or_not_their_traces_a
         told = history.transitions(task, known, dead)
         assert words(told) == ["submitted", "started", "started", "started", "dead"]
         assert [one.at_ns for one in told if one.what == "started"] == [2 * S, 4 * S, 6 * S]
+
+
+def test_a_crash_of_which_nothing_is_known_counts_and_tells_no_start():
+    task = msgspec.structs.replace(TASK, past=(settle.crash(TASK, None), settle.crash(TASK, Started("n", "a", S, 2))))
+    assert settle.ended_by_crashes(task)
+    assert words(history.transitions(task, [], Outcome("dead", records.raw(task)))) == ["submitted", "started", "dead"]
+    assert settle.crashes(4, frozenset({2, 3, 4}), frozenset({3})) == [1, 2]
+    assert settle.crashes(1, frozenset(), frozenset()) == []

@@ -127,7 +127,7 @@ class Sqlite:
 
 
 def _path(config: SqliteConfig, context: Context) -> Path:
-    return context.base / Path(config.path).expanduser() if config.path else context.folder / "memory.db"
+    return context.base / Path(config.path).expanduser() if config.path else context.folder / "memories.db"
 
 
 @asynccontextmanager

@@ -29,7 +29,7 @@ from knotwork.sdk import (
     TimedOut,
     Unavailable,
 )
-from knotwork_plugins.spinups import environment, words
+from knotwork_plugins.spinups import commands, environment, words
 from knotwork_plugins.spinups.environment import Environment
 from knotwork_plugins.spinups.local import life
 
@@ -45,7 +45,7 @@ PID_MAX = 2**31 - 1
 class LocalConfig(PluginConfig):
     """Options of a target that is a command on the node's own machine."""
 
-    command: tuple[str, ...] | str = Field(
+    command: commands.Command = Field(
         min_length=1,
         description='program and arguments, e.g. ["knotwork", "up"]; one string only with shell = true',
     )
@@ -66,22 +66,13 @@ class LocalConfig(PluginConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.shell != isinstance(self.command, str):
-            msg = (
-                "command must be one string with shell = true"
-                if self.shell
-                else 'command must be a list, e.g. ["knotwork", "up"]'
-            )
-            raise ValueError(msg)
-        if not environment.can_be_run(self.argv):
-            msg = "command names no program, or contains a zero byte"
-            raise ValueError(msg)
+        commands.check(self.command, shell=self.shell)
         return self
 
     @property
     def argv(self) -> list[str]:
         """Return the command as a list."""
-        return ["/bin/sh", "-c", self.command] if isinstance(self.command, str) else list(self.command)
+        return commands.argv(self.command)
 
 
 class Local:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from knotwork.sdk import PluginConfig
-from knotwork_plugins.spinups import environment
+from knotwork_plugins.spinups import commands
 from knotwork_plugins.spinups.environment import Environment
 
 
@@ -31,7 +31,7 @@ class SshConfig(PluginConfig):
     port: int | None = Field(default=None, ge=1, le=65535, description="port; unset: ssh's own choice, mostly 22")
     user: Name = Field(default="", description="user there; empty: ssh's own choice")
     key_file: Path = Field(default="", description="private key; empty: ssh's own choice, or an agent that holds keys")
-    command: tuple[str, ...] | str = Field(
+    command: commands.Command = Field(
         min_length=1, description='program and arguments, e.g. ["knotwork", "up"]; one string only with shell = true'
     )
     shell: bool = Field(default=False, description="run the command string by the far /bin/sh")
@@ -64,15 +64,10 @@ class SshConfig(PluginConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.shell != isinstance(self.command, str):
-            msg = "command must be one string with shell = true, else a list"
-            raise ValueError(msg)
-        if not environment.can_be_run(self.argv):
-            msg = "command names no program, or contains a zero byte"
-            raise ValueError(msg)
+        commands.check(self.command, shell=self.shell)
         return self
 
     @property
     def argv(self) -> list[str]:
         """Return the command as a list."""
-        return ["/bin/sh", "-c", self.command] if isinstance(self.command, str) else list(self.command)
+        return commands.argv(self.command)

@@ -1,0 +1,139 @@
+"""What may whoever holds a step start? What the step grants, as often, as deep and for as long: else nothing.
+
+Each start takes a numbered place of the step, which can be taken once, whoever races whom; what is started below takes
+one of the step at the root of the tree as well. So a budget holds exactly, and a place that was taken is a fact: whoever
+looks after the run starts what it stands for, as it starts any other child, and ends it with the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from knotwork.bus import reading, subjects
+from knotwork.flow import anew, facts
+from knotwork.flow.facts import Parent, Spawn
+from knotwork.sdk.errors import Conflict, Denied
+
+if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
+    from knotwork.flow.definitions import Definitions
+    from knotwork.flow.model import Children as Grant
+    from knotwork.flow.runs import Runs, Sight
+    from knotwork.work.room import Work
+
+_decode = msgspec.json.Decoder(Spawn).decode
+
+
+class Children:
+    """What workers start in one project."""
+
+    def __init__(self, connection: Connection, work: Work, runs: Runs, definitions: Definitions) -> None:
+        """Take places over `connection`."""
+        self._connection, self._work, self._runs, self._definitions = connection, work, runs, definitions
+
+    def check(self, claim: str, run: str) -> None:
+        """Raise `Invalid` (`claim.invalid`) unless a claim is one on this run."""
+        self._work.claims.check(claim, run)
+
+    async def of(self, claim: str) -> tuple[Sight, str]:
+        """Return the run and step that a claim is about; raises what claims raise, `Denied` (`flow.no_grant`)."""
+        held, _ = await self._work.claims.saved(claim)
+        if not facts.is_run(held.run):
+            raise _no_grant("A task of no workflow")
+        return await self._runs.look(held.run), held.step
+
+    async def spawn(
+        self, claim: str, *, workflow: str, capability: str, value: bytes, key: str = ""
+    ) -> tuple[Parent, bool, int]:
+        """Have a run of a workflow, or a task for a capability, started; returns its place, and how many are left.
+
+        With the same key it is the same place, and False comes back. Raises what claims raise, `Denied`
+        (`flow.no_grant`, `flow.budget_spent`), `NotFound` (`flow.no_workflow`).
+        """
+        sight, step = await self.of(claim)
+        spec: Any = sight.run.steps[step.partition("--")[0]]
+        grant = _granted(spec.box.spec, workflow, capability)
+        if grant.seconds is not None and time.time_ns() > spec.begun_ns + int(grant.seconds * 1e9):
+            raise _spent(sight.id, f"it held for {grant.seconds:g} s")
+        if workflow:
+            await self._definitions.find(workflow)
+        place = f"{sight.id}/{step}"
+        key = key or secrets.token_hex(8)
+        kept, blob = await self._work.values.keep(value)
+        wish = Spawn(workflow, capability, msgspec.Raw(kept), blob, key, sight.start.by)
+        known = await self._taken(sight.id, step)
+        for number, before in known.items():
+            if before.key == key and not before.below:
+                _must_be_same(before, wish)
+                return Parent(sight.id, f"{step}{facts.CHILD}{number}"), False, grant.max - len(known)
+        if (tree := sight.start.tree) is not None:
+            await self._take_of(tree, sight.start.tree_depth + 1, Spawn(key=f"{place}/{key}"[-256:], below=sight.id))
+        number, left = await self._take(sight.id, step, grant.max, wish)
+        return Parent(sight.id, f"{step}{facts.CHILD}{number}"), True, left
+
+    async def _take_of(self, tree: Parent, depth: int, wish: Spawn) -> None:
+        """Take a place of the step at the root of a tree."""
+        start = await anew.start_of(self._connection, tree.run)
+        if start is None or await self._runs.over(tree.run):
+            raise _spent(tree.run, "that run is over")
+        graph = await self._definitions.graph(start.digest)
+        grant: Grant | None = getattr(graph.workflow.steps.get(tree.step.partition("--")[0]), "children", None)
+        if grant is None or depth > grant.depth:
+            raise _spent(tree.run, f"it allows {grant.depth if grant is not None else 0} deep")
+        if any(one.key == wish.key for one in (await self._taken(tree.run, tree.step)).values()):
+            return  # taken before, by one who died before it went on
+        await self._take(tree.run, tree.step, grant.max, wish)
+
+    async def _take(self, run: str, step: str, most: int, wish: Spawn) -> tuple[int, int]:
+        """Take the first free place; returns its number, and how many are left."""
+        taken = await self._taken(run, step)
+        for number in range(1, most + 1):
+            if number not in taken:
+                with contextlib.suppress(Conflict):  # somebody else was faster
+                    await self._work.facts.append(facts.subject(run, "spawned", step, str(number)), facts.encode(wish))
+                    return number, most - len(taken) - 1
+        raise _spent(run, f"it allows {most}")
+
+    async def _taken(self, run: str, step: str) -> dict[int, Spawn]:
+        found: dict[int, Spawn] = {}
+        pattern = f"{facts.subject(run, 'spawned', step)}.*"
+        for stored in await reading.each_last(self._connection, subjects.FACTS, [pattern]):
+            number = stored.subject.rpartition(".")[2]
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+                if number.isdigit():
+                    found[int(number)] = _decode(stored.data)
+        return found
+
+
+def _granted(spec: Any, workflow: str, capability: str) -> Grant:
+    grant: Grant | None = getattr(spec, "children", None)
+    if grant is None:
+        raise _no_grant("This step")
+    if workflow and workflow not in grant.workflows:
+        raise _no_grant(f"For a run of {workflow} this step", [*grant.workflows])
+    if not workflow and capability not in grant.capabilities:
+        raise _no_grant(f"For a task for {capability!r} this step", [*grant.capabilities])
+    return grant
+
+
+def _must_be_same(before: Spawn, wish: Spawn) -> None:
+    if (before.workflow, before.capability, bytes(before.input), before.blob) != (
+        wish.workflow, wish.capability, bytes(wish.input), wish.blob,
+    ):  # fmt: skip
+        raise Conflict(f"The key {wish.key!r} was used for something else.", code="flow.key_reused")
+
+
+def _no_grant(what: str, allowed: list[str] | None = None) -> Denied:
+    return Denied(
+        f"{what} grants nothing.", code="flow.no_grant", hint="Its definition names what it may start, in `children`.",
+        detail={"allowed": allowed} if allowed else None,
+    )  # fmt: skip
+
+
+def _spent(run: str, why: str) -> Denied:
+    return Denied(f"The budget of {run} is spent: {why}.", code="flow.budget_spent", detail={"run": run})

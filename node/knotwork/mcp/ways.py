@@ -1,0 +1,72 @@
+"""By which way is the node asked? Over NATS with its local key, or over its HTTP door when its NATS gives it none."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from knotwork.bus.endpoint import Endpoint
+    from knotwork.bus.http_client import Door
+
+
+class Piece(Protocol):
+    """One answer: `kind` is chunk, progress, result or error, `data` JSON."""
+
+    @property
+    def kind(self) -> str:
+        """Return what it is."""
+        ...
+
+    @property
+    def data(self) -> bytes:
+        """Return what it says."""
+        ...
+
+
+class Asker(Protocol):
+    """Asks for ops over one way to the node."""
+
+    def __call__(self, op: str, request: bytes, *, timeout_s: float, session: str = "") -> AsyncGenerator[Piece, None]:
+        """Yield the pieces of an answer, the last one being `result` or `error`; leaving early stops the work."""
+        ...
+
+
+Way = Callable[[], AbstractAsyncContextManager[Asker]]
+"""Connects inside a block, and yields what asks."""
+
+
+def by_nats(endpoint: Endpoint, node: str) -> Way:
+    """Return the way over NATS to the node of this name, to any node for no name."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Asker]:
+        from knotwork.bus import client  # nats-py: a list of tools needs none of it
+        from knotwork.bus.connection import open_connection
+
+        async with open_connection(endpoint) as connection:
+
+            def ask(op: str, request: bytes, *, timeout_s: float, session: str = "") -> AsyncGenerator[Piece, None]:
+                return client.over(
+                    connection, op, request, timeout_s=timeout_s, node=node, patient=False, session=session
+                )
+
+            yield ask
+
+    return opened
+
+
+def by_http(door: Door) -> Way:
+    """Return the way over a node's HTTP door."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Asker]:
+        from knotwork.bus import http_client  # likewise
+
+        def ask(op: str, request: bytes, *, timeout_s: float, session: str = "") -> AsyncGenerator[Piece, None]:
+            return http_client.over(door, op, request, timeout_s=timeout_s, session=session)
+
+        yield ask
+
+    return opened
