@@ -305,10 +305,19 @@ def test_a_new_plugin_that_hangs_leaves_everything_as_it_was(nodes):
     assert node.agents() == ["shout"]
     assert node.slot("shout") == slot
     code, wire = node.refused("reload")
-    assert (code, wire["kind"]) == (1, "plugin_failed")
+    assert (code, wire["kind"], wire["code"]) == (78, "config_invalid", "plugin.start_failed")
+    assert [one["key"] for one in wire["detail"]["problems"]] == ["executors.h"]
     last = node.status()["last_reload"]
     node.write("[plugins]\nstart_timeout_s = 4.0\n" + SHOUT)
     assert node.verdict(last)["result"] == "unchanged"
+
+
+def test_what_only_lacks_something_waits_for_it_whatever_kind_it_is(nodes):
+    node = nodes.node(SHOUT).up()
+    node.write(SHOUT + '[executors.e]\ntype = "process"\ncommand = ["/no/such"]\n'
+               '[targets.t]\ntype = "local"\ncommand = ["/no/such"]\n')  # fmt: skip
+    assert node.verdict(result="applied")["added"] == ["executors.e", "targets.t"]
+    assert [node.slot("e")["state"], node.slot("t", "spinups")["state"]] == ["waiting", "waiting"]
 
 
 HANGING = """

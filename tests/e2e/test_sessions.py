@@ -14,11 +14,12 @@ from tests.e2e.conftest import WAIT_S, Answer, Node, until
 class Agent:
     """An agent with an open session, over HTTP."""
 
-    def __init__(self, node: Node, **fields: Any) -> None:
+    def __init__(self, node: Node, project: str = "", **fields: Any) -> None:
         self.node, self.told = node, []
+        self.project = {"knotwork-project": project} if project else {}
         self.connection = node.connect()
         body = json.dumps({"host": "laptop", "path": "/srv/app", "type": "claude-code", **fields})
-        headers = {"authorization": f"Bearer {node.token}", "accept": "text/event-stream"}
+        headers = {"authorization": f"Bearer {node.token}", "accept": "text/event-stream", **self.project}
         self.connection.request("POST", "/api/session/open", body, headers)
         self.response = self.connection.getresponse()
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -37,6 +38,7 @@ class Agent:
         return self.node.http(
             "POST", f"/api/{op.replace('.', '/')}", json.dumps(fields).encode(),
             authorization=f"Bearer {self.node.token}", content_type="application/json", knotwork_session=self.secret,
+            **self.project,
         )  # fmt: skip
 
     def ask(self, op: str, **fields: Any) -> Any:
@@ -96,7 +98,9 @@ def test_an_agent_asks_in_its_own_name_and_runs_nothing(nodes):
         assert hidden["scope"] == "private"
         assert other.call("session.get", agent=one.id).json["code"] == "agent.not_found"
         assert one.id not in {row["id"] for row in other.ask("session.list")["agents"]}
-        stolen = node.http("POST", "/api/session/list", b"{}", authorization=f"Bearer {node.token}", knotwork_session="x")
+        stolen = node.http(
+            "POST", "/api/session/list", b"{}", authorization=f"Bearer {node.token}", knotwork_session="x"
+        )
         assert stolen.json["code"] == "session.unknown"
 
 

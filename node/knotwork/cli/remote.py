@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,15 +74,20 @@ def ask(
                 else:
                     on_piece(frame)
 
+    _carry_out(run(), shared.on)
+    return _output(answer)
+
+
+def _carry_out(asking: Coroutine[Any, Any, None], on: str) -> None:
+    """Ask, in a loop of its own; raises what became of it in words of the command line. `on` is the node that was named."""
     try:
-        asyncio.run(run())
+        asyncio.run(asking)
     except asyncio.CancelledError:
         raise Cancelled("Stopped by a signal; the node was told to stop, too.", code="call.cancelled") from None
     except Unreachable as error:
         if error.code != "bus.no_responders":
             raise
-        raise _nobody(shared.on) from None
-    return _output(answer)
+        raise _nobody(on) from None
 
 
 def _end_like_ctrl_c() -> None:

@@ -49,7 +49,7 @@ def synthesis(record: Record, taken: Sequence[str], left_s: float) -> dict[str, 
     step = {
         "kind": "agent", **target, "depends_on": [alias(place) for place in range(len(taken))], "prompt": prompt, "timeout": 3600, "allow_failure": True,
         "input": {"orchestration": "input.orchestration", "task": "input.task", "results": results},
-        "labels": {"orchestration": record.id, "part": SYNTHESIS},
+        "labels": {"part": SYNTHESIS},
         "retry": {"max_attempts": 3, "max_crashes": CRASHES},
     }  # fmt: skip
     return _workflow(
@@ -64,8 +64,7 @@ def alias(place: int) -> str:
 
 def _workflow(record: Record, steps: dict[str, Any], left_s: float) -> dict[str, Any]:
     made: dict[str, Any] = {
-        "name": WORKFLOW, "steps": steps, "output": "run.id", "labels": {"orchestration": record.id},
-        "max_parallel": record.parallel, "description": f"Orchestration {record.id}",
+        "name": WORKFLOW, "steps": steps, "output": "run.id", "max_parallel": record.parallel,
     }  # fmt: skip
     return {**made, "timeout": left_s} if left_s else made
 

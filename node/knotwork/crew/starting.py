@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,10 @@ INLINE_MAX_BYTES = 64 * 1024
 """A larger result is given to the next round by its digest: all of them together are one message."""
 
 
+KEPT_S, ENDLESS_S = 40 * 86400, 365 * 86400
+"""How long what a round carries out is kept after its end, and how long one without a limit of time may take."""
+
+
 class Starting:
     """Starts rounds."""
 
@@ -43,15 +48,16 @@ class Starting:
 
     async def begin(self, record: Record, made: Round, before: View | None) -> None:
         """Start a round unless it was started; raises what starting a run raises, and `crew.budget_spent`."""
-        left_s = 0.0
+        left_s = 0
         if record.ends_ns:
-            left_s = (record.ends_ns - time.time_ns()) / 1e9
+            left_s = math.ceil((record.ends_ns - time.time_ns()) / 1e9)
             if left_s <= 0:
                 raise Conflict(
                     f"The time of {record.id} is over.", code="crew.budget_spent", hint="Spawn it anew with more time."
                 )
         workflow = self.workflow(record, made, left_s=left_s)
-        digest = await self._flow.definitions.put(workflow, now_ns=time.time_ns(), named=False)
+        ttl_s = int(record.budget.time_s or ENDLESS_S) + KEPT_S
+        digest = await self._flow.definitions.put(workflow, now_ns=time.time_ns(), named=False, ttl_s=ttl_s)
         places = self._files.places(record) if record.node == self._node else {}
         given = await self._given(made, before) if made.taken and before is not None else None
         await self._flow.runs.start(

@@ -49,9 +49,12 @@ class Definitions:
         """Make sure that there is a place for them."""
         await kv.open_bucket(self._connection, DEFS)
 
-    async def put(self, workflow: Workflow, *, now_ns: int, owner: str = "", named: bool = True) -> str:
+    async def put(
+        self, workflow: Workflow, *, now_ns: int, owner: str = "", named: bool = True, ttl_s: int | None = None
+    ) -> str:
         """Keep a workflow and return its digest; `named`: its name means this one from now on.
 
+        One that is made for a few runs is forgotten `ttl_s` whole seconds after it was kept last.
         Raises `Invalid` (`flow.bad_workflow`), `TooLarge`, `Conflict` (`flow.owned`) for a name that a file brought.
         """
         made = understood(workflow)
@@ -59,7 +62,7 @@ class Definitions:
         if len(text) > SIZE_MAX_BYTES:
             raise TooLarge(f"The workflow has {len(text)} bytes, {SIZE_MAX_BYTES} at most.", code="flow.too_large")
         digest = digest_of(text)
-        await self._bucket.put(f"def.{digest}", text)
+        await self._bucket.put(f"def.{digest}", text, ttl_s=ttl_s)
         self._remember(digest, made)
         while named:
             entry = await self._bucket.get(f"name.{workflow.name}")

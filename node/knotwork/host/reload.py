@@ -77,7 +77,7 @@ class Reloader:
                     log.error("%s", error)  # noqa: TRY400  a verdict for people, not a bug with a traceback
 
     async def reload(self, trigger: str) -> replies.ReloadVerdict:
-        """Read the files and put them into force; raises `ConfigInvalid`, `PluginFailed` with nothing changed.
+        """Read the files and put them into force; raises `ConfigInvalid` with nothing changed.
 
         Whoever asks only waits for the verdict: being cancelled does not interrupt the reload.
         """

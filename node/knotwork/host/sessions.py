@@ -80,7 +80,7 @@ class SessionDesk:
         project = self._sessions.project
         parent = self._sessions.find(newcomer.parent).id if newcomer.parent else ""
         wanted = AgentSession(
-            session_records.identity(project, newcomer.host, newcomer.path, newcomer.label, parent),
+            session_records.identity(project, caller.owner, newcomer.host, newcomer.path, newcomer.label, parent),
             newcomer.type, project, caller.owner, self._node, "", newcomer.type, newcomer.description,
             newcomer.capabilities, newcomer.boundaries, host=newcomer.host, path=newcomer.path, label=newcomer.label,
             parent=parent, registered=bool(newcomer.capabilities), max_tasks=newcomer.max_tasks,

@@ -86,8 +86,8 @@ class TalkDesk:
 
     async def channels(self, caller: Caller, *, archived: bool) -> talk_replies.ChannelList:
         """Return the channels."""
-        counts = await self._talk.history.counts()
-        unread = {one.channel: one for one in await self._talk.history.unread(caller.who)}
+        counts, found = await self._talk.history.overview(caller.who)
+        unread = {one.channel: one for one in found}
         rows = []
         for channel in self._talk.channels.all():
             if channel.archived_ns and not archived:

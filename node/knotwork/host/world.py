@@ -93,7 +93,7 @@ class World:
         return self._with_new_code(plan, loaded, self._wanted(loaded, catalog, configs, marks))
 
     async def prepare(self, loaded: Loaded, *, first: bool = False) -> Change:
-        """Start whatever is new beside what runs; raises `ConfigInvalid` or `PluginFailed` with nothing changed.
+        """Start whatever is new beside what runs; raises `ConfigInvalid` with nothing changed.
 
         With `first` (the node's own start) a plugin that cannot start yet is no reason to fail.
         """
@@ -115,7 +115,10 @@ class World:
         plan = self._with_new_code(plan, loaded, wanted)
         schemas = {name: _schemas(table) for name, table in loaded.config.executors.items() if table.enabled}
         policy = _policy(loaded)
-        prepared = await self.slots.prepare(wanted, lenient=first)
+        try:
+            prepared = await self.slots.prepare(wanted, lenient=first)
+        except PluginFailed as error:
+            raise _not_started(error) from error
         return Change(self, loaded, catalog, marks, code, tuple(wanted), plan, prepared, schemas, policy)
 
     def _with_new_code(self, plan: diff.Plan, loaded: Loaded, wanted: list[Instance]) -> diff.Plan:
@@ -266,6 +269,19 @@ class Change:
     async def abandon(self) -> None:
         """Drop it: everything stays as it was."""
         await self.prepared.abandon()
+
+
+def _not_started(error: PluginFailed) -> ConfigInvalid:
+    """Return the error of a configuration that is refused because plugins of it do not start."""
+    told = [
+        {
+            "message": f"{SECTIONS[one['kind']]}.{one['id']}: {one['message']}",
+            "key": f"{SECTIONS[one['kind']]}.{one['id']}",
+            "code": one["code"],
+        }
+        for one in error.detail["problems"]
+    ]
+    return ConfigInvalid(error.message, code=error.code, hint=error.hint, detail={"problems": told})
 
 
 def _policy(loaded: Loaded) -> Policy:

@@ -53,6 +53,7 @@ class Followed:
     scopes: frozenset[MemoryScope]
     told: int = 0
     given_up: int = 0
+    failed: bool = False
     current: asyncio.Event = field(default_factory=asyncio.Event)
     moved: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
@@ -108,12 +109,18 @@ class Shelf:
     def states(self) -> dict[str, str]:
         """Return by store and realm how it stands."""
         return {
-            f"{instance}/{realm or 'commons'}": "current" if one.current.is_set() else "reading"
+            f"{instance}/{realm or 'commons'}": "away"
+            if one.failed
+            else "current"
+            if one.current.is_set()
+            else "reading"
             for (instance, realm), one in self._followed.items()
         }
 
     async def _reached(self, one: Followed) -> bool:
         latest = 0
+        if one.failed:  # nobody waits for what was tried just now
+            return False
         try:
             async with asyncio.timeout(CATCH_UP_S if one.current.is_set() else FIRST_S):
                 await one.current.wait()
@@ -211,6 +218,7 @@ class Shelf:
                 log.debug("memory is followed again in a moment: %s", error)
             except Exception:
                 log.exception("a memory plugin raised while it was watched")
+            one.failed = True
             await asyncio.sleep(AGAIN_S)
 
     async def _watch(self, one: Followed) -> None:
@@ -235,6 +243,7 @@ class Shelf:
             if first:
                 first = False
                 self._threads.submit(self._do, keep_seen)
+            one.failed = False
             one.current.set()
             self._move(one)
 

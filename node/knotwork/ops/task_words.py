@@ -69,7 +69,7 @@ def moment_ns(text: str, *, past: bool, now_ns: int | None = None) -> int:
     found = _duration(text.strip())
     if found is not None:
         away_ns = int(float(found[1]) * _UNITS[found[2] or ""] * NS)
-        return now_ns - away_ns if past else now_ns + away_ns
+        return max(1, now_ns - away_ns) if past else min(now_ns + away_ns, LAST_NS)
     try:
         when = datetime.fromisoformat(text.strip())
     except ValueError:

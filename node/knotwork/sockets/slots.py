@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from knotwork.sdk import KINDS, Conflict, Context, KnotworkError, PluginFailed, Unavailable
+from knotwork.sdk import KINDS, Conflict, Context, KnotworkError, NotFound, PluginFailed, Unavailable
 from knotwork.sockets import hosted
 from knotwork.sockets.pace import Pace
 from knotwork.sockets.slot import GRACE_S, Instance, Slot
@@ -67,7 +67,7 @@ class Slots:
 
         Exclusive ones are started last, after their old slot was stopped (its work gets `exclusive_drain_s` seconds).
         Raises `PluginFailed` (`plugin.start_failed`, all reasons in `detail["problems"]`) with everything as it was,
-        when one fails to start. A plugin that asks for patience (`Unavailable`) or whose `on_start_error` is `ignore`
+        when one fails to start. A plugin that asks for patience (`Unavailable`), or for what is not there (`NotFound`), or whose `on_start_error` is `ignore`
         is no failure; with `lenient` (the node's own start) only `on_start_error = "fail"` is one.
         Raises `Conflict` while another change is under way.
         """
@@ -210,7 +210,7 @@ class Prepared:
         policy = slot.instance.on_start_error
         if slot.state == "running" or policy == "ignore" or (self.lenient and policy == "retry"):
             return True
-        return policy == "retry" and isinstance(slot.failure, Unavailable)
+        return policy == "retry" and isinstance(slot.failure, Unavailable | NotFound)
 
     def commit(self) -> None:
         """Let readers see the new world; one step without an await. The old slots run on until `retire`."""

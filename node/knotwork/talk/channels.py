@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 AGAIN_S = 0.5
 READY_S = 30.0
 TRIES = 20
-_CHANNEL, _POLICY = "channel.", "policy.contact"
+_CHANNEL, _POLICY = "channel.", "contact"
 
 
 class Channels:

@@ -104,20 +104,26 @@ class History:
     async def unread(self, who: Who) -> list[Unread]:
         """Return how much is unread, for every channel in use that is not archived."""
         places, now_ns = await self._reads.channels(who.id), time.time_ns()
-        names = [one.name for one in self._channels.all() if not one.archived_ns]
-
-        def look(index: Index) -> list[tuple[str, int, int, int]]:
-            return [(name, *index.unread(name, places.get(name, 0), who, now_ns)) for name in names]
-
-        return [
-            Unread(name, count, mentions, message.name("channel", newest) if newest else "")
-            for name, count, mentions, newest in await self._following.ask(look)
-        ]
+        return await self._following.ask(lambda index: self._unread(index, places, who, now_ns))
 
     async def counts(self) -> dict[str, tuple[int, int]]:
         """Return how many messages and bytes each channel holds."""
-        names = [one.name for one in self._channels.all()]
-        return await self._following.ask(lambda index: {name: index.count(name) for name in names})
+        return await self._following.ask(self._counts)
+
+    async def overview(self, who: Who) -> tuple[dict[str, tuple[int, int]], list[Unread]]:
+        """Return the counts of every channel, and how much is unread, at one moment."""
+        places, now_ns = await self._reads.channels(who.id), time.time_ns()
+        return await self._following.ask(lambda index: (self._counts(index), self._unread(index, places, who, now_ns)))
+
+    def _counts(self, index: Index) -> dict[str, tuple[int, int]]:
+        return {one.name: index.count(one.name) for one in self._channels.all()}
+
+    def _unread(self, index: Index, places: dict[str, int], who: Who, now_ns: int) -> list[Unread]:
+        found = []
+        for name in [one.name for one in self._channels.all() if not one.archived_ns]:
+            count, mentions, newest = index.unread(name, places.get(name, 0), who, now_ns)
+            found.append(Unread(name, count, mentions, message.name("channel", newest) if newest else ""))
+        return found
 
     async def mark(self, who: Who, names: list[str], upto: str = "") -> dict[str, int]:
         """Mark channels as read, up to a message or as they are now; returns up to which place each is read."""

@@ -112,14 +112,15 @@ class Index:
         self.created = created
 
     def add(self, batch: list[Stored]) -> None:
-        """Add what was read of the stream, in order; what is no message is passed over."""
+        """Add what was read of the stream, in order; what is no message, or here already, is passed over."""
         read = [(one.data, said(one.subject, one.data, one.seq, one.time_ns)) for one in batch]
-        found = [_row(data, one) for data, one in read if one is not None]
+        found = [_row(data, one) for data, one in read if one is not None and one.place > self.place]
         self._db.execute("BEGIN")
         self._db.executemany(rows.INSERT, found)
-        self._db.execute("UPDATE place SET seq = ?", (batch[-1].seq,))
+        place = max(self.place, batch[-1].seq)  # who was cancelled may have come further than he could tell
+        self._db.execute("UPDATE place SET seq = ?", (place,))
         self._db.execute("COMMIT")
-        self.place = batch[-1].seq
+        self.place = place
         for row in found:
             totals = self._totals.setdefault(row[1], [0, 0, row[2]])
             totals[0] += 1

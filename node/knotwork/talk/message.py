@@ -22,6 +22,8 @@ SIZE_MAX_BYTES = 1024 * 1024
 """What is said (text and data, as JSON) at most; more goes into a blob."""
 ENVELOPE_MAX_BYTES = 16 * 1024
 MENTIONS_MAX = 32
+DEPTH_MAX = 64
+"""Levels of data; what is nested much deeper cannot be written into an answer."""
 PLACE_MAX = 10**15
 """Places in a stream end before numbers do that every program can hold."""
 
@@ -142,7 +144,15 @@ def written(who: Who, draft: Draft, *, thread: str = "", mentions: tuple[str, ..
 
 
 def encode(envelope: Envelope) -> bytes:
-    """Return a message as it is stored; raises `TooLarge` (`message.too_large`), `Invalid` (`message.not_json`)."""
+    """Return a message as it is stored.
+
+    Raises `TooLarge` (`message.too_large`), `Invalid` (`message.not_json`, `message.too_deep`).
+    """
+    if _deeper(envelope.data, DEPTH_MAX):
+        raise Invalid(
+            f"The data of the message is nested more than {DEPTH_MAX} levels deep.", code="message.too_deep",
+            hint="Send it as text, or keep it with `blob put` and send its digest.",
+        )  # fmt: skip
     try:
         payload = _encoder.encode(envelope)
     except (TypeError, ValueError, RecursionError, UnicodeEncodeError) as error:
@@ -158,9 +168,21 @@ def encode(envelope: Envelope) -> bytes:
 def decode(data: bytes) -> Envelope:
     """Return a message that was stored; raises `Invalid` (`message.malformed`)."""
     try:
-        return _decoder.decode(data)
+        found = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Invalid(f"It is no message: {str(error)[:200]}.", code="message.malformed") from error
+    if _deeper(found.data, DEPTH_MAX):  # it could not be told to anybody, and nothing that stands beside it
+        raise Invalid("It is no message: its data is nested too deeply.", code="message.malformed")
+    return found
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Return whether a value is nested deeper than so many levels."""
+    if isinstance(value, dict):
+        return levels == 0 or any(_deeper(one, levels - 1) for one in value.values())
+    if isinstance(value, list | tuple):
+        return levels == 0 or any(_deeper(one, levels - 1) for one in value)
+    return False
 
 
 def said(subject: str, data: bytes, place: int, at_ns: int) -> Said | None:

@@ -269,10 +269,12 @@ class View:
         """Return the tasks that are on record as running and that nobody has any more."""
         if self.holds is None:
             return ()
-        running = await self._lists.ask(vanished.begun)
-        if not running:
-            return ()
+        found = await self._lists.ask(vanished.oldest)
         holds = self.holds()
+        nodes = vanished.suspects(found, holds)
+        if nodes is None:
+            return ()
+        running = await self._lists.ask(lambda db: vanished.begun(db, nodes))
         return [one for one in running if not holds(one)]
 
     async def _is_behind_the_end(self, run: str, subject: str) -> bool:

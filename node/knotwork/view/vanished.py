@@ -16,8 +16,10 @@ from knotwork.view import evidence
 if TYPE_CHECKING:
     from knotwork.view.lists import By, Filter
 
+_HOLDERS = "SELECT node, claimed, min(at_ns) FROM traces WHERE started > released GROUP BY node, claimed"
 _RUNNING = """SELECT t.ord, t.id, t.node, t.started_ns, r.claimed, t.capability, t.boundary, t.agent, t.target
-  FROM tasks t JOIN traces r ON r.id = t.id WHERE t.state = 'running'"""
+  FROM traces r CROSS JOIN tasks t ON t.id = r.id
+  WHERE t.state = 'running' AND (r.claimed OR r.node IN (SELECT value FROM json_each(?)))"""
 
 
 class Begun(NamedTuple):
@@ -28,19 +30,30 @@ class Begun(NamedTuple):
     node: str
     started_ns: int
     claimed: int
-    capability: str
-    boundary: str
-    agent: str
-    target: str
+    capability: str = ""
+    boundary: str = ""
+    agent: str = ""
+    target: str = ""
 
 
 Holds = Callable[[Begun], bool]
 """Whether whoever began a task still has it."""
 
 
-def begun(db: sqlite3.Connection) -> list[Begun]:
-    """Return every task that is on record as running: no more than all agents together have places for."""
-    return [Begun(*row) for row in db.execute(_RUNNING)]
+def oldest(db: sqlite3.Connection) -> list[Begun]:
+    """Return, without a task's name, what each node began first of what it may have, and so for what was claimed there."""
+    return [Begun(0, "", node, at_ns, claimed) for node, claimed, at_ns in db.execute(_HOLDERS)]
+
+
+def suspects(found: Sequence[Begun], holds: Holds) -> list[str] | None:
+    """Return the nodes that may have vanished, of those that `oldest` found; None when all is well, nothing claimed."""
+    nodes = [one.node for one in found if not one.claimed and not holds(one)]
+    return nodes if nodes or any(one.claimed for one in found) else None
+
+
+def begun(db: sqlite3.Connection, nodes: Sequence[str]) -> list[Begun]:
+    """Return every task that is on record as running on these nodes, and those that were claimed on any."""
+    return [Begun(*row) for row in db.execute(_RUNNING, (json.dumps(nodes),))]
 
 
 def places(lost: Sequence[Begun]) -> str:

@@ -17,7 +17,7 @@ from knotwork.mesh.records import AgentRecord
 from knotwork.sdk.errors import Conflict, Denied, NotFound
 
 DO = {"do": {"concurrency": 20}}
-GUEST = AgentRecord("guest", ("lead",), concurrency=20, attached=True)
+GUEST = AgentRecord("guest", ("lead",), concurrency=1, attached=True)
 
 
 async def held(flow):

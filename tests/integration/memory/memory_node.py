@@ -100,6 +100,7 @@ async def open_node(
     project: str = "default",
     settings: Settings | None = None,
     configs: dict[str, dict[str, Any]] | None = None,
+    wait_commons: bool = True,
 ) -> AsyncIterator[Node]:
     """Remember for `project` over its account, and over COMMONS when there is a seed for it."""
     home = folder / f"{name}-{project}"
@@ -112,7 +113,9 @@ async def open_node(
                     (url,), seed=seeds[account], inbox_prefix="_NODE", pause_min_s=0.02, pause_max_s=0.2,
                     connect_timeout_s=20.0,
                 )  # fmt: skip
-                connections[realm] = await stack.enter_async_context(open_connection(endpoint))
+                connections[realm] = await stack.enter_async_context(
+                    open_connection(endpoint, wait_first=wait_commons or bool(realm))
+                )
 
         def connection(realm: str) -> Connection:
             if realm not in connections:

@@ -15,6 +15,7 @@ from knotwork.memory.rules import Draft
 from knotwork.sdk.errors import Conflict, KnotworkError, Unavailable
 from knotwork.sdk.testing import host
 from knotwork.sdk.testing.buckets import SystemClock
+from knotwork.trust import keys
 
 
 async def test_an_agent_has_a_hundred_core_memories_whoever_writes(bench: Any):
@@ -119,6 +120,30 @@ async def test_reads_go_on_while_nats_is_away_and_say_so(bench: Any):
 
     await until(is_current)
     assert await found(node, ann) == ["known before"]
+
+
+async def test_what_is_common_may_be_away_and_holds_nothing_else_up(bench: Any):
+    """Credentials for COMMONS that are wrong: the project's own memory works, and the answers say what is missing."""
+    seeds = {**bench.seeds, "COMMONS": keys.generate().seed}
+    bench.seeds.clear()
+    bench.seeds.update(seeds)
+    node = await bench.node("one", wait_commons=False)
+    ann = node.agent("writer")
+    made = await remember(node, ann, "mine", category="longterm")
+
+    async def is_told() -> bool:
+        return "away" in (await node.desk.stats(ann)).index.values()
+
+    await until(is_told)
+    told = await node.desk.recall(Query(), ann)
+    assert ([row.id for row in told.private], told.current) == ([made], False)
+    assert (await node.desk.recall(Query(scopes=("private", "team")), ann)).current
+    try:
+        await remember(node, ann, "not kept", "personal")
+    except Unavailable:
+        pass
+    else:
+        raise AssertionError("it was kept nowhere")
 
 
 async def test_a_scope_is_kept_elsewhere_from_one_moment_to_the_next(bench: Any):

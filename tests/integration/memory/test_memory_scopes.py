@@ -134,6 +134,13 @@ def _sees(scope: str, of: Who, by: Who, category: str) -> bool:
     return of.id == by.id or (by.parent == of.id and category != "core")
 
 
+def _changes(scope: str, of: Who, by: Who, category: str) -> bool:
+    """Say likewise who may change what."""
+    if scope == "personal":
+        return of.owner == by.owner
+    return _sees(scope, of, by, category) and (of.id, of.project) == (by.id, by.project)
+
+
 class Tries:
     """Agents of two projects, three owners, parents and children do everything with everything; an oracle watches."""
 
@@ -191,7 +198,7 @@ class Tries:
         self.look(by, Path(told.path).read_text(encoding="utf-8"), "export")
 
     async def take(self, what: str, by: Who, made: str) -> None:
-        """Do something with what one may not see: it must be refused."""
+        """Do something with what one may not see, or not change: it must be refused."""
         desk, (content, _, scope, category) = self.nodes[by.project].desk, self.secrets[made]
         draft = Draft(content, scope, category)
         asked = {
@@ -215,19 +222,19 @@ class Tries:
         """Try something by chance."""
         by, made = self.chance.choice(self.agents), self.chance.choice([*self.secrets])
         _, of, scope, category = self.secrets[made]
-        may = _sees(scope, of, by, category)
+        sees, changes = _sees(scope, of, by, category), _changes(scope, of, by, category)
         what = self.chance.choice((*READS, *TAKES))
         try:
             if what in READS:
                 await self.read(what, by, made)
-            elif not may:
+            elif not sees or (not changes and what != "twin"):
                 await self.take(what, by, made)
             elif self.chance.random() < 0.02:
                 await self.export(by)
         except KnotworkError as error:
-            if may:
+            if sees and (what in READS or error.code != "memory.not_yours"):
                 self.leaks.append(f"{what}: {by.name} may see {made} of {of.name} and was told {error.code}")
-            elif error.code not in ("memory.not_found", "memory.core_full"):
+            elif not sees and error.code not in ("memory.not_found", "memory.core_full"):
                 self.leaks.append(f"{what}: {by.name} was told {error.code} of {made}")
             self.look(by, json.dumps(error.to_wire()), "error")
 

@@ -16,7 +16,7 @@ WAIT_S = 30.0
 
 
 def newcomer(label: str = "1", *, path: str = "/srv/app", parent: str = "", **more):
-    agent = session_records.identity("default", "laptop", path, label, parent)
+    agent = session_records.identity("default", "ann", "laptop", path, label, parent)
     given = {"type": "claude-code", "capabilities": ("code",), "registered": True, **more}
     return session_records.AgentSession(
         agent, "claude-code", "default", "ann", "", "", host="laptop", path=path, label=label, parent=parent, **given

@@ -9,6 +9,7 @@ import pytest
 from tests.integration.talk.conftest import ANN, BOB, CYD
 from tests.integration.work.conftest import until
 
+from knotwork.bus import publisher
 from knotwork.host.talk import TalkDesk
 from knotwork.ops import serve, table
 from knotwork.ops.op import Caller
@@ -165,3 +166,26 @@ async def test_peeking_and_paging_an_inbox(door):
     rest = await door.must(BOB, "message.inbox", all=True, cursor=listed["newer"])
     assert [(row["text"], row["state"]) for row in rest["messages"]] == [("5", "read"), ("6", "read")]
     assert rest["more"] is False
+
+
+async def test_data_that_could_not_be_told_is_refused_and_such_from_elsewhere_passed_over(door, talk):
+    nested: list = []
+    for _ in range(64):
+        nested = [nested]
+    kind, answer = await door.ask(ANN, "channel.send", channel="errors", data=nested)
+    assert (kind, answer["code"]) == ("error", "message.too_deep")
+    fine = await door.must(ANN, "channel.send", channel="errors", data=nested[0], text="walnut")
+    raw = (
+        b'{"sender":"x","handle":"x","project":"default","owner":"x","text":"walnut","data":'
+        + b"[" * 300
+        + b"]" * 300
+        + b"}"
+    )
+    await publisher.publish(talk.inboxes._connection, "channel.errors", raw)
+    await publisher.publish(talk.inboxes._connection, f"inbox.{BOB.id}", raw)
+    await door.must(ANN, "message.send", to="bob", data={"big": 10**40, "small": -(10**40), "f": 1e300})
+    page = await door.must(BOB, "channel.read", channel="errors")
+    assert [row["id"] for row in page["messages"]] == [fine["id"]]
+    assert (await door.must(BOB, "channel.search", query="walnut"))["messages"][0]["data"] == nested[0]
+    (row,) = (await door.must(BOB, "message.inbox"))["messages"]
+    assert row["data"]["big"] == 10**40

@@ -233,7 +233,7 @@ async def test_what_nobody_has_any_more_waits_in_every_list_and_count(view: View
     await write.end(tasks[1])
     claimed = records.Started("there", "bob", tasks[5].submitted_ns + 1, 1, claimed=True)
     await write.put(write._trace(tasks[5], "started", 1), records.encode(claimed))
-    gone = {tasks[1].run, tasks[3].run, tasks[4].run}
+    gone = {"", tasks[1].run, tasks[3].run, tasks[4].run}
     asked: list[Any] = []
     view.holds = lambda: lambda one: asked.append(one) or one.id not in gone
 
@@ -242,7 +242,8 @@ async def test_what_nobody_has_any_more_waits_in_every_list_and_count(view: View
         return {next(at for at, task in enumerate(tasks) if task.run == row["id"]) for row in page.rows}
 
     assert await of("running") == {2, 5}
-    assert {(one.id, one.node, bool(one.claimed)) for one in asked} == {
+    assert (asked[0].id, asked[0].started_ns) == ("", tasks[2].submitted_ns + 1), "first the oldest of each node"
+    assert {(one.id, one.node, bool(one.claimed)) for one in asked[1:]} == {
         (tasks[2].run, "there", False), (tasks[3].run, "there", False), (tasks[4].run, "there", False),
         (tasks[5].run, "there", True),
     }  # fmt: skip

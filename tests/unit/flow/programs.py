@@ -112,15 +112,7 @@ class _Maker:
         if chance.random() < 0.2:
             seen = f"steps.{chance.choice(parents)}.state == 'completed'" if parents else "input.n < `6`"
             spec["when"] = chance.choice((*CONDITIONS, seen))
-        if kind in ("task", "agent", "agent_loop", "map", "planner"):
-            near = [one for one in parents if self.steps[one]["kind"] in ("task", "agent", "agent_loop")]
-            if near and chance.random() < 0.3:
-                spec["sticky"] = {"step": near[0], "mode": chance.choice(("soft", "hard"))}
-            if chance.random() < 0.15:
-                spec["children"] = {"workflows": ["kid"], "capabilities": ["work"], "max": 3}
-                self.made.workflows["kid"] = {"name": "kid", "steps": {"k": {"kind": "task", "capability": "work"}}}
-            if chance.random() < 0.2:
-                spec["limit"] = {"concurrency": 2}
+        self._extras(kind, spec, parents)
         if kind not in ("join", "map") and chance.random() < 0.3:
             spec["input"] = {"v": chance.choice(VALUES), "deep": [{"p": f"steps.{p}.output"} for p in parents], "c": 1}
             if chance.random() < 0.05:
@@ -128,6 +120,20 @@ class _Maker:
         self._failures(kind, spec)
         self.steps[name] = spec
         self.open.append(name)
+
+    def _extras(self, kind: str, spec: dict[str, Any], parents: list[str]) -> None:
+        """Say where a step is done, by how many, and what its worker may start."""
+        chance = self.chance
+        if kind not in ("task", "agent", "agent_loop", "map", "planner"):
+            return
+        near = [one for one in parents if self.steps[one]["kind"] in ("task", "agent", "agent_loop")]
+        if near and chance.random() < 0.3:
+            spec["sticky"] = {"step": near[0], "mode": chance.choice(("soft", "hard"))}
+        if chance.random() < 0.15:
+            spec["children"] = {"workflows": ["kid"], "capabilities": ["work"], "max": 3}
+            self.made.workflows["kid"] = {"name": "kid", "steps": {"k": {"kind": "task", "capability": "work"}}}
+        if chance.random() < 0.2:
+            spec["limit"] = {"concurrency": 2}
 
     def _anew(self, name: str, parents: list[str]) -> None:
         """Make the one step that starts the run anew: so often that it comes to an end."""
