@@ -128,6 +128,35 @@ def test_a_run_starts_itself_anew(node):
     assert listed == {first: second["id"], second["id"]: third["id"], third["id"]: ""}
 
 
+def test_who_holds_a_step_starts_more_under_its_budget(node):
+    piece = {"name": "piece", "steps": {"p": {"capability": "shout"}}}
+    lead = {"name": "lead", "steps": {"a": {"capability": "lead", "children": {"workflows": ["piece"], "max": 2}}}}
+    for one in (piece, lead):
+        node.json("workflow", "register", json.dumps(one))
+    run = node.json("run", "start", "lead")["id"]
+    (task,) = node.json("work", "claim", "laptop", "-c", "lead", "--wait", "30s")["tasks"]
+    made = node.json("work", "spawn", task["claim"], "hello", "--workflow", "piece", "--key", "one")
+    assert (made["step"], made["new"], made["left"]) == ("a--c1", True, 1)
+    assert node.json("work", "spawn", task["claim"], "hello", "--workflow", "piece", "--key", "one")["new"] is False
+    assert node.run("run", "await", made["run"])[:2] == (0, "HELLO\n")
+    (child,) = until(
+        lambda: [one for one in node.ask("work.children", claim=task["claim"])["children"] if one["output"]]
+    )
+    assert (child["what"], child["run"], child["state"], child["output"]) == (
+        "piece",
+        made["run"],
+        "completed",
+        "HELLO",
+    )
+    node.json("work", "spawn", task["claim"], "x", "--workflow", "piece")
+    for workflow, code in (("piece", "flow.budget_spent"), ("lead", "flow.no_grant")):
+        assert node.refused("work", "spawn", task["claim"], "x", "--workflow", workflow)[1]["code"] == code
+    node.json("work", "complete", task["claim"], "1")
+    assert node.run("run", "await", run)[0] == 0
+    assert [one["step"] for one in node.json("run", "show", run)["children"]] == ["a--c1", "a--c2"]
+    assert node.json("run", "show", made["run"])["parent"] == f"{run}/a--c1"
+
+
 def test_waiting_and_keys(node):
     node.json("workflow", "register", json.dumps({"name": "one", "steps": {"a": {"capability": "shout"}}}))
     code, out, _ = node.run("run", "start", "one", "hello", "--key", "k1", "--wait", "60s")

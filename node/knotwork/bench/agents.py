@@ -53,9 +53,9 @@ async def _measure(seconds: float) -> dict[str, Any]:
     async with (
         child.guard(),
         open_node() as place,
-        _asking(place) as ask,
-        _Bridge.open(place, "one") as one,
-        _Bridge.open(place, "other") as other,
+        asking(place) as ask,
+        Bridge.open(place, "one") as one,
+        Bridge.open(place, "other") as other,
     ):
         await _fill(place, ask)
         alone = await _tools(one, other, ask)
@@ -100,7 +100,7 @@ def _program() -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def open_node() -> AsyncIterator[_Place]:
+async def open_node() -> AsyncIterator[Place]:
     """Run a node of its own inside the block."""
     with tempfile.TemporaryDirectory(prefix="knotwork-bench-") as name:
         folder = Path(name)
@@ -111,7 +111,7 @@ async def open_node() -> AsyncIterator[_Place]:
         try:
             async with asyncio.timeout(60):
                 about = await _ready(folder)
-            yield _Place(folder, about["url"], about["node"])
+            yield Place(folder, about["url"], about["node"])
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
@@ -134,7 +134,7 @@ def _about(folder: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """A node: its data folder, where its NATS is, and its name."""
 
     folder: Path
@@ -147,7 +147,7 @@ class _Place:
 
 
 @contextlib.asynccontextmanager
-async def _asking(place: _Place) -> AsyncIterator[Ask]:
+async def asking(place: Place) -> AsyncIterator[Ask]:
     """Yield what asks ops as local doors do, over one connection."""
     endpoint = Endpoint((place.url,), name="bench", seed=place.seed("local"))
     async with open_connection(endpoint) as connection:
@@ -162,7 +162,7 @@ async def _asking(place: _Place) -> AsyncIterator[Ask]:
         yield ask
 
 
-class _Bridge:
+class Bridge:
     """A `knotwork mcp` and its client."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
@@ -171,7 +171,7 @@ class _Bridge:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, place: _Place, label: str) -> AsyncIterator[_Bridge]:
+    async def open(cls, place: Place, label: str) -> AsyncIterator[Bridge]:
         """Be an agent inside the block, with every tool."""
         process = await child.spawn(
             *_program(), "mcp", "--toolset", "all", "--session", label, "--data-dir", str(place.folder),
@@ -213,7 +213,7 @@ class _Bridge:
 # -- what there is to be found -------------------------------------------------------------------------------------------
 
 
-async def _fill(place: _Place, ask: Ask) -> None:
+async def _fill(place: Place, ask: Ask) -> None:
     """Let there be agents and memories to look among."""
     endpoint = Endpoint((place.url,), name="bench", seed=place.seed("node"), inbox_prefix="_NODE")
     async with open_connection(endpoint) as connection:
@@ -238,7 +238,7 @@ async def _fill(place: _Place, ask: Ask) -> None:
 # -- one at a time, as an agent does it ----------------------------------------------------------------------------------
 
 
-async def _tools(one: _Bridge, other: _Bridge, ask: Ask) -> dict[str, float]:
+async def _tools(one: Bridge, other: Bridge, ask: Ask) -> dict[str, float]:
     """Return the median of each call in milliseconds."""
     await one.call("register_agent", agentType="bench", capabilities=["claim"])
     there = (await other.call("register_agent", agentType="bench", capabilities=["rest"]))["guid"]
@@ -271,7 +271,7 @@ async def _tools(one: _Bridge, other: _Bridge, ask: Ask) -> dict[str, float]:
 # -- many at once --------------------------------------------------------------------------------------------------------
 
 
-async def _raw(place: _Place, slice_s: float) -> float:
+async def _raw(place: Place, slice_s: float) -> float:
     """Return how many messages raw nats-py publishes to a stream in a second."""
     link = await nats.connect(place.url, nkeys_seed_str=place.seed("node"), inbox_prefix=b"_NODE")
     stream = link.jetstream()

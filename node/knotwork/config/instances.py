@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from knotwork.config import elsewhere, judge, references
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from knotwork.config import elsewhere, judge, references, wording
 from knotwork.config.keys import Path, dotted, known_part, lookup
 from knotwork.config.layers import Merged
 from knotwork.config.loaded import Loaded
@@ -168,6 +172,7 @@ def _check(
     merged: Merged, path: Path, settings: Mapping[str, object], model: type[PluginConfig], *, partly: bool = False
 ) -> tuple[PluginConfig | None, list[Problem]]:
     config, errors = judge.fit(model, merged, path, settings)
+    errors = [(error, _named(error, at, path, settings)) for error, at in errors + _behind(model, path, settings, errors)]
     bones = {**dict.fromkeys(Config.KIND_TABLES[_kind(path)].common_keys()), **judge.skeleton(model)}
 
     def keys_at(at: Path) -> Sequence[str]:
@@ -175,6 +180,33 @@ def _check(
 
     told = [(error, at) for error, at in errors if not (partly and error["type"] == "missing")]
     return config, [judge.problem_of(error, at, merged, keys_at) for error, at in told]
+
+
+def _behind(
+    model: type[PluginConfig], path: Path, settings: Mapping[str, object], errors: Sequence[tuple[ErrorDetails, Path]]
+) -> list[tuple[ErrorDetails, Path]]:
+    """Return what is wrong with single keys by rules that are not asked while other keys are wrong.
+
+    A switch that cannot be read may decide what the others mean: then nothing more is said.
+    """
+    wrong = {at[len(path)] for _, at in errors if len(at) > len(path)}
+    if not wrong or any(error["type"].startswith("bool_") for error, _ in errors):
+        return []
+    rest = {key: value for key, value in settings.items() if key not in wrong}
+    try:
+        model.model_validate(rest)
+    except ValidationError as error:
+        found = [(one, path) for one in error.errors(include_url=False) if not one["loc"]]
+        return [(one, at) for one, at in found if _named(one, at, path, rest) != path]
+    return []
+
+
+def _named(error: ErrorDetails, at: Path, path: Path, settings: Mapping[str, object]) -> Path:
+    """Return the place of an error; one of a whole table that begins with the name of a key is about that key."""
+    if at != path or error["type"] != "value_error":
+        return at
+    first = re.split(r"[^\w-]", wording.own_words(error), maxsplit=1)[0]
+    return (*path, first) if first in settings else at
 
 
 def _kind(path: Path) -> Kind:

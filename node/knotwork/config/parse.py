@@ -19,7 +19,8 @@ SEVERAL_MAX = 100_000  # characters; of a longer text only the first break is to
 DEPTH_MAX = 64
 _WHERE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _DROPPED = "knotwork-dropped-{}"
-_TWICE = ("Cannot declare", "Cannot overwrite", "Cannot mutate", "Duplicate inline table key")
+_TWICE = ("Cannot declare", "Cannot overwrite", "Cannot mutate")
+_INLINE = re.compile(r"Duplicate inline table key '(.+)'$")
 _HINTS = {
     "duplicate": "Each id, table and key is written once: merge the two, or remove one.",
     "Invalid value": 'Text needs quotes: key = "text".',
@@ -96,7 +97,10 @@ def _explain(message: str, text: str) -> tuple[str, int, int]:
     line, column = place_of(text, len(text.rstrip()))
     if found and found[1]:
         line, column = int(found[1]), int(found[2])
-        message = _duplicate(message[: found.start()], text, line)
+        said = message[: found.start()]
+        if inline := _INLINE.match(said):
+            return f"duplicate: {inline[1]} is already there", line, _key_column(text, line, column, inline[1])
+        message = _duplicate(said, text, line)
         column = _statement_column(text, line) if message.startswith("duplicate") else column
         return message, line, column
     if not found and (digits := re.search(r"\d{1000}", text)):
@@ -118,6 +122,13 @@ def _duplicate(message: str, text: str, line: int) -> str:
 def _statement_column(text: str, line: int) -> int:
     written = text.split("\n")[line - 1]
     return len(written) - len(written.lstrip()) + 1
+
+
+def _key_column(text: str, line: int, column: int, key: str) -> int:
+    """Return where a key stands in a line, the last time before `column`; `column` itself when it is written otherwise."""
+    before = text.split("\n")[line - 1][: column - 1]
+    found = list(re.finditer(rf"""(?<![\w-])["']?{re.escape(key)}["']?\s*=""", before))
+    return found[-1].start() + 1 if found else column
 
 
 def _code(message: str) -> str:

@@ -92,8 +92,15 @@ def say(error: ErrorDetails, path: Path) -> tuple[str, str]:  # noqa: PLR0911 - 
     name, _, rest = kind.partition("_")
     if name in _TYPES and rest in ("type", "parsing", "from_float", "unicode", "attributes_type"):
         return f"{key} must be {_TYPES[name]}{_instead(error.get('input'))}", "config.wrong_type"
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    return f"{key or 'the table'}: {message[:500]}", "config.bad_value"
+    message, own = own_words(error), str(path[-1]) if path else ""
+    if own and message.startswith(f"{own} "):  # a rule of the whole table that is about this key
+        return f"{key}{message.removeprefix(own)[:500]}", "config.bad_value"
+    return f"{key or 'the table'}: {message.removeprefix(f'{own}: ')[:500]}", "config.bad_value"
+
+
+def own_words(error: ErrorDetails) -> str:
+    """Return what a rule of a model says, without what pydantic puts before it."""
+    return error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
 
 
 def _instead(value: Any) -> str:

@@ -24,6 +24,8 @@ DAY_S = 24 * 3600
 ASSESSED_TTL_S = 7 * DAY_S
 """How long a plan is kept that nobody spawns."""
 OVER_TTL_S = 30 * DAY_S
+CHECKPOINT_TTL_S = 400 * DAY_S
+"""Longer than anything goes on: what agents used counts to the end."""
 BATCH = 200
 TRIES = 100
 """How often a change is tried when others change the same record."""
@@ -122,7 +124,7 @@ class Store:
                 made.text or before.text, max(made.tokens, before.tokens), max(made.cost, before.cost),
                 before.data if bytes(made.data) == b"null" else made.data,
             )  # fmt: skip
-        await self._checkpoints.put(place, records.encode(made), ttl_s=OVER_TTL_S)
+        await self._checkpoints.put(place, records.encode(made), ttl_s=CHECKPOINT_TTL_S)
         return made
 
     async def checkpoints(self, orchestration: str) -> list[Checkpoint]:

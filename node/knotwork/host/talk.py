@@ -217,7 +217,7 @@ class TalkDesk:
         shown = await (inboxes.wait(me, wish, wait_s, mark=mark) if wait_s else inboxes.read(me, wish, mark=mark))
         new = [one for one in shown.messages if not shown.state.is_done(one.place)]
         if mark and new:
-            caller.undo.append(lambda: self._talk.not_shown(me, new))
+            caller.undo.append(lambda: inboxes.take_back_soon(me, new))
         return talk_replies.InboxMessages(
             messages=[_row(one, shown.state.status(one)) for one in shown.messages],
             unread=shown.unread,

@@ -98,7 +98,11 @@ def asked(arguments: dict[str, Any]) -> tuple[str, ...]:
     found = arguments.get("add")
     wanted = [found] if isinstance(found, str) else found or []
     unknown = [name for name in arguments if name != "add"]
-    if unknown or not isinstance(wanted, list) or any(name not in ABOUT for name in wanted):
+    if (
+        unknown
+        or not isinstance(wanted, list)
+        or any(not isinstance(name, str) or name not in ABOUT for name in wanted)
+    ):
         raise Invalid(
             "`add` is a list of toolsets." if not unknown else f"There is no argument {str(unknown[0])[:64]!r}.",
             code="tool.bad_arguments", hint=f"toolsets takes: add. There are: {', '.join(ABOUT)}.",

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 from typing import Annotated
 
 from pydantic import Field
 
-from knotwork.ops import replies
+from knotwork.ops import endless, replies
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.words import EventName
@@ -109,24 +106,8 @@ class EventsRequest(Request):
     help="Events of this node from now on. A reader that is too slow is told how many it missed.",
     examples=(Example("Watch reloads", {"names": ["config.*"]}), Example("Wait for one event", {"limit": 1})),
 )  # fmt: skip
-async def events(
-    request: EventsRequest, node: NodeControl, caller: Caller
-) -> AsyncIterator[replies.Chunk | replies.EventsEnd]:
-    """Yield events as chunks, then how many there were."""
-    count = dropped = 0
-    try:
-        async with (
-            asyncio.timeout(request.wait_s or None),
-            aclosing(node.events(request.names, caller.project)) as rows,
-        ):
-            async for row in rows:
-                if row.name == "telemetry.dropped":
-                    dropped += int(row.data.get("count", 0))
-                yield replies.Chunk(data=row)
-                count += 1
-                if count == request.limit:
-                    break
-    except TimeoutError:
-        if not request.wait_s:
-            raise
-    yield replies.EventsEnd(count=count, dropped=dropped)
+def events(request: EventsRequest, node: NodeControl, caller: Caller) -> endless.Pieces:
+    """Return events as chunks, then how many there were."""
+    rows = node.events(request.names, caller.project)
+    missed = lambda row: row.name == "telemetry.dropped"  # noqa: E731  a word for it
+    return endless.told(rows, missed, limit=request.limit, wait_s=request.wait_s)

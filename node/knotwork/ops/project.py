@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
+from knotwork.ops import endless, replies
 from knotwork.ops import project_replies as found
-from knotwork.ops import replies
 from knotwork.ops.node import Nothing, Seconds
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import AgentFilter, NodeControl
@@ -104,25 +101,7 @@ class WatchRequest(Request):
     "A reader that is too slow is told how many it missed: read the lists again then.",
     examples=(Example("Watch work", {"topics": ["work"]}), Example("See the next changes of agents", {"topics": ["agents"], "limit": 10})),
 )  # fmt: skip
-async def watch(
-    request: WatchRequest, node: NodeControl, caller: Caller
-) -> AsyncIterator[replies.Chunk | replies.EventsEnd]:
-    """Yield what happens as chunks, then how many there were."""
-    count = dropped = 0
-    topics = frozenset[str](request.topics or found.TOPICS)
-    try:
-        async with (
-            asyncio.timeout(request.wait_s or None),
-            aclosing(node.happenings(caller.project).watch(topics, request.after)) as rows,
-        ):
-            async for row in rows:
-                if row.what == "missed":
-                    dropped += int(row.data.get("count", 0))
-                yield replies.Chunk(data=row)
-                count += 1
-                if count == request.limit:
-                    break
-    except TimeoutError:
-        if not request.wait_s:
-            raise
-    yield replies.EventsEnd(count=count, dropped=dropped)
+def watch(request: WatchRequest, node: NodeControl, caller: Caller) -> endless.Pieces:
+    """Return what happens as chunks, then how many there were."""
+    rows = node.happenings(caller.project).watch(frozenset[str](request.topics or found.TOPICS), request.after)
+    return endless.told(rows, lambda row: row.what == "missed", limit=request.limit, wait_s=request.wait_s)

@@ -34,6 +34,9 @@ BATCH = 200
 ANSWER_MAX_BYTES = 4 * 1024 * 1024
 POLL_S = 5.0
 """Who waits looks again after so long, should he not have been told."""
+AWAY_S = 0.3
+"""The same when it could not be looked just now: NATS is away."""
+TAKE_BACK_S, TAKE_BACK_TRIES = 0.5, 240
 MAKE_ROOM = 100
 """So many messages that were read go at once when there is no room."""
 FULL_S = 0.5
@@ -85,6 +88,9 @@ class Inboxes:
                 await self._reads.save(agent, changed, revision)
             except Conflict:
                 continue
+            except KnotworkError:  # it may be written or not, and nobody gets the answer
+                self.take_back_soon(agent, found)
+                raise
             if agent in self._rooms:
                 self._rooms[agent].full_until_s = 0.0
             self._tidy_soon(agent, len(found))
@@ -147,20 +153,35 @@ class Inboxes:
         try:
             while True:
                 news.clear()
-                shown = await self.read(agent, wish, mark=mark)
-                left_s = end_s - loop.time()
-                if shown.messages or left_s <= 0:
-                    return shown
+                pause_s = POLL_S
+                try:
+                    shown = await self.read(agent, wish, mark=mark)
+                    if shown.messages or loop.time() >= end_s:
+                        return shown
+                except KnotworkError as error:
+                    if not error.retriable or loop.time() >= end_s:
+                        raise
+                    pause_s = AWAY_S
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(left_s, POLL_S)):
+                    async with asyncio.timeout(min(max(0.0, end_s - loop.time()), pause_s)):
                         await news.wait()
         finally:
             self._connection.unlisten_now(listening)
 
-    async def take_back(self, agent: str, shown: list[Said]) -> None:
-        """Say that messages were not shown after all: nobody got the answer."""
-        places = [one.place for one in shown]
-        await self._reads.change(agent, lambda state: inbox_state.after_taking_back(state, places))
+    def take_back_soon(self, agent: str, shown: list[Said]) -> None:
+        """Let messages be unread again, as soon as that can be written down: nobody got the answer they were in."""
+        begin_in(self._group, self._take_back(agent, [one.place for one in shown]))
+
+    async def _take_back(self, agent: str, places: list[int]) -> None:
+        for _ in range(TAKE_BACK_TRIES):
+            try:
+                await self._reads.change(agent, lambda state: inbox_state.after_taking_back(state, places))
+            except KnotworkError as error:
+                log.debug("messages of %s are unread again in a moment: %s", agent, error)
+                await asyncio.sleep(TAKE_BACK_S)
+            else:
+                return
+        log.warning("%d messages of %s count as read, and nobody got them", len(places), agent)
 
     async def get(self, place: int, who: Who) -> Said:
         """Return a message that somebody got or sent; raises `NotFound` (`message.not_found`)."""

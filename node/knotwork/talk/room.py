@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from knotwork.bus import subjects
-from knotwork.bus.background import background, begin_in
+from knotwork.bus.background import background
 from knotwork.bus.commit import open_group_commit
-from knotwork.sdk.errors import KnotworkError
 from knotwork.talk import message
 from knotwork.talk.channels import Channels
 from knotwork.talk.following import Following, open_following
@@ -23,7 +22,6 @@ from knotwork.talk.sending import Sending
 from knotwork.talk.stores import open_stores
 
 if TYPE_CHECKING:
-    import asyncio
     from pathlib import Path
 
     from knotwork.bus.connection import Connection
@@ -46,23 +44,11 @@ class Talk:
     inboxes: Inboxes
     sending: Sending
     history: History
-    group: asyncio.TaskGroup
 
     async def get(self, name: str, who: Who) -> Said:
         """Return a message that somebody may see, of a channel or an inbox; raises `NotFound` (`message.not_found`)."""
         where, place = message.place_of(name)
         return await (self.inboxes.get(place, who) if where == "inbox" else self.sending.in_channel(name, who))
-
-    def not_shown(self, agent: str, shown: list[Said]) -> None:
-        """Let messages be unread again, in a moment: whoever was to get them did not."""
-
-        async def take_back() -> None:
-            try:
-                await self.inboxes.take_back(agent, shown)
-            except KnotworkError as error:
-                log.warning("%d messages of %s count as read, and nobody got them: %s", len(shown), agent, error)
-
-        begin_in(self.group, take_back())
 
 
 @asynccontextmanager
@@ -87,4 +73,4 @@ async def open_talk(connection: Connection, book: Book, *, project: str, folder:
         sending = Sending(connection, book, channels, following, inboxes, writers=writers)
         history = History(connection, channels, following, inboxes, reads)
         log.debug("what %s says is open after %.3f s", project, time.monotonic() - started_s)
-        yield Talk(project, book, channels, following, reads, inboxes, sending, history, group)
+        yield Talk(project, book, channels, following, reads, inboxes, sending, history)

@@ -39,7 +39,9 @@ def document(version: str, url: str = "/") -> dict[str, Any]:
     unique: list[Any] = list(dict.fromkeys(wanted))
     names, schema = models_json_schema(unique, ref_template=_REF + "{model}")
     paths = {f"/api/{op.room}/{op.verb}": _path(op, names) for op in ops}
-    paths |= _resource_paths(names) | _worker_paths(names) | _plain_paths() | hooks.described() | approvals.described(names)
+    paths |= (
+        _resource_paths(names) | _worker_paths(names) | _plain_paths() | hooks.described() | approvals.described(names)
+    )
     return {
         "openapi": "3.1.0",
         "info": {

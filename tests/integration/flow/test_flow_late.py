@@ -109,7 +109,7 @@ async def test_an_agent_that_came_in_loses_its_attempt_when_it_is_silent(flows):
     run = await start(flow, 7)
     (held,) = await work.claims.claim(GUEST, lease_s=60, wait_s=30, held_max=5)
     for _ in range(8):  # longer than it may be silent, in all
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(0.25)  # a worker at its work
         await work.claims.report(held.token, None, "alive")
     claim, _ = await work.claims.leases.read(run, "a")
     assert claim is not None

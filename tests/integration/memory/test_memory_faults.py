@@ -140,8 +140,8 @@ async def test_what_is_common_may_be_away_and_holds_nothing_else_up(bench: Any):
     assert (await node.desk.recall(Query(scopes=("private", "team")), ann)).current
     try:
         await remember(node, ann, "not kept", "personal")
-    except Unavailable:
-        pass
+    except KnotworkError as error:
+        assert error.retriable
     else:
         raise AssertionError("it was kept nowhere")
 

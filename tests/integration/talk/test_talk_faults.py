@@ -95,21 +95,29 @@ async def test_a_key_counts_once_over_kill_9(nodes):
 async def test_who_waits_over_a_restart_gets_his_message(nodes):
     talk = await nodes.here()
     async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
-
-        async def wait():
-            while True:
-                try:
-                    shown = await talk.inboxes.wait(BOB.id, InboxWish(), 5.0)
-                except KnotworkError as error:
-                    assert error.retriable, error
-                    await asyncio.sleep(0.05)
-                    continue
-                if shown.messages:
-                    return shown.messages
-
-        waiting = group.create_task(wait())
+        waiting = group.create_task(talk.inboxes.wait(BOB.id, InboxWish(), PATIENCE_S))
         await asyncio.sleep(0)
         await nodes.bench.kill_server()
         sent = await insist(lambda one: talk.sending.to_agent(ANN, "bob", one), Draft(text="there?", key="once"))
-        (got,) = await waiting
+        (got,) = (await waiting).messages
     assert got.id == sent
+
+
+async def test_every_message_is_shown_though_the_server_dies_while_they_are_read(nodes):
+    talk = await nodes.here()
+    for number in range(0, 200, 20):
+        async with asyncio.TaskGroup() as group:
+            for one in range(number, number + 20):
+                group.create_task(talk.sending.to_agent(ANN, "bob", Draft(text=str(one))))
+    shown: list[str] = []
+    async with asyncio.timeout(PATIENCE_S):
+        for kill_at in (40, 120, 1000):
+            while len(set(shown)) < min(kill_at, 200):
+                with contextlib.suppress(KnotworkError):
+                    answer = await talk.inboxes.read(BOB.id, InboxWish(limit=3))
+                    shown += [one.envelope.text for one in answer.messages]
+                await asyncio.sleep(0.01)
+                if kill_at < 200 and len(set(shown)) >= kill_at - 3:
+                    await nodes.bench.kill_server()
+                    break
+    assert sorted(set(shown), key=int) == [str(number) for number in range(200)]

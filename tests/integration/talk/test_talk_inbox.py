@@ -126,7 +126,7 @@ async def test_an_answer_nobody_got_is_unread_again(talk):
     await write(talk, "one", "two")
     shown = await talk.inboxes.read(BOB.id, Wish())
     assert len(shown.messages) == 2
-    talk.not_shown(BOB.id, shown.messages)
+    talk.inboxes.take_back_soon(BOB.id, shown.messages)
     assert await until(lambda: read(talk)) == ["one", "two"]
 
 

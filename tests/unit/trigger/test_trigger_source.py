@@ -127,7 +127,10 @@ def test_routes():
     ("text", "found"),
     [
         ('id = "t"\nworkflow = "w"\ncron = "0 3 * * *"\npriority = 11\n', {"priority": (4, 1)}),
-        ("id: t\nworkflow: w\ncron: 0 3 * * *\n  \npriority: 11\novrlap: skip\n", {"priority": (5, 1), "ovrlap": (6, 1)}),
+        (
+            "id: t\nworkflow: w\ncron: 0 3 * * *\n  \npriority: 11\novrlap: skip\n",
+            {"priority": (5, 1), "ovrlap": (6, 1)},
+        ),
         ('{"id": "t",\n "workflow": "w", "subject": "event.a",\n "batch": {"count": 0}}', {"batch.count": (3, 12)}),
         ("id: t\nkind: cron\ncron: 0 3 * * *\n", {"workflow": (1, 1)}),
     ],

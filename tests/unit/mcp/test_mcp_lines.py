@@ -1,0 +1,130 @@
+"""Lines over descriptors, labels of sessions, and what is kept for an agent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knotwork.mcp import labels
+from knotwork.mcp.keeping import Keeping
+from knotwork.mcp.lines import Lines, Splitter
+from knotwork.sdk.errors import Conflict, Invalid, Unavailable
+
+WAIT_S = 30.0
+
+
+@given(st.lists(st.binary(max_size=40).filter(lambda one: b"\n" not in one), max_size=8), st.integers(1, 9))
+def test_lines_are_the_same_however_they_come(lines: list[bytes], size: int):
+    whole = b"\n".join(lines)
+    splitter, found = Splitter(20), list[bytes | None]()
+    for start in range(0, len(whole), size):
+        found += splitter.feed(whole[start : start + size])
+    last = splitter.last()
+    found += [last] if last is not None and last.strip() else []
+    *ended, rest = lines or [b""]
+    wanted = [None if len(one) > 20 else one for one in ended if len(one) > 20 or one.strip()]
+    assert found == wanted + ([rest] if rest.strip() and len(rest) <= 20 else [])
+
+
+async def test_what_is_written_arrives_in_order_and_an_end_is_told():
+    read_fd, to_us = os.pipe()
+    from_us, write_fd = os.pipe()
+    lines, got, over = Lines(read_fd, write_fd), list[bytes | None](), asyncio.Event()
+    lines.start(got.append, over.set)
+    os.write(to_us, b"one\n\n  \ntwo\nthree")
+    os.close(to_us)
+    async with asyncio.timeout(WAIT_S):
+        await over.wait()
+    assert got == [b"one", b"two", b"three"]
+    assert all(lines.send(f"{number}\n".encode()) for number in range(1000))
+    lines.close()
+    os.close(write_fd)
+    with os.fdopen(from_us, "rb") as reader:
+        assert reader.read() == b"".join(f"{number}\n".encode() for number in range(1000))
+    os.close(read_fd)
+
+
+async def test_a_reader_that_is_gone_is_noticed():
+    read_fd, to_us = os.pipe()
+    from_us, write_fd = os.pipe()
+    lines = Lines(read_fd, write_fd)
+    lines.start(lambda _: None, lambda: None)
+    os.close(from_us)
+    async with asyncio.timeout(WAIT_S):
+        while lines.send(b"x\n"):
+            await asyncio.sleep(0)
+    os.close(to_us)
+    lines.close()
+    os.close(write_fd)
+
+
+def test_each_session_of_a_folder_has_a_label_of_its_own(tmp_path: Path):
+    with labels.held(tmp_path, "/a", "") as one, labels.held(tmp_path, "/a", "") as two:
+        assert (one, two) == ("1", "2")
+        with labels.held(tmp_path, "/b", "") as other, labels.held(tmp_path, "/a", "parent") as child:
+            assert (other, child) == ("1", "1")
+    with labels.held(tmp_path, "/a", "") as again:
+        assert again == "1"
+    with labels.held(tmp_path, "/a", "", "me") as mine, labels.held(tmp_path, "/a", "", "me") as also:
+        assert (mine, also) == ("me", "me-2")
+
+
+@pytest.mark.parametrize("label", ["A", "a b", "", "-a", "a" * 49, "../x", "ä"])
+def test_a_bad_label_is_refused(tmp_path: Path, label: str):
+    if not label:
+        assert labels.token_of("  ") == ""
+        return
+    with pytest.raises(Invalid), labels.held(tmp_path, "/a", "", label):
+        pass
+    assert labels.token_of("Claude Code (beta)") == "claude-code-beta"
+
+
+def test_the_label_of_one_that_was_killed_is_free_at_once(tmp_path: Path):
+    code = (
+        "import sys, pathlib; from knotwork.mcp import labels\n"
+        "with labels.held(pathlib.Path(sys.argv[1]), '/a', ''): print('held', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
+    with labels.held(tmp_path, "/a", "") as second:
+        assert second == "2"
+    process.kill()
+    process.communicate()
+    with labels.held(tmp_path, "/a", "") as first:
+        assert first == "1"
+
+
+async def test_leases_are_extended_until_they_are_lost():
+    said: list[str] = []
+    again = asyncio.Event()
+
+    async def extend(work_id: str, claim: str, lease_s: float) -> None:
+        said.append(work_id)
+        if work_id == "lost":
+            raise Conflict("gone", code="claim.expired")
+        if said.count("away") == 1 and work_id == "away":
+            raise Unavailable("away")
+        if said.count("kept") >= 3 and said.count("away") >= 2:
+            again.set()
+
+    keeping = Keeping(extend)
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as group:
+        running = group.create_task(keeping.run())
+        for work_id in ("kept", "lost", "away"):
+            keeping.took(work_id, f"claim of {work_id}", 0.06)
+        await again.wait()
+        running.cancel()
+    assert keeping.all() == {"kept": "claim of kept", "away": "claim of away"}
+    assert said.count("lost") == 1
+    keeping.heard("complete_work", {"work_id": "kept"}, {"status": "completed"})
+    assert keeping.claim_of("kept") == ""

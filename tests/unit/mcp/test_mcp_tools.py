@@ -1,0 +1,219 @@
+"""The catalogue: complete, small, and told the same to everybody who lists it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from knotwork.mcp import calling, catalog, index, instructions, resources, rows, toolsets, wording
+from knotwork.mcp.tool import arguments_of
+from knotwork.ops.table import TABLE
+from knotwork.sdk.errors import Invalid, NotFound
+
+WARP = [
+    "set_handle",
+    "get_my_handle",
+    "list_channels",
+    "send_message",
+    "read_messages",
+    "register_agent",
+    "discover_agents",
+    "get_agent_info",
+    "update_presence",
+    "deregister_agent",
+    "send_direct_message",
+    "read_direct_messages",
+    "broadcast_work_offer",
+    "claim_work",
+    "list_dead_letter_items",
+    "retry_dead_letter_item",
+    "discard_dead_letter_item",
+]
+SHUTTLE = [
+    "assess_task",
+    "spawn_subagents",
+    "checkpoint_progress",
+    "list_orchestrations",
+    "get_results",
+    "synthesize_results",
+    "get_orchestration_state",
+]
+PATTERN = [
+    "remember",
+    "remember_task",
+    "remember_learning",
+    "commit_insight",
+    "core_memory",
+    "forget",
+    "recall_context",
+    "share_learning",
+    "cleanup",
+    "pattern_health",
+]
+LATTICE = ["assign_work", "await_work", "check_work", "list_agents"]
+LATER = [
+    "list_work",
+    "work_queue_status",
+    "channels_status",
+    "export_memories",
+    "import_memories",
+    "remember_bulk",
+    "forget_bulk",
+]
+ADDED = [
+    "complete_work",
+    "fail_work",
+    "extend_work",
+    "report_progress",
+    "cancel_work",
+    "wait_for_message",
+    "start_workflow",
+    "get_run",
+    "signal_run",
+    "approve",
+    "search_messages",
+]
+DOCUMENTED = {
+    "set_handle": "handle", "send_message": "channel message scope", "read_messages": "channel limit cursor",
+    "register_agent": "agentType capabilities scope visibility",
+    "discover_agents": "limit cursor agentType capability hostname projectId status scope includeOffline",
+    "get_agent_info": "guid", "update_presence": "status currentTaskCount capabilities",
+    "send_direct_message": "recipientGuid message messageType metadata",
+    "read_direct_messages": "limit cursor messageType senderGuid",
+    "broadcast_work_offer": "taskId description requiredCapability priority deadline contextData scope",
+    "claim_work": "capability timeout", "list_dead_letter_items": "limit cursor capability",
+    "retry_dead_letter_item": "itemId resetAttempts", "discard_dead_letter_item": "itemId",
+    "channels_status": "channel",
+    "list_work": "capability minPriority maxPriority deadlineBefore deadlineAfter limit", "work_queue_status": "capability",
+    "remember": "content scope category metadata", "remember_task": "content metadata",
+    "remember_learning": "content metadata", "commit_insight": "memoryId newContent targetScope",
+    "core_memory": "content metadata", "forget": "memoryId force",
+    "recall_context": "scope scopes categories limit since tags minPriority maxPriority createdAfter createdBefore "
+    "updatedAfter updatedBefore search",
+    "share_learning": "memoryId category keepPrivate keepOriginal", "cleanup": "expireOnly",
+    "export_memories": "outputPath scope category since includeExpired",
+    "import_memories": "inputPath overwriteExisting skipInvalid", "remember_bulk": "memories stopOnError validate",
+    "forget_bulk": "memoryIds stopOnError force", "assess_task": "task", "spawn_subagents": "orchestrationId plan",
+    "checkpoint_progress": "orchestrationId phase", "synthesize_results": "orchestrationId",
+    "assign_work": "task agent_name agent_id target_station context timeout_secs",
+    "await_work": "work_id timeout_secs", "check_work": "work_id", "list_agents": "filter include_local",
+}  # fmt: skip
+
+
+def tokens(text: str) -> int:
+    """Return about how many tokens a text has: four characters each."""
+    return -(-len(text) // 4)
+
+
+def test_the_data_is_that_of_the_tools():
+    written = Path(rows.__file__).read_text(encoding="utf-8")
+    assert written == index.text(), "run: python -m knotwork.mcp.index > node/knotwork/mcp/rows.py"
+
+
+def test_every_tool_that_is_promised_is_there():
+    assert list(toolsets.TOOLSETS["classic"]) == WARP + SHUTTLE + PATTERN
+    assert len(toolsets.TOOLSETS["classic"]) == 34
+    assert set(LATTICE + LATER + ADDED) <= set(catalog.TOOLS)
+    assert set(toolsets.TOOLSETS) | {"all"} == set(toolsets.ABOUT)
+    assert {name for names in toolsets.TOOLSETS.values() for name in names} == set(catalog.TOOLS)
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_a_tool_takes_what_its_document_says(name: str):
+    assert set(DOCUMENTED[name].split()) <= set(arguments_of(catalog.TOOLS[name].input))
+
+
+def test_what_a_session_begins_with_is_small():
+    core = [json.loads(rows.ROWS[name]) for name in toolsets.TOOLSETS["core"]]
+    assert len(core) <= 12
+    assert tokens(json.dumps(core, separators=(",", ":"))) <= 3000
+    assert tokens(instructions.TEXT) <= 600
+
+
+@pytest.mark.parametrize("name", list(catalog.TOOLS))
+def test_a_tool_says_all_about_itself(name: str):
+    listed = json.loads(rows.ROWS[name])
+    assert set(listed) == {"name", "title", "description", "inputSchema", "outputSchema", "annotations"}
+    assert len(listed["annotations"]) == 4
+    assert listed["description"].endswith((".", ")"))
+    assert listed["inputSchema"]["additionalProperties"] is False
+    assert listed["outputSchema"]["type"] == "object"
+    for schema in (listed["inputSchema"], listed["outputSchema"]):
+        jsonschema.Draft202012Validator.check_schema(schema)
+    assert not (listed["annotations"]["readOnlyHint"] and listed["annotations"]["destructiveHint"])
+
+
+def test_other_names_lead_to_the_same_tools():
+    assert catalog.find("warp_work_claim").name == "claim_work"
+    assert catalog.find("remember-task").name == "remember_task"
+    with pytest.raises(NotFound, match="Did you mean claim_work"):
+        catalog.find("claim_wrok")
+    assert set(catalog.ALIASES.values()) <= set(catalog.TOOLS)
+
+
+def test_resources_show_ops_that_there_are():
+    assert {one.op for one in resources.RESOURCES if one.op} <= set(TABLE)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("check_work", {}, ["work_id: it is needed", "id of work"]),
+        (
+            "check_work",
+            {"work_id": "T 1", "x": 1},
+            ["work_id:", "x: there is no such argument", "check_work takes: work_id (needed)"],
+        ),
+        ("check_work", [], ["must be an object"]),
+        ("read_messages", {"chanel": "a", "limit": 5000}, ["did you mean channel?", "limit", "1000"]),
+        ("get_my_handle", {"a": 1}, ["takes no arguments"]),
+        ("send_direct_message", {"message": "x"}, ["give either recipientGuid or capability"]),
+        ("list_work", {"capability": "a", "minPriority": 7, "maxPriority": 3}, ["minPriority is above maxPriority"]),
+        ("remember", {"content": "x", "metadata": {"prio": 1}}, ["metadata.prio"]),
+    ],
+)
+def test_everything_that_is_wrong_is_told(name: str, given: Any, said: list[str]):
+    with pytest.raises(Invalid) as refused:
+        calling.check(catalog.TOOLS[name], given)
+    text = calling.refused(refused.value).text
+    assert [word for word in said if word not in text] == []
+
+
+def test_what_is_null_was_left_out_and_both_spellings_are_known():
+    found = calling.check(
+        catalog.TOOLS["discover_agents"], {"agentType": None, "include_offline": True, "capability": "Code Review"}
+    )
+    assert (found.agent_type, found.include_offline, found.capability) == (None, True, "code-review")
+
+
+def test_the_bridge_loads_no_models_and_no_sdk():
+    code = "import sys; import knotwork.cli.serving; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"pydantic", "mcp", "click", "nats", "msgspec", "starlette"} & set(out.split())
+
+
+def test_a_text_is_harmless_and_a_result_fits():
+    assert wording.clean("a\x1b[2Jb\u202e") == "a\\u{1b}[2Jb\\u{202e}"
+    long = {"a": "x" * 100_000, "rows": [{"b": "y" * 5000} for _ in range(50)], "n": 1}
+    short = wording.fit(long)
+    assert wording.size(short) <= wording.RESULT_MAX_CHARS
+    assert short["n"] == 1
+    assert "left out" in short["a"]
+    assert wording.fit({"a": 1}) == {"a": 1}
+    assert wording.text_of({"ok": True, "names": ["a", "b"], "rows": [{"a": 1}], "none": []}) == (
+        "ok: yes\nnames: a, b\nrows (1):\n- a: 1\nnone: none"
+    )
+
+
+def test_toolsets_are_asked_for_by_name():
+    assert toolsets.asked({"add": "work"}) == ("work",)
+    assert toolsets.asked({}) == ()
+    for bad in ({"add": "nope"}, {"add": 7}, {"sets": []}, {"add": [["work"]]}):
+        with pytest.raises(Invalid):
+            toolsets.asked(bad)
