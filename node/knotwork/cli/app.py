@@ -55,6 +55,12 @@ GROUPS = {
     "trigger": "Keep triggers that start runs, and see what they did",
     "event": "Publish events that runs may wait for",
     "work": "Take tasks and do them, as an agent that is no plugin",
+    "session": "Come in as an agent, and see which others did",
+    "channel": "Talk where everybody in the project hears it",
+    "message": "Write to one agent, and read what was written to you",
+    "contact": "Say who may write to whom",
+    "memory": "Remember, recall and forget, for yourself or for others",
+    "crew": "Split a big job among agents, and put together what they did",
     "tool": "Call the tools that agents use over MCP",
     "project": "Show how much there is in a project, and what happens",
 }
