@@ -51,10 +51,10 @@ async def _soak() -> None:
         ended_s = time.monotonic()
         async with asyncio.timeout(FORGET_S):
             while await stored("TASKS"):
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.1)  # a pause between two looks
             sys.stderr.write(f"TASKS is empty {time.monotonic() - ended_s:.1f} s after the last end\n")
             while await stored("FACTS") > ROUND:
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(0.5)  # likewise
         sys.stderr.write(f"FACTS is packed {time.monotonic() - ended_s:.1f} s after it\n")
         await past.synced(FORGET_S)
         assert (await past.counts(("state",)))["completed",] >= COUNT

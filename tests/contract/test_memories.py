@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import json
+import sys
 import threading
 from collections.abc import AsyncIterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 from typing import ClassVar
 
 import pytest
@@ -188,3 +190,49 @@ async def test_a_service_that_is_away_is_told():
     async with host(TYPES["openai-embeddings"], {"url": "http://127.0.0.1:9"}) as plugin:
         with pytest.raises(Unavailable):
             await plugin.embed(["a"])
+
+
+# ---- a model on this machine: real when the library is there, which is not part of Knotwork
+
+MODEL_WORDS = ["[UNK]", "cat", "kitten", "car", "truck"]
+
+
+def model_folder(folder: Path) -> Path:
+    """Make a model of four words."""
+    model2vec = pytest.importorskip("model2vec", reason="pip install model2vec")
+    numpy, tokenizers = pytest.importorskip("numpy"), pytest.importorskip("tokenizers")
+    known = {word: number for number, word in enumerate(MODEL_WORDS)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(known, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    vectors = numpy.array([[0, 0, 0], [1, 0, 0], [0.9, 0.1, 0], [0, 1, 0], [0, 0.9, 0.1]], dtype=numpy.float32)
+    model2vec.StaticModel(vectors, tokenizer, normalize=True).save_pretrained(folder / "words")
+    return folder / "words"
+
+
+class TestModel2Vec(EmbedderContract):
+    factory = TYPES["model2vec"]
+    bad_configs: ClassVar = [{"folder": ""}, {"folder": 1}]
+
+    @pytest.fixture(autouse=True)
+    def _model(self, tmp_path: Path) -> None:
+        self.config = {"folder": str(model_folder(tmp_path))}
+
+
+async def test_a_model_on_this_machine_knows_what_is_near(tmp_path: Path):
+    async with host(TYPES["model2vec"], {"folder": str(model_folder(tmp_path))}) as plugin:
+        cat, kitten, car = await plugin.embed(["a cat", "kitten", "car"])
+    assert plugin.model == "words"
+    near, far = (sum(a * b for a, b in zip(cat, other, strict=True)) for other in (kitten, car))
+    assert near > 0.9
+    assert far < 0.1
+
+
+async def test_without_a_model_or_its_library_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "model2vec", None)  # as if it were not installed, whether it is or not
+    with pytest.raises(Unavailable, match="pip install model2vec"):
+        async with host(TYPES["model2vec"], {"folder": str(tmp_path)}):
+            pass
+    monkeypatch.setitem(sys.modules, "model2vec", ModuleType("model2vec"))
+    with pytest.raises(PluginFailed, match="no Model2Vec model"):
+        async with host(TYPES["model2vec"], {"folder": str(tmp_path)}):
+            pass

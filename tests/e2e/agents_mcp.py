@@ -14,6 +14,8 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult, Implementation
 from tests.e2e.conftest import WAIT_S, Node
 
+from knotwork.mcp import resources
+
 LEGACY, MODERN = "legacy", "2026-07-28"
 MODES = (LEGACY, MODERN)
 
@@ -48,6 +50,11 @@ class Agent:
 
     async def tools(self) -> list[str]:
         return [tool.name for tool in (await self.client.list_tools(cache_mode="bypass")).tools]
+
+
+def work_uri(work_id: str) -> str:
+    """Return the address of a piece of work."""
+    return resources.TEMPLATES[0]["uriTemplate"].replace("{work_id}", work_id)
 
 
 def text_of(result: CallToolResult) -> str:

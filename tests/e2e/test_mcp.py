@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from mcp.shared.exceptions import MCPError
-from tests.e2e.agents_mcp import LEGACY, MODES, parameters, stdio_agent
+from tests.e2e.agents_mcp import LEGACY, MODES, parameters, stdio_agent, work_uri
 from tests.e2e.conftest import WAIT_S, Node, Nodes, marked, until
 
 
@@ -107,7 +107,7 @@ async def test_resources_and_prompts_are_read(node: Node, mode: str):
             read = await agent.client.read_resource(resource.uri)
             assert read.contents
         given = await agent.call("assign_work", task="read me", capability="reading")
-        read = await agent.client.read_resource(f"knotwork://work/{given['work_id']}")
+        read = await agent.client.read_resource(work_uri(given["work_id"]))
         assert given["work_id"] in read.contents[0].text
         with pytest.raises(MCPError, match="no resource"):
             await agent.client.read_resource("knotwork://nowhere")

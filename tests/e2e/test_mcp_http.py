@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from mcp.shared.exceptions import MCPError
-from tests.e2e.agents_mcp import LEGACY, MODERN, MODES, http_agent, stdio_agent
+from tests.e2e.agents_mcp import LEGACY, MODERN, MODES, http_agent, stdio_agent, work_uri
 from tests.e2e.conftest import WAIT_S, Node, Nodes
 
 
@@ -41,7 +41,7 @@ async def test_an_agent_over_http_works_with_one_over_stdio(node: Node, mode: st
         assert (await web.call("complete_work", work_id=given["work_id"], result=17))["status"] == "completed"
         found = await shell.call("await_work", work_id=given["work_id"], timeout_secs=WAIT_S)
         assert found["result"] == 17
-        read = await web.client.read_resource(f"knotwork://work/{given['work_id']}")
+        read = await web.client.read_resource(work_uri(given["work_id"]))
         assert "completed" in read.contents[0].text
 
 

@@ -71,7 +71,7 @@ async def test_what_others_write_is_framed_and_harmless(node: Node):
         shown = text_of(result).splitlines()
         assert result.structured_content["messages"][0]["text"] == evil
         head, newer = [line for line in shown if not line.startswith("| ")]
-        assert "from writes" in head
+        assert f"from {(await writes.call('get_my_handle'))['handle']} " in head
         assert newer.startswith("newer: ")
         assert not {"\x1b", "\u202e"} & set(text_of(result))
 

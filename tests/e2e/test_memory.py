@@ -131,6 +131,12 @@ def test_at_a_shell(nodes):
     assert node.refused("remember", "x" * 33_000)[1]["code"] == "memory.too_large"
     bulk = node.json("memory", "remember-bulk", '{"content":"one"}', '{"content":""}')
     assert (bulk["stored"], bulk["failed"]) == (1, 1)
+    assert node.json("memory", "forget-bulk", "none")["failed"] == 1
     assert node.run("forget", out.strip())[0] == 0
     assert node.refused("memory", "get", out.strip())[0] == 1
     assert node.run("memory", "revert", out.strip())[0] == 0
+    assert node.json("memory", "cleanup")["deleted"] == 0
+    assert node.json("memory", "stats")["total"] == 2
+    assert [row["content"] for row in node.json("memory", "search", "database")["memories"]] == [
+        "Tests need a database."
+    ]

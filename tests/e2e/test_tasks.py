@@ -348,6 +348,16 @@ def test_dead_letters_come_back_or_go(hub):
     assert [row["code"] for row in shown["attempts"]] == ["gone.bad"]
     assert shown["input"]["steps"][0]["fail"] == "no"
     assert hub.refused("dead", "redrive")[1]["code"] == "work.filter_needed"
+    fine = submit(hub, "script", {"done": 1})
+    assert ended(hub, fine)["state"] == "completed"
+    code, wire = hub.refused("dead", "show", fine)
+    assert (code, wire["code"]) == (1, "work.not_dead")
+    unknown = "t0198c0ffee00d15ea5e0ddba11"
+    for words in (("dead", "redrive", unknown), ("dead", "redrive", fine), ("task", "cancel", unknown)):
+        code, out, _ = hub.run(*words, "-o", "json")
+        assert (code, json.loads(out)["changed"]) == (1, 0), words
+    assert hub.run("task", "cancel", fine)[0] == 0  # it had ended; that is no failure
+    assert hub.http("POST", f"/api/work/{unknown}/cancel", authorization=f"Bearer {hub.token}").status == 404
 
     dry = hub.json("dead", "redrive", "--code", "gone.bad", "--dry-run")
     assert (dry["changed"], len(dry["tasks"])) == (0, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import os
 import re
@@ -159,6 +160,38 @@ def test_the_worker_on_the_page_works(one, tmp_path):
         worker.kill()
         out, _ = worker.communicate(timeout=WAIT_S)
     assert f"{good} completed" in out
+
+
+class Broken(http.server.BaseHTTPRequestHandler):
+    """A proxy in trouble: each answer is another sort of garbage."""
+
+    bodies = (b"Internal Server Error", b"", b"<html>bad gateway</html>", b"\xff\xfe")
+    asked = 0
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        number = Broken.asked = Broken.asked + 1
+        self.send_response(200 if number % 5 == 0 else 500)
+        self.end_headers()
+        self.wfile.write(self.bodies[number % len(self.bodies)])
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_the_worker_on_the_page_survives_answers_that_are_no_json(tmp_path):
+    (tmp_path / "worker.py").write_text(block("file: worker.py").replace("time.sleep(1)", "time.sleep(0.01)"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Broken) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        env = {**os.environ, "KNOTWORK_URL": f"http://127.0.0.1:{server.server_port}", "KNOTWORK_TOKEN": "x"}
+        worker = subprocess.Popen([sys.executable, "worker.py"], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL)
+        try:
+            until(lambda: Broken.asked > 10 or worker.poll() is not None)
+            assert worker.poll() is None
+        finally:
+            worker.kill()
+            worker.wait(WAIT_S)
+            server.shutdown()
 
 
 def test_the_shell_on_the_page_works(one, tmp_path):

@@ -157,6 +157,19 @@ def test_who_holds_a_step_starts_more_under_its_budget(node):
     assert node.json("run", "show", made["run"])["parent"] == f"{run}/a--c1"
 
 
+def test_runs_are_seen_by_lists_and_by_sql(node):
+    steps = {"a": {"capability": "shout", "when": "input"}}
+    node.json("workflow", "register", json.dumps({"name": "seen", "steps": steps, "output": "steps.a.output.x.y"}))
+    ids = [node.json("run", "start", "seen", "a", "--labels", f"n={n}", "--wait", "60s")["id"] for n in range(3)]
+    listed = node.json("runs", "--workflow", "seen", "--state", "completed")["runs"]
+    assert [one["id"] for one in listed] == ids[::-1]
+    assert [one["labels"] for one in listed] == [{"n": str(n)} for n in (2, 1, 0)]
+    query = "select id, state, labels from runs where workflow = 'seen' and ended_ns > 0 order by started_ns"
+    found = until(lambda: (rows := node.json("sql", query)["rows"]) and len(rows) == 3 and rows)
+    assert [(one["id"], one["state"]) for one in found] == [(one, "completed") for one in ids]
+    assert node.json("runs", "--workflow", "seen", "--state", "failed")["runs"] == []
+
+
 def test_waiting_and_keys(node):
     node.json("workflow", "register", json.dumps({"name": "one", "steps": {"a": {"capability": "shout"}}}))
     code, out, _ = node.run("run", "start", "one", "hello", "--key", "k1", "--wait", "60s")

@@ -116,7 +116,8 @@ def leave(op: str, request: dict[str, Any], reply: dict[str, Any]) -> None:
     """End with a code of its own when the reply means "not now" or "it failed", so that scripts can ask."""
     if op == "node.health" and not reply.get("ready"):
         sys.exit(Unavailable.exit_code)
-    if op == "workflow.check" and not reply.get("ok"):
+    failed = FAILED.get(op)
+    if failed is not None and failed(reply):
         sys.exit(1)
     if op in ("task.await", "task.watch") or (op == "task.submit" and request.get("wait")):
         code = ENDS.get(str(reply.get("state")), TimedOut.exit_code)
@@ -124,6 +125,20 @@ def leave(op: str, request: dict[str, Any], reply: dict[str, Any]) -> None:
             sys.exit(code)
 
 
+def _one_failed(reply: dict[str, Any]) -> bool:
+    """Return whether one of the tasks that were meant is not there, or could not be done anything about."""
+    if reply.get("dry_run"):
+        return any(one.get("why") for one in reply.get("tasks", ()))
+    return any(one.get("error") or not one.get("done", True) for one in reply.get("tasks", ()))
+
+
+FAILED: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "workflow.check": lambda reply: not reply.get("ok"),
+    "targets.test": lambda reply: reply.get("health") == "unhealthy",
+    "task.cancel": _one_failed,
+    "task.redrive": _one_failed,
+}
+"""Ops whose replies may mean that it failed, or that something is not there."""
 ENDS = {"completed": 0, "failed": 1, "dead": 1, "cancelled": 1, "timed-out": TimedOut.exit_code}
 """Exit codes of a task by its state; one that has not ended is there to be asked again."""
 

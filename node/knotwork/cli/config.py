@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from knotwork.cli import files, options, show
-from knotwork.sdk.errors import ConfigInvalid, Conflict, Invalid
+from knotwork.sdk.errors import ConfigInvalid, Conflict, Invalid, sentence
 
 FILE = "knotwork.toml"
 
@@ -58,7 +58,7 @@ def _check(**values: Any) -> None:
     loaded, catalog, warnings = files.check(chosen)
     if shared.shape == "table":
         for warning in warnings:
-            print(show.plain(f"warning: {warning} {_GOES_ON}"), file=sys.stderr)
+            print(show.plain(f"warning: {sentence(str(warning), _GOES_ON)}"), file=sys.stderr)
     from knotwork.config.model import SECTIONS  # loaded with the configuration
 
     instances = [f"{SECTIONS[kind]}.{name}" for kind in _kinds() for name in loaded.config.instances(kind)]
@@ -103,7 +103,7 @@ def _fmt(**values: Any) -> None:
 
     shared = options.take(values)
     changed: list[str] = []
-    for path in map(Path, values["file"] or (FILE,)):
+    for path in map(Path, (*values["config"], *values["file"]) or (FILE,)):
         text = _read(path)
         better = formatting.fmt(text, str(path))
         if better != text:
@@ -120,6 +120,7 @@ fmt = click.Command(
     callback=_fmt,
     params=[
         click.Argument(["file"], nargs=-1),
+        click.Option(["--config"], multiple=True, metavar="FILE", help="the same as FILE, may be given again"),
         click.Option(["--check"], is_flag=True, help="change nothing; exit code 1 when something would change"),
         *options.answering(),
     ],

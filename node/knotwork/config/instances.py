@@ -172,7 +172,8 @@ def _check(
     merged: Merged, path: Path, settings: Mapping[str, object], model: type[PluginConfig], *, partly: bool = False
 ) -> tuple[PluginConfig | None, list[Problem]]:
     config, errors = judge.fit(model, merged, path, settings)
-    errors = [(error, _named(error, at, path, settings)) for error, at in errors + _behind(model, path, settings, errors)]
+    errors = errors + _behind(model, path, settings, errors)
+    errors = [(error, _named(error, at, path, settings)) for error, at in errors]
     bones = {**dict.fromkeys(Config.KIND_TABLES[_kind(path)].common_keys()), **judge.skeleton(model)}
 
     def keys_at(at: Path) -> Sequence[str]:

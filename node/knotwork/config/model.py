@@ -156,11 +156,17 @@ class WorkTable(Table):
 
 
 class WorkflowsTable(Table):
-    """Workflows that files bring."""
+    """Workflows: files that bring them, and what is kept of runs."""
 
     folder: Text = Field(
         default="workflows",
         description="folder of *.toml, *.yaml and *.json, from the configuration's own; empty: none is looked at",
+    )
+    keep_s: Seconds = Field(
+        default=30 * 86400.0, ge=60, le=10 * 365 * 86400, description="seconds that runs are kept which are over"
+    )
+    keep_max: Size = Field(
+        default=0, description="most bytes of a project for runs that are over, the oldest go first; 0: any number"
     )
 
 

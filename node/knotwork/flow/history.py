@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,11 +24,7 @@ if TYPE_CHECKING:
     from knotwork.bus.reading import Stored
 
 log = logging.getLogger(__name__)
-HISTORY = StreamSpec(
-    subjects.HISTORY,
-    ("history.>",),
-    {"max_msgs_per_subject": 1, "max_age": 30 * 86400 * NS, "compression": "s2", "allow_atomic": True},
-)
+MONTH_S = 30 * 86400.0
 KEEP_S = 5.0
 """How long the facts of a run that is over stay where they are."""
 EVERY_S = 0.5
@@ -35,6 +32,21 @@ AT_ONCE = 200
 LATE_S = 2.0
 LATE_AT_ONCE = 20
 BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Keeps:
+    """How long runs that are over are kept, in seconds, and in how many bytes all together; 0: in any number."""
+
+    age_s: float = MONTH_S
+    max_bytes: int = 0
+
+
+def stream(keeps: Keeps) -> StreamSpec:
+    """Return the stream of the past: the oldest go first (pure)."""
+    bounds = {"max_age": int(keeps.age_s * NS), "max_bytes": keeps.max_bytes or -1, "discard": "old"}
+    settings = {"max_msgs_per_subject": 1, "compression": "s2", "allow_atomic": True, **bounds}
+    return StreamSpec(subjects.HISTORY, ("history.>",), settings)
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -78,21 +90,34 @@ class Historian:
     """Keeps the past of the runs that this node looked after."""
 
     def __init__(
-        self, connection: Connection, writing: GroupCommit, looking_after: LooksAfter, over: dict[str, Over]
+        self,
+        connection: Connection,
+        writing: GroupCommit,
+        looking_after: LooksAfter,
+        over: dict[str, Over],
+        keeps: Callable[[], Keeps] = Keeps,
     ) -> None:
-        """Write through `writing`; `over` are the runs that ended, put there by who is `looking_after` them."""
+        """Write through `writing`; `over` are the runs that ended, put there by who is `looking_after` them.
+
+        `keeps()` says how much is kept; it may change while we run.
+        """
         self._connection, self._writing, self._engine, self._over = connection, writing, looking_after, over
+        self._keeps, self._kept = keeps, Keeps()
         self._loop = asyncio.get_running_loop()
 
     async def open(self) -> None:
-        """Make the stream."""
-        await streams.ensure(self._connection, HISTORY)
+        """Make the stream, or have it keep what is wanted now."""
+        wanted = self._keeps()
+        await streams.ensure(self._connection, stream(wanted))
+        self._kept = wanted
 
     async def run(self) -> None:
         """Keep what is over, and have FACTS forget it, for ever."""
         while True:
             await asyncio.sleep(EVERY_S)
             try:
+                if self._keeps() != self._kept:
+                    await self.open()
                 await self._keep_due()
                 await self._forget()
             except KnotworkError as error:

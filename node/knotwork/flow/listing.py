@@ -32,7 +32,7 @@ async def runs(
     connection: Connection, *, workflow: str = "", over: bool | None = None, limit: int = 1000
 ) -> list[Listed]:
     """Return up to `limit` runs, the newest first: of a workflow, and over or not, when that is named."""
-    found = {one.id: one for one in await _in_facts(connection) if _fits(one, workflow, over)}
+    found = {one.id: one for one in await recent(connection) if _fits(one, workflow, over)}
     if over is not False:
         end = await reading.last_seq(connection, subjects.HISTORY)
         for _ in range(WINDOWS_MAX):
@@ -50,11 +50,13 @@ def _fits(one: Listed, workflow: str, over: bool | None) -> bool:  # noqa: FBT00
     return workflow in ("", one.start.workflow) and over in (None, one.finish is not None)
 
 
-async def _in_facts(connection: Connection) -> list[Listed]:
+async def recent(connection: Connection, *, workflow: str = "") -> list[Listed]:
+    """Return the runs under way, and those that ended just now, in no order: of a workflow, when that is named."""
     ends = await _all(connection, "run.*.*.ended", facts.Finish)
     return [
         Listed(run, start, ends.get(run))
         for run, start in (await _all(connection, "run.*.*.start", facts.Start)).items()
+        if workflow in ("", start.workflow)
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from knotwork.flow.children import Children
 from knotwork.flow.definitions import Definitions
 from knotwork.flow.engine import Engine
 from knotwork.flow.events import Events
-from knotwork.flow.history import Historian, Over
+from knotwork.flow.history import Historian, Keeps, Over
 from knotwork.flow.journal import Journal
 from knotwork.flow.limits import Limits
 from knotwork.flow.runs import Runs
@@ -35,9 +35,16 @@ class Flow:
     """Workflows of one project, as this node takes part in them. Made by `open_flow`."""
 
     def __init__(
-        self, group: asyncio.TaskGroup, connection: Connection, work: Work, writing: GroupCommit, *, node: str
+        self,
+        group: asyncio.TaskGroup,
+        connection: Connection,
+        work: Work,
+        writing: GroupCommit,
+        *,
+        node: str,
+        keeps: Callable[[], Keeps],
     ) -> None:
-        """Wire the parts."""
+        """Wire the parts; `keeps()` says how much of the past is kept."""
         self.connection = connection
         self.definitions = Definitions(connection)
         self.events = Events(connection)
@@ -50,7 +57,7 @@ class Flow:
         over: dict[str, Over] = {}
         engine = Engine(group, definitions=self.definitions, values=work.values, carrier=carrier, over=over)
         self.journal = Journal(group, connection, engine, over)
-        self._historian = Historian(connection, writing, self.journal, over)
+        self._historian = Historian(connection, writing, self.journal, over, keeps)
         self.runs = Runs(connection, work, self.definitions)
         self.children = Children(connection, work, self.runs, self.definitions)
         self.approvals = Approvals(connection, self.runs)
@@ -88,12 +95,14 @@ class Flow:
 
 
 @asynccontextmanager
-async def open_flow(connection: Connection, work: Work, *, node: str) -> AsyncIterator[Flow]:
-    """Take part in the workflows of a project inside the block."""
+async def open_flow(
+    connection: Connection, work: Work, *, node: str, keeps: Callable[[], Keeps] = Keeps
+) -> AsyncIterator[Flow]:
+    """Take part in the workflows of a project inside the block; `keeps()` says how much of the past is kept."""
     async with AsyncExitStack() as stack:
         group = await stack.enter_async_context(background())
         writing = await stack.enter_async_context(open_group_commit(connection))
-        flow = Flow(group, connection, work, writing, node=node)
+        flow = Flow(group, connection, work, writing, node=node, keeps=keeps)
         await flow.open()
         group.create_task(flow.run(), name="flow")
         try:

@@ -110,7 +110,8 @@ class Control:
 
     def flows(self, project: str) -> Flows:
         """Return the workflows of a project; raises `NotFound`, `Unavailable`."""
-        return FlowDesk(self._rooms(project).flow, lambda: self.http_url)
+        rooms = self._rooms(project)
+        return FlowDesk(rooms.flow, rooms.view, lambda: self.http_url)
 
     def crews(self, project: str) -> Crews:
         """Return the orchestrations of a project; raises `NotFound`, `Unavailable`."""
@@ -221,9 +222,9 @@ class Control:
                 replies.Check(name="nats-server", ok=self.nats.server.state == "running", why=self.nats.server.why)
             )
         checks += [
-            replies.Check(name=f"store {name}", ok=False, why="there is no room for new work")
+            replies.Check(name=f"store {name}", ok=False, why=why)
             for name, rooms in self.opened.items()
-            if rooms.work.submitter.storage.full
+            if (why := rooms.work.submitter.no_room)
         ]
         state = self.drainer.state
         checks.append(replies.Check(name="taking work", ok=state == "running", why="" if state == "running" else state))

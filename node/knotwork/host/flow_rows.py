@@ -11,6 +11,8 @@ from knotwork.ops import flow_replies
 from knotwork.ops.task_replies import TaskError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from knotwork.bus.reading import Stored
     from knotwork.flow.listing import Listed
     from knotwork.flow.run import Progress, Run
@@ -78,6 +80,15 @@ def ended(one: Listed, steps: int) -> flow_replies.RunRow:
         id=one.id, workflow=start.workflow, state=state if state != "dead" else "failed", done=steps, steps=steps,
         by=start.by, trigger=start.trigger, started_at=moment(start.started_ns), ended_at=moment(one.finish.ended_ns),
         code=str((one.finish.error or {}).get("code", "")), labels=start.labels, next=one.finish.next,
+    )  # fmt: skip
+
+
+def past(one: Mapping[str, Any], steps: int) -> flow_replies.RunRow:
+    """Return a run that is over in short, as the view has it."""
+    return flow_replies.RunRow(
+        id=one["id"], workflow=one["workflow"], state=one["state"] if one["state"] != "dead" else "failed", done=steps,
+        steps=steps, by=one["submitter"], trigger=one["trigger"], started_at=moment(one["started_ns"]),
+        ended_at=moment(one["ended_ns"]), code=one["code"], labels=one["labels"], next=one["next"],
     )  # fmt: skip
 
 

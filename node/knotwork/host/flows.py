@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from knotwork.flow.room import Flow
     from knotwork.ops.flow_ports import NewRun
     from knotwork.ops.op import Caller
+    from knotwork.view.room import Row, View
 
 log = logging.getLogger(__name__)
 LOOK_EVERY_S = 2.0
@@ -36,9 +37,9 @@ LIVING = frozenset({"running", "paused", "stopping", "scheduled"})
 class FlowDesk:
     """One project's workflows (`ops.flow_ports.Flows`)."""
 
-    def __init__(self, flow: Flow, address: Callable[[], str]) -> None:
+    def __init__(self, flow: Flow, view: View, address: Callable[[], str]) -> None:
         """Work through our part in the project's workflows; `address` is where our HTTP door is."""
-        self._flow, self._address = flow, address
+        self._flow, self._view, self._address = flow, view, address
 
     # -- definitions -------------------------------------------------------------------------------------------------
 
@@ -111,11 +112,32 @@ class FlowDesk:
         )
 
     async def runs(self, *, workflow: str, states: frozenset[str], limit: int) -> list[flow_replies.RunRow]:
-        """Return runs, the newest first."""
-        over = None if not states else True if not states & LIVING else False if states <= LIVING else None
-        known = await listing.runs(
-            self._flow.connection, workflow=workflow, over=over, limit=limit if not states else LOOKED_AT
-        )
+        """Return runs, the newest first: of the past from the view, and from the streams while that is not ready."""
+        past: dict[str, Row] = {}
+        try:
+            if not states <= LIVING or not states:
+                ended = await self._view.ended_runs(workflow=workflow, states=sorted(states - LIVING), limit=limit)
+                past = {str(one["id"]): one for one in ended}
+            known = await listing.recent(self._flow.connection, workflow=workflow)
+        except KnotworkError as error:
+            log.debug("runs are listed from the streams: %s", error)
+            over = None if not states else True if not states & LIVING else False if states <= LIVING else None
+            most = limit if not states else LOOKED_AT
+            known = await listing.runs(self._flow.connection, workflow=workflow, over=over, limit=most)
+        rows = await self._rows(known, states, limit)
+        for name in past.keys() - {one.id for one in rows}:
+            rows.append(await self._past_row(past[name]))
+        return sorted(rows, key=lambda one: one.started_at, reverse=True)[:limit]
+
+    async def _past_row(self, one: Row) -> flow_replies.RunRow:
+        steps = 0
+        with contextlib.suppress(KnotworkError):
+            steps = len((await self._flow.definitions.graph(str(one["digest"]))).boxes)
+        return flow_rows.past(one, steps)
+
+    async def _rows(self, known: list[Listed], states: frozenset[str], limit: int) -> list[flow_replies.RunRow]:
+        """Return those of runs that are in some states; all of them, when none is named."""
+        known = sorted(known, key=lambda one: one.start.started_ns, reverse=True)
         found: list[flow_replies.RunRow] = []
         for begin in range(0, len(known), AT_ONCE):
             async with asyncio.TaskGroup() as group:

@@ -67,7 +67,7 @@ class MemoryAround:
         slot = self._world.slots.get("memories", instance)
         if slot is None:
             raise Unavailable(
-                f"There is no memory plugin {instance}.", code="memory.no_store", hint="See `knotwork plugins`."
+                f"There is no memory plugin {instance}.", code="memory.no_store", hint="See `knotwork plugin list`."
             )
         return slot
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus.background import background
 from knotwork.crew.room import Crew, open_crew
+from knotwork.flow.history import Keeps
 from knotwork.flow.room import Flow, open_flow
 from knotwork.host import tasks
 from knotwork.host.capacity import open_capacity
@@ -97,7 +98,7 @@ async def open_rooms(around: Around, membership: Membership, works: dict[str, Wo
         spinups = await enter(
             open_capacity(around.world, membership, work, around.emitter, around.policy, nats=around.nats)
         )
-        flow = await enter(open_flow(connection, work, node=around.node))
+        flow = await enter(open_flow(connection, work, node=around.node, keeps=lambda: _keeps(around.world)))
         triggers = await enter(open_triggers(connection, work, flow, node=around.node, read=around.secret))
         group = await enter(background())
         instance = membership.instance
@@ -129,3 +130,9 @@ def _phase(around: Around, sessions: Sessions, record: Record) -> None:
     told = {"id": record.id, "phase": record.phase, "by": record.by.name}
     around.emitter.event("crew.phase", told, project=sessions.project)
     sessions.tell(record.by.id, {"event": "orchestration", "id": record.id, "phase": record.phase})
+
+
+def _keeps(world: World) -> Keeps:
+    """Return how much is kept of runs that are over, as the configuration says now."""
+    wanted = world.loaded.config.workflows
+    return Keeps(wanted.keep_s, wanted.keep_max)

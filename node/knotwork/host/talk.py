@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 ANSWER_MAX_BYTES = 4 * 1024 * 1024
 """What two searches together may answer with; each of them is bounded already."""
+OWNERS_S = 1.0
+"""How old it may be who has agents here."""
 
 
 class SessionBook:
@@ -41,19 +43,32 @@ class SessionBook:
     def __init__(self, sessions: Sessions, owner: Callable[[], str]) -> None:
         """Look in `sessions`; `owner()` is whose node this is."""
         self._sessions, self._owner = sessions, owner
+        self._owners: set[str] = set()
+        self._owners_s = -OWNERS_S
 
-    def find(self, name: str, by: Who | None = None) -> Who:
-        """Return whom an id or a handle means; raises `NotFound` (`agent.not_found`), naming near ones."""
+    def look(self, name: str, by: Who | None = None) -> Who | None:
+        """Return whom an id or a handle means, None for nobody."""
         try:
             record = self._sessions.find(name)
         except NotFound:
             owner = name.removeprefix("person-")
-            if owner == self._owner() or any(known.owner == owner for known, _ in self._sessions.all()):
-                return person(owner, self._sessions.project)
-        else:
-            if by is None or may_see(record.scope, record.who, by):
-                return record.who
-        raise self._unknown(name, by)
+            return person(owner, self._sessions.project) if self._is_owner(owner) else None
+        return record.who if by is None or may_see(record.scope, record.who, by) else None
+
+    def _is_owner(self, name: str) -> bool:
+        """Return whether somebody of that name has a node or an agent here, as known a second ago."""
+        now_s = time.monotonic()
+        if name not in self._owners and now_s - self._owners_s > OWNERS_S:
+            self._owners = {self._owner(), *(known.owner for known, _ in self._sessions.all())}
+            self._owners_s = now_s
+        return name in self._owners
+
+    def find(self, name: str, by: Who | None = None) -> Who:
+        """Return whom an id or a handle means; raises `NotFound` (`agent.not_found`), naming near ones."""
+        found = self.look(name, by)
+        if found is None:
+            raise self._unknown(name, by)
+        return found
 
     def _unknown(self, name: str, by: Who | None) -> NotFound:
         """Return the error of somebody who is not there, or not to be seen: the two look the same."""
@@ -138,7 +153,7 @@ class TalkDesk:
         page = await self._talk.history.page(caller.who, wish, unread=wanted.unread, mark=not wanted.peek)
         return talk_replies.Messages(
             channel=wanted.channel, messages=[_row(one) for one in page.messages], older=page.older, newer=page.newer,
-            unread=page.unread,
+            unread=page.unread, skipped=page.skipped,
         )  # fmt: skip
 
     async def watch(self, channel: str, cursor: str, caller: Caller) -> AsyncGenerator[replies.Chunk, None]:
@@ -182,10 +197,8 @@ class TalkDesk:
 
     def _sender(self, name: str) -> str:
         """Return the id of a sender; one that is not known any more is meant by its id."""
-        try:
-            return self._talk.book.find(name).id if name else ""
-        except NotFound:
-            return name
+        found = self._talk.book.look(name) if name else None
+        return found.id if found is not None else name
 
     # -- inboxes -----------------------------------------------------------------------------------------------------
 

@@ -98,17 +98,18 @@ def _at(when_ns: int) -> str:
 def _target(target: Target) -> replies.TargetRow:
     now_ns = time.time_ns()
     state: Any = "available"
+    why = target.why
     if not target.enabled or target.disabled:
         state = "disabled"
     elif target.health == "unhealthy":
         state = "unhealthy"
     elif target.running >= target.max_concurrent:
         state = "in-use"
-    elif ranking.cooldown_left_s(target, now_ns) > 0:
-        state = "cooling-down"
+    elif (left_s := ranking.cooldown_left_s(target, now_ns)) > 0:
+        state, why = "cooling-down", ranking.cooling(target, left_s)
     return replies.TargetRow(
         name=f"{target.node}/{target.target}", target=target.target, node=target.node, type=target.type, state=state,
-        why=target.why, capabilities=list(target.capabilities), boundaries=list(target.boundaries), cost=target.cost,
+        why=why, capabilities=list(target.capabilities), boundaries=list(target.boundaries), cost=target.cost,
         running=target.running, max_concurrent=target.max_concurrent, launches=target.launches,
         failures=target.failures, health=target.health, checked_at=_at(target.checked_ns),
         last_launch_at=_at(target.last_launch_ns), last_success_at=_at(target.last_success_ns),

@@ -281,7 +281,7 @@ def _not_started(error: PluginFailed) -> ConfigInvalid:
         }
         for one in error.detail["problems"]
     ]
-    return ConfigInvalid(error.message, code=error.code, hint=error.hint, detail={"problems": told})
+    return ConfigInvalid(error.message, code="plugin.start_failed", hint=error.hint, detail={"problems": told})
 
 
 def _policy(loaded: Loaded) -> Policy:

@@ -102,9 +102,14 @@ async def read_messages(given: ReadInput, session: Session) -> dict[str, Any]:
         "channel": given.channel, "limit": given.limit, "cursor": given.cursor[:32], "unread": given.unread,
     }  # fmt: skip
     forward = given.unread or given.cursor.startswith("a")
-    page = await message_values.read(session, "channel.read", wanted, newest=not forward)
+    page = await session.ask("channel.read", **wanted, peek=forward)  # whoever saw the newest has read all before it
+    shown = message_values.fitting([message_values.row(one) for one in page["messages"]], newest=not forward)
+    if len(shown) < len(page["messages"]):  # ask again for those that fit: the cursors are theirs then
+        page = await session.ask("channel.read", **wanted | {"limit": len(shown)}, peek=True)
+    if shown and forward:
+        await session.ask("channel.mark", channels=[given.channel], upto=shown[-1]["id"])
     more = {"channel": page["channel"], "older": page["older"], "newer": page["newer"]}
-    return without(more) | ({"unread": page["unread"]} if page["unread"] else {}) | {"messages": page["messages"]}
+    return without(more) | ({"unread": page["unread"]} if page["unread"] else {}) | {"messages": shown}
 
 
 class SearchInput(Input):

@@ -52,6 +52,7 @@ class Up:
     asker: Asker
     secret: str = field(repr=False)
     handle: str = ""
+    node: str = ""
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -119,7 +120,7 @@ class Link:
         said = codec.decode(piece.data).get("data")
         match said.get("event"):
             case "opened":
-                up = self._up = Up(asker, said["session"], said["handle"])
+                up = self._up = Up(asker, said["session"], said["handle"], said.get("node", ""))
                 up.over = _Ends(limit)
                 self.trouble = None
                 self._tell()
@@ -203,7 +204,7 @@ class Link:
     ) -> dict[str, Any]:
         from knotwork.bus import codec  # loaded long ago
 
-        async with aclosing(up.asker(op, body, timeout_s=timeout_s, session=up.secret)) as pieces:
+        async with aclosing(up.asker(op, body, timeout_s=timeout_s, session=up.secret, at=up.node)) as pieces:
             async for piece in pieces:
                 value = codec.decode(piece.data)
                 if piece.kind == "error":

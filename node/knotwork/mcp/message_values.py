@@ -59,10 +59,10 @@ def fitting(rows: list[dict[str, Any]], *, newest: bool) -> list[dict[str, Any]]
     return kept[::-1] if newest else kept
 
 
-async def read(session: Session, op: str, wanted: dict[str, Any], *, newest: bool = False) -> dict[str, Any]:
+async def read(session: Session, op: str, wanted: dict[str, Any]) -> dict[str, Any]:
     """Return a page of messages that fits; only what is in it counts as read."""
     page = await session.ask(op, **wanted, peek=True)
-    kept = fitting([row(one) for one in page["messages"]], newest=newest)
+    kept = fitting([row(one) for one in page["messages"]], newest=False)
     if page["messages"]:
         again = wanted if len(kept) == len(page["messages"]) else wanted | {"limit": len(kept)}
         page = await session.ask(op, **again | ({"wait_s": 0} if "wait_s" in wanted else {}))

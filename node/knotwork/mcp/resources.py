@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from knotwork.mcp import instructions, wording
+from knotwork.mcp import instructions, rows, toolsets, wording
 from knotwork.sdk.errors import NotFound
 
 Ask = Callable[..., Awaitable[dict[str, Any]]]
@@ -40,8 +41,10 @@ class Resource:
 
 RESOURCES: tuple[Resource, ...] = (
     Resource("guide", "How to work with others", "How the tools go together."),
+    Resource("tools", "Tools", "Every tool, what it is for, and which toolsets list it."),
     Resource("agents", "Agents", "Who is there, and what each can do.", "agents.list", "agents", 100),
     Resource("sessions", "Agents from outside", "Sessions such as this one.", "session.list", "agents", 100),
+    Resource("channels", "Channels", "Channels, and how much of each is unread.", "channel.list", "channels"),
     Resource("queues", "Queues", "How much work waits.", "task.stats"),
     Resource("runs", "Runs", "Runs of workflows, the newest first.", "run.list", "runs", 50),
     Resource("workflows", "Workflows", "Workflows that can be started.", "workflow.list", "workflows"),
@@ -66,11 +69,22 @@ async def read(uri: str, ask: Ask) -> dict[str, Any]:
     return {"contents": [{"uri": uri, "mimeType": "text/plain", "text": wording.fit(text)}]}
 
 
+def _tools() -> str:
+    """Return every tool in a line, by what it is for."""
+    told = {name: json.loads(row)["description"] for name, row in rows.ROWS.items()}
+    return "\n\n".join(
+        f"{name} ({about}):\n"
+        + "\n".join(f"- {tool}: {told[tool]}" for tool in toolsets.TOOLSETS[name] if tool in told)
+        for name, about in toolsets.ABOUT.items()
+        if name in toolsets.TOOLSETS and name != "classic"
+    )
+
+
 async def _text(uri: str, ask: Ask) -> str:
     path = uri.removeprefix(SCHEME)
     known = next((one for one in RESOURCES if one.uri == uri), None)
     if known is not None and not known.op:
-        return instructions.TEXT
+        return instructions.TEXT if known.path == "guide" else _tools()
     if known is not None:
         found = await ask(known.op, **({"limit": known.limit} if known.limit else {}))
         return wording.text_of({known.rows: found[known.rows]} if known.rows else found)

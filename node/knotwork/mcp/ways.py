@@ -28,8 +28,13 @@ class Piece(Protocol):
 class Asker(Protocol):
     """Asks for ops over one way to the node."""
 
-    def __call__(self, op: str, request: bytes, *, timeout_s: float, session: str = "") -> AsyncGenerator[Piece, None]:
-        """Yield the pieces of an answer, the last one being `result` or `error`; leaving early stops the work."""
+    def __call__(
+        self, op: str, request: bytes, *, timeout_s: float, session: str = "", at: str = ""
+    ) -> AsyncGenerator[Piece, None]:
+        """Yield the pieces of an answer, the last one being `result` or `error`; leaving early stops the work.
+
+        A session is known at one node alone: `at` names it, where any of them might answer.
+        """
         ...
 
 
@@ -47,9 +52,11 @@ def by_nats(endpoint: Endpoint, node: str) -> Way:
 
         async with open_connection(endpoint) as connection:
 
-            def ask(op: str, request: bytes, *, timeout_s: float, session: str = "") -> AsyncGenerator[Piece, None]:
+            def ask(
+                op: str, request: bytes, *, timeout_s: float, session: str = "", at: str = ""
+            ) -> AsyncGenerator[Piece, None]:
                 return client.over(
-                    connection, op, request, timeout_s=timeout_s, node=node, patient=False, session=session
+                    connection, op, request, timeout_s=timeout_s, node=node or at, patient=False, session=session
                 )
 
             yield ask
@@ -64,7 +71,10 @@ def by_http(door: Door) -> Way:
     async def opened() -> AsyncIterator[Asker]:
         from knotwork.bus import http_client  # likewise
 
-        def ask(op: str, request: bytes, *, timeout_s: float, session: str = "") -> AsyncGenerator[Piece, None]:
+        def ask(
+            op: str, request: bytes, *, timeout_s: float, session: str = "", at: str = ""
+        ) -> AsyncGenerator[Piece, None]:
+            del at  # there is one node behind a door
             return http_client.over(door, op, request, timeout_s=timeout_s, session=session)
 
         yield ask

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from knotwork.memory.model import CATEGORIES, SCOPES, Category, Record
+from knotwork.memory.model import CATEGORIES, Category, Record
 from knotwork.memory.rules import Sight
 from knotwork.sdk.memory import MemoryScope, Place
 
@@ -118,6 +118,11 @@ class After:
     id: str
 
 
+Counts = dict[tuple[MemoryScope, Category], tuple[int, int, int]]
+"""By scope and category: how many there are, how many of them are over, how many were forgotten."""
+COUNTED_MAX = 1000
+
+
 class Index:
     """The database. Used by one thread at a time."""
 
@@ -132,6 +137,7 @@ class Index:
             path.chmod(0o600)
         self._db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16384;")
         self._db.executescript(SCHEMA)
+        self._counted: dict[tuple[tuple[Sight, ...], tuple[str, ...]], tuple[int, Counts]] = {}
 
     def close(self) -> None:
         """Close it."""
@@ -140,6 +146,7 @@ class Index:
 
     def apply(self, changes: Iterable[Change]) -> None:
         """Take in changes, in order; one older than what is there is passed over, and revision 0 counts as newest."""
+        self._counted.clear()
         self._db.execute("BEGIN")
         for change in changes:
             place = change.place
@@ -200,30 +207,52 @@ class Index:
         return [row[3] for row in sorted(found, key=lambda one: one[:3])[:limit]]
 
     def words(self, wanted: Filter, text: str, limit: int) -> list[str]:
-        """Return the ids of what has words of a text, best first (BM25); when nothing has, of what holds the text."""
-        terms = _WORD.findall(text)[:WORDS_MAX]
-        where, values = _where(wanted, wanted.sights)
+        """Return the ids of what has words of a text, best first (BM25); when nothing has, of what holds the text.
+
+        What has all of them comes first, then what has those that few others have, then the newest with the rest.
+        """
+        terms = [f'"{term}"' for term in dict.fromkeys(_WORD.findall(text)[:WORDS_MAX])]
+        if terms and len(terms[-1]) >= BEGINNING_MIN + 2:
+            terms[-1] = f"({terms[-1]} OR {terms[-1]}*)"
+        found: dict[str, None] = {}
         if terms and wanted.sights:
-            beginning = [f'"{terms[-1]}"*'] if len(terms[-1]) >= BEGINNING_MIN else []
-            said = " OR ".join([*(f'"{term}"' for term in terms), *beginning])
-            seen = " OR ".join(f'"{_sight(sight.scope, sight.owner)}"' for sight in wanted.sights)
-            asked = f"sight : ({seen}) AND {{content tags}} : ({said})"
-            newest = self._db.execute(
-                "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT 1 OFFSET ?", (asked, RANKED_MAX)
-            ).fetchone()
-            rows = self._db.execute(
-                "SELECT id FROM words JOIN items ON items.ord = words.rowid"  # noqa: S608  our own words
-                f" WHERE words MATCH ? AND words.rowid > ? AND {where}"
-                " ORDER BY bm25(words, 1.0, 2.0, 0.0), updated_ns DESC LIMIT ?",
-                (asked, newest[0] if newest is not None else 0, *values, limit),
-            ).fetchall()
-            if rows:
-                return [row[0] for row in rows]
+            if len(terms) > 1:
+                found |= dict.fromkeys(self._ranked(wanted, " AND ".join(terms), limit))
+            if len(found) < limit:
+                rare = [term for term in terms if not self._is_common(term)]
+                found |= dict.fromkeys(self._ranked(wanted, " OR ".join(rare or terms), limit))
+                if rare and len(rare) < len(terms) and len(found) < limit:
+                    found |= dict.fromkeys(self._ranked(wanted, " OR ".join(terms), limit, newest=True))
+        if found:
+            return list(found)[:limit]
+        where, values = _where(wanted, wanted.sights)
         rows = self._db.execute(
             "SELECT id FROM items"  # noqa: S608  our own words
             f" WHERE instr(lower(content), lower(?)) AND {where} ORDER BY rank, updated_ns DESC LIMIT ?",
             (text, *values, limit),
         ).fetchall()
+        return [row[0] for row in rows]
+
+    def _is_common(self, term: str) -> bool:
+        """Return whether more have a word than are put in order."""
+        query = "SELECT 1 FROM words WHERE words MATCH ? LIMIT 1 OFFSET ?"
+        return self._db.execute(query, (f"{{content tags}} : {term}", RANKED_MAX)).fetchone() is not None
+
+    def _ranked(self, wanted: Filter, said: str, limit: int, *, newest: bool = False) -> list[str]:
+        """Return the ids of what fits words, best first; of very many those written last, with `newest` them alone."""
+        where, values = _where(wanted, wanted.sights)
+        seen = " OR ".join(f'"{_sight(sight.scope, sight.owner)}"' for sight in wanted.sights)
+        asked = f"sight : ({seen}) AND {{content tags}} : ({said})"
+        since = None
+        if not newest:
+            query = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT 1 OFFSET ?"
+            since = self._db.execute(query, (asked, RANKED_MAX)).fetchone()
+        order = "words.rowid DESC" if newest else "bm25(words, 1.0, 2.0, 0.0), updated_ns DESC"
+        rows = self._db.execute(
+            "SELECT id FROM words JOIN items ON items.ord = words.rowid"  # noqa: S608  our own words
+            f" WHERE words MATCH ? AND words.rowid > ? AND {where} ORDER BY {order} LIMIT ?",
+            (asked, since[0] if since is not None else 0, *values, limit),
+        )
         return [row[0] for row in rows]
 
     def fitting(self, wanted: Filter, ids: Sequence[str]) -> list[str]:
@@ -242,19 +271,29 @@ class Index:
         rows = {row.record.id: row for row in map(_read, self._db.execute(query, (*ids, *values)))}
         return [rows[one] for one in ids if one in rows]
 
-    def counts(self, wanted: Filter) -> dict[tuple[MemoryScope, Category], tuple[int, int, int]]:
+    def counts(self, wanted: Filter) -> Counts:
         """Return by scope and category how many there are, how many of them are over, and how many were forgotten."""
-        found: dict[tuple[MemoryScope, Category], tuple[int, int, int]] = {}
+        key = (wanted.sights, wanted.hidden)
+        known = self._counted.get(key)
+        if known is not None and wanted.now_ns < known[0]:
+            return known[1]
+        found: Counts = {}
+        next_ns = 2**63 - 1
+        hidden, names = _hidden(wanted)
         for sight in wanted.sights:
             where, values = _place_of(sight)
-            hidden, names = _hidden(wanted)
             query = (
-                "SELECT scope, category, count(*), sum(expires_ns > 0 AND expires_ns <= ?), sum(forgotten) FROM items"  # noqa: S608  our own words
-                f" WHERE {where}{hidden} GROUP BY scope, category"
+                "SELECT scope, category, count(*), sum(expires_ns > 0 AND expires_ns <= ?), sum(forgotten),"  # noqa: S608  our own words
+                f" min(iif(expires_ns > ?, expires_ns, NULL)) FROM items WHERE {where}{hidden} GROUP BY scope, category"
             )
-            for scope, category, count, over, forgotten in self._db.execute(query, (wanted.now_ns, *values, *names)):
+            rows = self._db.execute(query, (wanted.now_ns, wanted.now_ns, *values, *names))
+            for scope, category, count, over, forgotten, end_ns in rows:
                 before = found.get((scope, category), (0, 0, 0))
                 found[scope, category] = (before[0] + count, before[1] + over, before[2] + forgotten)
+                next_ns = min(next_ns, end_ns or next_ns)
+        if len(self._counted) >= COUNTED_MAX:
+            self._counted.clear()
+        self._counted[key] = (next_ns, found)
         return found
 
     def everything(self) -> list[tuple[Place, Record]]:
@@ -341,6 +380,3 @@ def _where(wanted: Filter, sights: Sequence[Sight]) -> tuple[str, list[object]]:
             add(f"{column} < ?", before_ns)
     hidden, names = _hidden(wanted)
     return " AND ".join(parts) + hidden, values + names
-
-
-__all__ = ["CATEGORIES", "SCOPES", "After", "Change", "Filter", "Index", "Row"]

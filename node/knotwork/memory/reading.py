@@ -12,9 +12,9 @@ from functools import partial
 import msgspec
 
 from knotwork.memory import fusing, names, rules, telling
-from knotwork.memory.index import After, Filter, Index, Row
+from knotwork.memory.index import After, Counts, Filter, Index, Row
 from knotwork.memory.meaning import Meaning
-from knotwork.memory.model import CATEGORIES, OWN_SCOPES, SCOPES, Category, Record
+from knotwork.memory.model import CATEGORIES, OWN_SCOPES, SCOPES, Record
 from knotwork.memory.query import Query
 from knotwork.memory.room import Held, Memory
 from knotwork.sdk.errors import Invalid, KnotworkError
@@ -37,10 +37,6 @@ class Page:
     notes: tuple[str, ...] = ()
 
 
-Counts = dict[tuple[MemoryScope, Category], tuple[int, int, int]]
-"""By scope and category: how many there are, how many of them are over, how many were forgotten."""
-
-
 class Reading:
     """Finds memories of one project."""
 
@@ -53,8 +49,10 @@ class Reading:
         page = await self.page(query, who)
         wanted = self._filter(query, who)
         counts = await self._memory.shelf.ask(lambda index: index.counts(wanted))
-        total = max(len(page.records), sum(count - over - gone for count, over, gone in counts.values()))
-        text = telling.summary(page.records, total if not query.text else len(page.records), wanted.now_ns)
+        others: int | None = None if page.next else 0
+        if query == Query(scopes=query.scopes, limit=query.limit):  # all of it, so it is known how much there is
+            others = max(0, sum(count - over - gone for count, over, gone in counts.values()) - len(page.records))
+        text = telling.summary(page.records, others, wanted.now_ns)
         return dataclasses.replace(page, summary=text), counts
 
     async def page(self, query: Query, who: Who) -> Page:

@@ -277,7 +277,8 @@ class Hosting:
 
     def _time_is_over(self, job: Job, allowed_s: float) -> None:
         if not job.over:
-            why = f"{job.agent.record.name} did not finish within {allowed_s:g} s; it was stopped."
+            limit_s = round(allowed_s, 1) or allowed_s
+            why = f"{job.agent.record.name} did not finish within {limit_s:g} s; it was stopped."
             self.end(job, TimedOut(why, code="call.timed_out", hint="Allow more time, or ask for less."))
 
     def _settle(self, job: Job, kind: Kind, data: bytes, error: KnotworkError | None) -> None:

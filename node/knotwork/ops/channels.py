@@ -174,7 +174,7 @@ class ReadRequest(Request):
     cli=CliForm(("channel", "read"), positional=("channel",), rows="messages", columns=SHOWN),
     summary="Read a channel: the newest messages, in the order in which they were said.",
     help="Reading takes nothing out. Cursors stay where they are, whatever is said meanwhile. What you were shown "
-    "counts as read by you, unless you peek, look back, or filter.",
+    "counts as read by you, and so does what came before, unless you peek, look back, or filter.",
     examples=(
         Example("The newest", {"channel": "roadmap"}),
         Example("What you have not read", {"channel": "roadmap", "unread": True}),

@@ -14,6 +14,7 @@ from knotwork.ops.task_ports import DeadFilter
 from knotwork.ops.task_words import Code, Cursor, Labels, Moment, Run
 from knotwork.ops.tasks import TaskRequest
 from knotwork.ops.words import Token
+from knotwork.sdk.errors import NotFound
 
 BATCH_MAX = 100_000
 COLUMNS = ("id", "died_at", "capability", "agent", "attempts", "worker", "code", "message")
@@ -70,8 +71,14 @@ async def dead_list(request: DeadListRequest, node: NodeControl, caller: Caller)
     examples=(Example("Show one", {"id": ID}),),
 )  # fmt: skip
 async def dead_show(request: TaskRequest, node: NodeControl, caller: Caller) -> task_replies.TaskInfo:
-    """Return one dead task with everything about it."""
-    return await node.tasks(caller.project).get(request.id, with_input=True)
+    """Return one dead task with everything about it; raises `NotFound` (`work.not_dead`)."""
+    found = await node.tasks(caller.project).get(request.id, with_input=True)
+    if found.state != "dead":
+        raise NotFound(
+            f"{found.id} is no dead letter: it is {found.state}.", code="work.not_dead",
+            hint="See `knotwork dead list`; `knotwork task get` shows any task.",
+        )  # fmt: skip
+    return found
 
 
 class BatchRequest(DeadRequest):

@@ -388,7 +388,8 @@ ROWS: list[dict[str, Any]] = \
  {'name': 'channel.read',
   'effect': 'read',
   'summary': 'Read a channel: the newest messages, in the order in which they were said.',
-  'help': 'Reading takes nothing out. Cursors stay where they are, whatever is said meanwhile. What you were shown counts as read by you, unless you peek, look back, or filter.',
+  'help': 'Reading takes nothing out. Cursors stay where they are, whatever is said meanwhile. What you were shown counts as read by you, and so does what came before, unless you peek, look back, or '
+          'filter.',
   'streams': False,
   'live': False,
   'cli': {'words': ('channel', 'read'),

@@ -78,6 +78,9 @@ class Messages(Reply):
     older: str = Field(default="", description="cursor of what was said before, empty when that was all")
     newer: str = Field(default="", description="cursor of what is said from now on")
     unread: int = Field(default=0, description="messages of others behind these that you have not read")
+    skipped: int = Field(
+        default=0, description="unread messages before these that count as read now: `older` leads to them"
+    )
 
 
 class InboxMessages(Reply):

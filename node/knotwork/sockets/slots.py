@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from knotwork.sdk.factory import Kind
 
 Key = tuple["Kind", str]
+PATIENCE_S = 3.0
+"""So long the start of a node waits for a plugin that is slow to open; it is ready without it, which goes on opening."""
 
 
 class Slots:
@@ -68,7 +71,8 @@ class Slots:
         Exclusive ones are started last, after their old slot was stopped (its work gets `exclusive_drain_s` seconds).
         Raises `PluginFailed` (`plugin.start_failed`, all reasons in `detail["problems"]`) with everything as it was,
         when one fails to start. A plugin that asks for patience (`Unavailable`), or for what is not there (`NotFound`), or whose `on_start_error` is `ignore`
-        is no failure; with `lenient` (the node's own start) only `on_start_error = "fail"` is one.
+        is no failure; with `lenient` (the node's own start) only `on_start_error = "fail"` is one, and
+        what is slow is left to open by itself.
         Raises `Conflict` while another change is under way.
         """
         if self._preparing:
@@ -191,8 +195,10 @@ class Prepared:
             else:
                 begun.append(slot)
                 self.started.append(slot)
+        end_s = time.monotonic() + PATIENCE_S
         for slot in begun:  # they start at the same time, so waiting in turn takes as long as the slowest
-            await slot.settled(slot.instance.start_timeout_s + GRACE_S)
+            limit_s = slot.instance.start_timeout_s + GRACE_S
+            await slot.settled(min(limit_s, max(0.0, end_s - time.monotonic())) if self._may_be_late(slot) else limit_s)
             if not self._tolerable(slot):
                 failure = slot.failure
                 code = failure.code if failure else "plugin.start_timeout"
@@ -206,9 +212,13 @@ class Prepared:
                 detail={"problems": problems},
             )
 
+    def _may_be_late(self, slot: Slot) -> bool:
+        """Return whether the others need not wait for a slot: nothing depends on how its start ends."""
+        return self.lenient and slot.instance.on_start_error != "fail"
+
     def _tolerable(self, slot: Slot) -> bool:
         policy = slot.instance.on_start_error
-        if slot.state == "running" or policy == "ignore" or (self.lenient and policy == "retry"):
+        if slot.state == "running" or policy == "ignore" or self._may_be_late(slot):
             return True
         return policy == "retry" and isinstance(slot.failure, Unavailable | NotFound)
 

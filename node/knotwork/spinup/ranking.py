@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _HEALTH = {"healthy": 0, "unknown": 1, "unhealthy": 2}
 COOLDOWN_MAX_S = 3600.0
+WHY_CHARS = 300
 S = 1_000_000_000
 
 
@@ -76,8 +77,15 @@ def unready(target: Target, now_ns: int) -> str:
         return f"{target.running} of {target.max_concurrent} launches run"
     left_s = cooldown_left_s(target, now_ns)
     if left_s > 0:
-        return f"it cools down for {left_s:.0f} s more after a failure"
+        return cooling(target, left_s)
     return ""
+
+
+def cooling(target: Target, left_s: float) -> str:
+    """Return why a target that failed is left alone for `left_s` seconds more."""
+    times = "a failure" if target.failures == 1 else f"{target.failures} failures in a row"
+    told = f": {target.failed_why[:WHY_CHARS]}" if target.failed_why else ""
+    return f"it cools down for {left_s:.0f} s more after {times}{told}"
 
 
 def cooldown_left_s(target: Target, now_ns: int) -> float:

@@ -22,8 +22,9 @@ Health = Literal["unknown", "healthy", "unhealthy"]
 class Target(msgspec.Struct, frozen=True, omit_defaults=True):
     """One target of one node, as every node ranks it. `cost` is in the operator's own unit; times in seconds.
 
-    `wait_s` is how long work may wait for busy agents before one more is started, 0: for ever. `enabled` is the configuration's word, `disabled` somebody's at run time. `capabilities` empty: any. `running` counts
-    its live launches, `failures` those that failed in a row.
+    `wait_s` is how long work may wait for busy agents before one more is started, 0: for ever. `enabled` is the
+    configuration's word, `disabled` somebody's at run time. `capabilities` empty: any. `running` counts its live
+    launches, `failures` those that failed in a row, `failed_why` why the last one did.
     """
 
     node: Token
@@ -43,6 +44,7 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
     checked_ns: Time = 0
     running: Count = 0
     failures: Count = 0
+    failed_why: Text = ""
     last_launch_ns: Time = 0
     last_success_ns: Time = 0
     last_failure_ns: Time = 0

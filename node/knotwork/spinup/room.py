@@ -160,7 +160,7 @@ class SpinUps:
         if own is None:
             raise NotFound(
                 f"{target.target} is not configured any more, or its plugin is not there.", code="spinup.no_target",
-                hint="See `knotwork targets` and `knotwork plugins`.",
+                hint="See `knotwork targets` and `knotwork plugin list`.",
             )  # fmt: skip
         return target, own
 
@@ -267,11 +267,12 @@ class SpinUps:
             target = self.registry.target(f"{launch.node}/{launch.target}")
             now_ns = time.time_ns()
             if launch.state == "failed":
-                await self._count(target, failures=target.failures + 1, last_failure_ns=now_ns)
+                why = launch.why
+                await self._count(target, failures=target.failures + 1, last_failure_ns=now_ns, failed_why=why)
             elif launch.state == "up":
-                await self._count(target, failures=0, last_success_ns=now_ns)
+                await self._count(target, failures=0, last_success_ns=now_ns, failed_why="")
 
-    async def _count(self, target: Target, **fields: int) -> None:
+    async def _count(self, target: Target, **fields: int | str) -> None:
         running = len(self.registry.live(target.node, target.target))
         await self.registry.put_target(msgspec.structs.replace(target, running=running, **fields))
 

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 class Book(Protocol):
     """The agents and people of a project."""
 
+    def look(self, name: str, by: Who | None = None) -> Who | None:
+        """Return whom an id or a handle means, None for nobody; what `find` does, at no cost for names that are none."""
+        ...
+
     def find(self, name: str, by: Who | None = None) -> Who:
         """Return whom an id or a handle means, here or not; raises `NotFound` (`agent.not_found`).
 

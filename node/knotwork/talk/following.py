@@ -34,6 +34,8 @@ TRIM_S = 2.0
 """After something was sent, so long until what is over the limits leaves the stream."""
 LOOK_S = 60.0
 """Between two looks when nothing is sent from here: others may have sent, and messages grow old."""
+CALM = 2000
+"""Up to so many messages are sent between two such times when not very much is said."""
 SLACK, SLACK_BYTES = 0.05, 0.25
 """By so much of its limits a channel may be over them in the stream; what is read is always within."""
 TRIES = 3
@@ -51,6 +53,7 @@ class Following:
         self._cut: dict[str, int] = {}
         self._sent: dict[str, tuple[int, int]] = {}
         self._looked_s = 0.0
+        self._fresh, self._behind = 0, False
         self._some = asyncio.Event()
 
     async def ask(self, look: Callable[[Index], T]) -> T:
@@ -101,6 +104,7 @@ class Following:
         """Take note that a message of so many bytes was sent to a channel from here."""
         count, before = self._sent.get(channel, (0, 0))
         self._sent[channel] = (count + 1, before + size)
+        self._fresh += 1
         self._some.set()
 
     def changed(self) -> None:
@@ -112,7 +116,7 @@ class Following:
         """Keep the stream within the limits of its channels; for ever."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(0 if self._behind else LOOK_S):
                     await self._some.wait()
             await asyncio.sleep(TRIM_S)
             self._some.clear()
@@ -125,10 +129,12 @@ class Following:
     async def trim(self) -> None:
         """Take out of the stream what is over the limits of its channels.
 
-        The server counts messages for us, which costs little; bytes and ages we find in the index, and bring it up to
-        date for that only when it may be worth it.
+        The server counts messages for us, which costs little; bytes and ages we find in the index. That is brought up to
+        date for it, and so that who reads next need not wait for it; not while very much is said, unless it must be.
         """
-        look = time.monotonic() - self._looked_s >= LOOK_S
+        fresh, self._fresh = self._fresh, 0
+        self._behind = fresh > CALM
+        look = not self._behind or time.monotonic() - self._looked_s >= LOOK_S
         for channel in self._channels():
             count, size = self._sent.get(channel.name, (0, 0))
             if count > channel.max_messages * SLACK:
@@ -138,6 +144,7 @@ class Following:
             look = look or size > channel.max_bytes * SLACK_BYTES
         if not look:
             return
+        self._behind = False
         self._looked_s = time.monotonic()
         self._sent = {name: (count, 0) for name, (count, _) in self._sent.items()}
         await self.ask(lambda _index: None)

@@ -35,12 +35,16 @@ FOUND_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some messages in the order in which they were said, and cursors to both sides ("" when there is nothing older)."""
+    """Some messages in the order in which they were said, and cursors to both sides ("" when there is nothing older).
+
+    `unread` counts what is unread behind them, `skipped` what counts as read from now on and was not shown.
+    """
 
     messages: list[Said]
     older: str = ""
     newer: str = ""
     unread: int = 0
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,8 @@ class History:
         channel = (await self._channels.get(wish.channel)).name
         plain = not (wish.sender or wish.thread or wish.kind or wish.mentions_me)
         since = 0
-        if unread or (mark and plain and not wish.before):
+        marking = mark and plain and not wish.before
+        if unread or marking:
             since = (await self._reads.channels(who.id)).get(channel, 0)
         if unread:
             wish = replace(wish, after=max(since, wish.after), before=0, newest=False)
@@ -80,17 +85,18 @@ class History:
             wish = replace(wish, newest=False)
         now_ns = time.time_ns()
 
-        def look(index: Index) -> tuple[list[Row], bool, int]:
+        def look(index: Index) -> tuple[list[Row], bool, int, int]:
             found = index.page(replace(wish, limit=wish.limit + 1), who, now_ns)
             more = len(found) > wish.limit
             if more:
                 found = found[1:] if wish.newest else found[:-1]
             left, _, _ = index.unread(channel, max([since, *(row[0] for row in found)]), who, now_ns)
-            return found, more, left
+            before = index.unread(channel, since, who, now_ns, before=found[0][0])[0] if marking and found else 0
+            return found, more, left, before
 
-        rows, more, left = await self._following.ask(look)
+        rows, more, left, skipped = await self._following.ask(look)
         rows, cut = _fitting(rows, newest=wish.newest)
-        if mark and plain and not wish.before and rows and rows[-1][0] > since:
+        if marking and rows and rows[-1][0] > since:
             self._reads.advance(who.id, channel, rows[-1][0])
         older = rows and ((more or cut) if wish.newest else bool(wish.after))
         newest = rows[-1][0] if rows else max(wish.after, wish.before - 1, 0)
@@ -99,6 +105,7 @@ class History:
             index_rows.next_cursor(rows[0][0], older=True) if older else "",
             index_rows.next_cursor(newest, older=False),
             left,
+            skipped,
         )
 
     async def unread(self, who: Who) -> list[Unread]:
@@ -134,7 +141,8 @@ class History:
             if where != "channel":
                 raise message.unknown(upto)
         else:
-            place = await self._following.ask(lambda index: index.place)
+            place = message.PLACE_MAX
+        place = min(place, await self._following.ask(lambda index: index.place))  # what comes later was not read
         return await self._reads.mark(who.id, dict.fromkeys(names, place))
 
     # -- as it happens -----------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class InboxState(msgspec.Struct, frozen=True, omit_defaults=True):
 
     floor: Place = 0
     start: Place = 0
-    done: Annotated[tuple[Place, ...], msgspec.Meta(max_length=KEPT_MAX)] = ()
+    done: Annotated[tuple[Place, ...], msgspec.Meta(max_length=2 * KEPT_MAX)] = ()
     shown: dict[str, int] = {}
 
     def is_done(self, place: int) -> bool:
@@ -157,6 +157,12 @@ def after_taking_back(state: InboxState, places: Iterable[int]) -> InboxState:
     return msgspec.structs.replace(
         state, start=min([state.start, *(one - 1 for one in gone)]), done=done, shown=waiting
     )
+
+
+def after_forgetting(state: InboxState, places: Iterable[int]) -> InboxState:
+    """Return the state when these are not in the inbox any more."""
+    gone = set(places)
+    return msgspec.structs.replace(state, done=tuple(one for one in state.done if one not in gone))
 
 
 def starting(state: InboxState, seen: Iterable[int]) -> InboxState:

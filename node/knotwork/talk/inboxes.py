@@ -131,8 +131,10 @@ class Inboxes:
             after, batch = stored[-1].seq, BATCH
 
     async def _unread(self, agent: str, state: InboxState) -> int:
-        count = await reading.count_from(self._connection, subjects.INBOXES, subjects.inbox(agent), state.floor + 1)
-        return max(0, count - len(state.done))
+        """Return how many messages are not done; a few less while some that were read are just being let go."""
+        start = max(state.start, state.floor)
+        count = await reading.count_from(self._connection, subjects.INBOXES, subjects.inbox(agent), start + 1)
+        return max(0, count - sum(place > start for place in state.done))
 
     async def all(self, agent: str) -> AsyncIterator[Said]:
         """Yield every message of an inbox, the oldest first."""
@@ -142,7 +144,12 @@ class Inboxes:
     async def unread(self, agent: str) -> int:
         """Return how many messages of an inbox are not done."""
         state, _ = await self._reads.inbox(agent)
-        return await self._unread(agent, state)
+        start = max(state.start, state.floor)
+        if not any(place > start for place in state.done):
+            return await self._unread(agent, state)
+        now_ns = time.time_ns()
+        left = [one async for one in self._each(agent, start) if not state.is_done(one.place)]
+        return sum(not inbox_state.expired(one, now_ns) for one in left)
 
     async def wait(self, agent: str, wish: Wish, wait_s: float, *, mark: bool = True) -> Shown:
         """Return messages as soon as there are some, none after `wait_s` seconds."""
@@ -257,10 +264,13 @@ class Inboxes:
                 break
             upto = one.seq
         gone = await reading.purge(self._connection, subjects.INBOXES, subject, upto + 1)
-        for place in state.done[:MAKE_ROOM] if not gone else ():
-            with contextlib.suppress(NotFound):
-                await self._delete(agent, place)
-                gone += 1
+        if not gone and state.done:
+            single = state.done[:MAKE_ROOM]
+            for place in single:
+                with contextlib.suppress(NotFound):
+                    await self._delete(agent, place)
+                    gone += 1
+            await self._reads.change(agent, lambda now: inbox_state.after_forgetting(now, single))
         room.none_at = None if gone else (revision,)
         room.full_until_s = 0.0 if gone else time.monotonic() + FULL_S
         room.made += bool(gone)

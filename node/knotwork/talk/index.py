@@ -60,7 +60,7 @@ class Index:
         self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         try:
             self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = OFF")  # all of it can be read again
+            self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             self._db.execute("PRAGMA journal_size_limit = 16777216")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -129,6 +129,7 @@ class Index:
     def trim(self, channels: Iterable[Channel], now_ns: int) -> dict[str, int]:
         """Take out what is over the limits, the oldest first; returns the place of the oldest left in each such channel."""
         cut = {}
+        self._drop_expired(now_ns)
         for channel in channels:
             count, size, oldest_ns = self._totals.get(channel.name, (0, 0, 0))
             over, over_bytes = count - channel.max_messages, size - channel.max_bytes
@@ -145,18 +146,24 @@ class Index:
                 last, seen, over_bytes = seq, seen + 1, over_bytes - bytes_
             oldest.close()
             if last:
-                self._take_out(channel.name, last)
+                self._take_out(channel.name, "seq <= ?", last)
                 cut[channel.name] = last + 1
         return cut
 
-    def _take_out(self, channel: str, last: int) -> None:
-        which = "FROM messages WHERE channel = ? AND seq <= ?"
+    def _drop_expired(self, now_ns: int) -> None:
+        """Take out what is over by itself, as the server does: it does not count towards any limit."""
+        over = "expires_ns > 0 AND expires_ns <= ?"
+        for (channel,) in self._db.execute(f"SELECT DISTINCT channel FROM messages WHERE {over}", (now_ns,)).fetchall():  # noqa: S608  ours
+            self._take_out(channel, over, now_ns)
+
+    def _take_out(self, channel: str, condition: str, value: int) -> None:
+        which = f"FROM messages WHERE channel = ? AND {condition}"
         self._db.execute("BEGIN")
         if self._worded:  # FTS5 wants to be told the words again that it is to forget
-            worded = self._db.execute(f"SELECT seq, raw {which}", (channel, min(last, self._worded)))
+            worded = self._db.execute(f"SELECT seq, raw {which} AND seq <= ?", (channel, value, self._worded))
             told = ((seq, _words(raw)) for seq, raw in worded.fetchall())
             self._db.executemany("INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)", told)
-        self._db.execute(f"DELETE {which}", (channel, last))
+        self._db.execute(f"DELETE {which}", (channel, value))
         self._db.execute("COMMIT")
         left = self._db.execute("SELECT count(*), sum(size), min(at_ns) FROM messages WHERE channel = ?", (channel,))
         count, size, oldest_ns = left.fetchone()
@@ -189,9 +196,9 @@ class Index:
         ).fetchone()
         return found
 
-    def unread(self, channel: str, after: int, who: Who, now_ns: int) -> tuple[int, int, int]:
-        """Return how many of others' messages came behind a place, how many mention this one, and the newest's place."""
-        condition, more = rows.where(rows.Wish(channel=channel, after=after, others=True))
+    def unread(self, channel: str, after: int, who: Who, now_ns: int, *, before: int = 0) -> tuple[int, int, int]:
+        """Return how many of others' messages lie between two places, how many mention this one, and the newest's place."""
+        condition, more = rows.where(rows.Wish(channel=channel, after=after, before=before, others=True))
         sql = f"SELECT count(*), coalesce(sum({rows.MENTIONED}), 0), coalesce(max(seq), 0) FROM messages WHERE {condition}"  # noqa: S608  ours
         count, mentions, newest = self._db.execute(sql, {**rows.seer(who, now_ns), **more}).fetchone()
         return count, mentions, newest

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from knotwork.sdk.errors import Invalid
 from knotwork.trust.who import Who
 
-VERSION = 1
+VERSION = 2
 """Raise it with every change below."""
 TABLES = """
 CREATE TABLE place (created TEXT NOT NULL, seq INTEGER NOT NULL, words INTEGER NOT NULL);
@@ -31,6 +31,7 @@ CREATE TABLE messages (
 );
 CREATE INDEX messages_channel ON messages (channel, seq, size);
 CREATE INDEX messages_thread ON messages (thread) WHERE thread <> '';
+CREATE INDEX messages_expires ON messages (expires_ns) WHERE expires_ns > 0;
 CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize="unicode61 remove_diacritics 2");
 """
 INSERT = "INSERT OR IGNORE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

@@ -7,7 +7,6 @@ with an idempotency key goes alone, because the server itself knows keys: the se
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import time
@@ -127,8 +126,8 @@ class Sending:
     def _mentioned(self, who: Who, text: str) -> list[Who]:
         found: dict[str, Who] = {}
         for handle in mentions.named(text):
-            with contextlib.suppress(NotFound):
-                one = self._book.find(handle, who)
+            one = self._book.look(handle, who)
+            if one is not None:
                 found[one.id] = one
         return list(found.values())
 

@@ -28,12 +28,12 @@ T = TypeVar("T")
 IDLE_S, BUSY_S = 0.25, 0.1
 """How long after a turn the next one begins: one that found nothing, one that did."""
 AGAIN_S, AGAIN_MAX_S = 0.25, 15.0
-BATCH, SEGMENTS = 2000, 2
+BATCH, SEGMENTS, HISTORIES = 2000, 2, 100
 TELL_S = 0.2
 FORGET_EVERY_S = 30.0
 FAILURES_MAX = 5
 """After so many failures in a row that may pass or not the file is made anew."""
-STREAMS = (subjects.TASKS, subjects.FACTS, subjects.ARCHIVE)
+STREAMS = (subjects.TASKS, subjects.FACTS, subjects.ARCHIVE, subjects.HISTORY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Follower:
         news = wanted > self._synced or self._told_state != "live"
         self._state, self._why = "live", ""
         self._caught_up_ns, self._behind, self._synced = began_ns, 0, wanted
-        self._forget(writer, extents[subjects.ARCHIVE])
+        self._forget(writer, extents[subjects.ARCHIVE], extents[subjects.HISTORY].first)
         self._tasks_first = extents[subjects.TASKS].first
         self._report(news=news)
         return found
@@ -168,9 +168,9 @@ class Follower:
         places = {name: place for name, (_, place) in zip(names, read, strict=True)}
         # ends first: then an attempt in TASKS that has one need not even be decoded
         messages = [*found.get(subjects.FACTS, ()), *found.get(subjects.TASKS, ())]
-        writer.apply(messages, found.get(subjects.ARCHIVE, ()), places)
+        writer.apply(messages, found.get(subjects.ARCHIVE, ()), places, found.get(subjects.HISTORY, ()))
 
-    def _forget(self, writer: Writer, archive: Extent) -> None:
+    def _forget(self, writer: Writer, archive: Extent, history_first: int) -> None:
         """Remove now and then what the streams have forgotten.
 
         What TASKS had forgotten at the end of the turn before has its end in FACTS or ARCHIVE by now, or none.
@@ -179,7 +179,8 @@ class Follower:
         if now_s - self._forgot_s < FORGET_EVERY_S:
             return
         ended_before_ns = time.time_ns() - archive.max_age_ns if archive.max_age_ns else 0
-        if writer.forget(archive.first, ended_before_ns, self._tasks_first) == 0:
+        left = writer.forget_runs(history_first)
+        if writer.forget(archive.first, ended_before_ns, self._tasks_first) == 0 and not left:
             self._forgot_s = now_s
         else:
             self._wake.set()
@@ -218,7 +219,7 @@ async def _extent(connection: Connection, stream: str, *, is_known: bool) -> Ext
 
 async def _read(connection: Connection, stream: str, place: int, extent: Extent) -> tuple[list[Message], Place]:
     """Return the next messages of a stream behind a place, and the place to go on from."""
-    count = SEGMENTS if stream == subjects.ARCHIVE else BATCH
+    count = {subjects.ARCHIVE: SEGMENTS, subjects.HISTORY: HISTORIES}.get(stream, BATCH)
     found = await reading.batch(connection, stream, ">", place + 1, count)
     if not found:
         await _check_removed(connection, stream, place + 1)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from knotwork.bus import reading, subjects
 from knotwork.sdk.errors import Busy, Unavailable
-from knotwork.view import evidence, lists, sql, vanished
+from knotwork.view import evidence, lists, runs, sql, vanished
 from knotwork.view.lists import By, Filter
 from knotwork.view.reader import Reader
 
@@ -144,6 +144,15 @@ class View:
         found = await self._lists.ask(lambda db: db.execute(query, values).fetchall())
         counts = {tuple(row[:-1]): row[-1] for row in found}
         return vanished.recounted(counts, by, wanted, lost) if lost else counts
+
+    async def ended_runs(
+        self, *, workflow: str = "", states: Sequence[str] = (), limit: int = 100, fresh_s: float = FRESH_S
+    ) -> Sequence[Row]:
+        """Return the runs of workflows that ended, the newest first: of one, and in some states, when they are named."""
+        await self.catch_up(fresh_s)
+        query, values = runs.listed(workflow, states, limit)
+        found = await self._lists.ask(lambda db: db.execute(query, values).fetchall())
+        return [runs.row(one) for one in found]
 
     async def outcome(self, run: str) -> bytes | None:
         """Return the last outcome of a task as it was recorded (JSON), None when it has none; the end of one that has ended.

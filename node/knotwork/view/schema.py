@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 2
+VERSION = 3
 """Raise it with every change below."""
 
 COLUMNS = (
@@ -63,6 +63,17 @@ CREATE TABLE counters (
   state TEXT, capability TEXT, boundary TEXT, agent TEXT, count INTEGER,
   PRIMARY KEY (state, capability, boundary, agent)
 ) WITHOUT ROWID;
+CREATE TABLE runs (
+  id TEXT PRIMARY KEY, workflow TEXT NOT NULL DEFAULT '', digest TEXT NOT NULL DEFAULT '',
+  state TEXT NOT NULL DEFAULT 'running', submitter TEXT NOT NULL DEFAULT '', trigger TEXT NOT NULL DEFAULT '',
+  parent TEXT NOT NULL DEFAULT '', first TEXT NOT NULL DEFAULT '', number INTEGER NOT NULL DEFAULT 0,
+  next TEXT NOT NULL DEFAULT '', labels TEXT NOT NULL DEFAULT '{}', code TEXT NOT NULL DEFAULT '',
+  message TEXT NOT NULL DEFAULT '', started_ns INTEGER NOT NULL DEFAULT 0, ended_ns INTEGER NOT NULL DEFAULT 0,
+  kept INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX runs_started ON runs (started_ns);
+CREATE INDEX runs_workflow ON runs (workflow, started_ns);
+CREATE INDEX runs_kept ON runs (kept) WHERE kept > 0;
 CREATE TABLE places (stream TEXT PRIMARY KEY, seq INTEGER, created TEXT) WITHOUT ROWID;
 CREATE VIRTUAL TABLE words USING fts5 (text);
 CREATE VIEW attempts AS

@@ -11,13 +11,14 @@ import logging
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from knotwork.view import evidence, fold, schema
+from knotwork.bus import subjects
+from knotwork.view import evidence, fold, runs, schema
 from knotwork.view.evidence import Entry, Garbage, Trace
 from knotwork.view.fold import Changes, Known, Message
 
@@ -176,9 +177,19 @@ class Writer:
         """Return up to which place a stream was read."""
         return self.places[stream].seq if stream in self.places else 0
 
-    def apply(self, messages: Sequence[Message], segments: Sequence[Message], places: Mapping[str, Place]) -> None:
-        """Fold messages of FACTS and TASKS and segments of ARCHIVE, and note the places; all of it or nothing."""
+    def apply(
+        self,
+        messages: Sequence[Message],
+        segments: Sequence[Message],
+        places: Mapping[str, Place],
+        histories: Sequence[Message] = (),
+    ) -> None:
+        """Fold messages of FACTS and TASKS, segments of ARCHIVE and runs of HISTORY, and note the places.
+
+        It is all of it or nothing, but for runs, which are written first: twice is as good as once.
+        """
         packed, garbage = _unpack(segments)
+        self._write_runs(messages, histories)
         try:
             self._apply(messages, packed, places)
         except (sqlite3.Error, OSError):
@@ -189,6 +200,36 @@ class Writer:
                 garbage += self._apply_parts(part)
             self._apply((), (), places)
         self._tell_garbage(garbage)
+
+    def _write_runs(self, messages: Sequence[Message], histories: Sequence[Message]) -> None:
+        facts = [one for one in messages if one.subject.startswith(f"run.{subjects.WORKFLOW}")]
+        if not (facts or histories):
+            return
+        with self._whole() as db:
+            runs.write(db, facts, histories)
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[sqlite3.Connection]:
+        """Write all or nothing inside the block."""
+        db = self.db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+            db.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise
+
+    def forget_runs(self, history_first: int) -> int:
+        """Remove runs that HISTORY has forgotten; returns how many: call it again then."""
+        if (
+            self.db.execute("SELECT 1 FROM runs WHERE kept > 0 AND kept < ? LIMIT 1", (history_first,)).fetchone()
+            is None
+        ):
+            return 0
+        with self._whole() as db:
+            return runs.forget(db, history_first)
 
     def _apply_parts(self, part: Sequence[tuple[Message, bool]]) -> list[tuple[str, str]]:
         """Fold messages of which one breaks something, in smaller and smaller parts, and return that one as garbage."""

@@ -107,6 +107,6 @@ def late(task: Task, claim: Claim, now_ns: int) -> TimedOut:
         return settle.silent(claim.worker, claim.heartbeat_s)
     took_s = ((claim.limit_ns or claim.ends_ns) - claim.started_ns) / 1e9
     return TimedOut(
-        f"{claim.worker} did not finish within {took_s:g} s.", code="call.timed_out",
+        f"{claim.worker} did not finish within {round(took_s, 1) or took_s:g} s.", code="call.timed_out",
         hint="Allow more time, or ask for less.",
     )  # fmt: skip

@@ -62,6 +62,13 @@ class Submitter:
         self.storage.add(len(task.input) + TASK_BYTES)
         return True
 
+    @property
+    def no_room(self) -> str:
+        """Return why nothing new is taken now, "" when it is."""
+        if self.full():
+            return "its disk is full"
+        return "there is no room for new work" if self.storage.full else ""
+
     def check_new(self, so: str) -> None:
         """Raise `Unavailable` (`work.store_full`) when there is no room for new work; `so` says what that means.
 

@@ -68,6 +68,9 @@ async def test_recall_filters(node: Any):
         "old and low",
         "new and high",
     ]  # longterm before tasks
+    assert "more" not in (await node.desk.recall(Query(tags=("y",)), ann)).summary
+    assert (await node.desk.recall(Query(limit=1), ann)).summary.endswith("… and 2 more.")
+    assert (await node.desk.recall(Query(limit=1, tags=("db",)), ann)).summary.endswith("… and more.")
     assert await found(node, ann, tags=("db", "Y")) == ["new and high"]
     assert await found(node, ann, priority_min=2) == ["in between", "new and high"]
     assert await found(node, ann, priority_max=1) == ["old and low"]

@@ -32,10 +32,13 @@ class Book:
         self.capabilities: dict[str, list[Who]] = {}
         self.told: list[tuple[str, dict[str, Any]]] = []
 
+    def look(self, name: str, by: Who | None = None) -> Who | None:
+        return next((who for who in self.known.values() if name in (who.id, who.name)), None)
+
     def find(self, name: str, by: Who | None = None) -> Who:
-        for who in self.known.values():
-            if name in (who.id, who.name):
-                return who
+        found = self.look(name)
+        if found is not None:
+            return found
         raise NotFound(f"There is no agent {name!r}.", code="agent.not_found")
 
     def with_capability(self, capability: str, by: Who) -> list[Who]:

@@ -69,10 +69,17 @@ async def test_unread_counts_move_by_reading_and_by_marking(talk):
     assert texts(page) == ["one", "two for @bob"]
     assert page.unread == 1
     assert (await talk.history.unread(BOB))[0].count == 1
-    await say(talk, "four")
+    await say(talk, "four", "five")
+    page = await talk.history.page(BOB, Wish(channel="roadmap", limit=1))
+    assert (texts(page), page.skipped, page.unread) == (["five"], 2, 0)
+    assert (await talk.history.unread(BOB))[0].count == 0
+    await say(talk, "six")
+    await talk.history.mark(BOB, ["roadmap"], "m999999")
+    await say(talk, "seven")
+    assert (await talk.history.unread(BOB))[0].count == 1
     await talk.history.mark(BOB, ["roadmap"])
     assert (await talk.history.unread(BOB))[0].count == 0
-    assert (await talk.history.unread(CYD))[0].count == 4
+    assert (await talk.history.unread(CYD))[0].count == 7
 
 
 async def test_threads_hang_together_and_stay_in_their_channel(talk):

@@ -274,3 +274,19 @@ async def test_many_who_find_an_inbox_full_of_read_messages_all_get_in(talk):
         for number in range(300):
             group.create_task(write(talk, f"more {number}"))
     assert len(await read(talk, limit=1000)) == 300
+
+
+async def test_one_message_that_is_never_read_lets_the_others_come_and_go(talk):
+    await write(talk, "never read", kind="other")
+    total = 0
+    while total < 3 * INBOX_MAX:
+        async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+            for number in range(300):
+                group.create_task(write(talk, str(number)))
+        while found := await read(talk, kind="text", limit=100):
+            total += len(found)
+    state = await talk.inboxes.state(BOB.id)
+    assert len(state.done) <= INBOX_MAX
+    assert await read(talk, kind="text") == []
+    assert await talk.inboxes.unread(BOB.id) == 1
+    assert await read(talk) == ["never read"]

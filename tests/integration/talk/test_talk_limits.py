@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import time
 
 import msgspec
 import pytest
@@ -248,3 +249,21 @@ async def test_much_is_said_and_the_stream_stays_near_its_limit(talk, monkeypatc
 
     await until(near)
     assert len(await seen(talk, "busy")) == 100
+
+
+async def test_what_is_over_by_itself_takes_no_room_from_others(talk):
+    await talk.channels.create(Channel("few", max_messages=3))
+    await say(talk, "kept", channel="few")
+    soon_ns = time.time_ns() + 1_200_000_000
+    await say(talk, "soon gone", "soon gone, too", channel="few", expires_ns=soon_ns)
+    assert await seen(talk, "few") == ["kept", "soon gone", "soon gone, too"]
+    assert len(await talk.history.search(BOB, "gone", Wish())) == 2
+
+    async def gone() -> bool:
+        return await seen(talk, "few") == ["kept"]
+
+    await until(gone)
+    await say(talk, "one", "two", channel="few")
+    assert await seen(talk, "few") == ["kept", "one", "two"]
+    assert await talk.history.search(BOB, "gone", Wish()) == []
+    assert (await talk.history.counts())["few"][0] == 3

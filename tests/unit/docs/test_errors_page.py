@@ -21,7 +21,11 @@ _EVENTS = {
     "agent.done", "bus.server", "bus.state", "crew.phase", "node.ready", "node.stopped", "plugin.state", "spinup.launch", "telemetry.dropped",
 }  # fmt: skip
 _FILES = re.compile(r".*\.(toml|json|jsonl|py|log|token)")
-_FOREIGN = {"http.disconnect", "telemetry.jsonl", "bench.raw"}  # of ASGI; a file; a subject
+_FOREIGN = {
+    "http.disconnect", "telemetry.jsonl", "bench.raw",  # of ASGI; a file; a subject
+    "session.error", "session.model_change", "session.resume", "session.start", "session.tools_updated",
+    "tool.execution_start",  # lines of Copilot's
+}  # fmt: skip
 _MADE = {
     "agent.bad_{what}": {"agent.bad_input": "invalid", "agent.bad_output": "failed"},
     "node.{what}": {"node.stopping": "unavailable", "node.draining": "unavailable"},

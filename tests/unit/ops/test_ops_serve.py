@@ -11,6 +11,7 @@ import pytest
 from knotwork.ops import serve, table
 from knotwork.ops.claim_ports import Claims
 from knotwork.ops.ports import Mesh, NodeControl
+from knotwork.ops.talk_ports import Talk
 from knotwork.ops.target_replies import Targets
 from knotwork.ops.task_ports import Tasks
 from knotwork.ops.view_replies import PastView
@@ -45,6 +46,7 @@ def test_the_stand_in_keeps_the_protocols(node):
         (Claims, node.claims("default")),
         (PastView, node.past("default")),
         (Targets, node.targets("default")),
+        (Talk, node.talk("default")),
     ):
         names = [name for name in vars(protocol) if not name.startswith("_")]
         assert names

@@ -103,6 +103,23 @@ async def test_at_boot_nothing_else_stops_the_node(world):
         assert slots.get("executors", "exits").state == "failed"
 
 
+async def test_at_boot_nobody_waits_long_for_a_slow_one(world, monkeypatch):
+    monkeypatch.setattr(slots_module, "PATIENCE_S", 0.05)
+    async with world.slots() as slots:
+        await apply(slots, world.instance("hangs", how="hangs"), world.instance("fine", mark=1), lenient=True)
+        assert slots.get("executors", "fine").state == "running"
+        assert slots.get("executors", "hangs").state == "starting"
+
+
+async def test_one_that_must_start_is_waited_for_also_at_boot(world, monkeypatch):
+    monkeypatch.setattr(slots_module, "PATIENCE_S", 0.0)
+    async with world.slots() as slots:
+        with pytest.raises(PluginFailed, match="not started after"):
+            await slots.prepare(
+                [world.instance("hangs", how="hangs", start_timeout_s=0.2, on_start_error="fail")], lenient=True
+            )
+
+
 async def test_exclusive_ones_are_stopped_first(world):
     async with world.slots() as slots:
         await apply(slots, world.instance("a", exclusive=True, mark=1))

@@ -127,3 +127,8 @@ def test_targets_of_a_node_that_is_away_are_out():
     found = ranking.rank(DEMAND, [cheap, dear], NOW_NS, {"home"})
     assert [one.target for one in found.targets] == ["dear"]
     assert found.refused == {"home/cheap": "node home is not online"}
+
+
+def test_a_target_that_cools_down_says_why_its_last_launch_failed():
+    failed = target("t", failures=2, cooldown_s=30, last_failure_ns=0, failed_why="no such image")
+    assert ranking.unready(failed, 0) == "it cools down for 60 s more after 2 failures in a row: no such image"

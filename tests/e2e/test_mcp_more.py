@@ -1,0 +1,146 @@
+"""The tools at a shell, the Tasks extension, what is pushed, and clients that say goodbye."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.e2e.agents_mcp import LEGACY, MODERN, http_agent, parameters, stdio_agent
+from tests.e2e.conftest import WAIT_S, Node, Nodes, until
+from tests.e2e.test_mcp_fuzz import Raw
+
+META = {
+    "io.modelcontextprotocol/protocolVersion": MODERN,
+    "io.modelcontextprotocol/clientInfo": {"name": "tasks", "version": "1"},
+    "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def node(shared_nodes: Nodes) -> Iterator[Node]:
+    yield shared_nodes.node().up()
+
+
+def over_http(node: Node, method: str, params: dict[str, Any], meta: dict[str, Any]) -> dict[str, Any]:
+    """Ask `/mcp` as a client without a handshake does."""
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params | {"_meta": meta}}
+    headers = {
+        "authorization": f"Bearer {node.token}", "content_type": "application/json", "mcp_method": method,
+        "accept": "application/json, text/event-stream", "mcp_protocol_version": MODERN,
+    }  # fmt: skip
+    named = {"mcp_name": params["name"]} if "name" in params else {}
+    answer = node.http("POST", "/mcp", json.dumps(body).encode(), **headers, **named)
+    text = answer.body.decode()
+    if answer.headers["content-type"].startswith("text/event-stream"):
+        text = [line[6:] for line in text.splitlines() if line.startswith("data: ")][-1]
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def test_tools_are_listed_and_called_at_a_shell(node: Node):
+    listed = node.json("tool", "list", "--toolset", "core")["tools"]
+    assert len(listed) == 12
+    assert node.refused("tool", "list", "--toolset", "nope")[1]["code"] == "tool.no_toolset"
+    given = node.json("tool", "call", "assign_work", '{"task": "at a shell", "capability": "shell"}')
+    assert given["structured"]["success"] is True
+    claimed = node.json("tool", "call", "claim_work", '{"capability": "shell"}')["structured"]
+    code, out, _ = node.run("tool", "call", "complete_work", json.dumps({"work_id": claimed["work_id"], "result": 1}))
+    assert (code, "status: completed" in out) == (0, True)
+    assert node.refused("tool", "call", "nope")[1]["code"] == "tool.unknown"
+    wrong = node.json("tool", "call", "check_work", '{"id": 1}')
+    assert wrong["is_error"] is True
+
+
+@pytest.mark.parametrize("door", ["stdio", "http"])
+def test_waiting_becomes_a_task_for_a_client_that_knows_them(node: Node, door: str):
+    bridge = Raw(node)
+    plain = {**META, "io.modelcontextprotocol/clientCapabilities": {}}
+
+    def ask(method: str, params: dict[str, Any], meta: dict[str, Any] = META) -> dict[str, Any]:
+        if door == "http":
+            return over_http(node, method, params, meta)
+        return bridge.ask(method, params | {"_meta": meta})
+
+    def call(tool: str, meta: dict[str, Any] = META, **given: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = ask("tools/call", {"name": tool, "arguments": given}, meta)["result"]
+        return answer
+
+    able = ask("server/discover", {})["result"]["capabilities"]
+    assert "io.modelcontextprotocol/tasks" in able["extensions"]
+    work = call("assign_work", task="slow", capability=f"tasks-{door}")["structuredContent"]["work_id"]
+    made = call("await_work", work_id=work, timeout_secs=600)
+    assert (made["resultType"], made["taskId"], made["status"]) == ("task", work, "working")
+    unknowing = call("await_work", plain, work_id=work, timeout_secs=0)
+    assert (unknowing["resultType"], unknowing["structuredContent"]["is_complete"]) == ("complete", False)
+    found = ask("tasks/get", {"taskId": work})["result"]
+    assert (found["resultType"], found["status"]) == ("complete", "working")
+    assert ask("tasks/update", {"taskId": work, "inputResponses": {}})["result"]["resultType"] == "complete"
+    call("claim_work", capability=f"tasks-{door}", timeout=20000)
+    call("complete_work", work_id=work, result="done")
+    found = ask("tasks/get", {"taskId": work})["result"]
+    assert (found["status"], found["result"]["structuredContent"]["result"]) == ("completed", "done")
+    other = call("assign_work", task="never", capability=f"never-{door}")["structuredContent"]["work_id"]
+    assert "error" not in ask("tasks/cancel", {"taskId": other})
+    assert ask("tasks/get", {"taskId": other})["result"]["status"] == "cancelled"
+    assert ask("tasks/get", {"taskId": "t0000000000000000"})["error"]["code"] == -32602
+    bridge.close()
+
+
+async def test_what_arrives_is_pushed_to_a_client_that_takes_it(node: Node):
+    given = parameters(node, "--push", "--session", "pushed")
+    process = subprocess.Popen(
+        [given.command, *given.args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        cwd=node.folder, env=node.env,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    said: list[Any] = []
+    out = process.stdout
+    reader = threading.Thread(target=lambda: said.extend(json.loads(line) for line in out), daemon=True)
+    reader.start()
+
+    def say(number: int, method: str, **params: Any) -> Any:
+        line = json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
+        process.stdin.write(line.encode() + b"\n")  # type: ignore[union-attr]
+        process.stdin.flush()  # type: ignore[union-attr]
+        return until(lambda: [one for one in list(said) if one.get("id") == number])[0]["result"]
+
+    hello = say(
+        1, "initialize", protocolVersion="2025-11-25", capabilities={}, clientInfo={"name": "x", "version": "1"}
+    )
+    assert "claude/channel" in hello["capabilities"]["experimental"]
+    me = say(2, "tools/call", name="get_my_handle", arguments={})["structuredContent"]
+    async with stdio_agent(node, mode=LEGACY, name="pusher") as other:
+        await other.call("send_direct_message", recipientGuid=me["guid"], message="wake up")
+    told = until(lambda: [one for one in list(said) if one.get("method") == "notifications/claude/channel"])
+    assert told[0]["params"]["meta"]["event"]
+    process.stdin.close()
+    assert process.wait(WAIT_S) == 0
+    reader.join(WAIT_S)
+    process.stdout.close()
+
+
+async def test_a_client_over_http_that_says_goodbye_hands_back_its_work(node: Node):
+    async with stdio_agent(node, name="stays") as stays:
+        given = await stays.call("assign_work", task="left behind", capability="goodbye")
+        async with http_agent(node, mode=LEGACY, name="leaves") as leaves:
+            assert (await leaves.call("claim_work", capability="goodbye", timeout=20000))["work_id"] == given["work_id"]
+        taken: dict[str, Any] = {}
+        while not taken.get("claimed"):
+            taken = await stays.call("claim_work", capability="goodbye", timeout=30000)
+        assert taken["work_id"] == given["work_id"]
+
+
+async def test_a_bridge_may_be_given_an_address_instead_of_a_folder(node: Node, tmp_path: Path):
+    about = node.about
+    elsewhere = {"KNOTWORK_DATA_DIR": str(tmp_path / "none")}
+    words = ("--url", about["url"], "--creds", about["seed_file"])
+    async with stdio_agent(node, *words, name="remote", **elsewhere) as agent:
+        given = await agent.call("assign_work", task="from afar", capability="afar")
+        assert (await agent.call("claim_work", capability="afar", timeout=20000))["work_id"] == given["work_id"]
+        await agent.call("complete_work", work_id=given["work_id"])

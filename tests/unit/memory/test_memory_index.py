@@ -1,0 +1,142 @@
+"""The index of a node by itself: order, pages, words that many have, counts that are kept, changes that come too late."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from knotwork.memory import rules
+from knotwork.memory.index import After, Change, Filter, Index
+from knotwork.memory.model import Record, author
+from knotwork.memory.rules import Sight
+from knotwork.sdk.memory import Place
+from knotwork.trust.who import Who
+
+ANN, BOB = Who("a-1", "writer", "p", "ann"), Who("b-1", "other", "p", "bob")
+FAR_NS = 10**18
+
+
+def record(number: int, content: str, by: Who = ANN, **more) -> Record:
+    given = {"category": "longterm", **more}
+    return Record(
+        f"m{number:024x}", "private", by.id, author=author(by), created_ns=number, updated_ns=number, content=content, **given
+    )  # fmt: skip
+
+
+def put(index: Index, *records: Record, revision: int = 0) -> None:
+    index.apply(
+        Change(Place("p", one.scope, one.owner, one.id), one, revision or number)
+        for number, one in enumerate(records, 1)
+    )
+
+
+def wanted(who: Who = ANN, **more) -> Filter:
+    return Filter(tuple(rules.sights(who)), FAR_NS, **more)
+
+
+@pytest.fixture
+def index():
+    made = Index(None)
+    yield made
+    made.close()
+
+
+def test_what_has_all_words_comes_first_however_old_it_is(index: Index):
+    put(
+        index,
+        record(1, "a needle in common hay"),
+        record(2, "another needle"),
+        *(record(number, f"common hay {number}") for number in range(3, 4000)),
+        *(record(number, "needle of bob in common hay", BOB) for number in range(4000, 4100)),
+    )
+    found = index.words(wanted(), "common needle", 50)
+    assert found[:2] == [record(1, "").id, record(2, "").id]
+    assert len(found) == 50
+    assert found[2] == record(3999, "").id  # the newest of the rest
+    assert len(index.words(wanted(), "hay", 50)) == 50
+    assert index.words(wanted(BOB), "needle", 500) == index.words(wanted(BOB), "common hay needle", 500)
+    assert len(index.words(wanted(), "needle", 500)) == 2
+
+
+def test_nobody_sees_by_words_what_is_not_theirs(index: Index):
+    put(index, record(1, "the secret of ann"), record(2, "something of bob", BOB))
+    assert index.words(wanted(BOB), "secret", 10) == []
+    assert index.words(wanted(BOB), "ecre", 10) == []
+    assert index.words(Filter((), FAR_NS), "secret", 10) == []
+    assert index.page(Filter((), FAR_NS), 10) == []
+    assert index.named(wanted(BOB), [record(1, "").id]) == []
+    assert index.fitting(wanted(BOB), [record(1, "").id, record(2, "").id]) == [record(2, "").id]
+
+
+def test_a_change_that_comes_too_late_is_passed_over(index: Index):
+    place = Place("p", "private", ANN.id, record(1, "").id)
+    index.apply([Change(place, record(1, "new"), 5)])
+    index.apply([Change(place, record(1, "old"), 4), Change(place, None, 3), Change(place, record(1, "same"), 5)])
+    assert [row.record.content for row in index.find(place.id)] == ["new"]
+    index.apply([Change(place, None, 6)])
+    assert index.find(place.id) == []
+    assert index.words(wanted(), "new", 10) == []
+    index.apply([Change(place, record(1, "again"), 7), Change(place, None, 0)])
+    assert index.find(place.id) == []
+
+
+def test_counts_follow_every_change_and_the_time(index: Index):
+    put(
+        index, record(1, "a"), record(2, "b", category="recent", expires_ns=FAR_NS + 10), record(3, "c", forgotten=True)
+    )
+    key, passing = ("private", "longterm"), ("private", "recent")
+    assert index.counts(wanted()) == {key: (2, 0, 1), passing: (1, 0, 0)}
+    assert index.counts(wanted()) == {key: (2, 0, 1), passing: (1, 0, 0)}
+    later = Filter(tuple(rules.sights(ANN)), FAR_NS + 10)
+    assert index.counts(later)[passing] == (1, 1, 0)
+    put(index, record(4, "d"))
+    assert index.counts(wanted())[key] == (3, 0, 1)
+    assert index.counts(wanted(hidden=(ANN.id,))) == {}
+    assert index.counts(wanted(BOB)) == {}
+
+
+def test_what_is_over_is_not_found_before_it_is_removed(index: Index):
+    put(index, record(1, "over", expires_ns=FAR_NS), record(2, "still there", expires_ns=FAR_NS + 1))
+    assert [row.record.content for row in index.page(wanted(), 10)] == ["still there"]
+    assert index.words(wanted(), "over", 10) == []
+
+
+def test_pages_begin_behind_what_was_read(index: Index):
+    put(index, *(record(number, f"thing {number}", category=("core", "tasks")[number % 2]) for number in range(1, 40)))
+    seen: list[Record] = []
+    after = None
+    while rows := index.page(wanted(), 7, after):
+        seen += [row.record for row in rows]
+        after = After(0 if seen[-1].category == "core" else 6, seen[-1].updated_ns, seen[-1].id)
+    assert len({one.id for one in seen}) == 39
+    assert [one.updated_ns for one in seen if one.category == "core"] == list(range(38, 0, -2))
+
+
+def test_what_a_store_has_no_more_is_dropped(index: Index):
+    put(index, record(1, "a"), record(2, "b"), record(3, "c", BOB))
+    stays = Place("p", "private", ANN.id, record(1, "").id)
+    gone = index.keep_only("p", ["private"], {stays})
+    assert {place.id for place in gone} == {record(2, "").id, record(3, "").id}
+    assert [one.id for _, one in index.everything()] == [stays.id]
+    assert index.keep_only("other", ["private"], set()) == []
+
+
+def test_a_core_of_a_parent_is_left_out(index: Index):
+    put(index, record(1, "plan", category="tasks"), record(2, "who I am", category="core"))
+    child = Who("c-1", "child", "p", "ann", parent=ANN.id)
+    assert [row.record.content for row in index.page(wanted(child), 10)] == ["plan"]
+    assert index.words(wanted(child), "who am plan", 10) == [record(1, "").id]
+    assert index.counts(wanted(child)) == {("private", "tasks"): (1, 0, 0)}
+    assert Sight("private", ANN.id, core=False) in rules.sights(child)
+
+
+def test_the_file_is_for_its_owner_alone_and_made_anew(tmp_path: Path):
+    path = tmp_path / "deep" / "index.db"
+    first = Index(path)
+    put(first, record(1, "a"))
+    first.close()
+    assert path.stat().st_mode & 0o077 == 0
+    again = Index(path)
+    assert again.everything() == []
+    again.close()
