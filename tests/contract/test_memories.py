@@ -14,6 +14,7 @@ from typing import ClassVar
 import pytest
 
 from knotwork.bus import child, server
+from knotwork.bus.background import background
 from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint
 from knotwork.host.memory_buckets import MemoryBuckets
@@ -51,7 +52,7 @@ class TestKvOverNats(MemoryContract):
                 connections[name if name != "COMMONS" else ""] = await stack.enter_async_context(
                     open_connection(endpoint)
                 )
-            buckets = MemoryBuckets(connections.__getitem__)
+            buckets = MemoryBuckets(connections.__getitem__, await stack.enter_async_context(background()))
             yield await stack.enter_async_context(host(self.factory, buckets=buckets))
 
 

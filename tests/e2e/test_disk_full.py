@@ -49,6 +49,10 @@ def test_a_full_disk_refuses_at_once_loses_nothing_and_resumes_by_itself(nodes, 
         file.write(b"\0" * (free - 4 * 1024 * 1024))
     refused = until(lambda: (answer := node.call("task.submit", capability="later")).status == 503 and answer, 30.0)
     assert refused.json["code"] == "work.store_full"
+    health = node.ask("node.health")
+    assert not health["ready"]
+    assert [one["why"] for one in health["checks"] if not one["ok"]] == ["its disk is full"]
+    assert node.get("/readyz").status == 503
     assert node.ask("task.get", id=kept[0])["state"] == "pending"
     start_s = time.monotonic()
     cancelled = node.call("task.cancel", ids=[kept[1]])
@@ -56,6 +60,7 @@ def test_a_full_disk_refuses_at_once_loses_nothing_and_resumes_by_itself(nodes, 
     assert float(cancelled.headers["retry-after"]) > 0
     assert time.monotonic() - start_s < 10, "it waited for room"
     ballast.unlink()
+    until(lambda: node.get("/readyz").status == 200, 60.0)
     again = until(
         lambda: (answer := node.call("task.submit", capability="shout", input="x")).status == 200 and answer, 60.0
     )

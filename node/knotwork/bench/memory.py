@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import nats
 
 from knotwork.bench import peer, tasks
+from knotwork.bus.background import background
 from knotwork.bus.connection import open_connection
 from knotwork.host.memory import MemoryDesk
 from knotwork.host.memory_buckets import MemoryBuckets
@@ -132,9 +133,10 @@ async def _opened(connection: Connection) -> AsyncIterator[_Asked]:
     """Remember over a connection inside the block, with the bundled plugin."""
     factory = loading.load(CatalogSettings(safe_mode=True)).find("memories", "kv").factory
     with tempfile.TemporaryDirectory(prefix="knotwork-bench-") as folder:
-        context = make_context(buckets=MemoryBuckets(lambda _project: connection), folder=Path(folder))
         index = Path(folder, "index.db")
-        async with factory.open(factory.config(), context) as plugin:
+        async with background() as group, contextlib.AsyncExitStack() as stack:
+            context = make_context(buckets=MemoryBuckets(lambda _project: connection, group), folder=Path(folder))
+            plugin = await stack.enter_async_context(factory.open(factory.config(), context))
             around: Any = _Around(plugin)
             async with open_remembering("default", around, node="bench", index=index, common=lambda: False) as rooms:
                 yield _Asked(MemoryDesk(rooms))

@@ -47,14 +47,15 @@ class Bucket:
         self.stream = f"KV_{name}"
         self._prefix = f"$KV.{name}."
 
-    def _subject(self, key: str) -> str:
+    def subject(self, key: str) -> str:
+        """Return where a record lies on the wire; raises `Invalid` (`bus.bad_key`)."""
         if _KEY.fullmatch(key) is None:
             raise Invalid(f"{key[:80]!r} is not a valid key.", code="bus.bad_key")
         return self._prefix + key
 
     async def get(self, key: str) -> Entry | None:
         """Return the record, None when there is none."""
-        subject = self._subject(key)
+        subject = self.subject(key)
         message = await self._connection.request(f"$JS.API.DIRECT.GET.{self.stream}.{subject}", patient=False)
         found = message.headers or {}
         if found.get("Status") == "404" or _is_gone(found):
@@ -68,7 +69,7 @@ class Bucket:
     async def put(self, key: str, value: bytes, *, ttl_s: int | None = None) -> int:
         """Store the record whatever was there; it expires after `ttl_s` whole seconds. Returns the revision."""
         head = publisher.head(publisher.ttl(ttl_s)) if ttl_s is not None else b""
-        return (await publisher.publish(self._connection, self._subject(key), value, head=head)).seq
+        return (await publisher.publish(self._connection, self.subject(key), value, head=head)).seq
 
     async def create(self, key: str, value: bytes, *, ttl_s: int | None = None) -> int:
         """Store the record only when there is none; raises `Conflict` (`bus.wrong_revision`)."""
@@ -85,7 +86,7 @@ class Bucket:
         pairs = [publisher.expect_revision(revision)]
         if ttl_s is not None:
             pairs.append(publisher.ttl(ttl_s))
-        return (await publisher.publish(self._connection, self._subject(key), value, head=publisher.head(*pairs))).seq
+        return (await publisher.publish(self._connection, self.subject(key), value, head=publisher.head(*pairs))).seq
 
     async def delete(self, key: str, *, revision: int | None = None, ttl_s: int | None = None) -> int:
         """Remove the record and return the revision of that; watchers are told.
@@ -97,7 +98,7 @@ class Bucket:
         if revision is not None:
             more.append(publisher.expect_revision(revision))
         head = publisher.head(("KV-Operation", "DEL"), *more)
-        return (await publisher.publish(self._connection, self._subject(key), b"", head=head)).seq
+        return (await publisher.publish(self._connection, self.subject(key), b"", head=head)).seq
 
     async def latest(self) -> int:
         """Return the revision of the newest change there is, 0 for none; for an empty bucket, too."""
@@ -107,7 +108,7 @@ class Bucket:
 
     async def _last_revision(self, key: str) -> int | None:
         """Return the revision of the marker a removed key left, None while the key is alive."""
-        subject = f"$JS.API.DIRECT.GET.{self.stream}.{self._subject(key)}"
+        subject = f"$JS.API.DIRECT.GET.{self.stream}.{self.subject(key)}"
         message = await self._connection.request(subject, patient=False)
         found = message.headers or {}
         return int(found.get("Nats-Sequence", 0)) if _is_gone(found) else None
@@ -144,7 +145,7 @@ class Bucket:
         (reconnect, missed message). What vanished during a gap is told as an entry without value before it.
         """
         known: set[str] = set()
-        wanted = self._subject(beginning) + "." if beginning else self._prefix
+        wanted = self.subject(beginning) + "." if beginning else self._prefix
         while True:
             reading = _Reading(self._prefix, on_entry, on_current, known)
             forget = self._connection.on_up(reading.missed)

@@ -31,7 +31,7 @@ demo = click.Command(
 )
 
 
-BENCHES = ("invoke", "tasks", "pending", "view", "flow", "agents")
+BENCHES = ("invoke", "tasks", "pending", "view", "flow", "memory", "agents")
 """Those of `bench.suite`, which loads them all."""
 
 

@@ -122,8 +122,12 @@ async def pass_on(connection: Connection, writer: GroupCommit, run: str, followi
         while batch := await reading.batch(connection, subjects.FACTS, _pattern(place, what), after, BATCH):
             found += [(one.seq, one.subject, one.data) for one in batch if one.seq > anew.after or one.seq in unheard]
             after = batch[-1].seq + 1
-    for _, subject, data in sorted(found):
-        await _store(writer, facts.subject(following, *subject.removeprefix(f"{place}.").split(".")), data)
+    sent = [(tuple(subject.removeprefix(f"{place}.").split(".")), data) for _, subject, data in sorted(found)]
+    for where, data in sent:
+        await _store(writer, facts.subject(following, *where), data)
+    if sent and await _following(connection, following) is not None:  # it ended before it had seen all of that
+        for where, data in sent:
+            await deliver(connection, writer, following, where, data)
 
 
 def _pattern(place: str, what: str) -> str:

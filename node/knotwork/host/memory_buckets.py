@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from knotwork.bus import kv, subjects
-from knotwork.sdk.errors import Unavailable
+from knotwork.bus import kv, publisher, subjects
+from knotwork.bus.background import begin_in
+from knotwork.bus.commit import GroupCommit
+from knotwork.sdk.errors import Conflict, Unavailable
 from knotwork.sdk.ports import BucketEntry
 
 if TYPE_CHECKING:
@@ -23,9 +26,12 @@ GONE_KEPT_S = 3600
 class MemoryBuckets:
     """The MEMORY buckets of a node (`sdk.Buckets`), made when they are first used."""
 
-    def __init__(self, connection: Callable[[str], Connection]) -> None:
-        """Go by the connection of each project; "" is that of COMMONS. It raises `Unavailable`, `NotFound`."""
-        self._connection = connection
+    def __init__(self, connection: Callable[[str], Connection], group: asyncio.TaskGroup) -> None:
+        """Go by the connection of each project; "" is that of COMMONS. It raises `Unavailable`, `NotFound`.
+
+        What is written at the same time shares one sync of the server's disk; the writers run in `group`.
+        """
+        self._connection, self._group = connection, group
         self._opened: dict[str, _Bucket] = {}
 
     def __call__(self, project: str) -> Bucket:
@@ -33,7 +39,9 @@ class MemoryBuckets:
         connection = self._connection(project)
         known = self._opened.get(project)
         if known is None or known.connection is not connection:
-            known = self._opened[project] = _Bucket(connection)
+            if known is not None:
+                known.close()
+            known = self._opened[project] = _Bucket(connection, self._group)
         return known
 
 
@@ -53,9 +61,17 @@ def connections(projects: Projects, commons: Callable[[], Connection | None]) ->
 class _Bucket:
     """One bucket, over one connection (`sdk.Bucket`)."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, group: asyncio.TaskGroup) -> None:
         self.connection = connection
         self._bucket: BusBucket | None = None
+        self._writer = GroupCommit(connection)
+        self._running = begin_in(group, self._writer.run())
+
+    def close(self) -> None:
+        """Write nothing more."""
+        self._writer.close()
+        if self._running is not None:
+            self._running.cancel()
 
     async def get(self, key: str) -> BucketEntry | None:
         """Return the record."""
@@ -65,11 +81,15 @@ class _Bucket:
     async def put(self, key: str, value: bytes, *, revision: int | None = None, ttl_s: int | None = None) -> int:
         """Store durably."""
         bucket = self._bucket or await self._made()
-        if revision is None:
-            return await bucket.put(key, value, ttl_s=ttl_s)
-        if revision == 0:
-            return await bucket.create(key, value, ttl_s=ttl_s)
-        return await bucket.update(key, value, revision, ttl_s=ttl_s)
+        pairs = [publisher.ttl(ttl_s)] if ttl_s is not None else []
+        if revision is not None:
+            pairs.append(publisher.expect_revision(revision))
+        try:
+            return (await self._writer.append(bucket.subject(key), value, *pairs)).seq
+        except Conflict:
+            if revision != 0:
+                raise
+            return await bucket.create(key, value, ttl_s=ttl_s)  # what is there may be the mark of what was removed
 
     async def delete(self, key: str, *, revision: int | None = None) -> int:
         """Remove the key."""
@@ -89,7 +109,7 @@ class _Bucket:
 
     async def _made(self) -> BusBucket:
         if self._bucket is None:
-            self._bucket = await kv.open_bucket(self.connection, subjects.MEMORY)
+            self._bucket = await kv.open_bucket(self.connection, subjects.MEMORY, allow_atomic=True)
         return self._bucket
 
 

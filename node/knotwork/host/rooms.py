@@ -96,7 +96,7 @@ class Rooms:
         self.projects = Projects(self.group, self._endpoint, self._join, self._bus_state)
         context_for = contexts.maker(
             self.layout, self.who.name, self.emitter, self._connection, lambda: self.world.loaded.folder,
-            buckets=MemoryBuckets(connections(self.projects, lambda: self.commons)),
+            buckets=MemoryBuckets(connections(self.projects, lambda: self.commons), self.group),
         )  # fmt: skip
         slots = Slots(self.group, context_for, self._slot_changed, hosting=PluginHosting(spawn=child.spawn))
         self.world = World(found, catalog, slots, self.hosting, self.emitter, on_commit=self.changed)

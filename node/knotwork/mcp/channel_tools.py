@@ -92,7 +92,8 @@ class ReadInput(Input):
 
 @tool(
     "read_messages", ReadInput,
-    record(channel="text?", messages=ROWS, older="text?", newer="text?", unread="int?"), title="Read a channel",
+    record(channel="text?", messages=ROWS, older="text?", newer="text?", unread="int?", skipped="int?"),
+    title="Read a channel",
     description="Read the newest messages of a channel, the oldest of them first. It takes nothing out.",
     hints=READS, text=message_values.text_of,
 )  # fmt: skip
@@ -104,12 +105,14 @@ async def read_messages(given: ReadInput, session: Session) -> dict[str, Any]:
     forward = given.unread or given.cursor.startswith("a")
     page = await session.ask("channel.read", **wanted, peek=forward)  # whoever saw the newest has read all before it
     shown = message_values.fitting([message_values.row(one) for one in page["messages"]], newest=not forward)
+    skipped = page["skipped"] + (0 if forward else len(page["messages"]) - len(shown))
     if len(shown) < len(page["messages"]):  # ask again for those that fit: the cursors are theirs then
         page = await session.ask("channel.read", **wanted | {"limit": len(shown)}, peek=True)
     if shown and forward:
         await session.ask("channel.mark", channels=[given.channel], upto=shown[-1]["id"])
     more = {"channel": page["channel"], "older": page["older"], "newer": page["newer"]}
-    return without(more) | ({"unread": page["unread"]} if page["unread"] else {}) | {"messages": shown}
+    counts = {"unread": page["unread"], "skipped": skipped}  # unread behind these, and before them
+    return without(more) | {name: count for name, count in counts.items() if count} | {"messages": shown}
 
 
 class SearchInput(Input):

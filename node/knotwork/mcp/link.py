@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from knotwork.sdk.errors import Conflict, KnotworkError, NotFound, Unavailable, Unreachable, from_wire
+from knotwork.sdk.errors import Conflict, KnotworkError, Unavailable, Unreachable, from_wire
 
 if TYPE_CHECKING:
     from knotwork.mcp.ways import Asker, Piece, Way
@@ -185,7 +185,7 @@ class Link:
     async def _wait_up(self, until_s: float) -> Up:
         loop = asyncio.get_running_loop()
         while self._up is None:
-            if self.trouble is not None and not isinstance(self.trouble, Unavailable | Conflict | NotFound):
+            if self.trouble is not None and not isinstance(self.trouble, Unavailable | Conflict):
                 raise self.trouble
             if isinstance(self.trouble, Unreachable) and self.trouble.code == "node.not_running":
                 raise self.trouble

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from knotwork.bus.background import background
 from knotwork.bus.connection import Connection, open_connection
 from knotwork.bus.endpoint import Endpoint
 from knotwork.host.memory import MemoryDesk
@@ -122,11 +123,12 @@ async def open_node(
                 raise Unavailable(f"{realm or 'COMMONS'} is away", code="bus.disconnected")
             return connections[realm]
 
+        group = await stack.enter_async_context(background())
         around = Around(settings or Settings(folders=(home / "exports",)))
         for kind, config in (configs or {"kv": {}}).items():
             factory = TYPES[kind]
             context = make_context(
-                buckets=MemoryBuckets(connection), folder=home, clock=RealClock(), node=name, base=folder
+                buckets=MemoryBuckets(connection, group), folder=home, clock=RealClock(), node=name, base=folder
             )
             opened = factory.open(factory.config.model_validate(config), context)
             around.slots[kind] = Slot(await stack.enter_async_context(opened))
