@@ -50,7 +50,7 @@ async def live(bridge: agents.Bridge, number: int, end_s: float, took: dict[str,
         claimed = await call("claim_work", capability=mine, timeout=100)
         if claimed["claimed"]:
             await call("complete_work", work_id=claimed["work_id"], result=number)
-        await asyncio.sleep(chance.uniform(0, 2 * THINK_S))
+        await asyncio.sleep(chance.uniform(0, 2 * THINK_S))  # an agent thinks
 
 
 @pytest.mark.parametrize(

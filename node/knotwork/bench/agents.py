@@ -219,7 +219,7 @@ async def _fill(place: Place, ask: Ask) -> None:
     async with open_connection(endpoint) as connection:
         for number in range(AGENTS - 1):
             name, now_ns = f"other-{number}", time.time_ns()
-            agent = session_records.identity("default", "bench", "elsewhere", "/", name)
+            agent = session_records.identity("default", "bench", "elsewhere", "/", name, "")
             record = session_records.AgentSession(
                 agent, name, "default", "bench", place.name, "", capabilities=("look",), registered=True,
                 registered_ns=now_ns, seen_ns=now_ns,

@@ -63,12 +63,12 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(AgentSession)
 
 
-def identity(project: str, owner: str, host: str, path: str, label: str, parent: str = "") -> str:
-    """Return the id of the agent with this project, owner, machine, folder and label: the same at every start.
+def identity(*known_by: str) -> str:
+    """Return the id of the agent that is known by its project, owner, machine, folder, label and parent, in this order.
 
-    It looks like a random UUID, as users of older agents' registries expect ids to.
+    It is the same at every start. It looks like a random UUID, as users of older agents' registries expect ids to.
     """
-    told = msgspec.json.encode([project, owner, host, path, label, parent])
+    told = msgspec.json.encode(known_by)
     return str(uuid.UUID(bytes=hashlib.sha256(told).digest()[:16], version=4))
 
 

@@ -73,7 +73,7 @@ async def main() -> None:
             group.create_task(hypercorn.asyncio.serve(restate.app([bench]), config, shutdown_trigger=stop.wait))
             async with asyncio.timeout(60):
                 while not await registered(http, admin, services):
-                    await asyncio.sleep(0.2)
+                    await asyncio.sleep(0.05)
 
             async def start(graph: str) -> object:
                 answer = await http.post(f"http://127.0.0.1:{ingress}/bench/{graph}", json="x")
