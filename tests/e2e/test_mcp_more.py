@@ -158,3 +158,23 @@ async def test_a_sub_agent_names_its_parent(node: Node):
     async with stdio_agent(node, KNOTWORK_PARENT="nobody-knows-it") as orphan:
         assert "nobody-knows-it" in await orphan.refused("list_agents")
         assert await orphan.tools()
+
+
+async def test_long_work_is_read_in_parts(node: Node):
+    async def whole(agent: Any, work_id: str, part: str, begun: str, cut: int) -> str:
+        while cut:
+            more = await agent.call("read_work", work_id=work_id, part=part, offset=cut)
+            begun, cut = begun + more["text"], more.get("cut", 0)
+        return begun
+
+    text, value = "".join(f"{n:07d} " for n in range(7000)), [{"n": n, "text": "é" * 20} for n in range(2000)]
+    async with stdio_agent(node, "--toolset", "work", name="long-work") as agent:
+        given = await agent.call("assign_work", task=text, capability="long-work")
+        work = given["work_id"]
+        claimed = await agent.call("claim_work", capability="long-work", timeout=20000)
+        assert await whole(agent, work, "input", claimed["description"], claimed["cut"]) == text
+        await agent.call("complete_work", work_id=work, result=value)
+        found = await agent.call("check_work", work_id=work)
+        assert json.loads(await whole(agent, work, "result", found["result"], found["cut"])) == value
+        short = await agent.call("assign_work", task="short", capability="long-work")
+        assert (await agent.call("read_work", work_id=short["work_id"], part="input"))["text"] == "short"

@@ -105,6 +105,13 @@ def test_a_launch_without_an_agent_is_a_failure_with_its_reason(nodes):
     )
     assert "before its agent registered" in failed["why"]
     assert until(lambda: node.ask("targets.show", target="here")["failures"] == 1, 30.0)
+    assert "before its agent registered" in node.ask("targets.show", target="here")["why"]
+
+
+def test_a_target_that_is_not_well_fails_its_test(nodes):
+    node = nodes.node('[targets.sick]\ntype = "local"\ncommand = ["/no/such"]\n').up()
+    code, out, _ = node.run("targets", "test", "sick", "-o", "json")
+    assert (code, json.loads(out)["health"]) == (1, "unhealthy")
 
 
 def test_targets_are_tested_and_switched_and_launches_ended_by_hand(nodes):

@@ -107,6 +107,8 @@ def _target(target: Target) -> replies.TargetRow:
         state = "in-use"
     elif (left_s := ranking.cooldown_left_s(target, now_ns)) > 0:
         state, why = "cooling-down", ranking.cooling(target, left_s)
+    elif target.failed_why:
+        why = f"its last launch failed: {target.failed_why}"
     return replies.TargetRow(
         name=f"{target.node}/{target.target}", target=target.target, node=target.node, type=target.type, state=state,
         why=why, capabilities=list(target.capabilities), boundaries=list(target.boundaries), cost=target.cost,

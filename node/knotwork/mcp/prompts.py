@@ -32,7 +32,7 @@ PROMPTS: tuple[Prompt, ...] = (
     Prompt(
         "join", "Join the team", "Say who you are and see what the others do.",
         "Join the other agents of this project with the Knotwork tools: call recall_context, then register_agent with "
-        "what you can do, then discover_agents, then read_messages of the channels roadmap and parallel-work. Tell me "
+        "what you can do (toolsets lists it, set talk), then discover_agents, then read_messages of the channels roadmap and parallel-work. Tell me "
         "in a few lines who is there, what they work on, and what you suggest to do.",
     ),
     Prompt(

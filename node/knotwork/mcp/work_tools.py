@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from knotwork.mcp.shapes import many, record
+from knotwork.mcp.shapes import record
 from knotwork.mcp.tool import (
     ADDS,
     HANDS_OUT,
@@ -16,7 +15,6 @@ from knotwork.mcp.tool import (
     CamelInput,
     Capability,
     ClaimToken,
-    Cursor,
     Input,
     Session,
     Until,
@@ -25,7 +23,7 @@ from knotwork.mcp.tool import (
     tool,
     without,
 )
-from knotwork.mcp.work_values import priority_fits, queue_rows, result_of, work_row
+from knotwork.mcp.work_values import result_of, work_row
 from knotwork.ops.words import Target, Token
 
 Priority = Annotated[int, Field(ge=1, le=10)]
@@ -34,10 +32,6 @@ LEASE_S = 60.0
 ATTEMPTS = 3
 """How often work is tried when its failures may pass, before it is a dead letter."""
 WAIT_DEFAULT_S, WAIT_MAX_S = 50.0, 3600.0
-_ROW = record(
-    work_id="text", capability="text?", agent="text?", status="text", priority="int?", description="text?",
-    submitted_at="text?", deadline="text?", attempt="int?",
-)  # fmt: skip
 _CLAIM = "only when asked for: `claim` as claim_work answered it"
 
 
@@ -122,7 +116,14 @@ async def assign_work(given: AssignInput, session: Session) -> dict[str, Any]:
 
 
 _RESULT = record(
-    work_id="text", status="text", is_complete="flag", success="flag", result="any?", error="object?", why="text?"
+    work_id="text",
+    status="text",
+    is_complete="flag",
+    success="flag",
+    result="any?",
+    error="object?",
+    why="text?",
+    cut="int?",
 )
 
 
@@ -134,7 +135,7 @@ class CheckInput(Input):
 
 @tool(
     "check_work", CheckInput, _RESULT, title="Check work",
-    description="Say how work stands, and its result when it is done. Returns at once.", hints=READS,
+    description="Say how work stands, and its result when it is done. Returns at once. At `cut`, read_work goes on.", hints=READS,
 )  # fmt: skip
 async def check_work(given: CheckInput, session: Session) -> dict[str, Any]:
     """Return one task, or one run."""
@@ -175,7 +176,7 @@ class ClaimInput(Input):
     "claim_work", ClaimInput,
     record(
         claimed="flag", work_id="text?", claim="text?", description="text?", contextData="any?", input="any?",
-        lease_secs="number?",
+        lease_secs="number?", cut="int?",
     ),
     title="Claim work",
     description="Take one piece of work of a capability, the most urgent first. It is yours while this session lives; "
@@ -322,74 +323,3 @@ async def cancel_work(given: CancelInput, session: Session) -> dict[str, Any]:
     one = reply["runs" if run else "tasks"][0]
     session.done_with(given.work_id)
     return without({"work_id": one["id"], "changed": one["changed"], "status": one.get("state"), "why": one["why"]})
-
-
-class ListInput(CamelInput):
-    """Which waiting work."""
-
-    capability: Capability = Field(description="work of this capability")
-    min_priority: Priority = 1
-    max_priority: Priority = 10
-    deadline_before: Moment = Field(default="", description="RFC 3339")
-    deadline_after: Moment = Field(default="", description="RFC 3339")
-    limit: int = Field(default=20, ge=1, le=100)
-    cursor: Cursor = Field(default="", description="`next` of the page before")
-
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
-        if self.min_priority > self.max_priority:
-            raise ValueError("minPriority is above maxPriority")
-        for text in (self.deadline_before, self.deadline_after):
-            _time(text)
-        return self
-
-
-def _time(text: str) -> datetime | None:
-    if not text:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError("deadlines are RFC 3339 times such as 2026-05-01T12:00:00Z") from None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-
-
-@tool(
-    "list_work", ListInput, record(work=many(_ROW), next="text?"), title="List waiting work",
-    description="Show work that waits for a capability without taking it, the newest first.", hints=READS, rows="work",
-)  # fmt: skip
-async def list_work(given: ListInput, session: Session) -> dict[str, Any]:
-    """Return a page of waiting tasks."""
-    page = await session.ask(
-        "task.list", state=["pending", "waiting"], capability=given.capability, limit=given.limit, cursor=given.cursor
-    )
-    before, after = _time(given.deadline_before), _time(given.deadline_after)
-    rows = [
-        without(
-            {
-                "work_id": task["id"], "capability": task["capability"], "agent": task["agent"], "status": task["state"],
-                "priority": task["priority"], "submitted_at": task["submitted_at"], "deadline": task["deadline"],
-                "attempt": task["attempt"],
-            }
-        )
-        for task in page["tasks"]
-        if priority_fits(task, given.min_priority, given.max_priority, before, after)
-    ]  # fmt: skip
-    return without({"next": page["next"]}) | {"work": rows}
-
-
-class StatusInput(Input):
-    """Which queue."""
-
-    capability: Capability | None = Field(default=None, description="this one alone")
-
-
-@tool(
-    "work_queue_status", StatusInput,
-    record(queues=many(record(capability="text", waiting="int", taken="int")), dead="int"), title="Look at the queues",
-    description="Say how much work waits and how much is being done, by capability.", hints=READS, rows="queues",
-)  # fmt: skip
-async def work_queue_status(given: StatusInput, session: Session) -> dict[str, Any]:
-    """Return how long the queues are."""
-    stats = await session.ask("task.stats")
-    return {"queues": queue_rows(stats["queues"], given.capability), "dead": stats["dead"]}

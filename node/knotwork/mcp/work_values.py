@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 
+from knotwork.mcp import wording
+
+PART_CHARS = 18_000
+"""What is shown of one value at a time."""
 ENDED = frozenset({"completed", "failed", "cancelled", "timed-out", "dead"})
 
 
@@ -19,6 +24,8 @@ def result_of(found: dict[str, Any]) -> dict[str, Any]:
         blob = found.get("output_blob") or found.get("blob")
         if blob:
             shown["result"] = {"blob": blob, "hint": "It is large: `knotwork blob get` reads it."}
+        elif wording.size(shown["result"]) > PART_CHARS:
+            shown |= {"result": words_of(shown["result"])[:PART_CHARS], "cut": PART_CHARS}
     if found.get("error"):
         shown["error"] = {key: value for key, value in found["error"].items() if value not in ("", {}, None)}
     if found.get("worker"):
@@ -27,6 +34,18 @@ def result_of(found: dict[str, Any]) -> dict[str, Any]:
     if took is not None:
         shown["duration_ms"] = took
     return shown
+
+
+def words_of(value: Any) -> str:
+    """Return a value as the text that is read in parts: a text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
+
+
+def _offered(body: Any) -> bool:
+    """Return whether an input is work as agents offer it."""
+    return (
+        isinstance(body, dict) and isinstance(body.get("prompt"), str) and set(body) <= {"prompt", "task_id", "context"}
+    )
 
 
 def _between_ms(began: str, ended: str) -> int | None:
@@ -42,11 +61,11 @@ def work_row(task: dict[str, Any]) -> dict[str, Any]:
     """Return claimed work; what was offered with a description shows it by itself."""
     shown: dict[str, Any] = {"claimed": True, "work_id": task["id"], "claim": task["claim"]}
     body = task["input"]
-    if isinstance(body, str):
+    if wording.size(body) > PART_CHARS:
+        shown |= {"description": words_of(body)[:PART_CHARS], "cut": PART_CHARS}
+    elif isinstance(body, str):
         shown["description"] = body
-    elif (
-        isinstance(body, dict) and isinstance(body.get("prompt"), str) and set(body) <= {"prompt", "task_id", "context"}
-    ):
+    elif _offered(body):
         shown["description"] = body["prompt"]
         if isinstance(body.get("task_id"), str):
             shown["taskId"] = body["task_id"]

@@ -1,0 +1,124 @@
+"""Which tools look at work? At what waits for a capability, at the queues, and at what is too long for one answer."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from knotwork.mcp.shapes import many, record
+from knotwork.mcp.tool import READS, CamelInput, Capability, Cursor, Input, Session, WorkId, tool, without
+from knotwork.mcp.work_values import PART_CHARS, priority_fits, queue_rows, words_of
+from knotwork.sdk.errors import NotFound
+
+Priority = Annotated[int, Field(ge=1, le=10)]
+Moment = Annotated[str, StringConstraints(max_length=64)]
+_ROW = record(
+    work_id="text", capability="text?", agent="text?", status="text", priority="int?", description="text?",
+    submitted_at="text?", deadline="text?", attempt="int?",
+)  # fmt: skip
+
+
+class ListInput(CamelInput):
+    """Which waiting work."""
+
+    capability: Capability = Field(description="work of this capability")
+    min_priority: Priority = 1
+    max_priority: Priority = 10
+    deadline_before: Moment = Field(default="", description="RFC 3339")
+    deadline_after: Moment = Field(default="", description="RFC 3339")
+    limit: int = Field(default=20, ge=1, le=100)
+    cursor: Cursor = Field(default="", description="`next` of the page before")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.min_priority > self.max_priority:
+            raise ValueError("minPriority is above maxPriority")
+        for text in (self.deadline_before, self.deadline_after):
+            _time(text)
+        return self
+
+
+def _time(text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("deadlines are RFC 3339 times such as 2026-05-01T12:00:00Z") from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+@tool(
+    "list_work", ListInput, record(work=many(_ROW), next="text?"), title="List waiting work",
+    description="Show work that waits for a capability without taking it, the newest first.", hints=READS, rows="work",
+)  # fmt: skip
+async def list_work(given: ListInput, session: Session) -> dict[str, Any]:
+    """Return a page of waiting tasks."""
+    page = await session.ask(
+        "task.list", state=["pending", "waiting"], capability=given.capability, limit=given.limit, cursor=given.cursor
+    )
+    before, after = _time(given.deadline_before), _time(given.deadline_after)
+    rows = [
+        without(
+            {
+                "work_id": task["id"], "capability": task["capability"], "agent": task["agent"], "status": task["state"],
+                "priority": task["priority"], "submitted_at": task["submitted_at"], "deadline": task["deadline"],
+                "attempt": task["attempt"],
+            }
+        )
+        for task in page["tasks"]
+        if priority_fits(task, given.min_priority, given.max_priority, before, after)
+    ]  # fmt: skip
+    return without({"next": page["next"]}) | {"work": rows}
+
+
+class StatusInput(Input):
+    """Which queue."""
+
+    capability: Capability | None = Field(default=None, description="this one alone")
+
+
+@tool(
+    "work_queue_status", StatusInput,
+    record(queues=many(record(capability="text", waiting="int", taken="int")), dead="int"), title="Look at the queues",
+    description="Say how much work waits and how much is being done, by capability.", hints=READS, rows="queues",
+)  # fmt: skip
+async def work_queue_status(given: StatusInput, session: Session) -> dict[str, Any]:
+    """Return how long the queues are."""
+    stats = await session.ask("task.stats")
+    return {"queues": queue_rows(stats["queues"], given.capability), "dead": stats["dead"]}
+
+
+class ReadInput(Input):
+    """Which value of which work, and from where on."""
+
+    work_id: WorkId = Field(description="id of work, or of a run")
+    part: Literal["input", "result"] = "result"
+    offset: int = Field(default=0, ge=0, le=64 * 1024 * 1024, description="`cut` of what you read before")
+
+
+@tool(
+    "read_work", ReadInput, record(work_id="text", text="text", cut="int?", total="int"), title="Read a long value",
+    description="Read what work was given or what came of it, when it is too long for one answer: from `cut` on.",
+    hints=READS,
+)  # fmt: skip
+async def read_work(given: ReadInput, session: Session) -> dict[str, Any]:
+    """Return a part of an input or a result."""
+    if given.work_id.startswith("w"):
+        found = await session.ask("run.show", id=given.work_id)
+        blob = found["blob"] if given.part == "result" else ""
+    else:
+        found = await session.ask("task.get", id=given.work_id, with_input=given.part == "input")
+        blob = found["input_blob" if given.part == "input" else "output_blob"]
+    if blob:
+        raise NotFound(
+            f"It is kept as the blob {blob}: too large to stand here.", code="tool.in_blob",
+            hint=f"Read it at a shell: knotwork blob get {blob}",
+        )  # fmt: skip
+    whole = words_of(found["input" if given.part == "input" else "output"])
+    text = whole[given.offset : given.offset + PART_CHARS]
+    end = given.offset + len(text)
+    shown = {"work_id": given.work_id, "text": text, "total": len(whole)}
+    return shown | ({"cut": end} if end < len(whole) else {})
