@@ -29,8 +29,9 @@ async def test_work_is_given_taken_and_done(node: Node, mode: str):
     async with stdio_agent(node, mode=mode, name="Giver") as giver, stdio_agent(node, mode=mode, name="Taker") as taker:
         offered = await giver.call(
             "broadcast_work_offer", taskId="T-1", description="Sum them up.", requiredCapability="Sum Up",
-            contextData={"numbers": [1, 2]}, priority=7,
+            contextData={"numbers": [1, 2]}, priority=7, scope="public",
         )  # fmt: skip
+        assert "in this project" in offered["note"]
         listed = await giver.call("list_work", capability="sum-up")
         assert offered["work_id"] in [row["work_id"] for row in listed["work"]]
         claimed = await taker.call("claim_work", capability="sum-up", timeout=20000)

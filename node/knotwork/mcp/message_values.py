@@ -52,7 +52,7 @@ def fitting(rows: list[dict[str, Any]], *, newest: bool) -> list[dict[str, Any]]
     room = _ROOM
     for one in reversed(rows) if newest else rows:
         small = cut(one)
-        room -= wording.size(small) * 2  # as data and as text
+        room -= wording.size(small) + len(_framed(small))  # it is told as data and as text
         if room < 0 and kept:
             break
         kept.append(small)

@@ -24,8 +24,13 @@ def clean(text: str) -> str:
 
 
 def size(value: Any) -> int:
-    """Return how many characters a value has as JSON."""
-    return len(json.dumps(value, ensure_ascii=False))
+    """Return how many characters a value has as JSON, written without blanks; asked for every row of an answer."""
+    import msgspec  # ten times as fast as `json`, and not loaded by a bridge that only lists its tools
+
+    try:
+        return len(msgspec.json.encode(value).decode())
+    except (TypeError, ValueError, OverflowError):  # half a character, or a number beyond 64 bits
+        return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 def text_of(result: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from knotwork.mcp.shapes import record
 from knotwork.mcp.tool import (
@@ -32,7 +32,18 @@ LEASE_S = 60.0
 ATTEMPTS = 3
 """How often work is tried when its failures may pass, before it is a dead letter."""
 WAIT_DEFAULT_S, WAIT_MAX_S = 50.0, 3600.0
+SEEN = {"team": "", "public": "Everybody in this project sees it; work does not leave its project."}
+"""What is said of work by the scope it was offered with."""
 _CLAIM = "only when asked for: `claim` as claim_work answered it"
+
+
+def _seen_by_all(scope: Any) -> Any:
+    if scope in ("private", "personal"):
+        raise ValueError(
+            f"work cannot be {scope}: a task belongs to its project, and whoever is in it may see it. Offer it as 'team', "
+            "or write to one agent with send_direct_message"
+        )
+    return scope
 
 
 class OfferInput(CamelInput):
@@ -44,12 +55,12 @@ class OfferInput(CamelInput):
     priority: Priority = Field(default=5, description="10 is the most urgent")
     deadline: Until = Field(default="", description="end it then: RFC 3339, or from now: 30m, 2h")
     context_data: dict[str, Any] | None = Field(default=None, description="data that goes with it")
-    scope: Literal["private", "personal", "team", "public"] = "team"
+    scope: Annotated[Literal["team", "public"], BeforeValidator(_seen_by_all)] = "team"
 
 
 @tool(
     "broadcast_work_offer", OfferInput,
-    record(work_id="text", taskId="text", capability="text", priority="int", status="text"),
+    record(work_id="text", taskId="text", capability="text", priority="int", status="text", note="text?"),
     title="Offer work",
     description="Put work into the queue of a capability; one agent that has it claims it (claim_work). It is stored "
     "durably and done once, also when the one who claims it dies. Use assign_work for a certain agent, send_message "
@@ -61,12 +72,14 @@ async def broadcast_work_offer(given: OfferInput, session: Session) -> dict[str,
     body = without({"prompt": given.description, "task_id": given.task_id, "context": given.context_data})
     task = await session.ask(
         "task.submit", input=body, capability=given.required_capability, priority=given.priority,
-        deadline=given.deadline, labels=[f"scope={given.scope}"], max_attempts=ATTEMPTS,
+        deadline=given.deadline, max_attempts=ATTEMPTS,
     )  # fmt: skip
-    return {
-        "work_id": task["id"], "taskId": given.task_id, "capability": given.required_capability,
-        "priority": given.priority, "status": task["state"],
-    }  # fmt: skip
+    return without(
+        {
+            "work_id": task["id"], "taskId": given.task_id, "capability": given.required_capability,
+            "priority": given.priority, "status": task["state"], "note": SEEN[given.scope],
+        }
+    )  # fmt: skip
 
 
 class AssignInput(Input):

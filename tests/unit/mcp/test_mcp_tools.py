@@ -176,6 +176,16 @@ def test_resources_show_ops_that_there_are():
         ("send_direct_message", {"message": "x"}, ["give either recipientGuid or capability"]),
         ("list_work", {"capability": "a", "minPriority": 7, "maxPriority": 3}, ["minPriority is above maxPriority"]),
         ("remember", {"content": "x", "metadata": {"prio": 1}}, ["metadata.prio"]),
+        (
+            "broadcast_work_offer",
+            {"taskId": "t", "description": "d", "requiredCapability": "c", "scope": "private"},
+            ["scope: work cannot be private", "belongs to its project", "send_direct_message"],
+        ),
+        (
+            "broadcast_work_offer",
+            {"taskId": "t", "description": "d", "requiredCapability": "c", "scope": "all"},
+            ["scope:", "'team' or 'public'"],
+        ),
     ],
 )
 def test_everything_that_is_wrong_is_told(name: str, given: Any, said: list[str]):
@@ -206,6 +216,8 @@ def test_a_text_is_harmless_and_a_result_fits():
     assert short["n"] == 1
     assert "left out" in short["a"]
     assert wording.fit({"a": 1}) == {"a": 1}
+    for value in ({"ä": ["日本", 1, None]}, "half a \ud800 character", {"n": 2**80}, {"x": float("nan")}, [0.1, True]):
+        assert abs(wording.size(value) - len(json.dumps(value, ensure_ascii=False, separators=(",", ":")))) <= 1
     assert wording.text_of({"ok": True, "names": ["a", "b"], "rows": [{"a": 1}], "none": []}) == (
         "ok: yes\nnames: a, b\nrows (1):\n- a: 1\nnone: none"
     )

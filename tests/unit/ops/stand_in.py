@@ -96,13 +96,16 @@ class StandInMesh:
         yield replies.Answer(output=call.input, agent="here/echo", took_s=0.5)
 
 
+DEAD = "t0198c0ffee00d15ea5e0000dead"
+
+
 def task(run: str, state: str = "completed", **more: Any) -> task_replies.TaskInfo:
     return task_replies.TaskInfo(id=run, state=state, ended=state in task_replies.ENDED, **more)
 
 
 @dataclass
 class StandInTasks:
-    """Every task is known and completed with its own id as output; `asked` holds what was wanted."""
+    """Every task but `DEAD` is known and completed with its own id as output; `asked` holds what was wanted."""
 
     asked: list[Any] = field(default_factory=list)
 
@@ -111,6 +114,8 @@ class StandInTasks:
         return task("t0000000000000001", "pending", new=True, note="Nobody is there.")
 
     async def get(self, run: str, *, with_input: bool = False) -> task_replies.TaskInfo:
+        if run == DEAD:
+            return task(run, "dead")
         return task(run, output=run, input="in" if with_input else None)
 
     async def ended(self, run: str, timeout_s: float) -> task_replies.TaskInfo:

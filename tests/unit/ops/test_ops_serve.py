@@ -16,6 +16,7 @@ from knotwork.ops.target_replies import Targets
 from knotwork.ops.task_ports import Tasks
 from knotwork.ops.view_replies import PastView
 
+DEAD = "t0198c0ffee00d15ea5e0000dead"
 ANYONE = table.Caller("tester", may="admin")
 
 
@@ -53,6 +54,11 @@ def test_the_stand_in_keeps_the_protocols(node):
         assert [name for name in names if not callable(getattr(thing, name, None))] == []
 
 
+async def test_what_is_no_dead_letter_is_not_shown_as_one(node):
+    _, error = (await ask(node, "task.dead_show", {"id": "t0198c0ffee00d15ea5e0ddba11"}))[-1]
+    assert (error["kind"], error["code"]) == ("not_found", "work.not_dead")
+
+
 async def test_every_op_answers_its_first_example(node):
     for op in table.TABLE.values():
         assert op.examples, f"{op.name} has no example"
@@ -66,6 +72,8 @@ async def test_every_op_answers_its_first_example(node):
                 request["target"] = "echo"
             if op.name == "config.rollback":
                 request["number"] = 1
+            if op.name == "task.dead_show":
+                request["id"] = DEAD
             frames = await ask(node, op.name, request)
             assert frames[-1][0] == "result", (op.name, frames)
             op.reply.model_validate(frames[-1][1])

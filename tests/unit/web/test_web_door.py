@@ -225,7 +225,7 @@ async def test_the_origin_is_checked(web, client):
         allowed = answer.headers.get("access-control-allow-origin")
         assert allowed == (origin if origin == "https://console.example" else None)
     asked = await client.options("/api/nodes/list", headers={"origin": "https://console.example"})
-    assert (asked.status_code, asked.headers["access-control-allow-methods"]) == (204, "GET, POST")
+    assert (asked.status_code, asked.headers["access-control-allow-methods"]) == (204, "GET, POST, DELETE")
     assert (await client.options("/api/nodes/list", headers={"origin": "https://evil.example"})).status_code == 403
 
 
