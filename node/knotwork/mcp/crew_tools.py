@@ -9,8 +9,8 @@ from pydantic import Field, StringConstraints
 from knotwork.mcp import wording
 from knotwork.mcp.shapes import many, record
 from knotwork.mcp.tool import ADDS, HANDS_OUT, READS, CamelInput, Capability, Session, Words, tool, without
-from knotwork.ops.crew import CrewId, PartId
 from knotwork.ops.crew_replies import Phase
+from knotwork.ops.crew_words import CrewId, PartId
 from knotwork.ops.words import Target, Token
 
 Plan = list[dict[str, Any]] | dict[str, Any]

@@ -9,7 +9,20 @@ from pydantic import Field, model_validator
 from knotwork.mcp import message_values
 from knotwork.mcp.message_values import ROWS
 from knotwork.mcp.shapes import HIDDEN, record
-from knotwork.mcp.tool import ADDS, SETS, CamelInput, Capability, Cursor, Input, Session, Until, Words, tool, without
+from knotwork.mcp.tool import (
+    ADDS,
+    SETS,
+    CamelInput,
+    Capability,
+    Cursor,
+    Input,
+    Priority,
+    Session,
+    Until,
+    Words,
+    tool,
+    without,
+)
 from knotwork.ops.talk_words import Id, Kind, Thread
 from knotwork.ops.words import Token
 
@@ -24,7 +37,7 @@ class SendInput(CamelInput):
     message: Words
     message_type: Kind = Field(default="text", description="what sort of message it is, for filters")
     metadata: dict[str, Any] | None = Field(default=None, description="data that goes with it")
-    priority: int = Field(default=5, ge=1, le=10)
+    priority: Priority = 5
     ack_required: bool = Field(default=False, description="it is shown again until it is acknowledged")
     reply_to: Id | None = Field(default=None, description="id of the message that you answer")
     expires: Until = Field(default="", description="gone then: 30m, 2h, or RFC 3339", json_schema_extra=HIDDEN)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from knotwork.mcp.shapes import many, record
-from knotwork.mcp.tool import READS, CamelInput, Capability, Cursor, Input, Session, WorkId, tool, without
+from knotwork.mcp.tool import READS, CamelInput, Capability, Cursor, Input, Priority, Session, WorkId, tool, without
 from knotwork.mcp.work_values import PART_CHARS, priority_fits, queue_rows, words_of
+from knotwork.ops.task_words import Moment
 from knotwork.sdk.errors import NotFound
 
-Priority = Annotated[int, Field(ge=1, le=10)]
-Moment = Annotated[str, StringConstraints(max_length=64)]
 _ROW = record(
     work_id="text", capability="text?", agent="text?", status="text", priority="int?", description="text?",
     submitted_at="text?", deadline="text?", attempt="int?",

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
@@ -150,6 +150,7 @@ class Nothing(Input):
 Capability = Annotated[str, StringConstraints(pattern=rf"^{TOKEN}$", max_length=64), BeforeValidator(_as_token)]
 Words = Annotated[str, StringConstraints(min_length=1, max_length=1024 * 1024, pattern=r"\S")]
 Cursor = Annotated[str, StringConstraints(max_length=1024)]
+Priority = Annotated[int, Field(ge=1, le=10)]
 WorkId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{8,40}$")]
 Since = Annotated[Moment, AfterValidator(task_words.bound)]
 """A moment in the past: `24h`, or an RFC 3339 time."""

@@ -16,6 +16,7 @@ from knotwork.mcp.tool import (
     Capability,
     ClaimToken,
     Input,
+    Priority,
     Session,
     Until,
     Words,
@@ -26,8 +27,6 @@ from knotwork.mcp.tool import (
 from knotwork.mcp.work_values import result_of, work_row
 from knotwork.ops.words import Target, Token
 
-Priority = Annotated[int, Field(ge=1, le=10)]
-Moment = Annotated[str, StringConstraints(max_length=64)]
 LEASE_S = 60.0
 ATTEMPTS = 3
 """How often work is tried when its failures may pass, before it is a dead letter."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
@@ -15,8 +15,8 @@ from knotwork.ops.talk_ports import ChannelPage, Limits, NewMessage, Search
 from knotwork.ops.talk_words import Id, Kind, Limit, Place, Query, Thread, Whom, Words
 from knotwork.ops.task_words import Digest, Key, Moment
 from knotwork.ops.words import Text, Token
+from knotwork.trust.scopes import Scope
 
-Scope = Literal["private", "personal", "team", "public"]
 SCOPE = "who may see it: private (you alone), personal (agents of your owner), team (the project), public"
 SHOWN = ("id", "at", "sender", "channel", "kind", "text")
 ROW = ("name", "messages", "unread", "mentions", "about", "max_messages", "max_bytes", "max_age_s", "archived")

@@ -1,79 +1,26 @@
-"""What may be asked about big tasks that several agents do? Split, spawn, report, collect, put together, steer."""
+"""What may be asked about big tasks that several agents do? Split, spawn, report, collect, put together, look on."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from knotwork.ops import crew_replies, replies
-from knotwork.ops.crew_ports import Assessing, NewPart, Progressing, Spawning, Together
+from knotwork.ops.crew_ports import Assessing, Progressing, Spawning, Together
+from knotwork.ops.crew_words import ID, PARTS, CrewId, CrewRequest, PartId, Plan
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.task_words import Key
-from knotwork.ops.words import Target, Text, Token
+from knotwork.ops.words import Target, Token
 from knotwork.sdk.errors import Invalid
 
 WEEK_S = 7 * 86400.0
-ID = "o0198c0ffee0012345678ab"
 SHOWN = "Build a shop: database schema, REST API, web UI and tests"
-CrewId = Annotated[str, StringConstraints(pattern=r"^o[a-z0-9]{7,39}$", max_length=40)]
-PartId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:-?[a-z0-9_])*$", max_length=32)]
 How = Literal["concatenate", "merge", "agent", "none"]
 COLUMNS = ("id", "phase", "percent", "done", "parts", "by", "created_at", "ended_at", "task")
-PARTS = ("id", "state", "percent", "agent", "node", "attempt", "needs", "text")
-
-
-class PartRequest(Request):
-    """One part of a plan."""
-
-    id: PartId = Field(description="short name, for `needs` and for folders")
-    title: Annotated[str, StringConstraints(max_length=256)] = Field(
-        default="", description="what it is, in a few words"
-    )
-    instructions: Annotated[str, StringConstraints(max_length=32_768)] = Field(
-        default="", description="what is to be done"
-    )
-    capability: Token | None = Field(default=None, description="any agent with this capability does it")
-    agent: Target | None = Field(default=None, description="this agent does it instead")
-    needs: list[PartId] = Field(default=[], max_length=32, description="parts whose results it is given, and waits for")
-    acceptance: list[Annotated[str, StringConstraints(max_length=1024)]] = Field(
-        default=[], max_length=20, description="when it is done"
-    )
-    timeout_s: float = Field(default=3600.0, gt=0, le=30 * 86400, description="seconds for one attempt")
-    attempts: int = Field(default=3, ge=1, le=100, description="attempts in all")
-    why: Text = Field(default="", description="why it has this capability; not kept")
-
-    def described(self) -> NewPart:
-        """Return the part."""
-        return NewPart(
-            self.id, self.title, self.instructions, self.capability or "", self.agent or "", tuple(self.needs),
-            tuple(self.acceptance), self.timeout_s, self.attempts,
-        )  # fmt: skip
-
-
-def _parts(value: Any) -> Any:
-    """Return parts however they were written: as objects, or, at a shell, as texts of JSON."""
-    if not isinstance(value, list | str):
-        return value
-    found: list[Any] = []
-    for one in [value] if isinstance(value, str) else value:
-        read = one
-        if isinstance(one, str):
-            try:
-                read = json.loads(one)
-            except (ValueError, RecursionError):
-                return value
-        if isinstance(read, dict) and isinstance(read.get("parts"), list):
-            read = read["parts"]
-        found += read if isinstance(read, list) else [read]
-    return found
-
-
-Plan = Annotated[list[PartRequest], Field(max_length=200), BeforeValidator(_parts)]
 
 
 class AssessRequest(Request):
@@ -115,12 +62,6 @@ async def assess(request: AssessRequest, node: NodeControl, caller: Caller) -> c
         request.parent or "", request.key,
     )  # fmt: skip
     return await node.crews(caller.project).assess(wanted, caller)
-
-
-class CrewRequest(Request):
-    """Which orchestration."""
-
-    id: CrewId = Field(description="id of an orchestration")
 
 
 class PlanRequest(CrewRequest):
@@ -329,70 +270,3 @@ async def watch(
         async for event in events:
             yield replies.Chunk(data=event)
     yield await crews.state(request.id)
-
-
-@op(
-    "crew.pause", CrewRequest, crew_replies.CrewState, effect="write",
-    cli=CliForm(("crew", "pause"), positional=("id",), rows="parts", columns=PARTS),
-    summary="Begin no more parts of an orchestration.",
-    help="Those that were begun come to their end; all orchestrations below it are paused, too.",
-    examples=(Example("Wait", {"id": ID}),),
-)  # fmt: skip
-async def pause(request: CrewRequest, node: NodeControl, caller: Caller) -> crew_replies.CrewState:
-    """Hold it."""
-    return await node.crews(caller.project).hold(request.id, resume=False)
-
-
-class ResumeRequest(CrewRequest):
-    """Which orchestration, and what it may use from now on."""
-
-    tokens: int | None = Field(default=None, ge=0, le=10**15, description="new limit of tokens; 0: any")
-    cost: float | None = Field(default=None, ge=0, le=1e12, description="new limit of cost; 0: any")
-
-
-@op(
-    "crew.resume", ResumeRequest, crew_replies.CrewState, effect="write",
-    cli=CliForm(("crew", "resume"), positional=("id",), rows="parts", columns=PARTS),
-    summary="Begin parts again.",
-    help="One that used up its budget goes on with a larger one.",
-    examples=(Example("Go on", {"id": ID}), Example("With more", {"id": ID, "tokens": 1000000})),
-)  # fmt: skip
-async def resume(request: ResumeRequest, node: NodeControl, caller: Caller) -> crew_replies.CrewState:
-    """Let it go on."""
-    return await node.crews(caller.project).hold(request.id, resume=True, tokens=request.tokens, cost=request.cost)
-
-
-class CancelRequest(CrewRequest):
-    """Which orchestration, and why."""
-
-    why: Text = Field(default="", description="a reason, kept with it")
-
-
-@op(
-    "crew.cancel", CancelRequest, crew_replies.CrewState, effect="write",
-    cli=CliForm(("crew", "cancel"), positional=("id", "why"), rows="parts", columns=PARTS),
-    summary="Stop an orchestration and all below it.",
-    help="Agents at work on its parts are told; results that are there stay.",
-    examples=(Example("Stop it", {"id": ID, "why": "the plan was wrong"}),),
-)  # fmt: skip
-async def cancel(request: CancelRequest, node: NodeControl, caller: Caller) -> crew_replies.CrewState:
-    """Stop it."""
-    return await node.crews(caller.project).cancel(request.id, request.why, caller)
-
-
-class RetryRequest(CrewRequest):
-    """Which part."""
-
-    part: PartId = Field(description="the part to be done again")
-
-
-@op(
-    "crew.retry", RetryRequest, crew_replies.CrewState, effect="write",
-    cli=CliForm(("crew", "retry"), positional=("id", "part"), rows="parts", columns=PARTS),
-    summary="Do a part again, and those that depend on it.",
-    help="What they need is taken over as it is. It may have failed, or its result may not be good enough.",
-    examples=(Example("Once more", {"id": ID, "part": "db"}),),
-)  # fmt: skip
-async def retry(request: RetryRequest, node: NodeControl, caller: Caller) -> crew_replies.CrewState:
-    """Begin it again."""
-    return await node.crews(caller.project).retry(request.id, request.part, caller)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from knotwork.ops import replies, talk_replies
     from knotwork.ops.op import Caller
-
-Mode = Literal["open", "team", "allow-list", "none"]
+    from knotwork.talk.contact import Mode
+    from knotwork.trust.scopes import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class NewMessage:
     data: Any = None
     blob: str = ""
     kind: str = "text"
-    scope: Literal["private", "personal", "team", "public"] = "team"
+    scope: Scope = "team"
     reply_to: str = ""
     priority: int = 5
     expires_ns: int = 0

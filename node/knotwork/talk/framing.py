@@ -54,6 +54,8 @@ def _joins(text: str, place: int) -> bool:
 
 def one_line(text: str, limit: int = 256) -> str:
     """Return text made harmless on one line, `limit` characters at most."""
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text  # ids, times, handles: nearly everything that stands in a heading
     shown = harmless(text[: limit + 1]).replace("\n", "\\n").replace("\t", " ")
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 ANSWER_MAX_BYTES = 4 * 1024 * 1024
 WATCH_BATCH = 200
 POLL_S = 5.0
-FOUND_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
