@@ -94,11 +94,6 @@ async def _measure(seconds: float) -> dict[str, Any]:
 # -- a node and what asks it ---------------------------------------------------------------------------------------------
 
 
-def _program() -> list[str]:
-    """Return what runs us: the one-file executable, or this interpreter."""
-    return [sys.executable] if child.frozen() else [sys.executable, "-m", "knotwork"]
-
-
 @contextlib.asynccontextmanager
 async def open_node() -> AsyncIterator[Place]:
     """Run a node of its own inside the block."""
@@ -107,7 +102,7 @@ async def open_node() -> AsyncIterator[Place]:
         config = folder / "knotwork.toml"
         await asyncio.to_thread(config.write_text, "[web]\nenabled = false\n", encoding="utf-8")
         words = ("up", "--quiet", "--data-dir", str(folder), "--config", str(config))
-        process = await child.spawn(*_program(), *words, own_executable=True)
+        process = await child.spawn(*child.program(), *words, own_executable=True)
         try:
             async with asyncio.timeout(60):
                 about = await _ready(folder)
@@ -174,7 +169,7 @@ class Bridge:
     async def open(cls, place: Place, label: str) -> AsyncIterator[Bridge]:
         """Be an agent inside the block, with every tool."""
         process = await child.spawn(
-            *_program(), "mcp", "--toolset", "all", "--session", label, "--data-dir", str(place.folder),
+            *child.program(), "mcp", "--toolset", "all", "--session", label, "--data-dir", str(place.folder),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, own_executable=True,
         )  # fmt: skip
         made = cls(process)

@@ -49,6 +49,11 @@ def frozen() -> bool:
     return bool(getattr(sys, "frozen", False))
 
 
+def program() -> list[str]:
+    """Return the words that start this program again, whichever way it was started."""
+    return [sys.executable] if frozen() else [sys.executable, "-m", "knotwork"]
+
+
 def ward_token() -> str:
     """Return the random token that the children of this process carry; it lives as long as the process."""
     return _TOKEN

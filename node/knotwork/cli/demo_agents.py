@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +22,8 @@ class _Agent:
     """A scripted agent: a client of a bridge of its own, as an AI tool is."""
 
     def __init__(self, data_dir: Path, name: str, capability: str) -> None:
-        program = [sys.executable] if child.frozen() else [sys.executable, "-m", "knotwork"]
         self._process = subprocess.Popen(
-            [*program, "mcp", "--data-dir", str(data_dir), "--session", name, "--toolset", "all"],
+            [*child.program(), "mcp", "--data-dir", str(data_dir), "--session", name, "--toolset", "all"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=child.self_env(),
         )  # fmt: skip
         self._count = 0

@@ -154,10 +154,15 @@ def _find(wanted: Wanted) -> ways.Way:
 
 def _start(folder: Path) -> None:
     """Start a node in the background; when somebody else was quicker, theirs will do."""
-    program = [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "knotwork"]
+    from knotwork.bus import child  # most clients find a node that runs
+
     words = ["up", "--detach", "--quiet", "--data-dir", str(folder), "--timeout", f"{START_S:g}s"]
     done = subprocess.run(
-        [*program, *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
+        [*child.program(), *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=False,
     )
     if done.returncode and local.read(folder) is None:
         said = done.stderr.decode("utf-8", "replace").strip()[-2000:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -118,7 +119,7 @@ class CrewDesk:
     async def _state(self, view: View) -> crew_replies.CrewState:
         used = await self._crew.looking.used(view) if view.record.subs else view.used
         why = budget.exceeded(view.record.budget, used) if view.record.held == "budget" else ""
-        return crew_rows.state(view, used, why)
+        return crew_rows.state(view, used, why, time.time_ns())
 
     async def watch(self, orchestration: str, timeout_s: float) -> AsyncGenerator[dict[str, Any], None]:
         """Yield what happens to one until it is over."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -65,11 +64,11 @@ def over(record: Record) -> crew_replies.CrewRow:
     )  # fmt: skip
 
 
-def state(view: View, used: Spent, why: str) -> crew_replies.CrewState:
+def state(view: View, used: Spent, why: str, now_ns: int) -> crew_replies.CrewState:
     """Return everything about an orchestration."""
     record = view.record
     limit = record.budget
-    took_s = ((record.ended_ns or time.time_ns()) - record.spawned_ns) / 1e9 if record.spawned_ns else 0.0
+    took_s = ((record.ended_ns or now_ns) - record.spawned_ns) / 1e9 if record.spawned_ns else 0.0
     return crew_replies.CrewState(
         id=record.id, phase=view.phase, percent=view.percent,
         parts=[_part(record, view.parts[part.id]) for part in record.parts if part.id in view.parts],

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from knotwork.mesh.sessions import Sessions
     from knotwork.ops.op import Caller
     from knotwork.ops.talk_ports import ChannelPage, InboxPage, Limits, NewMessage, Search
+    from knotwork.talk.contact import Mode
     from knotwork.talk.room import Talk
     from knotwork.talk.sending import Receipt
     from knotwork.trust.who import Who

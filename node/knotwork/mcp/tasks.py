@@ -1,4 +1,4 @@
-"""How does a durable task look to clients that know the Tasks extension? Its handle is our own id (pure).
+"""How does a durable task look to clients that know the Tasks extension? Its handle is our own id.
 
 Extension `io.modelcontextprotocol/tasks`, 2026-07-28: a call may be answered by a handle, which the client asks for
 with `tasks/get`. Waiting for work is such a call: the work is stored before anybody waits for it.

@@ -14,6 +14,7 @@ from knotwork.ops.ports import NodeControl
 from knotwork.ops.talk_ports import InboxPage, Search
 from knotwork.ops.talk_words import Id, Kind, Limit, Place, Query, Rule, Thread, Whom
 from knotwork.ops.words import Token
+from knotwork.talk.contact import Mode
 
 WAIT_MAX_S = 600.0
 INBOX = ("id", "at", "sender", "kind", "priority", "ack", "text")
@@ -213,7 +214,7 @@ async def policy(_: Nothing, node: NodeControl, caller: Caller) -> talk_replies.
 class PolicyRequest(Request):
     """How it is to be."""
 
-    mode: Literal["open", "team", "allow-list", "none"] = Field(
+    mode: Mode = Field(
         description="open: everybody to everybody; team: within the project; allow-list: as `allow` says; none: nobody"
     )
     allow: Annotated[list[Rule], Field(max_length=500)] = Field(

@@ -6,11 +6,12 @@ says, exactly as it was sent. `talk.framing` shows it so that nobody takes it fo
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from knotwork.ops.op import Reply
+from knotwork.talk.contact import Mode
 
 
 class MessageRow(Reply):
@@ -154,7 +155,7 @@ class Acked(Reply):
 class ContactPolicy(Reply):
     """Who may write to whom."""
 
-    mode: Literal["open", "team", "allow-list", "none"]
+    mode: Mode
     allow: list[str] = Field(default=[], description="from>to, for allow-list")
 
 

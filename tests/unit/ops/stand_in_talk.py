@@ -8,8 +8,9 @@ from typing import Any
 
 from knotwork.ops import replies, talk_replies
 from knotwork.ops.op import Caller
-from knotwork.ops.talk_ports import ChannelPage, InboxPage, Limits, Mode, NewMessage, Search
+from knotwork.ops.talk_ports import ChannelPage, InboxPage, Limits, NewMessage, Search
 from knotwork.sdk.errors import NotFound
+from knotwork.talk.contact import Mode
 
 ROW = talk_replies.MessageRow(
     id="m1", at="2026-01-01T00:00:00Z", sender="ann", sender_id="a1", channel="roadmap", text="red\x1b[31m", thread="m1"
