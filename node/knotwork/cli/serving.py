@@ -153,12 +153,16 @@ def _find(wanted: Wanted) -> ways.Way:
 
 
 def _start(folder: Path) -> None:
-    """Start a node in the background; when somebody else was quicker, theirs will do."""
+    """Start the folder's node in the background, as it was started last; when somebody was quicker, theirs will do."""
     from knotwork.bus import child  # most clients find a node that runs
+    from knotwork.cli import last_start
 
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     words = ["up", "--detach", "--quiet", "--data-dir", str(folder), "--timeout", f"{START_S:g}s"]
     done = subprocess.run(
-        [*child.program(), *words],
+        [*child.program(), *words, *last_start.options(folder).words()],
+        cwd=folder,
+        env=last_start.environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import codec
 from knotwork.crew import budget, plan, records, watching
@@ -19,7 +19,7 @@ from knotwork.ops import crew_replies
 from knotwork.sdk.errors import KnotworkError, NotFound
 
 if TYPE_CHECKING:
-    from knotwork.crew.records import Phase, Record, Result
+    from knotwork.crew.records import Record, Result
     from knotwork.crew.room import Crew
     from knotwork.crew.sight import PartSight, View
     from knotwork.mesh.membership import Membership
@@ -83,7 +83,7 @@ class CrewDesk:
     async def checkpoint(self, orchestration: str, said: Progressing, caller: Caller) -> crew_replies.Reported:
         """Keep what somebody says on the way."""
         report = Report(
-            said.part, cast("Phase | None", said.phase), said.percent, said.text, said.tokens, said.cost,
+            said.part, said.phase, said.percent, said.text, said.tokens, said.cost,
             codec.encode(said.data),
         )  # fmt: skip
         view, why = await self._crew.report(orchestration, report, caller.who)
@@ -206,4 +206,4 @@ def _parts(found: Sequence[NewPart]) -> plan.Parts:
 
 
 def _together(how: Together) -> Synthesis:
-    return Synthesis(cast("records.How", how.how), how.capability, how.agent, how.partial)
+    return Synthesis(how.how, how.capability, how.agent, how.partial)

@@ -39,6 +39,11 @@ class Layout:
         return self.run / "node.json"
 
     @property
+    def last_start(self) -> Path:
+        """Return the file that says with which configuration the node was started last."""
+        return self.data_dir / "last-start.json"
+
+    @property
     def http_token_file(self) -> Path:
         """Return the file with the bearer token of the HTTP door."""
         return self.keys / "http.token"

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import logging
 import os
 import sys
@@ -22,7 +24,7 @@ from knotwork.bus import child
 from knotwork.bus.background import background
 from knotwork.config import load, loaded
 from knotwork.host import boot, logs, nodefile, signals
-from knotwork.host.layout import Layout
+from knotwork.host.layout import Layout, write_private
 from knotwork.host.rooms import Rooms
 from knotwork.mesh import identity
 from knotwork.sdk.errors import KnotworkError
@@ -72,6 +74,7 @@ async def run(options: UpOptions, found: Loaded, caught: signals.Signals) -> Non
         file = await house.enter_async_context(nodefile.claim(layout))
         who = identity.load(layout.data_dir, found.config.node.name)
         file.begin(who.name, found)
+        _remember(layout, options, found)
         await house.enter_async_context(child.guard())
         group = await house.enter_async_context(background())
         rooms = Rooms(group, layout, who, stopping, file)
@@ -92,6 +95,19 @@ async def _open(rooms: Rooms, nats: boot.Nats, options: UpOptions, found: Loaded
     rooms.wire(found, catalog, nats, safe_mode=options.safe_mode)
     await rooms.open_plugins()
     await rooms.open_projects()
+
+
+def _remember(layout: Layout, options: UpOptions, found: Loaded) -> None:
+    """Keep what it was started with, so that whoever starts it again for us, from anywhere, starts the same node."""
+    files = options.config_files or (() if options.config_dir else tuple(text.path for text in found.texts))
+    started = {
+        "config": [os.path.abspath(path) for path in files],  # noqa: PTH100  links stay links
+        "config_dir": os.path.abspath(options.config_dir) if options.config_dir else "",  # noqa: PTH100
+        "sets": list(options.sets),
+        "safe_mode": options.safe_mode,
+    }
+    with contextlib.suppress(OSError):  # a full disk is no reason not to start
+        write_private(layout.last_start, json.dumps(started))
 
 
 def _live(options: UpOptions, found: Loaded, caught: signals.Signals) -> int:

@@ -312,6 +312,7 @@ class Rooms:
             offline_beats=config.mesh.offline_beats,
             state="online" if self.drain.state in ("running", "starting") else "draining",
             version=knotwork.__version__,
+            owner=self.control.owner() if self._wired else "",
             host=platform.node(),
             keepalive_s=config.mesh.keepalive_s,
             labels=dict(config.node.labels),

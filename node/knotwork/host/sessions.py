@@ -139,10 +139,7 @@ class SessionDesk:
         """Return one agent; one that may not be seen is not found."""
         record = self._sessions.find(name)
         if not may_see(record.scope, record.who, by):
-            raise NotFound(
-                f"There is no agent {name[:64]!r} in {self._sessions.project}.", code="agent.not_found",
-                hint="See `knotwork session list`: ids and handles are both understood.",
-            )  # fmt: skip
+            raise session_records.unknown(name, self._sessions.project)
         return self._row(record, self._sessions.presence(record), by)
 
     @staticmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -11,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from knotwork.host.task_rows import at
+from knotwork.mesh import session_records
 from knotwork.ops import replies, talk_replies
 from knotwork.sdk.errors import Denied, KnotworkError, NotFound
 from knotwork.talk import contact, index_rows, message
 from knotwork.talk.channel import Channel
+from knotwork.talk.fitting import fitting
 from knotwork.talk.inbox_state import Wish as InboxWish
 from knotwork.talk.index_rows import Wish
 from knotwork.talk.message import Draft, Said
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from knotwork.talk.sending import Receipt
     from knotwork.trust.who import Who
 
-ANSWER_MAX_BYTES = 4 * 1024 * 1024
-"""What two searches together may answer with; each of them is bounded already."""
 OWNERS_S = 1.0
 """How old it may be who has agents here."""
 
@@ -74,12 +73,7 @@ class SessionBook:
     def _unknown(self, name: str, by: Who | None) -> NotFound:
         """Return the error of somebody who is not there, or not to be seen: the two look the same."""
         handles = [one.handle for one, _ in self._sessions.all() if by is not None and may_see(one.scope, one.who, by)]
-        near = difflib.get_close_matches(name[:64], handles, 1)
-        return NotFound(
-            f"There is no agent {name[:64]!r} in {self._sessions.project}."
-            + (f" Did you mean {near[0]}?" if near else ""),
-            code="agent.not_found", hint="See `knotwork session list`: ids and handles are both understood.",
-        )  # fmt: skip
+        return session_records.unknown(name, self._sessions.project, handles)
 
     def with_capability(self, capability: str, by: Who) -> list[Who]:
         """Return everybody who can do something."""
@@ -194,7 +188,7 @@ class TalkDesk:
             inbox = await self._talk.history.search_inbox(caller.who, wanted.query, sender=sender, limit=wanted.limit)
             found += [_row(one, state.status(one)) for one in inbox]
         found.sort(key=lambda row: row.at, reverse=True)
-        return talk_replies.FoundMessages(messages=_fitting(found[: wanted.limit]))
+        return talk_replies.FoundMessages(messages=fitting(found[: wanted.limit], _size))
 
     def _sender(self, name: str) -> str:
         """Return the id of a sender; one that is not known any more is meant by its id."""
@@ -324,12 +318,6 @@ def _row(one: Said, status: str = "") -> talk_replies.MessageRow:
     )  # fmt: skip
 
 
-def _fitting(rows: list[talk_replies.MessageRow]) -> list[talk_replies.MessageRow]:
-    """Return as many as fit into one answer."""
-    kept, size = list[talk_replies.MessageRow](), 0
-    for row in rows:
-        size += 2 * len(row.text) + 1000
-        if kept and size > ANSWER_MAX_BYTES:
-            break
-        kept.append(row)
-    return kept
+def _size(row: talk_replies.MessageRow) -> int:
+    """Return about how many bytes a row has; each of the two searches was bounded exactly."""
+    return 2 * len(row.text) + 1000

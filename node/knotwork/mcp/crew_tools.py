@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
+from knotwork.crew.records import How, Phase
 from knotwork.mcp import wording
 from knotwork.mcp.shapes import many, record
 from knotwork.mcp.tool import ADDS, HANDS_OUT, READS, CamelInput, Capability, Session, Words, tool, without
-from knotwork.ops.crew_replies import Phase
 from knotwork.ops.crew_words import CrewId, PartId
 from knotwork.ops.words import Target, Token
 
@@ -96,9 +96,7 @@ class SpawnInput(CamelInput):
     plan: Plan | None = Field(
         default=None, description="parts, to change the plan: id, instructions, capability, needs"
     )
-    synthesis: Literal["concatenate", "merge", "agent", "none"] = Field(
-        default="concatenate", description="what becomes of the results"
-    )
+    synthesis: How = Field(default="concatenate", description="what becomes of the results")
     synthesis_capability: Capability | None = None
     synthesis_agent: Target | None = None
     time_secs: float = Field(default=0, ge=0, le=365 * 86400, description="seconds for all of it; 0: any")

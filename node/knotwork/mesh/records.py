@@ -57,6 +57,7 @@ class NodeRecord(msgspec.Struct, frozen=True):
     offline_beats: Beats = 3
     state: Literal["online", "draining"] = "online"
     version: Name = ""
+    owner: Name = ""
     host: Name = ""
     keepalive_s: float = 5.0
     labels: dict[Name, Name] = {}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import uuid
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
 
 from knotwork.bus import subjects
-from knotwork.sdk.errors import Invalid
+from knotwork.sdk.errors import Invalid, NotFound
 from knotwork.trust.scopes import Scope
 from knotwork.trust.who import Who
 
@@ -101,6 +103,15 @@ def presence(record: AgentSession, *, node: str, same_instance: bool, now_ns: in
     if node == "stale" or not same_instance:
         return "stale" if now_ns - record.seen_ns < STALE_S * 1e9 or node == "stale" else "offline"
     return record.status
+
+
+def unknown(name: str, project: str, handles: Iterable[str] = ()) -> NotFound:
+    """Return the error of an agent that is not there, or not to be seen: the two look the same. `handles` may be near."""
+    near = difflib.get_close_matches(name[:64], handles, 1)
+    return NotFound(
+        f"There is no agent {name[:64]!r} in {project}." + (f" Did you mean {near[0]}?" if near else ""),
+        code="agent.not_found", hint="See `knotwork session list`: ids and handles are both understood.",
+    )  # fmt: skip
 
 
 def handles(wanted: str) -> list[str]:

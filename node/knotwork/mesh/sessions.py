@@ -22,7 +22,7 @@ import msgspec
 from knotwork.bus import codec, kv, subjects
 from knotwork.bus.background import background
 from knotwork.mesh import session_records as rules
-from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError, NotFound, Unreachable
+from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError, Unreachable
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -39,6 +39,8 @@ NOTICES_MAX = 1000
 OPEN_MAX = 10_000
 READ_S = 30.0
 _AGENT, _HANDLE = "agent.", "handle."
+PERSON = "person-"
+RESERVED = frozenset({"all", "anybody", "everybody", "here", "knotwork", "me", "nobody", "node", "someone", "system"})
 
 
 @dataclass(eq=False, slots=True)
@@ -86,10 +88,7 @@ class Sessions:
         """Return the agent with this id or handle; raises `NotFound` (`agent.not_found`)."""
         found = self._known.get(name) or self._known.get(self._by_handle.get(name, ""))
         if found is None:
-            raise NotFound(
-                f"There is no agent {name[:64]!r} in {self.project}.", code="agent.not_found",
-                hint="See `knotwork session list`: ids and handles are both understood.",
-            )  # fmt: skip
+            raise rules.unknown(name, self.project)
         return found
 
     def presence(self, record: AgentSession) -> rules.Presence:
@@ -154,7 +153,7 @@ class Sessions:
         self._by_secret[line.secret] = line
         listening = None
         try:
-            await self._name(line, handle or (known.handle if known is not None else ""), wanted.handle)
+            await self._name(line, handle, wanted.handle, before=known.handle if known is not None else "")
             listening = await self._connection.listen(subjects.notice(wanted.id), lambda said: self._told(line, said))
             await self._write(line.record)  # behind it: whoever knows of the agent can tell it something
             self.changed(line)
@@ -220,12 +219,16 @@ class Sessions:
 
     # -- handles -----------------------------------------------------------------------------------------------------
 
-    async def _name(self, line: Line, handle: str, otherwise: str) -> None:
-        """Give an agent the handle it asks for or had; else the first one like `otherwise` that is free."""
-        if handle:
-            await self._take(handle, line.record.id)
-        else:
-            handle = await self._first_free(otherwise, line.record.id)
+    async def _name(self, line: Line, asked: str, otherwise: str, *, before: str) -> None:
+        """Give an agent the handle it asks for; else the one it had `before`, or the first one like `otherwise`."""
+        agent, handle = line.record.id, asked
+        if asked:
+            await self._take(asked, agent)
+        elif before:
+            with contextlib.suppress(Conflict):  # meanwhile somebody has a better right to it
+                await self._take(before, agent)
+                handle = before
+        handle = handle or await self._first_free(otherwise, agent)
         line.record = msgspec.structs.replace(line.record, handle=handle)
 
     async def _first_free(self, like: str, agent: str) -> str:
@@ -235,7 +238,18 @@ class Sessions:
                 return name
         raise Conflict(f"Every name like {like} is taken.", code="session.handle_taken", hint="Choose a handle.")
 
+    def _reserved(self, handle: str) -> bool:
+        """Return whether a handle could be taken for a person, a node, or nobody."""
+        owners = {record.owner for record, _, _ in self._directory.nodes()}
+        owners |= {record.owner for record in self._known.values()}
+        return handle.startswith(PERSON) or handle in RESERVED | owners | set(self._directory.node_names())
+
     async def _take(self, handle: str, agent: str) -> None:
+        if self._reserved(handle):
+            raise Conflict(
+                f"The handle {handle} could be taken for a person, a node or the system.", code="session.handle_taken",
+                hint="Choose another one.",
+            )  # fmt: skip
         key = _HANDLE + subjects.token(handle, "handle")
         try:
             await self._bucket.create(key, agent.encode(), ttl_s=rules.FORGET_S)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
+from knotwork.crew.records import How, Phase
 from knotwork.ops import crew_replies, replies
 from knotwork.ops.crew_ports import Assessing, Progressing, Spawning, Together
 from knotwork.ops.crew_words import ID, PARTS, CrewId, CrewRequest, PartId, Plan
@@ -19,7 +20,6 @@ from knotwork.sdk.errors import Invalid
 
 WEEK_S = 7 * 86400.0
 SHOWN = "Build a shop: database schema, REST API, web UI and tests"
-How = Literal["concatenate", "merge", "agent", "none"]
 COLUMNS = ("id", "phase", "percent", "done", "parts", "by", "created_at", "ended_at", "task")
 
 
@@ -129,7 +129,7 @@ async def spawn(request: SpawnRequest, node: NodeControl, caller: Caller) -> cre
     return await node.crews(caller.project).spawn(request.id, how, caller)
 
 
-def _together(how: str, capability: str | None, agent: str | None, *, partial: bool = False) -> Together:
+def _together(how: How, capability: str | None, agent: str | None, *, partial: bool = False) -> Together:
     if (how == "agent") != bool(capability or agent) or (capability and agent):
         raise Invalid(
             "An agent puts it together when it is named, by capability or name, and how is agent.",
@@ -142,7 +142,7 @@ class CheckpointRequest(CrewRequest):
     """What you did so far."""
 
     part: PartId | None = Field(default=None, description="of this part; none: of the whole")
-    phase: crew_replies.Phase | None = Field(default=None, description="where the whole is now")
+    phase: Phase | None = Field(default=None, description="where the whole is now")
     percent: float | None = Field(default=None, ge=0, le=100, description="how far, 0 to 100")
     text: Annotated[str, StringConstraints(max_length=4096)] = Field(default="", description="what you are doing")
     tokens: int = Field(default=0, ge=0, le=10**15, description="tokens you used for this part so far, in all")
@@ -172,7 +172,7 @@ async def checkpoint(request: CheckpointRequest, node: NodeControl, caller: Call
 class ListRequest(Request):
     """Which orchestrations."""
 
-    phase: list[crew_replies.Phase] = Field(default=[], max_length=8, description="in one of these phases")
+    phase: list[Phase] = Field(default=[], max_length=8, description="in one of these phases")
     limit: int = Field(default=50, ge=1, le=1000, description="at most so many")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from knotwork.crew.records import How, Phase
     from knotwork.ops import crew_replies
     from knotwork.ops.op import Caller
 
@@ -45,7 +46,7 @@ class Assessing:
 class Together:
     """How results become one."""
 
-    how: str = "concatenate"
+    how: How = "concatenate"
     capability: str = ""
     agent: str = ""
     partial: bool = False
@@ -73,7 +74,7 @@ class Progressing:
     """What somebody says on the way."""
 
     part: str = ""
-    phase: str | None = None
+    phase: Phase | None = None
     percent: float | None = None
     text: str = ""
     tokens: int = 0

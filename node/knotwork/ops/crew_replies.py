@@ -9,12 +9,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from knotwork.crew.records import Phase
 from knotwork.ops.op import Reply
 from knotwork.ops.task_replies import TaskError
 
-Phase = Literal[
-    "assessment", "spawning", "execution", "collection", "synthesis", "complete", "failed", "cancelled"
-]  # fmt: skip
 PartStateName = Literal["planned", "waiting", "queued", "running", "completed", "failed", "skipped", "cancelled"]
 
 

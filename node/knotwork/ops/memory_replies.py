@@ -10,8 +10,9 @@ from typing import Literal
 from pydantic import Field
 
 from knotwork.ops.op import Reply
+from knotwork.trust import scopes
 
-Scope = Literal["private", "personal", "team", "public"]
+Scope = scopes.Scope
 Category = Literal["core", "longterm", "decisions", "architecture", "learnings", "recent", "tasks"]
 
 

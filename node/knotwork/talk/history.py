@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import reading, subjects
 from knotwork.talk import index_rows, message
+from knotwork.talk.fitting import ANSWER_MAX_BYTES, fitting
 from knotwork.talk.inbox_state import expired
 from knotwork.talk.index import searched
 from knotwork.talk.index_rows import Wish
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from knotwork.talk.reads import Reads
     from knotwork.trust.who import Who
 
-ANSWER_MAX_BYTES = 4 * 1024 * 1024
 WATCH_BATCH = 200
 POLL_S = 5.0
 
@@ -94,7 +94,8 @@ class History:
             return found, more, left, before
 
         rows, more, left, skipped = await self._following.ask(look)
-        rows, cut = _fitting(rows, newest=wish.newest)
+        shown = fitting(rows[::-1], _size)[::-1] if wish.newest else fitting(rows, _size)
+        rows, cut = shown, len(shown) < len(rows)
         if marking and rows and rows[-1][0] > since:
             self._reads.advance(who.id, channel, rows[-1][0])
         older = rows and ((more or cut) if wish.newest else bool(wish.after))
@@ -186,8 +187,7 @@ class History:
             pass
         now_ns = time.time_ns()
         rows = await self._following.ask(lambda index: index.search(expression, wish, who, now_ns))
-        rows, _ = _fitting(rows, newest=False)
-        return [_said(row) for row in rows]
+        return [_said(row) for row in fitting(rows, _size)]
 
     async def search_inbox(self, who: Who, query: str, *, sender: str = "", limit: int = 50) -> list[Said]:
         """Return the messages of somebody's inbox that hold all words of a query, the newest first."""
@@ -204,12 +204,7 @@ class History:
                 found = [*found, *await asyncio.to_thread(_matching, batch, expression)][-limit:]
                 batch, size = [], 0
         found = [*found, *await asyncio.to_thread(_matching, batch, expression)][-limit:]
-        chosen: list[Said] = []
-        for one in reversed(found):
-            if chosen and sum(other.size for other in chosen) + one.size > ANSWER_MAX_BYTES:
-                break
-            chosen.append(one)
-        return chosen
+        return fitting(reversed(found), lambda one: one.size)
 
 
 def _matching(batch: list[Said], expression: str) -> list[Said]:
@@ -222,15 +217,8 @@ def _matching(batch: list[Said], expression: str) -> list[Said]:
         return [batch[place] for (place,) in found]
 
 
-def _fitting(rows: list[Row], *, newest: bool) -> tuple[list[Row], bool]:
-    """Return as many rows as fit into one answer, from the end that was asked for, and whether some were left out."""
-    size, kept = 0, 0
-    for row in reversed(rows) if newest else rows:
-        size += len(row[3])
-        if kept and size > ANSWER_MAX_BYTES:
-            break
-        kept += 1
-    return (rows[len(rows) - kept :] if newest else rows[:kept]), kept < len(rows)
+def _size(row: Row) -> int:
+    return len(row[3])
 
 
 def _said(row: Row) -> Said:

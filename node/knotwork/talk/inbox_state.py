@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from knotwork.sdk.errors import Invalid
+from knotwork.talk.fitting import fitting
 from knotwork.talk.message import Said
 
 AGAIN_S = 60.0
@@ -113,14 +114,7 @@ def expired(one: Said, now_ns: int) -> bool:
 def picked(found: Iterable[Said], wish: Wish, bytes_max: int) -> list[Said]:
     """Return those of the messages wanted that fit into one answer, in the order wished for; one at least."""
     ordered = sorted(found, key=lambda one: (-one.envelope.priority if wish.urgent else 0, one.place))
-    chosen: list[Said] = []
-    size = 0
-    for one in ordered[: wish.limit]:
-        size += one.size
-        if chosen and size > bytes_max:
-            break
-        chosen.append(one)
-    return chosen
+    return fitting(ordered[: wish.limit], lambda one: one.size, bytes_max)
 
 
 def after_showing(state: InboxState, shown: Iterable[Said], now_ns: int) -> InboxState:

@@ -18,6 +18,7 @@ from knotwork.bus import reading, subjects
 from knotwork.bus.background import begin_in
 from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
 from knotwork.talk import inbox_state, message
+from knotwork.talk.fitting import ANSWER_MAX_BYTES
 from knotwork.talk.inbox_state import InboxState, Wish
 from knotwork.talk.message import Said
 from knotwork.talk.reads import contended
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 TRIES = 20
 BATCH = 200
-ANSWER_MAX_BYTES = 4 * 1024 * 1024
 POLL_S = 5.0
 """Who waits looks again after so long, should he not have been told."""
 AWAY_S = 0.3

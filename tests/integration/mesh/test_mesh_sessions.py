@@ -156,3 +156,15 @@ async def test_what_is_no_record_changes_nothing(at):
         await sessions._bucket.put("agent.a", value)
     async with sessions.open(newcomer()) as line:
         assert [record.id for record, _ in sessions.all()] == [line.record.id]
+
+
+@pytest.mark.parametrize("handle", ["person-ann", "person-bob", "ann", "n1", "system", "knotwork", "all", "me"])
+async def test_nobody_takes_the_name_of_a_person_a_node_or_the_system(at, handle):
+    sessions = await at("n1")
+    async with sessions.open(newcomer("1")) as line:
+        with pytest.raises(Conflict) as refused:
+            await sessions.update(line.record.who, handle, {})
+        assert refused.value.code == "session.handle_taken"
+        with pytest.raises(Conflict):
+            async with sessions.open(newcomer("2"), handle=handle):
+                pass

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound, TooLarge
 from knotwork.talk import channel, contact, inbox_state, index_rows, mentions, message
 from knotwork.talk.contact import Policy
+from knotwork.talk.fitting import fitting
 from knotwork.talk.inbox_state import InboxState, Wish
 from knotwork.talk.message import Draft, Envelope, Said
 from knotwork.trust.scopes import SCOPES, may_see
@@ -220,3 +221,9 @@ def test_an_answer_holds_what_fits_and_one_at_least():
     assert len(inbox_state.picked(letters, Wish(), 250)) == 2
     assert len(inbox_state.picked(letters, Wish(), 1)) == 1
     assert inbox_state.picked([], Wish(), 1) == []
+
+
+def test_what_fits_into_an_answer_is_one_at_least():
+    assert fitting([3, 3, 3], lambda size: size, 6) == [3, 3]
+    assert fitting([9, 1], lambda size: size, 6) == [9]
+    assert fitting([], lambda size: size, 6) == []
