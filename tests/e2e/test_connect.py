@@ -52,6 +52,21 @@ def test_every_client_that_is_here_is_connected_and_disconnected(home: tuple[Nod
     assert node.refused("connect", "codex", "--undo")[1]["code"] == "connect.no_backup"
 
 
+def test_one_broken_file_keeps_no_other_from_being_done(home: tuple[Node, Path]):
+    node, folder = home
+    broken = folder / ".codex" / "config.toml"
+    broken.write_text("model =")
+    for words, done in ((("--all", "--no-verify"), "written"), (("--all", "--undo"), "taken out")):
+        code, out, said = node.run("connect", *words, "-o", "json")
+        assert (code, json.loads(said)["code"]) == (1, "connect.some_failed")
+        told = {row["client"]: row for row in json.loads(out)["clients"]}
+        assert (told["codex"]["done"], "config.toml cannot be read" in told["codex"]["why"]) == ("failed", True)
+        assert {told[name]["done"] for name in ("claude-code", "gemini", "windsurf")} == {done}
+        assert broken.read_text() == "model ="
+    broken.unlink()
+    assert {row["done"] for row in rows(node, "--all", "--undo").values()} == {"unchanged", "not here"}
+
+
 def test_a_dry_run_writes_nothing_and_bad_files_stay(home: tuple[Node, Path]):
     node, folder = home
     told = rows(node, "gemini", "--dry-run", "--agents-md")

@@ -84,3 +84,30 @@ def test_every_run_ends_whoever_is_killed(nodes):
         told = everywhere[place % 3].ask("run.await", id=run, timeout_s=120)
         assert (told["state"], told["output"]) == ("completed", value), told
         assert everywhere[place % 3].ask("run.replay", id=run)["same"] is True
+
+
+UNSORTED = {
+    "pay": {"capability": "do", "compensate": "refund"},
+    "ship": {"capability": "break", "depends_on": ["pay"], "on_failure": "mend"},
+    "wait": {"kind": "wait_for_signal", "signal": "go", "depends_on": ["ship"]},
+    "last": {"capability": "break", "depends_on": ["wait"]},
+    "mend": {"capability": "do"},
+    "refund": {"capability": "do"},
+}
+BREAK = '[executors.breaker]\ntype = "process"\ncommand = ["false"]\ncapabilities = ["break"]\n'
+
+
+def test_a_handler_runs_once_whatever_its_steps_are_called(nodes):
+    hub = nodes.node(HUB + AGENTS.format(name="cat-hub") + BREAK, "hub").up()
+    hub.ask("workflow.register", definition={"name": "order", "steps": UNSORTED})
+    run = hub.ask("run.start", workflow="order", input=1)["id"]
+    until(lambda: any(one["step"] == "wait" for one in hub.ask("run.why", id=run)["waits"]))
+    again(hub)
+    until(lambda: any(one["step"] == "wait" for one in hub.ask("run.why", id=run)["waits"]))
+    hub.ask("run.signal", id=run, signal="go")
+    told = hub.ask("run.await", id=run, timeout_s=60)
+    assert told["state"] == "failed", told
+    facts = [(one["what"], one["step"]) for one in hub.ask("run.events", id=run)["events"]]
+    for handler in ("mend", "refund"):
+        assert len([step for what, step in facts if what == "outcome" and step.startswith(handler)]) == 1, facts
+    assert hub.ask("run.replay", id=run)["same"] is True

@@ -134,7 +134,7 @@ def read(client: Client, text: str, shown: str) -> Json:
 def _unreadable(shown: str, why: str) -> Invalid:
     return Invalid(
         f"{shown} cannot be read: {why}.", code="connect.bad_config",
-        hint="Nothing was changed. A file with comments is edited by hand: --dry-run shows what belongs in it.",
+        hint="It was not changed. A file with comments is edited by hand: --dry-run shows what belongs in it.",
     )  # fmt: skip
 
 

@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,12 @@ import click
 from knotwork.cli import clients, local, options, show
 from knotwork.cli.clients import CLIENTS, Client, Machine, Scope
 from knotwork.mcp import toolsets
-from knotwork.sdk.errors import Denied, Invalid, NotFound, Unavailable
+from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError, NotFound, Unavailable
 
 BACKUP = ".knotwork-backup"
 VERIFY_S = 60.0
-COLUMNS = ("client", "done", "file", "verified")
+COLUMNS = ("client", "done", "file", "verified", "why")
+FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Row:
     done: str
     file: str = ""
     verified: str = ""
+    why: str = ""
     text: str = ""
 
 
@@ -59,11 +63,26 @@ def _connect(**values: Any) -> None:
         verify=values["verify"],
     )  # fmt: skip
     meant = _meant(values["client"], every=values["all"], notes=values["agents_md"])
-    rows = [_one(client, wish, every=values["all"]) for client in meant]
+    doing = [(client.name, partial(_one, client, wish, every=values["all"])) for client in meant]
     if values["agents_md"]:
         files = dict.fromkeys(["AGENTS.md", *(client.notes for client in meant if (folder / client.notes).exists())])
-        rows += [_notes(folder / file, wish) for file in files]
+        doing += [("agents", partial(_notes, folder / file, wish)) for file in files]
+    rows = [do() for _, do in doing] if len(doing) == 1 else [_tried(name, do) for name, do in doing]
     _tell(rows, shared, wish)
+    failed = list(dict.fromkeys(row.client for row in rows if row.done == FAILED))
+    if failed:
+        raise Conflict(
+            f"Not all could be done: {', '.join(failed)}.", code="connect.some_failed",
+            hint="The others are done. See above why; mend that, and say it again.",
+        )  # fmt: skip
+
+
+def _tried(name: str, do: Callable[[], Row]) -> Row:
+    """Do one of several things; what fails says so in its row, and keeps none of the others from being done."""
+    try:
+        return do()
+    except (KnotworkError, OSError) as error:
+        return Row(name, FAILED, why=str(error))
 
 
 connect = click.Command(
@@ -125,6 +144,8 @@ def _one(client: Client, wish: Wish, *, every: bool) -> Row:
     shown = str(file)
     if wish.undo:
         after = clients.without_server(client, before, wish.name, shown)
+        if every and after == before:
+            return Row(client.name, "unchanged", shown)
         return Row(client.name, _taken_out(client, file, before, after, wish), shown, text=after)
     server = clients.entry(client, wish.command, wish.scope)
     after = clients.with_server(client, before, wish.name, server, shown)
@@ -176,7 +197,7 @@ def _text(file: Path) -> str:
         return ""
     except (OSError, UnicodeDecodeError) as error:
         raise Invalid(
-            f"{file} cannot be read: {error}.", code="connect.bad_config", hint="Nothing was changed."
+            f"{file} cannot be read: {error}.", code="connect.bad_config", hint="It was not changed."
         ) from error
 
 
@@ -233,14 +254,17 @@ def _verified(client: Client, file: Path, wish: Wish) -> str:
 
 
 def _tell(rows: list[Row], shared: options.Shared, wish: Wish) -> None:
-    told = [{key: value for key, value in asdict(row).items() if key != "text" or wish.dry_run} for row in rows]
+    shown = {"client", "done", "file", "verified"} | ({"text"} if wish.dry_run else set())
+    told = [
+        {key: value for key, value in asdict(row).items() if key in shown or (key == "why" and value)} for row in rows
+    ]
     if shared.shape == "json":
         print(show.pretty({"clients": told}))
     elif shared.shape == "jsonl":
         for one in told:
             print(show.compact(one))
     elif not shared.quiet:
-        print(show.table(told, COLUMNS))
+        print(show.table(told, COLUMNS if any(row.why for row in rows) else COLUMNS[:-1]))
         for row in rows:
             if wish.dry_run and row.text and row.done != "unchanged":
                 print(f"\n--- {row.file}\n{row.text}", end="")

@@ -249,6 +249,8 @@ def _print(op: Row, reply: dict[str, Any], shared: Shared, answer: str) -> None:
     elif rows is not None:
         if rows or not shared.quiet:
             print(show.table(rows, op.cli.columns or list(rows[0])) if rows else f"no {op.cli.rows}")
+        if isinstance(reply.get("result"), dict):  # what the rows add up to
+            print(f"\n{show.details({'result': reply['result']})}")
     elif op.effect == "read" or not shared.quiet:  # that something was done is no answer: the exit code says it
         print(show.details({key: value for key, value in reply.items() if key not in op.cli.hidden}))
 

@@ -91,6 +91,22 @@ def too_many(of: Record, wanted: int) -> Denied:
     )  # fmt: skip
 
 
+def is_same(wanted: Budget, of: Record) -> bool:
+    """Return whether somebody who spawns again wants nothing else: what was asked for, what is in force, or any."""
+    return wanted in (Budget(), of.asked, of.budget)
+
+
+def other(of: Record) -> Conflict:
+    """Return the error of whoever spawns again with another budget."""
+    limit = of.budget
+    return Conflict(
+        f"{of.id} was spawned with another budget: {limit.tokens} tokens, cost {limit.cost:g}, {limit.time_s:g} s (0: any), "
+        f"{limit.children} sub-agents, depth {limit.depth}. It stands.", code="crew.other_budget",
+        hint="`crew resume` raises tokens and cost; for other limits assess the task again.",
+        detail={"phase": of.phase, "budget": msgspec.to_builtins(msgspec.structs.asdict(limit))},
+    )  # fmt: skip
+
+
 def raised(of: Budget, tokens: int | None, cost: float | None) -> Budget:
     """Return a budget with other limits of what is reported."""
     return msgspec.structs.replace(

@@ -29,10 +29,13 @@ _BEFORE = re.compile(
 )
 _THEN = re.compile(r"^\W*(?:and )?(?:then|next|after that|afterwards|subsequently|after this)\b", re.IGNORECASE)
 _LAST = re.compile(
-    r"^\W*(?:finally|lastly)\b|\b(?:at|in) the (?:very )?end\b|\b(?:all three|all four|all of (?:it|them|these|those))\b|"
+    r"^\W*(?:finally|lastly)\b|\b(?:at|in) the (?:very )?end\b|\b(?:all three|all four|(?:all|each) of (?:it|them|these|those)|them all)\b|"
     r"\b(?:when|once|after|requires?|needs?|depends? on) (?:everything|all(?: of)?(?: the)?(?: (?:above|others?|parts?|that))?)\b",
     re.IGNORECASE,
 )
+_BOTH = re.compile(r"\bboth(?: of (?:them|these|those)| parts| of the above)?\s*(?:[.;,!?)]|$)", re.IGNORECASE)
+"""Said of no others by name: of the two parts before."""
+_FIRST_LETTER = re.compile(r"([a-z])\b(?!['\u2019])", re.IGNORECASE)
 _LETTERS = re.compile(r"\s*[a-z](?:\s*(?:,|and|&|\+)\s*[a-z])*\s*", re.IGNORECASE)
 _ALONE = re.compile(r"\b(?:in parallel|independent(?:ly)?|at the same time|any order|no dependencies)\b", re.IGNORECASE)
 _DONE = re.compile(
@@ -141,6 +144,9 @@ def _of_line(line: str, place: int, items: list[Item], words: list[set[str]], fo
     if _LAST.search(line):
         found[place] |= set(range(place))
         spoken = True
+    elif _BOTH.search(line) and place:
+        found[place] |= set(range(max(0, place - 2), place))
+        spoken = True
     elif _THEN.match(line) and place:
         found[place].add(place - 1)
         spoken = True
@@ -162,6 +168,9 @@ def _named(phrase: str, place: int, items: list[Item], words: list[set[str]]) ->
     if _LETTERS.fullmatch(said):  # else "a" is no name
         numbers |= {one for one in said.lower() if one.isalpha()}
     by_number = {other for other, item in enumerate(items) if item.number and item.number in numbers and other != place}
+    if not by_number and _LETTERS.fullmatch(said):  # items that call themselves by a letter: "A needs B"
+        first = [_FIRST_LETTER.match(item.title) for item in items]
+        by_number = {other for other, of in enumerate(first) if of and of[1].lower() in numbers and other != place}
     if by_number:
         return by_number
     found: set[int] = set()

@@ -42,6 +42,11 @@ _LEAD = (
     r"(?:(?:once|after|when) [^,.]{1,120}, )?(?:you (?:should|must) |we (?:need to|should|must) )?"
 )
 _IMPERATIVE = re.compile(rf"{_LEAD}(?:{_CHORES})\b", re.IGNORECASE)
+_NEGATED = re.compile(
+    rf"(?:{_LEAD})(?:do not|don't|don\u2019t|does not|doesn't|must not|should not|shouldn't|mustn't|never|avoid|without|no)\b",
+    re.IGNORECASE,
+)
+"""What begins so says what is not to be done."""
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+(?=[A-Za-z(\"'])")
 _CHAIN = re.compile(rf",?\s+(?=(?:and )?(?:{_FOLLOWS})\b)", re.IGNORECASE)
 _CHAINED = re.compile(rf"(?:and )?(?:{_FOLLOWS})\b", re.IGNORECASE)
@@ -90,6 +95,7 @@ def outline(text: str) -> Outline:
     plain, dropped = clean(text)
     lines = plain.split("\n")[:LINES_MAX]
     found = _Lines(lines)
+    found.items = _wanted(found.items)
     if len(found.headings) > 1 and not found.listed:
         return Outline(found.headings, "headings", found.acceptance, dropped)
     if len(found.items) > 1:
@@ -98,10 +104,11 @@ def outline(text: str) -> Outline:
         return Outline(found.headings, "headings", found.acceptance, dropped)
     prose = " ".join(" ".join(found.prose).split())
     for by, take in (("enumeration", _numbers), ("enumeration", _enumeration), ("sentences", _sentences)):
-        items = take(prose)
+        items = _wanted(take(prose))
         if len(items) > 1:
             return Outline(items, by, found.acceptance, dropped)
-    whole = found.items[0] if found.items else Item(shortened(prose) or "The task")
+    said = [one for one in _SENTENCE.split(prose) if not _NEGATED.match(one)]
+    whole = found.items[0] if found.items else Item(shortened(" ".join(said)) or shortened(prose) or "The task")
     whole.body = [plain.strip()[:TASK_MAX_BYTES]] if not whole.body else whole.body
     return Outline([whole], "whole", found.acceptance, dropped)
 
@@ -228,6 +235,22 @@ class _Lines:
             else:
                 self.prose.append(line.strip())
             self._item = None
+
+
+def _wanted(items: list[Item]) -> list[Item]:
+    """Return the items that are to be done: what is not to be done belongs to the one before, or to the first."""
+    kept: list[Item] = []
+    before: list[str] = []
+    for item in items:
+        if not _NEGATED.match(item.text):
+            kept.append(item)
+            item.body += before
+            before = []
+        elif kept:
+            kept[-1].body.append(item.text)
+        else:
+            before.append(item.text)
+    return kept
 
 
 def _bare(title: str) -> str:

@@ -108,6 +108,10 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     complexity: Complexity = Complexity("simple", 0)
     remarks: tuple[Annotated[str, msgspec.Meta(max_length=2048)], ...] = ()
     parent: Name = ""
+    spawner: Asker = Asker()
+    """Who had it carried out: whoever wanted it, or a person."""
+    asked: Budget = Budget()
+    """What it was to have; `budget` is what is left of that below another, or what was given later."""
     budget: Budget = Budget()
     subs: dict[Name, Whole] = {}
     rounds: tuple[Round, ...] = ()

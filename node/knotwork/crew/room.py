@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from knotwork.bus.background import background, begin_in
-from knotwork.crew import assess, budget, phases, plan, records, steering
+from knotwork.crew import assess, budget, phases, plan, records, rights, steering
 from knotwork.crew.files import Files
 from knotwork.crew.keeping import Keeping
 from knotwork.crew.looking import Looking
@@ -133,10 +133,14 @@ class Crew:
         return await self.looking.held_by(by.name, self.keeping.runs)
 
     async def edit(self, orchestration: str, parts: Sequence[plan.Part], revision: int | None, by: Who) -> Record:
-        """Replace a plan that was not spawned; raises `Invalid`, `Conflict` (`crew.plan_changed`, `crew.spawned`)."""
+        """Replace a plan that was not spawned.
+
+        Raises `Invalid`, `Denied` (`crew.not_yours`), `Conflict` (`crew.plan_changed`, `crew.spawned`).
+        """
         made = plan.checked(parts)
 
         def edited(one: Record) -> Record:
+            rights.admit_plan(one, by)
             _must_be_plan(one, revision)
             if one.parts == made:
                 return one
@@ -149,14 +153,17 @@ class Crew:
     async def spawn(self, orchestration: str, how: Spawn, by: Who) -> tuple[View, bool]:
         """Carry a plan out; returns how far it is, and False when it was spawned before.
 
-        Raises `Denied` (`crew.too_deep`, `crew.too_many_children`), `Conflict` (`crew.budget_spent`, `crew.over`,
-        `crew.plan_changed`, `crew.spawned`), `Invalid`.
+        Raises `Denied` (`crew.not_yours`, `crew.too_deep`, `crew.too_many_children`), `Conflict` (`crew.budget_spent`,
+        `crew.over`, `crew.plan_changed`, `crew.spawned`, `crew.other_budget`), `Invalid`.
         """
         record = await self.store.get(orchestration)
+        rights.admit_plan(record, by)
         parts = plan.checked(how.parts if how.parts is not None else record.parts)
         if record.rounds:
             if how.parts is not None and parts != record.parts:
                 raise _spawned(record)
+            if not budget.is_same(how.budget, record):
+                raise budget.other(record)
             return await self.settling.settle(orchestration), False
         _must_be_plan(record, how.revision)
         allowed = await self._allowed(record, how.budget)
@@ -164,7 +171,7 @@ class Crew:
         wanted = msgspec.structs.replace(
             record, parts=parts, phase="spawning", rounds=(first,), budget=allowed, synthesis=how.synthesis,
             boundary=how.boundary, priority=how.priority, parallel=how.parallel, traceparent=how.traceparent,
-            node=self._node, spawned_ns=time.time_ns(),
+            node=self._node, spawned_ns=time.time_ns(), asked=how.budget, spawner=Asker(by.id, by.name, by.owner),
         )  # fmt: skip
         if wanted.charged > allowed.children:
             raise budget.too_many(wanted, wanted.charged)
@@ -201,7 +208,8 @@ class Crew:
     async def report(self, orchestration: str, said: Report, by: Who) -> tuple[View, str]:
         """Take note of what somebody says; returns how far all is, and why no more is to be begun (empty: go on).
 
-        It is on record when this returns. Raises `NotFound` (`crew.no_part`), what `phases.move` raises.
+        It is on record when this returns. Raises `NotFound` (`crew.no_part`), `Denied` (`crew.not_your_part`), what
+        `phases.move` raises.
         """
         record = await self.store.get(orchestration)
         known = {part.id for part in record.parts} | {plan.SYNTHESIS, ""}
@@ -211,7 +219,9 @@ class Crew:
                 hint="See `knotwork crew state`.", detail={"parts": sorted(known - {""})[:100]},
             )  # fmt: skip
         now_ns = time.time_ns()
-        move = phases.move(await self.looking.view(record), said.phase) if said.phase is not None else "stay"
+        view = await self.looking.view(record)
+        rights.admit_report(view, said, by)
+        move = phases.move(view, said.phase) if said.phase is not None else "stay"
         if said.part or said.percent is not None or said.tokens or said.cost or said.data != b"null":
             made = Checkpoint(
                 said.part, by.name, now_ns, said.percent, said.text, said.tokens, said.cost, msgspec.Raw(said.data)

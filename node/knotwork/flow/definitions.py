@@ -151,8 +151,12 @@ DIGEST_LENGTH = 32
 
 
 def text_of(workflow: Workflow) -> bytes:
-    """Return a workflow as JSON that is the same for the same workflow."""
-    return msgspec.json.encode(workflow.model_dump(mode="json", exclude_defaults=True), order="deterministic")
+    """Return a workflow as JSON that is the same for the same workflow.
+
+    The order of its steps is part of it: names of handlers' tasks and who begins first follow from it, and must be the
+    same for whoever reads it back.
+    """
+    return msgspec.json.encode(workflow.model_dump(mode="json", exclude_defaults=True))
 
 
 def digest_of(text: bytes) -> str:

@@ -76,7 +76,7 @@ class CrewDesk:
             how.priority, how.parallel, caller.traceparent,
         )  # fmt: skip
         view, new = await self._crew.spawn(orchestration, wanted, caller.who)
-        return (await self._state(view)).model_copy(update={"new": new})
+        return (await self._state(view)).model_copy(update={"new": new, "already": not new})
 
     # -- while it goes on --------------------------------------------------------------------------------------------
 
@@ -93,10 +93,11 @@ class CrewDesk:
             state=part.state if part is not None else "", go_on=not why, why=why,
         )  # fmt: skip
 
-    async def listed(self, phases: frozenset[str], limit: int) -> list[crew_replies.CrewRow]:
-        """Return orchestrations, the newest first."""
+    async def listed(self, phases: frozenset[str], limit: int, cursor: str = "") -> crew_replies.CrewList:
+        """Return a page of orchestrations, the newest first."""
         found: list[crew_replies.CrewRow] = []
-        known = await self._crew.store.all()
+        known = _behind(await self._crew.store.all(), cursor)
+        places = {one.id: f"{one.created_ns}-{one.id}" for one in known}
         if phases and phases <= records.OVER:
             known = [one for one in known if one.phase in phases]
         for begin in range(0, len(known), limit):
@@ -105,9 +106,10 @@ class CrewDesk:
             rows = {view.record.id: crew_rows.row(view) for view in views}
             rows |= {one.id: crew_rows.over(one) for one in page if one.phase in records.OVER}
             found += [rows[one.id] for one in page if one.id in rows and (not phases or rows[one.id].phase in phases)]
-            if len(found) >= limit:
+            if len(found) > limit:
                 break
-        return found[:limit]
+        follows = places[found[limit - 1].id] if len(found) > limit else ""
+        return crew_replies.CrewList(orchestrations=found[:limit], next=follows)
 
     async def state(self, orchestration: str) -> crew_replies.CrewState:
         """Return everything about one."""
@@ -118,8 +120,19 @@ class CrewDesk:
 
     async def _state(self, view: View) -> crew_replies.CrewState:
         used = await self._crew.looking.used(view) if view.record.subs else view.used
-        why = budget.exceeded(view.record.budget, used) if view.record.held == "budget" else ""
+        why = budget.exceeded(view.record.budget, used) if view.record.held == "budget" else self._lacking(view)
         return crew_rows.state(view, used, why, time.time_ns())
+
+    def _lacking(self, view: View) -> str:
+        """Return that nobody is there who could put the results together, when they wait for one."""
+        how, seen = view.record.synthesis, view.synthesis
+        if how.how != "agent" or seen is None or seen.state not in ("waiting", "queued"):
+            return ""
+        if how.capability and how.capability not in self._known():
+            return f"Nobody has {how.capability} now: the synthesis waits until somebody does."
+        self._membership.look()
+        there = {agent.name for _, agent, state in self._membership.directory.agents() if state in STATES}
+        return f"{how.agent} is not here now: the synthesis waits for it." if how.agent not in {"", *there} else ""
 
     async def watch(self, orchestration: str, timeout_s: float) -> AsyncGenerator[dict[str, Any], None]:
         """Yield what happens to one until it is over."""
@@ -173,7 +186,9 @@ class CrewDesk:
     async def _result(self, view: View, result: Result | None, room: int = ANSWER_MAX_BYTES) -> crew_replies.CrewResult:
         record: Record = view.record
         if result is None:
-            return crew_replies.CrewResult(id=record.id, phase=view.phase, how=record.synthesis.how, ready=False)
+            return crew_replies.CrewResult(
+                id=record.id, phase=view.phase, how=record.synthesis.how, ready=False, why=self._lacking(view)
+            )
         output, blob = bytes(result.output), result.blob
         if blob:
             with contextlib.suppress(KnotworkError):  # it is told by its digest then
@@ -193,6 +208,13 @@ class CrewDesk:
             view = await self._view(orchestration)
             result = await self._crew.store.result(orchestration) if view.phase == "complete" else None
         return await self._result(view, result)
+
+
+def _behind(known: Sequence[Record], cursor: str) -> list[Record]:
+    """Return the orchestrations behind a place, the newest first: the time they began, then their id."""
+    ordered = sorted(known, key=lambda one: (one.created_ns, one.id), reverse=True)
+    began, _, name = cursor.partition("-")
+    return [one for one in ordered if (one.created_ns, one.id) < (int(began), name)] if cursor else ordered
 
 
 def _parts(found: Sequence[NewPart]) -> plan.Parts:

@@ -18,7 +18,7 @@ from knotwork.bus.background import background
 from knotwork.mcp import dialect, instructions, prompts, resources, rows, tasks, toolsets, wording
 from knotwork.mcp.dialect import Asked, Json, Refusal
 from knotwork.mcp.keeping import Keeping
-from knotwork.mcp.lines import LINE_MAX_BYTES, Lines
+from knotwork.mcp.lines import LINE_MAX_BYTES, Lines, TooLong
 from knotwork.mcp.link import Link
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
 
@@ -77,10 +77,11 @@ class Bridge:
 
     # -- lines -------------------------------------------------------------------------------------------------------
 
-    def _line(self, line: bytes | None) -> None:
-        if line is None:
-            too_long = Refusal(dialect.INVALID_REQUEST, f"A line has at most {LINE_MAX_BYTES} bytes.")
-            self._send(dialect.refusal(too_long))
+    def _line(self, line: bytes | TooLong) -> None:
+        if isinstance(line, TooLong):
+            told = f"A line has at most {LINE_MAX_BYTES} bytes. Send less at a time, or write it to a file and send its name."
+            number = dialect.id_of(line.begin, line.end)
+            self._send(dialect.refusal(Refusal(dialect.INVALID_REQUEST, told, request_id=number)))
             return
         try:
             asked = dialect.read(line)

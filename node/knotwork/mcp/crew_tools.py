@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from knotwork.crew.records import How, Phase
-from knotwork.mcp import wording
+from knotwork.mcp import crew_values, wording
 from knotwork.mcp.shapes import many, record
 from knotwork.mcp.tool import ADDS, HANDS_OUT, READS, CamelInput, Capability, Session, Words, tool, without
-from knotwork.ops.crew_words import CrewId, PartId
+from knotwork.ops.crew_words import CrewId, ListPlace, PartId
 from knotwork.ops.words import Target, Token
+from knotwork.sdk.errors import Invalid, NotFound
 
 Plan = list[dict[str, Any]] | dict[str, Any]
 _PART = record(id="text", title="text?", instructions="text?", capability="text?", agent="text?", needs="texts?")
@@ -23,7 +24,7 @@ _STATE = record(
             attempt="int?", needs="texts?", error="object?",
         )
     ),
-    used="object?", budget="object?", notes="rows?", task="text?",
+    used="object?", budget="object?", notes="rows?", task="text?", already="flag?",
 )  # fmt: skip
 
 
@@ -121,11 +122,14 @@ async def spawn_subagents(given: SpawnInput, session: Session) -> dict[str, Any]
             "synthesis_agent": given.synthesis_agent,
         }
     )  # fmt: skip
-    found = await session.ask(
-        "crew.spawn", id=given.orchestration_id, synthesis=given.synthesis, time_s=given.time_secs, tokens=given.tokens,
-        cost=given.cost, parallel=given.parallel, **more,
-    )  # fmt: skip
-    return _state(found)
+    try:
+        found = await session.ask(
+            "crew.spawn", id=given.orchestration_id, synthesis=given.synthesis, time_s=given.time_secs,
+            tokens=given.tokens, cost=given.cost, parallel=given.parallel, **more,
+        )  # fmt: skip
+    except Invalid as error:
+        raise crew_values.of_plan(error) from error
+    return _state(found) | ({"already": True} if found["already"] else {})
 
 
 class CrewInput(CamelInput):
@@ -170,6 +174,7 @@ class ListInput(CamelInput):
 
     phase: Annotated[list[Phase], Field(max_length=8)] = Field(default=[], description="in one of these phases")
     limit: int = Field(default=20, ge=1, le=100)
+    cursor: ListPlace = Field(default="", description="`next` of the page before")
 
 
 @tool(
@@ -177,43 +182,70 @@ class ListInput(CamelInput):
     record(
         orchestrations=many(
             record(orchestrationId="text", phase="text", percent="number", done="int", parts="int", task="text?", by="text?")
-        )
+        ),
+        next="text?",
     ),
     title="List orchestrations", description="List orchestrations, the newest first.", hints=READS,
     rows="orchestrations",
 )  # fmt: skip
 async def list_orchestrations(given: ListInput, session: Session) -> dict[str, Any]:
     """Return orchestrations."""
-    found = (await session.ask("crew.list", phase=given.phase, limit=given.limit))["orchestrations"]
+    page = await session.ask("crew.list", phase=given.phase, limit=given.limit, cursor=given.cursor)
     rows = [
         {"orchestrationId": one["id"], **{key: one[key] for key in ("phase", "percent", "done", "parts")}}
         | without({"task": wording.fit(one["task"], 150), "by": one["by"]})
-        for one in found
+        for one in page["orchestrations"]
     ]
-    return {"orchestrations": rows}
+    return without({"next": page["next"]}) | {"orchestrations": rows}
 
 
 class ResultsInput(CrewInput):
     """Whose results."""
 
     part: PartId | None = Field(default=None, description="of this part alone")
+    result: bool = Field(default=False, description="only what all became together")
+    offset: int = Field(
+        default=0, ge=0, le=64 * 1024 * 1024, description="with part or result: `cut` of what you read before"
+    )
+    cursor: PartId | None = Field(default=None, description="`next` of the page before")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.offset and not (self.part or self.result):
+            raise ValueError("offset goes with part, or with result: true")
+        if sum((self.part is not None, self.result, self.cursor is not None)) > 1:
+            raise ValueError("give one of part, result and cursor")
+        return self
 
 
 @tool(
     "get_results", ResultsInput,
     record(
-        orchestrationId="text", phase="text", complete="flag", result="any?",
-        parts=many(record(id="text", state="text", title="text?", agent="text?", output="any?", blob="text?", error="object?")),
+        orchestrationId="text", phase="text", complete="flag", result="any?", blob="text?", cut="int?", length="int?",
+        conflicts="rows?", missing="texts?",
+        parts=many(
+            record(
+                id="text", state="text", title="text?", agent="text?", output="any?", cut="int?", length="int?",
+                blob="text?", error="object?",
+            )
+        ),
+        total="int", next="text?",
     ),
-    title="Get results", description="Return what the parts gave so far; of one part alone when they are long.",
+    title="Get results",
+    description="Return what the parts gave so far, a page at a time. What is long goes on at `cut`: ask for that part, or "
+    "result, with offset.",
     hints=READS,
 )  # fmt: skip
 async def get_results(given: ResultsInput, session: Session) -> dict[str, Any]:
     """Return results."""
     found = await session.ask("crew.results", id=given.orchestration_id, **without({"part": given.part}))
-    parts = [_only(one, "id", "state", "title", "agent", "output", "blob", "error") for one in found["parts"]]
-    told = {"orchestrationId": found["id"], "phase": found["phase"], "complete": found["complete"], "parts": parts}
-    return told | ({"result": found["result"]["output"]} if found["result"] is not None else {})
+    told = {"orchestrationId": found["id"], "phase": found["phase"], "complete": found["complete"]}
+    if given.result and found["result"] is None:
+        raise NotFound(
+            f"There is no result of the whole yet: it is in {found['phase']}.", code="tool.no_result",
+            hint="synthesize_results puts the results of the parts together.",
+        )  # fmt: skip
+    return told | crew_values.results(found, given.part or "", given.offset, given.cursor or "", whole=given.result)
 
 
 class SynthesizeInput(CrewInput):
@@ -231,11 +263,13 @@ class SynthesizeInput(CrewInput):
 @tool(
     "synthesize_results", SynthesizeInput,
     record(
-        orchestrationId="text", phase="text", ready="flag", output="any?", blob="text?", conflicts="rows?",
-        missing="texts?",
+        orchestrationId="text", phase="text", ready="flag", why="text?", output="any?", cut="int?", length="int?",
+        blob="text?", conflicts="rows?", missing="texts?",
     ),
     title="Put the results together",
-    description="Make one result of all parts, and complete the orchestration.", hints=ADDS,
+    description="Make one result of all parts, and complete the orchestration. A long one goes on in get_results: "
+    "result, offset.",
+    hints=ADDS,
 )  # fmt: skip
 async def synthesize_results(given: SynthesizeInput, session: Session) -> dict[str, Any]:
     """Put results together."""
@@ -243,8 +277,8 @@ async def synthesize_results(given: SynthesizeInput, session: Session) -> dict[s
         "crew.synthesize", id=given.orchestration_id, how=given.how, partial=given.partial, wait_s=given.wait_secs,
         **without({"capability": given.capability, "agent": given.agent}),
     )  # fmt: skip
-    shown = _only(found, "output", "blob", "conflicts", "missing")
-    return {"orchestrationId": found["id"], "phase": found["phase"], "ready": found["ready"], **shown}
+    shown = {"orchestrationId": found["id"], "phase": found["phase"], "ready": found["ready"]}
+    return shown | crew_values.synthesized(found)
 
 
 @tool(

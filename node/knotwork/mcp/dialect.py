@@ -7,6 +7,7 @@ request says in its `_meta` which revision it is written in, and the server answ
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,11 @@ TASKS = "io.modelcontextprotocol/tasks"
 ID_MAX_CHARS = 256
 NUMBER_MAX = 2**63
 Json = dict[str, Any]
+EDGE = 1024
+"""How many bytes at each end of a line are looked at for its id when it cannot be read."""
+_ID = rb'"id"\s*:\s*(-?[0-9]{1,19}|"[^"\\]{0,256}")\s*'
+_AT_BEGIN = re.compile(rb'\s*\{\s*(?:"(?:jsonrpc|method)"\s*:\s*"[^"\\]*"\s*,\s*){0,2}' + _ID + rb"[,}]")
+_AT_END = re.compile(rb"[,{]\s*" + _ID + rb'(?:,\s*"jsonrpc"\s*:\s*"2.0"\s*)?\}\s*\Z')
 
 
 class Refusal(Exception):
@@ -64,7 +70,10 @@ def read(line: bytes) -> Asked | None:
     """Return what a line asks, None for an answer to something; raises `Refusal`."""
     try:
         said = json.loads(line)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        number = id_of(line[:EDGE], line[-EDGE:])
+        raise Refusal(PARSE_ERROR, "This line is nested too deeply.", request_id=number) from None
+    except ValueError:
         raise Refusal(PARSE_ERROR, "This line is not JSON.") from None
     if not isinstance(said, dict):
         raise Refusal(INVALID_REQUEST, "A message is one JSON object; batches are not part of these revisions.")
@@ -87,6 +96,16 @@ def read(line: bytes) -> Asked | None:
     if modern and known is not None:
         _check_envelope(asked)
     return asked
+
+
+def id_of(begin: bytes, end: bytes) -> str | int | None:
+    """Return the id of a request that is not read as a whole, from its two ends; None when it stands in neither."""
+    found = _AT_BEGIN.match(begin) or _AT_END.search(end)
+    try:
+        number = json.loads(found[1]) if found is not None else None
+    except ValueError:
+        return None
+    return number if _is_id(number) else None
 
 
 def _is_id(value: Any) -> bool:

@@ -7,6 +7,7 @@ the address (`/mcp?session=reviewer`), or else by its name.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -109,8 +110,9 @@ class Guests:
         if guest.task is None or guest.task.done():
             guest.ready.clear()
             guest.task = begin_in(self._group, self._attend(guest))
-        async with asyncio.timeout(OPEN_S):
-            await guest.ready.wait()
+        with contextlib.suppress(TimeoutError):  # what is said then is what is said without a session
+            async with asyncio.timeout(OPEN_S):
+                await guest.ready.wait()
         return self.caller(guest)
 
     async def _attend(self, guest: Guest) -> None:
@@ -138,6 +140,7 @@ class Guests:
                         raise from_wire(value)
                     if frame.kind == "chunk" and value["data"].get("event") == "opened":
                         guest.who = self._node.who(guest.door.project, value["data"]["session"])
+                        guest.trouble = None
                         guest.ready.set()
                     elif frame.kind == "chunk" and value["data"].get("event") == "lost":
                         guest.keeping.gone(str(value["data"].get("id")))

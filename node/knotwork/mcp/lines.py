@@ -10,12 +10,22 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
 LINE_MAX_BYTES = 8 * 1024 * 1024
 _CHUNK = 1 << 16
 UNWRITTEN_MAX_BYTES = 64 * 1024 * 1024
 """What a client may leave unread before we give it up."""
 _FLUSH_S = 5.0
+_EDGE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TooLong:
+    """A line that is left out: how it begins and how it ends, where the id of a request stands."""
+
+    begin: bytes
+    end: bytes
 
 
 class Splitter:
@@ -26,29 +36,34 @@ class Splitter:
         self._most = most
         self._parts: list[bytes] = []
         self._held = 0
+        self._begin, self._tail = b"", b""
         self._skipping = False
 
-    def feed(self, chunk: bytes) -> list[bytes | None]:
-        """Return the lines that end in a chunk, None for each that was too long."""
+    def feed(self, chunk: bytes) -> list[bytes | TooLong]:
+        """Return the lines that end in a chunk, `TooLong` for each that was."""
         *ended, rest = chunk.split(b"\n")
         found = [self._end(piece) for piece in ended]
         self._keep(rest)
-        return [line for line in found if line is None or line.strip()]
+        return [line for line in found if isinstance(line, TooLong) or line.strip()]
 
-    def last(self) -> bytes | None:
+    def last(self) -> bytes | TooLong | None:
         """Return what stands behind the last line end, as a line."""
         return self._end(b"") or None
 
     def _keep(self, piece: bytes) -> None:
         self._held += len(piece)
-        if self._held > self._most:
+        if self._held <= self._most:
+            self._parts += [piece] if piece else []
+            return
+        if not self._skipping:
+            whole = b"".join(self._parts)
+            self._begin, self._tail = (whole + piece)[:_EDGE], whole[-_EDGE:]
             self._skipping, self._parts = True, []
-        if not self._skipping and piece:
-            self._parts.append(piece)
+        self._tail = (self._tail + piece)[-_EDGE:]
 
-    def _end(self, piece: bytes) -> bytes | None:
+    def _end(self, piece: bytes) -> bytes | TooLong:
         self._keep(piece)
-        line = None if self._skipping else b"".join(self._parts)
+        line = TooLong(self._begin, self._tail) if self._skipping else b"".join(self._parts)
         self._parts, self._held, self._skipping = [], 0, False
         return line
 
@@ -64,11 +79,11 @@ class Lines:
         self._broken = False
         self._writer = threading.Thread(target=self._write, name="stdout", daemon=True)
 
-    def start(self, on_line: Callable[[bytes | None], None], on_end: Callable[[], None]) -> None:
-        """Begin; both are called in the running loop. None stands for a line that is too long."""
+    def start(self, on_line: Callable[[bytes | TooLong], None], on_end: Callable[[], None]) -> None:
+        """Begin; both are called in the running loop."""
         loop = asyncio.get_running_loop()
 
-        def tell(what: Callable[..., None], *given: bytes | None) -> bool:
+        def tell(what: Callable[..., None], *given: bytes | TooLong) -> bool:
             try:
                 loop.call_soon_threadsafe(what, *given)
             except RuntimeError:  # the loop is over
@@ -82,7 +97,7 @@ class Lines:
                     if not tell(on_line, line):
                         return
             last = splitter.last()
-            if last is not None and last.strip():
+            if last is not None and (isinstance(last, TooLong) or last.strip()):
                 tell(on_line, last)
             tell(on_end)
 

@@ -68,7 +68,7 @@ async def import_memories(given: ImportInput, session: Session) -> dict[str, Any
 class Item(CamelInput):
     """One thing to remember."""
 
-    content: Content
+    content: Content = Field(min_length=1)
     scope: AnyScope = "private"
     category: Category | None = None
     metadata: Metadata | None = None
@@ -99,7 +99,8 @@ async def remember_bulk(given: RememberBulkInput, session: Session) -> dict[str,
         "memory.remember_bulk", memories=[one.fields() for one in given.memories], stop_on_error=given.stop_on_error
     )
     errors = [{"index": one["index"], "error": one["message"]} for one in done["errors"]]
-    return {"stored": done["stored"], "failed": done["failed"], "memoryIds": done["ids"], "errors": errors}
+    ids = [one for one in done["ids"] if one]
+    return {"stored": done["stored"], "failed": done["failed"], "memoryIds": ids, "errors": errors}
 
 
 class ForgetBulkInput(CamelInput):

@@ -6,7 +6,7 @@ from typing import Any
 
 from knotwork.mcp import wording
 from knotwork.mcp.shapes import record
-from knotwork.mcp.tool import without
+from knotwork.mcp.wording import without
 
 MEMORY = record(
     memoryId="text", content="text", category="text", scope="text", author="text?", tags="texts?", priority="int?",

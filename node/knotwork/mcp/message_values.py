@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.mcp import wording
 from knotwork.mcp.shapes import many, record
-from knotwork.mcp.tool import without
+from knotwork.mcp.wording import without
 from knotwork.talk import framing
 
 if TYPE_CHECKING:

@@ -81,8 +81,11 @@ class StatusInput(Input):
 
 @tool(
     "work_queue_status", StatusInput,
-    record(queues=many(record(capability="text", waiting="int", taken="int")), dead="int"), title="Look at the queues",
-    description="Say how much work waits and how much is being done, by capability.", hints=READS, rows="queues",
+    record(
+        queues=many(record(capability="text?", agent="text?", node="text?", waiting="int", taken="int")), dead="int"
+    ),
+    title="Look at the queues",
+    description="Say how much work waits and how much is being done, by capability, then by agent.", hints=READS, rows="queues",
 )  # fmt: skip
 async def work_queue_status(given: StatusInput, session: Session) -> dict[str, Any]:
     """Return how long the queues are."""

@@ -21,10 +21,16 @@ from knotwork.mcp.tool import (
     tool,
     without,
 )
-from knotwork.ops.words import Text, Token
+from knotwork.ops.words import NAMED, Text, Token
 from knotwork.trust.scopes import Scope
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+_HANDLE = r"^[a-z0-9](?:[a-z0-9-]{0,63})$"
+NAMED |= {
+    _HANDLE: (
+        "not a handle", "Handles are lower-case letters, digits and -, 64 at most, beginning with a letter or digit."
+    )
+}
 Capabilities = Annotated[list[Capability], Field(max_length=64)]
 _VISIBLE: dict[str, str] = {"private": "private", "project-only": "team", "user-only": "personal", "public": "public"}
 _AGENT = record(
@@ -49,7 +55,7 @@ def _row(one: dict[str, Any]) -> dict[str, Any]:
 class HandleInput(Input):
     """A name."""
 
-    handle: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")] = Field(
+    handle: Annotated[str, StringConstraints(pattern=_HANDLE)] = Field(
         description="lower-case letters, digits and -"
     )
 

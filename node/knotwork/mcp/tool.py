@@ -13,10 +13,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
+from knotwork.mcp import wording
 from knotwork.mcp.shapes import Schema
 from knotwork.ops import task_words
 from knotwork.ops.task_words import Moment
 from knotwork.ops.words import TOKEN
+from knotwork.talk import framing
 from knotwork.trust.who import Who
 
 
@@ -143,12 +145,19 @@ def _as_token(value: Any) -> Any:
     return "-".join(value.lower().split()) if isinstance(value, str) and len(value) <= 64 else value  # noqa: PLR2004
 
 
+def _seen(text: str) -> str:
+    """Return a text; raises `ValueError` when there is nothing in it to be read."""
+    if framing.blank(text):
+        raise ValueError("it is blank: write what you mean in words")
+    return text
+
+
 class Nothing(Input):
     """No arguments."""
 
 
 Capability = Annotated[str, StringConstraints(pattern=rf"^{TOKEN}$", max_length=64), BeforeValidator(_as_token)]
-Words = Annotated[str, StringConstraints(min_length=1, max_length=1024 * 1024, pattern=r"\S")]
+Words = Annotated[str, StringConstraints(max_length=1024 * 1024), AfterValidator(_seen)]
 Cursor = Annotated[str, StringConstraints(max_length=1024)]
 Priority = Annotated[int, Field(ge=1, le=10)]
 WorkId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{8,40}$")]
@@ -159,6 +168,5 @@ Until = Annotated[Moment, AfterValidator(task_words.deadline)]
 ClaimToken = Annotated[str, StringConstraints(max_length=2048)]
 
 
-def without(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return fields without those that say nothing."""
-    return {name: value for name, value in fields.items() if value is not None and value not in ("", [], {})}
+without = wording.without
+"""Fields without those that say nothing; here, too, because every tool needs it."""

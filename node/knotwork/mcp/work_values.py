@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from knotwork.mcp import wording
+from knotwork.mcp.wording import without
 
 PART_CHARS = 18_000
 """What is shown of one value at a time."""
@@ -96,12 +97,18 @@ def priority_fits(task: dict[str, Any], low: int, high: int, before: datetime | 
 
 
 def queue_rows(queues: list[dict[str, Any]], capability: str | None) -> list[dict[str, Any]]:
-    """Return queues added up over boundaries and lanes, by capability."""
+    """Return queues added up over boundaries and lanes: of capabilities, then those of one agent each."""
     summed: dict[str, dict[str, Any]] = {}
     for queue in queues:
         name = queue["route"]
         if capability is None or name == capability:
-            row = summed.setdefault(name, {"capability": name, "waiting": 0, "taken": 0})
+            row = summed.setdefault(name, _whose(name) | {"waiting": 0, "taken": 0})
             row["waiting"] += queue["waiting"]
             row["taken"] += queue["taken"]
-    return sorted(summed.values(), key=lambda row: str(row["capability"]))
+    return [summed[name] for name in sorted(summed, key=lambda name: ("=" in name, name))]
+
+
+def _whose(route: str) -> dict[str, Any]:
+    """Return whom work routed so is for: `=agent`, `node=agent`, `node=` (any agent of that node), or a capability."""
+    node, named, agent = route.partition("=")
+    return without({"agent": agent, "node": node}) if named else {"capability": route}

@@ -105,6 +105,8 @@ class Carrying:
         file = files.allowed(name, self._memory.settings.folders)
         found = await asyncio.to_thread(lambda: list(_read(file)))
         drafts, errors = _drafts(found, scope)
+        drafts, refused = await asyncio.to_thread(self._refused, drafts, who)  # before anything is kept
+        errors = sorted([*errors, *refused])
         if errors and not skip_invalid:
             shown = "; ".join(f"line {number}: {why}" for number, why in errors[:5])
             raise Invalid(
@@ -120,6 +122,20 @@ class Carrying:
         twins = sum(bool(answer.duplicate_of) for answer in kept)
         all_errors = sorted([*errors, *failed])
         return Imported(len(kept) - twins, twins, len(all_errors), tuple(all_errors[:ERRORS_MAX]))
+
+    def _refused(
+        self, drafts: list[tuple[int, Draft, str]], who: Who
+    ) -> tuple[list[tuple[int, Draft, str]], list[tuple[int, str]]]:
+        """Return the drafts that may be kept, and what is wrong with the others: such as a secret in them."""
+        kept, errors = [], []
+        for number, draft, origin in drafts:
+            try:
+                self._writing.drafted(draft, who, origin=origin)
+            except KnotworkError as error:
+                errors.append((number, error.message[:200]))
+            else:
+                kept.append((number, draft, origin))
+        return kept, errors
 
     async def _keep(
         self, drafts: list[tuple[int, Draft, str]], who: Who, duplicates: Duplicates | None

@@ -13,7 +13,7 @@ from knotwork.memory.room import TRIES, Held, Memory, busy
 from knotwork.memory.rules import Draft
 from knotwork.memory.settings import Duplicates
 from knotwork.memory.writing import AT_ONCE, Remembered, Writing
-from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound
+from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError, NotFound
 from knotwork.sdk.memory import MemoryScope, Place
 from knotwork.trust.who import Who
 
@@ -79,6 +79,11 @@ class Changing:
             raise Conflict(
                 f"{memory} is {now}: only one's own longterm and core memories can be shared.", code="memory.not_kept",
                 hint="Commit it first.",
+            )  # fmt: skip
+        if move and record.category == "core" and who.kind == "agent" and record.author.id != who.id:
+            raise Denied(
+                f"{memory} is a core memory that {record.author.name} keeps: it is not moved away by another agent.",
+                code="memory.not_yours", hint="Share a copy of it (keepPrivate; without --move at a shell).",
             )  # fmt: skip
         draft = Draft(record.content, scope, category, record.tags, record.priority, record.related, record.source)
         made = await self._writing.remember(draft, who, duplicates=duplicates, origin=record.id)

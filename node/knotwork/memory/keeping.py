@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from knotwork.memory import names, rules
+from knotwork.memory import names, rules, scanning
 from knotwork.memory.changing import Changing
 from knotwork.memory.index import Filter, Row
 from knotwork.memory.model import OWN_SCOPES, Category, Quarantine, encode
@@ -60,8 +60,9 @@ class Keeping:
     async def quarantine(self, author: str, who: Who, why: str = "") -> list[Quarantine]:
         """Hide everything that an author wrote from the agents of this project; returns who it was, by id or handle.
 
-        Raises `NotFound` (`memory.no_author`) for somebody who wrote nothing here.
+        Raises `NotFound` (`memory.no_author`) for somebody who wrote nothing here, `Invalid` (`memory.secret`).
         """
+        why, _ = scanning.cleared(why, self._memory.settings.secrets)
         await self._memory.shelf.caught_up()
         found = await self._memory.shelf.ask(lambda index: index.author_ids(author))
         if not found:

@@ -10,6 +10,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
+
+from knotwork.sdk.errors import Invalid
+
+Policy = Literal["block", "redact", "warn", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +54,25 @@ _HINTS = re.compile(
     r"|\bS[AOUNCX][A-Z2-7]{8}|eyJ|://|bearer|passw|pwd|secret|api[_-]?key|token",
     re.IGNORECASE,
 )
+_UNSEEN = re.compile(
+    "[\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
+)
+"""What is not seen, and would part a secret so that no form fits it."""
 _PLAIN = re.compile(r"[A-Za-z]+|[a-z_]+\.[a-z_.]+|[*x.•…_-]+", re.IGNORECASE)
 """What stands where a password would and is none: a word, a name in code, stars."""
 
 
 def scan(text: str) -> list[Found]:
-    """Return the secrets in a text, in order; those of no known form are not found."""
+    """Return the secrets in a text, in order; those of no known form are not found, those parted by what is unseen are."""
+    if _UNSEEN.search(text) is None:
+        return _seen(text)
+    places = [place for place, char in enumerate(text) if not _UNSEEN.match(char)]
+    bare = "".join(text[place] for place in places)
+    return [Found(one.kind, places[one.start], places[one.end - 1] + 1) for one in _seen(bare)]
+
+
+def _seen(text: str) -> list[Found]:
     if _HINTS.search(text) is None:
         return []
     found = []
@@ -74,6 +92,18 @@ def redact(text: str, found: list[Found]) -> str:
         parts += [text[last : one.start], f"[{one.kind} removed]"]
         last = one.end
     return "".join([*parts, text[last:]])
+
+
+def cleared(text: str, policy: Policy) -> tuple[str, tuple[str, ...]]:
+    """Return a text as it may be kept, and the kinds of secrets in it; raises `Invalid` (`memory.secret`)."""
+    found = scan(text) if policy != "off" else []
+    if found and policy == "block":
+        raise Invalid(
+            f"This looks like a secret: {', '.join(kinds(found))}. Nothing was kept.", code="memory.secret",
+            hint="Leave it out, and say where it is kept instead. What becomes of secrets is set by memory.secrets.",
+            detail={"kinds": list(kinds(found))},
+        )  # fmt: skip
+    return (redact(text, found) if policy == "redact" else text), kinds(found)
 
 
 def kinds(found: list[Found]) -> tuple[str, ...]:

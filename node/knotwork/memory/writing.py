@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -16,7 +16,7 @@ from knotwork.memory.room import Memory
 from knotwork.memory.rules import Draft
 from knotwork.memory.settings import Duplicates
 from knotwork.memory.twins import twin_key
-from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError
+from knotwork.sdk.errors import Conflict, Denied, KnotworkError
 from knotwork.sdk.memory import Place
 from knotwork.trust.who import Who
 
@@ -111,28 +111,31 @@ class Writing:
                 "Nobody owns this agent, so it has nothing personal.", code="memory.no_owner",
                 hint="Set node.owner, or remember it privately.",
             )  # fmt: skip
-        content, warnings = self.cleared(draft.content)
+        draft, warnings = self._looked_through(draft)
         now_ns, category = self._memory.now_ns(), rules.category_of(draft)
         ttl_s = rules.ttl_s(category, draft.ttl_s, self._memory.settings.recent_s)
         return Record(
             id=names.memory_id(now_ns, self._memory.chance()), scope=draft.scope, owner=owner, category=category,
-            author=self._memory.by(who), created_ns=now_ns, updated_ns=now_ns, content=content, tags=draft.tags,
+            author=self._memory.by(who), created_ns=now_ns, updated_ns=now_ns, content=draft.content, tags=draft.tags,
             priority=draft.priority, related=draft.related, source=draft.source, origin=origin,
             expires_ns=now_ns + ttl_s * rules.NS if ttl_s else 0, warnings=warnings,
         )  # fmt: skip
 
     def cleared(self, content: str) -> tuple[str, tuple[str, ...]]:
         """Return a text as it may be kept, and the kinds of secrets in it; raises `Invalid` (`memory.secret`)."""
-        policy = self._memory.settings.secrets
-        found = scanning.scan(content) if policy != "off" else []
-        kinds = scanning.kinds(found)
-        if found and policy == "block":
-            raise Invalid(
-                f"This looks like a secret: {', '.join(kinds)}. Nothing was kept.", code="memory.secret",
-                hint="Leave it out, and say where it is kept instead. What becomes of secrets is set by memory.secrets.",
-                detail={"kinds": list(kinds)},
-            )  # fmt: skip
-        return (scanning.redact(content, found) if policy == "redact" else content), kinds
+        return scanning.cleared(content, self._memory.settings.secrets)
+
+    def _looked_through(self, draft: Draft) -> tuple[Draft, tuple[str, ...]]:
+        """Return a draft as it may be kept, all of its texts, and the kinds of secrets in them."""
+        content, of_content = self.cleared(draft.content)
+        tags, related = [self.cleared(one) for one in draft.tags], [self.cleared(one) for one in draft.related]
+        source, of_source = self.cleared(draft.source)
+        kinds = (*of_content, *(kind for _, found in (*tags, *related) for kind in found), *of_source)
+        made = replace(
+            draft, content=content, tags=tuple(dict.fromkeys(tag[: rules.TAG_MAX] for tag, _ in tags)),
+            related=tuple(dict.fromkeys(one[: rules.TAG_MAX] for one, _ in related)), source=source[: rules.SOURCE_MAX],
+        )  # fmt: skip
+        return (made if kinds else draft), tuple(dict.fromkeys(kinds))
 
     async def _twin(self, key: bytes, record: Record, who: Who) -> Record | None:
         """Return a living memory that says the same."""

@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints
 from knotwork.crew.records import How, Phase
 from knotwork.ops import crew_replies, replies
 from knotwork.ops.crew_ports import Assessing, Progressing, Spawning, Together
-from knotwork.ops.crew_words import ID, PARTS, CrewId, CrewRequest, PartId, Plan
+from knotwork.ops.crew_words import ID, PARTS, CrewId, CrewRequest, ListPlace, PartId, Plan
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.task_words import Key
@@ -174,6 +174,7 @@ class ListRequest(Request):
 
     phase: list[Phase] = Field(default=[], max_length=8, description="in one of these phases")
     limit: int = Field(default=50, ge=1, le=1000, description="at most so many")
+    cursor: ListPlace = Field(default="", description="`next` of the page before")
 
 
 @op(
@@ -185,8 +186,7 @@ class ListRequest(Request):
 )  # fmt: skip
 async def all_of_them(request: ListRequest, node: NodeControl, caller: Caller) -> crew_replies.CrewList:
     """Return those that fit."""
-    found = await node.crews(caller.project).listed(frozenset(request.phase), request.limit)
-    return crew_replies.CrewList(orchestrations=found)
+    return await node.crews(caller.project).listed(frozenset(request.phase), request.limit, request.cursor)
 
 
 class ResultsRequest(CrewRequest):

@@ -103,7 +103,7 @@ class Crews(Protocol):
         """Keep what somebody says on the way."""
         ...
 
-    async def listed(self, phases: frozenset[str], limit: int) -> list[crew_replies.CrewRow]:
+    async def listed(self, phases: frozenset[str], limit: int, cursor: str = "") -> crew_replies.CrewList:
         """Return orchestrations, the newest first."""
         ...
 

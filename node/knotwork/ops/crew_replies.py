@@ -133,6 +133,7 @@ class CrewState(Reply):
     spawned_at: str = ""
     ended_at: str = ""
     new: bool = Field(default=True, description="of spawn: false when it was spawned before")
+    already: bool = Field(default=False, description="of spawn: it was spawned before, with the budget shown")
 
 
 class CrewRow(Reply):
@@ -155,6 +156,7 @@ class CrewList(Reply):
     """Orchestrations, the newest first."""
 
     orchestrations: list[CrewRow]
+    next: str = Field(default="", description="cursor of the page that follows, if any")
 
 
 class PartResult(Reply):
@@ -185,6 +187,7 @@ class CrewResult(Reply):
     phase: Phase
     how: str = ""
     ready: bool = Field(default=True, description="false while an agent puts it together, or nothing did yet")
+    why: str = Field(default="", description="why it is not ready, such as that nobody has the capability")
     output: Any = None
     blob: str = Field(default="", description="digest of a large output (`blob.get`)")
     conflicts: list[Contradiction] = Field(default=[])

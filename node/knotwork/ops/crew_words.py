@@ -9,12 +9,23 @@ from pydantic import BeforeValidator, Field, StringConstraints
 
 from knotwork.ops.crew_ports import NewPart
 from knotwork.ops.op import Request
-from knotwork.ops.words import Target, Text, Token
+from knotwork.ops.words import NAMED, Target, Text, Token
 
 ID = "o0198c0ffee0012345678ab"
 """What examples call one."""
-CrewId = Annotated[str, StringConstraints(pattern=r"^o[a-z0-9]{7,39}$", max_length=40)]
-PartId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:-?[a-z0-9_])*$", max_length=32)]
+_ID, _PART_ID = r"^o[a-z0-9]{7,39}$", r"^[a-z0-9](?:-?[a-z0-9_])*$"
+_PLACE = r"^(?:[0-9]{1,19}-o[a-z0-9]{7,39})?$"
+NAMED |= {
+    _ID: ("not the id of an orchestration", "Ids begin with o: assess_task (`crew assess`) answers with one."),
+    _PART_ID: (
+        "not the name of a part",
+        "Names of parts are lower-case letters, digits, _ and single - between them, 32 at most, such as db-schema.",
+    ),
+    _PLACE: ("not a cursor", "Use `next` of the page before, or no cursor to begin."),
+}
+CrewId = Annotated[str, StringConstraints(pattern=_ID, max_length=40)]
+ListPlace = Annotated[str, StringConstraints(pattern=_PLACE, max_length=64)]
+PartId = Annotated[str, StringConstraints(pattern=_PART_ID, max_length=32)]
 PARTS = ("id", "state", "percent", "agent", "node", "attempt", "needs", "text")
 """Columns in which parts are shown at a shell."""
 

@@ -17,15 +17,14 @@ Text = Annotated[str, StringConstraints(max_length=1024)]
 Tags = Annotated[list[Tag], Field(max_length=64)]
 Names = Annotated[list[Target], Field(max_length=64)]
 
+_NAMES = "Names are lower-case letters, digits, - and _, 64 at most, beginning with a letter or digit."
 NAMED = {
-    TOKEN: (
-        "not a valid name",
-        "Names are lower-case letters, digits, - and _, 64 at most, beginning with a letter or digit.",
-    )
+    rf"^{TOKEN}$": ("not a valid name", _NAMES),
+    rf"^{TOKEN}(/{TOKEN})?$": ("not a valid name", f"{_NAMES} An agent of one node is written node/agent."),
 }
-"""What is said of a text that does not fit a pattern which holds this: what is wrong, and what to write instead."""
+"""What is said of a text that does not fit this whole pattern: what is wrong, and what to write instead."""
 
 
 def misfit(pattern: str) -> tuple[str, str]:
     """Return what is wrong with a text that does not fit a pattern, and a hint."""
-    return next((said for part, said in reversed(NAMED.items()) if part in pattern), ("not written as it must be", ""))
+    return NAMED.get(pattern, ("not written as it must be", f"It has to match {pattern}"))

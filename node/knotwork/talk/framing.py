@@ -47,6 +47,11 @@ def _hides(char: str) -> bool:
     return unseen or _SELECTORS.fullmatch(char) is not None
 
 
+def blank(text: str) -> bool:
+    """Return whether there is nothing in a text that is seen: it is empty, or blanks and characters of no width."""
+    return all(char.isspace() or char == "\u2800" or _hides(char) for char in text)
+
+
 def _joins(text: str, place: int) -> bool:
     """Return whether something beyond ASCII stands before a joiner: there it does its work."""
     return place > 0 and not text[place - 1].isascii() and text[place - 1] not in _JOINERS - {"\ufe0f"}

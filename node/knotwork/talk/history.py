@@ -210,7 +210,7 @@ class History:
 def _matching(batch: list[Said], expression: str) -> list[Said]:
     """Return the messages that fit, found by the same search as in channels."""
     with contextlib.closing(sqlite3.connect(":memory:")) as db:
-        db.execute("CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize='unicode61 remove_diacritics 2')")
+        db.execute(index_rows.WORDS)
         told = [(place, searched(one.envelope)) for place, one in enumerate(batch)]
         db.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", told)
         found = db.execute("SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid", (expression,))

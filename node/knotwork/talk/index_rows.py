@@ -12,7 +12,9 @@ from knotwork.trust.who import Who
 
 VERSION = 2
 """Raise it with every change below."""
-TABLES = """
+WORDS = "CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize='unicode61 remove_diacritics 2')"
+"""How words are found, in channels and in an inbox alike."""
+TABLES = f"""
 CREATE TABLE place (created TEXT NOT NULL, seq INTEGER NOT NULL, words INTEGER NOT NULL);
 CREATE TABLE messages (
   seq INTEGER PRIMARY KEY,
@@ -32,7 +34,7 @@ CREATE TABLE messages (
 CREATE INDEX messages_channel ON messages (channel, seq, size);
 CREATE INDEX messages_thread ON messages (thread) WHERE thread <> '';
 CREATE INDEX messages_expires ON messages (expires_ns) WHERE expires_ns > 0;
-CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize="unicode61 remove_diacritics 2");
+{WORDS};
 """
 INSERT = "INSERT OR IGNORE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 SEES = """(

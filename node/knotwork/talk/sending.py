@@ -18,7 +18,7 @@ import msgspec
 from knotwork.bus import publisher, reading, subjects
 from knotwork.sdk.errors import Conflict, Internal, Invalid, KnotworkError, NotFound, Unavailable
 from knotwork.talk import channel as settings
-from knotwork.talk import contact, mentions, message
+from knotwork.talk import contact, framing, mentions, message
 from knotwork.talk.message import Draft, Envelope, Said
 from knotwork.talk.stores import INBOX_MAX
 from knotwork.trust.scopes import may_see
@@ -262,8 +262,8 @@ class Sending:
 
 def _check(draft: Draft) -> None:
     """Raise `Invalid` for what cannot be sent: nothing, or what is over already."""
-    if not draft.text and draft.data is None and not draft.blob:
-        raise Invalid("The message is empty.", code="message.empty", hint="Give text, data or a blob.")
+    if framing.blank(draft.text) and draft.data is None and not draft.blob:
+        raise Invalid("The message is empty: nothing in it is seen.", code="message.empty", hint="Give text, data or a blob.")
     if 0 < draft.expires_ns <= time.time_ns():
         raise Invalid("The message would expire before it is sent.", code="message.expired")
 

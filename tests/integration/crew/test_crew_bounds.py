@@ -56,9 +56,10 @@ async def test_spent_tokens_hold_it_until_there_are_more(nodes):
     one, two = await node.claim("one"), await node.claim("two")
     by_part = {found.task.step: found for found in (one, two)}
     agent = Who("a-agent", by_part["c"].claim.worker, "default", "me")
-    _, why = await node.crew.report(name, Report("a", tokens=60, cost=1.5), ME)
+    holder = Who("a-holder", by_part["a"].claim.worker, "default", "me")
+    _, why = await node.crew.report(name, Report("a", tokens=60, cost=1.5), holder)
     assert why == ""
-    _, why = await node.crew.report(name, Report("a", tokens=60, cost=1.5), ME)  # totals: said twice, it counts once
+    _, why = await node.crew.report(name, Report("a", tokens=60, cost=1.5), holder)  # totals: twice, it counts once
     assert why == ""
     view, why = await node.crew.report(name, Report("c", tokens=40), agent)
     assert (view.record.held, "100 of 100 tokens" in why) == ("budget", True)
@@ -81,7 +82,9 @@ async def test_what_is_spent_below_counts_above(nodes):
     below = (await node.spawn(part("x"), parent=root.id, budget=Budget(tokens=500))).record
     assert below.budget.tokens == 100
     assert 0 < below.budget.time_s <= 600
-    _, why = await node.crew.report(below.id, Report("x", tokens=100), ME)
+    found = [await node.claim("one"), await node.claim("two")]
+    holder = next(one.claim.worker for one in found if one.task.step == "x")
+    _, why = await node.crew.report(below.id, Report("x", tokens=100), Who("a-x", holder, "default", "me"))
     assert "100 of 100 tokens" in why
     assert (await node.crew.store.get(root.id)).held == "budget"
     other = await node.plan(part("y"), parent=root.id)
@@ -102,3 +105,44 @@ async def test_when_its_time_is_over_it_fails_with_what_is_there(nodes):
     assert "flow.timeout" in view.record.error["code"]
     again = await refused(node.crew.steering.retry(view.record.id, next(iter({"a", "b"} - {done})), ME))
     assert again.code == "crew.budget_spent"
+
+
+async def test_only_who_holds_a_part_and_who_spawned_it_report_on_it(nodes):
+    node = await nodes.here()
+    lead = Who("a-lead", "lead", "default", "me")
+    name = (await node.spawn(part("a"), by=lead, budget=Budget(tokens=100))).record.id
+    await node.claim("alice")
+    alice, bob = Who("a-alice", "alice", "default", "me"), Who("a-bob", "bob", "default", "me")
+    for said in (Report("a", percent=99, tokens=10**9), Report("a", text="mine"), Report(tokens=1), Report(text="hi")):
+        error = await refused(node.crew.report(name, said, bob))
+        assert (type(error), error.code) == (Denied, "crew.not_your_part")
+    assert (await refused(node.crew.report(name, Report(phase="cancelled"), bob))).code == "crew.not_your_part"
+    assert (await refused(node.crew.report(name, Report("a", tokens=5), lead))).code == "crew.not_your_part"
+    assert (await refused(node.crew.report(name, Report(tokens=5), alice))).code == "crew.not_your_part"
+    await node.crew.report(name, Report("a", percent=10), lead)
+    await node.crew.report(name, Report(text="a word"), alice)
+    await node.crew.report(name, Report("a", percent=20), ME)  # whose agent the lead is
+    view, _ = await node.crew.report(name, Report("a", percent=30, tokens=7), alice)
+    assert (view.parts["a"].percent, view.used.tokens, view.record.held) == (30, 7, "")
+
+
+async def test_spawned_again_with_another_budget_is_a_conflict(nodes):
+    node = await nodes.here()
+    view = await node.spawn(part("a"), budget=Budget(children=9))
+    for same in (Budget(), Budget(children=9)):
+        again, new = await node.crew.spawn(view.record.id, Spawn(budget=same), ME)
+        assert (new, again.record.budget) == (False, Budget(children=9))
+    error = await refused(node.crew.spawn(view.record.id, Spawn(budget=Budget(tokens=7, time_s=2)), ME))
+    assert (type(error), error.code, error.detail["budget"]["children"]) == (Conflict, "crew.other_budget", 9)
+
+
+async def test_a_plan_is_its_owners_and_of_people(nodes):
+    node = await nodes.here()
+    lead, stranger = Who("a-lead", "lead", "default", "me"), Who("a-stranger", "stranger", "default", "you")
+    made = await node.plan(part("a"), by=lead)
+    assert (await refused(node.crew.edit(made.id, (part("b"),), None, stranger))).code == "crew.not_yours"
+    assert (await refused(node.crew.spawn(made.id, Spawn(), stranger))).code == "crew.not_yours"
+    await node.crew.edit(made.id, (part("b"),), None, Who("a-sister", "sister", "default", "me"))
+    person = Who("person-you", "you", "default", "you", "person")
+    view, new = await node.crew.spawn(made.id, Spawn(), person)
+    assert (new, view.record.spawner.id) == (True, "person-you")

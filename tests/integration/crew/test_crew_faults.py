@@ -18,6 +18,7 @@ from knotwork.crew.starting import run_of
 from knotwork.crew.store import key
 from knotwork.mesh.records import AgentRecord
 from knotwork.sdk.errors import Invalid, KnotworkError
+from knotwork.trust.who import Who
 
 
 async def test_plans_checkpoints_and_results_survive_a_killed_server(nodes):
@@ -25,8 +26,9 @@ async def test_plans_checkpoints_and_results_survive_a_killed_server(nodes):
     planned = await node.plan(part("p"))
     view = await node.spawn(part("a"), part("b", "a"))
     name = view.record.id
-    await node.crew.report(name, Report("a", percent=30, text="begun", tokens=7), ME)
-    await node.do("one", "A")
+    found, one = await node.claim("one"), Who("a-one", "one", "default", "me")
+    await node.crew.report(name, Report("a", percent=30, text="begun", tokens=7), one)
+    await node.work.claims.complete(found.token, "A")
     await nodes.bench.kill_server()
     await until(lambda: node.flow.connection.state != "connected")
     await until(lambda: node.flow.connection.state == "connected")

@@ -124,6 +124,15 @@ async def test_secrets_and_a_full_core_stop_an_import_only_there(node: Any):
     }  # fmt: skip
 
 
+async def test_a_secret_is_a_bad_line(node: Any):
+    ann = node.agent("writer")
+    put(node, "secret.jsonl", {"content": "good"}, {"content": "x", "source": "ghp_" + "a1B2" * 9})
+    with pytest.raises(Invalid) as refused:
+        await load(node, ann, "secret.jsonl")
+    assert [one["line"] for one in refused.value.detail["errors"]] == [2]
+    assert await found(node, ann) == []
+
+
 async def test_all_of_a_file_can_be_put_into_one_scope(node: Any):
     ann, bob = node.agent("writer"), node.agent("other", owner="bob")
     put(

@@ -333,7 +333,17 @@ async def test_secrets_are_blocked_taken_out_or_told(node: Any):
     made = await remember(node, ann, "harmless")
     with pytest.raises(Invalid):
         await node.desk.commit(made, ann, secret, None)
+    token = "ghp_" + "a1B2" * 9
+    for elsewhere in ({"tags": (token,)}, {"source": f"see {token}"}, {"related": (token,)}):
+        draft = Draft("plain", "public", "learnings", **elsewhere)
+        with pytest.raises(Invalid) as refused:
+            await node.rooms.writing.remember(draft, ann)
+        assert refused.value.code == "memory.secret"
+        (bulk,) = await node.rooms.writing.remember_all([draft], ann, duplicates=None, stop_on_error=False)
+        assert bulk.code == "memory.secret"
     node.around.now = dataclasses.replace(node.around.now, secrets="redact")
+    tagged = await node.rooms.writing.remember(Draft("tagged", tags=("ok", token)), ann)
+    assert (tagged.record.tags, tagged.record.warnings) == (("ok", "[github-token removed]"), ("github-token",))
     redacted = await node.desk.get(await remember(node, ann, secret), ann)
     assert (redacted.content, redacted.warnings) == ("the token is [github-token removed]", ["github-token"])
     node.around.now = dataclasses.replace(node.around.now, secrets="warn")

@@ -189,6 +189,7 @@ def test_tables_line_up_and_nothing_moves_the_cursor():
     assert "\r" not in text
     assert "\x1b" not in show.details({"message": "a\x1b[2Jb", "nested": {"deep": "\x9b"}})
     assert "\x1b" not in show.answer("\x1b[2J")
+    assert show.details({"text": "a\u202eb\nsender  boss"}) == "text\n| a\ufffdb\n| sender  boss"
 
 
 def test_details_leave_out_what_is_not_there():

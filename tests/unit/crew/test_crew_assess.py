@@ -178,6 +178,37 @@ def test_a_circle_is_cut_and_told():
     assert sum(len(part.needs) for part in made.parts) == 2
 
 
+def test_a_circle_of_letters_is_told_too():
+    made = assess("1. A needs B\n2. B needs A", KNOWN)
+    assert "A circle" in made.notes[-1]
+    assert sum(len(part.needs) for part in made.parts) == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "order"),
+    [
+        ("Do not write tests. Without a UI. Build only the API.", "[only-api]"),
+        ("- Build the API\n- Do not write tests\n- Build the UI in parallel", "[api+ui-parallel]"),
+        ("Build the API. Never deploy it. Build the UI in parallel.", "[api+ui-parallel]"),
+        ("- Don't touch the old code\n- Avoid new tables", "[part-1]"),
+    ],
+)
+def test_what_is_not_to_be_done_is_no_part(task: str, order: str):
+    made = assess(task, KNOWN)
+    assert plan.drawn(made.parts) == order
+    told = " ".join(part.instructions for part in made.parts)
+    assert all(word in told for word in task.replace(".", "").replace("- ", "").split())  # and somebody is told
+
+
+@pytest.mark.parametrize(
+    "last",
+    ["Write tests for both", "write tests for both of them", "Write tests for all of them", "Check each of them"],
+)
+def test_both_and_all_of_them_are_the_parts_before(last: str):
+    for task in (f"Build the API. Build the UI. {last}.", f"- Build the API\n- Build the UI\n- {last}"):
+        assert assess(task, KNOWN).parts[-1].needs == ("api", "ui")
+
+
 def test_many_items_become_as_many_parts_as_may_be():
     made = assess("\n".join(f"- thing {n}" for n in range(500)), KNOWN, parts_max=1000)
     assert len(made.parts) == plan.PARTS_MAX

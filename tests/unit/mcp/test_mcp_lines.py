@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knotwork.mcp import labels
+from knotwork.mcp import dialect, labels
 from knotwork.mcp.keeping import Keeping
-from knotwork.mcp.lines import Lines, Splitter
+from knotwork.mcp.lines import Lines, Splitter, TooLong
 from knotwork.sdk.errors import Conflict, Invalid, Unavailable
 
 WAIT_S = 30.0
@@ -23,20 +23,43 @@ WAIT_S = 30.0
 @given(st.lists(st.binary(max_size=40).filter(lambda one: b"\n" not in one), max_size=8), st.integers(1, 9))
 def test_lines_are_the_same_however_they_come(lines: list[bytes], size: int):
     whole = b"\n".join(lines)
-    splitter, found = Splitter(20), list[bytes | None]()
+    splitter, found = Splitter(20), list[bytes | TooLong]()
     for start in range(0, len(whole), size):
         found += splitter.feed(whole[start : start + size])
     last = splitter.last()
-    found += [last] if last is not None and last.strip() else []
-    *ended, rest = lines or [b""]
-    wanted = [None if len(one) > 20 else one for one in ended if len(one) > 20 or one.strip()]
-    assert found == wanted + ([rest] if rest.strip() and len(rest) <= 20 else [])
+    found += [last] if last is not None and (isinstance(last, TooLong) or last.strip()) else []
+    found = [TooLong(one.begin[:20], one.end) if isinstance(one, TooLong) else one for one in found]
+    told = [TooLong(one[:20], one) if len(one) > 20 else one for one in lines if len(one) > 20 or one.strip()]
+    assert found == told
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "number"),
+    [
+        (b'{"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"a": "', b'"id":8}}', 7),
+        (b'{"method":"tools/call","id":"x-1","params":', b"", "x-1"),
+        (b'{"method":"tools/call","params":{"id":1', b'aaa"}},"jsonrpc":"2.0","id":9}', 9),
+        (b'{"params":{"id":1', b'aaa"}},"id":9,"jsonrpc":"2.0"}\r', 9),
+        (b'{"params":{"id":1', b'aaa","id":9}}', None),
+        (b'{"params":{"id":1', b'aaa,"id":9}"}', None),
+        (b'{"params":{"id":1', b'aaa\\",\\"id\\":\\"9"}', None),
+        (b'{"id":99999999999999999999,', b"", None),
+    ],
+)
+def test_the_id_of_a_line_that_is_not_read_is_found_at_its_ends(begin: bytes, end: bytes, number: int | str | None):
+    assert dialect.id_of(begin, end) == number
+
+
+def test_what_is_nested_too_deeply_is_told_so_to_its_request():
+    with pytest.raises(dialect.Refusal, match="nested too deeply") as refused:
+        dialect.read(b'{"jsonrpc":"2.0","id":5,"method":"x","params":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+    assert refused.value.request_id == 5
 
 
 async def test_what_is_written_arrives_in_order_and_an_end_is_told():
     read_fd, to_us = os.pipe()
     from_us, write_fd = os.pipe()
-    lines, got, over = Lines(read_fd, write_fd), list[bytes | None](), asyncio.Event()
+    lines, got, over = Lines(read_fd, write_fd), list[bytes | TooLong](), asyncio.Event()
     lines.start(got.append, over.set)
     os.write(to_us, b"one\n\n  \ntwo\nthree")
     os.close(to_us)

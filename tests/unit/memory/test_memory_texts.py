@@ -55,6 +55,11 @@ def test_secrets_are_found_and_taken_out(kind: str):
     assert cleared.endswith(" after")
     assert f"[{kind} removed]" in cleared
     assert not scanning.scan(cleared)
+    for unseen in ("\u200b", "\xad", "\u2060", "\U000e0041"):  # put into the middle of it
+        parted = text.replace(SECRETS[kind][-9:], unseen + SECRETS[kind][-9:])
+        hidden = scanning.redact(parted, scanning.scan(parted))
+        assert hidden.replace(unseen, "") == cleared
+    assert scanning.scan("a \u200b plain text") == []
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,9 @@ class StandInCrews:
     async def checkpoint(self, orchestration: str, said: Progressing, caller: Caller) -> replies.Reported:
         return replies.Reported(id=orchestration, phase="execution", percent=said.percent or 0.0, part=said.part)
 
-    async def listed(self, phases: frozenset[str], limit: int) -> list[replies.CrewRow]:
-        return [replies.CrewRow(id=ID, phase="execution", percent=50.0, done=0, parts=1)]
+    async def listed(self, phases: frozenset[str], limit: int, cursor: str = "") -> replies.CrewList:
+        rows = [replies.CrewRow(id=ID, phase="execution", percent=50.0, done=0, parts=1)]
+        return replies.CrewList(orchestrations=rows)
 
     async def results(self, orchestration: str, part: str) -> replies.CrewResults:
         parts = [replies.PartResult(id="db", state="completed", output={"tables": 3})]

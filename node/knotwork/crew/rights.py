@@ -1,0 +1,72 @@
+"""Who may change a plan, and who may say how far it is? Those whose it is, and of a part the agent that holds it (pure)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from knotwork.crew import plan
+from knotwork.sdk.errors import Denied
+
+if TYPE_CHECKING:
+    from knotwork.crew.records import Record
+    from knotwork.crew.room import Report
+    from knotwork.crew.sight import View
+    from knotwork.trust.who import Who
+
+
+def admit_plan(record: Record, by: Who) -> None:
+    """Raise `Denied` (`crew.not_yours`) for a plan of somebody else: an agent of another owner, who did not assess it."""
+    is_owners = bool(by.owner) and by.owner == record.by.owner
+    if by.id == record.by.id or by.kind == "person" or is_owners:
+        return
+    raise Denied(
+        f"{record.id} was assessed by {record.by.name}: {by.name} can neither change nor spawn it.", code="crew.not_yours",
+        hint="Ask them, or a person of the project; or assess the task yourself.", detail={"by": record.by.name},
+    )  # fmt: skip
+
+
+def admit_report(view: View, said: Report, by: Who) -> None:
+    """Raise `Denied` (`crew.not_your_part`) for what somebody may not say of a part, or of the whole (no part).
+
+    Of a part speaks the agent that holds it, or whose outcome it has, and whoever spawned the whole; what it used says the
+    agent alone. Of the whole, and what that used, speaks whoever spawned it; who holds a part may add a word.
+    """
+    used = bool(said.tokens or said.cost)
+    if not said.part:
+        mine = any(_holds(view, name, by) for name in (*view.parts, plan.SYNTHESIS))
+        only_words = said.phase is None and not used and said.percent is None and said.data == b"null"
+        if _is_theirs(view.record, by) or (mine and only_words):
+            return
+        raise _refused(f"{by.name} did not spawn {view.record.id}: what it says of the whole does not count.")
+    if _holds(view, said.part, by):
+        return
+    held = _holder(view, said.part)
+    by_whom = f"is held by {held[0]}" if held[0] else "is held by nobody now"
+    if not _is_theirs(view.record, by):
+        raise _refused(f"{said.part} of {view.record.id} {by_whom}, not by {by.name}.")
+    if used:
+        raise _refused(f"{said.part} of {view.record.id} {by_whom}: who holds it says what it used.")
+
+
+def _holder(view: View, part: str) -> tuple[str, str]:
+    """Return the agent that holds a part, or held it to its end, and its node."""
+    seen = view.synthesis if part == plan.SYNTHESIS else view.parts.get(part)
+    return (seen.agent, seen.node) if seen is not None else ("", "")
+
+
+def _holds(view: View, part: str, by: Who) -> bool:
+    """Return whether somebody holds a part; a node cannot tell the agents without a session from its person."""
+    agent, node = _holder(view, part)
+    return bool(agent) and (agent == by.name or (by.kind == "person" and by.node == node))
+
+
+def _is_theirs(record: Record, by: Who) -> bool:
+    is_person = by.kind == "person" and bool(by.owner) and by.owner == record.by.owner
+    return by.id in (record.by.id, record.spawner.id) or is_person
+
+
+def _refused(message: str) -> Denied:
+    return Denied(
+        message, code="crew.not_your_part",
+        hint="Claim the part first (`work.claim`); whoever spawned it may report on the whole.",
+    )  # fmt: skip
