@@ -111,6 +111,8 @@ def test_a_webhook_over_http(node):
     run = answers[0].json["run"]
     assert (answers[1].json, answers[0].headers["knotwork-run"]) == ({"run": run, "new": False}, run)
     assert node.ask("run.await", id=run, timeout_s=60)["output"] == "ORDER"
+    rows = {one["id"]: one for one in until(lambda: started(node, "hook") and node.json("triggers")["triggers"])}
+    assert rows["hook"]["last_at"] == node.json("trigger", "show", "hook")["last_at"] != ""
     assert node.http("POST", "/hooks/orders/in", b"{}", **sign).status == 401
     assert node.http("GET", "/hooks/orders/in", **sign).status == 405
     assert node.http("POST", "/hooks/orders/out", body, **sign).status == 404

@@ -155,6 +155,8 @@ def test_the_worker_on_the_page_works(one, tmp_path):
         good, bad = submit(one, "shout", input="hello"), submit(one, "shout", input=17)
         assert (ended(one, good)["state"], ended(one, good)["output"]) == ("completed", "HELLO")
         assert ended(one, bad)["error"]["message"] == "only texts can be shouted"
+        large = submit(one, "shout", input="\u0390" * 500_000)  # three capitals each: 9 MB when they are sent
+        assert "is too large" in ended(one, large)["error"]["message"]
         assert "one/shouter" in [row["name"] for row in one.ask("agents.list")["agents"]]
     finally:
         worker.kill()

@@ -175,7 +175,8 @@ def test_waiting_and_keys(node):
     code, out, _ = node.run("run", "start", "one", "hello", "--key", "k1", "--wait", "60s")
     assert (code, out) == (0, "HELLO\n")
     first = node.json("run", "start", "one", "hello", "--key", "k1")
-    assert (first["new"], first["state"]) == (True, "completed") or first["id"]
+    assert (first["new"], first["state"]) == (False, "completed")
+    assert node.json("run", "start", "one", "hello", "--key", "k1", "--wait", "60s")["new"] is False
     code, problem = node.refused("run", "start", "one", "other", "--key", "k1")
     assert (code, problem["code"]) == (1, "flow.key_reused")
 
@@ -191,6 +192,10 @@ def test_everything_wrong_is_told_with_its_place(node):
     assert {("steps.a.capabilty", 3), ("steps.b.duration", 6)} <= places
     code, problem = node.refused("workflow", "register", f"@{node.folder / 'bad.toml'}")
     assert (code, problem["code"]) == (2, "flow.bad_workflow")
+    made = {"name": "bad", "steps": {"a": {"capabilty": "x"}, "b": {"capability": "x", "when": "nofunc(input.x)"}}}
+    node.write(json.dumps(made, indent=2), "bad.json")
+    code, out, _ = node.run("workflow", "check", f"@{node.folder / 'bad.json'}", "-o", "json")
+    assert (code, [(one["line"], one["column"]) for one in json.loads(out)["problems"]][-1]) == (1, (5, 7))
     cycle = {"name": "c", "steps": {name: {"capability": "x", "depends_on": [to]} for name, to in ("ab", "ba")}}
     code, out, _ = node.run("workflow", "check", json.dumps(cycle), "-o", "json")
     told = json.loads(out)["problems"]
@@ -294,11 +299,16 @@ def test_retry_fork_and_replay(node):
     assert told == [("start", "")]  # nothing that was done is done again
     node.json("run", "approve", again, "ask")
     assert node.json("run", "await", again)["output"] == {"was": "WORD", "now": "word"}
-    other = node.json("run", "fork", run, "two", "other")["id"]
+    other = node.json("run", "fork", run, "two", "--run-input", '"other"')["id"]
     until(lambda: node.json("run", "why", other)["waits"][0]["step"] == "ask")
     node.json("run", "approve", other, "ask")
     assert node.json("run", "await", other)["output"] == {"was": "WORD", "now": "other"}
-    for one in (run, again, other):
+    own = node.json("run", "fork", run, "two", "mine")["id"]
+    until(lambda: node.json("run", "why", own)["waits"][0]["step"] == "ask")
+    shown = node.json("run", "show", own)
+    assert [one["output"] for one in shown["progress"] if one["id"] == "two"] == ["MINE"]
+    assert shown["input"] == "word"
+    for one in (run, again, other, own):
         assert node.json("run", "replay", one) == {"id": one, "same": True, "number": 0, "fact": "", "expected": ""}
     assert node.refused("run", "retry", run, "nothing")[1]["code"] == "flow.no_step"
 

@@ -15,8 +15,27 @@ def read_input(text: str) -> Any:
 
     Raises `Invalid` for what begins like JSON and is none.
     """
-    what = "standard input" if text == "-" else text[1:] if text.startswith("@") and len(text) > 1 else "the input"
-    return _value(read_bytes(text), what)
+    return _value(read_text(text), _what(text))
+
+
+def read_text(text: str) -> str:
+    """Return the text meant by a word: of standard input for `-`, of a file for `@file`, else its own.
+
+    Raises `Invalid` (`cli.not_text`, `cli.input_unreadable`).
+    """
+    try:
+        return read_bytes(text).decode()
+    except UnicodeDecodeError as error:
+        raise Invalid(
+            f"{_what(text)} is not UTF-8 text: {error.reason} at byte {error.start}.",
+            code="cli.not_text",
+            hint="Encode it, for example as base64.",
+        ) from error
+
+
+def _what(text: str) -> str:
+    """Return how people call what a word means."""
+    return "standard input" if text == "-" else text[1:] if text.startswith("@") and len(text) > 1 else "the input"
 
 
 def read_bytes(text: str) -> bytes:
@@ -35,15 +54,7 @@ def read_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _value(raw: bytes, what: str) -> Any:
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        raise Invalid(
-            f"{what} is not UTF-8 text: {error.reason} at byte {error.start}.",
-            code="cli.not_text",
-            hint="Encode it, for example as base64.",
-        ) from error
+def _value(text: str, what: str) -> Any:
     try:
         return json.loads(text, parse_constant=_no_constant)
     except RecursionError as error:

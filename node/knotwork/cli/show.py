@@ -89,7 +89,8 @@ def details(reply: Mapping[str, Any], indent: str = "") -> str:
             text = table(value, list(value[0]))
             lines += [f"{indent}{label}", *(f"{indent}  {line}" for line in text.splitlines())]
         elif isinstance(value, str) and "\n" in value:
-            lines += [f"{indent}{label}", *(f"{indent}| {line}" for line in plain(value).split("\n"))]  # no line looks like ours
+            barred = (f"{indent}| {line}" for line in plain(value).split("\n"))  # so that none looks like ours
+            lines += [f"{indent}{label}", *barred]
         elif name.endswith("schema"):
             lines += [f"{indent}{label}", *(f"{indent}  {line}" for line in pretty(value).splitlines())]
         else:

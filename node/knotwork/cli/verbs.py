@@ -15,6 +15,8 @@ from knotwork.ops.form import Field, Row
 from knotwork.sdk.errors import TimedOut, Unreachable
 
 ENDLESS_S = 7 * 86400.0
+AS_WRITTEN = frozenset({"definition"})
+"""Fields that travel as their text, also when that is JSON: whoever reads it tells the line of what is wrong."""
 _TYPES: dict[str, Any] = {"text": str, "integer": int, "number": float, "list": str, "json": str}
 
 
@@ -131,6 +133,8 @@ def _request(op: Row, values: dict[str, Any], shared: Shared) -> dict[str, Any]:
             continue
         if field.shape == "list":
             value = list(value)
+        elif field.name in AS_WRITTEN:
+            value = given.read_text(value)
         elif field.shape == "json":
             value = given.read_input(value)
         request[field.name] = value

@@ -9,7 +9,6 @@ from knotwork.sdk.errors import Denied
 
 if TYPE_CHECKING:
     from knotwork.crew.records import Record
-    from knotwork.crew.room import Report
     from knotwork.crew.sight import View
     from knotwork.trust.who import Who
 
@@ -25,27 +24,26 @@ def admit_plan(record: Record, by: Who) -> None:
     )  # fmt: skip
 
 
-def admit_report(view: View, said: Report, by: Who) -> None:
+def admit_report(view: View, part: str, by: Who, *, used: bool, only_words: bool) -> None:
     """Raise `Denied` (`crew.not_your_part`) for what somebody may not say of a part, or of the whole (no part).
 
     Of a part speaks the agent that holds it, or whose outcome it has, and whoever spawned the whole; what it used says the
-    agent alone. Of the whole, and what that used, speaks whoever spawned it; who holds a part may add a word.
+    agent alone. Of the whole, and what that used, speaks whoever spawned it; who holds a part may add a word (`only_words`:
+    neither a phase, a percentage, expenses nor data).
     """
-    used = bool(said.tokens or said.cost)
-    if not said.part:
+    if not part:
         mine = any(_holds(view, name, by) for name in (*view.parts, plan.SYNTHESIS))
-        only_words = said.phase is None and not used and said.percent is None and said.data == b"null"
         if _is_theirs(view.record, by) or (mine and only_words):
             return
         raise _refused(f"{by.name} did not spawn {view.record.id}: what it says of the whole does not count.")
-    if _holds(view, said.part, by):
+    if _holds(view, part, by):
         return
-    held = _holder(view, said.part)
+    held = _holder(view, part)
     by_whom = f"is held by {held[0]}" if held[0] else "is held by nobody now"
     if not _is_theirs(view.record, by):
-        raise _refused(f"{said.part} of {view.record.id} {by_whom}, not by {by.name}.")
+        raise _refused(f"{part} of {view.record.id} {by_whom}, not by {by.name}.")
     if used:
-        raise _refused(f"{said.part} of {view.record.id} {by_whom}: who holds it says what it used.")
+        raise _refused(f"{part} of {view.record.id} {by_whom}: who holds it says what it used.")
 
 
 def _holder(view: View, part: str) -> tuple[str, str]:

@@ -65,6 +65,16 @@ class Report:
     cost: float = 0.0
     data: bytes = b"null"
 
+    @property
+    def tells_use(self) -> bool:
+        """Return whether it says what was used."""
+        return bool(self.tokens or self.cost)
+
+    @property
+    def is_words(self) -> bool:
+        """Return whether it is nothing but words."""
+        return not self.tells_use and self.phase is None and self.percent is None and self.data == b"null"
+
 
 class Crew:
     """Orchestrations of one project, as this node takes part in them. Made by `open_crew`."""
@@ -220,7 +230,7 @@ class Crew:
             )  # fmt: skip
         now_ns = time.time_ns()
         view = await self.looking.view(record)
-        rights.admit_report(view, said, by)
+        rights.admit_report(view, said.part, by, used=said.tells_use, only_words=said.is_words)
         move = phases.move(view, said.phase) if said.phase is not None else "stay"
         if said.part or said.percent is not None or said.tokens or said.cost or said.data != b"null":
             made = Checkpoint(

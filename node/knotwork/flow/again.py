@@ -15,7 +15,7 @@ from knotwork.sdk.errors import Conflict, NotFound
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from knotwork.flow.facts import Fact
+    from knotwork.flow.facts import Fact, Handed
     from knotwork.flow.graph import Graph
     from knotwork.flow.run import Run
 
@@ -43,17 +43,37 @@ def given(run: Run, step: str = "") -> dict[str, StepEnd]:
     if step and run.steps[step].state == "blocked":
         raise Conflict(f"The step {step!r} was never begun.", code="flow.not_begun", hint="Name one that was.")
     anew = {name for name, one in run.steps.items() if one.undone} | ({step} if step else set())
-    left = list(anew)
-    while left:
-        for child in run.steps[left.pop()].box.children:
-            if child not in anew:
-                anew.add(child)
-                left.append(child)
+    anew |= _behind(run, anew)
     return {
         name: StepEnd("completed", msgspec.Raw(one.output), one.blob, node=one.node, agent=one.agent)
         for name, one in run.steps.items()
         if one.state == "completed" and name not in anew and one.box.spec.kind not in _DECIDED
     }
+
+
+def handed(run: Run, step: str, value: Handed | None) -> dict[str, Handed]:
+    """Return the inputs that a new run hands its steps: those of `run`, and `value` to `step` when that is given.
+
+    What follows `step` is given what that makes of it then. Raises `Conflict` (`flow.not_begun`) for a handler.
+    """
+    if value is None:
+        return run.start.handed
+    if step in run.graph.handlers:
+        told = f"{step!r} begins when another step fails, with what that leaves."
+        raise Conflict(told, code="flow.not_begun", hint="Name that step.")
+    behind = _behind(run, {step})
+    return {name: one for name, one in run.start.handed.items() if name not in behind} | {step: value}
+
+
+def _behind(run: Run, names: set[str]) -> set[str]:
+    """Return all steps that follow some, directly or not."""
+    found: set[str] = set()
+    left = list(names)
+    while left:
+        new = set(run.steps[left.pop()].box.children) - found
+        found |= new
+        left += new
+    return found
 
 
 def difference(run: str, graph: Graph, read: Sequence[Fact]) -> Difference | None:

@@ -31,7 +31,7 @@ def started(run: str, start: facts.Start, anew: Anew, digest: str) -> tuple[str,
     """Return the run that goes on for one, and how it starts (pure but for the time)."""
     first, number = start.first or run, start.number + 1
     made = msgspec.structs.replace(
-        start, digest=digest, input=msgspec.Raw(anew.input), blob=anew.blob, key="", of="", given={}, first=first,
+        start, digest=digest, input=msgspec.Raw(anew.input), blob=anew.blob, key="", of="", given={}, handed={}, first=first,
         number=number, after=anew.after, started_ns=time.time_ns(),
     )  # fmt: skip
     return facts.chained(first, number), made

@@ -8,6 +8,7 @@ and whoever sends the same answer again, because the first was not acknowledged,
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import re
@@ -18,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.bus import kv, reading, subjects
+from knotwork.bus import kv, subjects
+from knotwork.flow import answers
 from knotwork.flow.effects import Ask
 from knotwork.flow.run import decoded
 from knotwork.sdk.errors import Conflict, Denied, Internal, NotFound
-from knotwork.work import records
 from knotwork.work.records import Name, Token, Whole
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Approvals:
     async def link(self, run: str, step: str, *, by: str, until_ns: int) -> str:
         """Return a link by which a step that asks can be answered in the name of `by`.
 
-        Raises `NotFound` (`flow.no_run`, `flow.not_asked`), `Denied` (`flow.not_approver`).
+        Raises `NotFound` (`flow.no_run`, `flow.not_asked`), `Denied` (`flow.not_approver`), `Conflict` (`flow.answered`).
         """
         await self._runs.asked(run, step, by)
         return sealed(await self._secret(), Link(run, step, by, until_ns, secrets.token_hex(8)))
@@ -130,7 +131,8 @@ class Approvals:
         """
         before = await self.question(link)
         if before.state == "waiting":
-            await self._runs.answer(link.run, link.step, approve=approve, by=link.by, comment=comment)
+            with contextlib.suppress(Conflict, NotFound):  # somebody was quicker: how it stands follows
+                await self._runs.answer(link.run, link.step, approve=approve, by=link.by, comment=comment)
             before = await self.question(link)
         wanted = "approved" if approve else "rejected"
         if (before.state, before.by) != (wanted, link.by):
@@ -139,21 +141,11 @@ class Approvals:
         return before
 
     async def _answered(self, link: Link, sight: Sight) -> Question:
-        place = records.outcome_subject(link.run, link.step, 0, 1)
-        stored = next((one for one in sight.facts if one.subject == place), None)
-        spec = sight.run.graph.workflow.steps.get(link.step)
-        if stored is None:
-            stored = await reading.last(self._connection, subjects.FACTS, place)
-        if stored is None or spec is None or spec.kind != "approval":
+        found = await answers.standing(self._connection, sight.run, sight.facts, link.step)
+        if found is None:
             return Question(link, sight, "gone")
-        outcome = records.decode_outcome(stored.data)
-        told: Any = (
-            decoded(bytes(outcome.output)) if outcome.state == "completed" else (outcome.error or {}).get("detail")
-        )
-        said = told if isinstance(told, dict) else {}
-        state = "approved" if outcome.state == "completed" else "rejected"
-        by, comment = str(said.get("by", "")), str(said.get("comment", ""))
-        return Question(link, sight, state, spec.title, by=by, comment=comment)
+        spec = sight.run.graph.workflow.steps[link.step]
+        return Question(link, sight, found.state, getattr(spec, "title", ""), by=found.by, comment=found.comment)
 
     async def _secret(self) -> bytes:
         """Return the key of the project's links; its secret is made by whoever needs it first, and then stays."""

@@ -13,7 +13,7 @@ from knotwork.flow.durations import next_due
 from knotwork.sdk.errors import Invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from knotwork.flow.model import AnyStep, Workflow
 
@@ -55,11 +55,12 @@ def check(workflow: Workflow) -> list[Problem]:
         mask = plain if name in handlers else above[name]  # a handler may run at any time: any step may have ended
         problems += _step(workflow, name, spec, _sees(place, mask), handler=name in handlers)
     for path, text in expressions.texts(workflow.output, ("output",)):
-        problems += _expression(path, text, _sees(place, plain), _ALWAYS)
+        problems += _expression(path, text, _sees(place, plain), _ALWAYS, place)
     for key in ("input_schema", "output_schema"):
         problems += _schema((key,), getattr(workflow, key))
     if workflow.concurrency is not None and workflow.concurrency.key is not None:
-        problems += _expression(("concurrency", "key"), workflow.concurrency.key, _nothing, frozenset({"input", "run"}))
+        path, seen = ("concurrency", "key"), frozenset({"input", "run"})
+        problems += _expression(path, workflow.concurrency.key, _nothing, seen, place)
     return problems
 
 
@@ -177,7 +178,7 @@ def _step(
     at: Path = ("steps", name)
     roots = _HANDLER if handler else _ALWAYS
     for path, text, more in expressions_of(spec):
-        yield from _expression((*at, *path), text, sees, roots | more)
+        yield from _expression((*at, *path), text, sees, roots | more, workflow.steps)
         if path[-1] == "when" and _is_constant(text):
             hint = "Leave it out, or look at `input` or `steps`."
             yield Problem((*at, *path), "it is always the same: it looks at nothing", hint)
@@ -252,7 +253,9 @@ def expressions_of(spec: AnyStep) -> Iterator[tuple[Path, str, frozenset[str]]]:
                     yield ("cases", place, "when"), case.when, _NONE
 
 
-def _expression(path: Path, text: str, sees: Callable[[str], bool], roots: frozenset[str]) -> Iterator[Problem]:
+def _expression(
+    path: Path, text: str, sees: Callable[[str], bool], roots: frozenset[str], known: Collection[str]
+) -> Iterator[Problem]:
     try:
         begins, steps = expressions.names(text)
     except Invalid as error:
@@ -264,6 +267,8 @@ def _expression(path: Path, text: str, sees: Callable[[str], bool], roots: froze
     for step in sorted(steps):
         if step == "*":
             yield Problem(path, "it must name the step that it looks at", "Write steps.<id>.output.")
+        elif step not in known:
+            yield _unknown(path, step[:80], known)
         elif not sees(step):
             yield Problem(path, f"the step {step[:80]!r} may not have ended before this one", "Add it to depends_on.")
 
@@ -298,7 +303,9 @@ def _sticky(at: Path, workflow: Workflow, spec: AnyStep, sees: Callable[[str], b
     if sticky is None:
         return
     at = (*at, "sticky")
-    if not sees(sticky.step):
+    if sticky.step not in workflow.steps:
+        yield _unknown((*at, "step"), sticky.step, workflow.steps)
+    elif not sees(sticky.step):
         yield Problem(
             (*at, "step"), f"the step {sticky.step!r} may not have ended before this one", "Add it to depends_on."
         )

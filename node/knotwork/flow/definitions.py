@@ -128,6 +128,18 @@ class Definitions:
             if key.startswith("name.") and entry.value is not None
         }
 
+    async def give(self, name: str, *, before: str, owner: str) -> bool:
+        """Let a name belong to another owner; False when it does not belong to `before` (any more)."""
+        entry = await self._bucket.get(f"name.{subjects.token(name, 'workflow')}")
+        if entry is None or entry.value is None or (named := _named(entry.value)).owner != before:
+            return False
+        after = msgspec.json.encode(msgspec.structs.replace(named, owner=owner))
+        try:
+            await self._bucket.update(f"name.{name}", after, entry.revision)
+        except Conflict:
+            return False
+        return True
+
     async def remove(self, name: str, *, owner: str = "") -> bool:
         """Take a name away; runs of it go on. False when there was none; raises `Conflict` (`flow.owned`)."""
         entry = await self._bucket.get(f"name.{subjects.token(name, 'workflow')}")

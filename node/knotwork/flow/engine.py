@@ -15,7 +15,7 @@ import msgspec
 from knotwork.bus.background import begin_in
 from knotwork.flow import calls, decide, facts
 from knotwork.flow.effects import Dispatch, SetTimer
-from knotwork.flow.facts import Start, StepEnd
+from knotwork.flow.facts import Handed, Start, StepEnd
 from knotwork.flow.history import Over
 from knotwork.flow.journal import AGAIN_MAX_S, AGAIN_MIN_S, FOUND_MAX_BYTES
 from knotwork.flow.run import begin
@@ -86,7 +86,9 @@ class Engine:
         """Return whether something must be fetched before a fact can be understood: a definition, or a large value."""
         if isinstance(fact.body, Start):
             graph = self._definitions.known(fact.body.digest)
-            return graph is None or bool(fact.body.blob) or any(end.blob for end in fact.body.given.values())
+            large = any(end.blob for end in fact.body.given.values())
+            large = large or any(one.blob for one in fact.body.handed.values())
+            return graph is None or bool(fact.body.blob) or large
         if isinstance(fact.body, StepEnd) and fact.what == "outcome" and fact.body.blob and live.run is not None:
             name = fact.about.partition("--")[0]
             return name in live.run.graph.looked_at or "--" in fact.about
@@ -126,6 +128,10 @@ class Engine:
                         end, output=msgspec.Raw(await self._values.blobs.get(end.blob)), blob=""
                     )
                     body = msgspec.structs.replace(body, given={**body.given, name: whole})
+            for name, one in body.handed.items():
+                if one.blob:
+                    brought = Handed(msgspec.Raw(await self._values.blobs.get(one.blob)))
+                    body = msgspec.structs.replace(body, handed={**body.handed, name: brought})
         if isinstance(body, Start | StepEnd) and body.blob:
             value = await self._values.blobs.get(body.blob)
             key = "input" if isinstance(body, Start) else "output"

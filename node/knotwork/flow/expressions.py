@@ -7,6 +7,7 @@ Whoever writes one may mean harm: how deep it is, and by how much it can multipl
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,7 @@ from typing import Any
 import jmespath
 import msgspec
 from jmespath.exceptions import JMESPathError
+from jmespath.functions import Functions
 from jmespath.parser import ParsedResult
 
 from knotwork.sdk.errors import Invalid
@@ -27,6 +29,8 @@ SIZE_MAX_BYTES = 64 * 1024 * 1024
 """The same as for a value that is kept."""
 HINT = "Expressions are JMESPath, e.g. steps.build.output.count > `3`."
 _ON_DATA = (JMESPathError, RecursionError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
+_FUNCTIONS: dict[str, Any] = Functions.FUNCTION_TABLE
+_NAME_MAX = 80
 _OPEN, _CLOSE = "{{", "}}"
 
 
@@ -49,6 +53,8 @@ def compiled(text: str) -> Compiled:
         raise _bad(text, _told(error)) from error
     if _depth(parsed.parsed) > DEPTH_MAX:
         raise _bad(text, "it is nested too deeply")
+    if wrong := _wrong_call(parsed.parsed):
+        raise _bad(text, wrong)
     copies = _copies(parsed.parsed)
     if copies > COPIES_MAX:
         raise _bad(text, "it repeats what it looks at too often")
@@ -193,6 +199,25 @@ def _depth(node: Any) -> int:
         deepest = max(deepest, depth)
         left += [(child, depth + 1) for child in _parts(one)]
     return deepest
+
+
+def _wrong_call(node: Any) -> str:
+    """Return what is wrong with a function that is called, such as that there is none; "" when nothing is."""
+    left = [node]
+    while left:
+        one = left.pop()
+        left += _parts(one)
+        if one["type"] != "function_expression":
+            continue
+        name, given = one["value"], len(one["children"])
+        if name not in _FUNCTIONS:
+            near = difflib.get_close_matches(name[:_NAME_MAX], _FUNCTIONS, n=1)
+            return f"there is no function {name[:_NAME_MAX]}()" + (f"; did you mean {near[0]}()?" if near else "")
+        takes = _FUNCTIONS[name]["signature"]
+        more = bool(takes) and bool(takes[-1].get("variadic"))
+        if given < len(takes) or (given > len(takes) and not more):
+            return f"{name}() takes {len(takes)}{' or more' if more else ''}, and is given {given}"
+    return ""
 
 
 def _copies(node: Any) -> int:

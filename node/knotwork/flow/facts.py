@@ -45,11 +45,18 @@ class Spawn(msgspec.Struct, frozen=True, omit_defaults=True):
     below: Token = ""
 
 
+class Handed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a step is given in place of what its definition says."""
+
+    input: msgspec.Raw = NULL
+    blob: Name = ""
+
+
 class Start(msgspec.Struct, frozen=True, omit_defaults=True):
     """That a run was started: of which definition (`digest`), with what, by whom. Times are nanoseconds since 1970.
 
-    `given` are the ends of steps that it takes over from the run `of`, and does not do again. A run that goes on for
-    others is the `number`-th after the `first`; the one before it saw its own facts up to the place `after`. What a
+    `given` are the ends of steps that it takes over from the run `of`, and does not do again; `handed` are inputs of
+    steps in place of what the definition says. A run that goes on for others is the `number`-th after the `first`; the one before it saw its own facts up to the place `after`. What a
     worker started counts against the budget of the step at the root of its `tree`, `tree_depth` above.
     """
 
@@ -69,6 +76,7 @@ class Start(msgspec.Struct, frozen=True, omit_defaults=True):
     started_ns: Whole = 0
     of: Token = ""
     given: dict[Token, StepEnd] = {}
+    handed: dict[Token, Handed] = {}
     first: Token = ""
     number: Whole = 0
     after: Whole = 0

@@ -172,7 +172,7 @@ class LoopStep(Work):
     max_iterations: int = Field(default=100, ge=1, le=10_000)
     max_duration: Some | None = None
     delay: Duration = Field(default=0.0, description="between two iterations")
-    budget: dict[Token, Annotated[float, Field(allow_inf_nan=False)]] = Field(
+    budget: dict[Token, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
         default={}, max_length=16, description="told to the worker, such as tokens"
     )
 

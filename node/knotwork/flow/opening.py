@@ -60,7 +60,9 @@ def _all_left_out(run: Run, step: Progress) -> bool:
 def _begin_map(run: Run, step: Progress) -> None:
     spec = step.box.spec
     assert spec.kind == "map"
-    if spec.items is not None:
+    if (handed := run.start.handed.get(step.box.id)) is not None:
+        value = bytes(handed.input)
+    elif spec.items is not None:
         value = outputs.encoded(expressions.evaluate(spec.items, context(run, step.box.reads)))
     else:
         value = outputs.input_by_default(run, step)[0]

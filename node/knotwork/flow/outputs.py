@@ -27,6 +27,8 @@ Value = tuple[bytes, str]
 
 def input_of(run: Run, step: Progress) -> Value:
     """Return what a step is given; raises `Invalid` when its mapping cannot be worked out."""
+    if (handed := run.start.handed.get(step.box.id)) is not None:
+        return bytes(handed.input), handed.blob
     if step.box.spec.input is not None:
         return shaped(step.box.spec.input, context(run, step.box.reads)), ""
     return input_by_default(run, step)

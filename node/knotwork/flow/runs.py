@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from knotwork.bus import publisher, reading, subjects
-from knotwork.flow import again, anew, decide, facts, history, outputs
+from knotwork.flow import again, anew, answers, decide, facts, history, outputs
 from knotwork.flow.effects import Ask
 from knotwork.flow.run import Run, begin
 from knotwork.sdk.errors import Conflict, Denied, Failed, Invalid, NotFound, TimedOut, Unavailable, Unreachable
@@ -111,20 +111,31 @@ class Runs:
         return run, True
 
     async def fork(
-        self, run: str, step: str = "", *, value: bytes | None = None, by: str = "", key: str = ""
+        self,
+        run: str,
+        step: str = "",
+        *,
+        handed: bytes | None = None,
+        value: bytes | None = None,
+        by: str = "",
+        key: str = "",
     ) -> tuple[str, bool]:
         """Start a new run of the same definition that takes over what was done before `step`, or all that was done.
 
-        `value` is another input (JSON). Raises `NotFound` (`flow.no_run`, `flow.no_step`), `Conflict`
+        `handed` is another input (JSON) of the step, `value` of the run. Raises `NotFound` (`flow.no_run`, `flow.no_step`), `Conflict`
         (`flow.not_begun`), `TooLarge` when what it takes over does not fit into one message.
         """
         sight = await self.look(run)
         start = sight.start
         now_ns = time.time_ns()
         kept, blob = (bytes(start.input), start.blob) if value is None else await self._work.values.keep(value)
+        own = None
+        if handed is not None:
+            own_value, own_blob = await self._work.values.keep(handed)
+            own = facts.Handed(msgspec.Raw(own_value), own_blob)
         made_of = msgspec.structs.replace(
             start, input=msgspec.Raw(kept), blob=blob, by=by, key=key, parent=None, started_ns=now_ns, of=run,
-            given=again.given(sight.run, step), traceparent="", trigger="", first="", number=0, after=0, tree=None, tree_depth=0,
+            given=again.given(sight.run, step), handed=again.handed(sight.run, step, own), traceparent="", trigger="", first="", number=0, after=0, tree=None, tree_depth=0,
         )  # fmt: skip
         made = keyed_run(f"{run}.{step}", key) if key else new_run(now_ns)
         try:
@@ -272,14 +283,31 @@ class Runs:
 
     async def signal(self, run: str, name: str, payload: bytes, *, by: str = "", key: str = "") -> bool:
         """Send a signal to a run, or to the one that goes on for it; False when one with this key was sent before."""
-        run = await self._must_live(run)
         signal = facts.Signal(msgspec.Raw(payload), by)
         digest = hashlib.sha256(key.encode()).hexdigest()[:16] if key else secrets.token_hex(8)
         place = ("signal", subjects.token(name, "signal"), digest)
+        try:
+            run = await self._must_live(run)
+        except Conflict:
+            if key and await self._was_sent(run, place):  # said again, because its acknowledgement was lost
+                return False
+            raise
         return await anew.deliver(self._connection, self._facts, run, place, facts.encode(signal))
 
-    async def answer(self, run: str, step: str, *, approve: bool, by: str, comment: str = "") -> bool:
-        """Approve or reject; recording the answer is what makes it count, so it counts once. False when it was late."""
+    async def _was_sent(self, run: str, place: tuple[str, ...]) -> bool:
+        """Return whether a run that is over, or one that went on for it, was sent this."""
+        while run:
+            sight = await self.look(run)
+            if any(stored.subject == facts.subject(run, *place) for stored in sight.facts):
+                return True
+            run = sight.finish.next if sight.finish is not None else ""
+        return False
+
+    async def answer(self, run: str, step: str, *, approve: bool, by: str, comment: str = "") -> None:
+        """Approve or reject; recording the answer is what makes it count, so it counts once.
+
+        Raises what `asked` raises, and `Conflict` (`flow.answered`), which names the answer that stands, for a later one.
+        """
         await self.asked(run, step, by)
         now_ns = time.time_ns()
         if approve:
@@ -291,19 +319,22 @@ class Runs:
             outcome = records.Outcome("failed", NOTHING, error=error.to_wire(), ended_ns=now_ns)
         try:
             await self._facts.append(records.outcome_subject(run, step, 0, 1), records.encode(outcome))
-        except Conflict:
-            return False
-        return True
+        except Conflict as error:
+            stands = await answers.standing(self._connection, (await self.look(run)).run, [], step)
+            raise (error if stands is None else stands.settled()) from error
 
     async def asked(self, run: str, step: str, by: str) -> Ask:
-        """Return what a step asks; raises `NotFound` (`flow.no_run`, `flow.not_asked`), `Denied` (`flow.not_approver`)."""
-        effect = (await self.look(run)).run.open.get(f"ask.{step}")
+        """Return what a step asks.
+
+        Raises `NotFound` (`flow.no_run`, `flow.not_asked`), `Denied` (`flow.not_approver`), `Conflict` (`flow.answered`).
+        """
+        sight = await self.look(run)
+        effect = sight.run.open.get(f"ask.{step}")
         if not isinstance(effect, Ask):
-            raise NotFound(
-                f"No step {step!r} of {run} waits for an answer.",
-                code="flow.not_asked",
-                hint="See `knotwork run show`.",
-            )
+            if (stands := await answers.standing(self._connection, sight.run, sight.facts, step)) is not None:
+                raise stands.settled()
+            told = f"No step {step!r} of {run} waits for an answer."
+            raise NotFound(told, code="flow.not_asked", hint="See `knotwork run show`.")
         assert effect.spec.kind == "approval"
         approvers = effect.spec.approvers
         if approvers and by not in approvers:

@@ -47,6 +47,10 @@ class Checked:
     flaws: tuple[Flaw, ...] = ()
 
 
+class Twice(yaml.composer.ComposerError):
+    """A key that stands in one table twice."""
+
+
 class Loader(yaml.SafeLoader):
     """YAML without aliases: ten lines of them can mean a billion."""
 
@@ -56,6 +60,20 @@ class Loader(yaml.SafeLoader):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, "aliases are not taken", mark)
         return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """Return the next table; raises `Twice` for a key that stands in it twice: one would be lost in silence."""
+        node = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], Any] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            place: Any = key.start_mark
+            before = first.setdefault((key.tag, key.value), place)
+            if before is not place:
+                told = f"{key.value[:_SHOWN_MAX]!r} is in line {before.line + 1} already"
+                raise Twice(None, None, told, key.start_mark)
+        return node
 
 
 class Unreadable(Exception):
@@ -100,12 +118,49 @@ def read(text: str, size_max: int) -> tuple[Any, Locate]:
 
 def _json(text: str) -> tuple[Any, Locate]:
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=_once)
     except RecursionError as error:
         raise Unreadable(1, 1, "It is nested too deeply.") from error
     except json.JSONDecodeError as error:
         raise Unreadable(error.lineno, error.colno, f"It begins like JSON and is none: {error.msg}.") from error
-    return data, _in_yaml(text)  # JSON is YAML, as far as places go
+    except _Again as error:
+        raise _again(text, error.key) from error
+    return data, _in_yaml(_spaced(text))
+
+
+class _Again(Exception):
+    """A key that stands in one object twice."""
+
+    def __init__(self, key: str) -> None:
+        """Name it."""
+        super().__init__(key)
+        self.key = key
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        words = [key for key, _ in pairs]
+        raise _Again(next(key for place, key in enumerate(words) if key in words[:place]))
+    return found
+
+
+def _again(text: str, key: str) -> Unreadable:
+    """Return where in JSON a key stands for the second time."""
+    try:
+        yaml.compose(_spaced(text), Loader)
+    except Twice as error:
+        mark = error.problem_mark
+        if mark is not None:
+            return Unreadable(mark.line + 1, mark.column + 1, f"A key stands twice: {error.problem}.")
+    except (yaml.YAMLError, RecursionError):
+        pass
+    return Unreadable(1, 1, f"A key stands twice: {key[:_SHOWN_MAX]!r}.")
+
+
+def _spaced(text: str) -> str:
+    """Return JSON as YAML, as far as places go: that takes no tabs between words."""
+    return text.replace("\t", " ")
 
 
 def _yaml(text: str) -> tuple[Any, Locate]:
@@ -114,6 +169,8 @@ def _yaml(text: str) -> tuple[Any, Locate]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+        if isinstance(error, Twice):
+            raise Unreadable(line, column, f"A key stands twice: {error.problem}.") from error
         raise Unreadable(line, column, f"It is no YAML: {error.problem or error.context}.") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise Unreadable(1, 1, f"It is no YAML: {error}."[:300]) from error
@@ -123,6 +180,8 @@ def _yaml(text: str) -> tuple[Any, Locate]:
 def _is_yaml(text: str) -> bool:
     try:
         return isinstance(yaml.load(text, Loader), dict)  # noqa: S506  likewise
+    except Twice:
+        return True
     except (yaml.YAMLError, RecursionError, ValueError):
         return False
 

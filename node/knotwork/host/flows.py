@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import codec, subjects
@@ -105,11 +105,9 @@ class FlowDesk:
                 wanted.priority, wanted.boundary, traceparent=caller.traceparent,
             )
         )  # fmt: skip
-        return (
-            flow_replies.RunInfo(id=run, workflow=wanted.workflow, state="running", new=new)
-            if new
-            else await self.run(run)
-        )
+        if not new:
+            return await self.run(run)
+        return flow_replies.RunInfo(id=run, workflow=wanted.workflow, state="running", new=True)
 
     async def runs(self, *, workflow: str, states: frozenset[str], limit: int) -> list[flow_replies.RunRow]:
         """Return runs, the newest first: of the past from the view, and from the streams while that is not ready."""
@@ -234,8 +232,8 @@ class FlowDesk:
     async def answer(self, run: str, step: str, comment: str, caller: Caller, *, approve: bool) -> flow_replies.Changed:
         """Approve or reject."""
         by = caller_name(caller)
-        first = await self._flow.runs.answer(run, step, approve=approve, by=by, comment=comment)
-        return flow_replies.Changed(id=run, changed=first, why="" if first else "it was answered before")
+        await self._flow.runs.answer(run, step, approve=approve, by=by, comment=comment)
+        return flow_replies.Changed(id=run, changed=True)
 
     async def spawn(self, claim: str, run: str, wanted: NewRun, capability: str) -> flow_replies.Spawned:
         """Start a run, or a task, in the name of whoever holds a step."""
@@ -267,11 +265,11 @@ class FlowDesk:
         )
 
     async def fork(
-        self, run: str, step: str, value: Any, key: str, caller: Caller, *, changed: bool
+        self, run: str, step: str, inputs: Mapping[str, Any], key: str, caller: Caller
     ) -> flow_replies.RunInfo:
         """Start a new run that takes over what was done before a step."""
-        data = codec.encode(value) if changed else None
-        made, new = await self._flow.runs.fork(run, step, value=data, by=caller_name(caller), key=key)
+        handed, value = (codec.encode(inputs[one]) if one in inputs else None for one in ("input", "run_input"))
+        made, new = await self._flow.runs.fork(run, step, handed=handed, value=value, by=caller_name(caller), key=key)
         return (await self.run(made)).model_copy(update={"new": new})
 
     async def exported(self, run: str) -> flow_replies.Exported:

@@ -59,14 +59,16 @@ class TriggerDesk:
 
     async def all(self) -> list[replies.TriggerRow]:
         """Return every trigger, by id."""
-        return [self._row(known) for _, known in sorted(self._triggers.store.known.items())]
+        fired = await self._triggers.firings.newest(list(self._triggers.store.known))
+        return [self._row(known, fired.get(name, 0)) for name, known in sorted(self._triggers.store.known.items())]
 
-    def _row(self, known: Known, state: State | None = None) -> replies.TriggerRow:
+    def _row(self, known: Known, fired_ns: int, state: State | None = None) -> replies.TriggerRow:
         trigger = known.trigger
         state = state or self._triggers.store.states.get(trigger.id) or State()
         return replies.TriggerRow(
             id=trigger.id, kind=trigger.kind, workflow=trigger.workflow, enabled=trigger.enabled, fires=_fires(trigger),
-            next_at=self._next(trigger, max(state.since_ns, known.since_ns)), last_at=moment(state.last_ns),
+            next_at=self._next(trigger, max(state.since_ns, known.since_ns)),
+            last_at=moment(max(fired_ns, state.last_ns)),
             node="here" if self._triggers.is_mine(trigger.id) else "",
         )  # fmt: skip
 
@@ -74,14 +76,16 @@ class TriggerDesk:
         """Return one."""
         known = await self._triggers.store.get(name)
         state, _ = await self._triggers.store.state(name)
+        fired_ns = (await self._triggers.firings.newest([name])).get(name, 0)
         return replies.TriggerInfo(
-            **self._row(known, state).model_dump(), definition=shown(known.trigger), by=known.by,
+            **self._row(known, fired_ns, state).model_dump(), definition=shown(known.trigger), by=known.by,
             since=moment(known.since_ns), pending=[one.key for one in state.pending], runs=state.runs, fired=state.fired,
         )  # fmt: skip
 
     async def switch(self, name: str, *, enabled: bool) -> replies.TriggerRow:
         """Enable or disable one."""
-        return self._row(await self._triggers.switch(name, enabled=enabled))
+        known = await self._triggers.switch(name, enabled=enabled)
+        return self._row(known, (await self._triggers.firings.newest([name])).get(name, 0))
 
     async def trial(self, name: str, definition: Any, fields: dict[str, Any], count: int, body: Any) -> replies.Trial:
         """Return when a trigger would fire next."""
@@ -150,14 +154,14 @@ class TriggerDesk:
             "input": wanted.input, "key": wanted.key, "labels": wanted.labels, "priority": wanted.priority,
             "boundary": wanted.boundary,
         }  # fmt: skip
-        await self.create(None, made, caller, replace=bool(wanted.key))
+        kept = await self.create(None, made, caller, replace=bool(wanted.key))
         trigger = (await self._triggers.store.get(name)).trigger
         assert isinstance(trigger, Once)
         _, graph = await self._triggers.flow.definitions.find(trigger.workflow)
         return flow_replies.RunInfo(
             id=keyed_run(graph.workflow.name, trigger.key or due.key(name, trigger.at_ns)), trigger=name,
             workflow=graph.workflow.name, state="scheduled", started_at=trigger.at, by=caller_name(caller),
-            labels=wanted.labels,
+            labels=wanted.labels, new=kept.new,
         )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """How do files bring workflows? A folder is looked at every second; what a file brought goes with it.
 
 Files are read whole, checked, and kept under their name with the file as owner; what others made is never touched. A file
-that is wrong changes nothing: what it brought before stays, and what is wrong is logged and told as an event.
+that is wrong changes nothing: what it brought before stays, and what is wrong is logged and told as an event. A file whose
+name belongs to another waits until it is free; one that was renamed takes along what it brought.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LOOK_S = 1.0
+RETRY_S = 5.0
+"""How often files are looked at whose name belonged to another."""
 FILES_MAX = 1000
 SUFFIXES = (".toml", ".yaml", ".yml", ".json")
 Stamps = dict[Path, tuple[int, int, int]]
@@ -36,6 +39,9 @@ class _Brought:
     node: str
     stamps: Stamps = field(default_factory=dict)
     names: dict[Path, str] = field(default_factory=dict)
+    waiting: dict[Path, str] = field(default_factory=dict)
+    """Names that files would bring and that belong to others."""
+    retry_at_s: float = 0.0
     tidied: bool = False
 
     def owner(self, path: Path) -> str:
@@ -64,34 +70,48 @@ async def follow(
 
 async def _look(folder: Path, flow: Flow, emitter: Emitter, done: _Brought) -> None:
     stamps = await asyncio.to_thread(_stamps, folder)
-    if stamps == done.stamps and done.tidied:
+    changed = stamps != done.stamps or not done.tidied
+    if not changed and not (done.waiting and time.monotonic() >= done.retry_at_s):
         return
-    for path in sorted(stamps):
-        if done.stamps.get(path) != stamps[path]:
-            await _bring(path, flow, emitter, done)
-            done.stamps[path] = stamps[path]
+    if changed:
+        done.tidied = False
     for path in [path for path in done.stamps if path not in stamps]:
         del done.stamps[path]
         done.names.pop(path, None)
-    await _tidy(folder, flow, done)
+        done.waiting.pop(path, None)
+    free = {path for path, name in done.waiting.items() if await flow.definitions.named(name) is None}
+    there = {done.owner(path) for path in stamps}
+    for path in sorted(stamps):
+        if done.stamps.get(path) != stamps[path] or path in free:
+            name = await _bring(path, flow, emitter, done, there)
+            done.stamps[path] = stamps[path]
+            done.waiting.pop(path, None)
+            if name:
+                done.waiting[path] = name
+    if changed:
+        await _tidy(folder, flow, done)
+    done.retry_at_s = 0.0 if changed else time.monotonic() + RETRY_S  # what was tidied away may be free now
 
 
-async def _bring(path: Path, flow: Flow, emitter: Emitter, done: _Brought) -> None:
-    """Keep what a file says, under its name."""
+async def _bring(path: Path, flow: Flow, emitter: Emitter, done: _Brought, present: set[str]) -> str:
+    """Keep what a file says, under its name; return that name when it belongs to another. `present` are all files."""
     from knotwork.flow import source  # with YAML, which a node without workflow files need not load
 
     try:
         text = await asyncio.to_thread(_text, path)
     except (OSError, UnicodeDecodeError) as error:
         _refuse(path, f"it cannot be read: {error}", emitter)
-        return
+        return ""
     checked = await asyncio.to_thread(source.check, text)
     if checked.workflow is None:
         told = "; ".join(f"{one.line}:{one.column} {one.path}: {one.message}" for one in checked.flaws[:10])
         _refuse(path, told, emitter)
-        return
+        return ""
     name, owner = checked.workflow.name, done.owner(path)
     there = await flow.definitions.named(name)
+    if there is not None and done.is_ours(there.owner) and there.owner not in present:  # the file was renamed
+        await flow.definitions.give(name, before=there.owner, owner=owner)
+        there = await flow.definitions.named(name)
     same = there is not None and there.digests[-1] == digest_of(text_of(checked.workflow))
     if not same:  # the same on another node, or kept by hand, is as good
         try:
@@ -100,10 +120,11 @@ async def _bring(path: Path, flow: Flow, emitter: Emitter, done: _Brought) -> No
             if error.retriable:
                 raise
             _refuse(path, error.message, emitter)
-            return
+            return name if error.code == "flow.owned" else ""
         log.info("%s: workflow %s is kept", path, name)
         emitter.event("workflow.kept", {"file": str(path), "workflow": name})
     done.names[path] = name
+    return name if same and there is not None and there.owner != owner else ""
 
 
 async def _tidy(folder: Path, flow: Flow, done: _Brought) -> None:
@@ -112,6 +133,11 @@ async def _tidy(folder: Path, flow: Flow, done: _Brought) -> None:
     wrong = {done.owner(path) for path in done.stamps if path not in done.names}  # what it brought before stays
     for name, named in (await flow.definitions.all()).items():
         if done.is_ours(named.owner) and named.owner not in wrong and (named.owner, name) not in brought:
+            heir = next((path for path, other in done.names.items() if other == name), None)
+            if heir is not None:  # another file says the same
+                await flow.definitions.give(name, before=named.owner, owner=done.owner(heir))
+                done.waiting.pop(heir, None)
+                continue
             with contextlib.suppress(KnotworkError):
                 await flow.definitions.remove(name, owner=named.owner)
                 log.info("%s: workflow %s went with its file", folder, name)

@@ -109,7 +109,9 @@ async def read_direct_messages(given: ReadInput, session: Session) -> dict[str, 
 class WaitInput(Input):
     """For which messages to wait, and for how long."""
 
-    timeout_secs: float = Field(default=WAIT_DEFAULT_S, ge=0, le=WAIT_MAX_S, description="seconds to wait at most; null: 50")
+    timeout_secs: float = Field(
+        default=WAIT_DEFAULT_S, ge=0, le=WAIT_MAX_S, description="seconds to wait at most; null: 50"
+    )
     sender: Token | None = Field(default=None, description="from this agent alone: guid or handle")
     thread: Thread | None = Field(default=None, description="of this thread alone")
     limit: int = Field(default=10, ge=1, le=100)

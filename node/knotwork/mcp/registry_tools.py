@@ -28,7 +28,8 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 _HANDLE = r"^[a-z0-9](?:[a-z0-9-]{0,63})$"
 NAMED |= {
     _HANDLE: (
-        "not a handle", "Handles are lower-case letters, digits and -, 64 at most, beginning with a letter or digit."
+        "not a handle",
+        "Handles are lower-case letters, digits and -, 64 at most, beginning with a letter or digit.",
     )
 }
 Capabilities = Annotated[list[Capability], Field(max_length=64)]
@@ -55,9 +56,7 @@ def _row(one: dict[str, Any]) -> dict[str, Any]:
 class HandleInput(Input):
     """A name."""
 
-    handle: Annotated[str, StringConstraints(pattern=_HANDLE)] = Field(
-        description="lower-case letters, digits and -"
-    )
+    handle: Annotated[str, StringConstraints(pattern=_HANDLE)] = Field(description="lower-case letters, digits and -")
 
 
 @tool(

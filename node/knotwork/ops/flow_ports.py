@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -107,9 +107,9 @@ class Flows(Protocol):
         ...
 
     async def fork(
-        self, run: str, step: str, value: Any, key: str, caller: Caller, *, changed: bool
+        self, run: str, step: str, inputs: Mapping[str, Any], key: str, caller: Caller
     ) -> flow_replies.RunInfo:
-        """Start a new run that takes over what was done before a step; `value` is its input when that is `changed`."""
+        """Start a new run that takes over what was done before a step; `inputs`: `input` of that step, `run_input`."""
         ...
 
     async def exported(self, run: str) -> flow_replies.Exported:

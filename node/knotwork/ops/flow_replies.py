@@ -155,7 +155,7 @@ class RunInfo(RunRow):
     blob: str = Field(default="", description="digest of a large output (`blob.get`)")
     error: TaskError | None = None
     facts: int = 0
-    new: bool = True
+    new: bool = Field(default=False, description="this request started it")
     progress: list[StepInfo] = Field(default=[])
     children: list[Child] = Field(default=[], description="what its workers started")
 

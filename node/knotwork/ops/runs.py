@@ -60,7 +60,7 @@ async def start(request: StartRequest, node: NodeControl, caller: Caller) -> flo
             raise Invalid("Give one of at, in_s and wait_s.", code="flow.bad_start")
         return await node.triggers(caller.project).later(wanted, request.at or f"{request.in_s:.3f}s", caller)
     info = await flows.start(wanted, caller)
-    return await flows.ended(info.id, request.wait_s) if request.wait_s else info
+    return (await flows.ended(info.id, request.wait_s)).model_copy(update={"new": info.new}) if request.wait_s else info
 
 
 class ListRequest(Request):
@@ -274,7 +274,7 @@ class AnswerRequest(RunRequest):
     "run.approve", AnswerRequest, flow_replies.Changed, effect="write",
     cli=CliForm(("run", "approve"), positional=("id", "step")),
     summary="Approve what a run asks for.",
-    help="The first answer counts, and it is on record before it is acknowledged.",
+    help="The first answer counts, and it is on record before it is acknowledged; a later one is refused and told which stands.",
     examples=(Example("Yes", {"id": ID, "step": "ask"}),),
 )  # fmt: skip
 async def approve(request: AnswerRequest, node: NodeControl, caller: Caller) -> flow_replies.Changed:
@@ -310,29 +310,31 @@ class RetryRequest(RunRequest):
 )  # fmt: skip
 async def retry(request: RetryRequest, node: NodeControl, caller: Caller) -> flow_replies.RunInfo:
     """Start it."""
-    flows = node.flows(caller.project)
-    return await flows.fork(request.id, request.step or "", None, request.key, caller, changed=False)
+    return await node.flows(caller.project).fork(request.id, request.step or "", {}, request.key, caller)
 
 
 class ForkRequest(RunRequest):
     """Which run, from where on, and with which input."""
 
     step: Token = Field(description="from this step on")
-    input: Any = Field(default=None, description="the new input of the run")
+    input: Any = Field(default=None, description="the new input of that step (of a map: its items)")
+    run_input: Any = Field(default=None, description="the new input of the run, for all that is done anew")
     key: Key = Field(default="", description="idempotency key")
 
 
 @op(
     "run.fork", ForkRequest, flow_replies.RunInfo, effect="write",
     cli=CliForm(("run", "fork"), positional=("id", "step", "input"), answer="id", short={"key": "k"}),
-    summary="Go another way from a step of a run on, with another input.",
-    help="It becomes a run of its own. What was done before the step is taken over as it was.",
+    summary="Go another way from a step of a run on, with another input of that step.",
+    help="It becomes a run of its own. What was done before the step is taken over as it was; the input stands in place of what the definition gives the step.",
     examples=(Example("Once more, with feeling", {"id": ID, "step": "ship", "input": {"feeling": True}}),),
 )  # fmt: skip
 async def fork(request: ForkRequest, node: NodeControl, caller: Caller) -> flow_replies.RunInfo:
     """Start it."""
-    flows = node.flows(caller.project)
-    return await flows.fork(request.id, request.step, request.input, request.key, caller, changed=True)
+    inputs: dict[str, Any] = {
+        one: getattr(request, one) for one in ("input", "run_input") if one in request.model_fields_set
+    }
+    return await node.flows(caller.project).fork(request.id, request.step, inputs, request.key, caller)
 
 
 @op(

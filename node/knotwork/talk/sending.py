@@ -263,7 +263,9 @@ class Sending:
 def _check(draft: Draft) -> None:
     """Raise `Invalid` for what cannot be sent: nothing, or what is over already."""
     if framing.blank(draft.text) and draft.data is None and not draft.blob:
-        raise Invalid("The message is empty: nothing in it is seen.", code="message.empty", hint="Give text, data or a blob.")
+        raise Invalid(
+            "The message is empty: nothing in it is seen.", code="message.empty", hint="Give text, data or a blob."
+        )
     if 0 < draft.expires_ns <= time.time_ns():
         raise Invalid("The message would expire before it is sent.", code="message.expired")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 KEPT = 1000
+AT_ONCE = 1000
 STREAM = StreamSpec(
     subjects.FIRINGS, ("firing.>",),
     {
@@ -60,6 +63,16 @@ class Firings:
             await publisher.publish(self._connection, subjects.firing(trigger), msgspec.json.encode(fired), head=head)
         except KnotworkError as error:
             log.warning("a firing of %s is not in its history: %s", trigger, error)
+
+    async def newest(self, triggers: Sequence[str]) -> dict[str, int]:
+        """Return when each trigger fired last, in nanoseconds since 1970; those that did not are left out."""
+        found: dict[str, int] = {}
+        for begin in range(0, len(triggers), AT_ONCE):
+            named = {subjects.firing(one): one for one in triggers[begin : begin + AT_ONCE]}
+            for stored in await reading.each_last(self._connection, subjects.FIRINGS, list(named)):
+                with contextlib.suppress(msgspec.DecodeError):
+                    found[named[stored.subject]] = _decoder.decode(stored.data).at_ns
+        return found
 
     async def last(self, trigger: str, limit: int) -> list[Fired]:
         """Return the last firings, the newest first."""

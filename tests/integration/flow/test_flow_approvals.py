@@ -10,7 +10,7 @@ from tests.integration.flow.conftest import define, ended, output, start
 from tests.integration.work.conftest import until
 
 from knotwork.flow.approvals import Approvals, Link, opened, sealed
-from knotwork.sdk.errors import Conflict, Denied, KnotworkError, NotFound
+from knotwork.sdk.errors import Conflict, Denied, KnotworkError
 
 HOUR_NS = 3600 * 10**9
 
@@ -48,8 +48,38 @@ async def test_a_link_answers_once_from_any_node(flows):
     with pytest.raises(Conflict) as refused:
         await one.approvals.answer(link, approve=False, comment="")
     assert refused.value.code == "flow.answered"
-    with pytest.raises(NotFound):
+    with pytest.raises(Conflict) as refused:
         await one.approvals.link(run, "ask", by="alice", until_ns=later())
+    assert (refused.value.code, refused.value.detail["comment"]) == ("flow.answered", "yes")
+
+
+async def test_one_answer_sent_many_times_at_once_stands_for_all(flows):
+    flow = await flows.here()
+    run = await asking(flow)
+    link = await flow.approvals.read(await flow.approvals.link(run, "ask", by="alice", until_ns=later()))
+    async with asyncio.TaskGroup() as group:
+        said = [group.create_task(flow.approvals.answer(link, approve=True, comment="")) for _ in range(60)]
+    assert {one.result().state for one in said} == {"approved"}
+
+
+async def test_of_answers_at_once_the_late_ones_are_told_which_stands(flows):
+    flow = await flows.here()
+    run = await asking(flow)
+    told = []
+
+    async def say(number: int) -> None:
+        try:
+            await flow.runs.answer(run, "ask", approve=number % 2 == 0, by=f"p{number}")
+            told.append(f"p{number}")
+        except Conflict as error:
+            assert error.code == "flow.answered"
+            told.append(error.detail["by"])
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(10):
+            group.create_task(say(number))
+    assert len(told) == 10
+    assert len(set(told)) == 1
 
 
 async def test_of_many_links_the_first_answer_counts(flows):

@@ -134,10 +134,41 @@ async def test_sleep_signal_event_and_approval(flows):
     await until(lambda: _is(waits(), {"ask"}))
     with pytest.raises(NotFound):
         await flow.runs.answer(run, "nap", approve=True, by="me")
-    assert await flow.runs.answer(run, "ask", approve=True, by="me")
+    await flow.runs.answer(run, "ask", approve=True, by="me")
+    with pytest.raises(Conflict) as late:
+        await flow.runs.answer(run, "ask", approve=False, by="you")
+    assert (late.value.code, late.value.detail["by"]) == ("flow.answered", "me")
     assert output(await ended(flow, run)) == {"go": "now", "paid": 2, "by": "me"}
-    with pytest.raises(Conflict):
-        await flow.runs.signal(run, "go", b"1")
+    assert not await flow.runs.signal(run, "go", b'"now"', key="once")  # said again: it counted
+    for key in ("", "other"):
+        with pytest.raises(Conflict):
+            await flow.runs.signal(run, "go", b"1", key=key)
+
+
+async def test_a_fork_hands_its_step_another_input_and_leaves_that_of_the_run(flows):
+    flow = await flows.here(**DO)
+    steps = {
+        "a": {"kind": "sleep", "duration": "1ms"},
+        "b": {"kind": "sleep", "duration": "1ms", "depends_on": ["a"], "input": {"x": "steps.a.output"}},
+        "c": {"kind": "sleep", "duration": "1ms", "depends_on": ["b"]},
+    }
+    await define(flow, steps=steps, output={"of": "input", "a": "steps.a.output", "c": "steps.c.output"})
+    run = await start(flow, "old")
+    assert output(await ended(flow, run)) == {"of": "old", "a": "old", "c": {"x": "old"}}
+    large = "n" * 600_000  # it travels as a blob
+    for value in ("new", large):
+        fork, _ = await flow.runs.fork(run, "b", handed=json.dumps({"v": value}).encode())
+        finish = await ended(flow, fork)
+        assert finish.state == "completed"
+        sight = await flow.runs.look(fork)
+        assert bytes(sight.start.input) == b'"old"'
+        if value == "new":
+            assert output(finish) == {"of": "old", "a": "old", "c": {"v": "new"}}
+        assert await flow.runs.replay(fork) is None
+    again, _ = await flow.runs.fork(fork, "c")  # a retry of a fork
+    assert (await ended(flow, again)).state == "completed"
+    whole, _ = await flow.runs.fork(fork, "a", value=b'"other"', handed=b'"own"')
+    assert output(await ended(flow, whole)) == {"of": "other", "a": "own", "c": {"x": "own"}}
 
 
 async def _is(found, wanted):
@@ -149,7 +180,7 @@ async def test_a_rejected_approval_fails_the_run(flows):
     await define(flow, steps={"ask": {"kind": "approval"}})
     run = await start(flow)
     await until(lambda: (live := flow.journal.find(run)) and live.run)
-    assert await flow.runs.answer(run, "ask", approve=False, by="me", comment="no")
+    await flow.runs.answer(run, "ask", approve=False, by="me", comment="no")
     finish = await ended(flow, run)
     assert (finish.state, finish.error["code"]) == ("failed", "flow.rejected")
 

@@ -245,6 +245,10 @@ async def test_sharing_copies_or_moves(node: Any):
     assert (await node.desk.get(made, ann)).content == "retry with backoff"
     row = await node.desk.get(copy.id, bob)
     assert (row.content, row.origin, row.author, row.tags) == ("retry with backoff", made, "writer", ["net"])
+    sister = node.agent("sister")
+    with pytest.raises(Denied, match="not moved away by another agent"):
+        await node.desk.share(core, sister, scope="team", category="learnings", move=True, duplicates=None)
+    assert (await node.desk.get(core, ann)).content == "never deploy on friday"
     moved = await node.desk.share(core, ann, scope="public", category="decisions", move=True, duplicates=None)
     assert moved.original_deleted
     assert (await node.desk.get(moved.id, bob)).category == "decisions"

@@ -15,11 +15,12 @@ import pytest
 
 import knotwork
 from knotwork.bench import suite
-from knotwork.cli import app, exhibits, given, launched, local, main, options, reference, show, topics, trouble
-from knotwork.ops import table
+from knotwork.cli import app, exhibits, given, launched, local, main, options, reference, show, topics, trouble, verbs
+from knotwork.ops import form, rows, table
 from knotwork.sdk import errors
 
 ROOT = Path(__file__).parents[3]
+OPS = {row.name: row for row in form.rows(rows.ROWS)}
 
 
 @pytest.fixture
@@ -160,6 +161,19 @@ def test_words_as_json(tmp_path, monkeypatch):
         with pytest.raises(errors.Invalid) as caught:
             given.read_input(bad)
         assert caught.value.code == code, bad[:20]
+
+
+def test_a_definition_goes_as_it_was_written(tmp_path, monkeypatch):
+    pretty = '{\n "name": "w",\n "stps": {}\n}\n'
+    (tmp_path / "w.json").write_text(pretty)
+    (tmp_path / "latin").write_bytes(b"\xe9")
+    for name in ("workflow.check", "workflow.register", "trigger.create"):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pretty.encode())))
+        for word in (f"@{tmp_path / 'w.json'}", "-", pretty):
+            assert verbs._request(OPS[name], {"definition": word}, options.Shared()) == {"definition": pretty}
+    with pytest.raises(errors.Invalid) as caught:
+        verbs._request(OPS["workflow.check"], {"definition": f"@{tmp_path / 'latin'}"}, options.Shared())
+    assert caught.value.code == "cli.not_text"
 
 
 @pytest.mark.parametrize(

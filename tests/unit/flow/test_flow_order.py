@@ -11,7 +11,9 @@ from knotwork.flow import definitions
 from knotwork.flow.graph import graph
 
 DO = {"capability": "do"}
-NAMES = st.lists(st.sampled_from("zebra mango apple kiwi fig lime".split()), min_size=2, max_size=6, unique=True)
+NAMES = st.lists(
+    st.sampled_from(["zebra", "mango", "apple", "kiwi", "fig", "lime"]), min_size=2, max_size=6, unique=True
+)
 
 
 def loaded(text: bytes):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
-from knotwork.mcp import calling, catalog, index, instructions, resources, rows, toolsets, wording
+from knotwork.mcp import calling, catalog, crew_values, index, instructions, resources, rows, toolsets, wording
 from knotwork.mcp.tool import arguments_of
+from knotwork.mcp.work_values import queue_rows, words_of
 from knotwork.ops.table import TABLE
 from knotwork.sdk.errors import Invalid, NotFound
 
@@ -229,3 +231,74 @@ def test_toolsets_are_asked_for_by_name():
     for bad in ({"add": "nope"}, {"add": 7}, {"sets": []}, {"add": [["work"]]}):
         with pytest.raises(Invalid):
             toolsets.asked(bad)
+
+
+@pytest.mark.parametrize("handle", ["A B", "", "-", "a" * 300])
+def test_a_bad_handle_is_said_to_be_none(handle: str):
+    with pytest.raises(Invalid, match=r"handle: not a handle\. Handles are lower-case letters"):
+        calling.check(catalog.TOOLS["set_handle"], {"handle": handle})
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "said"),
+    [
+        ("get_results", {"orchestrationId": "x y"}, "orchestrationId: not the id of an orchestration. Ids begin with o"),
+        ("get_results", {"orchestrationId": "o12345678", "part": "A B"}, "part: not the name of a part. Names of parts"),
+        ("get_results", {"orchestrationId": "o12345678", "offset": 3}, "offset goes with part"),
+        ("assess_task", {"task": " \n", "parent": "x"}, "parent: not the id of an orchestration"),
+        ("assess_task", {"task": " \n"}, "task: it is blank"),
+        ("send_message", {"channel": "roadmap", "message": "\u200b\u2060\u3164"}, "message: it is blank"),
+        ("remember_bulk", {"memories": [{"content": ""}, {"content": "x", "scope": "zz"}]}, r"memories.0.content: (.|\n)*scope"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_says_what_is_wanted(tool: str, given: dict[str, Any], said: str):
+    with pytest.raises(Invalid, match=said):
+        calling.check(catalog.TOOLS[tool], given)
+
+
+def _answer(outputs: list[Any], result: Any = None) -> dict[str, Any]:
+    rows = [
+        {"id": f"p{n}", "state": "completed", "title": "", "agent": "", "blob": "", "error": None, "output": one}
+        for n, one in enumerate(outputs)
+    ]
+    told = {"output": result, "blob": "", "conflicts": [], "missing": []} if result is not None else None
+    return {"parts": rows, "result": told}
+
+
+@pytest.mark.parametrize("outputs", [["y" * 4000] * 30, ["\x00" * 9000] * 5, [{"a": ["é" * 50] * 500}] * 3, []])
+def test_no_part_of_a_result_is_lost(outputs: list[Any]):
+    found, seen, cursor = _answer(outputs, "r" * 50_000), list[str](), ""
+    while True:
+        page = crew_values.results(found, "", 0, cursor, whole=False)
+        assert wording.size(page) <= wording.RESULT_MAX_CHARS
+        assert page["total"] == len(outputs)
+        seen += [one["id"] for one in page["parts"]]
+        if "next" not in page:
+            break
+        cursor = page["next"]
+    assert seen == [f"p{n}" for n in range(len(outputs))]
+    for one, output in zip(found["parts"], outputs, strict=True):
+        alone = {**found, "parts": [one]}
+        assert _in_pieces(lambda at, alone=alone: crew_values.results(alone, "p", at, "", whole=False)["parts"][0]) in (
+            output, words_of(output),
+        )  # fmt: skip
+    assert _in_pieces(lambda at: crew_values.results(found, "", at, "", whole=True), "result") == "r" * 50_000
+
+
+def _in_pieces(read: Callable[[int], dict[str, Any]], key: str = "output") -> Any:
+    piece = read(0)
+    if "cut" not in piece:
+        return piece[key]
+    text = piece[key]
+    while "cut" in piece:
+        piece = read(piece["cut"])
+        text += piece[key]
+    return text
+
+
+def test_queues_of_agents_are_told_apart_from_capabilities():
+    queues = [{"route": route, "waiting": 1, "taken": 0} for route in ("=d99", "work", "n1=d99", "n1=", "work")]
+    assert queue_rows(queues, None) == [
+        {"capability": "work", "waiting": 2, "taken": 0}, {"agent": "d99", "waiting": 1, "taken": 0},
+        {"node": "n1", "waiting": 1, "taken": 0}, {"agent": "d99", "node": "n1", "waiting": 1, "taken": 0},
+    ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from knotwork.ops import flow_replies as replies
@@ -76,9 +76,7 @@ class StandInFlows:
     async def link(self, run: str, step: str, by: str, expires_s: float, caller: Caller) -> replies.ApprovalLink:
         return replies.ApprovalLink(url="http://here/approve/ka1.x.y", by=by or "me", expires_at="")
 
-    async def fork(
-        self, run: str, step: str, value: Any, key: str, caller: Caller, *, changed: bool
-    ) -> replies.RunInfo:
+    async def fork(self, run: str, step: str, inputs: Mapping[str, Any], key: str, caller: Caller) -> replies.RunInfo:
         return self._run(run)
 
     async def exported(self, run: str) -> replies.Exported:

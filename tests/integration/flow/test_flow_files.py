@@ -1,0 +1,81 @@
+"""What becomes of workflows when their files are renamed, or two files hold the same name?"""
+
+from __future__ import annotations
+
+import pytest_asyncio
+from tests.integration.flow.conftest import define
+from tests.integration.work.conftest import until
+
+from knotwork.bus.background import background
+from knotwork.host import workflow_files
+from knotwork.telemetry.emitter import Emitter
+
+
+def text(name: str, seconds: int) -> str:
+    return f"name: {name}\nsteps:\n  a: {{kind: sleep, duration: {seconds}}}\n"
+
+
+@pytest_asyncio.fixture
+async def looked(flows, tmp_path, monkeypatch):
+    """Give a folder that is looked at, and the room its workflows come to."""
+    monkeypatch.setattr(workflow_files, "LOOK_S", 0.05)
+    monkeypatch.setattr(workflow_files, "RETRY_S", 0.1)
+    folder = tmp_path / "workflows"
+    folder.mkdir()
+    flow = await flows.here()
+    async with background() as group:
+        group.create_task(workflow_files.follow("n1", lambda: folder, lambda: flow, Emitter("n1")))
+        yield folder, flow
+
+
+async def is_from(flow, name: str, file: str, seconds: int) -> bool:
+    named = await flow.definitions.named(name)
+    if named is None or named.owner != (f"{file} on n1" if file else ""):
+        return False
+    return (await flow.definitions.graph(named.digests[-1])).workflow.steps["a"].duration == seconds
+
+
+async def test_a_renamed_file_takes_its_workflow_along(looked):
+    folder, flow = looked
+    first, second = folder / "m1.yaml", folder / "m2.yaml"
+    first.write_text(text("m1", 1))
+    await until(lambda: is_from(flow, "m1", "m1.yaml", 1))
+    first.rename(second)
+    await until(lambda: is_from(flow, "m1", "m2.yaml", 1))
+    second.rename(first)
+    first.write_text(text("m1", 2))
+    await until(lambda: is_from(flow, "m1", "m1.yaml", 2))
+    first.unlink()
+    await until(lambda: _none(flow, "m1"))
+
+
+async def test_a_name_that_is_free_again_goes_to_the_file_that_waited(looked):
+    folder, flow = looked
+    await define(flow, name="mine", steps={"a": {"kind": "sleep", "duration": 9}})
+    (folder / "r1.yaml").write_text(text("r", 1))
+    await until(lambda: is_from(flow, "r", "r1.yaml", 1))
+    for file, name, seconds in (("r2", "r", 2), ("r3", "r", 1), ("mine", "mine", 1), ("z", "z", 1)):
+        (folder / f"{file}.yaml").write_text(text(name, seconds))
+    await until(lambda: is_from(flow, "z", "z.yaml", 1))
+    assert await is_from(flow, "r", "r1.yaml", 1)
+    (folder / "r1.yaml").unlink()
+    await until(lambda: is_from(flow, "r", "r3.yaml", 1))  # it says the same
+    (folder / "r3.yaml").unlink()
+    await until(lambda: is_from(flow, "r", "r2.yaml", 2))
+    assert await is_from(flow, "mine", "", 9)
+    await flow.definitions.remove("mine")
+    await until(lambda: is_from(flow, "mine", "mine.yaml", 1))
+
+
+async def test_a_name_that_moves_to_another_file_stays(looked):
+    folder, flow = looked
+    (folder / "b.yaml").write_text(text("one", 1))
+    await until(lambda: is_from(flow, "one", "b.yaml", 1))
+    (folder / "a.yaml").write_text(text("one", 3))
+    (folder / "b.yaml").write_text(text("two", 1))
+    await until(lambda: is_from(flow, "one", "a.yaml", 3))
+    await until(lambda: is_from(flow, "two", "b.yaml", 1))
+
+
+async def _none(flow, name: str) -> bool:
+    return await flow.definitions.named(name) is None
