@@ -10,7 +10,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 import knotwork
@@ -139,7 +138,7 @@ class Rooms:
         if endpoint is None:
             yield
             return
-        async with open_connection(endpoint, on_state=partial(self._bus_state, "COMMONS"), wait_first=False) as made:
+        async with open_connection(endpoint, on_state=self._commons_state, wait_first=False) as made:
             self.commons = made
             yield
 
@@ -327,6 +326,11 @@ class Rooms:
         up.value = float(state == "connected")
         if state == "closed":
             self.meter.forget("knotwork_bus_up", project=project)
+
+    def _commons_state(self, state: str) -> None:
+        """Tell how the connection to COMMONS is: of the node as a whole, for it is no project's."""
+        log.log(logging.INFO if state in ("connected", "closed") else logging.WARNING, "NATS, COMMONS: %s", state)
+        self.emitter.event("bus.state", {"account": "COMMONS", "state": state})
 
     def _slot_changed(self, slot: Slot) -> None:
         if self.world.slots.get(slot.kind, slot.id) is not slot:

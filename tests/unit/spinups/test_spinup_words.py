@@ -134,7 +134,7 @@ def test_every_option_is_on_the_page(factory):
 SHARED = {
     "type", "enabled", "hosted", "memory_mb", "on_start_error", "description", "capabilities", "boundaries", "projects",
     "tags", "labels", "cost", "max_concurrent", "cooldown_s", "idle_s", "grace_s", "timeout_s", "concurrency",
-    "register_s", "health_s",
+    "register_s", "health_s", "wait_s",
 }  # fmt: skip
 """Keys that all targets have in common, or may get."""
 
