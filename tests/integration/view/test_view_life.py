@@ -126,7 +126,7 @@ async def test_a_view_that_was_closed_goes_on_where_it_stopped(
 async def test_what_is_stored_while_it_runs_appears_by_itself(view: View, write: Any, until: Callable[..., Any]):
     task = await write.submit()
     await until(lambda: _is_there(view, task.run))
-    assert view.behind().state in ("live", "reading")
+    await until(lambda: view.behind().state in ("live", "reading"))  # it says so a moment after it is so
 
 
 async def _is_there(view: View, run: str) -> bool:
