@@ -119,12 +119,16 @@ class Queues:
 
     def _drained(self, depth: Depth) -> int:
         """Return how many may be with agents that bring them to an end before they go."""
-        node, named, name = depth.queue.routed.partition("=")
+        addressed = subjects.addressee(depth.queue.routed)
         return sum(
             agent.running
             for record, agent, state in self.membership.directory.agents()
             if state == "draining"
-            and (name == agent.name and node in ("", record.node) if named else node in agent.capabilities)
+            and (
+                agent.name == addressed[1] and addressed[0] in ("", record.node)
+                if addressed
+                else depth.queue.routed in agent.capabilities
+            )
         )
 
     async def task_of(self, demand: Demand) -> str:
@@ -160,9 +164,9 @@ def can_take(membership: Membership, policy: Callable[[], Policy]) -> Callable[[
     """Return what says whether an agent online takes work of a boundary and route."""
 
     def somebody(boundary: str, routed: str) -> bool:
-        node, named, name = routed.partition("=")
+        addressed = subjects.addressee(routed)
         directory = membership.directory
-        meant = {"agent": name, "node": node} if named else {"capability": routed}
+        meant = {"node": addressed[0], "agent": addressed[1]} if addressed else {"capability": routed}
         found = directory.candidates(**meant, attached=True)
         rules = policy()
         return any(

@@ -47,7 +47,7 @@ class Accepting:
         standing = self._judge(self._membership.policy(), taker, queue).standing
         if standing != "fallback":
             return standing != "forbidden"
-        return named(queue) or self._steps_in_now(queue)
+        return subjects.addressee(queue.routed) is not None or self._steps_in_now(queue)
 
     def permits(self, taker: Taker, queue: Queue) -> bool:
         """Return whether `taker` may ever take from `queue`."""
@@ -65,7 +65,8 @@ class Accepting:
         policy, waited_s = self._membership.policy(), {}
         for depth in depths:
             known = depth.queue.boundary in policy.rules
-            if not known or not depth.pending or named(depth.queue) or not self._steps_in(depth.queue):
+            named = subjects.addressee(depth.queue.routed) is not None  # nobody else could step in
+            if named or not known or not depth.pending or not self._steps_in(depth.queue):
                 continue
             place = depth.delivered + 1
             oldest = await reading.batch(self._connection, subjects.TASKS, depth.queue.filter, place, 1)
@@ -107,8 +108,3 @@ class Accepting:
         policy = self._membership.policy()
         for one in self._membership.directory.candidates(capability=queue.routed, node=node, attached=True):
             yield one, policy.judge(queue.boundary, one.node, one.agent, one.executor, one.boundaries).standing
-
-
-def named(queue: Queue) -> bool:
-    """Return whether a queue is that of one agent, by name: then nobody else could take from it."""
-    return "=" in queue.routed

@@ -19,7 +19,6 @@ import msgspec
 from knotwork.bus import reading, subjects
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
 from knotwork.work import queues, records
-from knotwork.work.accepting import named
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -66,12 +65,14 @@ class Rerouter:
     async def look(self, depths: Sequence[Depth]) -> None:
         """Move what can be moved; call it every second or so."""
         for depth in depths:
-            if named(depth.queue) and not depth.queue.routed.startswith("="):
-                await self._look_at(depth)
+            await self._look_at(depth)
 
     async def _look_at(self, depth: Depth) -> None:
         queue, consumer = depth.queue, depth.queue.consumer
-        node, _, agent = queue.routed.partition("=")
+        addressed = subjects.addressee(queue.routed)
+        if addressed is None or not addressed[0]:  # it is for whoever can
+            return
+        node, agent = addressed
         state, there = self._membership.directory.state(node), self._may(queue, node, agent)
         if there and state in ("online", "stale"):
             self._since_s.pop(consumer, None)
