@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from knotwork.bus import child
 from knotwork.cli import clients, local, options, show
 from knotwork.cli.clients import CLIENTS, Client, Machine, Scope
 from knotwork.mcp import toolsets
@@ -115,10 +116,8 @@ connect = click.Command(
 
 def program() -> list[str]:
     """Return how this program is started by others."""
-    if getattr(sys, "frozen", False):
-        return [sys.executable]
     beside = Path(sys.executable).with_name("knotwork.exe" if sys.platform == "win32" else "knotwork")
-    return [str(beside)] if beside.exists() else [sys.executable, "-m", "knotwork"]
+    return [str(beside)] if beside.exists() and not child.frozen() else child.program()
 
 
 def _meant(names: tuple[str, ...], *, every: bool, notes: bool) -> list[Client]:

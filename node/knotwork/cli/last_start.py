@@ -11,16 +11,15 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from knotwork.cli import local
 from knotwork.cli.files import FileOptions
-
-FILE = "last-start.json"
-_KEPT = ("KNOTWORK_DATA_DIR",)
+from knotwork.host.layout import Layout
 
 
 def options(folder: Path) -> FileOptions:
     """Return what the node of a data folder was started with last; nothing for one that never was, or cannot be read."""
     try:
-        said = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        said = json.loads(Layout(folder).last_start.read_text(encoding="utf-8"))
         return FileOptions(
             config=tuple(map(str, said["config"])), config_dir=str(said["config_dir"]),
             sets=tuple(map(str, said["sets"])), safe_mode=said["safe_mode"] is True,
@@ -31,4 +30,4 @@ def options(folder: Path) -> FileOptions:
 
 def environment(env: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return an environment in which nothing configures a node."""
-    return {name: value for name, value in env.items() if name in _KEPT or not name.startswith("KNOTWORK")}
+    return {name: value for name, value in env.items() if name == local.DATA_DIR or not name.startswith("KNOTWORK")}

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import click
 
+from knotwork.bus import child
 from knotwork.cli import files, launched, local, options, remote, show
 from knotwork.cli.files import FileOptions
 from knotwork.cli.options import Shared
@@ -174,12 +175,11 @@ def _fresh_log(folder: Path) -> Path:
 
 
 def _spawn(folder: Path, chosen: FileOptions, out: IO[bytes]) -> subprocess.Popen[bytes]:
-    frozen = bool(getattr(sys, "frozen", False))
-    # a one-file executable must unpack anew: its folder goes when we end
-    env = {**os.environ, local.DATA_DIR: str(folder)} | ({"PYINSTALLER_RESET_ENVIRONMENT": "1"} if frozen else {})
-    program = [sys.executable] if frozen else [sys.executable, "-m", "knotwork"]
+    env = {**os.environ, local.DATA_DIR: str(folder)}
+    if child.frozen():  # a one-file executable must unpack anew: its folder goes when we end
+        env["PYINSTALLER_RESET_ENVIRONMENT"] = "1"
     return subprocess.Popen(
-        [*program, "up", "--data-dir", str(folder), *chosen.words()],
+        [*child.program(), "up", "--data-dir", str(folder), *chosen.words()],
         stdin=subprocess.DEVNULL,
         stdout=out,
         stderr=subprocess.STDOUT,
@@ -192,7 +192,7 @@ def _ready(folder: Path, pid: int) -> tuple[dict[str, Any] | None, str]:
     """Return the description of the node we started when it says that it is ready, else None and what it waits for."""
     try:
         node = local.read(folder)
-        other = node is not None and node.pid != pid and not getattr(sys, "frozen", False)  # that may start another
+        other = node is not None and node.pid != pid and not child.frozen()  # that may start another
         if node is None or other or node.early:
             return None, f"{node.state}: {node.why}" if node is not None and node.why else ""
         raw = remote.ask(Shared(data_dir=str(folder)), "node.health", b"{}", lambda _: None, timeout_s=5.0)
