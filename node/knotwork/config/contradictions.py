@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from knotwork.config import shapes, size
+from knotwork.config.instance_tables import DEFAULT_PROJECT
 from knotwork.config.keys import Path, dotted
 from knotwork.config.memory_table import BUNDLED_MEMORIES
-from knotwork.config.model import BUNDLED_ROUTERS, DEFAULT_PROJECT, READY_BOUNDARIES
+from knotwork.config.model import BUNDLED_ROUTERS, READY_BOUNDARIES
 from knotwork.config.problems import did_you_mean
 
 _PASSWORD = re.compile(r"://[^\s/?#@:]*:(?![${<])[^\s/?#@]+@")
@@ -221,7 +222,7 @@ def _projects(data: Mapping[str, Any]) -> Iterator[Contradiction]:
 
 
 def _hosted(data: Mapping[str, Any]) -> Iterator[Contradiction]:
-    for kind in ("executors", "routers", "memories", "targets", "telemetry"):
+    for kind in ("executors", "routers", "memories", "targets", "telemetry", "triggers"):
         for name, table in _table(data, kind).items():
             if isinstance(table, Mapping) and table.get("memory_mb") and table.get("hosted") is not True:
                 message = f"{kind}.{name}.memory_mb limits a process of its own, but hosted is false"

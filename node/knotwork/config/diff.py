@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from knotwork.config import model
-from knotwork.config.model import Config, InstanceTable, ProjectTable
+from knotwork.config.instance_tables import SECTIONS, InstanceTable
+from knotwork.config.model import Config, ProjectTable
 from knotwork.sdk import KINDS, Kind
 
 K = TypeVar("K")
@@ -56,7 +56,7 @@ class Plan:
     def lines(self) -> Iterator[str]:
         """Yield one line per change for people: `+` added, `-` removed, `~` changed, `!` needs a restart."""
         for kind, difference in self.instances.items():
-            yield from _lines(model.SECTIONS[kind], difference, self.reopen.get(kind, frozenset()))
+            yield from _lines(SECTIONS[kind], difference, self.reopen.get(kind, frozenset()))
         yield from _lines("projects", self.projects, frozenset())
         for key in self.live:
             yield f"~ {key}"

@@ -11,8 +11,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from knotwork.config import size
+from knotwork.config.instance_tables import SECTIONS, InstanceTable
 from knotwork.config.keys import key_text, literal
-from knotwork.config.model import SECTIONS, Config, InstanceTable, ProjectTable
+from knotwork.config.model import Config, ProjectTable
 from knotwork.sdk import KINDS, Kind, PluginConfig
 
 _HEAD = """\
@@ -26,6 +27,7 @@ _INSTANCE_IDS: dict[Kind, str] = {
     "memories": "my-memory",
     "spinups": "my-target",
     "telemetry": "my-sink",
+    "triggers": "my-feed",
 }
 
 

@@ -13,11 +13,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from knotwork.config import elsewhere, judge, references, wording
+from knotwork.config.instance_tables import SECTIONS
 from knotwork.config.keys import Path, dotted, known_part, lookup
 from knotwork.config.layers import Merged
 from knotwork.config.loaded import Loaded
 from knotwork.config.memory_table import BUNDLED_MEMORIES
-from knotwork.config.model import BUNDLED_ROUTERS, SECTIONS, Config
+from knotwork.config.model import BUNDLED_ROUTERS, Config
 from knotwork.config.problems import Problem, did_you_mean, invalid
 from knotwork.sdk import KINDS, Kind, PluginConfig
 
@@ -235,6 +236,7 @@ def _place_of_type(merged: Merged, path: Path) -> tuple[str, int, int]:
 
 _ONE: dict[Kind, str] = {
     "executors": "executor", "routers": "router", "memories": "memory", "spinups": "spin-up", "telemetry": "telemetry",
+    "triggers": "trigger",
 }  # fmt: skip
 
 

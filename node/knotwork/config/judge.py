@@ -11,9 +11,10 @@ from pydantic_core import ErrorDetails
 
 from knotwork.config import contradictions, wording
 from knotwork.config.elsewhere import Elsewhere
+from knotwork.config.instance_tables import InstanceTable
 from knotwork.config.keys import Path, dotted, known_part, lookup
 from knotwork.config.layers import Merged
-from knotwork.config.model import Config, InstanceTable
+from knotwork.config.model import Config
 from knotwork.config.problems import Problem, did_you_mean
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

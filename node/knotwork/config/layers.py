@@ -21,7 +21,7 @@ from knotwork.config.substitute import Refused, substitute
 
 PREFIX = "KNOTWORK__"
 _DEEP = "tables or arrays are nested too deeply"
-UNITS = ("executors", "routers", "memories", "targets", "telemetry", "projects", "boundaries")
+UNITS = ("executors", "routers", "memories", "targets", "telemetry", "triggers", "projects", "boundaries")
 _OTHER_READING = re.compile(r"true|false|[+-]?\d[\d_]*|[+-]?\d[\d_]*(\.\d+)?([eE][+-]?\d+)?")
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from knotwork.config import keys
 from knotwork.config.files import Text
+from knotwork.config.instance_tables import SECTIONS, InstanceTable
 from knotwork.config.layers import Merged
-from knotwork.config.model import SECTIONS, Config, InstanceTable
+from knotwork.config.model import Config
 
 
 @dataclass(frozen=True)

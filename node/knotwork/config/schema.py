@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from knotwork.config.model import SECTIONS, Config, InstanceTable
+from knotwork.config.instance_tables import SECTIONS, InstanceTable
+from knotwork.config.model import Config
 from knotwork.config.written import TOKEN_PATTERN
 from knotwork.sdk import KINDS, Kind, PluginConfig
 
@@ -34,7 +35,7 @@ def json_schema(kinds: Mapping[Kind, Mapping[str, type[PluginConfig]]] | None = 
             "properties": {name: _any_of(kind, types, untyped=name) for name in types if _is_token(name)},
             "additionalProperties": _any_of(kind, types, untyped=None),
         }
-    for unused in ("InstanceTable", "ExecutorTable", "TargetTable"):
+    for unused in ("InstanceTable", "ExecutorTable", "TargetTable", "TriggerTable"):
         definitions.pop(unused, None)
     return {"$schema": DIALECT, **schema, "title": "Knotwork configuration"}
 

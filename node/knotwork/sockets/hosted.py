@@ -27,9 +27,10 @@ from knotwork.sdk import (
 )
 from knotwork.sockets import carried
 from knotwork.sockets.hosted_process import ARGUMENT, Child, Hosting, Spawn
+from knotwork.sockets.hosted_trigger import HostedTrigger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from pydantic import BaseModel
 
@@ -123,8 +124,9 @@ class HostedTelemetry(_Proxy):
         await self.child.link.call("emit", [carried.from_record(record) for record in records])
 
 
-_PROXIES: dict[str, type[_Proxy]] = {
+_PROXIES: dict[str, Callable[[Child], Any]] = {
     "executors": HostedExecutor,
     "routers": HostedRouter,
     "telemetry": HostedTelemetry,
+    "triggers": HostedTrigger,
 }

@@ -34,7 +34,7 @@ from knotwork.sdk import (
     SecretRef,
     Unavailable,
 )
-from knotwork.sockets import answering, carried, factories, frames, limits
+from knotwork.sockets import answering, carried, factories, frames, hosted_trigger, limits
 from knotwork.sockets.link import Link
 from knotwork.sockets.sources import Source
 
@@ -170,6 +170,8 @@ class Served:
                 return await answering.executed(plugin, carried.to_attempt(data, _Report(self.link, number)))
             case "route":
                 return carried.from_route(await plugin.route(*carried.to_question(data)))
+            case "firings":
+                return await hosted_trigger.tell(plugin, data, self.link, number)
             case "emit":
                 return await plugin.emit([record for one in data if (record := carried.to_record(one)) is not None])
             case "probe":

@@ -73,6 +73,7 @@ class Child:
     ) -> None:
         """Take over a process that was just started."""
         self.entry, self.memory_mb, self.context, self.process = entry, memory_mb, context, process
+        self.group = ends.group
         self.output = Output(context.log, f"{entry.kind} {context.id}")
         self.link = Link(ends.reader, ends.writer, self._asked, self._noted)
         self.crash_text = ""
@@ -117,7 +118,7 @@ class Child:
                 async with asyncio.timeout(REAP_S):
                     await process.communicate()  # its pipes end with it
             raise
-        child = cls(entry, memory_mb, context, process, _Ends(reader, writer))
+        child = cls(entry, memory_mb, context, process, _Ends(reader, writer, group))
         assert process.stdout is not None
         assert process.stderr is not None
         group.create_task(child.output.follow(process.stdout, logging.INFO))
@@ -272,3 +273,4 @@ class Child:
 class _Ends:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    group: asyncio.TaskGroup

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 FILE_NAME = "plugin.toml"
 SIZE_MAX_BYTES = 64 * 1024
 TOKEN = r"^[a-z0-9][a-z0-9_-]{0,63}$"  # noqa: S105  a pattern, not a secret
-_PLURAL = {"executor": "executors", "router": "routers", "memory": "memories", "spinup": "spinups"}
+_PLURAL = {
+    "executor": "executors", "router": "routers", "memory": "memories", "spinup": "spinups", "trigger": "triggers",
+}  # fmt: skip
 
 KindField = Annotated[Kind, BeforeValidator(lambda kind: _PLURAL.get(kind, kind) if isinstance(kind, str) else kind)]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knotwork.config import instances
+from knotwork.config.instance_tables import SECTIONS
 from knotwork.config.keys import lookup
-from knotwork.config.model import SECTIONS
 from knotwork.sdk import KINDS, NotFound, PluginFailed
 from knotwork.sockets import loading
 from knotwork.sockets.catalog import CatalogSettings, Use, is_path

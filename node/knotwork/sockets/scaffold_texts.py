@@ -1,6 +1,6 @@
 """The texts of a new plugin. `$name` is its type, `$module` its module, `$Name` the beginning of its classes."""
 
-from knotwork.sockets import scaffold_memory, scaffold_spinup
+from knotwork.sockets import scaffold_memory, scaffold_spinup, scaffold_trigger
 
 PYPROJECT = """\
 [build-system]
@@ -222,7 +222,7 @@ def telemetry() -> Iterator[Factory[Telemetry]]:
 
 MODULES = {
     "executor": _EXECUTOR, "router": _ROUTER, "memory": scaffold_memory.MODULE, "spinup": scaffold_spinup.MODULE,
-    "telemetry": _TELEMETRY,
+    "telemetry": _TELEMETRY, "trigger": scaffold_trigger.MODULE,
 }  # fmt: skip
 
 TESTS = {
@@ -299,4 +299,5 @@ def test_it_writes_events(caplog):
 """,
     "memory": scaffold_memory.TEST,
     "spinup": scaffold_spinup.TEST,
+    "trigger": scaffold_trigger.TEST,
 }

@@ -45,6 +45,7 @@ def run(
         "memories": testing.EmbedderContract if "embeds" in entry.factory.abilities else testing.MemoryContract,
         "spinups": testing.SpinUpContract,
         "telemetry": testing.TelemetryContract,
+        "triggers": testing.TriggerContract,
     }
     factory = hosted.wrap(entry, 0, hosted.Hosting()) if apart or entry.hosted_only else entry.factory
     suite = type("Suite", (suites[entry.kind],), {"factory": factory, "config": dict(config), "input": sample})

@@ -141,7 +141,7 @@ class Arrivals:
                     detail={"id": before}, retry_after_s=5.0,
                 )  # fmt: skip
             state.runs = [*(run for run in state.runs if run != claimed), claimed][-RUNS_KEPT:]
-            state.fired, state.last_ns = state.fired + 1, firing.fired_ns
+            state.last_ns = firing.fired_ns
             try:
                 await self._store.save(trigger.id, state, revision)
             except Conflict:

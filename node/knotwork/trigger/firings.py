@@ -1,7 +1,11 @@
-"""When did a trigger fire, and what came of it? The last firings of each are kept in FIRINGS, for a month at most."""
+"""When did a trigger fire, and what came of it? The last firings of each are kept in FIRINGS, for a month at most.
+
+How often it did is in COUNTS, where the server adds up.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
@@ -26,6 +30,11 @@ STREAM = StreamSpec(
         "duplicate_window": 600 * NS,
     },
 )  # fmt: skip
+COUNTS = StreamSpec(
+    subjects.COUNTS, ("count.>",),
+    {"allow_msg_counter": True, "max_msgs_per_subject": 1, "discard": "old", "duplicate_window": 600 * NS},
+)  # fmt: skip
+"""The server adds up: the last message of a subject is how often. (Counters: ADR-49 of the NATS architecture.)"""
 What = Literal["started", "skipped", "failed"]
 
 
@@ -42,7 +51,12 @@ class Fired(msgspec.Struct, frozen=True, omit_defaults=True):
     count: int = 1
 
 
+class _Count(msgspec.Struct):
+    val: str
+
+
 _decoder = msgspec.json.Decoder(Fired)
+_counted = msgspec.json.Decoder(_Count)
 
 
 class Firings:
@@ -53,11 +67,41 @@ class Firings:
         self._connection = connection
 
     async def open(self) -> None:
-        """Make the stream."""
+        """Make the streams."""
         await streams.ensure(self._connection, STREAM)
+        await streams.ensure(self._connection, COUNTS)
 
-    async def add(self, trigger: str, fired: Fired) -> None:
-        """Keep one; added twice (by two nodes) it is one. That it cannot be kept harms nobody."""
+    async def add(self, trigger: str, fired: Fired, *, counts: bool = False) -> None:
+        """Keep one, and count it; added twice (by two nodes) it is one. That it cannot be kept harms nobody."""
+        if counts:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._count(trigger, fired.key))
+                group.create_task(self._keep(trigger, fired))
+        else:
+            await self._keep(trigger, fired)
+
+    async def _count(self, trigger: str, key: str) -> None:
+        head = publisher.head(("Nats-Incr", "1"), ("Nats-Msg-Id", f"{trigger}/{key}"[:256].replace(" ", "_")))
+        try:
+            await publisher.publish(self._connection, subjects.fired_count(trigger), b"", head=head)
+        except KnotworkError as error:
+            log.warning("a firing of %s is not counted: %s", trigger, error)
+
+    async def counts(self, triggers: Sequence[str]) -> dict[str, int]:
+        """Return how often each trigger started a run; those that did not are left out."""
+        found: dict[str, int] = {}
+        for begin in range(0, len(triggers), AT_ONCE):
+            named = {subjects.fired_count(one): one for one in triggers[begin : begin + AT_ONCE]}
+            for stored in await reading.each_last(self._connection, subjects.COUNTS, list(named)):
+                with contextlib.suppress(msgspec.DecodeError, ValueError):
+                    found[named[stored.subject]] = int(_counted.decode(stored.data).val)
+        return found
+
+    async def forget(self, trigger: str) -> None:
+        """Begin to count anew, for another one of that name."""
+        await reading.purge(self._connection, subjects.COUNTS, subjects.fired_count(trigger), 0)
+
+    async def _keep(self, trigger: str, fired: Fired) -> None:
         head = publisher.head(("Nats-Msg-Id", f"{trigger}/{fired.key}/{fired.what}"[:256].replace(" ", "_")))
         try:
             await publisher.publish(self._connection, subjects.firing(trigger), msgspec.json.encode(fired), head=head)

@@ -19,8 +19,22 @@ Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,63}$")]
 MIB = 1024 * 1024
 BODY_MAX_BYTES = 8 * MIB
 Overlap = Literal["allow", "skip", "cancel", "queue"]
-KINDS = ("cron", "once", "subject", "webhook", "http", "file")
-_RESERVED = ("$", "_", "run.", "task.", "timer.", "fired.", "ended.", "dead.", "told.", "history.", "firing.", "audit.")
+KINDS = ("cron", "once", "subject", "webhook", "http", "file", "plugin")
+_RESERVED = (
+    "$",
+    "_",
+    "run.",
+    "task.",
+    "timer.",
+    "fired.",
+    "ended.",
+    "dead.",
+    "told.",
+    "history.",
+    "firing.",
+    "count.",
+    "audit.",
+)
 
 
 def _expression(text: str) -> str:
@@ -216,8 +230,15 @@ class Files(Trigger):
     settle: Duration = Field(default=1.0, description="a file is written when it has been the same for so long")
 
 
+class Plugin(Trigger):
+    """Fires for what a trigger plugin tells: one that the configuration of a node has, or of several."""
+
+    kind: Literal["plugin"]
+    source: Token = Field(description="id of the table [triggers.*] that says what is listened to")
+
+
 Timed = Cron | Once
 Served = Webhook | Http
-Definition = Cron | Once | Subject | Webhook | Http | Files
-AnyTrigger = Annotated[Cron | Once | Subject | Webhook | Http | Files, Field(discriminator="kind")]
+Definition = Cron | Once | Subject | Webhook | Http | Files | Plugin
+AnyTrigger = Annotated[Cron | Once | Subject | Webhook | Http | Files | Plugin, Field(discriminator="kind")]
 ADAPTER: TypeAdapter[Definition] = TypeAdapter(AnyTrigger, config=ConfigDict(defer_build=True))

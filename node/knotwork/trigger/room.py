@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus.background import background
 from knotwork.flow.facts import SHARDS
+from knotwork.sdk.errors import Invalid, NotFound
 from knotwork.trigger import due
 from knotwork.trigger.answers import Answers
 from knotwork.trigger.arrivals import Arrivals
 from knotwork.trigger.envelope import Firing
 from knotwork.trigger.firings import Firings
 from knotwork.trigger.following import Following
-from knotwork.trigger.model import Cron, Definition, Once
+from knotwork.trigger.model import Cron, Definition, Once, Plugin
 from knotwork.trigger.starting import Started, Starter, input_json, now_ns
 from knotwork.trigger.store import Known, Store
+from knotwork.trigger.telling import Telling
 from knotwork.trigger.timed import Timed
 from knotwork.trigger.watching import Watching
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
     from knotwork.flow.room import Flow
     from knotwork.sdk.secret import SecretRef
+    from knotwork.sockets.slot import Slot
     from knotwork.work.room import Work
 
 LOOK_S = 0.2
@@ -45,6 +48,7 @@ class Triggers:
         *,
         node: str,
         read: Callable[[SecretRef], str],
+        sources: Callable[[], dict[str, Slot]] = dict,
     ) -> None:
         """Wire the parts."""
         self.connection, self.flow, self.node = connection, flow, node
@@ -54,6 +58,7 @@ class Triggers:
         self._timed = Timed(group, self.store, self.starter, self.is_mine)
         self._following = Following(group, connection, self.store, self.starter, self.is_mine)
         self._watching = Watching(group, self.store, self.starter, node)
+        self.telling = Telling(group, self.store, self.starter, sources)
         self.arrivals = Arrivals(connection, self.store, self.starter, Answers(connection, flow, work.values), read)
 
     async def open(self) -> None:
@@ -76,23 +81,45 @@ class Triggers:
                     mine = now
                     for name in list(self.store.known):
                         self._changed(name)
+                self.telling.look()
                 await asyncio.sleep(LOOK_S)
 
     def is_mine(self, name: str) -> bool:
         """Return whether this node sees to a trigger; for a moment two may."""
+        known = self.store.known.get(name)
+        if known is not None and isinstance(known.trigger, Plugin):
+            return self.telling.node_of(known.trigger) == self.node
         return shard(name) in self.flow.shards.mine
 
     def _changed(self, name: str) -> None:
         self._timed.changed(name)
         self._following.changed(name)
         self._watching.changed(name)
+        self.telling.changed(name)
 
     # -- by hand -----------------------------------------------------------------------------------------------------
 
     async def put(self, trigger: Definition, *, by: str = "", replace: bool = True) -> bool:
-        """Keep a trigger; returns whether it is new. Raises what the store raises, and `Invalid` for an odd stream."""
+        """Keep a trigger; returns whether it is new.
+
+        Raises what the store raises, and `Invalid` for an odd stream (`trigger.no_stream`) or source (`trigger.no_source`).
+        """
         await self._following.check(trigger)
+        self.telling.check(trigger)
+        try:
+            await self.store.get(trigger.id)
+        except NotFound:
+            await self.firings.forget(trigger.id)  # of one that had its name
+        except Invalid:  # of a newer version: to be replaced
+            pass
         return await self.store.put(trigger, now_ns=time.time_ns(), by=by, replace=replace)
+
+    async def remove(self, name: str) -> bool:
+        """Forget a trigger; its runs go on. False when there was none."""
+        gone = await self.store.remove(name)
+        if gone:
+            await self.firings.forget(name)
+        return gone
 
     async def switch(self, name: str, *, enabled: bool) -> Known:
         """Enable or disable a trigger; what comes while it is disabled is none of its business."""
@@ -148,11 +175,17 @@ def shard(name: str) -> str:
 
 @asynccontextmanager
 async def open_triggers(
-    connection: Connection, work: Work, flow: Flow, *, node: str, read: Callable[[SecretRef], str]
+    connection: Connection,
+    work: Work,
+    flow: Flow,
+    *,
+    node: str,
+    read: Callable[[SecretRef], str],
+    sources: Callable[[], dict[str, Slot]] = dict,
 ) -> AsyncIterator[Triggers]:
-    """See to the triggers of a project inside the block."""
+    """See to the triggers of a project inside the block; `sources` are our plugins for it, by their ids in TOML."""
     async with background() as group:
-        triggers = Triggers(group, connection, work, flow, node=node, read=read)
+        triggers = Triggers(group, connection, work, flow, node=node, read=read, sources=sources)
         await triggers.open()
         group.create_task(triggers.run(), name="triggers")
         yield triggers

@@ -11,7 +11,7 @@ from knotwork.config.parse import too_deep
 from knotwork.config.problems import nearest
 from knotwork.flow.source import Path, Unreadable, read
 from knotwork.sdk.errors import Invalid
-from knotwork.trigger.model import ADAPTER, Cron, Definition, Files, Http, Once, Subject, Webhook
+from knotwork.trigger.model import ADAPTER, Cron, Definition, Files, Http, Once, Plugin, Subject, Webhook
 from knotwork.trigger.store import SIZE_MAX_BYTES
 
 _KINDS: dict[str, type[BaseModel]] = {
@@ -21,9 +21,10 @@ _KINDS: dict[str, type[BaseModel]] = {
     "webhook": Webhook,
     "http": Http,
     "file": Files,
+    "plugin": Plugin,
 }
 PROBLEMS_MAX = 50
-_TELLS = {"cron": "cron", "at": "once", "subject": "subject", "folder": "file"}
+_TELLS = {"cron": "cron", "at": "once", "subject": "subject", "folder": "file", "source": "plugin"}
 """Fields that only one kind has."""
 
 

@@ -91,9 +91,8 @@ class Starter:
             done = await self.start(trigger, firing)
         if done.run:
             state.runs = [*(run for run in state.runs if run != done.run), done.run][-RUNS_KEPT:]
-            state.fired += 1
             state.last_ns = firing.fired_ns
-        await self.note(trigger, firing, done)
+        await self.note(trigger, firing, done, again=True)
         return done
 
     def run_of(self, workflow: str, trigger: Definition, firing: Firing) -> str:
@@ -107,14 +106,18 @@ class Starter:
         except (Conflict, NotFound) as error:
             log.debug("%s need not be stopped: %s", run, error)
 
-    async def note(self, trigger: Definition, firing: Firing, done: Started) -> None:
-        """Keep what came of a firing."""
+    async def note(self, trigger: Definition, firing: Firing, done: Started, *, again: bool = False) -> None:
+        """Keep what came of a firing, and count it when it started a run.
+
+        `again` says that one which is known by now is the same firing, not counted before its node died.
+        """
         what: Any = "started" if done.run else "failed" if done.error is not None else "skipped"
         if what == "failed":
             log.warning("the trigger %s fired in vain: %s", trigger.id, done.why)
         await self.firings.add(
             trigger.id,
             Fired(firing.key, what, firing.fired_ns, firing.due_ns, done.run, self.node, done.why),
+            counts=bool(done.run) and (done.new or again),
         )
 
 

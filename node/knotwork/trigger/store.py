@@ -51,7 +51,10 @@ class Window(msgspec.Struct, array_like=True):
 
 
 class State(msgspec.Struct, omit_defaults=True):
-    """How far a trigger has come. `since_ns`: all times up to here are decided; `place`: the next message to look at."""
+    """How far a trigger has come. `since_ns`: all times up to here are decided; `place`: the next message to look at.
+
+    `fired` is what was counted here before COUNTS did; `mark` where a plugin goes on from, `why` what ails it.
+    """
 
     since_ns: int = 0
     place: int = 0
@@ -60,6 +63,8 @@ class State(msgspec.Struct, omit_defaults=True):
     runs: list[str] = []
     fired: int = 0
     last_ns: int = 0
+    mark: Any = None
+    why: str = ""
 
 
 class Kept(msgspec.Struct, omit_defaults=True):
@@ -268,7 +273,7 @@ def _goes_on(old: Definition, new: Definition) -> bool:
     """Return whether a change leaves what a trigger waits for: then it goes on from where it has come."""
     if old.enabled != new.enabled or type(old) is not type(new):
         return False
-    same = ("subject", "stream") if isinstance(new, Subject) else ("cron", "timezone", "at", "folder")
+    same = ("subject", "stream") if isinstance(new, Subject) else ("cron", "timezone", "at", "folder", "source")
     return all(getattr(old, name, None) == getattr(new, name, None) for name in same)
 
 

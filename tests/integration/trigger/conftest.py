@@ -40,14 +40,14 @@ class Nodes:
     def __init__(self, bench: Any) -> None:
         self.bench = bench
 
-    async def here(self, name: str = "here", **agents: dict[str, Any]) -> tuple[Flow, Triggers]:
+    async def here(self, name: str = "here", *, sources: Any = None, **agents: dict[str, Any]) -> tuple[Flow, Triggers]:
         """Be a node in this process."""
-        opened = trigger_node.open_node(self.bench.url, self.bench.seed, name, agents or DO)
+        opened = trigger_node.open_node(self.bench.url, self.bench.seed, name, agents or DO, sources=sources)
         return await self.bench.stack.enter_async_context(opened)
 
-    async def process(self, name: str, **agents: dict[str, Any]) -> asyncio.subprocess.Process:
+    async def process(self, name: str, *, lines: str = "", **agents: dict[str, Any]) -> asyncio.subprocess.Process:
         """Start a node in a process of its own; returns when it sees to triggers."""
-        told = {"url": self.bench.url, "seed": self.bench.seed, "name": name, "agents": agents or DO}
+        told = {"url": self.bench.url, "seed": self.bench.seed, "name": name, "agents": agents or DO, "lines": lines}
         program = Path(__file__).with_name("trigger_node.py")
         process = await asyncio.create_subprocess_exec(
             sys.executable, str(program), json.dumps(told), stdout=asyncio.subprocess.PIPE, start_new_session=True

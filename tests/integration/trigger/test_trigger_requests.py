@@ -13,7 +13,7 @@ from tests.integration.trigger.conftest import DO, define, keep, output, runs_of
 from tests.integration.work.conftest import PATIENCE_S, until
 
 from knotwork.bus import reading, subjects
-from knotwork.flow import facts
+from knotwork.flow import facts, history
 from knotwork.sdk.errors import Busy, Conflict, Denied, Invalid, NotFound, TooLarge, Unavailable
 from knotwork.trigger.arrivals import Arrived
 
@@ -58,7 +58,10 @@ async def test_a_webhook_starts_one_run_for_one_delivery(nodes):
     with pytest.raises(Denied):
         await send(triggers, "webhook", "in", b"[1]")
     assert len(await runs_of(flow)) == 2
+    assert await there.firings.counts(["t"]) == {"t": 2}  # runs, not requests; wherever one asks
     assert SECRET not in str((await triggers.store.get("t")).trigger.model_dump())
+    await triggers.remove("t")
+    assert await there.firings.counts(["t"]) == {}
 
 
 async def test_a_path_has_one_trigger(nodes):
@@ -206,3 +209,17 @@ async def test_a_delivery_that_comes_again_when_its_run_is_long_over(nodes, tmp_
     assert [one.run for one in again] == [one.run for one in first]
     await output(flow, (await send(triggers, "webhook", "in", b"1")).run)  # whatever they began had its time
     assert len(touched.read_text().splitlines()) == 5
+
+
+async def test_a_key_is_for_one_body_also_when_its_run_is_packed_away(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await keep(triggers, kind="http", path="p", unsigned=True)
+    head = {"idempotency-key": "k"}
+    first = await send(triggers, "http", "p", b"1", head)
+    await until(lambda: history.is_kept(flow.connection, first.run))
+    again = await send(triggers, "http", "p", b"1", head)
+    assert (again.status, again.body, again.run) == (200, b"1", first.run)
+    with pytest.raises(Conflict) as reused:
+        await send(triggers, "http", "p", b"2", head)
+    assert (reused.value.code, reused.value.detail) == ("flow.key_reused", {"id": first.run})
