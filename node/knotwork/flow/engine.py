@@ -181,6 +181,7 @@ class Engine:
             live.run.close_all()
             self._carrier.run_over(live.run)
         live.shard.runs.pop(live.id, None)
-        found = live.found if live.size <= FOUND_MAX_BYTES else []
+        # of a run of whose start nobody told us, not all is held here: it is read when it is packed away
+        found = live.found if live.run is not None and live.size <= FOUND_MAX_BYTES else []
         timed = bool(live.timers) or (live.run is not None and live.run.graph.timed)
         self._over[live.id] = Over(live.id, live.first, live.last, found, timed=timed, ended_s=self._loop.time())

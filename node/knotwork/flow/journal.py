@@ -65,6 +65,8 @@ class Live:
     early: list[Fact] = field(default_factory=list)
     """What was recorded of it before its start."""
     busy: bool = False
+    told: list[Stored] | None = None
+    """What was told of it while it is being read: to be taken behind what is read; None: it is not being read."""
     left: bool = False
     """It cannot be looked after here: a newer version wrote of it, or what it is made of is gone."""
     heard_s: float = 0.0
@@ -143,8 +145,11 @@ class Journal:
         if shard is None or not shard.ready:
             return 0
         old_s = self._loop.time() - STRAY_S  # what was recorded of a run that never began does not count for ever
+        runs = shard.runs.values()
+        if any(one.told is not None for one in runs):  # where its first fact stands is not known yet
+            return 0
         return min(
-            (one.first for one in shard.runs.values() if one.run or one.busy or one.left or one.heard_s > old_s),
+            (one.first for one in runs if one.run or one.busy or one.left or one.heard_s > old_s),
             default=shard.place + 1,
         )
 
@@ -189,7 +194,8 @@ class Journal:
                 (shard, live)
                 for shard in self._shards.values()
                 for live in shard.runs.values()
-                if shard.ready and not live.busy and not live.left and now_s - live.heard_s > SILENT_S
+                if shard.ready and not (live.busy or live.left or live.told is not None)
+                if now_s - live.heard_s > SILENT_S
             ]
             for shard, live in silent[:LOOKS_PER_S]:
                 live.heard_s = now_s
@@ -208,15 +214,10 @@ class Journal:
     def _told(self, message: Message) -> None:
         parts = message.subject.split(".", 3)
         shard = self._shards.get(parts[1])
-        if shard is None or message.headers is None:
+        place = message.header("Nats-Sequence")
+        if shard is None or not place.isdecimal():
             return
-        head = message.headers
-        stored = Stored(
-            f"run{message.subject[4:]}",
-            message.data,
-            int(head.get("Nats-Sequence", 0)),
-            head.get("Nats-Time-Stamp", ""),
-        )
+        stored = Stored(f"run{message.subject[4:]}", message.data, int(place), message.header("Nats-Time-Stamp"))
         if not shard.ready:
             shard.early.append(stored)
         elif stored.seq > shard.place:
@@ -236,7 +237,8 @@ class Journal:
                 shard.place = stored.seq
                 self._take(shard, stored)
         for live in list(shard.runs.values()):
-            self._taker.resume(live)
+            if live.told is None:
+                self._taker.resume(live)
 
     async def _listen(self, shard: Shard) -> None:
         if shard.listening is None:
@@ -258,7 +260,7 @@ class Journal:
         """Read one run anew, whatever was known of it."""
         if (before := shard.runs.get(run)) is not None:
             self._taker.forget(before)
-        shard.runs[run] = live = Live(run, shard, replaying=True)
+        shard.runs[run] = live = Live(run, shard, replaying=True, told=[])
         try:
             found = await all_facts(self._connection, run)
         except KnotworkError:
@@ -266,11 +268,13 @@ class Journal:
                 del shard.runs[run]
             shard.doubtful = True
             raise
-        for stored in found:
+        told, live.told = live.told or [], None
+        for stored in [*found, *told]:
             if shard.runs.get(run) is live:
                 live.first = live.first or stored.seq
                 self._take(shard, stored)
-        self._taker.resume(live)
+        if shard.runs.get(run) is live:
+            self._taker.resume(live)
 
     def _take(self, shard: Shard, stored: Stored) -> None:
         run = stored.subject.split(".", 3)[2]
@@ -279,6 +283,9 @@ class Journal:
             if run in self._over:
                 return
             shard.runs[run] = live = Live(run, shard, replaying=not shard.ready, first=stored.seq)
+        if live.told is not None:
+            live.told.append(stored)
+            return
         if stored.seq <= live.last:  # told, and read beside
             return
         live.last = stored.seq
