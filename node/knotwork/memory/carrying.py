@@ -7,21 +7,21 @@ says that it was imported.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from knotwork.memory import files, rules
+from knotwork.memory import bulk, files, rules
 from knotwork.memory.model import CATEGORIES, OWN_SCOPES, SCOPES, Category, Record
 from knotwork.memory.query import Query
 from knotwork.memory.reading import Reading
 from knotwork.memory.room import Memory
 from knotwork.memory.rules import Draft
 from knotwork.memory.settings import Duplicates
-from knotwork.memory.writing import AT_ONCE, Remembered, Writing
+from knotwork.memory.writing import Remembered, Writing
 from knotwork.sdk.errors import Invalid, KnotworkError
 from knotwork.sdk.memory import MemoryScope
 from knotwork.trust.who import Who
@@ -114,7 +114,12 @@ class Carrying:
                 hint="Nothing was imported. Mend them, or say skip_invalid.",
                 detail={"errors": [{"line": number, "message": why} for number, why in errors[:ERRORS_MAX]]},
             )  # fmt: skip
-        answers = await self._keep(drafts, who, duplicates)
+
+        def one(asked: tuple[int, Draft, str]) -> Awaitable[Remembered]:
+            _, draft, origin = asked
+            return self._writing.remember(draft, who, duplicates=duplicates, origin=origin)
+
+        answers = await bulk.each(drafts, one, stop_on_error=False)
         failed = [
             (drafts[place][0], str(answer)) for place, answer in enumerate(answers) if isinstance(answer, KnotworkError)
         ]
@@ -136,26 +141,6 @@ class Carrying:
             else:
                 kept.append((number, draft, origin))
         return kept, errors
-
-    async def _keep(
-        self, drafts: list[tuple[int, Draft, str]], who: Who, duplicates: Duplicates | None
-    ) -> list[Remembered | KnotworkError]:
-        answers: dict[int, Remembered | KnotworkError] = {}
-        places = asyncio.Semaphore(AT_ONCE)
-
-        async def one(place: int) -> None:
-            _, draft, origin = drafts[place]
-            async with places:
-                try:
-                    answers[place] = await self._writing.remember(draft, who, duplicates=duplicates, origin=origin)
-                except KnotworkError as error:
-                    answers[place] = error
-
-        for start in range(0, len(drafts), 1000):  # not a hundred thousand tasks at once
-            async with asyncio.TaskGroup() as group:
-                for place in range(start, min(start + 1000, len(drafts))):
-                    group.create_task(one(place))
-        return [answers[place] for place in range(len(drafts))]
 
 
 def _with(query: Query, cursor: str) -> Query:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import msgspec
 
-from knotwork.memory import names, rules
+from knotwork.memory import bulk, names, rules
 from knotwork.memory.model import OWN_SCOPES, SHARED_SCOPES, Category, Record, Version
 from knotwork.memory.room import TRIES, Held, Memory, busy
 from knotwork.memory.rules import Draft
 from knotwork.memory.settings import Duplicates
-from knotwork.memory.writing import AT_ONCE, Remembered, Writing
+from knotwork.memory.writing import Remembered, Writing
 from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError, NotFound
 from knotwork.sdk.memory import MemoryScope, Place
 from knotwork.trust.who import Who
@@ -119,22 +118,11 @@ class Changing:
         self, memories: Sequence[str], who: Who, *, force: bool, purge: bool, stop_on_error: bool
     ) -> list[Record | KnotworkError | None]:
         """Forget many; one answer each, None for what was not tried after an error when `stop_on_error`."""
-        answers: list[Record | KnotworkError | None] = [None] * len(memories)
-        places = asyncio.Semaphore(1 if stop_on_error else AT_ONCE)
 
-        async def one(number: int) -> None:
-            async with places:
-                if stop_on_error and any(isinstance(answer, KnotworkError) for answer in answers):
-                    return
-                try:
-                    answers[number] = await self.forget(memories[number], who, force=force, purge=purge)
-                except KnotworkError as error:
-                    answers[number] = error
+        def one(memory: str) -> Awaitable[Record]:
+            return self.forget(memory, who, force=force, purge=purge)
 
-        async with asyncio.TaskGroup() as group:
-            for number in range(len(memories)):
-                group.create_task(one(number))
-        return answers
+        return await bulk.each(memories, one, stop_on_error=stop_on_error)
 
     async def revert(self, memory: str, who: Who, number: int | None = None) -> Record:
         """Bring back what was forgotten, or what a memory was in an earlier version (by default the one before).

@@ -25,13 +25,13 @@ def memory_id(now_ns: int, chance: bytes) -> str:
     return f"m{now_ns // 1_000_000:012x}{chance[:6].hex()}"
 
 
-def core_id(who: Who, number: int, chance: bytes) -> str:
-    """Return the id of an agent's core memory in its place `number` (0 to 99)."""
-    return f"{core_place(who, number)}-{chance[:6].hex()}"
+def core_id(place: str, chance: bytes) -> str:
+    """Return the id of a core memory in a place."""
+    return f"{place}-{chance[:6].hex()}"
 
 
 def core_place(who: Who, number: int) -> str:
-    """Return the place of that."""
+    """Return an agent's place `number` (0 to 99) for core memories."""
     return f"c{number:02d}-{digest(f'{who.project} {who.id}')}"
 
 

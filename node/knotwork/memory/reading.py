@@ -7,18 +7,17 @@ import binascii
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import msgspec
 
-from knotwork.memory import fusing, names, rules, telling
+from knotwork.memory import core_places, fusing, rules, telling
 from knotwork.memory.index import After, Counts, Filter, Index, Row
 from knotwork.memory.meaning import Meaning
 from knotwork.memory.model import CATEGORIES, OWN_SCOPES, SCOPES, Record
 from knotwork.memory.query import Query
 from knotwork.memory.room import Held, Memory
 from knotwork.sdk.errors import Invalid, KnotworkError
-from knotwork.sdk.memory import MemoryScope, Place
+from knotwork.sdk.memory import MemoryScope
 from knotwork.trust.who import Who
 
 SEARCH_MAX = 200
@@ -82,17 +81,13 @@ class Reading:
         return await self._memory.shelf.ask(lambda index: index.counts(wanted)), current
 
     async def core(self, who: Who) -> dict[MemoryScope, int]:
-        """Return how many places for core memories an agent has taken, by scope."""
+        """Return how many core memories an agent has, by scope."""
         now_ns = self._memory.now_ns()
-        found: dict[MemoryScope, int] = {}
-        for scope in OWN_SCOPES:
-            owner = names.owner_in(scope, who)
-            places = [
-                self._memory.place(names.core_place(who, number), scope, owner) for number in range(names.CORE_MAX)
-            ]
-            taken = await self._memory.shelf.ask(partial(_taken, places=places))
-            found[scope] = sum(not gone and (not until or until > now_ns) for gone, _, until in taken.values())
-        return found
+        known = await core_places.taken(self._memory, who)
+        counts = dict.fromkeys(OWN_SCOPES, 0)
+        for scope, found in known.items():
+            counts[scope] = sum(not gone and (not until or until > now_ns) for gone, _, until in found.values())
+        return counts
 
     def _filter(self, query: Query, who: Who) -> Filter:
         return Filter(
@@ -132,10 +127,6 @@ class Reading:
         more = len(order) > start + query.limit
         following = _encode([str(start + query.limit)]) if more else ""
         return Page(records, following, current, by=by, notes=notes)
-
-
-def _taken(index: Index, places: Sequence[Place]) -> dict[str, tuple[bool, int, int]]:
-    return index.taken(places)
 
 
 def _cursor(last: Record) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from knotwork.sdk.errors import Invalid
@@ -47,7 +48,6 @@ _FORMS: tuple[tuple[str, str], ...] = (
         r"[\"']?\s{0,4}(?::=|[:=])\s{0,4})(?P<quote>[\"']?)(?P<value>[^\s\"'<>${}\[\](),;]{8,200})(?P=quote)"),
     ),
 )  # fmt: skip
-_PATTERN = re.compile("|".join(f"(?P<f{number}>{form})" for number, (_, form) in enumerate(_FORMS)))
 _KINDS = {f"f{number}": kind for number, (kind, _) in enumerate(_FORMS)}
 _HINTS = re.compile(
     r"-----BEGIN|AKIA|ASIA|ABIA|ACCA|gh[pousr]_|github_pat_|\bgl[a-z]{2,4}-|xox[abeprs]-|[rs]k_|AIza|sk-|npm_|pypi-"
@@ -63,6 +63,12 @@ _PLAIN = re.compile(r"[A-Za-z]+|[a-z_]+\.[a-z_.]+|[*x.•…_-]+", re.IGNORECASE
 """What stands where a password would and is none: a word, a name in code, stars."""
 
 
+@cache
+def _pattern() -> re.Pattern[str]:
+    """Return the pattern of all forms; made when something is remembered: it takes as long as loading three rooms."""
+    return re.compile("|".join(f"(?P<f{number}>{form})" for number, (_, form) in enumerate(_FORMS)))
+
+
 def scan(text: str) -> list[Found]:
     """Return the secrets in a text, in order; those of no known form are not found, those parted by what is unseen are."""
     if _UNSEEN.search(text) is None:
@@ -76,7 +82,7 @@ def _seen(text: str) -> list[Found]:
     if _HINTS.search(text) is None:
         return []
     found = []
-    for hit in _PATTERN.finditer(text):
+    for hit in _pattern().finditer(text):
         kind = _KINDS[next(name for name in _KINDS if hit.group(name) is not None)]
         part = {"url-password": "url", "bearer-token": "bearer", "password": "value"}.get(kind, 0)
         if kind in ("password", "bearer-token") and _PLAIN.fullmatch(hit.group(part)):

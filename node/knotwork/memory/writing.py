@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
 
-from knotwork.memory import names, rules, scanning
-from knotwork.memory.index import Index
-from knotwork.memory.model import SCOPES, Record
+from knotwork.memory import bulk, core_places, names, rules, scanning
+from knotwork.memory.model import Record
 from knotwork.memory.room import Memory
 from knotwork.memory.rules import Draft
 from knotwork.memory.settings import Duplicates
 from knotwork.memory.twins import twin_key
 from knotwork.sdk.errors import Conflict, Denied, KnotworkError
-from knotwork.sdk.memory import Place
 from knotwork.trust.who import Who
-
-AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +80,11 @@ class Writing:
         self, drafts: Sequence[Draft], who: Who, *, duplicates: Duplicates | None, stop_on_error: bool
     ) -> list[Remembered | KnotworkError | None]:
         """Remember many; one answer each, None for what was not tried after an error when `stop_on_error`."""
-        answers: list[Remembered | KnotworkError | None] = [None] * len(drafts)
-        places = asyncio.Semaphore(1 if stop_on_error else AT_ONCE)
 
-        async def one(number: int) -> None:
-            async with places:
-                if stop_on_error and any(isinstance(answer, KnotworkError) for answer in answers):
-                    return
-                try:
-                    answers[number] = await self.remember(drafts[number], who, duplicates=duplicates)
-                except KnotworkError as error:
-                    answers[number] = error
+        def one(draft: Draft) -> Awaitable[Remembered]:
+            return self.remember(draft, who, duplicates=duplicates)
 
-        async with asyncio.TaskGroup() as group:
-            for number in range(len(drafts)):
-                group.create_task(one(number))
-        return answers
+        return await bulk.each(drafts, one, stop_on_error=stop_on_error)
 
     def drafted(self, draft: Draft, who: Who, *, origin: str = "") -> Record:
         """Return the record of a draft, checked and looked through; raises what `remember` does."""
@@ -179,40 +163,6 @@ class Writing:
 
     async def _keep(self, record: Record, who: Who) -> Record:
         if record.category == "core":
-            return await self._keep_core(record, who)
+            return await core_places.keep(self._memory, record, who)
         await self._memory.write(self._memory.place(record.id, record.scope, record.owner), record, 0)
         return record
-
-    async def _keep_core(self, record: Record, who: Who) -> Record:
-        """Keep a core memory in a place of its agent that is free: whoever else writes, it is taken once."""
-        numbers = list(range(names.CORE_MAX))
-        places = {
-            number: self._memory.place(names.core_place(who, number), record.scope, record.owner) for number in numbers
-        }
-        await self._memory.shelf.caught_up(tuple(scope for scope in SCOPES if scope == record.scope))
-        taken = await self._memory.shelf.ask(lambda index: _taken(index, list(places.values())))
-        free = [number for number in numbers if places[number].id not in taken]
-        random.shuffle(free)  # those who write at the same time do not all want the same place
-        left = [number for number in numbers if taken.get(places[number].id, (False, 0, 0))[0]]
-        left.sort(key=lambda number: taken[places[number].id][1])
-        for number in (*free, *left):
-            place = places[number]
-            made = msgspec.structs.replace(record, id=names.core_id(who, number, self._memory.chance()))
-            held = await self._memory.fresh(place) if number in left else None
-            if held is not None and not held.record.forgotten:
-                continue
-            try:
-                await self._memory.write(place, made, held.revision if held is not None else 0)
-            except Conflict as error:
-                if error.code != "memory.changed":
-                    raise
-                continue
-            return made
-        raise Conflict(
-            f"{who.name} has {names.CORE_MAX} core memories in {record.scope} already.", code="memory.core_full",
-            hint="Forget one of them with force, or remember it as longterm.",
-        )  # fmt: skip
-
-
-def _taken(index: Index, places: list[Place]) -> dict[str, tuple[bool, int, int]]:
-    return index.taken(places)

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 WATCH_EVERY_S = 1.0
+LISTENS_S = 0.5
+NO_CALL = "none"
+"""The id of no call: to be told to stop it does nothing."""
 
 
 class _Back:
@@ -140,6 +143,19 @@ class Membership:
         await self.connection.listen(subjects.cancels_of(self.here), self._cancelled)
         await self.prompts.open()
         await self.micro.open()
+
+    async def listens(self, node: str) -> bool:
+        """Return whether a node listens for calls: one whose process is gone does not, long before it counts as stale.
+
+        Whoever cannot be asked now counts as listening. Raises nothing that the bus raises.
+        """
+        try:
+            await self.connection.request(subjects.cancel(node, NO_CALL), timeout_s=LISTENS_S)
+        except Unreachable as error:
+            return error.code != "bus.no_responders"
+        except KnotworkError:  # nobody answers to that
+            pass
+        return True
 
     async def run(self) -> None:
         """Beat, listen and watch over calls until cancelled."""

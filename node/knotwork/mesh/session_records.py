@@ -114,6 +114,11 @@ def unknown(name: str, project: str, handles: Iterable[str] = ()) -> NotFound:
     )  # fmt: skip
 
 
+def from_afar(record: AgentSession) -> AgentSession:
+    """Return an agent of another project as it is called outside of its own: handle@project."""
+    return msgspec.structs.replace(record, handle=f"{record.handle}@{record.project}")
+
+
 def handles(wanted: str) -> list[str]:
     """Return the names to be tried for an agent that did not choose one, in order."""
     return [wanted, *(f"{wanted[:56]}-{number}" for number in range(2, 10_000))]

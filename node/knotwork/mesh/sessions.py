@@ -23,11 +23,13 @@ from knotwork.bus import codec, kv, subjects
 from knotwork.bus.background import background
 from knotwork.mesh import session_records as rules
 from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError, Unreachable
+from knotwork.trust.scopes import may_see
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
     from knotwork.bus.kv import Bucket, Entry
     from knotwork.bus.wire import Message
+    from knotwork.mesh.afar import Afar
     from knotwork.mesh.directory import Directory
     from knotwork.mesh.session_records import AgentSession
     from knotwork.trust.who import Who
@@ -75,6 +77,8 @@ class Sessions:
         self.current = asyncio.Event()
         self.changed: Callable[[Line], None] = lambda _line: None
         """Called when a session of this node was opened, is otherwise than before, or is over."""
+        self.afar: Afar | None = None
+        """Agents of other projects, and who tells of ours there; None where nothing is shared between projects."""
 
     # -- who is there ------------------------------------------------------------------------------------------------
 
@@ -90,6 +94,11 @@ class Sessions:
         if found is None:
             raise rules.unknown(name, self.project)
         return found
+
+    def hides(self, handle: str, by: Who) -> bool:
+        """Return whether there is an agent of this handle that somebody may not see."""
+        record = self._known.get(self._by_handle.get(handle, ""))
+        return record is not None and not may_see(record.scope, record.who, by)
 
     def presence(self, record: AgentSession) -> rules.Presence:
         """Return how an agent is now."""
@@ -233,6 +242,8 @@ class Sessions:
 
     async def _first_free(self, like: str, agent: str) -> str:
         for name in rules.handles(like):
+            if self._by_handle.get(name, agent) != agent:  # taken, as we know without asking
+                continue
             with contextlib.suppress(Conflict):
                 await self._take(name, agent)
                 return name
@@ -307,6 +318,8 @@ class Sessions:
 
     async def _write(self, record: AgentSession) -> None:
         self._heard(record)
+        if self.afar is not None:
+            self.afar.tell(record)
         await self._bucket.put(_AGENT + record.id, rules.encode(record), ttl_s=rules.FORGET_S)
 
     def _heard(self, record: AgentSession) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 BAR = "| "
-_HARMLESS = re.compile(r"[\x20-\x7e\xa0-\xac\xae-\u034e\n\t]*")
-"""What most text is made of: nothing in here is looked at one by one."""
+_ODD = re.compile(r"[^\x20-\x7e\xa0-\xac\xae-\u034e\n\t]")
+"""What most text is not made of: only this is looked at one by one."""
 _UNSEEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 """Unicode's categories of what is not seen: controls, formats (bidi, zero width, tags), private, halves, separators."""
 _JOINERS = {"\u200c", "\u200d", "\ufe0f"}
@@ -28,18 +28,15 @@ _SELECTORS = re.compile(r"[\ufe00-\ufe0e\U000e0100-\U000e01ef]")
 
 def harmless(text: str) -> str:
     r"""Return text with what is not seen, or changes how the rest is seen, as `\u{202e}`; lines and tabs stay."""
-    if _HARMLESS.fullmatch(text):
-        return text
-    text = text.replace("\r\n", "\n")
-    shown = []
-    for place, char in enumerate(text):
-        if char in _JOINERS and _joins(text, place):
-            shown.append(char)
-        elif char not in "\n\t" and _hides(char):
-            shown.append(f"\\u{{{ord(char):x}}}")
-        else:
-            shown.append(char)
-    return "".join(shown)
+    return _ODD.sub(_shown, text.replace("\r\n", "\n"))
+
+
+def _shown(found: re.Match[str]) -> str:
+    """Return one character, written out when it is not seen."""
+    char = found[0]
+    if (char in _JOINERS and _joins(found.string, found.start())) or not _hides(char):
+        return char
+    return f"\\u{{{ord(char):x}}}"
 
 
 def _hides(char: str) -> bool:
@@ -49,6 +46,8 @@ def _hides(char: str) -> bool:
 
 def blank(text: str) -> bool:
     """Return whether there is nothing in a text that is seen: it is empty, or blanks and characters of no width."""
+    if text[:1].isalnum() and text[0].isascii():
+        return False  # nearly every text
     return all(char.isspace() or char == "\u2800" or _hides(char) for char in text)
 
 

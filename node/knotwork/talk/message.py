@@ -2,7 +2,7 @@
 
 The one who sends chooses what is said, to whom, and how urgent it is. Who says it, where, when and for which project
 is written by the node that took it in; the time is the server's. Messages are known by their place in their stream:
-`m12` is the twelfth of all channels, `d7` the seventh of all inboxes.
+`m12` is the twelfth of all channels, `d7` the seventh of all inboxes, `f3` the third that went to another project.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ PLACE_MAX = 10**15
 
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 Time = Annotated[int, msgspec.Meta(ge=0, le=4_000_000_000_000_000_000)]
-Where = Literal["channel", "inbox"]
-_ID = re.compile(r"([md])([1-9][0-9]{0,14})")
-_LETTER: dict[Where, str] = {"channel": "m", "inbox": "d"}
-_WHERE: dict[str, Where] = {"m": "channel", "d": "inbox"}
+Where = Literal["channel", "inbox", "post"]
+_ID = re.compile(r"([mdf])([1-9][0-9]{0,14})")
+_LETTER: dict[Where, str] = {"channel": "m", "inbox": "d", "post": "f"}
+_WHERE: dict[str, Where] = {"m": "channel", "d": "inbox", "f": "post"}
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -58,7 +58,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A message as it is stored, beside its subject and the server's time.
 
     `sender` is an id, `handle` what it was called then; `thread` the id of the message that a thread began with.
-    `mentions` are ids of agents.
+    `mentions` are ids of agents. `post` is what it was called on its way from another project.
     """
 
     sender: Name
@@ -79,6 +79,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_ns: Time = 0
     ack: bool = False
     mentions: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MENTIONS_MAX)] = ()
+    post: Name = ""
 
     @property
     def who(self) -> Who:
@@ -88,7 +89,10 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A message that is stored. `place` is its place in the stream, `to` the channel or the id of the recipient."""
+    """A message that is stored. `place` is its place in the stream, `to` the channel or the id of the recipient.
+
+    `to_project` is the recipient's project when it went to another one.
+    """
 
     where: Where
     to: str
@@ -96,6 +100,7 @@ class Said:
     at_ns: int
     envelope: Envelope
     size: int = 0
+    to_project: str = ""
 
     @property
     def id(self) -> str:
@@ -129,7 +134,7 @@ def unknown(message: str) -> NotFound:
     """Return the error of a message that is not there, or not for whoever asks: nobody can tell which."""
     return NotFound(
         f"There is no message {message[:32]!r} for you.", code="message.not_found",
-        hint="Ids look like m12 (channels) and d7 (inboxes); messages go when their channel is full or they expire.",
+        hint="Ids look like m12 (channels), d7 (inboxes) and f3 (to other projects); messages go when their channel is full or they expire.",
     )  # fmt: skip
 
 
@@ -185,10 +190,22 @@ def _deeper(value: Any, levels: int) -> bool:
     return False
 
 
+def posted(subject: str, data: bytes, place: int, at_ns: int) -> Said | None:
+    """Return the message of a subject in POST, None for what somebody else put there."""
+    _, _, rest = subject.partition(".")
+    project, _, to = rest.partition(".")
+    if not subjects.is_token(project) or not subjects.is_token(to):
+        return None
+    try:
+        return Said("post", to, place, at_ns, decode(data), len(data), project)
+    except Invalid:
+        return None
+
+
 def said(subject: str, data: bytes, place: int, at_ns: int) -> Said | None:
     """Return the message of a subject in TALK or INBOXES, None for what somebody else put there."""
     where, _, to = subject.partition(".")
-    if where not in _LETTER or not subjects.is_token(to):
+    if where not in ("channel", "inbox") or not subjects.is_token(to):
         return None
     try:
         return Said("channel" if where == "channel" else "inbox", to, place, at_ns, decode(data), len(data))

@@ -17,6 +17,8 @@ from knotwork.talk.channels import Channels
 from knotwork.talk.following import Following, open_following
 from knotwork.talk.history import History
 from knotwork.talk.inboxes import Inboxes
+from knotwork.talk.post import Post
+from knotwork.talk.postman import Postman
 from knotwork.talk.reads import Reads
 from knotwork.talk.sending import Sending
 from knotwork.talk.stores import open_stores
@@ -44,16 +46,21 @@ class Talk:
     inboxes: Inboxes
     sending: Sending
     history: History
+    post: Post
 
     async def get(self, name: str, who: Who) -> Said:
         """Return a message that somebody may see, of a channel or an inbox; raises `NotFound` (`message.not_found`)."""
         where, place = message.place_of(name)
+        if where == "post":
+            return await self.post.get(place, who)
         return await (self.inboxes.get(place, who) if where == "inbox" else self.sending.in_channel(name, who))
 
 
 @asynccontextmanager
-async def open_talk(connection: Connection, book: Book, *, project: str, folder: Path) -> AsyncIterator[Talk]:
-    """Take part inside the block; the index of channels is kept in `folder`."""
+async def open_talk(
+    connection: Connection, book: Book, *, project: str, folder: Path, post: Post | None = None
+) -> AsyncIterator[Talk]:
+    """Take part inside the block; the index of channels is kept in `folder`. `post` leads to other projects."""
     started_s = time.monotonic()
     await open_stores(connection)
     channels = Channels(connection)
@@ -70,7 +77,11 @@ async def open_talk(connection: Connection, book: Book, *, project: str, folder:
             stream: await stack.enter_async_context(open_group_commit(connection))
             for stream in (subjects.TALK, subjects.INBOXES)
         }
-        sending = Sending(connection, book, channels, following, inboxes, writers=writers)
+        out = post or Post(lambda: None)
+        sending = Sending(connection, book, channels, following, inboxes, writers=writers, post=out)
+        if post is not None:
+            postman = Postman(post, connection, project, book, inboxes=inboxes, policy=lambda: channels.policy)
+            group.create_task(postman.run(), name="messages from other projects")
         history = History(connection, channels, following, inboxes, reads)
         log.debug("what %s says is open after %.3f s", project, time.monotonic() - started_s)
-        yield Talk(project, book, channels, following, reads, inboxes, sending, history)
+        yield Talk(project, book, channels, following, reads, inboxes, sending, history, out)

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,7 +19,7 @@ from knotwork.bus import publisher, reading, subjects
 from knotwork.sdk.errors import Conflict, Internal, Invalid, KnotworkError, NotFound, Unavailable
 from knotwork.talk import channel as settings
 from knotwork.talk import contact, framing, mentions, message
-from knotwork.talk.message import Draft, Envelope, Said
+from knotwork.talk.message import Draft, Envelope, Said, Where
 from knotwork.talk.stores import INBOX_MAX
 from knotwork.trust.scopes import may_see
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from knotwork.talk.channels import Channels
     from knotwork.talk.following import Following
     from knotwork.talk.inboxes import Inboxes
+    from knotwork.talk.post import Post
     from knotwork.trust.who import Who
 
 log = logging.getLogger(__name__)
@@ -73,11 +74,12 @@ class Sending:
         inboxes: Inboxes,
         *,
         writers: dict[str, GroupCommit],
+        post: Post,
     ) -> None:
-        """Send over `connection`; `writers` are those of the two streams, by name."""
+        """Send over `connection`; `writers` are those of the two streams, by name; `post` goes to other projects."""
         self._connection, self._book = connection, book
         self._channels, self._following, self._inboxes = channels, following, inboxes
-        self._writers = writers
+        self._writers, self._post = writers, post
 
     # -- channels ----------------------------------------------------------------------------------------------------
 
@@ -134,10 +136,10 @@ class Sending:
     # -- inboxes -----------------------------------------------------------------------------------------------------
 
     async def to_agent(self, who: Who, name: str, draft: Draft) -> Receipt:
-        """Send something to one agent or person, by id or handle.
+        """Send something to one agent or person, by id or handle; of another project, by id or `handle@project`.
 
-        Raises `NotFound` (`agent.not_found`), `Denied` (`contact.denied`), `Unavailable` (`message.inbox_full`), and what
-        `to_channel` raises.
+        Raises `NotFound` (`agent.not_found`), `Denied` (`contact.denied`), `Unavailable` (`message.inbox_full`,
+        `message.no_post`), and what `to_channel` raises.
         """
         _check(draft)
         answered = await self._answered(who, draft)
@@ -150,9 +152,17 @@ class Sending:
             said = await self.in_channel(draft.reply_to, who)
             return await self.to_channel(who, said.to, msgspec.structs.replace(draft, scope=said.envelope.scope))
         _check(draft)
-        answered = await self._inboxes.get(place, who)
+        answered = await self._direct(where, place, who)
+        if answered.envelope.project != who.project:
+            return await self._to_one(who, answered.envelope.who, draft, answered)
+        if answered.to_project:
+            return await self._to_one(who, self._book.find(answered.to, who), draft, answered)
         other = answered.envelope.sender if answered.to == who.id else answered.to
         return await self._to_one(who, self._book.find(other), draft, answered)
+
+    async def _direct(self, where: Where, place: int, who: Who) -> Said:
+        """Return a message of an inbox, or one that went to another project."""
+        return await (self._inboxes.get(place, who) if where == "inbox" else self._post.get(place, who))
 
     async def to_capability(self, who: Who, capability: str, draft: Draft) -> Broadcast:
         """Send something to everybody else who can do something, one message for each.
@@ -192,13 +202,15 @@ class Sending:
         if not draft.reply_to:
             return None
         where, place = message.place_of(draft.reply_to)
-        return await (self._inboxes.get(place, who) if where == "inbox" else self.in_channel(draft.reply_to, who))
+        return await (self.in_channel(draft.reply_to, who) if where == "channel" else self._direct(where, place, who))
 
     async def _to_one(self, who: Who, to: Who, draft: Draft, answered: Said | None, *, thread: str = "") -> Receipt:
         policy = self._channels.policy
         back = answered is not None and answered.where == "inbox" and answered.envelope.sender == to.id
         if not contact.allows(policy, who, to, answering=back):
             raise contact.refused(policy, who, to)
+        if to.project != who.project:
+            return await self._out(who, to, draft, answered)
         thread = thread or (answered.thread if answered is not None else "")
         envelope = message.written(who, draft, thread=thread)
         ack = await self._deliver(to, envelope, draft)
@@ -209,6 +221,23 @@ class Sending:
             }  # fmt: skip
             self._book.tell(to.id, notice)
         return Receipt(given, to, "", thread or given, ack.duplicate)
+
+    async def _out(self, who: Who, to: Who, draft: Draft, answered: Said | None) -> Receipt:
+        """Send something to another project, where our ids mean nothing: what is answered has a name for both."""
+        known = "" if answered is None else answered.id if answered.where == "post" else answered.envelope.post
+        thread = answered.thread if answered is not None and known else ""
+        envelope = message.written(who, msgspec.structs.replace(draft, reply_to=known), thread=thread)
+        pairs = _expiry(envelope)
+        if draft.key:
+            told = [envelope.sender, envelope.project, subjects.post(to.project, to.id), draft.key]
+            pairs.append(("Nats-Msg-Id", hashlib.sha256(msgspec.json.encode(told)).hexdigest()))
+        ack = await self._post.send(to, message.encode(envelope), publisher.head(*pairs))
+        if ack.duplicate:
+            before = await self._post.find(ack.seq)
+            _must_be_same(before.envelope if before is not None else None, envelope)
+        given = message.name("post", ack.seq)
+        shown = replace(to, name=f"{to.name}@{to.project}")
+        return Receipt(given, shown, "", thread or given, ack.duplicate)
 
     async def _deliver(self, to: Who, envelope: Envelope, draft: Draft) -> Ack:
         """Put a message into an inbox; raises `Unavailable` (`message.inbox_full`) when nothing there may go."""
@@ -228,21 +257,17 @@ class Sending:
 
     async def _store(self, stream: str, subject: str, envelope: Envelope, draft: Draft) -> tuple[Ack, int]:
         """Store a message; returns when the server has it on disk, with its size in bytes."""
-        payload = message.encode(envelope)
-        pairs = []
-        if envelope.expires_ns:
-            left_ns = envelope.expires_ns - time.time_ns()
-            pairs.append(publisher.ttl(-(-left_ns // 1_000_000_000)))
+        payload, pairs = message.encode(envelope), _expiry(envelope)
         if not draft.key:
             return await self._writers[stream].put(subject, payload, *pairs), len(payload)
         key = hashlib.sha256(msgspec.json.encode([envelope.sender, subject, draft.key])).hexdigest()
         head = publisher.head(("Nats-Msg-Id", key), *pairs)
         ack = await publisher.publish(self._connection, subject, payload, head=head)
         if ack.duplicate:
-            await self._must_be_same(stream, subject, ack.seq, envelope)
+            await self._must_be_as_before(stream, subject, ack.seq, envelope)
         return ack, len(payload)
 
-    async def _must_be_same(self, stream: str, subject: str, place: int, envelope: Envelope) -> None:
+    async def _must_be_as_before(self, stream: str, subject: str, place: int, envelope: Envelope) -> None:
         """Raise `Conflict` (`message.key_reused`) when another message was sent with this key."""
         found = await reading.batch(self._connection, stream, subject, place, 1)
         if not found or found[0].seq != place:
@@ -251,13 +276,26 @@ class Sending:
             before = message.decode(found[0].data)
         except Invalid as error:
             raise Internal(f"Message {place} of {stream} cannot be read.", code="message.malformed") from error
-        if (before.text, before.data, before.blob, before.kind) != (
-            envelope.text, envelope.data, envelope.blob, envelope.kind,
-        ):  # fmt: skip
-            raise Conflict(
-                "Another message was sent with this key.", code="message.key_reused",
-                hint="Give each message a key of its own; the same key means the same message for a day.",
-            )  # fmt: skip
+        _must_be_same(before, envelope)
+
+
+def _expiry(envelope: Envelope) -> list[tuple[str, str]]:
+    """Return the header that has the server let a message go in time."""
+    left_ns = envelope.expires_ns - time.time_ns()
+    return [publisher.ttl(-(-left_ns // 1_000_000_000))] if envelope.expires_ns else []
+
+
+def _must_be_same(before: Envelope | None, envelope: Envelope) -> None:
+    """Raise `Conflict` (`message.key_reused`) when something else was sent with the same key."""
+    if before is None:
+        return
+    if (before.text, before.data, before.blob, before.kind) != (
+        envelope.text, envelope.data, envelope.blob, envelope.kind,
+    ):  # fmt: skip
+        raise Conflict(
+            "Another message was sent with this key.", code="message.key_reused",
+            hint="Give each message a key of its own; the same key means the same message for a day.",
+        )  # fmt: skip
 
 
 def _check(draft: Draft) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 INBOX_MAX = 1000
 """Messages in one inbox, read ones included; those go first when room is needed."""
 INBOX_AGE_S = 7 * 86400
+POST_MAX = 10_000
+"""Messages from other projects to one agent within that time."""
 KEY_S = 86400
 """How long the server remembers an idempotency key."""
 READS_S = 90 * 86400
@@ -47,6 +49,22 @@ INBOXES = StreamSpec(
         "republish": {"src": "inbox.>", "dest": "heard.inbox.>", "headers_only": True},
     },
 )
+
+
+POST = StreamSpec(
+    subjects.POST,
+    ("post.*.*",),
+    {
+        "allow_atomic": True,
+        "allow_msg_ttl": True,
+        "duplicate_window": KEY_S * NS,
+        "max_age": INBOX_AGE_S * NS,
+        "max_msgs_per_subject": POST_MAX,
+        "discard": "new",
+        "discard_new_per_subject": True,
+    },
+)
+"""What goes from one project to another lies here, in COMMONS."""
 
 
 async def open_stores(connection: Connection) -> None:

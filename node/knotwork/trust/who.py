@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -28,11 +29,13 @@ class Who:
     node: str = ""
 
 
+@functools.lru_cache(maxsize=256)
 def owner_of(user: str) -> str:
     """Return the token that stands for a user of an operating system; "someone" for one without a usable name."""
     return _OTHER.sub("-", user.lower()).strip("-_")[:_OWNER_MAX] or "someone"
 
 
+@functools.lru_cache(maxsize=256)
 def person(owner: str, project: str, node: str = "") -> Who:
     """Return a person, as whom everybody counts who asks without a session."""
     return Who(f"person-{owner}", owner, project, owner, "person", node=node)

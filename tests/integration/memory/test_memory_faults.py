@@ -7,12 +7,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.integration.memory.conftest import memory_node, until
 from tests.integration.memory.test_memory_life import found, remember
 
 from knotwork.memory.query import Query
 from knotwork.memory.rules import Draft
-from knotwork.sdk.errors import Conflict, KnotworkError, Unavailable
+from knotwork.sdk.errors import Conflict, KnotworkError, NotFound, Unavailable
 from knotwork.sdk.testing import host
 from knotwork.sdk.testing.buckets import SystemClock
 from knotwork.trust import keys
@@ -27,7 +28,7 @@ async def test_an_agent_has_a_hundred_core_memories_whoever_writes(bench: Any):
     async def write(node: Any) -> None:
         for number in numbers:
             try:
-                await remember(node, ann, f"core {number}", category="core")
+                await remember(node, ann, f"core {number}", ("private", "personal")[number // 2 % 2], "core")
             except Conflict as error:
                 assert error.code == "memory.core_full"
                 full.append(number)
@@ -37,19 +38,53 @@ async def test_an_agent_has_a_hundred_core_memories_whoever_writes(bench: Any):
             group.create_task(write((one, two)[writer % 2]))
     assert len(full) == 10
     for node in (one, two):
-        assert (await node.desk.recall(Query(limit=200), ann)).counts.private == 100
-        assert (await node.desk.stats(ann)).core_private == 100
+        counts, stats = (await node.desk.recall(Query(limit=200), ann)).counts, await node.desk.stats(ann)
+        assert counts.private + counts.personal == stats.core_private + stats.core_personal == 100
+        assert min(counts.private, counts.personal) > 10
     await remember(one, one.agent("sister"), "hers", category="core")  # a hundred for each
-    await remember(one, ann, "elsewhere", "personal", "core")
-    gone = (await one.desk.page(Query(scopes=("private",), categories=("core",), limit=1), ann)).memories[0].id
-    await one.desk.forget(gone, ann, force=True, purge=False)
-    await remember(two, ann, "in its place", category="core")
+    await _is_full(one, ann)
+    for gone_of, kept_in in (("private", "private"), ("private", "personal"), ("personal", "private")):
+        gone = (await one.desk.page(Query(scopes=(gone_of,), categories=("core",), limit=1), ann)).memories[0].id
+        await one.desk.forget(gone, ann, force=True, purge=False)
+        made = await remember(two, ann, f"in the place of {gone}", kept_in, "core")
+        await _is_full(one, ann)
+        with pytest.raises(NotFound):  # its place is another's now: it does not come back beside it
+            await one.desk.revert(gone, ann, None)
+        assert (await one.desk.get(made, ann)).scope == kept_in
+
+
+async def _is_full(node: Any, who: Any) -> None:
+    for scope in ("private", "personal"):
+        with pytest.raises(Conflict) as refused:
+            await remember(node, who, f"one more in {scope}", scope, "core")
+        assert refused.value.code == "memory.core_full"
+
+
+async def test_of_two_who_take_the_last_place_in_two_scopes_one_gets_it_or_none(bench: Any):
+    one, two = await bench.node("one"), await bench.node("two")
+    ann = one.agent("writer")
+    for number in range(99):
+        await remember(one, ann, f"core {number}", category="core")
+    for turn in range(10):
+        async with asyncio.TaskGroup() as group:
+            tries = [
+                group.create_task(_tried(node, ann, f"{scope} {turn}", scope))
+                for node, scope in ((one, "private"), (two, "personal"), (one, "personal"), (two, "private"))
+            ]
+        kept = [task.result() for task in tries if task.result()]
+        stats = await two.desk.stats(ann)
+        assert stats.core_private + stats.core_personal == 99 + len(kept)
+        assert len(kept) <= 1
+        for memory in kept:
+            await one.desk.forget(memory, ann, force=True, purge=turn % 2 == 0)
+
+
+async def _tried(node: Any, who: Any, content: str, scope: str) -> str:
     try:
-        await remember(one, ann, "one more", category="core")
+        return await remember(node, who, content, scope, "core")
     except Conflict as error:
         assert error.code == "memory.core_full"
-    else:
-        raise AssertionError("the 101st was kept")
+        return ""
 
 
 async def test_nothing_acknowledged_is_lost_when_nats_is_killed(bench: Any):

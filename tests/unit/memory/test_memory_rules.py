@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knotwork.memory import names, rules
+from knotwork.memory import core_places, names, rules
 from knotwork.memory.model import CATEGORIES, EVERYBODY, SCOPES, Record, author, belongs, decode, encode
 from knotwork.memory.rules import Draft
 from knotwork.sdk.errors import Denied, Invalid, NotFound, TooLarge
@@ -178,7 +178,7 @@ def test_what_passes_and_what_stays():
 def test_core_memories_have_a_hundred_places_for_each_agent():
     places = {names.core_place(who, number) for who in (ANN, SISTER, SAME_AGENT_ELSEWHERE) for number in range(100)}
     assert len(places) == 300
-    made = names.core_id(ANN, 7, b"chance")
+    made = names.core_id(names.core_place(ANN, 7), b"chance")
     assert names.is_core(made)
     assert names.is_id(made)
     assert names.place_id(made) == names.core_place(ANN, 7)
@@ -216,3 +216,11 @@ def test_a_record_survives_its_way_and_others_do_not():
     assert belongs(one, Place("p", "team", "p", one.id))
     assert not belongs(one, Place("p", "team", "q", one.id))
     assert not belongs(one, Place("p", "public", "p", one.id))
+
+
+def test_places_for_core_memories_count_over_all_scopes():
+    places = ["c00", "c01", "c02", "c03", "c04"]
+    lives, gone = (False, 9, 0), (True, 5, 0)
+    here, elsewhere = {"c00": lives, "c01": gone}, {"c02": lives, "c03": (True, 3, 0), "c01": gone}
+    assert core_places.order(here, elsewhere, places) == ["c04", "c03", "c01"]
+    assert core_places.order({"c00": gone}, {"c00": lives}, ["c00"]) == []

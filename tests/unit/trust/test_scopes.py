@@ -2,7 +2,7 @@
 
 import pytest
 
-from knotwork.trust.scopes import SCOPES, may_see
+from knotwork.trust.scopes import SCOPES, circle, circles, may_do, may_see, reaches_out
 from knotwork.trust.who import Who, owner_of, person
 
 ME = Who("a1", "me", "shop", "ann")
@@ -49,3 +49,38 @@ def test_things_of_nobody_are_not_personal_to_others_of_nobody():
 ])  # fmt: skip
 def test_an_owner_is_a_token(user, owner):
     assert owner_of(user) == owner
+
+
+DONE_BY = {
+    "private": {"itself", "its sub-agent"},
+    "personal": {"itself", "same owner, same project", "its sub-agent", "its person"},
+    "team": SEEN_BY["team"],
+    "public": {name for name, who in OTHERS.items() if who.project == ME.project},
+    "galactic": {"itself"},
+}
+
+
+@pytest.mark.parametrize("scope", DONE_BY)
+@pytest.mark.parametrize("relation", OTHERS)
+def test_who_may_see_and_take_work(scope, relation):
+    assert may_do(scope, ME, OTHERS[relation]) is (relation in DONE_BY[scope])
+
+
+@pytest.mark.parametrize("scope", ["private", "personal"])
+@pytest.mark.parametrize("relation", OTHERS)
+def test_circles_say_the_same_within_a_project(scope, relation):
+    other = OTHERS[relation]
+    if other.project == ME.project:
+        assert (circle(scope, ME) in circles(other)) is may_do(scope, ME, other)
+
+
+def test_what_is_the_projects_has_no_circle():
+    assert {circle(scope, ME) for scope in ("team", "public", "galactic")} == {""}
+    assert circle("private", ME) != circle("personal", Who(ME.id, "x", "shop", ME.id))
+    assert not set(circles(Who("x", "x", "shop", ""))) & set(circles(Who("y", "y", "shop", "")))
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_only_what_is_seen_elsewhere_reaches_out(scope):
+    elsewhere = any(may_see(scope, ME, who) for who in OTHERS.values() if who.project != ME.project)
+    assert reaches_out(scope) is elsewhere
