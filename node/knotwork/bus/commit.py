@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from knotwork.bus import publisher, wire
+from knotwork.bus import publisher
 from knotwork.sdk.errors import KnotworkError, TooLarge, Unavailable, Unreachable
 
 if TYPE_CHECKING:
@@ -116,15 +116,15 @@ class GroupCommit:
                 waiting.answer.set_result(answer)
 
     async def _together(self, group: list[_Waiting]) -> None:
-        batch = secrets.token_hex(8)
+        mark = b"Nats-Batch-Id: %b\r\nNats-Batch-Sequence: " % secrets.token_hex(8).encode()
         last = len(group)
         try:
             for place, waiting in enumerate(group[:-1], start=1):
-                head = _marked(waiting, ("Nats-Batch-Id", batch), ("Nats-Batch-Sequence", str(place)))
-                self._connection.send(waiting.subject, waiting.payload, "", head)
+                self._connection.send(
+                    waiting.subject, waiting.payload, "", b"%b%b%d\r\n\r\n" % (_own(waiting), mark, place)
+                )
             end = group[-1]
-            mark = (("Nats-Batch-Id", batch), ("Nats-Batch-Sequence", str(last)), ("Nats-Batch-Commit", "1"))
-            head = _marked(end, *mark)
+            head = b"%b%b%d\r\nNats-Batch-Commit: 1\r\n\r\n" % (_own(end), mark, last)
             ack = await publisher.publish(self._connection, end.subject, end.payload, head=head)
         except KnotworkError as error:
             if (
@@ -151,10 +151,9 @@ def batch_length(sizes: list[int]) -> int:
     return min(len(sizes), BATCH_MAX)
 
 
-def _marked(waiting: _Waiting, *pairs: tuple[str, str]) -> bytes:
-    """Return the header block of a fact with these lines added."""
-    own, mark = waiting.head, wire.header(*pairs)
-    return own[:-2] + mark.partition(b"\r\n")[2] if own else mark
+def _own(waiting: _Waiting) -> bytes:
+    """Return the header block of a fact as far as it goes without the empty line at its end."""
+    return waiting.head[:-2] or b"NATS/1.0\r\n"
 
 
 def _fail(group: list[_Waiting], error: KnotworkError) -> None:

@@ -14,16 +14,19 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from knotwork.bus.library import Client
+from knotwork.bus.parser import DirectParser
 from knotwork.sdk.errors import Invalid, TooLarge, Unreachable
 
 log = logging.getLogger(__name__)
 
 _VERSION = "NATS/1.0"
 Handler = Callable[["Message"], None]
+_RELIED_UPON = (
+    "_pending", "_pending_data_size", "_flush_queue", "_flusher_task", "_process_msg", "_max_payload", "_ps",
+)  # fmt: skip
 BUFFER_MAX_BYTES = 64 * 1024 * 1024
 """Unsent bytes in one process before a sender is refused: eight of the largest messages."""
 
@@ -44,14 +47,32 @@ def clean(value: str, size_max: int = 256) -> str:
     return "".join(char if char.isprintable() else " " for char in value[:size_max]).strip()
 
 
-@dataclass(slots=True)
 class Message:
-    """One message as it arrived. `headers` is None when there are none; a status line shows as `Status`."""
+    """One message as it arrived."""
 
-    subject: str
-    reply: str
-    data: bytes
-    headers: dict[str, str] | None = None
+    __slots__ = ("_block", "_headers", "data", "reply", "subject")
+
+    def __init__(
+        self, subject: str, reply: str, data: bytes, headers: dict[str, str] | None = None, block: bytes = b""
+    ) -> None:
+        """Take what arrived; `block` are headers that are read when somebody looks: most are never looked at."""
+        self.subject, self.reply, self.data = subject, reply, data
+        self._headers, self._block = headers, block
+
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """Return the headers, None when there are none; a status line shows as `Status`."""
+        if self._headers is None and self._block:
+            self._headers = parse_headers(self._block)
+        return self._headers
+
+    def header(self, name: str) -> str:
+        """Return one header as the server writes it, "" when there is none; the others are not read.
+
+        What somebody else put there under the same name stands before what the server adds, so the last one counts.
+        """
+        _, found, rest = self._block.rpartition(f"\r\n{name}: ".encode())
+        return rest.partition(b"\r\n")[0].decode("utf-8", "replace") if found else ""
 
 
 def parse_headers(block: bytes) -> dict[str, str]:
@@ -77,6 +98,7 @@ class DirectClient(Client):
         self.direct: dict[int, Handler] = {}
         self.lost = asyncio.Event()
         self.trouble = ""
+        self._ps = DirectParser(self, self.direct, deliver)
 
     @property
     def payload_max_bytes(self) -> int:
@@ -114,13 +136,17 @@ class DirectClient(Client):
         if handler is None:
             await super()._process_msg(sid, subject, reply, data, headers)
             return
-        to = subject.decode("utf-8", "replace")  # the server lets any bytes pass
-        back = reply.decode("utf-8", "replace")
-        message = Message(to, back, bytes(data), parse_headers(headers) if headers else None)
-        try:
-            handler(message)
-        except Exception:  # an exception here would end nats-py's reader and with it the connection
-            log.exception("handler of %s failed", message.subject)
+        deliver(handler, subject, reply, bytes(data), headers or b"")
+
+
+def deliver(handler: Handler, subject: bytes, reply: bytes, data: bytes, head: bytes) -> None:
+    """Hand a message to its function."""
+    # the server lets any bytes pass
+    message = Message(subject.decode("utf-8", "replace"), reply.decode("utf-8", "replace"), data, None, head)
+    try:
+        handler(message)
+    except Exception:  # an exception here would end nats-py's reader and with it the connection
+        log.exception("handler of %s failed", message.subject)
 
 
 class Wire:
@@ -128,13 +154,14 @@ class Wire:
 
     def __init__(self, client: DirectClient) -> None:
         """Bind to a connected client; raises `RuntimeError` when this nats-py has other insides than expected."""
-        for name in ("_pending", "_pending_data_size", "_flush_queue", "_flusher_task", "_process_msg", "_max_payload"):
+        for name in _RELIED_UPON:
             if not hasattr(client, name):
                 raise RuntimeError(f"this version of nats-py has no {name}; pin the version that pyproject.toml names")
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._plain = hasattr(client._transport, "_io_writer")  # a WebSocket writes by nats-py's flusher alone
         self._scheduled = False
+        self._in_socket = 0
 
     def send(self, subject: str, payload: bytes, reply: str = "", head: bytes = b"") -> None:
         """Put one message into the write buffer; subjects must come from `bus.subjects` or from an inbox.
@@ -151,24 +178,23 @@ class Wire:
                 code="bus.message_too_large",
                 hint="Send less, or put it somewhere both sides can read and send the address.",
             )
-        if self.unsent_bytes() > BUFFER_MAX_BYTES:
+        if not self._scheduled:  # what the socket still has changes in between turns of the loop alone
+            self._in_socket = self._in_socket_bytes()
+        if self._in_socket + client._pending_data_size > BUFFER_MAX_BYTES:
             raise Unreachable("Too much is waiting to be sent.", code="bus.buffer_full", retry_after_s=1.0)
         if head:
             line = f"HPUB {subject} {reply} {len(head)} {size}\r\n".encode()
             command = b"".join((line, head, payload, b"\r\n"))
         else:
             command = b"".join((f"PUB {subject} {reply} {size}\r\n".encode(), payload, b"\r\n"))
-        client.stats["out_msgs"] += 1
-        client.stats["out_bytes"] += size
         self._put(command)
 
-    def unsent_bytes(self) -> int:
-        """Return how many bytes wait in this process: for the next turn of the loop, or for the socket."""
-        waiting: int = self._client._pending_data_size
+    def _in_socket_bytes(self) -> int:
+        """Return how many bytes wait in this process that were handed to the socket."""
         transport: Any = self._client._transport
-        if self._plain and transport is not None:
-            waiting += transport._io_writer.transport.get_write_buffer_size()
-        return waiting
+        if not self._plain or transport is None:
+            return 0
+        return int(transport._io_writer.transport.get_write_buffer_size())
 
     def listen(self, subject: str, handler: Handler, queue: str = "") -> int:
         """Call `handler` for each message of `subject`, in order, inside the reader: it must be quick and not block.

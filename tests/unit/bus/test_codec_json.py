@@ -83,3 +83,8 @@ def test_a_value_that_holds_itself_is_refused():
 
 def test_what_has_no_number_becomes_null():
     assert codec.encode([math.nan, math.inf]) == b"[null,null]"
+
+
+def test_one_value_is_one_text_however_its_keys_are_ordered():
+    assert codec.canonical(b'{"b": [1, {"d": 1, "c": 2}], "a": 1}') == b'{"a":1,"b":[1,{"c":2,"d":1}]}'
+    assert codec.canonical(b"") == b""
