@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+import compileall
+import gc
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the program once: where bytecode may not be written (PYTHONDONTWRITEBYTECODE), each of the thousand
+    processes that the tests start would do it again, half a second for a node."""
+    if not hasattr(config, "workerinput"):  # before there are workers
+        for folder in ("node", "plugins"):
+            compileall.compile_dir(ROOT / folder, quiet=2, workers=0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the collector away from what collecting makes, here and later: all of it stays to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

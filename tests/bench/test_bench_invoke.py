@@ -36,3 +36,12 @@ def test_an_unknown_bench_names_those_there_are():
     )
     assert done.returncode != 0
     assert b"invoke" in done.stderr
+
+
+def test_start_prints_how_long_a_node_takes_beside_a_bare_server():
+    result = bench("start", "1s")
+    assert set(result) >= {"name", "ratio", "ours", "raw", "durability", "versions", "machine"}
+    assert result["ours"] == result["ready_ms"] > 0
+    assert result["raw"] > 0
+    assert all(result[name] > 0 for name in ("idle_mb", "version_ms", "client_verb_ms", "stop_ms"))
+    assert result["rounds"] == 1

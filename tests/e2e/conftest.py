@@ -29,14 +29,21 @@ WAIT_S = 60.0
 
 
 def until(found: Callable[[], T], timeout_s: float = WAIT_S, what: str = "") -> T:
-    """Return the first true value of `found`; fails after `timeout_s` seconds."""
-    end_s = time.monotonic() + timeout_s
+    """Return the first true value of `found`; fails after `timeout_s` seconds.
+
+    What has not come in a while is asked for less often: asking takes the time of those who are waited for.
+    """
+    began_s = time.monotonic()
     while True:
         value = found()
         if value:
             return value
-        assert time.monotonic() < end_s, what or "it did not come in time"
-        time.sleep(0.01)
+        waited_s = time.monotonic() - began_s
+        assert waited_s < timeout_s, what or "it did not come in time"
+        if waited_s < 1:
+            time.sleep(0.01)
+        else:
+            time.sleep(0.04)
 
 
 def marked(mark: str) -> dict[int, str]:

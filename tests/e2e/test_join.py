@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 
 import nkeys
 import pytest
@@ -17,10 +19,20 @@ NODE = """
 [executors.echo]
 type = "rehearsal"
 
+[targets.here]
+type = "local"
+command = [{program}, "-m", "knotwork", "up", "--config", "{folder}/agent.toml", "--data-dir", "{folder}/launched"]
+capabilities = ["shout"]
+
 [nats]
 mode = "join"
 """
+AGENT = '[executors.shouter]\ntype = "rehearsal"\ncapabilities = ["shout"]\n'
 PASSWORD = "s3cret-of-the-operator"
+
+
+def written(folder):
+    return NODE.replace("{program}", json.dumps(sys.executable)).replace("{folder}", str(folder))
 
 
 @pytest.fixture
@@ -125,12 +137,15 @@ def by_creds_file(foreign, folder):
 )
 def test_a_node_joins_as_it_is_written(nodes, foreign, way):
     node = nodes.node()
-    node.write(NODE + way(foreign, node.folder))
+    node.write(written(node.folder) + way(foreign, node.folder))
+    (node.folder / "agent.toml").write_text(AGENT)
     node.up(NATS_TOKEN=PASSWORD)
     assert node.invoke("echo", {"far": [1, "ä"]}) == {"far": [1, "ä"]}
     assert node.run("invoke", "echo", "by the command line")[:2] == (0, "by the command line\n")
     run = node.ask("task.submit", target="echo", input="stored there")["id"]
     assert node.ask("task.await", id=run, timeout_s=WAIT_S)["output"] == "stored there"
+    run = node.ask("task.submit", capability="shout", input="by an agent that joins in the same way")["id"]
+    assert node.ask("task.await", id=run, timeout_s=120.0)["state"] == "completed"
     assert PASSWORD not in node.log
     assert "Traceback" not in node.log
 
@@ -147,7 +162,7 @@ def test_a_key_that_lacks_a_right_ends_the_node_and_names_the_right(nodes, forei
     seed = keys.generate()
     port = foreign(f"authorization {{ users: [ {{ nkey: {seed.public}, permissions: {{ {rights} }} }} ] }}")
     node = nodes.node()
-    node.write(f'{NODE}urls = ["nats://127.0.0.1:{port}"]\nnkey_seed = {{ file = "node.nk" }}\n')
+    node.write(f'{written(node.folder)}urls = ["nats://127.0.0.1:{port}"]\nnkey_seed = {{ file = "node.nk" }}\n')
     (node.folder / "node.nk").write_text(seed.seed)
     (node.folder / "node.nk").chmod(0o600)
     node.up(wait_s=0)
@@ -161,7 +176,7 @@ def test_a_joining_key_that_others_may_read_is_refused(nodes, foreign):
     seed = keys.generate()
     port = foreign(f"authorization {{ users: [ {{ nkey: {seed.public} }} ] }}")
     node = nodes.node()
-    node.write(f'{NODE}urls = ["nats://127.0.0.1:{port}"]\nnkey_seed = {{ file = "node.nk" }}\n')
+    node.write(f'{written(node.folder)}urls = ["nats://127.0.0.1:{port}"]\nnkey_seed = {{ file = "node.nk" }}\n')
     (node.folder / "node.nk").write_text(seed.seed)
     (node.folder / "node.nk").chmod(0o644)
     node.up(wait_s=0)

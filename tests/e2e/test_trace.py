@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from tests.e2e.conftest import until
+from tests.e2e.agents_mcp import LEGACY, MODERN, http_agent, stdio_agent
+from tests.e2e.conftest import WAIT_S, until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
@@ -232,3 +233,17 @@ def test_a_bad_header_begins_a_new_trace(here, given) -> None:
     answer = asked(here, given, target="there/shell").json
     assert re.fullmatch("00-(?!0{32})[0-9a-f]{32}-[0-9a-f]{16}-01", answer["output"])
     assert TRACE not in answer["output"]
+
+
+@pytest.mark.parametrize(
+    ("number", "door", "mode"), [(10, stdio_agent, MODERN), (11, http_agent, MODERN), (12, http_agent, LEGACY)]
+)
+async def test_a_call_of_a_tool_belongs_to_the_trace_of_its_client(here, collector, number, door, mode) -> None:
+    trace, given = fresh(number)
+    async with door(here, mode=mode, name=f"traced-{number}") as agent:
+        told = {"agent_name": "there/shell", "task": "go"}
+        made = (await agent.client.call_tool("assign_work", told, meta={"traceparent": given})).structured_content
+        found = await agent.call("await_work", work_id=made["work_id"], timeout_secs=WAIT_S)
+    span = until(lambda: collector.of(trace).get(("there", "execute shell")))
+    assert found["result"] == f"00-{trace}-{span.span_id.hex()}-01"
+    assert attributes(span)["knotwork.node"] == "there"

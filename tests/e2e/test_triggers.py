@@ -11,6 +11,8 @@ import signal
 import pytest
 from tests.e2e.conftest import until
 
+from knotwork.sockets import scaffold
+
 CONFIG = """
 [node]
 name = "hub"
@@ -18,6 +20,9 @@ name = "hub"
 type = "process"
 command = ["tr", "a-z", "A-Z"]
 concurrency = 4
+[triggers.lines]
+type = "./lines.py"
+hosted = true
 """
 TRIGGER = """
 id = "hook"
@@ -40,6 +45,7 @@ SAY = {
 def node(shared_nodes):
     found = shared_nodes.node(CONFIG, "hub")
     found.write(SECRET, "hook.secret").chmod(0o600)
+    found.write(scaffold.render("trigger", "lines", single_file=True)["lines.py"], "lines.py")
     found.up()
     for workflow in (ONE, SAY):
         found.json("workflow", "register", json.dumps(workflow))
@@ -143,16 +149,41 @@ def test_a_run_that_starts_later(node):
     assert node.refused("run", "start", "none", "--at", "2030-01-01T00:00:00Z")[1]["code"] == "flow.no_workflow"
 
 
-def test_for_events_and_after_a_kill(node):
+def test_for_events_and_for_what_a_plugin_tells_and_after_a_kill(node):
+    node.json("trigger", "create", "--id", "said", "--workflow", "one", "--source", "lines")
+    assert until(lambda: node.json("trigger", "show", "said")["node"] == "here")
+    lines = node.folder / "lines.txt"
+
+    def say(text: str) -> bool:  # until the first look was taken, what is there is none of its business
+        with lines.open("a") as file:
+            file.write(f"{text}\n")
+        return bool(node.ask("trigger.history", id="said")["firings"])
+
+    assert until(lambda: say("line"))
     node.json("trigger", "create", "--id", "paid", "--workflow", "one", "--subject", "event.order.paid")
     node.json("event", "publish", "order.paid", "first")
     started(node, "paid")
     later = node.ask("run.start", workflow="one", input="while it was down", in_s=1.5)
     os.kill(node.pid, signal.SIGKILL)
     node.process.wait()
+    before = len(lines.read_text())
+    say_now = f"line-{before}"
+    with lines.open("a") as file:
+        file.write("the last\n")
     node.up()
     assert until(lambda: node.call("run.show", id=later["id"]).status == 200)
     node.json("event", "publish", "order.paid", "second")
     rows = started(node, "paid", 2)
     outputs = [node.ask("run.await", id=row["run"], timeout_s=60)["output"] for row in rows]
     assert sorted(outputs) == ["FIRST", "SECOND"]
+    told = until(lambda: [one for one in node.ask("trigger.history", id="said")["firings"] if say_now in one["key"]])
+    assert node.ask("run.await", id=told[0]["run"], timeout_s=60)["output"] == "THE LAST"
+    rows = node.ask("trigger.history", id="said")["firings"]
+    assert node.json("trigger", "show", "said")["fired"] == len({one["run"] for one in rows}) == len(rows)
+    counts = {one["id"]: one["fired"] for one in node.json("triggers")["triggers"]}
+    assert (counts["hook"], counts["paid"]) == (1, 2)  # of every kind, runs and not requests, also after a kill
+    assert counts["say"] >= 1
+    assert (
+        node.refused("trigger", "create", "--id", "x", "--workflow", "one", "--source", "none")[1]["code"]
+        == "trigger.no_source"
+    )

@@ -58,14 +58,15 @@ async def over(
     caller: str = "",
     patient: bool = True,
     session: str = "",
+    traceparent: str = "",
 ) -> AsyncGenerator[frames.Frame, None]:
-    """Do the same over a connection that is there and stays."""
+    """Do the same over a connection that is there and stays, within the trace of `traceparent`."""
     subject = subjects.op(op, node)
     call_id = secrets.token_hex(8)
     arrived: asyncio.Queue[Message | None] = asyncio.Queue()
     reply = connection.open_reply(arrived.put_nowait)
     forget = None if patient else connection.on_down(lambda: arrived.put_nowait(None))
-    envelope = frames.Envelope(call_id, timeout_s, caller, plain=False, session=session)
+    envelope = frames.Envelope(call_id, timeout_s, caller, traceparent=traceparent, plain=False, session=session)
     finished = False
     whole = asyncio.timeout(timeout_s)
     try:

@@ -26,9 +26,16 @@ def decode(data: bytes) -> Any:
         return None
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except RecursionError:
+        raise Invalid("The input is nested too deep to be read: some 900 levels are.", code="wire.not_json") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Invalid(
             f"The input is not JSON: {error}.",
             code="wire.not_json",
             hint='Send a JSON value, for example {} or "text".',
         ) from error
+
+
+def canonical(data: bytes) -> bytes:
+    """Return a JSON text with the keys of all objects in order: two ways of writing one value are then the same."""
+    return msgspec.json.encode(decode(data), order="sorted") if data else b""

@@ -44,7 +44,7 @@ class Piece(NamedTuple):
 
 
 async def over(
-    door: Door, op: str, request: bytes, *, timeout_s: float, session: str = ""
+    door: Door, op: str, request: bytes, *, timeout_s: float, session: str = "", traceparent: str = ""
 ) -> AsyncGenerator[Piece, None]:
     """Ask for one op and yield its pieces, the last one being `result` or `error`.
 
@@ -57,7 +57,7 @@ async def over(
         async with whole, _connected(door) as (reader, writer):
             link = h11.Connection(h11.CLIENT, max_incomplete_event_size=READ_BYTES)
             asked = True
-            for event in _asking(door, op, request, session):
+            for event in _asking(door, op, request, session, traceparent):
                 writer.write(link.send(event) or b"")
             await writer.drain()
             async for piece in _pieces(link, reader):
@@ -81,7 +81,7 @@ async def _connected(door: Door) -> AsyncIterator[tuple[asyncio.StreamReader, as
         writer.close()
 
 
-def _asking(door: Door, op: str, request: bytes, session: str) -> list[h11.Event]:
+def _asking(door: Door, op: str, request: bytes, session: str, traceparent: str = "") -> list[h11.Event]:
     body = request or b"{}"
     headers = [
         ("host", urlsplit(door.url).netloc), ("authorization", f"Bearer {door.token}"),
@@ -90,6 +90,8 @@ def _asking(door: Door, op: str, request: bytes, session: str) -> list[h11.Event
     ]  # fmt: skip
     if session:
         headers.append(("knotwork-session", session))
+    if traceparent:
+        headers.append(("traceparent", traceparent))
     target = f"/api/{op.replace('.', '/')}"
     return [h11.Request(method="POST", target=target, headers=headers), h11.Data(data=body), h11.EndOfMessage()]
 

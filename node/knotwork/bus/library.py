@@ -15,11 +15,12 @@ try:
     from nats import errors
     from nats.aio import transport
     from nats.aio.client import Client
+    from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 finally:
     if _ABSENT:
         del sys.modules["aiohttp"]
 
-__all__ = ["Client", "errors", "load_web_sockets"]
+__all__ = ["AWAITING_CONTROL_LINE", "Client", "Parser", "errors", "load_web_sockets"]
 
 
 def load_web_sockets() -> None:

@@ -7,7 +7,6 @@ in flight at once. What the server refuses comes back as one of our errors, with
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 ACK_TIMEOUT_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
+class Ack(msgspec.Struct, frozen=True):
     """The server has it, on disk where the stream says so. `seq` is its place in the stream."""
 
     stream: str

@@ -6,9 +6,11 @@ The server keeps nothing for such a reader, so nothing has to be resumed after a
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from knotwork.bus import codec, publisher, streams
 from knotwork.bus.connection import is_no_responders, lost_error
@@ -23,8 +25,7 @@ READ_TIMEOUT_S = 5.0
 BATCH_MAX_BYTES = 8 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True):
     """One message of a stream. `time` is when it was stored, RFC 3339 as the server writes it."""
 
     subject: str
@@ -42,10 +43,14 @@ def time_ns(text: str) -> int:
     """Return a time of the server's in nanoseconds since 1970; 0 for what is none."""
     head, _, rest = text.rstrip("Z").partition(".")
     try:
-        whole = datetime.fromisoformat(f"{head}+00:00")
-        return int(whole.timestamp()) * 1_000_000_000 + int(f"{rest:0<9}"[:9] or 0)
+        return _second(head) * 1_000_000_000 + int(f"{rest:0<9}"[:9] or 0)
     except ValueError:
         return 0
+
+
+@lru_cache(maxsize=256)  # thousands of messages are stored in one second
+def _second(text: str) -> int:
+    return int(datetime.fromisoformat(f"{text}+00:00").timestamp())
 
 
 async def last(

@@ -19,12 +19,13 @@ _TOPIC = re.compile(r"[a-z0-9_-]{1,64}(\.[a-z0-9_-]{1,64}){0,7}")
 _RUN = re.compile(r"[a-z0-9]{8,40}")
 
 AGENTS = "AGENTS"
-ARCHIVE, BLOBS, DEAD, EVENTS, FACTS = "ARCHIVE", "BLOBS", "DEAD", "EVENTS", "FACTS"
+ARCHIVE, BLOBS, COUNTS, DEAD, EVENTS, FACTS = "ARCHIVE", "BLOBS", "COUNTS", "DEAD", "EVENTS", "FACTS"
 FIRINGS, HISTORY, TASKS, TIMERS = "FIRINGS", "HISTORY", "TASKS", "TIMERS"
 MEMORY = "MEMORY"
 CREW, CREW_CHECKPOINTS = "CREW", "CREW_CHECKPOINTS"
 NODES = "NODES"
 TALK, INBOXES, CHANNELS, READS = "TALK", "INBOXES", "CHANNELS", "READS"
+POST = "POST"
 SETTINGS = "SETTINGS"
 TELEMETRY = "TELEMETRY"
 
@@ -134,6 +135,7 @@ def fact(shard: str, run: str, *what: str) -> str:
     return ".".join(("run", token(shard, "shard"), token(run, "run"), *(token(one, "fact") for one in what)))
 
 
+@lru_cache(maxsize=8192)  # several facts of a run come close together
 def facts_of(run: str) -> str:
     """Return the beginning of the subjects of all facts of a run."""
     return fact(shard(run), run)
@@ -141,7 +143,7 @@ def facts_of(run: str) -> str:
 
 def outcome(run: str, step: str, iteration: int, number: int) -> str:
     """Return the one place of the outcome of an attempt, in FACTS."""
-    return fact(shard(run), run, "outcome", step, str(iteration), str(number))
+    return f"{facts_of(run)}.outcome.{token(step, 'fact')}.{iteration:d}.{number:d}"
 
 
 def told(of: str) -> str:
@@ -149,11 +151,12 @@ def told(of: str) -> str:
     return f"told{of.removeprefix('run')}"
 
 
-_QUEUE = re.compile(rf"({_TOKEN.pattern})?=({_TOKEN.pattern})?|{_TOKEN.pattern}")
+_OWN = r"==(?:private|personal)-[0-9a-f]{24}=" + _TOKEN.pattern
+_QUEUE = re.compile(rf"({_TOKEN.pattern})?=({_TOKEN.pattern})?|{_TOKEN.pattern}|{_OWN}")
 
 
 def queue(text: object) -> str:
-    """Return `text` when it may be what a task is routed by: a capability, `=agent`, `node=agent` or `node=`.
+    """Return `text` when it may be what a task is routed by: a capability, `=agent`, `node=agent`, `node=`, or `own`.
 
     Names cannot hold '=', so an agent never receives what was meant for a capability of the same name.
     """
@@ -164,8 +167,20 @@ def queue(text: object) -> str:
 
 def addressee(routed: str) -> tuple[str, str] | None:
     """Return the node and the agent that work routed so is for, "" for any; None when it is for a capability."""
+    if routed.startswith("=="):
+        return None
     node, named, agent = routed.partition("=")
     return (node, agent) if named else None
+
+
+def own(circle: str, capability: str) -> str:
+    """Return what work is routed by that one circle alone does (`trust.scopes.circle`): no name can be written like it."""
+    return queue(f"=={circle}={token(capability, 'capability')}")
+
+
+def circle_of(routed: str) -> str:
+    """Return the circle that alone may see and take what is routed so, "" for what is the project's."""
+    return routed[2:].partition("=")[0] if routed.startswith("==") else ""
 
 
 Lane = Literal["high", "normal", "low"]
@@ -219,6 +234,17 @@ def inbox(agent: str) -> str:
     return f"inbox.{token(agent, 'agent id')}"
 
 
+def post(project: str, agent: str = "") -> str:
+    """Return where a message waits in COMMONS, in POST, for an agent of a project; without one, for any of them."""
+    to = token(agent, "agent id") if agent else "*"
+    return f"post.{token(project, 'project')}.{to}"
+
+
+def postman(project: str) -> str:
+    """Return the consumer by which the nodes of a project fetch its messages from POST."""
+    return f"post-{token(project, 'project')}"
+
+
 def heard(of: str) -> str:
     """Return where TALK and INBOXES tell listeners about a message that was just stored; `of` is its subject."""
     return f"heard.{of}"
@@ -247,6 +273,11 @@ def archived(place: int) -> str:
 def history(run: str) -> str:
     """Return where the facts of a run that is over are kept together, in HISTORY."""
     return f"history.{token(run, 'run')}"
+
+
+def fired_count(trigger: str) -> str:
+    """Return where it is counted how often a trigger fired, in COUNTS."""
+    return f"count.trigger.{token(trigger, 'trigger')}"
 
 
 def firing(trigger: str) -> str:

@@ -119,7 +119,8 @@ def leave(op: str, request: dict[str, Any], reply: dict[str, Any]) -> None:
     failed = FAILED.get(op)
     if failed is not None and failed(reply):
         sys.exit(1)
-    if op in ("task.await", "task.watch") or (op == "task.submit" and request.get("wait")):
+    awaits = op in ("task.await", "task.watch", "run.await", "run.watch")
+    if awaits or (op == "task.submit" and request.get("wait")) or (op == "run.start" and request.get("wait_s")):
         code = ENDS.get(str(reply.get("state")), TimedOut.exit_code)
         if code:
             sys.exit(code)
@@ -132,11 +133,33 @@ def _one_failed(reply: dict[str, Any]) -> bool:
     return any(one.get("error") or not one.get("done", True) for one in reply.get("tasks", ()))
 
 
+def _one_refused(reply: dict[str, Any]) -> bool:
+    """Say how to go on with more runs than were meant at once; return whether it could not be done to one of them."""
+    runs = reply.get("runs", reply.get("failed", ()))
+    failed = sum(bool(one.get("code")) for one in runs)
+    if reply.get("next"):
+        print(f"there are more: go on with --cursor {show.plain(str(reply['next']))}", file=sys.stderr)
+    if len(runs) > 1 or failed:
+        for one in runs:
+            if one.get("code"):
+                where = f"line {one['line']}: " if "line" in one else ""
+                print(f"error: {where}{one.get('id', '')} {show.plain(one.get('why', ''))}", file=sys.stderr)
+    if reply.get("dry_run"):
+        print(f"{len(runs)} runs are meant; nothing was done (dry run)", file=sys.stderr)
+    return failed > 0
+
+
 FAILED: dict[str, Callable[[dict[str, Any]], bool]] = {
     "workflow.check": lambda reply: not reply.get("ok"),
     "targets.test": lambda reply: reply.get("health") == "unhealthy",
     "task.cancel": _one_failed,
     "task.redrive": _one_failed,
+    "run.cancel": _one_refused,
+    "run.pause": _one_refused,
+    "run.resume": _one_refused,
+    "run.retry": _one_refused,
+    "run.import": _one_refused,
+    "run.export": _one_refused,
 }
 """Ops whose replies may mean that it failed, or that something is not there."""
 ENDS = {"completed": 0, "failed": 1, "dead": 1, "cancelled": 1, "timed-out": TimedOut.exit_code}

@@ -134,9 +134,9 @@ def _unless_more_follows(callback: Callable[..., object]) -> Callable[..., objec
 
 @cache
 def _ops() -> tuple[Row, ...]:
-    from knotwork.ops import form, rows  # not for local commands
+    from knotwork.ops.listed import LISTED  # not for local commands
 
-    return form.rows(rows.ROWS)
+    return tuple(LISTED.values())
 
 
 def _all_words() -> list[tuple[str, ...]]:

@@ -59,7 +59,7 @@ def _check(**values: Any) -> None:
     if shared.shape == "table":
         for warning in warnings:
             print(show.plain(f"warning: {sentence(str(warning), _GOES_ON)}"), file=sys.stderr)
-    from knotwork.config.model import SECTIONS  # loaded with the configuration
+    from knotwork.config.instance_tables import SECTIONS  # loaded with the configuration
 
     instances = [f"{SECTIONS[kind]}.{name}" for kind in _kinds() for name in loaded.config.instances(kind)]
     broken = [f"{row.source}: {row.reason}" for row in catalog.broken()]

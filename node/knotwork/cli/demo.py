@@ -24,6 +24,7 @@ from knotwork.cli.demo_files import ALPHA, BETA, REPORT, SHAPE
 from knotwork.cli.files import FileOptions
 from knotwork.cli.options import Shared
 from knotwork.cli.story import Story
+from knotwork.cli.undisturbed import undisturbed
 from knotwork.sdk.errors import Failed, KnotworkError
 
 STEP_TIMEOUT_S = 20.0
@@ -52,7 +53,7 @@ def main(*, quiet: bool, as_json: bool, keep: bool) -> int:
     folder = Path(tempfile.mkdtemp(prefix="knotwork-demo-"))
     story = Story(quiet=quiet, as_json=as_json)
     try:
-        with ExitStack() as stack:
+        with _ending_on_request(), _left_clean() as stack:
             weather = stack.enter_context(_web_service())
             _play(story, folder, weather, stack)
     except KnotworkError as error:
@@ -212,8 +213,9 @@ def _start(folder: Path, name: str, toml: str, stack: ExitStack) -> dict[str, An
 
 
 def _up(home: Path, stack: ExitStack) -> dict[str, Any]:
-    stack.callback(_stop, home / "data")
-    return up.start_detached(home / "data", FileOptions(config=(str(home / "knotwork.toml"),)), STEP_TIMEOUT_S)
+    files = FileOptions(config=(str(home / "knotwork.toml"),))
+    begun = lambda process: stack.callback(up.end, process)  # noqa: E731  what becomes of it
+    return up.start_detached(home / "data", files, STEP_TIMEOUT_S, on_begin=begun)
 
 
 def _kill(data_dir: Path) -> None:
@@ -234,6 +236,33 @@ def _stop(data_dir: Path) -> None:
     after.end(node.pid)
     if not departure.wait(STEP_TIMEOUT_S):
         raise Failed(f"Node {node.node} does not stop.", code="demo.failed")
+
+
+@contextmanager
+def _left_clean() -> Iterator[ExitStack]:
+    """Yield a stack that is closed to its end, whoever loses patience meanwhile: no process is left."""
+    stack = ExitStack()
+    try:
+        yield stack
+    finally:
+        with undisturbed():
+            stack.close()
+
+
+@contextmanager
+def _ending_on_request() -> Iterator[None]:
+    """Let the demo end as with Ctrl-C when a supervisor wants it to, or the terminal is closed."""
+
+    def ended(number: int, _: Any) -> None:
+        sys.exit(128 + number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = [(number, signal.signal(number, ended)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ demo = click.Command(
 )
 
 
-BENCHES = ("invoke", "tasks", "pending", "view", "flow", "memory", "agents")
+BENCHES = ("invoke", "tasks", "pending", "view", "flow", "memory", "agents", "start")
 """Those of `bench.suite`, which loads them all."""
 
 

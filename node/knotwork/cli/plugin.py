@@ -16,8 +16,8 @@ from knotwork.sdk.errors import Invalid, NotFound
 if TYPE_CHECKING:
     from knotwork.sockets.catalog import Entry
 
-KINDS = ("executor", "router", "memory", "spinup", "telemetry")
-KINDS_ALL = ("executors", "routers", "memories", "spinups", "telemetry")
+KINDS = ("executor", "router", "memory", "spinup", "telemetry", "trigger")
+KINDS_ALL = ("executors", "routers", "memories", "spinups", "telemetry", "triggers")
 
 
 def _new(**values: Any) -> None:

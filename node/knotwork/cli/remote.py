@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Coroutine
-from contextlib import aclosing
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5.0
 SLACK_S = 2.0
 """Added to an op's own time-out, so that the node's answer about it arrives before we give up."""
+_ENDS = ("SIGTERM", "SIGHUP")
+"""Signals that end a request as Ctrl-C does."""
 
 
 def ask(
@@ -81,7 +83,8 @@ def ask(
 def _carry_out(asking: Coroutine[Any, Any, None], on: str) -> None:
     """Ask, in a loop of its own; raises what became of it in words of the command line. `on` is the node that was named."""
     try:
-        asyncio.run(asking)
+        with _handlers_kept():
+            asyncio.run(asking)
     except asyncio.CancelledError:
         raise Cancelled("Stopped by a signal; the node was told to stop, too.", code="call.cancelled") from None
     except Unreachable as error:
@@ -90,11 +93,24 @@ def _carry_out(asking: Coroutine[Any, Any, None], on: str) -> None:
         raise _nobody(on) from None
 
 
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Give signals back to whoever had them: a loop that ends leaves none but the default handlers."""
+    names = [name for name in _ENDS if hasattr(signal, name)]
+    before = [(getattr(signal, name), signal.getsignal(getattr(signal, name))) for name in names]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+
 def _end_like_ctrl_c() -> None:
     """Let SIGTERM and a closed terminal cancel the request, so that the node is told to stop the work."""
     task = asyncio.current_task()
     assert task is not None
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in _ENDS:
         number = getattr(signal, name, None)
         if number is not None and sys.platform != "win32":
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)

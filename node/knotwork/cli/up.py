@@ -18,6 +18,7 @@ from knotwork.bus import child
 from knotwork.cli import files, launched, local, options, remote, show
 from knotwork.cli.files import FileOptions
 from knotwork.cli.options import Shared
+from knotwork.cli.undisturbed import undisturbed
 from knotwork.sdk.errors import (
     ConfigInvalid,
     Conflict,
@@ -33,7 +34,7 @@ START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 10.0
 TELL_AFTER_S = 1.0
 """What takes no longer needs no explanation."""
-YOUNG_MAX = 20_000
+YOUNG_MAX = 250_000
 """So many new objects there may be before they are searched for garbage: of those a node loads hardly any is, and to search
 them over and over takes 50 ms of its start."""
 _LOOK_EVERY_S = 0.02
@@ -107,11 +108,16 @@ def run_here(folder: Path, chosen: FileOptions, *, quiet: bool) -> int:
 
 
 def start_detached(
-    folder: Path, chosen: FileOptions, timeout_s: float, on_wait: Callable[[str], None] = lambda _: None
+    folder: Path,
+    chosen: FileOptions,
+    timeout_s: float,
+    on_wait: Callable[[str], None] = lambda _: None,
+    on_begin: Callable[[subprocess.Popen[bytes]], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Start a node in the background and return its description once it is ready for work.
 
-    `on_wait` is told what it still waits for, each time that is something else.
+    `on_wait` is told what it still waits for, each time that is something else; `on_begin` is given the process as soon
+    as there is one, before anything can interrupt.
     Raises `Conflict` when one runs in this folder already, `TimedOut` when it is not ready in time (it is ended
     then), and what the node itself said when it ended instead.
     """
@@ -123,12 +129,15 @@ def start_detached(
             hint="Use it, stop it with `knotwork stop`, or choose another --data-dir.",
         )
     log = _fresh_log(folder)
-    with log.open("ab") as out:
-        process = _spawn(folder, chosen, out)
+    process: subprocess.Popen[bytes] | None = None
     try:
+        with undisturbed(), log.open("ab") as out:
+            process = _spawn(folder, chosen, out)
+            on_begin(process)
         return _await_ready(process, folder, log, timeout_s, on_wait)
     except BaseException:  # Ctrl-C, too: nobody knows of a node that was never announced
-        _end(process)
+        if process is not None:
+            end(process)
         raise
 
 
@@ -154,14 +163,15 @@ def _await_ready(
     )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a node that was started for nothing, and wait until it is gone."""
-    process.terminate()
-    try:
-        process.wait(END_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a node that we started, wait until it is gone, and kill it when it takes too long; Ctrl-C waits for that."""
+    with undisturbed():
+        process.terminate()
+        try:
+            process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _fresh_log(folder: Path) -> Path:
@@ -200,9 +210,16 @@ def _ready(folder: Path, pid: int) -> tuple[dict[str, Any] | None, str]:
         return None, f"starting: {error.message}"
     health = json.loads(raw)
     if not health.get("ready"):
-        missing = [f"{check['name']}: {check['why']}" for check in health.get("checks", ()) if not check.get("ok")]
-        return None, f"starting: {'; '.join(missing)}"
-    return {"node": node.node, "pid": node.pid, "url": node.url, "http": node.http, "data_dir": str(folder)}, ""
+        return None, f"starting: {'; '.join(_missing(health, needed=True))}"
+    about = {"node": node.node, "pid": node.pid, "url": node.url, "http": node.http, "data_dir": str(folder)}
+    warnings = _missing(health, needed=False)
+    return {**about, "warnings": warnings} if warnings else about, ""
+
+
+def _missing(health: dict[str, Any], *, needed: bool) -> list[str]:
+    """Return what is not as it should be: what the node needs to be ready, or what it can do without."""
+    found = (one for one in health.get("checks", ()) if not one.get("ok") and one.get("needed", True) == needed)
+    return [f"{one['name']}: {one['why']}" for one in found]
 
 
 def _ended(code: int, log: Path) -> KnotworkError:
@@ -230,6 +247,8 @@ def _tell_waiting(why: str) -> None:
 
 
 def _tell(node: dict[str, Any], shared: Shared) -> None:
+    for warning in node.get("warnings", ()):
+        print(f"warning: {show.plain(warning)}", file=sys.stderr, flush=True)
     if shared.shape != "table":
         print(show.pretty(node) if shared.shape == "json" else show.compact(node))
     elif not shared.quiet:

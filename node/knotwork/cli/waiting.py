@@ -31,8 +31,18 @@ def splits(op: str, request: Request) -> bool:
     return op in STARTS and bool(request.get(STARTS[op][0])) and not (request.get("at") or request.get("in_s"))
 
 
-def start(shared: Shared, op: str, request: Request, *, wait_s: float, timeout_s: float) -> Reply:
+def start(
+    shared: Shared,
+    op: str,
+    request: Request,
+    *,
+    wait_s: float,
+    timeout_s: float,
+    look: Callable[[str], Reply] | None = None,
+) -> Reply:
     """Start something within `timeout_s` seconds, tell its id on standard error, and wait `wait_s` for its end.
+
+    Who wants to see it meanwhile gives how to `look` on until the end of what has an id.
 
     Raises what `remote.ask` does; once it is started, `Unreachable` only when the node stays away for all that time.
     """
@@ -42,6 +52,8 @@ def start(shared: Shared, op: str, request: Request, *, wait_s: float, timeout_s
     if not shared.quiet:
         said = str(started["id"]) if shared.shape == "table" else show.compact({"id": started["id"]})
         print(said, file=sys.stderr, flush=True)
+    if look is not None:
+        return look(str(started["id"])) | {name: started[name] for name in ("new", "note") if name in started}
     waiting = {"id": started["id"], "timeout_s": wait_s}
     ended = ask(shared, awaits, waiting, _unheard, timeout_s=wait_s + remote.SLACK_S, begun=True)
     return ended | {name: started[name] for name in ("new", "note") if name in started}

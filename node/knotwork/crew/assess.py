@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from knotwork.crew import hints, plan
 from knotwork.crew.links import links
 from knotwork.crew.outline import TASK_MAX_BYTES, Item, Outline, outline
-from knotwork.crew.plan import Part
+from knotwork.crew.plan import Complexity, Level, Part
 from knotwork.sdk.errors import Invalid, TooLarge
 
 if TYPE_CHECKING:
@@ -36,17 +36,7 @@ _SKIP = frozenset(
 _ORDER = re.compile(r"\b(?:after|once|depends?|depending|needs?|requires?|when|before|blocked)\b|[(,:;]", re.IGNORECASE)
 """Where a title begins to speak of others."""
 _FIRST = re.compile(r"^(?:(?:and|then|first|next|also|finally|lastly|please)\b[, ]*)+", re.IGNORECASE)
-Level = Literal["trivial", "simple", "moderate", "complex", "very-complex"]
 _LEVELS: tuple[tuple[int, Level], ...] = ((2, "trivial"), (5, "simple"), (9, "moderate"), (14, "complex"))
-
-
-class Complexity(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How big a task seems: a number without a unit, a word for it, and why; `split`: whether several should do it."""
-
-    level: Level
-    score: int
-    reasons: tuple[str, ...] = ()
-    split: bool = False
 
 
 class Assessment(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -92,7 +92,7 @@ class Looking:
         try:
             return await self._flow.runs.look(one.run)
         except NotFound as error:
-            if error.code != "flow.no_run":
+            if error.code not in ("flow.no_run", "flow.forgotten"):
                 raise
             return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
@@ -30,6 +30,16 @@ _TARGET = re.compile(rf"{_TOKEN.pattern}(/{_TOKEN.pattern})?")
 
 Text = Annotated[str, msgspec.Meta(max_length=32_768)]
 Short = Annotated[str, msgspec.Meta(max_length=256)]
+Level = Literal["trivial", "simple", "moderate", "complex", "very-complex"]
+
+
+class Complexity(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How big a task seems: a number without a unit, a word for it, and why; `split`: whether several should do it."""
+
+    level: Level
+    score: int
+    reasons: tuple[str, ...] = ()
+    split: bool = False
 
 
 class Part(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from knotwork.crew.assess import Complexity
-from knotwork.crew.plan import Part, Short, Text
+from knotwork.crew.plan import Complexity, Part, Short, Text
 from knotwork.sdk.errors import Invalid
+from knotwork.trust.scopes import Scope
 from knotwork.work import records
 
 NOTES_MAX, NOTE_MAX = 100, 1_024
@@ -108,6 +108,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     complexity: Complexity = Complexity("simple", 0)
     remarks: tuple[Annotated[str, msgspec.Meta(max_length=2048)], ...] = ()
     parent: Name = ""
+    scope: Scope = "team"
+    """Who may see and steer it; below another it is that one's."""
     spawner: Asker = Asker()
     """Who had it carried out: whoever wanted it, or a person."""
     asked: Budget = Budget()

@@ -6,20 +6,32 @@ from typing import TYPE_CHECKING
 
 from knotwork.crew import plan
 from knotwork.sdk.errors import Denied
+from knotwork.trust.scopes import may_do
+from knotwork.trust.who import Who
 
 if TYPE_CHECKING:
     from knotwork.crew.records import Record
     from knotwork.crew.sight import View
-    from knotwork.trust.who import Who
+
+
+def may_look(record: Record, by: Who) -> bool:
+    """Return whether somebody may know of an orchestration: as its scope says, and whoever spawned it."""
+    asker = Who(record.by.id, record.by.name, by.project, record.by.owner)
+    return by.id == record.spawner.id or may_do(record.scope, asker, by)
+
+
+def works_on(view: View, by: Who) -> bool:
+    """Return whether somebody holds a part of it, or did to its end: who does so may look at it."""
+    return any(_holds(view, name, by) for name in (*view.parts, plan.SYNTHESIS))
 
 
 def admit_plan(record: Record, by: Who) -> None:
-    """Raise `Denied` (`crew.not_yours`) for a plan of somebody else: an agent of another owner, who did not assess it."""
+    """Raise `Denied` (`crew.not_yours`) for one of somebody else: of an agent of another owner, who did not assess it."""
     is_owners = bool(by.owner) and by.owner == record.by.owner
     if by.id == record.by.id or by.kind == "person" or is_owners:
         return
     raise Denied(
-        f"{record.id} was assessed by {record.by.name}: {by.name} can neither change nor spawn it.", code="crew.not_yours",
+        f"{record.id} was assessed by {record.by.name}: {by.name} can neither change, spawn nor steer it.", code="crew.not_yours",
         hint="Ask them, or a person of the project; or assess the task yourself.", detail={"by": record.by.name},
     )  # fmt: skip
 
@@ -32,8 +44,7 @@ def admit_report(view: View, part: str, by: Who, *, used: bool, only_words: bool
     neither a phase, a percentage, expenses nor data).
     """
     if not part:
-        mine = any(_holds(view, name, by) for name in (*view.parts, plan.SYNTHESIS))
-        if _is_theirs(view.record, by) or (mine and only_words):
+        if _is_theirs(view.record, by) or (only_words and works_on(view, by)):
             return
         raise _refused(f"{by.name} did not spawn {view.record.id}: what it says of the whole does not count.")
     if _holds(view, part, by):

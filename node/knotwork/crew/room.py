@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from knotwork.bus.background import background, begin_in
-from knotwork.crew import assess, budget, phases, plan, records, rights, steering
+from knotwork.crew import budget, phases, plan, records, rights, steering
 from knotwork.crew.files import Files
 from knotwork.crew.keeping import Keeping
 from knotwork.crew.looking import Looking
-from knotwork.crew.planning import Planner, Wish, plan_of
 from knotwork.crew.records import Asker, Budget, Checkpoint, Note, Record, Result, Round, Synthesis
 from knotwork.crew.settling import Settling
 from knotwork.crew.starting import Starting, run_of
@@ -30,9 +29,11 @@ from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from knotwork.crew.planning import Planner, Wish
     from knotwork.crew.records import Phase
     from knotwork.crew.sight import View
     from knotwork.flow.room import Flow
+    from knotwork.trust.scopes import Scope
     from knotwork.trust.who import Who
     from knotwork.work.values import Values
 
@@ -97,21 +98,27 @@ class Crew:
 
     # -- before it begins --------------------------------------------------------------------------------------------
 
-    async def assess(self, wish: Wish, by: Who, *, asked: Planner | None, parent: str = "", key: str = "") -> Record:
+    async def assess(
+        self, wish: Wish, by: Who, *, asked: Planner | None, parent: str = "", key: str = "", scope: Scope = "team"
+    ) -> Record:
         """Return a new orchestration with a plan that nobody carries out yet; with the same `key` the same one.
 
+        Who may see it says `scope`, and below another that one's.
         Raises what `assess.assess` raises, and `NotFound` and `Conflict` (`crew.over`) for a parent that cannot have any.
         """
+        from knotwork.crew import assess, planning  # what reads a text is not needed before there is one
+
         assess.check_task(wish.task)
         made_id = records.keyed_id(by.id, key) if key else records.new_id(time.time_ns())
         if key:
             with contextlib.suppress(NotFound):
                 return self._same(await self.store.get(made_id), wish.task)
         above = await self._parent(parent, by)
-        found, planned_by = await plan_of(self._flow, wish, asked)
+        found, planned_by = await planning.plan_of(self._flow, wish, asked)
         made = Record(
             made_id, wish.task, Asker(by.id, by.name, by.owner), parts=found.parts, planned_by=planned_by,
             complexity=found.complexity, remarks=found.notes, parent=above, node=self._node, created_ns=time.time_ns(),
+            scope=(await self.store.get(above)).scope if above else scope,
         )  # fmt: skip
         if not await self.store.create(made):
             return self._same(await self.store.get(made_id), wish.task)

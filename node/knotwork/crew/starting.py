@@ -14,6 +14,8 @@ from knotwork.flow.definitions import parsed
 from knotwork.flow.facts import StepEnd
 from knotwork.flow.runs import Wanted, keyed_run
 from knotwork.sdk.errors import Conflict
+from knotwork.trust.scopes import circle
+from knotwork.trust.who import Who
 
 if TYPE_CHECKING:
     from knotwork.crew.files import Files
@@ -64,7 +66,7 @@ class Starting:
             Wanted(
                 digest, codec.encode(definition.run_input(record, record.parts, places)), key_of(record, made),
                 record.by.name, {"orchestration": record.id}, record.priority, record.boundary,
-                traceparent=record.traceparent, given=given,
+                traceparent=record.traceparent, given=given, circle=_circle(record),
             )
         )  # fmt: skip
 
@@ -83,6 +85,11 @@ class Starting:
         return StepEnd(
             "completed", msgspec.Raw(output), blob, None, part.node, part.agent, part.begun_ns, part.ended_ns
         )
+
+
+def _circle(record: Record) -> str:
+    """Return who alone may take its parts, "" for everybody in the project."""
+    return circle(record.scope, Who(record.by.id, record.by.name, "", record.by.owner))
 
 
 def run_of(orchestration: str, number: int) -> str:

@@ -31,6 +31,14 @@ TRIES = 100
 """How often a change is tried when others change the same record."""
 
 
+def unknown(orchestration: str) -> NotFound:
+    """Return the error of one that is not there, or not to be seen: the two look the same."""
+    return NotFound(
+        f"There is no orchestration {orchestration}.", code="crew.not_found",
+        hint="See `knotwork crew list`. One that is over is kept for a month.",
+    )  # fmt: skip
+
+
 class Store:
     """The orchestrations of one project."""
 
@@ -96,10 +104,7 @@ class Store:
     async def _read(self, orchestration: str) -> tuple[Record, int]:
         entry = await self.bucket.get(key(records.check_id(orchestration)))
         if entry is None or not entry.value:
-            raise NotFound(
-                f"There is no orchestration {orchestration}.", code="crew.not_found",
-                hint="See `knotwork crew list`. One that is over is kept for a month.",
-            )  # fmt: skip
+            raise unknown(orchestration)
         return records.record(entry.value), entry.revision
 
     # -- results and checkpoints -------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from knotwork.bus.connection import Connection
+    from knotwork.bus.publisher import Ack
     from knotwork.flow.definitions import Definitions
     from knotwork.flow.events import Events
     from knotwork.flow.facts import Start
@@ -76,7 +77,9 @@ class Carrier:
 
     def carry_out(self, run: Run, effect: Effect, *, again: bool) -> None:
         """Begin to carry out an effect; `again`: somebody may have done so before."""
-        begin_in(self._group, self._surely(run, effect, again=again or not self._sure()))  # else the next owner does it
+        again = again or not self._sure()  # else the next owner does it
+        if again or not isinstance(effect, Dispatch) or not self._dispatched(run, effect):
+            begin_in(self._group, self._surely(run, effect, again=again))
 
     def step_over(self, run: str, effect: Dispatch, tries: int) -> None:
         """Let others begin what an attempt of a step, or of an item of it, was admitted for."""
@@ -142,6 +145,29 @@ class Carrier:
                 await self._end(run, effect, again=again)
 
     # -- steps that agents carry out ---------------------------------------------------------------------------------
+
+    def _dispatched(self, run: Run, effect: Dispatch) -> bool:
+        """Store a step that nothing must be awaited for, as most are; False when that is not so.
+
+        A task of its own would cost a tenth of the step. What does not succeed at once is left to one.
+        """
+        if effect.limit is not None or effect.near is not None or len(effect.input) > records.INLINE_MAX_BYTES:
+            return False
+        spec: Any = effect.spec
+        try:
+            task = self._work.placed_at_once(_task(run, effect.token, spec, effect.input, effect.blob))
+            storing = self._work.submitter.requeue_at_once(task) if task is not None else None
+        except Exception:  # noqa: BLE001  whatever it is comes again, and is dealt with there
+            return False
+
+        def stored(answer: asyncio.Future[Ack]) -> None:
+            error = None if answer.cancelled() else answer.exception()
+            if error is not None and getattr(error, "code", "") != "bus.exists":
+                begin_in(self._group, self._surely(run, effect, again=True))
+
+        if storing is not None:
+            storing.add_done_callback(stored)
+        return storing is not None
 
     async def _dispatch(self, run: Run, effect: Dispatch, *, again: bool) -> None:
         if again and await self._is_known(run.id, effect.token):
@@ -303,7 +329,8 @@ def _task(run: Run, token: str, spec: Work, value: bytes, blob: str) -> records.
     if spec.kind == "agent_loop":  # type: ignore[attr-defined]  # every step has a kind
         loop = _loop(run.steps[token.partition("--")[0]].begun_ns or run.now_ns, spec)
     return records.Task(
-        run=run.id, step=token, queue=queues.routed(spec.capability or "", agent, node), capability=spec.capability or "",
+        run=run.id, step=token, queue=_queue(start.circle, spec.capability or "", agent, node),
+        capability=spec.capability or "",
         agent=agent, node=node, boundary=spec.boundary or start.boundary or workflow.boundary or records.NO_BOUNDARY,
         priority=spec.priority or start.priority, input=msgspec.Raw(value), blob=blob, timeout_s=spec.timeout,
         retry=_retry(retry), labels={**workflow.labels, **start.labels, **spec.labels}, traceparent=start.traceparent,
@@ -311,6 +338,11 @@ def _task(run: Run, token: str, spec: Work, value: bytes, blob: str) -> records.
         start_by_ns=now_ns + int(spec.schedule_to_start * 1e9) if spec.schedule_to_start is not None else 0,
         heartbeat_s=spec.heartbeat_timeout, gated=spec.limit is not None,
     )  # fmt: skip
+
+
+def _queue(circle: str, capability: str, agent: str, node: str) -> str:
+    """Return what a step is routed by: within a circle by its capability there, unless an agent is named."""
+    return subjects.own(circle, capability) if circle and not agent else queues.routed(capability, agent, node)
 
 
 def _loop(begun_ns: int, spec: Any) -> records.Loop:
@@ -333,5 +365,5 @@ def _child_start(run: Run, effect: StartChild, digest: str) -> Start:
     return facts.Start(
         effect.workflow, digest, msgspec.Raw(effect.input), effect.blob, run.start.by, run.start.labels,
         run.start.priority, run.start.boundary, parent, run.start.depth + 1, traceparent=run.start.traceparent,
-        started_ns=time.time_ns(), tree=tree, tree_depth=depth,
+        started_ns=time.time_ns(), tree=tree, tree_depth=depth, circle=run.start.circle,
     )  # fmt: skip

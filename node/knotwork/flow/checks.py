@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import graphlib
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from knotwork.flow import expressions, model, schemas
+from knotwork.flow import order as ordering
 from knotwork.flow.durations import next_due
+from knotwork.flow.order import Path, Problem, unknown
 from knotwork.sdk.errors import Invalid
 
 if TYPE_CHECKING:
@@ -17,38 +16,31 @@ if TYPE_CHECKING:
 
     from knotwork.flow.model import AnyStep, Workflow
 
-Path = tuple[str | int, ...]
 HANDLERS = ("task", "agent", "agent_loop", "workflow")
 """Kinds of steps that may handle a failure or undo a step."""
 ONE_AGENT = ("task", "agent", "agent_loop")
 """Kinds of steps that one agent carries out."""
 NESTED_MAX = 64
+TOO_DEEP = "it is nested too deeply"
 _ALWAYS = frozenset({"input", "run", "steps"})
 _HANDLER = _ALWAYS | {"step", "error", "output"}
 _NONE: frozenset[str] = frozenset()
-_SUGGEST_MAX = 500
-"""Names among which one is looked for that is alike; with more it would take too long."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something wrong in a workflow: where it stands in it, and what it is."""
-
-    path: Path
-    message: str
-    hint: str = ""
 
 
 def check(workflow: Workflow) -> list[Problem]:
-    """Return everything that is wrong, in the order of the steps."""
-    problems = [*_values(workflow)] or [*_names(workflow)]
-    if problems:
-        return problems  # without them the rest would be guesswork
-    above = _above(workflow)
-    if isinstance(above, Problem):
-        return [above]
-    handlers = handlers_of(workflow)
-    problems += [*_handler_problems(workflow, handlers), *_anew_problems(workflow)]
+    """Return everything that is wrong; what only follows from something else that is wrong is not told beside it."""
+    wrong = [*_values(workflow)]
+    told = {one.path for one in wrong}
+    workflow = _readable(workflow, wrong)
+    above, cycles = ordering.above(workflow)
+    more = [*ordering.names(workflow), *cycles, *_consequences(workflow, above)]
+    return [*wrong, *(one for one in more if one.path not in told)]
+
+
+def _consequences(workflow: Workflow, above: dict[str, int]) -> list[Problem]:
+    """Return what is wrong with steps that see those `above` them, and with what holds for all of them."""
+    handlers = handlers_of(workflow) & workflow.steps.keys()
+    problems = [*_handler_problems(workflow, handlers), *_anew_problems(workflow)]
     place = {name: number for number, name in enumerate(workflow.steps)}
     plain = sum(1 << number for name, number in place.items() if name not in handlers)
     for name, spec in workflow.steps.items():
@@ -72,6 +64,21 @@ def _sees(place: dict[str, int], mask: int) -> Callable[[str], bool]:
     return lambda name: name in place and bool(mask >> place[name] & 1)
 
 
+def _readable(workflow: Workflow, wrong: list[Problem]) -> Workflow:
+    """Return a workflow without values that are nested too deeply to be looked into."""
+    deep = {one.path[:3] for one in wrong if one.message == TOO_DEEP}
+    if not deep:
+        return workflow
+    steps = {
+        name: spec.model_copy(
+            update={key: None for key in ("input", "timeout_value", "output_schema") if ("steps", name, key) in deep}
+        )
+        for name, spec in workflow.steps.items()
+    }
+    whole = {path[0]: None for path in deep if path[0] != "steps"}
+    return workflow.model_copy(update={"steps": steps, **whole})  # type: ignore[dict-item]  # keys are fields
+
+
 # -- values that may be anything -----------------------------------------------------------------------------------------
 
 
@@ -86,7 +93,7 @@ def _values(workflow: Workflow) -> Iterator[Problem]:
 
 def _plain(shape: Any, path: Path, depth: int = 0) -> Iterator[Problem]:
     if depth > NESTED_MAX:
-        yield Problem(path[: NESTED_MAX // 8], "it is nested too deeply", f"At most {NESTED_MAX} tables deep.")
+        yield Problem(path[: NESTED_MAX // 8], TOO_DEEP, f"At most {NESTED_MAX} tables deep.")
         return
     match shape:
         case None | bool() | int():
@@ -114,59 +121,6 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-# -- names and order -----------------------------------------------------------------------------------------------------
-
-
-def _names(workflow: Workflow) -> Iterator[Problem]:
-    known = workflow.steps.keys()
-    for name, spec in workflow.steps.items():
-        at: Path = ("steps", name)
-        if name in model.RESERVED:
-            yield Problem(at, f"no step can be called {name!r}", "Choose another name.")
-        for place, parent in enumerate(spec.depends_on):
-            if parent not in known:
-                yield _unknown((*at, "depends_on", place), parent, known)
-        for path, target in _targets(spec):
-            if target not in known:
-                yield _unknown((*at, *path), target, known)
-    if workflow.on_failure is not None and workflow.on_failure not in known:
-        yield _unknown(("on_failure",), workflow.on_failure, known)
-
-
-def _targets(spec: AnyStep) -> Iterator[tuple[Path, str]]:
-    """Return the steps that a step names beside those it depends on, and where."""
-    for key in ("on_failure", "compensate"):
-        if (target := getattr(spec, key)) is not None:
-            yield (key,), target
-    if spec.kind == "choice":
-        for place, case in enumerate(spec.cases):
-            yield from ((("cases", place, "then", inner), target) for inner, target in enumerate(case.then))
-
-
-def _unknown(path: Path, name: str, known: Any) -> Problem:
-    near = difflib.get_close_matches(name, known, n=1) if len(known) <= _SUGGEST_MAX else []
-    return Problem(path, f"there is no step {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-
-
-def _above(workflow: Workflow) -> dict[str, int] | Problem:
-    """Return, for each step, all that have ended when it begins, as bits by their places; or the cycle there is."""
-    try:
-        order = list(
-            graphlib.TopologicalSorter({name: spec.depends_on for name, spec in workflow.steps.items()}).static_order()
-        )
-    except graphlib.CycleError as error:
-        path = [str(one) for one in error.args[1]][::-1]  # each waits for the next
-        return Problem(("steps", path[0], "depends_on"), f"steps wait for each other: {' → '.join(path)}")
-    place = {name: number for number, name in enumerate(workflow.steps)}
-    above: dict[str, int] = {}
-    for name in order:
-        mask = 0
-        for parent in workflow.steps[name].depends_on:
-            mask |= above[parent] | 1 << place[parent]
-        above[name] = mask
-    return above
 
 
 # -- one step ------------------------------------------------------------------------------------------------------------
@@ -220,7 +174,7 @@ def _choice(workflow: Workflow, at: Path, name: str) -> Iterator[Problem]:
     assert spec.kind == "choice"
     for place, case in enumerate(spec.cases):
         for inner, target in enumerate(case.then):
-            if name not in workflow.steps[target].depends_on:
+            if target in workflow.steps and name not in workflow.steps[target].depends_on:
                 hint = f'Add "{name}" to its depends_on.'
                 yield Problem((*at, "cases", place, "then", inner), f"{target!r} does not depend on this choice", hint)
         if case.when is None and place < len(spec.cases) - 1:
@@ -257,10 +211,13 @@ def _expression(
     path: Path, text: str, sees: Callable[[str], bool], roots: frozenset[str], known: Collection[str]
 ) -> Iterator[Problem]:
     try:
-        begins, steps = expressions.names(text)
+        expressions.compiled(text)
     except Invalid as error:
         yield Problem(path, error.message, error.hint)
-        return
+    try:
+        begins, steps = expressions.spoken_of(text)
+    except Invalid:
+        return  # it cannot even be read
     for word in sorted(begins - roots):
         hint = f"It sees {', '.join(sorted(roots))}; a fixed text is written '{word[:80]}' with its quotes."
         yield Problem(path, f"{word[:80]!r} is not there to be looked at", hint)
@@ -268,7 +225,7 @@ def _expression(
         if step == "*":
             yield Problem(path, "it must name the step that it looks at", "Write steps.<id>.output.")
         elif step not in known:
-            yield _unknown(path, step[:80], known)
+            yield unknown(path, step[:80], known)
         elif not sees(step):
             yield Problem(path, f"the step {step[:80]!r} may not have ended before this one", "Add it to depends_on.")
 
@@ -304,7 +261,7 @@ def _sticky(at: Path, workflow: Workflow, spec: AnyStep, sees: Callable[[str], b
         return
     at = (*at, "sticky")
     if sticky.step not in workflow.steps:
-        yield _unknown((*at, "step"), sticky.step, workflow.steps)
+        yield unknown((*at, "step"), sticky.step, workflow.steps)
     elif not sees(sticky.step):
         yield Problem(
             (*at, "step"), f"the step {sticky.step!r} may not have ended before this one", "Add it to depends_on."
@@ -326,7 +283,7 @@ def handlers_of(workflow: Workflow) -> set[str]:
 
 
 def _handler_problems(workflow: Workflow, handlers: set[str]) -> Iterator[Problem]:
-    if len(handlers) == len(workflow.steps):
+    if workflow.steps and len(handlers) == len(workflow.steps):
         yield Problem(("steps",), "no step begins: all of them handle failures")
     for name in sorted(handlers):
         spec = workflow.steps[name]

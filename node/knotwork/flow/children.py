@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import codec, reading, subjects
 from knotwork.flow import anew, facts
 from knotwork.flow.facts import Parent, Spawn
 from knotwork.sdk.errors import Conflict, Denied
@@ -122,9 +122,10 @@ def _granted(spec: Any, workflow: str, capability: str) -> Grant:
 
 
 def _must_be_same(before: Spawn, wish: Spawn) -> None:
-    if (before.workflow, before.capability, bytes(before.input), before.blob) != (
-        wish.workflow, wish.capability, bytes(wish.input), wish.blob,
-    ):  # fmt: skip
+    asked = [
+        (one.workflow, one.capability, codec.canonical(bytes(one.input)), one.blob) for one in (before, wish)
+    ]  # fmt: skip
+    if asked[0] != asked[1]:
         raise Conflict(f"The key {wish.key!r} was used for something else.", code="flow.key_reused")
 
 

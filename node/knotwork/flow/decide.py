@@ -125,9 +125,12 @@ def _complete(run: Run) -> None:
 
 def _step_ended(run: Run, token: str, end: StepEnd) -> None:
     """Take note of how an agent, a run, a person or the engine ended a step."""
-    if not any(f"{kind}.{token}" in run.open for kind in _AWAITED):
+    awaited = [name for kind in _AWAITED if (name := f"{kind}.{token}") in run.open]
+    if not awaited:
         return  # it is over already: a late answer
-    for kind in (*_AWAITED, "again", "withdraw", "cancel-child"):
+    for name in awaited:
+        run.close(name)
+    for kind in ("again", "withdraw", "cancel-child"):
         run.close(f"{kind}.{token}")
     if token in run.spawned:
         run.spawned[token].end = end

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from pydantic import ValidationError
@@ -34,6 +34,15 @@ class Named(msgspec.Struct, frozen=True):
     owner: str = ""
     updated_ns: int = 0
     enabled: bool = True
+
+
+class Kept(NamedTuple):
+    """A definition as it is kept; `graph` is None when this version cannot make sense of it, and `why` says why."""
+
+    digest: str
+    text: bytes
+    graph: Graph | None
+    why: str = ""
 
 
 class Definitions:
@@ -86,33 +95,57 @@ class Definitions:
         return digest
 
     async def graph(self, digest: str) -> Graph:
-        """Return a definition; raises `NotFound` (`flow.no_definition`)."""
+        """Return a definition; raises `NotFound` (`flow.no_definition`), `Invalid` (`flow.not_here`).
+
+        The second is one that was kept by another version, and that this one can make no sense of.
+        """
         found = self._graphs.get(digest)
         if found is not None:
             self._graphs.move_to_end(digest)
             return found
+        text = await self._text(digest)
+        try:
+            made = understood(parsed(msgspec.json.decode(text)))
+        except (Invalid, msgspec.DecodeError) as error:
+            told = error.message if isinstance(error, Invalid) else str(error)
+            raise Invalid(
+                f"This version cannot start or follow the definition {digest}: {told}", code="flow.not_here",
+                hint="Use a node of the version that kept it, or register it anew, changed.",
+            ) from error  # fmt: skip
+        self._remember(digest, made)
+        return made
+
+    async def _text(self, digest: str) -> bytes:
         entry = await self._bucket.get(f"def.{subjects.token(digest, 'digest')}")
         if entry is None or entry.value is None:
             raise NotFound(f"There is no definition {digest}.", code="flow.no_definition")
-        made = understood(parsed(msgspec.json.decode(entry.value)))
-        self._remember(digest, made)
-        return made
+        return entry.value
+
+    async def kept(self, name: str) -> Kept:
+        """Return what a name, or a digest, means now, also when it can only be read; raises `NotFound`."""
+        digest = await self._meant(name)
+        try:
+            made = await self.graph(digest)
+        except Invalid as error:
+            return Kept(digest, await self._text(digest), None, error.message)
+        return Kept(digest, text_of(made.workflow), made)
 
     def known(self, digest: str) -> Graph | None:
         """Return a definition that is at hand, None when it must be fetched."""
         return self._graphs.get(digest)
 
     async def find(self, name: str) -> tuple[str, Graph]:
-        """Return what a name, or a digest, means now; raises `NotFound` (`flow.no_workflow`)."""
-        named = await self.named(name)
-        if named is None:
-            if len(name) == DIGEST_LENGTH:
-                return name, await self.graph(name)
-            raise NotFound(
-                f"There is no workflow {name!r}.", code="flow.no_workflow", hint="See `knotwork workflow list`."
-            )
-        digest = named.digests[-1]
+        """Return what a name, or a digest, means now; raises `NotFound` (`flow.no_workflow`), and what `graph` does."""
+        digest = await self._meant(name)
         return digest, await self.graph(digest)
+
+    async def _meant(self, name: str) -> str:
+        named = await self.named(name)
+        if named is not None:
+            return named.digests[-1]
+        if len(name) == DIGEST_LENGTH:
+            return name
+        raise NotFound(f"There is no workflow {name!r}.", code="flow.no_workflow", hint="See `knotwork workflow list`.")
 
     async def named(self, name: str) -> Named | None:
         """Return what a name means, None when it means nothing."""

@@ -23,6 +23,7 @@ from jmespath.parser import ParsedResult
 from knotwork.sdk.errors import Invalid
 
 DEPTH_MAX = 100
+CALLS_TOLD_MAX = 5
 COPIES_MAX = 256
 """How often an expression may repeat what it looks at."""
 SIZE_MAX_BYTES = 64 * 1024 * 1024
@@ -44,7 +45,17 @@ class Compiled:
 
 @lru_cache(maxsize=4096)
 def compiled(text: str) -> Compiled:
-    """Return an expression that can be searched with; raises `Invalid` (`flow.bad_expression`)."""
+    """Return an expression that can be searched with; raises `Invalid` (`flow.bad_expression`) with all that is wrong."""
+    parsed = _read(text)
+    if wrong := _wrong_calls(parsed.parsed):
+        raise _bad(text, "; ".join(wrong[:CALLS_TOLD_MAX]))
+    copies = _copies(parsed.parsed)
+    if copies > COPIES_MAX:
+        raise _bad(text, "it repeats what it looks at too often")
+    return Compiled(parsed, copies > 1 or "`" in text or "'" in text or "{" in text)
+
+
+def _read(text: str) -> ParsedResult:
     try:
         parsed = jmespath.compile(text)
     except RecursionError as error:
@@ -53,12 +64,7 @@ def compiled(text: str) -> Compiled:
         raise _bad(text, _told(error)) from error
     if _depth(parsed.parsed) > DEPTH_MAX:
         raise _bad(text, "it is nested too deeply")
-    if wrong := _wrong_call(parsed.parsed):
-        raise _bad(text, wrong)
-    copies = _copies(parsed.parsed)
-    if copies > COPIES_MAX:
-        raise _bad(text, "it repeats what it looks at too often")
-    return Compiled(parsed, copies > 1 or "`" in text or "'" in text or "{" in text)
+    return parsed
 
 
 def _bad(text: str, told: str) -> Invalid:
@@ -149,9 +155,15 @@ def names(text: str) -> tuple[frozenset[str], frozenset[str]]:
 
     "@" stands for an expression that begins with everything there is. Raises `Invalid` (`flow.bad_expression`).
     """
+    compiled(text)
+    return spoken_of(text)
+
+
+def spoken_of(text: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the same of an expression that can be read, though it may call what cannot be called."""
     roots: set[str] = set()
     steps: set[str] = set()
-    _walk(compiled(text).parsed.parsed, roots, steps)
+    _walk(_read(text).parsed, roots, steps)
     return frozenset(roots), frozenset(steps)
 
 
@@ -201,9 +213,9 @@ def _depth(node: Any) -> int:
     return deepest
 
 
-def _wrong_call(node: Any) -> str:
-    """Return what is wrong with a function that is called, such as that there is none; "" when nothing is."""
-    left = [node]
+def _wrong_calls(node: Any) -> list[str]:
+    """Return what is wrong with the functions that are called, such as that there is none of a name."""
+    left, found = [node], list[str]()
     while left:
         one = left.pop()
         left += _parts(one)
@@ -212,12 +224,14 @@ def _wrong_call(node: Any) -> str:
         name, given = one["value"], len(one["children"])
         if name not in _FUNCTIONS:
             near = difflib.get_close_matches(name[:_NAME_MAX], _FUNCTIONS, n=1)
-            return f"there is no function {name[:_NAME_MAX]}()" + (f"; did you mean {near[0]}()?" if near else "")
+            meant = f"; did you mean {near[0]}()?" if near else ""
+            found.append(f"there is no function {name[:_NAME_MAX]}(){meant}")
+            continue
         takes = _FUNCTIONS[name]["signature"]
         more = bool(takes) and bool(takes[-1].get("variadic"))
         if given < len(takes) or (given > len(takes) and not more):
-            return f"{name}() takes {len(takes)}{' or more' if more else ''}, and is given {given}"
-    return ""
+            found.append(f"{name}() takes {len(takes)}{' or more' if more else ''}, and is given {given}")
+    return found
 
 
 def _copies(node: Any) -> int:

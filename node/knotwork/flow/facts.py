@@ -82,6 +82,8 @@ class Start(msgspec.Struct, frozen=True, omit_defaults=True):
     after: Whole = 0
     tree: Parent | None = None
     tree_depth: Whole = 0
+    circle: Name = ""
+    """Who alone may see it and take its steps (`trust.scopes.circle`); empty: the whole project."""
 
 
 class StepEnd(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from knotwork.flow import expressions
-from knotwork.flow.checks import HANDLERS, Problem, check, expressions_of, handlers_of, reads_of
+from knotwork.flow.checks import HANDLERS, check, expressions_of, handlers_of, reads_of
 from knotwork.flow.durations import next_due
+from knotwork.flow.order import Problem
 from knotwork.sdk.errors import Invalid
 
 if TYPE_CHECKING:

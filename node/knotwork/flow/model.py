@@ -316,7 +316,8 @@ KINDS: dict[str, type[Step]] = {
 }  # fmt: skip
 
 
-def _with_kind(step: Any) -> Any:
+def with_kind(step: Any) -> Any:
+    """Return a step with its kind said: without one it is a task."""
     return {"kind": "task", **step} if isinstance(step, dict) else step
 
 
@@ -326,7 +327,7 @@ class Workflow(Part):
     name: Name
     description: Text = ""
     version: Annotated[str, Field(max_length=64)] = ""
-    steps: dict[Name, Annotated[AnyStep, BeforeValidator(_with_kind)]] = Field(min_length=1, max_length=STEPS_MAX)
+    steps: dict[Name, Annotated[AnyStep, BeforeValidator(with_kind)]] = Field(min_length=1, max_length=STEPS_MAX)
     output: Any = Field(
         default=None, description="an expression, or a table of them; left out: what its last steps gave"
     )

@@ -58,7 +58,7 @@ class Flow:
         engine = Engine(group, definitions=self.definitions, values=work.values, carrier=carrier, over=over)
         self.journal = Journal(group, connection, engine, over)
         self._historian = Historian(connection, writing, self.journal, over, keeps)
-        self.runs = Runs(connection, work, self.definitions)
+        self.runs = Runs(connection, work, self.definitions, keeps)
         self.children = Children(connection, work, self.runs, self.definitions)
         self.approvals = Approvals(connection, self.runs)
         self._again = asyncio.Event()

@@ -13,12 +13,14 @@ import hashlib
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from knotwork.bus import kv, subjects
 from knotwork.flow.facts import SHARDS
 from knotwork.sdk.errors import KnotworkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from knotwork.bus.connection import Connection
     from knotwork.bus.kv import Entry
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 ENGINES = "ENGINES"
 LEASE_S = 3
 EVERY_S = 1.0
+_offers = msgspec.json.Decoder(dict[str, bool])
 
 
 class Shards:
@@ -39,11 +42,23 @@ class Shards:
         self._seen = asyncio.Event()
         self._renewed_s = 0.0
         self.mine: frozenset[str] = frozenset()
+        self.offers: Callable[[], Mapping[str, bool]] = dict
+        """What else this node has that not every node has, and whether it works: the others are told."""
+        self._offered: dict[str, Mapping[str, bool]] = {}
 
     @property
     def sure(self) -> bool:
         """Return whether nobody else can have taken over: what is done now need not be looked up first."""
         return time.monotonic() - self._renewed_s < LEASE_S - 1
+
+    def having(self, offer: str) -> dict[str, bool]:
+        """Return which nodes have something, and whether it works there."""
+        found = {**self._offered, self._node: self.offers()}
+        return {node: offers[offer] for node, offers in found.items() if offer in offers}
+
+    def holder(self, name: str, offer: str) -> str:
+        """Return which of the nodes where an offer works sees to what has this name; an empty text when there is none."""
+        return owner([node for node, works in self.having(offer).items() if works], name)
 
     async def settled(self) -> None:
         """Return when it was seen who is there, and so which shards are ours."""
@@ -58,7 +73,7 @@ class Shards:
                     bucket = await kv.open_bucket(self._connection, ENGINES, storage="memory")
                     while True:
                         began_s = time.monotonic()
-                        await bucket.put(self._node, b"{}", ttl_s=LEASE_S)
+                        await bucket.put(self._node, msgspec.json.encode(self.offers()), ttl_s=LEASE_S)
                         self._renewed_s = began_s
                         await asyncio.sleep(EVERY_S)
                 await asyncio.sleep(EVERY_S / 2)
@@ -74,14 +89,17 @@ class Shards:
                 bucket = await kv.open_bucket(self._connection, ENGINES, storage="memory")
                 # whoever was there before is not told of as gone: a server that was killed forgot its memory
                 self._alive, self._current = {self._node}, False
+                self._offered = {}
                 await bucket.watch(self._entry, self._is_current)
             await asyncio.sleep(EVERY_S / 2)
 
     def _entry(self, entry: Entry) -> None:
         if entry.value is None:
             self._alive.discard(entry.key)
+            self._offered.pop(entry.key, None)
         else:
             self._alive.add(entry.key)
+            self._offered[entry.key] = _read(entry.value)
         if self._current:
             self._look()
 
@@ -97,11 +115,19 @@ class Shards:
             self._changed(mine)
 
 
+def _read(value: bytes) -> dict[str, bool]:
+    try:
+        return _offers.decode(value)
+    except msgspec.DecodeError:  # of a newer version
+        return {}
+
+
+def owner(nodes: Iterable[str], name: str) -> str:
+    """Return which of these nodes a thing of this name is with; an empty text without nodes (pure)."""
+    return max(sorted(nodes), key=lambda one: hashlib.sha256(f"{one}/{name}".encode()).digest(), default="")
+
+
 def owned(alive: Iterable[str], node: str) -> list[str]:
     """Return the shards of a node among those that are alive (pure)."""
     nodes = sorted(alive)
-    return [
-        shard
-        for shard in SHARDS
-        if max(nodes, key=lambda one: hashlib.sha256(f"{one}/{shard}".encode()).digest()) == node
-    ]
+    return [shard for shard in SHARDS if owner(nodes, shard) == node]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from knotwork.config import positions
 from knotwork.config.parse import too_deep
 from knotwork.config.problems import nearest
-from knotwork.flow import graph
+from knotwork.flow import graph, mending
 from knotwork.flow.definitions import SIZE_MAX_BYTES
 from knotwork.flow.model import KINDS, Workflow
 
@@ -112,8 +112,14 @@ def read(text: str, size_max: int) -> tuple[Any, Locate]:
         return _yaml(text)
     except RecursionError as error:
         raise Unreadable(1, 1, "It is nested too deeply.") from error
-    places = positions.positions(text)
-    return data, lambda path: positions.locate(places, path)
+    places: list[Any] = []  # once, when the first place is asked for
+
+    def locate(path: Path) -> tuple[int, int]:
+        if not places:
+            places.append(positions.positions(text))
+        return positions.locate(places[0], path)
+
+    return data, locate
 
 
 def _json(text: str) -> tuple[Any, Locate]:
@@ -193,11 +199,15 @@ def _toml_error(error: tomllib.TOMLDecodeError) -> Unreadable:
 
 
 def _in_yaml(text: str) -> Locate:
+    read: list[Any] = []  # once, when the first place is asked for
+
     def locate(path: Path) -> tuple[int, int]:
         try:
-            node = yaml.compose(text, Loader)
+            if not read:
+                read.append(yaml.compose(text, Loader))
         except (yaml.YAMLError, RecursionError):
             return 1, 1
+        node = read[0]
         mark = node.start_mark if node is not None else None
         for part in path:
             found = _inside(node, part)
@@ -228,37 +238,44 @@ def _judged(data: Any, locate: Locate) -> Checked:
         raise Unreadable(1, 1, "It is nested too deeply.")
     try:
         workflow = Workflow.model_validate(data)
-    except ValidationError as error:
-        return Checked(None, tuple(_flaws(error, data, locate)))
-    problems = graph.check(workflow)[:PROBLEMS_MAX]
-    flaws = tuple(Flaw(dotted(one.path), *locate(one.path), one.message, one.hint) for one in problems)
-    return Checked(None if flaws else workflow, flaws)
+    except ValidationError:
+        return Checked(None, _flaws(data, locate))
+    flaws = tuple(_flaw(one, locate) for one in graph.check(workflow)[:PROBLEMS_MAX])
+    return Checked(None if flaws else workflow, _sorted(flaws))
 
 
-def _flaws(error: ValidationError, data: Any, locate: Locate) -> Iterator[Flaw]:
-    for one in error.errors(include_url=False)[:PROBLEMS_MAX]:
-        path = tuple(_real(one["loc"], data))
-        message = one["msg"].removeprefix("Value error, ")
-        given = one.get("input")
-        if one["type"] == "extra_forbidden":
-            message = f"unknown key{_near(path, data)}"
-        elif isinstance(given, str | int | float):
-            message += f" (it is {str(given)[:_SHOWN_MAX]!r})"
-        yield Flaw(dotted(path), *locate(path), message)
+def _flaws(data: dict[Any, Any], locate: Locate) -> tuple[Flaw, ...]:
+    """Return what the model says against a definition, and what is wrong with the rest of it."""
+    found = mending.mended(data)
+    told = {one.path for one in found.misfits}
+    misfits = [_misfit(one, data, locate) for one in found.misfits[:PROBLEMS_MAX]]
+    more = [one for one in graph.check(found.workflow) if not any(one.path[:end] in told for end in _ends(one.path))]
+    return _sorted((*misfits, *(_flaw(one, locate) for one in more[: PROBLEMS_MAX - len(misfits)])))
 
 
-def _real(loc: tuple[str | int, ...], data: Any) -> Iterator[str | int]:
-    """Return the part of a place that stands in the text: pydantic adds which of several models it tried."""
-    at: Any = data
-    for place, part in enumerate(loc):
-        if (isinstance(at, dict) and part in at) or (isinstance(at, list) and isinstance(part, int) and part < len(at)):
-            at = at[part]  # type: ignore[index]  # one of the two, as just seen
-            yield part
-        elif place == len(loc) - 1 and isinstance(at, dict):
-            yield part  # what is missing
+def _ends(path: Path) -> range:
+    """Return how long the places are that a place lies in, but for steps as a whole: what is in those may be sound."""
+    return range(1 if path[0] != "steps" else STEP_KEY, len(path) + 1)
 
 
-def _near(path: tuple[str | int, ...], data: Any) -> str:
+def _sorted(flaws: tuple[Flaw, ...]) -> tuple[Flaw, ...]:
+    return tuple(sorted(flaws, key=lambda one: (one.line, one.column)))
+
+
+def _flaw(problem: graph.Problem, locate: Locate) -> Flaw:
+    return Flaw(dotted(problem.path), *locate(problem.path), problem.message, problem.hint)
+
+
+def _misfit(one: mending.Misfit, data: Any, locate: Locate) -> Flaw:
+    message = one.message
+    if one.type == "extra_forbidden":
+        message = f"unknown key{_near(one.path, data)}"
+    elif isinstance(one.given, str | int | float):
+        message += f" (it is {str(one.given)[:_SHOWN_MAX]!r})"
+    return Flaw(dotted(one.path), *locate(one.path), message)
+
+
+def _near(path: Path, data: Any) -> str:
     """Return what an unknown key may have been meant to be."""
     at = data
     for part in path[:-1]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import codec
@@ -18,6 +18,7 @@ from knotwork.sdk.router import Ask
 
 if TYPE_CHECKING:
     from knotwork.bus.frames import Frame
+    from knotwork.mesh.directory import State
     from knotwork.mesh.membership import Membership
     from knotwork.mesh.records import AgentRecord, NodeRecord
     from knotwork.ops.op import Caller
@@ -31,9 +32,9 @@ PIECES_MAX_BYTES = 64 * 1024 * 1024
 class MeshDesk:
     """One project's nodes and agents (`ops.ports.Mesh`)."""
 
-    def __init__(self, membership: Membership) -> None:
-        """Look through our membership of the project."""
-        self._membership = membership
+    def __init__(self, membership: Membership, hides: Callable[[str], bool] = lambda _handle: False) -> None:
+        """Look through our membership of the project; `hides` says which agents that came in are not to be seen."""
+        self._membership, self._hides = membership, hides
 
     async def nodes(self) -> Sequence[replies.NodeRow]:
         """Return every node known."""
@@ -58,7 +59,7 @@ class MeshDesk:
         self._membership.look()
         return [
             replies.AgentRow(**_row(record, agent, state))
-            for record, agent, state in self._membership.directory.agents()
+            for record, agent, state in self._agents()
             if state in wanted.states
             and (not wanted.capability or wanted.capability in agent.capabilities)
             and (not wanted.node or wanted.node == record.node)
@@ -66,12 +67,16 @@ class MeshDesk:
             and wanted.tags <= {*agent.tags, *(f"{key}={value}" for key, value in record.labels.items())}
         ]
 
+    def _agents(self) -> Iterator[tuple[NodeRecord, AgentRecord, State]]:
+        for record, agent, state in self._membership.directory.agents():
+            if not (agent.attached and self._hides(agent.name)):
+                yield record, agent, state
+
     async def agent(self, target: str) -> replies.AgentDetail:
         """Return one agent; of several with this name the first."""
         node, _, name = target.rpartition("/")
         self._membership.look()
-        directory = self._membership.directory
-        for record, agent, state in directory.agents():
+        for record, agent, state in self._agents():
             if agent.name == name and node in ("", record.node):
                 return replies.AgentDetail(
                     **_row(record, agent, state),
@@ -81,9 +86,7 @@ class MeshDesk:
                     timeout_s=agent.timeout_s,
                     queue_max=agent.queue_max,
                 )
-        known = [
-            name for record, agent, _ in directory.agents() for name in (agent.name, f"{record.node}/{agent.name}")
-        ]
+        known = [name for record, agent, _ in self._agents() for name in (agent.name, f"{record.node}/{agent.name}")]
         hint = guess(target, known) or "See `knotwork agents`."
         raise NotFound(f"There is no agent {target!r}.", code="agent.not_found", hint=hint)
 

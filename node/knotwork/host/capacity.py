@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from knotwork.bus import codec, reading, subjects
@@ -20,6 +20,7 @@ from knotwork.spinup.launcher import Own
 from knotwork.spinup.room import SpinUps, open_spinups
 
 if TYPE_CHECKING:
+    from knotwork.bus.endpoint import Endpoint, Tls
     from knotwork.bus.reading import Stored
     from knotwork.host.boot import Nats
     from knotwork.host.world import World
@@ -181,13 +182,10 @@ def can_take(membership: Membership, policy: Callable[[], Policy]) -> Callable[[
 def joining(membership: Membership, launch: Launch, seed: str = "") -> dict[str, str]:
     """Return what a launched agent needs to join: `knotwork up` understands it as it is, others read `KNOTWORK_URL`.
 
-    `seed` is the key of its own that it was given; without one it gets ours.
+    `seed` is the key of its own that it was given; without one it shows what we show to the NATS that we joined.
     """
     endpoint, project = membership.connection.endpoint, membership.project
-    credentials = (
-        "KNOTWORK__NATS__NKEY_SEED" if project == "default" else f"KNOTWORK__PROJECTS__{project.upper()}__NKEY_SEED"
-    )
-    found = {
+    return {
         "KNOTWORK_URL": endpoint.urls[0],
         "KNOTWORK_PROJECT": project,
         "KNOTWORK_TARGET": launch.target,
@@ -198,11 +196,36 @@ def joining(membership: Membership, launch: Launch, seed: str = "") -> dict[str,
         "KNOTWORK__NODE__NAME": f"{launch.target[:40]}-{launch.id}",
         "KNOTWORK__NODE__LABELS__LAUNCH": launch.id,
         "KNOTWORK__NODE__LABELS__TARGET": launch.target,
+        **_credentials(endpoint if not seed else replace(endpoint, seed=seed), project),
+        **_trusting(endpoint.tls),
     }
-    if seed or endpoint.seed:
-        found["KNOTWORK_SEED"] = seed or endpoint.seed
-        found[credentials] = '{env = "KNOTWORK_SEED"}'
+
+
+def _credentials(endpoint: Endpoint, project: str) -> dict[str, str]:
+    """Return who an agent says it is: secrets in variables of their own, and the settings that refer to them."""
+    table = "KNOTWORK__NATS__" if project == "default" else f"KNOTWORK__PROJECTS__{project.upper()}__"
+    found: dict[str, str] = {}
+    for setting, variable, secret in (
+        ("NKEY_SEED", "KNOTWORK_SEED", endpoint.seed),
+        ("PASSWORD", "KNOTWORK_PASSWORD", endpoint.password),
+        ("TOKEN", "KNOTWORK_TOKEN", endpoint.token),
+    ):
+        if secret:
+            found |= {variable: secret, table + setting: f'{{env = "{variable}"}}'}
+    if endpoint.user:
+        found |= {"KNOTWORK_USER": endpoint.user, f"{table}USER": endpoint.user}
+    if endpoint.creds:
+        found |= {"KNOTWORK_CREDS": endpoint.creds, f"{table}CREDS": endpoint.creds}
     return found
+
+
+def _trusting(tls: Tls | None) -> dict[str, str]:
+    """Return how an agent knows the server, and is known to it by certificate: files, by their paths here."""
+    if tls is None:
+        return {}
+    files = {"CA": tls.ca, "CERT": tls.cert, "KEY": tls.key, "HOSTNAME": tls.hostname}
+    files["HANDSHAKE_FIRST"] = "true" if tls.handshake_first else ""
+    return {f"KNOTWORK__NATS__TLS__{name}": value for name, value in files.items() if value}
 
 
 @asynccontextmanager

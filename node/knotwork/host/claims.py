@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.bus import codec
+from knotwork.bus import codec, subjects
 from knotwork.host.agents import caller_name
 from knotwork.host.task_rows import at
 from knotwork.host.task_values import SHOWN_MAX_BYTES
 from knotwork.mesh.records import AgentRecord
 from knotwork.ops import claim_replies, replies
 from knotwork.sdk.errors import NotFound
+from knotwork.trust.scopes import circles
 from knotwork.work import records
 from knotwork.work.attached import KIND
 
@@ -47,8 +48,11 @@ class ClaimDesk:
     ) -> claim_replies.ClaimedTasks:
         """Return up to `count` tasks as soon as there are some, none after `wait_s`."""
         record, held_max = self._work.attached.asked(_record(worker), wait_s)
-        record = msgspec.structs.replace(record, concurrency=count)
+        own = tuple(subjects.own(one, name) for one in circles(caller.who) for name in record.capabilities)
+        record = msgspec.structs.replace(record, concurrency=count, capabilities=(*record.capabilities, *own))
         found = await self._claims.claim(record, lease_s=lease_s, wait_s=wait_s, held_max=held_max)
+        if not found and self._work.submitter.storage.tight:  # else it would wait without knowing why
+            raise self._work.submitter.no_room_for("Nothing is begun until there is room for its outcome.")
         told = await self._told(found)
         caller.undo.append(lambda: self._claims.hand_back(found[: len(told)], "nobody got the answer"))
         return claim_replies.ClaimedTasks(tasks=told)

@@ -18,25 +18,13 @@ from knotwork.config.keys import dotted, leaves
 from knotwork.config.loaded import effective
 from knotwork.host import node_rows
 from knotwork.host.agents import MeshDesk
-from knotwork.host.approvals import ApprovalDesk
-from knotwork.host.claims import ClaimDesk
-from knotwork.host.crew import CrewDesk
 from knotwork.host.events import rfc3339
-from knotwork.host.flows import FlowDesk
-from knotwork.host.memory import MemoryDesk
-from knotwork.host.sessions import SessionDesk
-from knotwork.host.talk import TalkDesk
-from knotwork.host.targets import TargetDesk
-from knotwork.host.task_past import ViewedPast
-from knotwork.host.tasks import TaskDesk
-from knotwork.host.tools import ToolDesk
-from knotwork.host.triggers import HookDesk, TriggerDesk
-from knotwork.host.view import ViewDesk
 from knotwork.mcp.held import Held
 from knotwork.ops import replies
 from knotwork.sdk import KINDS
 from knotwork.sdk.errors import NotFound, Unavailable, guess
 from knotwork.sockets import describe
+from knotwork.trust.scopes import circles
 from knotwork.trust.who import owner_of, person
 
 if TYPE_CHECKING:
@@ -71,7 +59,10 @@ _user = functools.cache(getpass.getuser)
 
 @dataclass(eq=False)
 class Control:
-    """The node, as far as the ops may touch it (`ops.ports.NodeControl`)."""
+    """The node, as far as the ops may touch it (`ops.ports.NodeControl`).
+
+    Most desks are imported when they are asked for, with all that they reply: a node starts without them.
+    """
 
     identity: Identity
     layout: Layout
@@ -88,9 +79,12 @@ class Control:
     opened: Mapping[str, ProjectRooms] = field(default_factory=dict)
     held: Held = field(default_factory=Held)
 
-    def mesh(self, project: str) -> Mesh:
-        """Return the mesh of a project; raises `NotFound`, `Unavailable`."""
-        return MeshDesk(self.projects.get(project))
+    def mesh(self, project: str, by: Who | None = None) -> Mesh:
+        """Return the mesh of a project, as somebody may see it, all by default; raises `NotFound`, `Unavailable`."""
+        membership, rooms = self.projects.get(project), self.opened.get(project)
+        if by is None or rooms is None:
+            return MeshDesk(membership)
+        return MeshDesk(membership, lambda handle: rooms.sessions.hides(handle, by))
 
     def _rooms(self, project: str) -> ProjectRooms:
         """Return the open rooms of a project; raises `NotFound`, `Unavailable`."""
@@ -99,38 +93,67 @@ class Control:
             raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
         return rooms
 
-    def tasks(self, project: str) -> Tasks:
-        """Return the durable tasks of a project; raises `NotFound`, `Unavailable`."""
+    def tasks(self, project: str, by: Who | None = None) -> Tasks:
+        """Return the durable tasks of a project, as somebody may see them, all by default.
+
+        Raises `NotFound`, `Unavailable`.
+        """
+        from knotwork.host.task_past import ViewedPast
+        from knotwork.host.tasks import TaskDesk
+
         rooms = self._rooms(project)
-        return TaskDesk(rooms.work, self.projects.get(project), ViewedPast(rooms.view), rooms.spinups)
+        return TaskDesk(
+            rooms.work,
+            self.projects.get(project),
+            ViewedPast(rooms.view),
+            rooms.spinups,
+            circles=circles(by) if by else None,
+        )
 
     def claims(self, project: str) -> Claims:
         """Return the claims of a project; raises `NotFound`, `Unavailable`."""
+        from knotwork.host.claims import ClaimDesk
+
         return ClaimDesk(self._rooms(project).work)
 
-    def flows(self, project: str) -> Flows:
-        """Return the workflows of a project; raises `NotFound`, `Unavailable`."""
-        rooms = self._rooms(project)
-        return FlowDesk(rooms.flow, rooms.view, lambda: self.http_url)
+    def flows(self, project: str, by: Who | None = None) -> Flows:
+        """Return the workflows of a project, with the runs that somebody may see, all by default.
 
-    def crews(self, project: str) -> Crews:
-        """Return the orchestrations of a project; raises `NotFound`, `Unavailable`."""
-        return CrewDesk(self._rooms(project).crew, self.projects.get(project))
+        Raises `NotFound`, `Unavailable`.
+        """
+        from knotwork.host.flows import FlowDesk
+
+        rooms = self._rooms(project)
+        return FlowDesk(rooms.flow, rooms.view, lambda: self.http_url, circles(by) if by else None)
+
+    def crews(self, project: str, by: Who) -> Crews:
+        """Return the orchestrations of a project, as somebody may see them; raises `NotFound`, `Unavailable`."""
+        from knotwork.host.crew import CrewDesk
+
+        return CrewDesk(self._rooms(project).crew, self.projects.get(project), by)
 
     def triggers(self, project: str) -> Triggers:
         """Return the triggers of a project; raises `NotFound`, `Unavailable`."""
+        from knotwork.host.triggers import TriggerDesk
+
         return TriggerDesk(self._rooms(project).triggers, lambda: self.http_url)
 
     def sessions(self, project: str) -> Sessions:
         """Return the sessions of a project; raises `NotFound`, `Unavailable`."""
+        from knotwork.host.sessions import SessionDesk
+
         return SessionDesk(self._rooms(project).sessions, self.owner, self.identity.name)
 
     def talk(self, project: str) -> Talk:
         """Return the channels and inboxes of a project; raises `NotFound`, `Unavailable`."""
+        from knotwork.host.talk import TalkDesk
+
         return TalkDesk(self._rooms(project).talk)
 
     def tools(self) -> Tools:
         """Return the tools that agents use."""
+        from knotwork.host.tools import ToolDesk
+
         return ToolDesk(self, self.held)
 
     def owner(self) -> str:
@@ -145,24 +168,34 @@ class Control:
 
     def memories(self, project: str) -> Memories:
         """Return the memory of a project; raises `NotFound`, `Unavailable`."""
+        from knotwork.host.memory import MemoryDesk
+
         return MemoryDesk(self._rooms(project).memory)
 
     def approvals(self) -> Approvals:
         """Return what can be answered by a link."""
+        from knotwork.host.approvals import ApprovalDesk
+
         served = (self.opened.get(project.name) for project in self.projects.all())
         return ApprovalDesk([rooms.flow for rooms in served if rooms is not None])
 
     def hooks(self) -> Hooks:
         """Return what triggers serve to those who have no token."""
+        from knotwork.host.triggers import HookDesk
+
         served = (self.opened.get(project.name) for project in self.projects.all())
         return HookDesk([rooms.triggers for rooms in served if rooms is not None])
 
     def targets(self, project: str) -> Targets:
         """Return the targets of a project; raises `NotFound`, `Unavailable`."""
+        from knotwork.host.targets import TargetDesk
+
         return TargetDesk(self._rooms(project).spinups, self.projects.get(project))
 
     def past(self, project: str) -> PastView:
         """Return the view of the past of a project; raises `NotFound`, `Unavailable`."""
+        from knotwork.host.view import ViewDesk
+
         return ViewDesk(self._rooms(project).view)
 
     def happenings(self, project: str) -> Happenings:
@@ -196,6 +229,7 @@ class Control:
             idle_s=self._idle_s(),
             memory_bytes=_memory_bytes(),
             safe_mode=self.safe_mode,
+            warnings=[f"{one.name}: {one.why}" for one in self._stores()],
             slots=[node_rows.slot_row(slot) for slot in self.world.slots.everything()],
         )
 
@@ -221,14 +255,18 @@ class Control:
             checks.append(
                 replies.Check(name="nats-server", ok=self.nats.server.state == "running", why=self.nats.server.why)
             )
-        checks += [
-            replies.Check(name=f"store {name}", ok=False, why=why)
+        checks += self._stores()
+        state = self.drainer.state
+        checks.append(replies.Check(name="taking work", ok=state == "running", why="" if state == "running" else state))
+        return replies.NodeHealth(live=True, ready=all(one.ok or not one.needed for one in checks), checks=checks)
+
+    def _stores(self) -> list[replies.Check]:
+        """Return the stores that let nothing new in; one with a disk that works is good for all else."""
+        return [
+            replies.Check(name=f"store {name}", ok=False, why=why, needed=rooms.work.submitter.full())
             for name, rooms in self.opened.items()
             if (why := rooms.work.submitter.no_room)
         ]
-        state = self.drainer.state
-        checks.append(replies.Check(name="taking work", ok=state == "running", why="" if state == "running" else state))
-        return replies.NodeHealth(live=True, ready=all(check.ok for check in checks), checks=checks)
 
     async def reload(self) -> replies.ReloadVerdict:
         """Read the configuration again and put it into force."""

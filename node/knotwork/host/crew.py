@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import codec
-from knotwork.crew import budget, plan, records, watching
+from knotwork.crew import budget, plan, records, rights, store, watching
 from knotwork.crew.plan import Part
 from knotwork.crew.planning import Planner, Wish
 from knotwork.crew.records import Budget, Synthesis
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from knotwork.mesh.membership import Membership
     from knotwork.ops.crew_ports import Assessing, NewPart, Progressing, Spawning, Together
     from knotwork.ops.op import Caller
+    from knotwork.trust.who import Who
 
 ANSWER_MAX_BYTES = 4 * 1024 * 1024
 """Results in one answer; what does not fit is told by its digest."""
@@ -34,9 +35,23 @@ STATES = frozenset({"online", "stale", "draining"})
 class CrewDesk:
     """One project's orchestrations (`ops.crew_ports.Crews`)."""
 
-    def __init__(self, crew: Crew, membership: Membership) -> None:
-        """Work through our part in the project's orchestrations; `membership` knows who can what."""
-        self._crew, self._membership = crew, membership
+    def __init__(self, crew: Crew, membership: Membership, by: Who) -> None:
+        """Work through our part in the project's orchestrations for somebody; `membership` knows who can what."""
+        self._crew, self._membership, self._by = crew, membership, by
+
+    async def _seen(self, orchestration: str, *, steered: bool = False) -> Record:
+        """Return one that whoever asks may see, and with `steered` may steer, too.
+
+        Raises `NotFound` (`crew.not_found`), `Denied` (`crew.not_yours`).
+        """
+        record = await self._crew.store.get(orchestration)
+        if not rights.may_look(record, self._by) and not rights.works_on(
+            await self._crew.looking.view(record), self._by
+        ):
+            raise store.unknown(orchestration)
+        if steered:
+            rights.admit_plan(record, self._by)
+        return record
 
     # -- plans -------------------------------------------------------------------------------------------------------
 
@@ -46,8 +61,12 @@ class CrewDesk:
         asked = None
         if wanted.planner_capability or wanted.planner_agent:
             asked = Planner(wanted.planner_capability, wanted.planner_agent, wanted.planner_wait_s)
+        if wanted.parent:
+            await self._seen(wanted.parent)
         wish = Wish(wanted.task, caller.who.name, known, wanted.default, wanted.parts_max)
-        made = await self._crew.assess(wish, caller.who, asked=asked, parent=wanted.parent, key=wanted.key)
+        made = await self._crew.assess(
+            wish, caller.who, asked=asked, parent=wanted.parent, key=wanted.key, scope=wanted.scope
+        )
         return crew_rows.planned(made)
 
     def _known(self) -> frozenset[str]:
@@ -64,8 +83,9 @@ class CrewDesk:
         self, orchestration: str, parts: Sequence[NewPart] | None, revision: int | None, caller: Caller
     ) -> crew_replies.CrewPlan:
         """Return a plan, with other parts when there are some."""
+        record = await self._seen(orchestration)
         if parts is None:
-            return crew_rows.planned(await self._crew.store.get(orchestration))
+            return crew_rows.planned(record)
         return crew_rows.planned(await self._crew.edit(orchestration, _parts(parts), revision, caller.who))
 
     async def spawn(self, orchestration: str, how: Spawning, caller: Caller) -> crew_replies.CrewState:
@@ -75,6 +95,7 @@ class CrewDesk:
             Budget(how.depth, how.children, how.time_s, how.tokens, how.cost), _together(how.synthesis), how.boundary,
             how.priority, how.parallel, caller.traceparent,
         )  # fmt: skip
+        await self._seen(orchestration)
         view, new = await self._crew.spawn(orchestration, wanted, caller.who)
         return (await self._state(view)).model_copy(update={"new": new, "already": not new})
 
@@ -86,6 +107,7 @@ class CrewDesk:
             said.part, said.phase, said.percent, said.text, said.tokens, said.cost,
             codec.encode(said.data),
         )  # fmt: skip
+        await self._seen(orchestration)
         view, why = await self._crew.report(orchestration, report, caller.who)
         part = view.parts.get(said.part)
         return crew_replies.Reported(
@@ -96,7 +118,8 @@ class CrewDesk:
     async def listed(self, phases: frozenset[str], limit: int, cursor: str = "") -> crew_replies.CrewList:
         """Return a page of orchestrations, the newest first."""
         found: list[crew_replies.CrewRow] = []
-        known = _behind(await self._crew.store.all(), cursor)
+        every = [one for one in await self._crew.store.all() if rights.may_look(one, self._by)]
+        known = _behind(every, cursor)
         places = {one.id: f"{one.created_ns}-{one.id}" for one in known}
         if phases and phases <= records.OVER:
             known = [one for one in known if one.phase in phases]
@@ -116,7 +139,7 @@ class CrewDesk:
         return await self._state(await self._view(orchestration))
 
     async def _view(self, orchestration: str) -> View:
-        return await self._crew.looking.view(await self._crew.store.get(orchestration))
+        return await self._crew.looking.view(await self._seen(orchestration))
 
     async def _state(self, view: View) -> crew_replies.CrewState:
         used = await self._crew.looking.used(view) if view.record.subs else view.used
@@ -137,6 +160,7 @@ class CrewDesk:
     async def watch(self, orchestration: str, timeout_s: float) -> AsyncGenerator[dict[str, Any], None]:
         """Yield what happens to one until it is over."""
         crew = self._crew
+        await self._seen(orchestration)
         async with contextlib.aclosing(
             watching.watch(crew.store.connection, crew.store, crew.looking, orchestration, timeout_s)
         ) as events:
@@ -147,14 +171,17 @@ class CrewDesk:
         self, orchestration: str, *, resume: bool, tokens: int | None = None, cost: float | None = None
     ) -> crew_replies.CrewState:
         """Begin no more parts, or begin them again."""
+        await self._seen(orchestration, steered=True)
         return await self._state(await self._crew.steering.hold(orchestration, resume=resume, tokens=tokens, cost=cost))
 
     async def cancel(self, orchestration: str, why: str, caller: Caller) -> crew_replies.CrewState:
         """Stop one."""
+        await self._seen(orchestration, steered=True)
         return await self._state(await self._crew.steering.stop(orchestration, caller.who, why))
 
     async def retry(self, orchestration: str, part: str, caller: Caller) -> crew_replies.CrewState:
         """Do a part again."""
+        await self._seen(orchestration, steered=True)
         return await self._state(await self._crew.steering.retry(orchestration, part, caller.who))
 
     # -- results -----------------------------------------------------------------------------------------------------
@@ -200,6 +227,7 @@ class CrewDesk:
         self, orchestration: str, how: Together, wait_s: float, caller: Caller
     ) -> crew_replies.CrewResult:
         """Put the results together."""
+        await self._seen(orchestration, steered=True)
         view, result = await self._crew.steering.synthesize(orchestration, _together(how), caller.who)
         if result is None and wait_s:
             async with contextlib.aclosing(self.watch(orchestration, wait_s)) as events:

@@ -39,7 +39,8 @@ def planned(record: Record) -> crew_replies.CrewPlan:
         complexity=crew_replies.Complexity(
             level=size.level, score=size.score, reasons=list(size.reasons), split=size.split
         ),
-        planned_by=record.planned_by, notes=list(record.remarks), parent=record.parent, task=record.task,
+        planned_by=record.planned_by, notes=list(record.remarks), scope=record.scope, parent=record.parent,
+        task=record.task,
         created_at=moment(record.created_ns),
     )  # fmt: skip
 
@@ -49,7 +50,7 @@ def row(view: View) -> crew_replies.CrewRow:
     record = view.record
     return crew_replies.CrewRow(
         id=record.id, phase=view.phase, percent=view.percent, done=len(view.named("completed")), parts=len(view.parts),
-        task=record.task[:TASK_SHOWN], by=record.by.name, held=record.held, parent=record.parent,
+        task=record.task[:TASK_SHOWN], by=record.by.name, held=record.held, scope=record.scope, parent=record.parent,
         created_at=moment(record.created_ns), ended_at=moment(record.ended_ns),
     )  # fmt: skip
 
@@ -59,7 +60,8 @@ def over(record: Record) -> crew_replies.CrewRow:
     done, parts = len(record.done), len(record.parts)
     return crew_replies.CrewRow(
         id=record.id, phase=record.phase, percent=round(100 * done / parts, 1) if parts else 0.0, done=done, parts=parts,
-        task=record.task[:TASK_SHOWN], by=record.by.name, parent=record.parent, created_at=moment(record.created_ns),
+        task=record.task[:TASK_SHOWN], by=record.by.name, scope=record.scope, parent=record.parent,
+        created_at=moment(record.created_ns),
         ended_at=moment(record.ended_ns),
     )  # fmt: skip
 
@@ -81,7 +83,8 @@ def state(view: View, used: Spent, why: str, now_ns: int) -> crew_replies.CrewSt
         used=crew_replies.Used(
             children=record.charged, time_s=round(took_s, 3), tokens=used.tokens, cost=round(used.cost, 9)
         ),
-        parent=record.parent, below=list(record.subs), runs=[one.run for one in record.rounds], by=record.by.name,
+        scope=record.scope, parent=record.parent, below=list(record.subs),
+        runs=[one.run for one in record.rounds], by=record.by.name,
         node=record.node,
         notes=[
             crew_replies.CrewNote(at=moment(one.at_ns), by=one.by, text=one.text, part=one.part, phase=one.phase)

@@ -8,10 +8,10 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from knotwork.host import task_rows
-from knotwork.host.task_filter import letter_fits
+from knotwork.host.task_filter import letter_fits, may_know
 from knotwork.ops import task_replies
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
-from knotwork.work import records, settle
+from knotwork.work import dead, records, settle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -76,23 +76,25 @@ async def drop(letters: DeadLetters, wanted: DeadFilter) -> task_replies.Dropped
 
 
 async def _meant(letters: DeadLetters, wanted: DeadFilter) -> AsyncGenerator[Letter | task_replies.Redriven, None]:
-    """Yield what is meant: the ids that are given, or those that fit; what is not there says so."""
-    count = 0
+    """Yield what is meant, each task once: the ids that are given, or those that fit; what is not there says so."""
     for run in sorted(wanted.ids):
         try:
             letter = await letters.of(records.run_id(run))
         except NotFound as error:
             yield task_replies.Redriven(id=run, done=False, why=error.message)
         else:
-            if letter_fits(letter, wanted):
+            if not may_know(letter.task, wanted.circles):
+                yield task_replies.Redriven(id=run, done=False, why=dead.unknown(run).message)
+            elif letter_fits(letter, wanted):
                 yield letter
     if wanted.ids:
         return
+    seen: set[str] = set()
     async for letter in letters.after(0):
-        if letter_fits(letter, wanted):
+        if letter.task.run not in seen and letter_fits(letter, wanted):
+            seen.add(letter.task.run)
             yield letter
-            count += 1
-            if count == wanted.limit:
+            if len(seen) == wanted.limit:
                 return
 
 

@@ -17,6 +17,7 @@ from knotwork.bus import frames, subjects, way
 from knotwork.bus.background import background
 from knotwork.ops import serve
 from knotwork.ops.op import Caller
+from knotwork.ops.table import TABLE
 from knotwork.sdk.errors import Busy, KnotworkError, Unreachable
 from knotwork.telemetry import trace
 
@@ -95,6 +96,11 @@ class NatsDoor:
         signs = None if envelope.plain else _Signs(back)
         answered = False
         try:
+            op = TABLE.get(name)
+            if op is not None and not op.streams:
+                frame = await serve.whole(op, message.data, caller, self._control)
+                answered = await _send(back, frame, envelope, surely=bool(caller.undo))
+                return
             async with aclosing(serve.dispatch(name, message.data, caller, self._control)) as answers:
                 async for frame in answers:
                     if frame.kind in frames.LAST or not envelope.plain:

@@ -20,18 +20,16 @@ from typing import TYPE_CHECKING, Any
 from knotwork.bus import subjects
 from knotwork.bus.background import background
 from knotwork.bus.reading import Stored
-from knotwork.host import task_rows
 from knotwork.host.events import rfc3339
-from knotwork.ops import project
-from knotwork.ops.ports import AgentFilter
-from knotwork.ops.project_replies import Happening
 from knotwork.sdk.errors import Busy, KnotworkError, Unavailable
+from knotwork.trust.who import Who
 from knotwork.work import history, records
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
     from knotwork.bus.wire import Message
     from knotwork.ops.ports import NodeControl
+    from knotwork.ops.project_replies import Happening
 
 log = logging.getLogger(__name__)
 BUFFER_MAX = 1000
@@ -40,6 +38,8 @@ LOOK_S = 0.5
 STATS_S = 2.0
 LOOKED_AT = ("agents", "targets", "spinups", "stats")
 _FACT_PARTS, _TASK_PARTS = 5, 8
+_OWN = b'"queue":"=='
+"""What stands in the outcome of work that is not for the whole project."""
 Rows = Mapping[str, dict[str, Any]]
 
 
@@ -160,9 +160,12 @@ class Feed:
 
     async def _rows(self, topic: str) -> Rows:
         """Return how things are now, by a name of their own."""
+        from knotwork.ops import project  # with its models: a node starts without them
+        from knotwork.ops.ports import AgentFilter
+
         node, name = self._node, self._project
         if topic == "agents":
-            found = await node.mesh(name).agents(AgentFilter(states=project.EVERY_STATE))
+            found = await node.mesh(name, Who("", "", name, "")).agents(AgentFilter(states=project.EVERY_STATE))
             return {row.name: row.model_dump() for row in found}
         if topic == "targets":
             return {row.name: row.model_dump() for row in node.targets(name).rows()}
@@ -174,9 +177,11 @@ class Feed:
 
     def _told(self, message: Message) -> None:
         """Take a fact that was just stored."""
+        from knotwork.host import task_rows  # the same
+
         subject = f"run{message.subject.removeprefix('told')}"
         parts = subject.split(".")
-        if len(parts) < _FACT_PARTS or not subjects.is_token(parts[2]):
+        if len(parts) < _FACT_PARTS or not subjects.is_token(parts[2]) or _OWN in message.data:
             return
         for one in history.told(Stored(subject, message.data, 0, rfc3339(None))):
             told = task_rows.transition(one).model_dump(exclude_defaults=True)
@@ -188,6 +193,8 @@ class Feed:
         if len(parts) != _TASK_PARTS or not (parts[6].isdigit() and parts[7].isdigit()):
             return
         _, boundary, route, lane, run, _, iteration, number = parts
+        if subjects.circle_of(route):  # who looks on is told what the whole project may know
+            return
         data = {"id": run, "state": "pending", "route": route, "lane": lane, "attempt": int(number)}
         if boundary != records.NO_BOUNDARY:
             data["boundary"] = boundary
@@ -198,6 +205,8 @@ class Feed:
     # -- telling -----------------------------------------------------------------------------------------------------
 
     def _made(self, topic: Any, what: str, data: dict[str, Any]) -> Happening:
+        from knotwork.ops.project_replies import Happening  # the same
+
         self._number += 1
         return Happening(id=f"{self._name}-{self._number}", topic=topic, what=what, at=rfc3339(None), data=data)
 

@@ -32,6 +32,7 @@ from knotwork.sockets import loading, offered
 
 if TYPE_CHECKING:
     from knotwork.config.loaded import Loaded
+    from knotwork.sockets.catalog import Catalog
     from knotwork.telemetry.emitter import Emitter
 
 log = logging.getLogger(__name__)
@@ -79,9 +80,10 @@ async def run(options: UpOptions, found: Loaded, caught: signals.Signals) -> Non
         group = await house.enter_async_context(background())
         rooms = Rooms(group, layout, who, stopping, file)
         on_state = _server_state(rooms.emitter)
+        catalog = group.create_task(asyncio.to_thread(_plugins, options, found), name="plugins")  # while NATS starts
         nats = await house.enter_async_context(boot.bring_up(found.config, layout, who.name, on_state))
         await house.enter_async_context(rooms.open_commons(nats, found))
-        await stopping.before(_open(rooms, nats, options, found))
+        await stopping.before(_open(rooms, nats, catalog, found, safe_mode=options.safe_mode))
         if not stopping.asked.is_set():
             async with rooms.open_web():
                 await rooms.take_work()
@@ -90,9 +92,15 @@ async def run(options: UpOptions, found: Loaded, caught: signals.Signals) -> Non
     log.info("%s stopped", who.name)
 
 
-async def _open(rooms: Rooms, nats: boot.Nats, options: UpOptions, found: Loaded) -> None:
-    catalog = await asyncio.to_thread(loading.load, offered.settings_of(found, safe_mode=options.safe_mode))
-    rooms.wire(found, catalog, nats, safe_mode=options.safe_mode)
+def _plugins(options: UpOptions, found: Loaded) -> Catalog:
+    return loading.load(offered.settings_of(found, safe_mode=options.safe_mode))
+
+
+async def _open(
+    rooms: Rooms, nats: boot.Nats, catalog: asyncio.Task[Catalog], found: Loaded, *, safe_mode: bool
+) -> None:
+    rooms.wire(found, await catalog, nats, safe_mode=safe_mode)
+    rooms.load_web()
     await rooms.open_plugins()
     await rooms.open_projects()
 

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from knotwork.config import secrets
-from knotwork.config.model import SECTIONS
+from knotwork.config.instance_tables import SECTIONS
 from knotwork.host.events import rfc3339
 from knotwork.ops import replies
 

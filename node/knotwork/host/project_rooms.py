@@ -11,12 +11,12 @@ from knotwork.bus.background import background
 from knotwork.crew.room import Crew, open_crew
 from knotwork.flow.history import Keeps
 from knotwork.flow.room import Flow, open_flow
-from knotwork.host import tasks
+from knotwork.host import known_nodes
+from knotwork.host.attending import Attending
 from knotwork.host.capacity import open_capacity
 from knotwork.host.feed import Feed, open_feed
 from knotwork.host.memory_room import MemoryAround, Remembering, open_remembering
-from knotwork.host.sessions import Attending
-from knotwork.host.talk import SessionBook
+from knotwork.host.session_book import SessionBook
 from knotwork.mesh.sessions import Sessions, open_sessions
 from knotwork.spinup.room import SpinUps
 from knotwork.talk.room import Talk, open_talk
@@ -31,11 +31,13 @@ if TYPE_CHECKING:
     from knotwork.crew.records import Record
     from knotwork.host.boot import Nats
     from knotwork.host.world import World
+    from knotwork.mesh.afar import Afar
     from knotwork.mesh.hosting import Hosting
     from knotwork.mesh.membership import Membership
     from knotwork.mesh.policy import Policy
     from knotwork.ops.ports import NodeControl
     from knotwork.sdk.secret import SecretRef
+    from knotwork.talk.post import Post
     from knotwork.telemetry.emitter import Emitter
     from knotwork.view.keeper import Keeper
 
@@ -58,6 +60,10 @@ class Around:
     """Used and whole size in bytes of what all projects share."""
     commons: Callable[[], Connection | None]
     """The connection to what all projects share; None at a NATS that gives us no credentials for it."""
+    afar: Afar
+    """The agents that are seen from other projects than their own."""
+    post: Post
+    """What is said from one project to another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +105,18 @@ async def open_rooms(around: Around, membership: Membership, works: dict[str, Wo
             open_capacity(around.world, membership, work, around.emitter, around.policy, nats=around.nats)
         )
         flow = await enter(open_flow(connection, work, node=around.node, keeps=lambda: _keeps(around.world)))
-        triggers = await enter(open_triggers(connection, work, flow, node=around.node, read=around.secret))
+        triggers = await enter(
+            open_triggers(
+                connection, work, flow, node=around.node, read=around.secret,
+                sources=lambda: around.world.triggers(project),
+            )
+        )  # fmt: skip
         group = await enter(background())
         instance = membership.instance
         sessions = await enter(
             open_sessions(connection, membership.directory, project=project, node=around.node, instance=instance)
         )
+        sessions.afar = around.afar
         Attending(sessions, work, group)
         crew = await enter(
             open_crew(
@@ -113,7 +125,9 @@ async def open_rooms(around: Around, membership: Membership, works: dict[str, Wo
             )
         )  # fmt: skip
         book = SessionBook(sessions, lambda: around.control.who(project, "").owner)
-        talk = await enter(open_talk(connection, book, project=project, folder=around.view_file.parent / "talk"))
+        post = around.post if around.commons() is not None else None
+        talking = open_talk(connection, book, project=project, folder=around.view_file.parent / "talk", post=post)
+        talk = await enter(talking)
         data = around.view_file.parent
         remembering = open_remembering(
             project, MemoryAround(around.world, data / "exports"), node=around.node,
@@ -121,7 +135,7 @@ async def open_rooms(around: Around, membership: Membership, works: dict[str, Wo
         )  # fmt: skip
         memory = await enter(remembering)
         feed = await enter(open_feed(project, connection, around.control))
-        await tasks.remember(connection, around.node)
+        await known_nodes.remember(connection, around.node)
         yield ProjectRooms(work, view, spinups, flow, triggers, crew, sessions, talk, memory, feed)
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from knotwork.config import problems, revisions
-from knotwork.config.model import SECTIONS
+from knotwork.config.instance_tables import SECTIONS
 from knotwork.host import boot, code_files, put_back
 from knotwork.host.events import rfc3339
 from knotwork.host.watch import watch

@@ -28,6 +28,7 @@ from knotwork.host.projects import Projects
 from knotwork.host.reload import Reloader
 from knotwork.host.world import World
 from knotwork.mcp.http import HttpDoor
+from knotwork.mesh.afar import Afar
 from knotwork.mesh.hosting import Hosting
 from knotwork.mesh.membership import Membership, join
 from knotwork.mesh.policy import READY
@@ -35,6 +36,7 @@ from knotwork.mesh.records import NodeRecord
 from knotwork.sdk.errors import KnotworkError, Unavailable
 from knotwork.sockets.hosted import Hosting as PluginHosting
 from knotwork.sockets.slots import Slots
+from knotwork.talk.post import Post
 from knotwork.telemetry import scrape
 from knotwork.telemetry.emitter import Emitter
 from knotwork.telemetry.measure import Meter
@@ -83,6 +85,8 @@ class Rooms:
         self.opened: dict[str, ProjectRooms] = {}
         self.keeper = Keeper()
         self.commons: Connection | None = None
+        self.afar = Afar(who.name, self.instance)
+        self._web_loads: asyncio.Task[None] | None = None
         self._wired = False
         self._undescribed = asyncio.Event()
         group.create_task(self.emitter.run(), name="telemetry")
@@ -107,7 +111,7 @@ class Rooms:
         )  # fmt: skip
         self.around = Around(
             self.who.name, self.world, nats, self.hosting, self.emitter, self.keeper, self.layout.view, self.control,
-            self._policy, self._secret, self._storage, lambda: self.commons,
+            self._policy, self._secret, self._storage, lambda: self.commons, self.afar, Post(lambda: self.commons),
         )  # fmt: skip
         self._wired = True
 
@@ -129,6 +133,7 @@ class Rooms:
             await self.projects.start(config.project_names(), self.world.loaded, wait_s=None)
         finally:
             telling.cancel()
+        self.group.create_task(self.afar.run(lambda: self.commons), name="agents of other projects")
         self.group.create_task(self.hosting.keep_alive(self._keepalive_s), name="signs of life")
 
     @asynccontextmanager
@@ -142,6 +147,11 @@ class Rooms:
             self.commons = made
             yield
 
+    def load_web(self) -> None:
+        """Begin to load what the HTTP door is made of, when it is wanted: in a thread, while others wait for NATS."""
+        if self.world.loaded.config.web.enabled:
+            self._web_loads = self.group.create_task(asyncio.to_thread(_load_web), name="web")
+
     @asynccontextmanager
     async def open_web(self) -> AsyncIterator[None]:
         """Open the HTTP door, when it is wanted."""
@@ -149,6 +159,8 @@ class Rooms:
         if not table.enabled:
             yield
             return
+        if self._web_loads is not None:
+            await self._web_loads
         from knotwork.web import serve  # 100 ms that a node without a web door need not spend
 
         settings = serve.WebSettings(
@@ -343,3 +355,7 @@ class Rooms:
 
     async def _metrics(self) -> tuple[str, bytes]:
         return await scrape.scrape(self.emitter, self.meter)
+
+
+def _load_web() -> None:
+    import knotwork.web.serve  # noqa: F401  only loaded

@@ -2,70 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from knotwork.bus.background import begin_in
 from knotwork.host.events import rfc3339
 from knotwork.mesh import session_records
-from knotwork.mesh.records import AgentRecord
 from knotwork.mesh.session_records import AgentSession
 from knotwork.ops import pages, replies, session_replies
-from knotwork.sdk.errors import Conflict, NotFound
 from knotwork.trust.scopes import may_see
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from knotwork.mesh.session_records import Presence
-    from knotwork.mesh.sessions import Line, Sessions
+    from knotwork.mesh.sessions import Sessions
     from knotwork.ops.session_ports import Newcomer, SessionFilter
     from knotwork.trust.who import Who
-    from knotwork.work.room import Work
-
-AGAIN_S = 3.0
-"""How long an agent whose session was lost may take to come back before its tasks go to others."""
-
-
-class Attending:
-    """Shows agents with a session in the directory, and takes their tasks back when they are gone."""
-
-    def __init__(self, sessions: Sessions, work: Work, group: asyncio.TaskGroup) -> None:
-        """Follow the sessions of this node; what waits runs in `group`."""
-        self._sessions, self._work, self._group = sessions, work, group
-        self._shown: dict[str, ExitStack] = {}
-        sessions.changed = self.changed
-
-    def changed(self, line: Line) -> None:
-        """Show an agent as it is now, or no more."""
-        shown = self._shown.pop(line.record.id, None)
-        if shown is not None:
-            shown.close()
-        if line.over:
-            begin_in(self._group, self._abandon(line.record))
-        elif line.record.registered and line.record.status != "offline":
-            stack = self._shown[line.record.id] = ExitStack()
-            try:
-                notices = stack.enter_context(self._work.attached.line(_shown(line.record)))
-            except Conflict:  # an executor of ours has that name: it can be found, but is given no work by name
-                del self._shown[line.record.id]
-                return
-            task = begin_in(self._group, _tell(line, notices))
-            if task is not None:
-                stack.callback(task.cancel)
-
-    async def _abandon(self, record: AgentSession) -> None:
-        await asyncio.sleep(AGAIN_S)
-        known = self._sessions.find(record.id)
-        if self._sessions.presence(known) in ("stale", "offline"):
-            self._work.claims.keeper.abandon(record.handle)
-
-
-async def _tell(line: Line, notices: AsyncGenerator[Any, None]) -> None:
-    async for notice in notices:
-        line.tell({"event": "lost", "id": notice.claim.run, "why": notice.why})
 
 
 class SessionDesk:
@@ -100,15 +52,10 @@ class SessionDesk:
         made: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()
         }
-        made.setdefault("registered", "capabilities" in made or self._is_registered(who))
+        if "capabilities" in made:  # who says what it can wants to be found
+            made.setdefault("registered", True)
         record = await self._sessions.update(who, made.pop("handle", ""), made)
         return self._row(record, self._sessions.presence(record), who)
-
-    def _is_registered(self, who: Who) -> bool:
-        try:
-            return self._sessions.find(who.id).registered
-        except NotFound:
-            return False
 
     async def close(self, who: Who) -> None:
         """End an agent's session."""
@@ -119,7 +66,7 @@ class SessionDesk:
         offline = wanted.offline or wanted.status == "offline"
         found = [
             (record, presence)
-            for record, presence in self._sessions.all()
+            for record, presence in self._all(by)
             if (not wanted.capability or wanted.capability in record.capabilities)
             and (offline or presence != "offline")
             and wanted.status in ("", presence)
@@ -129,15 +76,26 @@ class SessionDesk:
             and wanted.scope in ("", record.scope)
             and wanted.parent in ("", record.parent)
             and (record.registered or record.id == by.id)
-            and may_see(record.scope, record.who, by)
+            and may_see(record.scope, record, by)
         ]
         shown, following = pages.page(found, lambda one: one[0].handle, wanted.cursor, wanted.limit)
         rows = [self._row(record, presence, by) for record, presence in shown]
         return session_replies.SessionList(agents=rows, total=len(found), next=following)
 
+    def _all(self, by: Who) -> Iterator[tuple[AgentSession, Presence]]:
+        """Yield the agents of the project, then those of others that are seen from here, by the names they have here."""
+        yield from self._sessions.all()
+        if self._sessions.afar is not None:
+            for record, presence in self._sessions.afar.seen_by(by):
+                yield session_records.from_afar(record), presence
+
     async def get(self, name: str, by: Who) -> session_replies.SessionRow:
         """Return one agent; one that may not be seen is not found."""
-        record = self._sessions.find(name)
+        afar = self._sessions.afar
+        far = afar.find(name, by) if afar is not None else None
+        if afar is not None and far is not None:
+            return self._row(session_records.from_afar(far), afar.presence(far), by)
+        record = self._sessions.find(name.removesuffix(f"@{self._sessions.project}"))
         if not may_see(record.scope, record.who, by):
             raise session_records.unknown(name, self._sessions.project)
         return self._row(record, self._sessions.presence(record), by)
@@ -151,16 +109,8 @@ class SessionDesk:
             capabilities=list(record.capabilities), boundaries=list(record.boundaries),
             description=record.description, tasks=record.tasks, registered=record.registered,
             seen_at=rfc3339(record.seen_ns), registered_at=rfc3339(record.registered_ns) if near else "",
-            project=record.project if near or same_owner else "", owner=record.owner if same_owner else "",
+            project=record.project if near or same_owner or record.scope == "public" else "", owner=record.owner if same_owner else "",
             node=record.node if near else "", host=record.host if near or record.scope == "public" else "",
             path=record.path if same_owner else "", label=record.label if same_owner else "",
             parent=record.parent if near else "", me=record.id == by.id,
         )  # fmt: skip
-
-
-def _shown(record: AgentSession) -> AgentRecord:
-    """Return an agent as the directory shows it."""
-    return AgentRecord(
-        record.handle, record.capabilities, record.description, boundaries=record.boundaries, executor=record.type,
-        concurrency=record.max_tasks, attached=True,
-    )  # fmt: skip

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from knotwork.host.task_rows import at
-from knotwork.mesh import session_records
 from knotwork.ops import replies, talk_replies
 from knotwork.sdk.errors import Denied, KnotworkError, NotFound
 from knotwork.talk import contact, index_rows, message
@@ -19,70 +19,14 @@ from knotwork.talk.fitting import fitting
 from knotwork.talk.inbox_state import Wish as InboxWish
 from knotwork.talk.index_rows import Wish
 from knotwork.talk.message import Draft, Said
-from knotwork.trust.scopes import may_see
-from knotwork.trust.who import person
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from knotwork.mesh.sessions import Sessions
     from knotwork.ops.op import Caller
     from knotwork.ops.talk_ports import ChannelPage, InboxPage, Limits, NewMessage, Search
     from knotwork.talk.contact import Mode
     from knotwork.talk.room import Talk
     from knotwork.talk.sending import Receipt
     from knotwork.trust.who import Who
-
-OWNERS_S = 1.0
-"""How old it may be who has agents here."""
-
-
-class SessionBook:
-    """The agents of a project, and the people they belong to (`talk.book.Book`)."""
-
-    def __init__(self, sessions: Sessions, owner: Callable[[], str]) -> None:
-        """Look in `sessions`; `owner()` is whose node this is."""
-        self._sessions, self._owner = sessions, owner
-        self._owners: set[str] = set()
-        self._owners_s = -OWNERS_S
-
-    def look(self, name: str, by: Who | None = None) -> Who | None:
-        """Return whom an id or a handle means, None for nobody."""
-        try:
-            record = self._sessions.find(name)
-        except NotFound:
-            owner = name.removeprefix("person-")
-            return person(owner, self._sessions.project) if self._is_owner(owner) else None
-        return record.who if by is None or may_see(record.scope, record.who, by) else None
-
-    def _is_owner(self, name: str) -> bool:
-        """Return whether somebody of that name has a node or an agent here, as known a second ago."""
-        now_s = time.monotonic()
-        if name not in self._owners and now_s - self._owners_s > OWNERS_S:
-            self._owners = {self._owner(), *(known.owner for known, _ in self._sessions.all())}
-            self._owners_s = now_s
-        return name in self._owners
-
-    def find(self, name: str, by: Who | None = None) -> Who:
-        """Return whom an id or a handle means; raises `NotFound` (`agent.not_found`), naming near ones."""
-        found = self.look(name, by)
-        if found is None:
-            raise self._unknown(name, by)
-        return found
-
-    def _unknown(self, name: str, by: Who | None) -> NotFound:
-        """Return the error of somebody who is not there, or not to be seen: the two look the same."""
-        handles = [one.handle for one, _ in self._sessions.all() if by is not None and may_see(one.scope, one.who, by)]
-        return session_records.unknown(name, self._sessions.project, handles)
-
-    def with_capability(self, capability: str, by: Who) -> list[Who]:
-        """Return everybody who can do something."""
-        found = self._sessions.with_capability(capability)
-        return [record.who for record in found if may_see(record.scope, record.who, by)]
-
-    def tell(self, agent: str, notice: dict[str, Any]) -> bool:
-        """Tell an agent something."""
-        return self._sessions.tell(agent, notice)
 
 
 class TalkDesk:
@@ -142,7 +86,7 @@ class TalkDesk:
         """Return a page of a channel."""
         after, before = index_rows.cursor(wanted.cursor) if wanted.cursor else (0, 0)
         wish = Wish(
-            wanted.channel, after, before, self._sender(wanted.sender), wanted.thread, wanted.kind, wanted.mentions,
+            wanted.channel, after, before, self._sender(wanted.sender, caller), wanted.thread, wanted.kind, wanted.mentions,
             newest=not wanted.cursor.startswith("a"), limit=wanted.limit,
         )  # fmt: skip
         page = await self._talk.history.page(caller.who, wish, unread=wanted.unread, mark=not wanted.peek)
@@ -179,7 +123,7 @@ class TalkDesk:
 
     async def search(self, wanted: Search, caller: Caller) -> talk_replies.FoundMessages:
         """Return what is found."""
-        sender, found = self._sender(wanted.sender), list[talk_replies.MessageRow]()
+        sender, found = self._sender(wanted.sender, caller), list[talk_replies.MessageRow]()
         if wanted.where != "inbox":
             wish = Wish(wanted.channel, 0, 0, sender, wanted.thread, limit=wanted.limit)
             found += [_row(one) for one in await self._talk.history.search(caller.who, wanted.query, wish)]
@@ -190,9 +134,12 @@ class TalkDesk:
         found.sort(key=lambda row: row.at, reverse=True)
         return talk_replies.FoundMessages(messages=fitting(found[: wanted.limit], _size))
 
-    def _sender(self, name: str) -> str:
+    def _sender(self, name: str, caller: Caller) -> str:
         """Return the id of a sender; one that is not known any more is meant by its id."""
         found = self._talk.book.look(name) if name else None
+        if name and found is None:
+            with contextlib.suppress(NotFound):
+                found = self._talk.book.find(name, caller.who)
         return found.id if found is not None else name
 
     # -- inboxes -----------------------------------------------------------------------------------------------------
@@ -217,7 +164,7 @@ class TalkDesk:
         """Return what is in an inbox."""
         after = index_rows.cursor(wanted.cursor)[0] if wanted.cursor else 0
         wish = InboxWish(
-            wanted.kind, self._sender(wanted.sender), wanted.thread, wanted.priority, wanted.all, wanted.urgent,
+            wanted.kind, self._sender(wanted.sender, caller), wanted.thread, wanted.priority, wanted.all, wanted.urgent,
             after, wanted.limit,
         )  # fmt: skip
         me, mark = caller.who.id, not wanted.peek
@@ -236,7 +183,7 @@ class TalkDesk:
     async def get(self, message: str, caller: Caller) -> talk_replies.MessageRow:
         """Return one message."""
         found = await self._talk.get(message, caller.who)
-        if found.where == "channel":
+        if found.where != "inbox":  # what becomes of a message in another project is not told here
             return _row(found)
         return _row(found, (await self._talk.inboxes.state(found.to)).status(found))
 
@@ -308,10 +255,11 @@ def _refused(who: Who, error: KnotworkError) -> talk_replies.Refused:
 
 def _row(one: Said, status: str = "") -> talk_replies.MessageRow:
     envelope = one.envelope
+    far = bool(envelope.post)  # it came from another project, where its sender is known by that name
     return talk_replies.MessageRow(
-        id=one.id, at=at(one.at_ns), sender=envelope.handle, sender_id=envelope.sender,
+        id=one.id, at=at(one.at_ns), sender=f"{envelope.handle}@{envelope.project}" if far else envelope.handle, sender_id=envelope.sender,
         sender_kind=envelope.sender_kind, sender_node=envelope.node, channel=one.to if one.where == "channel" else "",
-        to=one.to if one.where == "inbox" else "", kind=envelope.kind, text=envelope.text, data=envelope.data,
+        to=one.to if one.where != "channel" else "", kind=envelope.kind, text=envelope.text, data=envelope.data,
         blob=envelope.blob, scope=envelope.scope if one.where == "channel" else "", reply_to=envelope.reply_to,
         thread=one.thread, priority=envelope.priority, expires_at=at(envelope.expires_ns), ack=envelope.ack,
         state=status, again=status == "read" and envelope.ack, mentions=list(envelope.mentions),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from knotwork.bus import subjects
 from knotwork.work import live, records
 
 if TYPE_CHECKING:
@@ -27,10 +28,16 @@ async def fitting(connection: Connection, wanted: TaskFilter, look: Look) -> Asy
             yield sight
 
 
+def may_know(task: Task, circles: tuple[str, ...] | None) -> bool:
+    """Return whether those of some circles may know of a task; None: everybody."""
+    return circles is None or subjects.circle_of(task.queue) in ("", *circles)
+
+
 def _may_fit(task: Task, wanted: TaskFilter) -> bool:
     """Return whether a task fits, as far as it says itself."""
     return (
-        wanted.capability in ("", task.capability)
+        may_know(task, wanted.circles)
+        and wanted.capability in ("", task.capability)
         and wanted.boundary in ("", task.boundary)
         and wanted.labels <= set(task.labels.items())
         and task.submitted_ns >= wanted.since_ns
@@ -54,7 +61,8 @@ def letter_fits(letter: Letter, wanted: DeadFilter) -> bool:
     """Return whether a dead letter fits."""
     task = letter.task
     return (
-        wanted.capability in ("", task.capability)
+        may_know(task, wanted.circles)
+        and wanted.capability in ("", task.capability)
         and wanted.agent in ("", task.agent, letter.outcome.agent)
         and wanted.boundary in ("", task.boundary)
         and wanted.code in ("", str((letter.outcome.error or {}).get("code", "")))

@@ -62,7 +62,7 @@ def _filter(wanted: TaskFilter) -> Filter:
     return Filter(
         states=wanted.states, capability=wanted.capability, boundary=wanted.boundary, node=wanted.node,
         agent=wanted.agent, labels=dict(wanted.labels), since_ns=wanted.since_ns, until_ns=wanted.until_ns,
-        text=wanted.text, moving=wanted.moving,
+        text=wanted.text, moving=wanted.moving, circles=wanted.circles,
     )  # fmt: skip
 
 

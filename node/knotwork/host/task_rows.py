@@ -8,7 +8,7 @@ from knotwork.bus import codec
 from knotwork.host.events import rfc3339
 from knotwork.ops import task_replies
 from knotwork.sdk.errors import Invalid
-from knotwork.work import lookup, records
+from knotwork.work import lookup, records, settle
 from knotwork.work import why as reasons
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from knotwork.work.lookup import Sight
     from knotwork.work.records import Outcome, Past
     from knotwork.work.why import Surroundings
+
+SPARED = "Its input was not kept: the store had no room for it when it ended."
 
 
 def at(time_ns: int) -> str:
@@ -77,7 +79,7 @@ def info(sight: Sight, *, with_input: bool = False, new: bool = False, note: str
         output=value(output.output) if output is not None else None,
         output_blob=output.blob if output is not None else "",
         error=error_of(outcome.error) if outcome is not None and sight.state != "completed" else None,
-        attempts=[attempt(past) for past in task.past],
+        attempts=[attempt(past) for past in settle.told(task, outcome if ended else None)],
         max_attempts=task.retry.max_attempts,
         attempt_timeout_s=task.timeout_s,
         key=task.key,
@@ -85,7 +87,7 @@ def info(sight: Sight, *, with_input: bool = False, new: bool = False, note: str
         input_blob=task.blob,
         traceparent=task.traceparent,
         new=new,
-        note=note,
+        note=note or (SPARED if task.spared and with_input else ""),
     )
 
 

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from knotwork.bus import codec, kv, reading, subjects
-from knotwork.host import dead_letters, task_filter, task_rows, task_values
+from knotwork.host import dead_letters, task_ends, task_filter, task_rows, task_values
 from knotwork.host.agents import caller_name
+from knotwork.host.known_nodes import KNOWN
+from knotwork.host.task_ends import not_cancelled
 from knotwork.host.task_watch import Watching
 from knotwork.ops import replies, task_replies
 from knotwork.sdk.errors import Cancelled, Conflict, KnotworkError, NotFound, Unavailable
+from knotwork.trust import scopes
 from knotwork.work import history, ids, lookup, queues, records, why
 from knotwork.work.submit import check_same, keyed_run
 
 if TYPE_CHECKING:
-    from knotwork.bus.connection import Connection
     from knotwork.bus.reading import Stored
     from knotwork.host.task_past import Past
     from knotwork.mesh.membership import Membership
@@ -33,18 +35,25 @@ if TYPE_CHECKING:
     from knotwork.work.room import Work
 
 PAGE = 200
-AT_ONCE = 64
-"""Tasks that are ended at once, when many are."""
-KNOWN = "known"
-"""The corner of SETTINGS where the name of every node that was ever here is kept."""
 
 
 class TaskDesk:
     """One project's tasks (`ops.task_ports.Tasks`)."""
 
-    def __init__(self, work: Work, membership: Membership, past: Past, spinups: SpinUps | None = None) -> None:
-        """Work through our part in the project; what is long over is asked of `past`, what is started of `spinups`."""
-        self._spinups = spinups
+    def __init__(
+        self,
+        work: Work,
+        membership: Membership,
+        past: Past,
+        spinups: SpinUps | None = None,
+        *,
+        circles: tuple[str, ...] | None = None,
+    ) -> None:
+        """Work through our part in the project; what is long over is asked of `past`, what is started of `spinups`.
+
+        Beside what is the whole project's, the work of these circles is shown (`trust.scopes`), with None everybody's.
+        """
+        self._spinups, self._circles = spinups, circles
         self._work, self._membership, self._past = work, membership, past
         self._connection, self._values = membership.connection, work.values
 
@@ -59,9 +68,10 @@ class TaskDesk:
             await task_values.check_input(self._values.blobs, wanted.blob)
         value, digest = await self._values.keep(codec.encode(wanted.input))
         now_ns = time.time_ns()
+        own = scopes.circle(wanted.scope, caller.who)
         task = records.Task(
-            run=keyed_run(wanted.key) if wanted.key else ids.new_run(now_ns),
-            queue=queues.routed(wanted.capability, agent, node),
+            run=keyed_run(f"{own}{wanted.key}") if wanted.key else ids.new_run(now_ns),
+            queue=subjects.own(own, wanted.capability) if own else queues.routed(wanted.capability, agent, node),
             capability=wanted.capability, agent=agent, node=node, boundary=wanted.boundary or records.NO_BOUNDARY,
             priority=wanted.priority, input=msgspec.Raw(value), blob=wanted.blob or digest,
             timeout_s=wanted.attempt_timeout_s, deadline_ns=wanted.deadline_ns, retry=_retry(wanted.retry),
@@ -80,6 +90,11 @@ class TaskDesk:
             raise Conflict(
                 f"{run} has not ended: it is {sight.state}.", code="work.not_ended",
                 hint="Wait for it, or cancel it first.",
+            )  # fmt: skip
+        if sight.task.spared:
+            raise Conflict(
+                f"The input of {run} was not kept: the store had no room for it when it ended.",
+                code="work.input_not_kept", hint="Submit it anew with its input.",
             )  # fmt: skip
         now_ns = time.time_ns()
         task = msgspec.structs.replace(
@@ -151,14 +166,13 @@ class TaskDesk:
         if sight is not None and sight.state == "waiting" and sight.outcome is None:  # for longer than FACTS remembers
             with suppress(Unavailable):
                 sight = dataclasses.replace(sight, outcome=await self._past.latest(run))
-        if sight is not None:
-            return sight
-        outcome = await self._past_end(run)
-        if outcome is None:
+        if sight is None and (outcome := await self._past_end(run)) is not None:
+            sight = task_rows.of_outcome(outcome)
+        if sight is None or not task_filter.may_know(sight.task, self._circles):
             raise NotFound(
                 f"There is no task {run}.", code="work.not_found", hint="It may be over for longer than it is kept."
             )
-        return task_rows.of_outcome(outcome)
+        return sight
 
     async def _past_end(self, run: str) -> Outcome | None:
         """Return the final outcome of a run that FACTS has forgotten; raises `Unavailable` when that cannot be told."""
@@ -249,7 +263,7 @@ class TaskDesk:
 
     async def list(self, wanted: TaskFilter) -> task_replies.TaskList:
         """Return the tasks that fit, the newest first, a page at a time."""
-        return await self._past.list(wanted)
+        return await self._past.list(dataclasses.replace(wanted, circles=self._circles))
 
     async def stats(self) -> task_replies.TaskStats:
         """Return how much there is to do."""
@@ -269,6 +283,7 @@ class TaskDesk:
                     route=one.queue.routed, lane=one.queue.lane, waiting=one.pending, taken=one.taken,
                 )
                 for one in sorted(depths)
+                if self._circles is None or subjects.circle_of(one.queue.routed) in ("", *self._circles)
             ],
         )  # fmt: skip
 
@@ -279,78 +294,65 @@ class TaskDesk:
         rows: list[task_replies.Cancelled] = []
         for run in runs:
             try:
+                sight = await self._sight(run)
+            except NotFound as failure:
+                rows.append(not_cancelled(run, failure))
+                continue
+            try:
                 rows.append(await self._cancel(run, why, caller))
-            except Unavailable as failure:
+            except task_ends.PASSING as failure:
                 if not any(one.changed for one in rows):
                     raise
-                rows.append(_not_cancelled(run, failure))
+                rows.append(not_cancelled(run, failure, sight.state))
         return task_replies.CancelledTasks(tasks=rows, changed=sum(one.changed for one in rows))
 
-    async def _cancel(self, run: str, why: str, caller: Caller) -> task_replies.Cancelled:
-        start_ns = time.time_ns()
+    async def _cancel(self, run: str, why: str, caller: Caller, since_ns: int = 0) -> task_replies.Cancelled:
+        """End a task; that it ended so since then (nanoseconds, now by default) was our doing."""
+        since_ns = since_ns or time.time_ns()
         told = f"Cancelled by {caller_name(caller)}" + (f": {why}" if why else ".")
         error = Cancelled(told, code="work.cancelled")
         try:
             outcome = await self._work.end(records.run_id(run), "cancelled", error)
             outcome = outcome or await self._past_end(run)
-        except Unavailable:
+        except task_ends.PASSING:
             raise
         except KnotworkError as failure:
-            return _not_cancelled(run, failure)
+            return not_cancelled(run, failure)
         if outcome is None:
-            return _not_cancelled(
+            return not_cancelled(
                 run, NotFound("There is no such task.", code="work.not_found", hint="See `knotwork task list`.")
             )
-        mine = outcome.state == "cancelled" and outcome.ended_ns >= start_ns
+        mine = outcome.state == "cancelled" and outcome.ended_ns >= since_ns
         why_not = "" if mine else f"It was {outcome.state} before."
         return task_replies.Cancelled(id=run, state=outcome.state, changed=mine, why=why_not)
 
     async def cancel_where(self, wanted: TaskFilter, why: str, caller: Caller) -> task_replies.CancelledTasks:
         """End every task that fits and has not ended."""
-        rows: list[task_replies.Cancelled] = []
-        places = asyncio.Semaphore(AT_ONCE)
+        wanted = dataclasses.replace(wanted, circles=self._circles)
+        patience_s = 0.0 if self._work.submitter.full() else task_ends.PATIENCE_S
+        ending = task_ends.Ending(lambda run, since_ns: self._cancel(run, why, caller, since_ns), patience_s)
+        return await ending.all(lambda: task_filter.fitting(self._connection, wanted, self._work.look))
 
-        async def end(run: str) -> None:
-            try:
-                rows.append(await self._cancel(run, why, caller))
-            except Unavailable as failure:
-                rows.append(_not_cancelled(run, failure))
-            finally:
-                places.release()
-
-        async with asyncio.TaskGroup() as group:
-            async for sight in task_filter.fitting(self._connection, wanted, self._work.look):
-                await places.acquire()
-                group.create_task(end(sight.task.run))
-        return task_replies.CancelledTasks(tasks=rows, changed=sum(one.changed for one in rows))
+    def _known(self, wanted: DeadFilter) -> DeadFilter:
+        """Return a filter that means only what may be seen here."""
+        return dataclasses.replace(wanted, circles=self._circles)
 
     # -- dead letters ------------------------------------------------------------------------------------------------
 
     async def dead(self, wanted: DeadFilter) -> task_replies.DeadList:
         """Return dead letters, a page at a time."""
-        return await dead_letters.page(self._work.dead, wanted)
+        return await dead_letters.page(self._work.dead, self._known(wanted))
 
     async def redrive(
         self, wanted: DeadFilter, *, per_s: float, dry_run: bool, caller: Caller
     ) -> task_replies.RedrivenTasks:
         """Give dead tasks another attempt."""
-        return await dead_letters.redrive(self._work.dead, wanted, per_s, caller_name(caller), dry_run=dry_run)
+        known = self._known(wanted)
+        return await dead_letters.redrive(self._work.dead, known, per_s, caller_name(caller), dry_run=dry_run)
 
     async def drop(self, wanted: DeadFilter, caller: Caller) -> task_replies.Dropped:  # noqa: ARG002  for the audit to come
         """Remove dead letters."""
-        return await dead_letters.drop(self._work.dead, wanted)
-
-
-async def remember(connection: Connection, node: str) -> None:
-    """Keep the name of a node that is here, for as long as the project lasts: what is meant for it waits for it."""
-    bucket = await kv.open_bucket(connection, subjects.SETTINGS)
-    if await bucket.get(f"{KNOWN}.{node}") is None:
-        await bucket.put(f"{KNOWN}.{node}", codec.encode({"since": task_rows.at(time.time_ns())}))
-
-
-def _not_cancelled(run: str, error: KnotworkError) -> task_replies.Cancelled:
-    told = task_rows.error_of(error.to_wire())
-    return task_replies.Cancelled(id=run, state="unknown", changed=False, why=error.message, error=told)
+        return await dead_letters.drop(self._work.dead, self._known(wanted))
 
 
 def _retry(wish: RetryWish) -> records.Retry:

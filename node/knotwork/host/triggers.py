@@ -21,7 +21,7 @@ from knotwork.sdk.errors import Invalid
 from knotwork.trigger import due, envelope
 from knotwork.trigger.arrivals import Arrived
 from knotwork.trigger.envelope import Firing
-from knotwork.trigger.model import Cron, Files, Once, Served, Subject
+from knotwork.trigger.model import Cron, Files, Once, Plugin, Served, Subject
 from knotwork.trigger.store import State, route, shown
 
 if TYPE_CHECKING:
@@ -59,33 +59,38 @@ class TriggerDesk:
 
     async def all(self) -> list[replies.TriggerRow]:
         """Return every trigger, by id."""
-        fired = await self._triggers.firings.newest(list(self._triggers.store.known))
-        return [self._row(known, fired.get(name, 0)) for name, known in sorted(self._triggers.store.known.items())]
+        return await self._rows(sorted(self._triggers.store.known.items()))
 
-    def _row(self, known: Known, fired_ns: int, state: State | None = None) -> replies.TriggerRow:
+    async def _rows(self, of: list[tuple[str, Known]], state: State | None = None) -> list[replies.TriggerRow]:
+        names = [name for name, _ in of]
+        newest, counts = await self._triggers.firings.newest(names), await self._triggers.firings.counts(names)
+        return [self._row(known, newest.get(name, 0), counts.get(name, 0), state) for name, known in of]
+
+    def _row(self, known: Known, fired_ns: int, count: int, state: State | None) -> replies.TriggerRow:
         trigger = known.trigger
         state = state or self._triggers.store.states.get(trigger.id) or State()
         return replies.TriggerRow(
             id=trigger.id, kind=trigger.kind, workflow=trigger.workflow, enabled=trigger.enabled, fires=_fires(trigger),
             next_at=self._next(trigger, max(state.since_ns, known.since_ns)),
             last_at=moment(max(fired_ns, state.last_ns)),
-            node="here" if self._triggers.is_mine(trigger.id) else "",
+            node="here" if self._triggers.is_mine(trigger.id) else "", fired=state.fired + count,
         )  # fmt: skip
 
     async def show(self, name: str) -> replies.TriggerInfo:
         """Return one."""
         known = await self._triggers.store.get(name)
         state, _ = await self._triggers.store.state(name)
-        fired_ns = (await self._triggers.firings.newest([name])).get(name, 0)
+        (row,) = await self._rows([(name, known)], state)
         return replies.TriggerInfo(
-            **self._row(known, fired_ns, state).model_dump(), definition=shown(known.trigger), by=known.by,
-            since=moment(known.since_ns), pending=[one.key for one in state.pending], runs=state.runs, fired=state.fired,
+            **row.model_dump(), definition=shown(known.trigger), by=known.by,
+            since=moment(known.since_ns), pending=[one.key for one in state.pending], runs=state.runs, why=self._triggers.telling.why(known.trigger, state),
         )  # fmt: skip
 
     async def switch(self, name: str, *, enabled: bool) -> replies.TriggerRow:
         """Enable or disable one."""
         known = await self._triggers.switch(name, enabled=enabled)
-        return self._row(known, (await self._triggers.firings.newest([name])).get(name, 0))
+        (row,) = await self._rows([(name, known)])
+        return row
 
     async def trial(self, name: str, definition: Any, fields: dict[str, Any], count: int, body: Any) -> replies.Trial:
         """Return when a trigger would fire next."""
@@ -143,7 +148,7 @@ class TriggerDesk:
 
     async def remove(self, name: str) -> bool:
         """Forget one."""
-        return await self._triggers.store.remove(name)
+        return await self._triggers.remove(name)
 
     async def later(self, wanted: NewRun, when: str, caller: Caller) -> flow_replies.RunInfo:
         """Keep a trigger that starts one run at a moment, or in so long; returns the run as it will be."""
@@ -184,6 +189,8 @@ def _fires(trigger: Definition) -> str:
             return trigger.at
         case Subject():
             return trigger.subject
+        case Plugin():
+            return f"[triggers.{trigger.source}]"
         case Files():
             return f"{trigger.folder}/{trigger.pattern}"
         case _:

@@ -19,8 +19,8 @@ import msgspec
 
 from knotwork.bus import child
 from knotwork.config import diff, instances, load, secrets
+from knotwork.config.instance_tables import SECTIONS
 from knotwork.config.keys import lookup
-from knotwork.config.model import SECTIONS
 from knotwork.host import code_files
 from knotwork.mesh import policy as policies
 from knotwork.mesh.admission import Admission
@@ -34,8 +34,8 @@ from knotwork.sockets import loading, offered
 from knotwork.sockets.slot import Instance
 
 if TYPE_CHECKING:
+    from knotwork.config.instance_tables import ExecutorTable
     from knotwork.config.loaded import Loaded
-    from knotwork.config.model import ExecutorTable
     from knotwork.mesh.hosting import Hosting
     from knotwork.mesh.policy import Policy
     from knotwork.sdk import Kind
@@ -71,6 +71,12 @@ class World:
         """Return the routers in the order they are asked."""
         found = (self.slots.get("routers", name) for name in self.loaded.config.routing.routers)
         return [slot for slot in found if slot is not None]
+
+    def triggers(self, project: str) -> dict[str, Slot]:
+        """Return the plugins that triggers of a project may name, by their ids."""
+        tables = self.loaded.config.triggers
+        found = ((name, self.slots.get("triggers", name)) for name in tables if project in tables[name].projects)
+        return {name: slot for name, slot in found if slot is not None}
 
     def read(self) -> Loaded:
         """Return what the sources say now; blocks. Raises `ConfigInvalid`; imports no plugin to tell what is wrong."""

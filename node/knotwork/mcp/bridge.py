@@ -21,6 +21,7 @@ from knotwork.mcp.keeping import Keeping
 from knotwork.mcp.lines import LINE_MAX_BYTES, Lines, TooLong
 from knotwork.mcp.link import Link
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
+from knotwork.telemetry import trace
 
 log = logging.getLogger(__name__)
 AT_ONCE_MAX = 256
@@ -238,13 +239,15 @@ class Bridge:
                 if not checked["isError"] and not checked["structuredContent"]["is_complete"]:
                     found = checked["structuredContent"]
                     return tasks.handle(found["work_id"], found["status"])
-            return await self._tool(name, arguments, _teller(asked, self._send))
+            return await self._tool(name, arguments, _teller(asked, self._send), trace_of(asked))
         except KnotworkError as error:
             if error.code == "tool.unknown":
                 raise Refusal(dialect.INVALID_PARAMS, str(error)) from error
             return _failed(error)
 
-    async def _tool(self, name: str, arguments: Json, on_piece: Callable[[Json], None] | None) -> Json:
+    async def _tool(
+        self, name: str, arguments: Json, on_piece: Callable[[Json], None] | None, traceparent: str = ""
+    ) -> Json:
         """Call a tool on the node; claims are shown and kept for the agent."""
         work_id = arguments.get("work_id")
         if isinstance(work_id, str) and "claim" not in arguments and (claim := self._keeping.claim_of(work_id)):
@@ -252,7 +255,7 @@ class Bridge:
             arguments |= {"claim": claim} if "claim" in listed else {}
         told = await self._link.ask(
             "tool.call", {"name": name, "arguments": arguments}, timeout_s=CALL_S, on_piece=on_piece or _unheard,
-            again=_harmless(name),
+            again=_harmless(name), traceparent=traceparent,
         )  # fmt: skip
         found: Json = told["structured"]
         if not told["is_error"]:
@@ -322,6 +325,11 @@ _METHODS: dict[str, Any] = {
     "tasks/cancel": Bridge._task_cancel,  # noqa: SLF001
     "tasks/update": Bridge._task_update,  # noqa: SLF001
 }
+
+
+def trace_of(asked: Asked) -> str:
+    """Return the trace that a client's call belongs to (W3C Trace Context), "" for none."""
+    return trace.clean(asked.meta.get("traceparent"))
 
 
 def _no_cursor(asked: Asked) -> None:

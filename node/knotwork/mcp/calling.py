@@ -57,14 +57,14 @@ class OpSession:
 
     async def ask(self, op: str, **fields: Any) -> dict[str, Any]:
         """Return the reply of an op; raises what the op raises."""
-        frames = serve.dispatch(op, codec.encode(fields), self._caller, self._node)
+        row, raw = serve.find(op), codec.encode(fields)
+        if not row.streams:
+            return _reply(await serve.whole(row, raw, self._caller, self._node))
+        frames = serve.dispatch(op, raw, self._caller, self._node)
         async with aclosing(frames):
             async for frame in frames:
-                if frame.kind == "result":
-                    reply: dict[str, Any] = codec.decode(frame.data)
-                    return reply
-                if frame.kind == "error":
-                    raise from_wire(codec.decode(frame.data))
+                if frame.kind in ("result", "error"):
+                    return _reply(frame)
                 self._piece(frame)
         raise Internal(f"{op} ended without an answer.", code="ops.no_answer")
 
@@ -97,6 +97,14 @@ class OpSession:
     def done_with(self, work_id: str) -> None:
         """Forget work that the agent holds no longer."""
         self._held.drop(self.who.id, work_id)
+
+
+def _reply(frame: serve.Frame) -> dict[str, Any]:
+    """Return the reply in the last frame of an op; raises the error that is in it instead."""
+    if frame.kind == "error":
+        raise from_wire(codec.decode(frame.data))
+    reply: dict[str, Any] = codec.decode(frame.data)
+    return reply
 
 
 async def play(

@@ -13,6 +13,7 @@ from knotwork.mcp.tool import ADDS, HANDS_OUT, READS, CamelInput, Capability, Se
 from knotwork.ops.crew_words import CrewId, ListPlace, PartId
 from knotwork.ops.words import Target, Token
 from knotwork.sdk.errors import Invalid, NotFound
+from knotwork.trust.scopes import Scope
 
 Plan = list[dict[str, Any]] | dict[str, Any]
 _PART = record(id="text", title="text?", instructions="text?", capability="text?", agent="text?", needs="texts?")
@@ -38,6 +39,7 @@ class AssessInput(CamelInput):
     planner_agent: Target | None = Field(default=None, description="or this agent")
     planner_wait_secs: float = Field(default=50, gt=0, le=3600, description="seconds to wait for its plan")
     parent: CrewId | None = Field(default=None, description="the orchestration that this is a part of")
+    scope: Scope = Field(default="team", description="who may see and steer it")
 
 
 @tool(
@@ -60,7 +62,12 @@ async def assess_task(given: AssessInput, session: Session) -> dict[str, Any]:
         }
     )  # fmt: skip
     plan = await session.ask(
-        "crew.assess", task=given.task, max_parts=given.max_parts, timeout_s=given.planner_wait_secs, **more
+        "crew.assess",
+        task=given.task,
+        max_parts=given.max_parts,
+        timeout_s=given.planner_wait_secs,
+        scope=given.scope,
+        **more,
     )
     shown = {
         "orchestrationId": plan["id"], "order": plan["order"], "notes": plan["notes"], "plannedBy": plan["planned_by"],

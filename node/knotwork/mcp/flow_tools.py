@@ -8,7 +8,7 @@ from pydantic import Field
 
 from knotwork.mcp.shapes import many, record
 from knotwork.mcp.tool import ADDS, HANDS_OUT, READS, Input, Nothing, Session, tool, without
-from knotwork.ops.runs import RunId
+from knotwork.ops.run_words import RunId
 from knotwork.ops.task_words import Key
 from knotwork.ops.words import Text, Token
 

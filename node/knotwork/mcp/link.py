@@ -157,6 +157,7 @@ class Link:
         on_piece: Callable[[dict[str, Any]], None] = lambda _: None,
         again: bool = True,
         patience_s: float = PATIENCE_S,
+        traceparent: str = "",
     ) -> dict[str, Any]:
         """Return the reply of an op, over restarts of the node; raises what it raises.
 
@@ -171,7 +172,7 @@ class Link:
             up = await self._wait_up(until_s)
             asked_s = loop.time()
             try:
-                return await self._once(up, op, body, timeout_s, on_piece)
+                return await self._once(up, op, body, timeout_s, on_piece, traceparent=traceparent)
             except KnotworkError as error:
                 if not (error.code in _AGAIN or (again and error.code in _MAYBE)):
                     raise
@@ -200,11 +201,18 @@ class Link:
 
     @staticmethod
     async def _once(
-        up: Up, op: str, body: bytes, timeout_s: float, on_piece: Callable[[dict[str, Any]], None]
+        up: Up,
+        op: str,
+        body: bytes,
+        timeout_s: float,
+        on_piece: Callable[[dict[str, Any]], None],
+        *,
+        traceparent: str,
     ) -> dict[str, Any]:
         from knotwork.bus import codec  # loaded long ago
 
-        async with aclosing(up.asker(op, body, timeout_s=timeout_s, session=up.secret, at=up.node)) as pieces:
+        asked = up.asker(op, body, timeout_s=timeout_s, session=up.secret, at=up.node, traceparent=traceparent)
+        async with aclosing(asked) as pieces:
             async for piece in pieces:
                 value = codec.decode(piece.data)
                 if piece.kind == "error":

@@ -23,8 +23,7 @@ from knotwork.mcp.tool import (
     tool,
     without,
 )
-from knotwork.ops.talk_words import Id, Kind, Thread
-from knotwork.ops.words import Token
+from knotwork.ops.talk_words import Id, Kind, Thread, Whom
 
 WAIT_DEFAULT_S, WAIT_MAX_S = 50.0, 600.0
 
@@ -32,7 +31,7 @@ WAIT_DEFAULT_S, WAIT_MAX_S = 50.0, 600.0
 class SendInput(CamelInput):
     """What to send to whom."""
 
-    recipient_guid: Token | None = Field(default=None, description="guid or handle of the agent")
+    recipient_guid: Whom | None = Field(default=None, description="guid or handle of the agent, or handle@project")
     capability: Capability | None = Field(default=None, description="or: everybody who has this capability")
     message: Words
     message_type: Kind = Field(default="text", description="what sort of message it is, for filters")
@@ -79,7 +78,7 @@ class ReadInput(CamelInput):
     limit: int = Field(default=10, ge=1, le=100)
     cursor: Cursor = Field(default="", description="`newer` of an answer before")
     message_type: Kind | None = Field(default=None, description="of this sort alone")
-    sender_guid: Token | None = Field(default=None, description="of this agent alone: guid or handle")
+    sender_guid: Whom | None = Field(default=None, description="of this agent alone: guid or handle")
     include_read: bool = Field(default=False, description="those that you have read, too")
 
     def wanted(self) -> dict[str, Any]:
@@ -112,7 +111,7 @@ class WaitInput(Input):
     timeout_secs: float = Field(
         default=WAIT_DEFAULT_S, ge=0, le=WAIT_MAX_S, description="seconds to wait at most; null: 50"
     )
-    sender: Token | None = Field(default=None, description="from this agent alone: guid or handle")
+    sender: Whom | None = Field(default=None, description="from this agent alone: guid or handle")
     thread: Thread | None = Field(default=None, description="of this thread alone")
     limit: int = Field(default=10, ge=1, le=100)
 

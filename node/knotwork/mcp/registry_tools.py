@@ -21,6 +21,7 @@ from knotwork.mcp.tool import (
     tool,
     without,
 )
+from knotwork.ops.talk_words import Whom
 from knotwork.ops.words import NAMED, Text, Token
 from knotwork.trust.scopes import Scope
 
@@ -143,7 +144,7 @@ async def discover_agents(given: DiscoverInput, session: Session) -> dict[str, A
 class AgentInput(Input):
     """Which agent."""
 
-    guid: Token = Field(description="its guid, or its handle")
+    guid: Whom = Field(description="its guid, its handle, or handle@project")
 
 
 @tool(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.context import ServerRequestContext
@@ -33,6 +34,7 @@ from knotwork.mcp import calling, dialect, instructions, prompts, resources, row
 from knotwork.mcp.held import Held
 from knotwork.mcp.toolsets import aliases
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
+from knotwork.telemetry import trace
 
 if TYPE_CHECKING:
     from knotwork.mcp.guests import Door, Guest, Guests
@@ -145,7 +147,7 @@ class Served:
 
     async def _outcome(self, ctx: Context, guest: Guest, name: str, arguments: dict[str, Any]) -> calling.Outcome:
         try:
-            caller = await self._guests.caller_of(guest)
+            caller = replace(await self._guests.caller_of(guest), traceparent=_traceparent(ctx))
             tell = _Teller(ctx)
             async with aclosing(calling.play(name, arguments, caller, self._node, self._held)) as pieces:
                 async for piece in pieces:
@@ -203,6 +205,13 @@ class _Teller:
         await self._ctx.session.report_progress(
             round(self._last, 3), 100 if percent is not None else None, text or None
         )
+
+
+def _traceparent(ctx: Context) -> str:
+    """Return the trace that a call belongs to: as its `_meta` says, else its HTTP header; "" for none."""
+    request: Any = ctx.request
+    said = (ctx.meta or {}).get("traceparent")
+    return trace.clean(said) or trace.clean(request.headers.get("traceparent", ""))
 
 
 def _takes_tasks(ctx: Context) -> bool:

@@ -29,11 +29,12 @@ class Asker(Protocol):
     """Asks for ops over one way to the node."""
 
     def __call__(
-        self, op: str, request: bytes, *, timeout_s: float, session: str = "", at: str = ""
+        self, op: str, request: bytes, *, timeout_s: float, session: str = "", at: str = "", traceparent: str = ""
     ) -> AsyncGenerator[Piece, None]:
         """Yield the pieces of an answer, the last one being `result` or `error`; leaving early stops the work.
 
-        A session is known at one node alone: `at` names it, where any of them might answer.
+        A session is known at one node alone: `at` names it, where any of them might answer. `traceparent` is the trace
+        that what is done belongs to.
         """
         ...
 
@@ -53,11 +54,12 @@ def by_nats(endpoint: Endpoint, node: str) -> Way:
         async with open_connection(endpoint) as connection:
 
             def ask(
-                op: str, request: bytes, *, timeout_s: float, session: str = "", at: str = ""
+                op: str, request: bytes, *, timeout_s: float, session: str = "", at: str = "", traceparent: str = ""
             ) -> AsyncGenerator[Piece, None]:
                 return client.over(
-                    connection, op, request, timeout_s=timeout_s, node=node or at, patient=False, session=session
-                )
+                    connection, op, request, timeout_s=timeout_s, node=node or at, patient=False, session=session,
+                    traceparent=traceparent,
+                )  # fmt: skip
 
             yield ask
 
@@ -72,10 +74,10 @@ def by_http(door: Door) -> Way:
         from knotwork.bus import http_client  # likewise
 
         def ask(
-            op: str, request: bytes, *, timeout_s: float, session: str = "", at: str = ""
+            op: str, request: bytes, *, timeout_s: float, session: str = "", at: str = "", traceparent: str = ""
         ) -> AsyncGenerator[Piece, None]:
             del at  # there is one node behind a door
-            return http_client.over(door, op, request, timeout_s=timeout_s, session=session)
+            return http_client.over(door, op, request, timeout_s=timeout_s, session=session, traceparent=traceparent)
 
         yield ask
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from knotwork.mcp.shapes import record
 from knotwork.mcp.tool import (
@@ -26,23 +26,15 @@ from knotwork.mcp.tool import (
 )
 from knotwork.mcp.work_values import result_of, work_row
 from knotwork.ops.words import Target, Token
+from knotwork.trust.scopes import Scope
 
 LEASE_S = 60.0
 ATTEMPTS = 3
 """How often work is tried when its failures may pass, before it is a dead letter."""
 WAIT_DEFAULT_S, WAIT_MAX_S = 50.0, 3600.0
-SEEN = {"team": "", "public": "Everybody in this project sees it; work does not leave its project."}
+SEEN = {"public": "Everybody in this project sees it; work does not leave its project."}
 """What is said of work by the scope it was offered with."""
 _CLAIM = "only when asked for: `claim` as claim_work answered it"
-
-
-def _seen_by_all(scope: Any) -> Any:
-    if scope in ("private", "personal"):
-        raise ValueError(
-            f"work cannot be {scope}: a task belongs to its project, and whoever is in it may see it. Offer it as 'team', "
-            "or write to one agent with send_direct_message"
-        )
-    return scope
 
 
 class OfferInput(CamelInput):
@@ -54,7 +46,10 @@ class OfferInput(CamelInput):
     priority: Priority = Field(default=5, description="10 is the most urgent")
     deadline: Until = Field(default="", description="end it then: RFC 3339, or from now: 30m, 2h")
     context_data: dict[str, Any] | None = Field(default=None, description="data that goes with it")
-    scope: Annotated[Literal["team", "public"], BeforeValidator(_seen_by_all)] = "team"
+    scope: Scope = Field(
+        default="team",
+        description="who sees and claims it: private (you, your sub-agents), personal (your owner's), team",
+    )
 
 
 @tool(
@@ -71,12 +66,12 @@ async def broadcast_work_offer(given: OfferInput, session: Session) -> dict[str,
     body = without({"prompt": given.description, "task_id": given.task_id, "context": given.context_data})
     task = await session.ask(
         "task.submit", input=body, capability=given.required_capability, priority=given.priority,
-        deadline=given.deadline, max_attempts=ATTEMPTS,
+        deadline=given.deadline, max_attempts=ATTEMPTS, scope="team" if given.scope == "public" else given.scope,
     )  # fmt: skip
     return without(
         {
             "work_id": task["id"], "taskId": given.task_id, "capability": given.required_capability,
-            "priority": given.priority, "status": task["state"], "note": SEEN[given.scope],
+            "priority": given.priority, "status": task["state"], "note": SEEN.get(given.scope, ""),
         }
     )  # fmt: skip
 

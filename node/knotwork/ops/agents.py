@@ -48,7 +48,7 @@ async def list_agents(request: AgentsRequest, node: NodeControl, caller: Caller)
         tags=frozenset(request.tags),
         states=frozenset(states),
     )
-    rows = await node.mesh(caller.project).agents(wanted)
+    rows = await node.mesh(caller.project, caller.who).agents(wanted)
     shown, following = pages.page(rows, lambda row: row.name, request.cursor, request.limit)
     return replies.AgentList(agents=shown, total=len(rows), next=following)
 
@@ -68,7 +68,7 @@ class AgentRequest(Request):
 )  # fmt: skip
 async def show_agent(request: AgentRequest, node: NodeControl, caller: Caller) -> replies.AgentDetail:
     """Return one agent."""
-    return await node.mesh(caller.project).agent(request.target)
+    return await node.mesh(caller.project, caller.who).agent(request.target)
 
 
 class InvokeRequest(Request):

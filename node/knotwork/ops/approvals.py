@@ -7,7 +7,7 @@ from pydantic import Field
 from knotwork.ops import flow_replies
 from knotwork.ops.op import Caller, CliForm, Example, op
 from knotwork.ops.ports import NodeControl
-from knotwork.ops.runs import ID, RunRequest
+from knotwork.ops.run_words import ID, RunRequest
 from knotwork.ops.words import Text, Token
 
 DAY_S, MONTH_S = 86400.0, 30 * 86400.0
@@ -30,5 +30,5 @@ class LinkRequest(RunRequest):
 )  # fmt: skip
 async def link(request: LinkRequest, node: NodeControl, caller: Caller) -> flow_replies.ApprovalLink:
     """Make it."""
-    flows = node.flows(caller.project)
+    flows = node.flows(caller.project, caller.who)
     return await flows.link(request.id, request.step, request.by, request.expires_s, caller)

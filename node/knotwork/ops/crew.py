@@ -17,6 +17,7 @@ from knotwork.ops.ports import NodeControl
 from knotwork.ops.task_words import Key
 from knotwork.ops.words import Target, Token
 from knotwork.sdk.errors import Invalid
+from knotwork.trust.scopes import Scope
 
 WEEK_S = 7 * 86400.0
 SHOWN = "Build a shop: database schema, REST API, web UI and tests"
@@ -38,6 +39,7 @@ class AssessRequest(Request):
     planner_agent: Target | None = Field(default=None, description="let this agent plan")
     timeout_s: float = Field(default=60.0, gt=0, le=3600, description="seconds to wait for its plan")
     parent: CrewId | None = Field(default=None, description="the orchestration that this is a part of")
+    scope: Scope = Field(default="team", description="who may see and steer it; below another it has that one's")
     key: Key = Field(default="", description="idempotency key")
 
 
@@ -59,9 +61,9 @@ async def assess(request: AssessRequest, node: NodeControl, caller: Caller) -> c
     wanted = Assessing(
         request.task, None if request.capabilities is None else tuple(request.capabilities), request.capability or "",
         request.max_parts, request.planner_capability or "", request.planner_agent or "", request.timeout_s,
-        request.parent or "", request.key,
+        request.parent or "", request.key, request.scope,
     )  # fmt: skip
-    return await node.crews(caller.project).assess(wanted, caller)
+    return await node.crews(caller.project, caller.who).assess(wanted, caller)
 
 
 class PlanRequest(CrewRequest):
@@ -84,7 +86,7 @@ class PlanRequest(CrewRequest):
 async def plan(request: PlanRequest, node: NodeControl, caller: Caller) -> crew_replies.CrewPlan:
     """Return the plan as it is then."""
     parts = None if request.parts is None else [one.described() for one in request.parts]
-    return await node.crews(caller.project).plan(request.id, parts, request.revision, caller)
+    return await node.crews(caller.project, caller.who).plan(request.id, parts, request.revision, caller)
 
 
 class SpawnRequest(PlanRequest):
@@ -126,7 +128,7 @@ async def spawn(request: SpawnRequest, node: NodeControl, caller: Caller) -> cre
         request.depth, request.children, request.time_s, request.tokens, request.cost, request.parallel,
         request.boundary or "", request.priority,
     )  # fmt: skip
-    return await node.crews(caller.project).spawn(request.id, how, caller)
+    return await node.crews(caller.project, caller.who).spawn(request.id, how, caller)
 
 
 def _together(how: How, capability: str | None, agent: str | None, *, partial: bool = False) -> Together:
@@ -166,7 +168,7 @@ async def checkpoint(request: CheckpointRequest, node: NodeControl, caller: Call
     said = Progressing(
         request.part or "", request.phase, request.percent, request.text, request.tokens, request.cost, request.data
     )
-    return await node.crews(caller.project).checkpoint(request.id, said, caller)
+    return await node.crews(caller.project, caller.who).checkpoint(request.id, said, caller)
 
 
 class ListRequest(Request):
@@ -186,7 +188,7 @@ class ListRequest(Request):
 )  # fmt: skip
 async def all_of_them(request: ListRequest, node: NodeControl, caller: Caller) -> crew_replies.CrewList:
     """Return those that fit."""
-    return await node.crews(caller.project).listed(frozenset(request.phase), request.limit, request.cursor)
+    return await node.crews(caller.project, caller.who).listed(frozenset(request.phase), request.limit, request.cursor)
 
 
 class ResultsRequest(CrewRequest):
@@ -204,7 +206,7 @@ class ResultsRequest(CrewRequest):
 )  # fmt: skip
 async def results(request: ResultsRequest, node: NodeControl, caller: Caller) -> crew_replies.CrewResults:
     """Return them."""
-    return await node.crews(caller.project).results(request.id, request.part or "")
+    return await node.crews(caller.project, caller.who).results(request.id, request.part or "")
 
 
 class SynthesizeRequest(CrewRequest):
@@ -233,7 +235,7 @@ class SynthesizeRequest(CrewRequest):
 async def synthesize(request: SynthesizeRequest, node: NodeControl, caller: Caller) -> crew_replies.CrewResult:
     """Return the result."""
     how = _together(request.how, request.capability, request.agent, partial=request.partial)
-    return await node.crews(caller.project).synthesize(request.id, how, request.wait_s, caller)
+    return await node.crews(caller.project, caller.who).synthesize(request.id, how, request.wait_s, caller)
 
 
 @op(
@@ -245,7 +247,7 @@ async def synthesize(request: SynthesizeRequest, node: NodeControl, caller: Call
 )  # fmt: skip
 async def state(request: CrewRequest, node: NodeControl, caller: Caller) -> crew_replies.CrewState:
     """Return it."""
-    return await node.crews(caller.project).state(request.id)
+    return await node.crews(caller.project, caller.who).state(request.id)
 
 
 class WatchRequest(CrewRequest):
@@ -265,7 +267,7 @@ async def watch(
     request: WatchRequest, node: NodeControl, caller: Caller
 ) -> AsyncIterator[replies.Chunk | crew_replies.CrewState]:
     """Yield what happens, then everything about it."""
-    crews = node.crews(caller.project)
+    crews = node.crews(caller.project, caller.who)
     async with aclosing(crews.watch(request.id, request.timeout_s)) as events:
         async for event in events:
             yield replies.Chunk(data=event)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from knotwork.crew.records import How, Phase
     from knotwork.ops import crew_replies
     from knotwork.ops.op import Caller
+    from knotwork.trust.scopes import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Assessing:
     planner_wait_s: float = 60.0
     parent: str = ""
     key: str = ""
+    scope: Scope = "team"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pydantic import Field
 from knotwork.crew.records import Phase
 from knotwork.ops.op import Reply
 from knotwork.ops.task_replies import TaskError
+from knotwork.trust.scopes import Scope
 
 PartStateName = Literal["planned", "waiting", "queued", "running", "completed", "failed", "skipped", "cancelled"]
 
@@ -52,6 +53,7 @@ class CrewPlan(Reply):
     complexity: Complexity
     planned_by: str = Field(default="rules", description="rules, or who planned it")
     notes: list[str] = Field(default=[], description="what is to be said about the plan")
+    scope: Scope = "team"
     parent: str = ""
     task: str = ""
     created_at: str = ""
@@ -122,6 +124,7 @@ class CrewState(Reply):
     synthesizer: PartState | None = None
     budget: Allowance
     used: Used
+    scope: Scope = "team"
     parent: str = ""
     below: list[str] = Field(default=[], description="orchestrations below it")
     runs: list[str] = Field(default=[])
@@ -147,6 +150,7 @@ class CrewRow(Reply):
     task: str = ""
     by: str = ""
     held: str = ""
+    scope: Scope = "team"
     parent: str = ""
     created_at: str = ""
     ended_at: str = ""

@@ -20,7 +20,7 @@ from knotwork.ops.words import Text
 )  # fmt: skip
 async def pause(request: CrewRequest, node: NodeControl, caller: Caller) -> crew_replies.CrewState:
     """Hold it."""
-    return await node.crews(caller.project).hold(request.id, resume=False)
+    return await node.crews(caller.project, caller.who).hold(request.id, resume=False)
 
 
 class ResumeRequest(CrewRequest):
@@ -39,7 +39,9 @@ class ResumeRequest(CrewRequest):
 )  # fmt: skip
 async def resume(request: ResumeRequest, node: NodeControl, caller: Caller) -> crew_replies.CrewState:
     """Let it go on."""
-    return await node.crews(caller.project).hold(request.id, resume=True, tokens=request.tokens, cost=request.cost)
+    return await node.crews(caller.project, caller.who).hold(
+        request.id, resume=True, tokens=request.tokens, cost=request.cost
+    )
 
 
 class CancelRequest(CrewRequest):
@@ -57,7 +59,7 @@ class CancelRequest(CrewRequest):
 )  # fmt: skip
 async def cancel(request: CancelRequest, node: NodeControl, caller: Caller) -> crew_replies.CrewState:
     """Stop it."""
-    return await node.crews(caller.project).cancel(request.id, request.why, caller)
+    return await node.crews(caller.project, caller.who).cancel(request.id, request.why, caller)
 
 
 class RetryRequest(CrewRequest):
@@ -75,4 +77,4 @@ class RetryRequest(CrewRequest):
 )  # fmt: skip
 async def retry(request: RetryRequest, node: NodeControl, caller: Caller) -> crew_replies.CrewState:
     """Begin it again."""
-    return await node.crews(caller.project).retry(request.id, request.part, caller)
+    return await node.crews(caller.project, caller.who).retry(request.id, request.part, caller)

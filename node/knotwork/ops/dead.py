@@ -60,7 +60,9 @@ class DeadListRequest(DeadRequest):
 )  # fmt: skip
 async def dead_list(request: DeadListRequest, node: NodeControl, caller: Caller) -> task_replies.DeadList:
     """Return a page of dead letters."""
-    return await node.tasks(caller.project).dead(request.wanted([], limit=request.limit, cursor=request.cursor))
+    return await node.tasks(caller.project, caller.who).dead(
+        request.wanted([], limit=request.limit, cursor=request.cursor)
+    )
 
 
 @op(
@@ -72,7 +74,7 @@ async def dead_list(request: DeadListRequest, node: NodeControl, caller: Caller)
 )  # fmt: skip
 async def dead_show(request: TaskRequest, node: NodeControl, caller: Caller) -> task_replies.TaskInfo:
     """Return one dead task with everything about it; raises `NotFound` (`work.not_dead`)."""
-    found = await node.tasks(caller.project).get(request.id, with_input=True)
+    found = await node.tasks(caller.project, caller.who).get(request.id, with_input=True)
     if found.state != "dead":
         raise NotFound(
             f"{found.id} is no dead letter: it is {found.state}.", code="work.not_dead",
@@ -118,7 +120,7 @@ class RedriveRequest(BatchRequest):
 )  # fmt: skip
 async def redrive(request: RedriveRequest, node: NodeControl, caller: Caller) -> task_replies.RedrivenTasks:
     """Bring dead tasks back."""
-    tasks = node.tasks(caller.project)
+    tasks = node.tasks(caller.project, caller.who)
     return await tasks.redrive(request.meant(), per_s=request.rate, dry_run=request.dry_run, caller=caller)
 
 
@@ -131,4 +133,4 @@ async def redrive(request: RedriveRequest, node: NodeControl, caller: Caller) ->
 )  # fmt: skip
 async def drop(request: BatchRequest, node: NodeControl, caller: Caller) -> task_replies.Dropped:
     """Drop dead letters."""
-    return await node.tasks(caller.project).drop(request.meant(), caller)
+    return await node.tasks(caller.project, caller.who).drop(request.meant(), caller)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from knotwork.ops import flow_replies
+    from knotwork.ops import flow_replies, replies
     from knotwork.ops.op import Caller
 
 
@@ -21,6 +21,46 @@ class NewRun:
     labels: dict[str, str] = field(default_factory=dict)
     priority: int | None = None
     boundary: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs are meant; empty fields mean any. Times are nanoseconds since 1970, the second bound is excluded.
+
+    `text` may stand anywhere in id, workflow, labels, starter, code or message. `below` is the start and id of the last
+    run before, in a list that has the newest first.
+    """
+
+    workflow: str = ""
+    states: frozenset[str] = frozenset()
+    labels: frozenset[tuple[str, str]] = frozenset()
+    since_ns: int = 0
+    until_ns: int = 0
+    text: str = ""
+    below: tuple[int, str] | None = None
+
+    @property
+    def narrows(self) -> bool:
+        """Return whether it means less than every run there is."""
+        return self != RunFilter(below=self.below)
+
+
+Wish = Literal["cancel", "pause", "resume", "retry"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunBatch:
+    """One wish about many runs: those with `ids`, else those that fit, `limit` at most, for `timeout_s` seconds."""
+
+    what: Wish
+    ids: tuple[str, ...]
+    wanted: RunFilter
+    limit: int
+    timeout_s: float
+    dry_run: bool = False
+    why: str = ""
+    step: str = ""
+    key: str = ""
 
 
 class Flows(Protocol):
@@ -54,8 +94,8 @@ class Flows(Protocol):
         """Start a run."""
         ...
 
-    async def runs(self, *, workflow: str, states: frozenset[str], limit: int) -> list[flow_replies.RunRow]:
-        """Return runs, the newest first."""
+    async def runs(self, wanted: RunFilter, limit: int) -> flow_replies.RunList:
+        """Return runs that fit, the newest first."""
         ...
 
     async def run(self, run: str, *, up_to: int | None = None) -> flow_replies.RunInfo:
@@ -66,8 +106,10 @@ class Flows(Protocol):
         """Return a run when it has ended, or as it is after so many seconds."""
         ...
 
-    def watch(self, run: str, timeout_s: float) -> AsyncGenerator[flow_replies.RunEvent, None]:
-        """Yield what happens to a run until it is over."""
+    def watch(
+        self, run: str, timeout_s: float, *, tree: bool
+    ) -> AsyncGenerator[replies.Progress | replies.Chunk, None]:
+        """Yield what happens to a run, and those that go on for it; with `tree` also its steps, when they change."""
         ...
 
     async def why(self, run: str) -> flow_replies.RunWhy:
@@ -78,12 +120,10 @@ class Flows(Protocol):
         """Return the facts of a run."""
         ...
 
-    async def cancel(self, runs: list[str], why: str, caller: Caller) -> list[flow_replies.Changed]:
-        """Have runs stopped."""
-        ...
-
-    async def hold(self, run: str, caller: Caller, *, resume: bool) -> flow_replies.Changed:
-        """Begin no new steps, or begin them again."""
+    def change(
+        self, batch: RunBatch, caller: Caller
+    ) -> AsyncGenerator[replies.Progress | flow_replies.AllChanged, None]:
+        """Yield how far it is, then what became of each run; of one that is named alone, raise what went wrong."""
         ...
 
     async def signal(self, run: str, name: str, payload: Any, key: str, caller: Caller) -> flow_replies.Changed:
@@ -116,8 +156,18 @@ class Flows(Protocol):
         """Return a run as it is kept."""
         ...
 
+    def exported_all(
+        self, wanted: RunFilter, limit: int
+    ) -> AsyncGenerator[replies.Chunk | flow_replies.Exported, None]:
+        """Yield runs that fit as they are kept, then how to go on."""
+        ...
+
     async def imported(self, run: Any) -> flow_replies.Changed:
         """Keep a run that was written down."""
+        ...
+
+    async def imported_all(self, runs: list[Any]) -> flow_replies.AllChanged:
+        """Keep runs that were written down, and say of each what became of it."""
         ...
 
     async def replay(self, run: str) -> flow_replies.Replay:

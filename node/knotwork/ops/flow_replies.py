@@ -53,6 +53,7 @@ class WorkflowRow(Reply):
     owner: str = Field(default="", description="the file that brought it")
     updated_at: str = ""
     description: str = ""
+    problem: str = Field(default="", description="why this version cannot start it; it can still be read")
 
 
 class WorkflowList(Reply):
@@ -102,6 +103,7 @@ class RunList(Reply):
     """Runs, the newest first."""
 
     runs: list[RunRow]
+    next: str = Field(default="", description="go on with this as `cursor`; empty: these were all")
 
 
 class StepInfo(Reply):
@@ -196,18 +198,29 @@ class RunEvents(Reply):
     events: list[RunEvent]
 
 
+CHANGED = ("id", "changed", "run", "why", "code")
+
+
 class Changed(Reply):
     """What became of a wish."""
 
     id: str
     changed: bool
     why: str = ""
+    run: str = Field(default="", description="the run that was made")
+    code: str = Field(default="", description="the code of what went wrong")
 
 
 class AllChanged(Reply):
-    """What became of wishes."""
+    """What became of wishes, run by run."""
 
     runs: list[Changed]
+    matched: int = Field(default=0, description="how many were meant by this request")
+    done: int = 0
+    failed: int = 0
+    dry_run: bool = False
+    id: str = Field(default="", description="runs that were made, one a line")
+    next: str = Field(default="", description="go on with this as `cursor`; empty: these were all")
 
 
 class ApprovalLink(Reply):
@@ -234,11 +247,14 @@ class Question(Reply):
 
 
 class Exported(Reply):
-    """A run as it is kept."""
+    """A run as it is kept; of many, how many there were, those that could not be written down, and how to go on."""
 
-    id: str
-    definition: dict[str, Any]
-    facts: list[dict[str, Any]]
+    id: str = ""
+    definition: dict[str, Any] = Field(default={})
+    facts: list[dict[str, Any]] = Field(default=[])
+    exported: int = 1
+    failed: list[Changed] = Field(default=[])
+    next: str = Field(default="", description="go on with this as `cursor`; empty: these were all")
 
 
 class Replay(Reply):

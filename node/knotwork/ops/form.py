@@ -66,9 +66,10 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An op without its models and its handler."""
+    """An op without its models and its handler, which are in `module` of this folder."""
 
     name: str
+    module: str
     effect: Effect
     summary: str
     help: str

@@ -24,6 +24,7 @@ def data() -> list[dict[str, Any]]:
     return [
         {
             "name": op.name,
+            "module": op.handler.__module__.rpartition(".")[2],
             "effect": op.effect,
             "summary": op.summary,
             "help": op.help,

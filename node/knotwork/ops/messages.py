@@ -23,7 +23,9 @@ INBOX = ("id", "at", "sender", "kind", "priority", "ack", "text")
 class SendRequest(SayRequest):
     """What to send to whom."""
 
-    to: Whom | None = Field(default=None, description="id or handle of an agent, or person-NAME")
+    to: Whom | None = Field(
+        default=None, description="id or handle of an agent, handle@project for one of another project, or person-NAME"
+    )
     capability: Token | None = Field(
         default=None, validate_default=True, description="everybody else who can do this instead, one message for each"
     )

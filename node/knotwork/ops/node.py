@@ -33,7 +33,8 @@ async def status(_: Nothing, node: NodeControl, __: Caller) -> replies.NodeStatu
     "node.health", Nothing, replies.NodeHealth, effect="read",
     cli=CliForm(("health",), rows="checks", columns=("name", "ok", "why")),
     summary="Say whether the node is alive and ready for work.",
-    help="The same checks as `GET /readyz`. An answer means alive; `ready` is false while it starts, drains or stops.",
+    help="The same checks as `GET /readyz`. An answer means alive; `ready` is false while it starts, drains or stops. "
+    "A check that is not `ok` and not `needed` is a warning: a store that lets nothing new in, say.",
     examples=(Example("See whether the node is ready"),),
 )  # fmt: skip
 async def health(_: Nothing, node: NodeControl, __: Caller) -> replies.NodeHealth:

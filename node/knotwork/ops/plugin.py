@@ -13,7 +13,7 @@ from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.words import TOKEN, Token
 
-Kind = Literal["executors", "routers", "memories", "spinups", "telemetry"]
+Kind = Literal["executors", "routers", "memories", "spinups", "telemetry", "triggers"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _WORDS: dict[str, Kind] = {
     **{kind: kind for kind in KINDS},
@@ -21,6 +21,7 @@ _WORDS: dict[str, Kind] = {
     "router": "routers",
     "memory": "memories",
     "spinup": "spinups",
+    "trigger": "triggers",
     "targets": "spinups",
     "target": "spinups",  # what their tables are called
 }

@@ -107,12 +107,12 @@ class Mesh(Protocol):
 class NodeControl(Protocol):
     """The node itself, as far as the ops may touch it."""
 
-    def mesh(self, project: str) -> Mesh:
-        """Return the mesh of a project this node serves; raises `NotFound` (`project.not_found`)."""
+    def mesh(self, project: str, by: Who | None = None) -> Mesh:
+        """Return the mesh of a project this node serves, as somebody may see it, all by default; raises `NotFound` (`project.not_found`)."""
         ...
 
-    def tasks(self, project: str) -> Tasks:
-        """Return the durable tasks of a project this node serves; raises `NotFound` (`project.not_found`)."""
+    def tasks(self, project: str, by: Who | None = None) -> Tasks:
+        """Return the durable tasks of a project this node serves, as somebody may see them, all by default; raises `NotFound` (`project.not_found`)."""
         ...
 
     def targets(self, project: str) -> Targets:
@@ -127,12 +127,12 @@ class NodeControl(Protocol):
         """Return the claims of a project this node serves; raises `NotFound` (`project.not_found`)."""
         ...
 
-    def flows(self, project: str) -> Flows:
-        """Return the workflows of a project this node serves; raises `NotFound` (`project.not_found`)."""
+    def flows(self, project: str, by: Who | None = None) -> Flows:
+        """Return the workflows of a project this node serves, with the runs that somebody may see; raises `NotFound` (`project.not_found`)."""
         ...
 
-    def crews(self, project: str) -> Crews:
-        """Return the orchestrations of a project this node serves; raises `NotFound` (`project.not_found`)."""
+    def crews(self, project: str, by: Who) -> Crews:
+        """Return the orchestrations of a project this node serves, as somebody may see them; raises `NotFound` (`project.not_found`)."""
         ...
 
     def triggers(self, project: str) -> Triggers:

@@ -94,6 +94,7 @@ class NodeStatus(Reply):
     idle_s: float | None = Field(default=None, description="seconds since it had any work; 0 while it has some")
     memory_bytes: int = 0
     safe_mode: bool = False
+    warnings: list[str] = Field(default=[], description="what it can do without, and somebody should look at")
     slots: list[Slot] = Field(default=[])
 
 
@@ -103,6 +104,7 @@ class Check(Reply):
     name: str
     ok: bool
     why: str = ""
+    needed: bool = Field(default=True, description="false: the node is ready without it, and this is a warning")
 
 
 class NodeHealth(Reply):

@@ -42,18 +42,36 @@ async def dispatch(
     """Carry out op `name` with the JSON request `raw`: any pieces, then one `result` or `error` frame."""
     try:
         op = find(name, rows)
+        if not op.streams:
+            yield await whole(op, raw, caller, node)
+            return
         _admit(op, caller)
         request = read(op, raw)
         async with aclosing(_pieces(op, request, caller, node)) as frames:
             async for frame in frames:
                 yield frame
     except KnotworkError as error:
-        caller.take_back()
-        yield failed(error)
+        yield _refused(error, caller)
     except Exception as error:  # whatever a handler raises, the caller gets an answer and the door stays open
         log.exception("op %s failed", name)
-        caller.take_back()
-        yield failed(KnotworkError.of(error))
+        yield _refused(KnotworkError.of(error), caller)
+
+
+async def whole(op: table.Op, raw: bytes, caller: table.Caller, node: NodeControl) -> Frame:
+    """Carry out an op that has no pieces, and return its `result` or `error`; half the price of `dispatch`."""
+    try:
+        _admit(op, caller)
+        return Frame("result", encode(await op.handler(read(op, raw), node, caller)))
+    except KnotworkError as error:
+        return _refused(error, caller)
+    except Exception as error:  # the same
+        log.exception("op %s failed", op.name)
+        return _refused(KnotworkError.of(error), caller)
+
+
+def _refused(error: KnotworkError, caller: table.Caller) -> Frame:
+    caller.take_back()
+    return failed(error)
 
 
 def _admit(op: table.Op, caller: table.Caller) -> None:
@@ -68,9 +86,6 @@ def _admit(op: table.Op, caller: table.Caller) -> None:
 async def _pieces(
     op: table.Op, request: table.Request, caller: table.Caller, node: NodeControl
 ) -> AsyncGenerator[Frame, None]:
-    if not op.streams:
-        yield Frame("result", encode(await op.handler(request, node, caller)))
-        return
     async with aclosing(op.handler(request, node, caller)) as pieces:
         async for piece in pieces:
             if isinstance(piece, op.reply):

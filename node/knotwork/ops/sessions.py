@@ -12,6 +12,7 @@ from knotwork.ops import replies, session_replies
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.session_ports import Newcomer, SessionFilter
+from knotwork.ops.talk_words import Whom
 from knotwork.ops.task_words import Cursor
 from knotwork.ops.words import Text, Token
 from knotwork.trust.scopes import Scope
@@ -118,7 +119,8 @@ class ListRequest(Request):
         ("session", "list"), rows="agents", columns=("handle", "type", "status", "capabilities", "tasks", "host", "id")
     ),
     summary="List agents that came in from outside.",
-    help="Those that you may see, with what you may see of them. Answered from memory.",
+    help="Those that you may see, with what you may see of them; those of other projects as handle@project. Answered "
+    "from memory.",
     examples=(Example("Who is there?"), Example("Who can review?", {"capability": "review"})),
 )  # fmt: skip
 async def list_sessions(request: ListRequest, node: NodeControl, caller: Caller) -> session_replies.SessionList:
@@ -134,7 +136,7 @@ async def list_sessions(request: ListRequest, node: NodeControl, caller: Caller)
 class GetRequest(Request):
     """Which agent."""
 
-    agent: Token = Field(description="its id or handle")
+    agent: Whom = Field(description="its id or handle; of another project: its id or handle@project")
 
 
 @op(

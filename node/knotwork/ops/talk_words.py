@@ -6,15 +6,23 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from knotwork.ops.words import NAMED, Token
+from knotwork.ops.words import NAMED, TOKEN
 
-_ID = r"[md][1-9][0-9]{0,14}"
-_THREAD = r"(?:[md][1-9][0-9]{0,14}|b[0-9a-f]{16})"
+_ID = r"[mdf][1-9][0-9]{0,14}"
+_THREAD = r"(?:[mdf][1-9][0-9]{0,14}|b[0-9a-f]{16})"
+_WHOM = rf"{TOKEN}(?:@{TOKEN})?"
 _KIND = r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}"
 TEXT_MAX = 8 * 1024 * 1024
 """What a request may hold; what a message may, 1 MiB, is checked where it is known what to do instead."""
 NAMED |= {
-    f"^{_ID}$": ("not the id of a message", "Ids look like m12 (of a channel) or d7 (of an inbox)."),
+    f"^{_WHOM}$": (
+        "not the name of an agent",
+        "Give an id or a handle; of an agent of another project its id or handle@project.",
+    ),
+    f"^{_ID}$": (
+        "not the id of a message",
+        "Ids look like m12 (of a channel), d7 (of an inbox) or f3 (sent to another project).",
+    ),
     f"^{_THREAD}$": ("not the id of a thread", "Give `thread` of a message, or the id of its first message."),
     f"^{_KIND}$": ("not a kind", "Use up to 64 letters, digits, '-', '_', '.' and ':'."),
 }
@@ -25,7 +33,7 @@ def _bare(value: object) -> object:
     return value.removeprefix("@") if isinstance(value, str) else value
 
 
-Whom = Annotated[Token, BeforeValidator(_bare)]
+Whom = Annotated[str, StringConstraints(pattern=f"^{_WHOM}$", max_length=129), BeforeValidator(_bare)]
 Id = Annotated[str, StringConstraints(pattern=f"^{_ID}$", max_length=16)]
 Thread = Annotated[str, StringConstraints(pattern=f"^{_THREAD}$", max_length=20)]
 Kind = Annotated[str, StringConstraints(pattern=f"^{_KIND}$", max_length=64)]

@@ -36,7 +36,7 @@ class CancelRequest(FilterRequest):
 )  # fmt: skip
 async def cancel(request: CancelRequest, node: NodeControl, caller: Caller) -> task_replies.CancelledTasks:
     """Cancel by id, or by filter."""
-    tasks = node.tasks(caller.project)
+    tasks = node.tasks(caller.project, caller.who)
     if request.ids:
         return await tasks.cancel(request.ids, request.why, caller)
     wanted = request.wanted(limit=0)
@@ -55,7 +55,7 @@ async def cancel(request: CancelRequest, node: NodeControl, caller: Caller) -> t
 )  # fmt: skip
 async def retry(request: TaskRequest, node: NodeControl, caller: Caller) -> task_replies.TaskInfo:
     """Submit it again."""
-    return await node.tasks(caller.project).retry(request.id, caller)
+    return await node.tasks(caller.project, caller.who).retry(request.id, caller)
 
 
 @op(
@@ -70,7 +70,7 @@ async def retry(request: TaskRequest, node: NodeControl, caller: Caller) -> task
 )  # fmt: skip
 async def history(request: TaskRequest, node: NodeControl, caller: Caller) -> task_replies.TaskHistory:
     """Return its history."""
-    return await node.tasks(caller.project).history(request.id)
+    return await node.tasks(caller.project, caller.who).history(request.id)
 
 
 @op(
@@ -81,4 +81,4 @@ async def history(request: TaskRequest, node: NodeControl, caller: Caller) -> ta
 )  # fmt: skip
 async def why(request: TaskRequest, node: NodeControl, caller: Caller) -> task_replies.TaskWhy:
     """Return the reason."""
-    return await node.tasks(caller.project).why(request.id)
+    return await node.tasks(caller.project, caller.who).why(request.id)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from knotwork.ops import replies, task_replies
     from knotwork.ops.op import Caller
+    from knotwork.trust.scopes import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class NewTask:
     key: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     parent: str = ""
+    scope: Scope = "team"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class TaskFilter:
     text: str = ""
     limit: int = 100
     cursor: str = ""
+    circles: tuple[str, ...] | None = None
+    """Whose work is meant beside that of the whole project (`trust.scopes.circles`); None: everybody's."""
 
     @property
     def empty(self) -> bool:
@@ -83,6 +87,7 @@ class DeadFilter:
     before_ns: int = 0
     limit: int = 100
     cursor: str = ""
+    circles: tuple[str, ...] | None = None
 
 
 class Tasks(Protocol):

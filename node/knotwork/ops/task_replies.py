@@ -70,7 +70,7 @@ class TaskInfo(TaskRow):
     output_blob: str = ""
     output_bytes: int | None = None
     error: TaskError | None = None
-    attempts: list[Attempt] = Field(default=[], description="attempts before the present one, the oldest first")
+    attempts: list[Attempt] = Field(default=[], description="every attempt that ended, the oldest first")
     max_attempts: int = 1
     attempt_timeout_s: float | None = None
     key: str = Field(default="", description="its idempotency key")

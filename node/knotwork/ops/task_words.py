@@ -24,6 +24,8 @@ FAR_NS = 3650 * 86400 * NS
 def _pairs(value: Any) -> Any:
     """Return labels as `key=value` texts, however they were written; what is neither is left for the check."""
     if isinstance(value, dict):
+        if odd := [key for key in value if "=" in key]:
+            raise ValueError(f"the name of a label holds no =: {odd[0][:64]!r}")
         return [f"{key}={text}" for key, text in value.items()]
     return value
 

@@ -16,6 +16,8 @@ from knotwork.ops.task_ports import NewTask, RetryWish, TaskFilter
 from knotwork.ops.task_replies import TaskState
 from knotwork.ops.task_words import Code, Cursor, Digest, Key, Labels, Moment, Run
 from knotwork.ops.words import Target, Text, Token
+from knotwork.sdk.errors import Invalid
+from knotwork.trust.scopes import Scope
 
 DAY_S = 86400.0
 WEEK_S = 7 * DAY_S
@@ -53,6 +55,10 @@ class SubmitRequest(Request):
     key: Key = Field(default="", description="idempotency key: the same key and work is the same task for a day")
     labels: Labels = Field(default=[], description="key=value, to find it by")
     parent: Run | None = Field(default=None, description="the task it belongs to")
+    scope: Scope = Field(
+        default="team",
+        description="who sees and may claim it: private (you and your sub-agents), personal (agents of your owner), team",
+    )
     wait: bool = Field(default=False, description="return when it has ended")
     timeout_s: Wait = Field(default=DAY_S, description="seconds to wait at most, with wait")
 
@@ -61,6 +67,13 @@ class SubmitRequest(Request):
     def _one_of_both(cls, value: str | None, info: ValidationInfo) -> str | None:
         if "target" in info.data and (info.data["target"] is None) == (value is None):
             raise ValueError("give either target or capability")
+        return value
+
+    @field_validator("scope")
+    @classmethod
+    def _by_capability(cls, value: Scope, info: ValidationInfo) -> Scope:
+        if value in ("private", "personal") and info.data.get("target") is not None:
+            raise ValueError(f"{value} work goes by capability: an agent that is named gets it from whoever names it")
         return value
 
     @field_validator("blob")
@@ -98,7 +111,12 @@ class SubmitRequest(Request):
 )  # fmt: skip
 async def submit(request: SubmitRequest, node: NodeControl, caller: Caller) -> task_replies.TaskInfo:
     """Store a task, and wait for its end when that was asked for."""
-    tasks = node.tasks(caller.project)
+    if request.scope == "public":
+        raise Invalid(
+            "Work does not leave its project: it lies in the queues of that project's account.", code="work.not_public",
+            hint="Offer it as team; agents of other projects can be asked by `message send`.",
+        )  # fmt: skip
+    tasks = node.tasks(caller.project, caller.who)
     wanted = NewTask(
         input=request.input, target=request.target or "", capability=request.capability or "", blob=request.blob or "",
         boundary=request.boundary or "", priority=request.priority,
@@ -108,7 +126,7 @@ async def submit(request: SubmitRequest, node: NodeControl, caller: Caller) -> t
             request.max_attempts, request.backoff, request.retry_delay_s, request.multiplier, request.retry_max_delay_s,
             not request.no_jitter, tuple(request.retry_on), request.max_crashes,
         ),
-        key=request.key, labels=task_words.labels(request.labels), parent=request.parent or "",
+        key=request.key, labels=task_words.labels(request.labels), parent=request.parent or "", scope=request.scope,
     )  # fmt: skip
     stored = await tasks.submit(wanted, caller)
     if not request.wait:
@@ -138,7 +156,7 @@ class GetRequest(TaskRequest):
 )  # fmt: skip
 async def get(request: GetRequest, node: NodeControl, caller: Caller) -> task_replies.TaskInfo:
     """Return one task."""
-    return await node.tasks(caller.project).get(request.id, with_input=request.with_input)
+    return await node.tasks(caller.project, caller.who).get(request.id, with_input=request.with_input)
 
 
 class AwaitRequest(TaskRequest):
@@ -161,7 +179,7 @@ class AwaitRequest(TaskRequest):
 )  # fmt: skip
 async def await_(request: AwaitRequest, node: NodeControl, caller: Caller) -> task_replies.TaskInfo:
     """Return the task when it has ended, or as it is when the time is over."""
-    return await node.tasks(caller.project).ended(request.id, request.timeout_s)
+    return await node.tasks(caller.project, caller.who).ended(request.id, request.timeout_s)
 
 
 @op(
@@ -176,7 +194,7 @@ async def watch(
     request: AwaitRequest, node: NodeControl, caller: Caller
 ) -> AsyncIterator[replies.Progress | replies.Chunk | task_replies.TaskInfo]:
     """Yield what happens, then the task as it ended."""
-    async with aclosing(node.tasks(caller.project).watch(request.id, request.timeout_s)) as pieces:
+    async with aclosing(node.tasks(caller.project, caller.who).watch(request.id, request.timeout_s)) as pieces:
         async for piece in pieces:
             yield piece
 
@@ -234,7 +252,7 @@ class ListRequest(FilterRequest):
 async def list_tasks(request: ListRequest, node: NodeControl, caller: Caller) -> task_replies.TaskList:
     """Return a page of tasks."""
     wanted = request.wanted(limit=request.limit, cursor=request.cursor, text=request.text)
-    return await node.tasks(caller.project).list(wanted)
+    return await node.tasks(caller.project, caller.who).list(wanted)
 
 
 @op(
@@ -245,4 +263,4 @@ async def list_tasks(request: ListRequest, node: NodeControl, caller: Caller) ->
 )  # fmt: skip
 async def stats(_: Nothing, node: NodeControl, caller: Caller) -> task_replies.TaskStats:
     """Return counts."""
-    return await node.tasks(caller.project).stats()
+    return await node.tasks(caller.project, caller.who).stats()

@@ -24,6 +24,7 @@ class TriggerRow(Reply):
     fires: str = Field(default="", description="at what, or for what: times, a subject, a path")
     next_at: str = ""
     last_at: str = ""
+    fired: int = Field(default=0, description="how many runs it started")
     node: str = Field(default="", description="empty, or `here` when this node sees to it")
 
 
@@ -41,7 +42,7 @@ class TriggerInfo(TriggerRow):
     since: str = Field(default="", description="what came before is none of its business")
     pending: list[str] = Field(default=[], description="what is decided and not started yet")
     runs: list[str] = Field(default=[], description="runs that it watches, because others may be in their way")
-    fired: int = Field(default=0, description="how often it fired (not counted for requests)")
+    why: str = Field(default="", description="what keeps its plugin from telling anything")
 
 
 class Kept(Reply):

@@ -23,7 +23,7 @@ class Fields(Request):
     definition: Any = Field(default=None, description="TOML, YAML or JSON: `@file` reads a file, `-` standard input")
     id: Token | None = Field(default=None, description="its name")
     workflow: Token | None = Field(default=None, description="what it starts")
-    kind: Literal["cron", "once", "subject", "webhook", "http", "file"] | None = Field(
+    kind: Literal["cron", "once", "subject", "webhook", "http", "file", "plugin"] | None = Field(
         default=None, description="what makes it fire, when that is not clear from the rest"
     )
     cron: Line | None = Field(default=None, description="five fields, six with seconds first, or @daily")
@@ -34,6 +34,7 @@ class Fields(Request):
     secret: Any = Field(default=None, description='reference to what requests are signed with: {"env": "NAME"}')
     unsigned: bool = Field(default=False, description="anybody who reaches the door may fire it")
     folder: Line | None = Field(default=None, description="folder whose files are watched")
+    source: Token | None = Field(default=None, description="table [triggers.*] of what is listened to")
     input: Any = Field(default=None, description="what runs are given that a time starts")
 
     def given(self) -> dict[str, Any]:
@@ -59,6 +60,7 @@ class CreateRequest(Fields):
     examples=(
         Example("Every night at three", {"definition": SHOWN}),
         Example("For each order", {"id": "orders", "workflow": "hello", "subject": "event.order.paid"}),
+        Example("For what a plugin tells", {"id": "news", "workflow": "hello", "source": "news"}),
     ),
 )  # fmt: skip
 async def create(request: CreateRequest, node: NodeControl, caller: Caller) -> replies.Kept:
@@ -69,7 +71,7 @@ async def create(request: CreateRequest, node: NodeControl, caller: Caller) -> r
 
 @op(
     "trigger.list", Nothing, replies.TriggerList, effect="read",
-    cli=CliForm(("trigger", "list"), rows="triggers", columns=("id", "kind", "workflow", "enabled", "fires", "next_at", "last_at"), also=("triggers",)),
+    cli=CliForm(("trigger", "list"), rows="triggers", columns=("id", "kind", "workflow", "enabled", "fires", "next_at", "last_at", "fired"), also=("triggers",)),
     summary="List the triggers.",
     help="With when each fires next, and fired last.",
     examples=(Example("Which are there?"),),

@@ -10,6 +10,16 @@ from knotwork.ops.node import Nothing
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.view_replies import Rebuilding, SqlReply, ViewStatus
+from knotwork.sdk.errors import Denied
+
+
+def _for_people(caller: Caller) -> None:
+    """Raise `Denied` (`view.not_for_agents`) for an agent: a query knows no scopes."""
+    if caller.who.kind == "agent":
+        raise Denied(
+            "A query sees the work of everybody, so it is for people alone.", code="view.not_for_agents",
+            hint="Use `task.list` and `run.list`: they show what you may see.",
+        )  # fmt: skip
 
 
 class SqlRequest(Request):
@@ -25,7 +35,8 @@ class SqlRequest(Request):
     cli=CliForm(("sql",), positional=("query",), rows="rows"),
     summary="Ask the past with SQL: one SELECT, read-only.",
     help="Tables: tasks, attempts, labels, words (full-text), counters. Times are nanoseconds since 1970, 0 for never. "
-    "What the query may take is bounded; it can change nothing.",
+    "What the query may take is bounded; it can change nothing. It sees the work of every scope: agents with a session are "
+    "refused.",
     examples=(
         Example("How many tasks are in which state?", {"query": "select state, count(*) from tasks group by state"}),
         Example(
@@ -36,6 +47,7 @@ class SqlRequest(Request):
 )  # fmt: skip
 async def ask(request: SqlRequest, node: NodeControl, caller: Caller) -> SqlReply:
     """Return what the query finds."""
+    _for_people(caller)
     return await node.past(caller.project).sql(request.query, limit=request.limit, timeout_s=request.timeout_s)
 
 

@@ -47,7 +47,7 @@ async def register(request: DefinitionRequest, node: NodeControl, caller: Caller
 
 @op(
     "workflow.list", Nothing, flow_replies.WorkflowList, effect="read",
-    cli=CliForm(("workflow", "list"), rows="workflows", columns=("name", "steps", "versions", "owner", "updated_at", "description"), also=("workflows",)),
+    cli=CliForm(("workflow", "list"), rows="workflows", columns=("name", "steps", "versions", "owner", "updated_at", "problem", "description"), also=("workflows",)),
     summary="List the workflows.",
     help="Each name with what it means now.",
     examples=(Example("Which are there?"),),

@@ -76,7 +76,7 @@ def sampled(traceparent: str) -> bool:
 
 def clean(traceparent: object) -> str:
     """Return it when it is valid, else ""; for a value that came from outside and is only handed on."""
-    return traceparent if isinstance(traceparent, str) and parse(traceparent) is not None else ""
+    return traceparent if traceparent and isinstance(traceparent, str) and parse(traceparent) is not None else ""
 
 
 def _trace_id() -> str:

@@ -2,7 +2,8 @@
 
 A segment is one message with hundreds of outcomes, so the past costs the server no memory per task. Its number is the
 place in FACTS up to which everything is packed, so the archiver needs no memory of its own: it goes on behind the last
-segment, and packing something twice harms nobody, because readers know an outcome by its subject.
+segment, and packing something twice harms nobody, because readers know an outcome by its subject. What frees room comes
+before what needs some, so that a full store does not stop it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import msgspec
 
 from knotwork.bus import kv, publisher, reading, subjects
 from knotwork.sdk.errors import Conflict, KnotworkError
+from knotwork.view.relief import Relief
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -88,6 +90,7 @@ class Archiver:
     def __init__(self, connection: Connection, *, owner: str) -> None:
         """Hold the lease as `owner`."""
         self._connection, self._owner = connection, owner
+        self.relief = Relief(connection)
         self._packed_to = -1
         self._marks: list[tuple[float, int]] = []
         self._marked_to = 0
@@ -110,22 +113,36 @@ class Archiver:
                     await asyncio.sleep(0 if more else EVERY_S)
 
     async def step(self) -> bool:
-        """Pack what ended since the last step, and remove what was packed long enough ago; True when there is more."""
+        """Remove what was packed long enough ago, and pack what ended since the last step; True when there is more."""
         if self._packed_to < 0:
             self._packed_to = await self._last_place()
             self._spent = await self._left_behind()
+        await self._remove()
+        await self.relief.look()
+        more = await self._pack()
+        await self._remove()
+        return more
+
+    async def _pack(self) -> bool:
+        """Pack what ended since the last step; True when there is more."""
         end_s, more = time.monotonic() + STEP_S, True
         while more and time.monotonic() < end_s:  # under load there is always more, but the lease must be kept
             read, found = await self._read_on(self._packed_to)
             more = bool(read)
             found = genuine(found, self._ended)
-            for place, segment in pack(found):
-                await publisher.publish(self._connection, subjects.archived(place), segment)
             for pattern in leftovers(found):
                 await reading.purge(self._connection, subjects.TIMERS, pattern, 0)
-            self._spent += spent(found)
-            self._packed_to = read[-1].seq if read else self._packed_to
-        await self._remove()
+            traces = spent(found)
+            for place, segment in pack(self.relief.packed(found)):
+                try:
+                    await publisher.publish(self._connection, subjects.archived(place), segment)
+                except KnotworkError as error:
+                    if not self.relief.refused(error):
+                        raise
+                    return False  # the rest in a moment, without large inputs, when something is gone
+                self._spent += [one for one in traces if self._packed_to < one[0] <= place]
+                self._packed_to = place
+            self._packed_to = max(self._packed_to, read[-1].seq if read else 0)
         return more
 
     async def _read_on(self, place: int) -> tuple[list[Stored], list[Stored]]:
@@ -200,6 +217,11 @@ class Archiver:
         except Conflict:
             self._revision = 0
             return False
+        except KnotworkError as error:
+            if not self.relief.refused(error):
+                raise
+            held = await bucket.get(KEY)  # there is no room even for that: whoever had it last goes on
+            return held is None or held.value in (None, self._owner.encode())
         return True
 
 

@@ -49,6 +49,8 @@ class Filter:
     until_ns: int = 0
     text: str = ""
     moving: tuple[str, str] = ("", "")
+    circles: tuple[str, ...] | None = None
+    """Of what is not the whole project's, only that of these circles (`trust.scopes`); None: all."""
 
     @property
     def digest(self) -> str:
@@ -110,6 +112,11 @@ def where(wanted: Filter, lost: str = "") -> tuple[list[str], list[Any]]:
     for name, value in wanted.labels.items():
         conditions.append("EXISTS (SELECT 1 FROM labels m WHERE m.name = ? AND m.value = ? AND m.ord = t.ord)")
         values += [name, value]
+    if wanted.circles is not None:
+        marks = ", ".join("?" * len(wanted.circles))
+        own = "substr(t.target, 3, instr(substr(t.target, 3), '=') - 1)"
+        conditions.append(f"(t.target NOT GLOB '==*' OR {own} IN ({marks}))")
+        values += wanted.circles
     if wanted.since_ns:
         conditions.append("t.ord >= ? AND t.submitted_ns >= ?")
         values += [wanted.since_ns // 1000 << ORD_BITS, wanted.since_ns]

@@ -145,12 +145,10 @@ class View:
         counts = {tuple(row[:-1]): row[-1] for row in found}
         return vanished.recounted(counts, by, wanted, lost) if lost else counts
 
-    async def ended_runs(
-        self, *, workflow: str = "", states: Sequence[str] = (), limit: int = 100, fresh_s: float = FRESH_S
-    ) -> Sequence[Row]:
-        """Return the runs of workflows that ended, the newest first: of one, and in some states, when they are named."""
+    async def ended_runs(self, *, limit: int = 100, fresh_s: float = FRESH_S, **wanted: Any) -> Sequence[Row]:
+        """Return the runs of workflows that ended and fit, the newest first; `wanted` are fields of `runs.Ended`."""
         await self.catch_up(fresh_s)
-        query, values = runs.listed(workflow, states, limit)
+        query, values = runs.listed(runs.Ended(**wanted), limit)
         found = await self._lists.ask(lambda db: db.execute(query, values).fetchall())
         return [runs.row(one) for one in found]
 

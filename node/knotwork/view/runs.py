@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import msgspec
@@ -21,7 +22,9 @@ SHOWN = (
     "id", "workflow", "digest", "state", "submitter", "trigger", "parent", "first", "number", "next", "labels", "code",
     "message", "started_ns", "ended_ns",
 )  # fmt: skip
-LIMIT_MAX = 10_000
+SEARCHED = ("id", "workflow", "submitter", "trigger", "code", "message")
+_IN_LABELS = "EXISTS (SELECT 1 FROM json_each(labels) AS l WHERE instr(lower(l.key || '=' || l.value), ?))"
+LIMIT_MAX = 10_001
 FORGET_BATCH = 5000
 _PARTS = 4  # run.<shard>.<run>.<what>
 _Text = Annotated[str, msgspec.Meta(max_length=256)]
@@ -125,15 +128,43 @@ def forget(db: sqlite3.Connection, history_first: int) -> int:
     return db.execute(query, (history_first, FORGET_BATCH)).rowcount
 
 
-def listed(workflow: str, states: Sequence[str], limit: int) -> tuple[str, tuple[Any, ...]]:
-    """Return the query for the newest runs that ended, of a workflow and in some states when they are named."""
-    query, values = f"SELECT {', '.join(SHOWN)} FROM runs WHERE workflow <> '' AND ended_ns > 0", []  # noqa: S608  names of ours
-    if workflow:
-        query, values = f"{query} AND workflow = ?", [workflow]
-    if states:
-        query = f"{query} AND state IN ({', '.join('?' * len(states))})"
-        values = [*values, *states]
-    return f"{query} ORDER BY started_ns DESC LIMIT ?", (*values, max(1, min(limit, LIMIT_MAX)))
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Which runs that ended; empty fields mean any. `below` is the start and id of the last one before, in the list."""
+
+    workflow: str = ""
+    states: Sequence[str] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    since_ns: int = 0
+    until_ns: int = 0
+    text: str = ""
+    below: tuple[int, str] | None = None
+
+
+def listed(wanted: Ended, limit: int) -> tuple[str, tuple[Any, ...]]:
+    """Return the query for the newest runs that ended and fit."""
+    conditions, values = ["workflow <> ''", "ended_ns > 0"], list[Any]()
+    for name, sign, value in (
+        ("workflow", "=", wanted.workflow), ("started_ns", ">=", wanted.since_ns), ("started_ns", "<", wanted.until_ns)
+    ):  # fmt: skip
+        if value:
+            conditions.append(f"{name} {sign} ?")
+            values.append(value)
+    if wanted.states:
+        conditions.append(f"state IN ({', '.join('?' * len(wanted.states))})")
+        values += wanted.states
+    for key, value in wanted.labels.items():
+        conditions.append("EXISTS (SELECT 1 FROM json_each(labels) AS l WHERE l.key = ? AND l.value = ?)")
+        values += [key, value]
+    if wanted.text:
+        conditions.append(f"({' OR '.join(f'instr(lower({name}), ?)' for name in SEARCHED)} OR {_IN_LABELS})")
+        values += [wanted.text.lower()] * (len(SEARCHED) + 1)
+    if wanted.below is not None:
+        conditions.append("(started_ns < ? OR (started_ns = ? AND id < ?))")
+        values += [wanted.below[0], *wanted.below]
+    where = " AND ".join(conditions)
+    query = f"SELECT {', '.join(SHOWN)} FROM runs WHERE {where} ORDER BY started_ns DESC, id DESC LIMIT ?"  # noqa: S608  names of ours
+    return query, (*values, max(1, min(limit, LIMIT_MAX)))
 
 
 def row(found: Sequence[Any]) -> Row:

@@ -136,4 +136,4 @@ def _refusal(error: Exception, timeout_s: float) -> Exception:
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return reader.not_ready(error)
     hint = "Only one SELECT may be asked; `select name, sql from sqlite_schema` shows the tables."
-    return Invalid(f"SQLite refuses this query: {error}.", code="view.bad_sql", hint=hint)
+    return Invalid(f"SQLite refuses this query: {str(error).rstrip('.')}.", code="view.bad_sql", hint=hint)

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 import knotwork
 from knotwork.ops.ports import NodeControl
 from knotwork.sdk.errors import Internal, KnotworkError, NotFound
-from knotwork.web import approvals, hooks, openapi, problem, resources, routes, workers
+from knotwork.web import approvals, hooks, problem, resources, routes, workers
 from knotwork.web.guard import Doorkeeper, Guard
 
 Metrics = Callable[[], Awaitable[tuple[str, bytes]]]
@@ -75,7 +75,9 @@ def _plain(node: NodeControl, metrics: Metrics) -> list[Route]:
         return Response(body, media_type=kind)
 
     async def describe(_: Request) -> Response:
-        if not described:  # built at the first request: it takes some 20 ms that a start should not pay
+        if not described:
+            from knotwork.web import openapi  # with every op and its models: at the first request
+
             described.append(pydantic_core.to_json(openapi.document(knotwork.__version__)))
         return Response(described[0], media_type="application/json")
 

@@ -9,18 +9,20 @@ from __future__ import annotations
 import json
 from html import escape
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from knotwork.ops.flow_replies import Question
 from knotwork.ops.ports import NodeControl
 from knotwork.sdk.errors import Invalid, KnotworkError
 from knotwork.web import problem
 from knotwork.web.routes import body_of
+
+if TYPE_CHECKING:
+    from knotwork.ops.flow_replies import Question
 
 PATH = "/approve/{link}"
 BODY_MAX = 16 * 1024
@@ -111,6 +113,8 @@ def _page(body: str, status: int = HTTPStatus.OK) -> Response:
 
 def described(names: dict[Any, dict[str, Any]]) -> dict[str, Any]:
     """Return how the route stands in OpenAPI."""
+    from knotwork.ops.flow_replies import Question  # a model: only for the description
+
     answer = {
         "description": "What is asked, and how it was answered.",
         "content": {"application/json": {"schema": names[Question, "serialization"]}, "text/html": {"schema": {}}},

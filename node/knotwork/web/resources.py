@@ -18,7 +18,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from knotwork.bus import codec
-from knotwork.ops import fields, serve, table
+from knotwork.ops import serve
+from knotwork.ops.listed import LISTED
 from knotwork.ops.ports import NodeControl
 from knotwork.sdk.errors import Invalid, from_wire
 from knotwork.web import etag
@@ -128,9 +129,9 @@ class ResourceEndpoint(OpEndpoint):
 
     def __init__(self, row: Resource, node: NodeControl, default_project: Callable[[], str]) -> None:
         """Serve `row` of `node`."""
-        super().__init__(table.TABLE[row.op], node, default_project)
+        super().__init__(LISTED[row.op], node, default_project)
         self._row = row
-        self._lists = {one.name for one in fields.of(self._op) if one.shape == "list"}
+        self._lists = {one.name for one in self._op.fields if one.shape == "list"}
 
     async def asked(self, request: Request) -> tuple[str, bytes]:
         """Return the op, and its request made of path, query and body; raises `Invalid` (`web.said_twice`)."""

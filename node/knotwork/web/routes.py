@@ -22,7 +22,10 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from knotwork.bus import codec
-from knotwork.ops import fields, serve, table
+from knotwork.ops import serve
+from knotwork.ops.form import Row
+from knotwork.ops.listed import LISTED
+from knotwork.ops.op import Caller, Op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.words import TOKEN
 from knotwork.sdk.errors import Invalid, KnotworkError, TimedOut, TooLarge
@@ -46,14 +49,14 @@ class Place(Route):
 
 
 def api(node: NodeControl, default_project: Callable[[], str]) -> list[Route]:
-    """Return one route for each op of the table."""
+    """Return one route for each op there is."""
     return [
-        Place(f"/api/{op.room}/{op.verb}", OpEndpoint(op, node, default_project), methods=methods(op))
-        for op in table.TABLE.values()
+        Place(f"/api/{op.name.replace('.', '/')}", OpEndpoint(op, node, default_project), methods=methods(op))
+        for op in LISTED.values()
     ]
 
 
-def methods(op: table.Op) -> list[str]:
+def methods(op: Row | Op) -> list[str]:
     """Return the HTTP methods of an op."""
     return ["GET", "POST"] if op.effect == "read" else ["POST"]
 
@@ -61,7 +64,7 @@ def methods(op: table.Op) -> list[str]:
 class OpEndpoint:
     """The ASGI application of one op."""
 
-    def __init__(self, op: table.Op, node: NodeControl, default_project: Callable[[], str]) -> None:
+    def __init__(self, op: Row, node: NodeControl, default_project: Callable[[], str]) -> None:
         """Serve `op` of `node`."""
         self._op = op
         self._node = node
@@ -112,14 +115,14 @@ class OpEndpoint:
         """Return what is sent when nothing was for a while."""
         return b": still here\n\n"
 
-    def _caller(self, request: Request) -> table.Caller:
+    def _caller(self, request: Request) -> Caller:
         project = request.headers.get("knotwork-project") or self._default_project()
         if not _project(project):
             hint = "Knotwork-Project names one of the projects of the configuration; leave it out for the first."
             raise Invalid(f"{project[:64]!r} is no project name.", code="web.bad_project", hint=hint)
         traceparent = request.headers.get("traceparent", "")
         session = request.headers.get("knotwork-session", "")[:128]
-        return table.Caller(
+        return Caller(
             name="local",
             project=project,
             door="http",
@@ -187,9 +190,9 @@ async def body_of(request: Request, max_bytes: int = serve.REQUEST_MAX_BYTES) ->
     return bytes(body)
 
 
-def from_query(op: table.Op, query: QueryParams) -> dict[str, Any]:
+def from_query(op: Row, query: QueryParams) -> dict[str, Any]:
     """Return the request that query parameters stand for; a list field may be given many times."""
-    shapes = {field.name: field.shape for field in fields.of(op)}
+    shapes = {field.name: field.shape for field in op.fields}
     request: dict[str, Any] = {}
     for key in query:
         values = query.getlist(key)

@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from knotwork.bus import codec
-from knotwork.ops import serve, table
+from knotwork.ops import serve
+from knotwork.ops.listed import LISTED
 from knotwork.ops.ports import NodeControl
 from knotwork.sdk.errors import Invalid
 from knotwork.web.routes import OpEndpoint, body_of
@@ -38,9 +39,9 @@ CONNECT, POLL, RESOLVE = "/v1/workers/connect", "/v1/tasks/poll", "/v1/tasks/{id
 def routes(node: NodeControl, default_project: Callable[[], str]) -> list[Route]:
     """Return the three routes."""
     return [
-        Route(CONNECT, Connect(table.TABLE["work.connect"], node, default_project), methods=["POST"]),
-        Route(POLL, OpEndpoint(table.TABLE["work.claim"], node, default_project), methods=["POST"]),
-        Route(RESOLVE, Resolve(table.TABLE["work.complete"], node, default_project), methods=["POST"]),
+        Route(CONNECT, Connect(LISTED["work.connect"], node, default_project), methods=["POST"]),
+        Route(POLL, OpEndpoint(LISTED["work.claim"], node, default_project), methods=["POST"]),
+        Route(RESOLVE, Resolve(LISTED["work.complete"], node, default_project), methods=["POST"]),
     ]
 
 

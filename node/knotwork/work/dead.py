@@ -49,12 +49,18 @@ class DeadLetters:
         return await reading.count_from(self._connection, subjects.DEAD, "dead.>", 1)
 
     async def after(self, seq: int) -> AsyncGenerator[Letter, None]:
-        """Yield those behind a place in DEAD, the oldest first; what is none is passed over."""
-        while True:
+        """Yield those behind a place in DEAD, the oldest first; what is none is passed over.
+
+        What dies after this began is not among them: else whoever brings back what dies at once would never end.
+        """
+        newest = await reading.last_seq(self._connection, subjects.DEAD)
+        while seq < newest:
             page = await reading.batch(self._connection, subjects.DEAD, "dead.>", seq + 1, PAGE)
             if not page:
                 return
             for stored in page:
+                if stored.seq > newest:
+                    return
                 letter = _letter(stored)
                 if letter is not None:
                     yield letter
@@ -65,10 +71,7 @@ class DeadLetters:
         stored = await reading.last(self._connection, subjects.DEAD, subjects.dead_of(run))
         letter = None if stored is None else _letter(stored)
         if letter is None:
-            raise NotFound(
-                f"There is no dead letter of {run}.", code="work.not_dead",
-                hint="See `knotwork dead list`; one that was dropped can be submitted anew with `knotwork task retry`.",
-            )  # fmt: skip
+            raise unknown(run)
         return letter
 
     async def is_there(self, run: str) -> bool:
@@ -112,6 +115,14 @@ class DeadLetters:
         except NotFound:
             return False
         return True
+
+
+def unknown(run: str) -> NotFound:
+    """Return the error of a dead letter that is not there, or not to be seen: the two look the same."""
+    return NotFound(
+        f"There is no dead letter of {run}.", code="work.not_dead",
+        hint="See `knotwork dead list`; one that was dropped can be submitted anew with `knotwork task retry`.",
+    )  # fmt: skip
 
 
 def _letter(stored: reading.Stored) -> Letter | None:

@@ -5,7 +5,6 @@ Facts of attempts that ended are packed away after a while; the task itself reme
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -83,7 +82,7 @@ def without_values(stored: Stored) -> Stored:
     outcome = found[1]
     task = msgspec.structs.replace(records.decode_task(bytes(outcome.task)), input=_NULL, past=())
     light = msgspec.structs.replace(outcome, task=records.raw(task), output=_NULL)
-    return dataclasses.replace(stored, data=records.encode(light))
+    return msgspec.structs.replace(stored, data=records.encode(light))
 
 
 def told(stored: Stored) -> list[Happened]:

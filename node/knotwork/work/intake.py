@@ -239,7 +239,7 @@ class Intake:
     def _poison(self, task: Task, delivery: Delivery, crashed: int, ended: Sequence[Started | None]) -> None:
         """End a task that kills its workers; those of this attempt go with it as attempts that crashed."""
         error = settle.poison(crashed)
-        past = tuple(settle.crash(task, one) for one in ended)
+        past = settle.crashed(task, ended, time.time_ns())
         self._end(msgspec.structs.replace(task, past=(*task.past, *past)), delivery, "dead", error, "")
 
     def _end(self, task: Task, delivery: Delivery, state: records.Ended, error: KnotworkError, agent: str) -> None:

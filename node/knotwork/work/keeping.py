@@ -248,7 +248,11 @@ class Keeper:
         else:
             self._changed()
         if self._is_mine(kept) and not kept.renewed_s:
-            self._renew(kept, now_s)
+            age_s = (time.time_ns() - claim.started_ns) / 1e9
+            if claim.delivery == 1 and 0 <= age_s < self._ack_s / 6:
+                kept.renewed_s = now_s - age_s  # that it was delivered just now is a sign of life by itself
+            else:
+                self._renew(kept, now_s)
 
     def _drop(self, key: str, why: Over) -> Kept | None:
         """Forget a claim that stands no more; whoever held it is told, unless it was by its own word."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import publisher, reading, subjects
 from knotwork.bus.background import begin_in
-from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TooLarge
+from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TooLarge, Unavailable
 from knotwork.work import records, settle
 from knotwork.work.taking import SOON, SOON_S
 
@@ -52,6 +52,8 @@ class Recorder:
         """Outcomes that could not be stored yet."""
         self.on_bytes: Callable[[int], None] = lambda _size: None
         """Told of the size of each outcome that is being stored."""
+        self.has_room: Callable[[int], bool] = lambda _size: True
+        """Whether an outcome of so many bytes may be stored now, or has to wait for what frees room."""
 
     def record(self, task: Task, outcome: Outcome, done: Done) -> None:
         """Store an outcome, or find the one that stands, and carry out what follows; then `done()`.
@@ -60,6 +62,9 @@ class Recorder:
         be stored, because it is too large, becomes a failure that says so.
         """
         payload = records.encode(outcome)
+        if not self.has_room(len(payload)):
+            begin_in(self._group, self._insist(task, outcome, done))
+            return
         self.on_bytes(len(payload))
         try:
             answer = self._facts.put(_subject(task), payload)
@@ -132,6 +137,16 @@ class Recorder:
         """
         if task.start_by_ns:  # before it is there, so that it cannot wait longer whatever crashes
             await self.set_timer(task.run, start_timer(task), task.start_by_ns, records.encode(task))
+        try:
+            await self.put(task)
+        except Conflict as error:
+            if error.code != "bus.exists":
+                raise
+            return False
+        return True
+
+    def put(self, task: Task) -> asyncio.Future[publisher.Ack]:
+        """Do the same for an attempt that may wait in its queue for ever; for those who cannot wait themselves."""
         hint = subjects.hint(task.boundary, task.queue, task.lane)
         storing = self._tasks.put(task.subject, records.encode(task))
         alone = self._tasks.alone
@@ -139,15 +154,15 @@ class Recorder:
         if alone:
             with contextlib.suppress(KnotworkError):  # what became of the task says its own answer
                 self._connection.send(hint, SOON)
-        try:
-            await storing
-        except Conflict as error:
-            if error.code != "bus.exists":
-                raise
-            return False
-        if not alone or time.monotonic() - start_s > SOON_S / 2:
-            self._announce(hint)
-        return True
+
+        def stored(answer: asyncio.Future[publisher.Ack]) -> None:
+            if answer.cancelled() or answer.exception() is not None:
+                return
+            if not alone or time.monotonic() - start_s > SOON_S / 2:
+                self._announce(hint)
+
+        storing.add_done_callback(stored)
+        return storing
 
     def _announce(self, hint: str) -> None:
         """Tell workers of a queue, once in this turn of the loop."""
@@ -211,15 +226,20 @@ class Recorder:
         unless `patient` also that there is no room.
         """
         payload = records.encode(outcome)
-        self.on_bytes(len(payload))
+        tried = {payload}
         pause_s, refusals = AGAIN_MIN_S, 0
         while True:
             try:
+                if not self.has_room(len(payload)):
+                    payload = records.encode(records.spared_end(outcome))
+                    tried.add(payload)
+                if not self.has_room(len(payload)):
+                    raise Unavailable("The last of the room is for what frees some.", code="bus.store_full")
                 await self._facts.append(subject, payload)
             except Conflict:
                 found = await self._found(subject)
                 if found is not None:  # it may be this very one, stored by a try whose answer was lost
-                    return outcome if records.encode(found) == payload else found
+                    return outcome if records.encode(found) in tried else found
                 await asyncio.sleep(AGAIN_MIN_S)
             except KnotworkError as error:
                 refusals += REFUSALS_MAX if isinstance(error, TooLarge) else isinstance(error, Invalid)
@@ -229,6 +249,7 @@ class Recorder:
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
                 pause_s = min(2 * pause_s, AGAIN_MAX_S)
             else:
+                self.on_bytes(len(payload))
                 return outcome
 
     async def _found(self, subject: str) -> Outcome | None:

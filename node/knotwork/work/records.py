@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from knotwork.bus import subjects
+from knotwork.bus.storage import SMALL_BYTES
 from knotwork.sdk.errors import Invalid
 
 STEP, SHARDS, WORKFLOW = subjects.STEP, subjects.SHARDS, subjects.WORKFLOW
@@ -35,6 +36,8 @@ State = Literal["pending", "running", "waiting", "completed", "failed", "cancell
 Final = Literal["completed", "failed", "cancelled", "timed-out", "dead"]
 Ended = Literal["completed", "failed", "cancelled", "timed-out", "dead", "waiting", "continued"]
 """How an attempt ended; `waiting` means that another follows at `due_ns`, `continued` that the next iteration does."""
+CLOSED: frozenset[str] = frozenset({"completed", "failed", "cancelled", "timed-out"})
+"""How a task ends that no attempt follows."""
 FINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled", "timed-out", "dead"})
 
 
@@ -80,7 +83,8 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     `queue` is what it is routed by (see `queues`). `input` is JSON, or None with `blob`, the digest of a kept input.
     `timeout_s` bounds one attempt, `deadline_ns` the whole task. `why` says how the route was chosen. `start_within_s`
     bounds the wait in the queue, which for this attempt is over at `start_by_ns` (0: never); `heartbeat_s` is how long
-    its worker may be silent. A `gated` one is stored anew, after a pause, by whoever admits it.
+    its worker may be silent. A `gated` one is stored anew, after a pause, by whoever admits it. `spared`: its input was left
+    out of this record of its end, because the store had no room.
     """
 
     run: Token
@@ -111,6 +115,7 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     start_by_ns: Whole = 0
     heartbeat_s: Seconds | None = None
     gated: bool = False
+    spared: bool = False
 
     @property
     def lane(self) -> subjects.Lane:
@@ -220,6 +225,20 @@ def decode_outcome(data: bytes) -> Outcome:
 def raw(task: Task) -> msgspec.Raw:
     """Return a task as it stands inside an outcome."""
     return msgspec.Raw(encode(task))
+
+
+def spare(task: Task) -> Task:
+    """Return a task as it goes on record while the store has no room: without its input, when that is large (pure)."""
+    if len(task.input) <= SMALL_BYTES:
+        return task
+    return msgspec.structs.replace(task, input=msgspec.Raw(b"null"), spared=True)
+
+
+def spared_end(outcome: Outcome) -> Outcome:
+    """Return an outcome without a large input, when nothing that follows needs that (pure)."""
+    if outcome.state not in CLOSED:
+        return outcome
+    return msgspec.structs.replace(outcome, task=raw(spare(decode_task(bytes(outcome.task)))))
 
 
 def run_id(text: str) -> str:

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from knotwork.bus import reading, subjects
 from knotwork.bus.background import background
 from knotwork.bus.commit import open_group_commit
@@ -73,13 +75,13 @@ class Work:
         self.values = Values(connection)
         self.recorder = Recorder(group, connection, facts, tasks)
         self.submitter = Submitter(connection, self.recorder, facts, tasks, lease_s=lease_s)
-        self.recorder.on_bytes = self.submitter.storage.add
+        self.recorder.on_bytes, self.recorder.has_room = self.submitter.storage.add, self.submitter.storage.has_room
         self.dead = DeadLetters(connection, self.recorder, facts)
         self.waiters = Waiters(group, connection, self.find)
         self.accepts = Accepting(connection, membership, node=node, pauses=lambda: self.submitter.storage.tight)
         self.routing = Routing(membership) if membership is not None else None
         self._rerouter = (
-            Rerouter(connection, membership, self.submitter, over=self._over) if membership is not None else None
+            Rerouter(connection, membership, self.submitter, over=self._over, lease_s=lease_s) if membership else None
         )
         self.timers = timers.Timers(group, connection, self._due, self._fired)
         self.signals = Signals(connection, facts)
@@ -181,6 +183,10 @@ class Work:
         """Return a new task with boundary, queue and `why` filled in; raises what `route.Routing.placed` raises."""
         return task if self.routing is None else await self.routing.placed(task, value)
 
+    def placed_at_once(self, task: Task) -> Task | None:
+        """Do the same without waiting; None when a router must be asked."""
+        return task if self.routing is None else self.routing.placed_at_once(task)
+
     def near(self, task: Task, node: str, agent: str, *, hard: bool) -> Task:
         """Return a placed task as it waits for an agent of one node, this one rather than others.
 
@@ -217,7 +223,7 @@ class Work:
         """Record that a task, or one step of a run, ends now, whatever it is doing, and stop whoever works on it.
 
         Returns the outcome that stands, None when there is no such task that has not ended. Raises `Unavailable` at
-        once while the store is full (`work.store_full`, `bus.store_full`).
+        once while the store has no room at all (`work.store_full`).
         """
         while True:
             task = await lookup.present(self._connection, run, step)
@@ -225,12 +231,29 @@ class Work:
                 return await lookup.final(self._connection, run, step)
             self.submitter.check_room(f"That {run} is {state} was not recorded.")
             now_ns = time.time_ns()
-            outcome = records.Outcome(state, records.raw(task), error=error.to_wire(), node=self._node, ended_ns=now_ns)
-            standing = await self.recorder.append_end(task, outcome, patient=False)
+            kept = records.spare(task) if self.submitter.storage.scarce else task
+            outcome = records.Outcome(state, records.raw(kept), error=error.to_wire(), node=self._node, ended_ns=now_ns)
+            standing = await self._ended(task, outcome)
             if standing.state in records.FINAL:
                 break
         await self._withdraw(run, step)
         return standing
+
+    async def _ended(self, task: Task, outcome: Outcome) -> Outcome:
+        """Record an end that was asked for; where a large input finds no room, without it."""
+        try:
+            return await self.recorder.append_end(task, outcome, patient=False)
+        except Unavailable as error:
+            if error.code not in recording.FULL:
+                raise
+        least = msgspec.structs.replace(outcome, task=records.raw(records.spare(task)))
+        try:
+            return await self.recorder.append_end(task, least, patient=False)
+        except Unavailable as error:
+            if error.code not in recording.FULL:
+                raise
+            so = f"That {task.run} is {outcome.state} was not recorded."
+            raise self.submitter.no_room_for(so) from error
 
     async def _withdraw(self, run: str, step: str) -> None:
         """Take a run that has ended out of its queue, and stop whoever took it before."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from knotwork.bus import subjects
 from knotwork.mesh import classes, routing
 from knotwork.mesh.policy import NONE
 from knotwork.sdk.errors import Denied, KnotworkError
@@ -57,19 +58,35 @@ class Routing:
         """
         policy = self._membership.policy()
         task, why = bounded(task, policy, value)
-        queue, more = await self.route(task, policy)
-        told = "; ".join(part for part in (why, more) if part)
-        return msgspec.structs.replace(task, queue=queue, why=told[:WHY_MAX])
+        return _told(task, why, *await self.route(task, policy))
 
-    async def route(self, task: Task, policy: Policy) -> tuple[str, str]:
-        """Return the queue of a task whose boundary is known, and why it is that one."""
+    def placed_at_once(self, task: Task) -> Task | None:
+        """Do the same without asking routers; None when one must be asked."""
+        policy = self._membership.policy()
+        task, why = bounded(task, policy)
+        route = self._unasked(task, policy)
+        return None if route is None else _told(task, why, *route)
+
+    def _unasked(self, task: Task, policy: Policy) -> tuple[str, str] | None:
+        """Return the queue of a task, and why it is that one, when that follows without any router."""
+        if subjects.circle_of(task.queue):
+            return (
+                task.queue,
+                f"it waits for those with {task.capability} whom {task.by or 'whoever submitted it'} meant",
+            )
         queue = queues.routed(task.capability, task.agent, task.node)
         if task.agent:
             self._check_named(task, policy)
             return queue, f"{queue.lstrip('=').replace('=', '/')} was named by {task.by or 'whoever submitted it'}"
-        routers = self._membership.routers()
-        if not any(PINS in slot.factory.abilities for slot in routers):
+        if not any(PINS in slot.factory.abilities for slot in self._membership.routers()):
             return queue, self._pulled(task, policy)
+        return None
+
+    async def route(self, task: Task, policy: Policy) -> tuple[str, str]:
+        """Return the queue of a task whose boundary is known, and why it is that one."""
+        if (route := self._unasked(task, policy)) is not None:
+            return route
+        queue, routers = queues.routed(task.capability), self._membership.routers()
         ask = Ask(
             capability=task.capability, boundary=task.boundary, here=self._membership.here,
             key=task.labels.get(KEY_LABEL, ""),
@@ -118,6 +135,12 @@ class Routing:
             for one in candidates
         )
         return why + _left_out({name: judgement.why for name, judgement in judged if not judgement.may})
+
+
+def _told(task: Task, why: str, queue: str, more: str) -> Task:
+    """Return a task in its queue, with all that led there."""
+    told = "; ".join(part for part in (why, more) if part)
+    return msgspec.structs.replace(task, queue=queue, why=told[:WHY_MAX])
 
 
 def near(task: Task, node: str, agent: str, *, hard: bool) -> Task:

@@ -14,7 +14,7 @@ from knotwork.sdk.errors import Failed, TimedOut
 from knotwork.work.records import ATTEMPTS_MAX, Ended, Loop, Outcome, Past, Retry, Task, raw
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from knotwork.work.records import Started
 
@@ -28,6 +28,8 @@ HANDED_BACK = frozenset(
 """Errors that say nothing about the work: it goes back to the queue, and no attempt is used up."""
 PROCESS_ENDED = "plugin.crashed"
 """The error of an attempt whose agent has a process of its own, which ended under it: it counts as a worker that died."""
+NOT_BEGUN = "work.not_begun"
+"""The error of an attempt that nobody began in time: it counts, though it has no beginning."""
 LEFT_OUT = "Its input and its past are left out: they were too large to be recorded."
 """Why a task in an outcome tells nothing of its attempts."""
 CRASHED = "crashed"
@@ -159,7 +161,7 @@ def _start_by_ns(task: Task, outcome: Outcome) -> int:
 def not_begun(task: Task) -> TimedOut:
     """Return the error of an attempt that nobody began in time."""
     return TimedOut(
-        f"Nobody began it within {task.start_within_s or 0:g} s.", code="work.not_begun",
+        f"Nobody began it within {task.start_within_s or 0:g} s.", code=NOT_BEGUN,
         hint="See `knotwork task why`; start an agent for it, or let it wait longer (`schedule_to_start`).",
     )  # fmt: skip
 
@@ -208,17 +210,38 @@ def _failed(task: Task) -> Iterator[Past]:
         yield past
 
 
-def crash(task: Task, begun: Started | None) -> Past:
-    """Return an attempt that was begun and took its worker along, as a dead task carries it.
+def crash(task: Task, begun: Started | None, known_ns: int = 0) -> Past:
+    """Return an attempt that was begun and took its worker along, as a dead task carries it; `known_ns`: when it was known.
 
-    When it died is not known; and of one that was short, or whose trace is gone, not even who had begun it.
+    When it died nobody can tell; and of one that was short, or whose trace is gone, not even who had begun it.
     """
     if begun is None:
-        return Past(number=task.number, state=CRASHED, message="Its worker died soon.", iteration=task.iteration)
+        return Past(
+            number=task.number, state=CRASHED, message="Its worker died soon.", ended_ns=known_ns,
+            iteration=task.iteration,
+        )  # fmt: skip
     return Past(
         number=task.number, state=CRASHED, message="Its worker died.", node=begun.node, agent=begun.agent,
-        started_ns=begun.started_ns, iteration=task.iteration,
+        started_ns=begun.started_ns, ended_ns=known_ns, iteration=task.iteration,
     )  # fmt: skip
+
+
+def crashed(task: Task, begun: Sequence[Started | None], now_ns: int) -> tuple[Past, ...]:
+    """Return the attempts that took their workers along, in order: each was known to when the next one was begun."""
+    found: list[Past] = []
+    known_ns = now_ns
+    for one in reversed(begun):
+        found.append(crash(task, one, known_ns))
+        known_ns = one.started_ns if one is not None else known_ns
+    return tuple(reversed(found))
+
+
+def told(task: Task, outcome: Outcome | None) -> tuple[Past, ...]:
+    """Return every attempt of a task that ended; with its final outcome also the last one, when that was begun."""
+    if outcome is None or ended_by_crashes(task):
+        return task.past
+    last = _past(task, outcome)
+    return (*task.past, last) if last.started_ns or last.code == NOT_BEGUN else task.past
 
 
 def ended_by_crashes(task: Task) -> bool:

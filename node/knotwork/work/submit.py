@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import codec, reading, subjects
+from knotwork.bus.storage import Storage
 from knotwork.sdk.errors import Conflict, TooLarge, Unavailable
 from knotwork.work import queues, records
 from knotwork.work.queues import Queue
-from knotwork.work.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from knotwork.bus.commit import GroupCommit
     from knotwork.bus.connection import Connection
+    from knotwork.bus.publisher import Ack
     from knotwork.work.recording import Recorder
     from knotwork.work.records import Task
 
@@ -82,6 +83,14 @@ class Submitter:
                 hint="Let work end, or cancel some; else raise max_storage of the project, or nats.max_file_store.",
             )  # fmt: skip
 
+    def no_room_for(self, so: str) -> Unavailable:
+        """Return the error (`work.store_full`) of what could not be stored; `so` says what that means."""
+        return Unavailable(
+            f"The store is full. {so}", code="work.store_full", retry_after_s=5.0,
+            hint="Try again in a moment: room is being made. Else raise max_storage of the project, or "
+            "nats.max_file_store.",
+        )  # fmt: skip
+
     def check_room(self, so: str) -> None:
         """Raise `Unavailable` (`work.store_full`) when the disk is known to be full; `so` says what that means."""
         if self.full():
@@ -94,6 +103,15 @@ class Submitter:
         """Store an attempt of a task that is there already in another queue; False when it was there before."""
         await self._open_queue(task)
         return await self._recorder.enqueue(task)
+
+    def requeue_at_once(self, task: Task) -> asyncio.Future[Ack] | None:
+        """Do the same for those who cannot wait, and return the answer to come; None when something must be done before.
+
+        Raises what `GroupCommit.put` raises; the answer is `Conflict` when the attempt was there before.
+        """
+        if task.start_by_ns or Queue(task.boundary, task.queue, task.lane) not in self._open:
+            return None
+        return self._recorder.put(task)
 
     def reconnected(self) -> None:
         """Open queues again before they are used: the server may be another."""
@@ -155,6 +173,8 @@ def keyed_run(key: str) -> str:
 
 def check_same(before: Task, task: Task) -> None:
     """Raise `Conflict` (`work.key_reused`) when two tasks with one key are not the same work."""
+    if before.spared:
+        task = records.spare(task)
     if _work(before) != _work(task):
         raise Conflict(
             f"The key {task.key!r} was used for other work: {before.run}.", code="work.key_reused",
@@ -163,9 +183,13 @@ def check_same(before: Task, task: Task) -> None:
 
 
 def _work(task: Task) -> bytes:
-    """Return what makes two submissions the same work; a router may have put the second into another queue."""
+    """Return what makes two submissions the same work; a router may have put the second into another queue.
+
+    However a client orders the keys of its input, it is the same one.
+    """
+    alike = msgspec.Raw(codec.canonical(bytes(task.input)))
     return records.encode(
         msgspec.structs.replace(
-            task, queue="", submitted_ns=0, traceparent="", by="", why="", deadline_ns=0, number=1, past=()
+            task, input=alike, queue="", submitted_ns=0, traceparent="", by="", why="", deadline_ns=0, number=1, past=()
         )
     )

@@ -77,6 +77,31 @@ async def test_a_parent_waits_for_the_last_and_its_cancel_reaches_it(flows):
         await flow.runs.signal(child, "go", b"9")
 
 
+async def test_the_key_of_a_signal_holds_for_all_that_go_on(flows):
+    flow = await flows.here()
+    waits = {
+        "hear": {"kind": "wait_for_signal", "signal": "go"},
+        "again": {"kind": "continue_as_new", "depends_on": ["hear"], "when": "steps.hear.output != 'end'",
+                  "input": {"got": "steps.hear.output"}},
+    }  # fmt: skip
+    await define(flow, steps=waits, output="input.got")
+    run = await start(flow)
+    for number in range(3):  # each is heard by the run that goes on then, though all are sent to the first
+        assert await flow.runs.signal(run, "go", str(number).encode(), key=str(number))
+        await until(lambda number=number: flow.journal.find(facts.chained(run, number + 1)))
+        for sent in range(number + 1):
+            assert not await flow.runs.signal(run, "go", b'"twice"', key=str(sent))
+    second = facts.chained(run, 2)
+    assert not await flow.runs.signal(second, "go", b'"twice"', key="0")
+    assert await flow.runs.signal(second, "go", b'"end"', key="end")
+    finish = await ended(flow, run)
+    assert output(finish) == 2
+    assert not await flow.runs.signal(run, "go", b'"twice"', key="end")
+    with pytest.raises(Conflict, match=f"which went on for {run}, has ended") as caught:
+        await flow.runs.signal(run, "go", b'"late"', key="late")
+    assert caught.value.detail["id"] == facts.chained(run, 3)
+
+
 async def test_no_signal_is_lost_between_two_runs(flows):
     flow = await flows.here(**DO)
     await define(

@@ -91,7 +91,7 @@ async def test_what_a_router_chose_is_not_lost_with_its_node_and_what_was_named_
     for one in chosen:
         done = await ended(later.work, one.run)
         assert (done.state, done.node) == ("completed", "zz")
-        assert "was moved back to do: there is offline" in records.decode_task(bytes(done.task)).why
+        assert "was moved back to do: there is gone" in records.decode_task(bytes(done.task)).why
 
     async def only_the_named_one():
         left = await in_queue(here, "there=worker")
@@ -104,6 +104,43 @@ async def test_what_a_router_chose_is_not_lost_with_its_node_and_what_was_named_
     again = await mesh.process("there", {"worker": DO}, heartbeat_s=1.5)
     assert (await ended(here.work, named.run)).node == "there"
     assert again.returncode is None
+
+
+async def test_what_a_killed_node_had_comes_back_after_its_lease_long_before_the_node_counts_as_offline(mesh):
+    process = await mesh.process("there", {"worker": DO}, heartbeat_s=120.0, lease_s=2.0)
+    here = await mesh.node("here", {"other": {"capabilities": ("else",)}}, routers=["round-robin"], lease_s=2.0)
+    await until(lambda: "there" in here.membership.directory.node_names())
+    first = await submit(here, {"sleep": 600})
+
+    async def running():
+        return await reading.last(here.membership.connection, "FACTS", f"run.*.{first.run}.started.>")
+
+    assert await until(running)
+    chosen = [await submit(here, {"n": number}, priority=5 if number % 2 else 10) for number in range(100)]
+    assert {one.queue for one in chosen} == {"there=worker"}
+    process.kill()
+
+    async def moved():
+        return len(await in_queue(here, "do")) == 101 and not await in_queue(here, "there=worker")
+
+    assert await until(moved)
+    assert here.membership.directory.state("there") == "online"
+    for priority in (5, 10):
+        lane = [one for one in chosen if one.priority == priority]
+        waits = await reading.batch(here.membership.connection, "TASKS", f"task.*.do.{lane[0].lane}.>", 1, 1000)
+        order = [records.decode_task(one.data).run for one in waits]
+        assert [run for run in order if run != first.run] == [one.run for one in lane]
+    later = await mesh.node("zz", {"worker": {**DO, "concurrency": 20}})
+    assert {(await ended(later.work, one.run)).node for one in chosen} == {"zz"}
+    await later.work.end(first.run, "cancelled", Cancelled("enough"))
+
+
+async def test_whether_a_node_listens_is_known_at_once(mesh):
+    await mesh.process("there", {"worker": DO}, heartbeat_s=120.0, lease_s=2.0)
+    here = await mesh.node("here", {"other": {"capabilities": ("else",)}}, routers=["round-robin"], lease_s=2.0)
+    await until(lambda: "there" in here.membership.directory.node_names())
+    assert await here.membership.listens("there")
+    assert not await here.membership.listens("nobody")
 
 
 async def test_what_waits_for_an_agent_that_its_node_no_longer_has_is_moved(mesh):
@@ -161,6 +198,15 @@ async def test_a_task_that_ended_while_its_agent_was_going_is_not_done_again(mes
     assert await until(gone)
     assert (await here.work.find(one.run)).node == "gone"
     assert not await in_queue(here, "do")
+
+
+@pytest.mark.parametrize("state", ["online", "stale", "offline", "draining"])
+def test_what_nobody_listens_for_is_moved_as_soon_as_its_lease_is_over(state):
+    def which(deaf_s: float) -> str:
+        return reroute.movable(state, there=True, gone_s=0.0, deaf_s=deaf_s, lease_s=10.0)
+
+    assert [which(0.0), which(1.0), which(10.0)] == ["none", "none", "all"]
+    assert which(5.0) == ("none" if state == "offline" else "waiting")  # gone for so long, it is offline's to say
 
 
 def test_which_tasks_are_moved():

@@ -184,6 +184,7 @@ async def test_a_number_that_is_somebody_elses_by_now_is_left_alone(tmp_path):
 async def test_one_that_was_started_but_not_noted_is_found_by_its_mark(tmp_path):
     async with opened(tmp_path, SLEEP) as spinup:
         launched = await spinup.launch(request())
+        await until_carriers(LAUNCH, 1)  # for a moment after exec the system shows no environment
         (tmp_path / "kept" / "launches" / LAUNCH / "record.json").unlink()
     async with opened(tmp_path, SLEEP) as after:
         assert await after.launch(request()) == launched

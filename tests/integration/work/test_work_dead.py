@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
+import pytest
 from tests.integration.work.conftest import ended, task, until
 
 from knotwork.bus import reading, subjects
+from knotwork.host import dead_letters
+from knotwork.ops.task_ports import DeadFilter
 from knotwork.sdk.errors import NotFound
+from knotwork.work import dead as dead_module
 from knotwork.work import history, lookup, records
 from knotwork.work.records import Retry
 
@@ -127,3 +132,39 @@ async def test_what_is_no_letter_is_passed_over(bench):
     one = await dead(work)
     assert [found.task.run async for found in work.dead.after(0)] == [one.run]
     assert await letter_of(work, "t0000000000000000") is None
+
+
+@pytest.mark.parametrize("per_s", [0.0, 2.0])
+async def test_a_redrive_of_what_dies_at_once_gives_each_one_attempt_and_ends(bench, per_s):
+    work = await bench.room(do={})
+    once = Retry(max_attempts=2, delay_s=0.0, jitter=False)
+    tasks = [task(value=NEVER, retry=once) for _ in range(4)]
+    for one in tasks:
+        await work.submitter.submit(one)
+    for one in tasks:
+        await until(lambda run=one.run: letter_of(work, run))
+    wanted = DeadFilter(limit=100_000)
+    meant = await dead_letters.redrive(work.dead, wanted, 0.0, "me", dry_run=True)
+    async with asyncio.timeout(60):
+        done = await dead_letters.redrive(work.dead, wanted, per_s, "me", dry_run=False)
+    assert sorted((one.id, one.attempt) for one in done.tasks) == sorted((one.run, 3) for one in tasks)
+    assert sorted((one.id, one.attempt) for one in meant.tasks) == sorted((one.run, 3) for one in tasks)
+    for one in tasks:  # and it dies again
+        assert (await until(lambda run=one.run: letter_of(work, run))).task.number == 4
+
+
+async def test_a_drop_leaves_what_dies_while_it_walks(bench, monkeypatch):
+    work = await bench.room(do={})
+    monkeypatch.setattr(dead_module, "PAGE", 1)
+    first = [await dead(work) for _ in range(3)]
+    drop, later = work.dead.drop, []
+
+    async def slowly(letter):
+        if not later:
+            later.append(await dead(work))
+        return await drop(letter)
+
+    monkeypatch.setattr(work.dead, "drop", slowly)
+    dropped = await dead_letters.drop(work.dead, DeadFilter(limit=100_000))
+    assert set(dropped.ids) == {one.run for one in first}
+    assert (await letter_of(work, later[0].run)).task.run == later[0].run

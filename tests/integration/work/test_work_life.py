@@ -139,10 +139,12 @@ async def test_a_cancelled_task_never_starts_when_it_waits_and_stops_when_it_run
 async def test_a_key_gives_one_task_however_many_submit_it(bench, tmp_path):
     work = await bench.room(do={})
     others = [await bench.room(f"other{number}") for number in range(3)]
-    script = {"touch": str(tmp_path / "once")}
+    script, turned = ({"touch": str(tmp_path / "once"), "a": 1}, {"a": 1, "touch": str(tmp_path / "once")})
 
     async def submit(room) -> bool:
-        return await room.submitter.submit(task(value=script, run="kaaaaaaaaaaaaaaaa", key="my-key"))
+        return await room.submitter.submit(
+            task(value=script if room is work else turned, run="kaaaaaaaaaaaaaaaa", key="my-key")
+        )
 
     async with asyncio.TaskGroup() as group:
         claims = [group.create_task(submit(room)) for room in [work, *others] * 10]

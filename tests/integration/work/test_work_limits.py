@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +15,14 @@ import pytest_asyncio
 from tests.integration.work.conftest import Bench, ended, open_bench, task, until
 from tests.integration.work.test_work_life import lines
 
-from knotwork.bus import publisher, reading, subjects
+from knotwork.bus import publisher, reading, storage, subjects
+from knotwork.bus.background import background
+from knotwork.host.tasks import TaskDesk
+from knotwork.ops.op import Caller
+from knotwork.ops.task_ports import TaskFilter
 from knotwork.sdk.errors import Cancelled, KnotworkError, TooLarge, Unavailable
-from knotwork.work import queues, records, storage
+from knotwork.view import archive
+from knotwork.work import queues, records
 from knotwork.work.queues import Queue
 from knotwork.work.records import Retry
 
@@ -185,6 +191,71 @@ async def test_a_store_full_of_work_lets_nothing_new_in_and_everything_end(small
         return False
 
     await until(again)
+
+
+class Nothing:
+    """A past without a view: what FACTS has forgotten nobody knows here."""
+
+    async def latest(self, _run: str) -> None:
+        return None
+
+
+def desk(work: Any) -> TaskDesk:
+    return TaskDesk(work, SimpleNamespace(connection=work._connection), Nothing())
+
+
+async def filled_up(work: Any) -> list[str]:
+    """Submit tasks until no more is let in; returns their ids."""
+    runs: list[str] = []
+    with pytest.raises(Unavailable) as refused:
+        while len(runs) < 400:
+            one = task("park", value={"fill": "x" * 100_000})
+            await work.submitter.submit(one)
+            runs.append(one.run)
+    assert refused.value.code == "work.store_full"
+    return runs
+
+
+async def test_a_full_store_is_emptied_by_cancels_and_takes_work_again(small, monkeypatch):
+    """Each end of a task would copy it, so a full store has room for a few ends only; and it is restarted on the way."""
+    monkeypatch.setattr(archive, "KEEP_S", 1.0)
+    work = await small.room()
+    tasks, caller = desk(work), Caller("me")
+
+    async def packed() -> set[str]:
+        found = await reading.batch(work._connection, subjects.ARCHIVE, "ended.>", 1, 1_000)
+        return {row.s.split(".")[2] for stored in found for row in archive.unpack(stored.data)}
+
+    async def some_ended() -> bool:
+        return len(await reading.batch(work._connection, subjects.FACTS, "run.*.*.outcome.>", 1, 20)) == 20
+
+    async def restart() -> None:
+        await until(some_ended)
+        await small.kill_server()
+
+    async def cancelled_all() -> bool:
+        with contextlib.suppress(KnotworkError):  # the server was being restarted
+            await tasks.cancel_where(TaskFilter(capability="park"), "no more", caller)
+            return not await reading.batch(work._connection, subjects.TASKS, "task.*.park.>", 1, 1)
+        return False
+
+    async with background() as group:
+        archiver = archive.Archiver(work._connection, owner="me")
+        group.create_task(archiver.run(), name="archiver")
+        runs = await filled_up(work)
+        assert len(runs) > 100
+        group.create_task(restart(), name="restart")
+        await until(cancelled_all)
+        again = await filled_up(work)  # at once, whatever is packed meanwhile
+        done = await tasks.cancel_where(TaskFilter(capability="park"), "no more", caller)
+        assert {one.id for one in done.tasks} == set(again)
+        assert {(one.state, one.changed) for one in done.tasks} == {("cancelled", True)}
+
+        async def all_packed() -> bool:
+            return {*runs, *again} <= await packed()
+
+        assert await until(all_packed)
+        assert await work.submitter.submit(task("park"))
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from pydantic import BaseModel, Field
 from knotwork.config import example, load, schema, secrets, show, size
 from knotwork.config import format as formatting
 from knotwork.config.files import Text
+from knotwork.config.instance_tables import SECTIONS
 from knotwork.config.loaded import Loaded, effective
-from knotwork.config.model import SECTIONS, BoundaryTable, Config, ProjectTable
+from knotwork.config.model import BoundaryTable, Config, ProjectTable
 from knotwork.sdk import ConfigInvalid, PluginConfig, SecretRef
 
 

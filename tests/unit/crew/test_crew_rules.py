@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knotwork.crew import budget, definition, phases, plan, planner, records, sight, synthesis
+from knotwork.crew import budget, definition, phases, plan, planner, records, rights, sight, synthesis
 from knotwork.crew.budget import Spent
 from knotwork.crew.files import Files
 from knotwork.crew.plan import Part
@@ -19,6 +19,7 @@ from knotwork.crew.records import Asker, Budget, Checkpoint, Record, Round, Synt
 from knotwork.flow.definitions import SIZE_MAX_BYTES, text_of, understood
 from knotwork.flow.model import Workflow
 from knotwork.sdk.errors import Conflict, Denied, Invalid
+from knotwork.trust.who import Who
 
 ID = "o0123456789ab"
 
@@ -345,3 +346,17 @@ def test_files_stay_in_their_folder_and_follow_no_link(tmp_path):
     for bad in ("../x", "/etc", "a/b"):
         with pytest.raises(Invalid):
             files.results(whole, {bad: 1})
+
+
+@pytest.mark.parametrize(
+    ("scope", "seen_by"),
+    [("private", {"me", "child"}), ("personal", {"me", "sister"}), ("team", {"me", "child", "sister", "other"})],
+)
+def test_an_orchestration_is_seen_as_its_scope_says(scope: str, seen_by: set[str]):
+    one = Record(ID, "the task", Asker("a", "me", "ann"), parts=(part("a"),), scope=scope, spawner=Asker("p"))  # type: ignore[arg-type]
+    known = [
+        Who("a", "me", "shop", "ann"), Who("c", "child", "shop", "eve", parent="a"), Who("s", "sister", "shop", "ann"),
+        Who("o", "other", "shop", "bob"),
+    ]  # fmt: skip
+    assert {who.name for who in known if rights.may_look(one, who)} == seen_by
+    assert rights.may_look(one, Who("p", "spawner", "shop", "bob"))

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from knotwork.flow import checks, graph
+from knotwork.flow import checks, graph, source
 from knotwork.flow.model import Workflow
 from knotwork.sdk.errors import Invalid
 
@@ -188,7 +188,10 @@ def test_what_is_no_workflow(made, where, told):
 @pytest.mark.parametrize(("made", "where", "told"), PROBLEMS)
 def test_what_makes_no_sense(made, where, told):
     workflow = Workflow.model_validate(made)
-    found = {".".join(map(str, one.path)): one.message for one in graph.check(workflow)}
+    found: dict[str, str] = {}
+    for problem in graph.check(workflow):
+        place = ".".join(map(str, problem.path))
+        found[place] = f"{found.get(place, '')} {problem.message}"
     assert where in found, found
     assert told in found[where]
     with pytest.raises(Invalid) as caught:
@@ -296,3 +299,11 @@ def test_anything_is_a_workflow_or_refused(made):
     assert all(one.message and isinstance(one.path, tuple) for one in problems)
     if not problems:
         graph.graph(workflow)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(WORKFLOWS | ANY)
+def test_whatever_it_is_there_is_a_workflow_or_something_is_told(made):
+    checked = source.check(made)
+    assert (checked.workflow is None) == bool(checked.flaws)
+    assert all(flaw.message for flaw in checked.flaws)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knotwork.mcp import dialect, tasks
+from knotwork.mcp import bridge, dialect, tasks
 from knotwork.mcp.dialect import Asked, Refusal
 
 ENVELOPE = {
@@ -106,3 +106,12 @@ def test_work_looks_like_a_task_of_the_extension():
         "working", "completed", {"isError": False}, "cancelled",
     )  # fmt: skip
     assert "result" not in running
+
+
+@pytest.mark.parametrize("told", ["", 7, None, [], "00-zz", f"00-{'0' * 32}-00f067aa0ba902b7-01", "x" * 5000])
+def test_a_trace_is_what_it_should_be_or_none(told: Any):
+    good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    for said, found in ((told, ""), (good, good)):
+        asked = dialect.read(line(id=1, method="tools/call", params={"_meta": {"traceparent": said}}))
+        assert asked is not None
+        assert bridge.trace_of(asked) == found

@@ -180,13 +180,8 @@ def test_resources_show_ops_that_there_are():
         ("remember", {"content": "x", "metadata": {"prio": 1}}, ["metadata.prio"]),
         (
             "broadcast_work_offer",
-            {"taskId": "t", "description": "d", "requiredCapability": "c", "scope": "private"},
-            ["scope: work cannot be private", "belongs to its project", "send_direct_message"],
-        ),
-        (
-            "broadcast_work_offer",
             {"taskId": "t", "description": "d", "requiredCapability": "c", "scope": "all"},
-            ["scope:", "'team' or 'public'"],
+            ["scope:", "'private', 'personal', 'team' or 'public'"],
         ),
     ],
 )

@@ -190,7 +190,7 @@ class StandInNode:
     reload_problems: list[dict[str, Any]] = field(default_factory=list)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def mesh(self, project: str) -> StandInMesh:
+    def mesh(self, project: str, by: Who | None = None) -> StandInMesh:
         if project != "default":
             raise NotFound(f"This node does not serve {project!r}.", code="project.not_found")
         return self.one_mesh
@@ -198,16 +198,16 @@ class StandInNode:
     def claims(self, _project: str) -> StandInClaims:
         return self.one_claims
 
-    def tasks(self, project: str) -> StandInTasks:
+    def tasks(self, project: str, by: Who | None = None) -> StandInTasks:
         return self.all_tasks
 
-    def flows(self, project: str) -> StandInFlows:
+    def flows(self, project: str, by: Who | None = None) -> StandInFlows:
         return StandInFlows()
 
     def memories(self, project: str) -> StandInMemory:
         return StandInMemory()
 
-    def crews(self, project: str) -> StandInCrews:
+    def crews(self, project: str, by: Who) -> StandInCrews:
         return StandInCrews()
 
     def triggers(self, project: str) -> StandInTriggers:

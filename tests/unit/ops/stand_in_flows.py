@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from knotwork.ops import flow_replies as replies
-from knotwork.ops.flow_ports import NewRun
+from knotwork.ops.flow_ports import NewRun, RunBatch, RunFilter
 from knotwork.ops.op import Caller
+from knotwork.ops.replies import Progress
 from knotwork.sdk.errors import Conflict, Denied, NotFound
 
 DIGEST = "0" * 32
@@ -37,8 +38,8 @@ class StandInFlows:
     async def start(self, wanted: NewRun, caller: Caller) -> replies.RunInfo:
         return self._run("w0198c0ffee0012345678ab")
 
-    async def runs(self, *, workflow: str, states: frozenset[str], limit: int) -> list[replies.RunRow]:
-        return [self._run("w0198c0ffee0012345678ab")]
+    async def runs(self, wanted: RunFilter, limit: int) -> replies.RunList:
+        return replies.RunList(runs=[self._run("w0198c0ffee0012345678ab")])
 
     async def run(self, run: str, *, up_to: int | None = None) -> replies.RunInfo:
         return self._run(run)
@@ -46,8 +47,8 @@ class StandInFlows:
     async def ended(self, run: str, timeout_s: float) -> replies.RunInfo:
         return self._run(run)
 
-    async def watch(self, run: str, timeout_s: float) -> AsyncGenerator[replies.RunEvent, None]:
-        yield replies.RunEvent(number=1, at="", what="start")
+    async def watch(self, run: str, timeout_s: float, *, tree: bool) -> AsyncGenerator[Progress, None]:
+        yield Progress(percent=0.0, text="start")
 
     async def why(self, run: str) -> replies.RunWhy:
         return replies.RunWhy(id=run, state="running", waits=[replies.Wait(step="ask", what="somebody")])
@@ -55,11 +56,9 @@ class StandInFlows:
     async def events(self, run: str) -> list[replies.RunEvent]:
         return [replies.RunEvent(number=1, at="", what="start")]
 
-    async def cancel(self, runs: list[str], why: str, caller: Caller) -> list[replies.Changed]:
-        return [replies.Changed(id=run, changed=True) for run in runs]
-
-    async def hold(self, run: str, caller: Caller, *, resume: bool) -> replies.Changed:
-        return replies.Changed(id=run, changed=True)
+    async def change(self, batch: RunBatch, caller: Caller) -> AsyncGenerator[replies.AllChanged, None]:
+        runs = [replies.Changed(id=run, changed=True) for run in batch.ids]
+        yield replies.AllChanged(runs=runs, matched=len(runs), done=len(runs))
 
     async def signal(self, run: str, name: str, payload: Any, key: str, caller: Caller) -> replies.Changed:
         return replies.Changed(id=run, changed=True)
@@ -81,6 +80,12 @@ class StandInFlows:
 
     async def exported(self, run: str) -> replies.Exported:
         return replies.Exported(id=run, definition={"name": "hello"}, facts=[])
+
+    async def exported_all(self, wanted: RunFilter, limit: int) -> AsyncGenerator[replies.Exported, None]:
+        yield replies.Exported(exported=0)
+
+    async def imported_all(self, runs: list[Any]) -> replies.AllChanged:
+        return replies.AllChanged(runs=[], matched=len(runs))
 
     async def imported(self, run: Any) -> replies.Changed:
         return replies.Changed(id="w0198c0ffee0012345678ab", changed=True)

@@ -36,7 +36,7 @@ def test_shapes_of_an_invoke():
 def test_required_and_choices():
     found = of("plugin.info")
     assert found["type"].required
-    assert found["kind"].choices == ("executors", "routers", "memories", "spinups", "telemetry")
+    assert found["kind"].choices == ("executors", "routers", "memories", "spinups", "telemetry", "triggers")
     assert not found["kind"].required
 
 

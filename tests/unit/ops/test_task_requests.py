@@ -74,6 +74,9 @@ def test_labels_come_as_pairs_or_as_an_object():
         assert task_words.labels(check("task.submit", target="a", labels=labels).labels) == {"team": "red", "n": "1=2"}
     assert problems("task.submit", target="a", labels=["team"]) == {"labels.0": "not a label"}
     assert problems("task.submit", target="a", labels={"a b": "c"}) == {"labels.0": "not a label"}
+    assert problems("task.submit", target="a", labels={"a=b": "c"}) == {
+        "labels": "the name of a label holds no =: 'a=b'"
+    }
     assert "labels" in problems("task.submit", target="a", labels={f"k{number}": "v" for number in range(65)})
 
 

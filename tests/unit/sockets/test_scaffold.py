@@ -11,6 +11,7 @@ from knotwork.sockets import catalog, loading, scaffold, trial
 
 KINDS = {
     "executor": "executors", "router": "routers", "memory": "memories", "spinup": "spinups", "telemetry": "telemetry",
+    "trigger": "triggers",
 }  # fmt: skip
 
 
@@ -69,7 +70,7 @@ def test_bad_names_are_refused_and_nothing_is_written(tmp_path, name):
 
 
 def test_an_unknown_kind_is_refused(tmp_path):
-    with pytest.raises(Invalid, match="executor, router, memory, spinup, telemetry"):
+    with pytest.raises(Invalid, match="executor, router, memory, spinup, telemetry, trigger"):
         scaffold.write("executer", "a", tmp_path)
 
 

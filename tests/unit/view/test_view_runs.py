@@ -30,8 +30,10 @@ def history(run: str, seq: int, *facts: Message) -> Message:
     return Message(f"history.{run}", json.dumps(rows).encode(), seq)
 
 
-def listed(db: Any, workflow: str = "", states: tuple[str, ...] = (), limit: int = 100) -> list[dict[str, Any]]:
-    query, values = runs.listed(workflow, states, limit)
+def listed(
+    db: Any, workflow: str = "", states: tuple[str, ...] = (), limit: int = 100, **more: Any
+) -> list[dict[str, Any]]:
+    query, values = runs.listed(runs.Ended(workflow, states, **more), limit)
     return [runs.row(one) for one in db.execute(query, values)]
 
 
@@ -99,3 +101,33 @@ def test_what_history_has_forgotten_is_forgotten(db):
     assert runs.forget(db, 4) == 0
     assert [one["started_ns"] for one in listed(db)] == [5, 4]
     assert db.execute("SELECT state FROM runs WHERE id = 'w9999999'").fetchone() == ("running",)
+
+
+def test_labels_times_texts_and_going_on(db):
+    for number in range(6):
+        run = f"w{number:07}"
+        start = fact(
+            run,
+            "start",
+            workflow="w",
+            by=f"Me{number}",
+            labels={"c": str(number % 2), "a'b": "x"},
+            started_ns=10 * (number // 2),
+        )
+        error = {"code": "x.y", "message": f"It broke at {number}"}
+        runs.write(db, [start, fact(run, "ended", state="failed", error=error, ended_ns=99)], [])
+
+    def ids(**more: Any) -> list[int]:
+        return [int(one["id"][1:]) for one in listed(db, **more)]
+
+    assert ids() == [5, 4, 3, 2, 1, 0]
+    assert ids(labels={"c": "1"}) == [5, 3, 1]
+    assert ids(labels={"c": "1", "a'b": "x"}) == [5, 3, 1]
+    assert ids(labels={"c": "2"}) == []
+    assert ids(since_ns=10, until_ns=20) == [3, 2]
+    assert ids(text="BROKE at 4") == [4]
+    assert ids(text="c=1") == [5, 3, 1]
+    assert ids(text="me2") == [2]
+    assert ids(text="%") == []
+    assert ids(below=(10, "w0000003")) == [2, 1, 0]
+    assert ids(below=(10, "w0000003"), labels={"c": "0"}, limit=1) == [2]

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knotwork.bus.reading import Stored
+from knotwork.host import task_rows
 from knotwork.work import history, records, settle
-from knotwork.work.records import Outcome, Released, Retry, Started, Task
+from knotwork.work.records import Outcome, Past, Released, Retry, Started, Task
 
 RUN = "t0123456789abcdef"
 S = 1_000_000_000
@@ -139,3 +140,29 @@ def test_a_crash_of_which_nothing_is_known_counts_and_tells_no_start():
     assert words(history.transitions(task, [], Outcome("dead", records.raw(task)))) == ["submitted", "started", "dead"]
     assert settle.crashes(4, frozenset({2, 3, 4}), frozenset({3})) == [1, 2]
     assert settle.crashes(1, frozenset(), frozenset()) == []
+
+
+def test_every_attempt_is_told_the_last_one_too():
+    error = {"code": "x.y", "message": "no"}
+    past = tuple(Past(number=number, state="waiting", started_ns=number * S, ended_ns=number * S + 1) for number in (1, 2))
+    task = msgspec.structs.replace(TASK, number=3, past=past)
+    end = Outcome("dead", records.raw(task), error=error, node="n", agent="a", started_ns=7 * S, ended_ns=8 * S)
+    told = settle.told(task, end)
+    assert [one.number for one in told] == [1, 2, 3]
+    assert told[2] == Past(
+        number=3, state="dead", code="x.y", message="no", node="n", agent="a", started_ns=7 * S, ended_ns=8 * S
+    )
+    assert settle.told(task, None) == past
+    never = Outcome("cancelled", records.raw(task), node="n", ended_ns=8 * S)
+    assert settle.told(task, never) == past  # the attempt that was to come was not begun
+    shown = task_rows.info(task_rows.of_outcome(end)).attempts
+    assert [(one.attempt, one.state, one.worker, one.code) for one in shown][2] == (3, "dead", "n/a", "x.y")
+
+
+def test_a_crash_ended_when_it_was_known_by_the_next_beginning_or_at_the_end():
+    begun = [None, Started("n", "a", 4 * S, 2), Started("m", "a", 6 * S, 3)]
+    found = settle.crashed(TASK, begun, 9 * S)
+    assert [(one.started_ns, one.ended_ns) for one in found] == [(0, 4 * S), (4 * S, 6 * S), (6 * S, 9 * S)]
+    task = msgspec.structs.replace(TASK, past=found)
+    dead = Outcome("dead", records.raw(task), node="n", ended_ns=9 * S, delivery=4)
+    assert settle.told(task, dead) == found  # the end is no attempt of its own

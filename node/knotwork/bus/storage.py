@@ -1,8 +1,9 @@
 """How much room has the store? Before it is full nothing new is let in, so that what is in can still end.
 
 A store that is full of tasks that wait is a deadlock: no outcome fits, nor a cancel. So some of its room is kept for
-those: from `reserve` bytes before its end on new work is refused, and when even most of that is used up nothing is begun
-until the archiver, who needs room himself, has made some.
+those, and it is given away in this order. From four reserves before its end on, what ends unbegun and what is packed
+into the past leaves large inputs out; from one reserve on new work is refused; then nothing is begun; and the last
+quarter of the reserve is for what frees room: small ends, and the archiver. A large outcome waits there.
 """
 
 from __future__ import annotations
@@ -20,8 +21,14 @@ SHARE = 0.05
 RESERVE_MIN_BYTES = 4 * 1024 * 1024
 SMALL_SHARE = 0.25
 """Of a small store at most so much."""
+SCARCE_SHARE = 4.0
+"""With less than so many reserves left, large inputs are not copied any more."""
 TIGHT_SHARE = 0.4
 """With less than this of the reserve left nothing is begun."""
+LAST_SHARE = 0.25
+"""So much of the reserve is for what frees room."""
+SMALL_BYTES = 4 * 1024
+"""What is as small may be stored as long as there is room at all; an input that is larger is left out first."""
 
 
 def reserve(limit_bytes: int) -> int:
@@ -30,7 +37,7 @@ def reserve(limit_bytes: int) -> int:
 
 
 class Storage:
-    """How full the store of one project is, as this node knows it."""
+    """How full the store of one project is, as this process knows it."""
 
     def __init__(self, connection: Connection) -> None:
         """Ask over `connection`, when told to look."""
@@ -55,6 +62,11 @@ class Storage:
         self._added_bytes += size_bytes
 
     @property
+    def scarce(self) -> bool:
+        """Return whether large inputs of what ends should be left out."""
+        return self._left_share() < SCARCE_SHARE
+
+    @property
     def full(self) -> bool:
         """Return whether nothing new should be let in."""
         return self._left_share() < 1.0
@@ -64,12 +76,16 @@ class Storage:
         """Return whether nothing should be begun either."""
         return self._left_share() < TIGHT_SHARE
 
-    def _left_share(self) -> float:
+    def has_room(self, size_bytes: int) -> bool:
+        """Return whether an outcome of this size may be stored now: the last of the room is for what frees some."""
+        return size_bytes <= SMALL_BYTES or self._left_share(size_bytes) >= LAST_SHARE
+
+    def _left_share(self, more_bytes: int = 0) -> float:
         """Return how much room is left, in reserves; a store without a limit has endless room."""
         used_bytes, limit_bytes = self.shared()
         own = (self.used_bytes, self.limit_bytes)
         left = [
-            (limit - used - self._added_bytes) / reserve(limit)
+            (limit - used - self._added_bytes - more_bytes) / reserve(limit)
             for used, limit in (own, (used_bytes, limit_bytes))
             if limit > 0 and reserve(limit) > 0
         ]
