@@ -1,4 +1,4 @@
-"""The plugins that come with Knotwork. They use the same door as foreign ones: an entry point, five hooks, the SDK."""
+"""The plugins that come with Knotwork. They use the same door as foreign ones: an entry point, six hooks, the SDK."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from knotwork_plugins import memories as memory_plugins
 from knotwork_plugins import routers as router_plugins
 from knotwork_plugins import spinups as spinup_plugins
 from knotwork_plugins import telemetry as telemetry_plugins
+from knotwork_plugins import triggers as trigger_plugins
 
 
 @hookimpl
@@ -41,3 +42,9 @@ def spinups() -> Iterable[Factory[Any]]:
 def telemetry() -> Iterable[Factory[Any]]:
     """Yield the places that telemetry goes to."""
     return telemetry_plugins.FACTORIES
+
+
+@hookimpl
+def triggers() -> Iterable[Factory[Any]]:
+    """Yield the things in the world that start runs."""
+    return trigger_plugins.FACTORIES

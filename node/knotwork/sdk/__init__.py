@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from knotwork.sdk.secret import SecretRef
     from knotwork.sdk.spinup import Condition, Launched, LaunchRequest, SpinUp
     from knotwork.sdk.telemetry import Event, Metric, Record, Scraped, Span, Telemetry
+    from knotwork.sdk.trigger import Firing, Mark, Trigger
 
 API_VERSION = 1
 
@@ -49,6 +50,7 @@ _HOMES = {
     "secret": "SecretRef",
     "spinup": "Condition Launched LaunchRequest SpinUp",
     "telemetry": "Event Metric Record Scraped Span Telemetry",
+    "trigger": "Firing Mark Trigger",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 
@@ -89,6 +91,7 @@ __all__ = [
     "Executor",
     "Factory",
     "Failed",
+    "Firing",
     "Internal",
     "Invalid",
     "Kept",
@@ -97,6 +100,7 @@ __all__ = [
     "KnotworkError",
     "LaunchRequest",
     "Launched",
+    "Mark",
     "MemoryChange",
     "MemoryScope",
     "MemoryStore",
@@ -120,6 +124,7 @@ __all__ = [
     "Telemetry",
     "TimedOut",
     "TooLarge",
+    "Trigger",
     "Unavailable",
     "Unreachable",
     "hookimpl",

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from knotwork.sdk.ports import Clock, Emit, KeyValue, Secrets, Stream
 
 T_co = TypeVar("T_co", covariant=True)
-Kind = Literal["executors", "routers", "memories", "spinups", "telemetry"]
-KINDS: tuple[Kind, ...] = ("executors", "routers", "memories", "spinups", "telemetry")
+Kind = Literal["executors", "routers", "memories", "spinups", "telemetry", "triggers"]
+KINDS: tuple[Kind, ...] = ("executors", "routers", "memories", "spinups", "telemetry", "triggers")
 
 
 class PluginConfig(BaseModel):

@@ -1,4 +1,4 @@
-"""The five hooks. A plugin implements those it has something for; each yields `Factory` descriptors and does nothing else.
+"""The six hooks. A plugin implements those it has something for; each yields `Factory` descriptors and does nothing else.
 
 A whole plugin:
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from knotwork.sdk.router import Router
     from knotwork.sdk.spinup import SpinUp
     from knotwork.sdk.telemetry import Telemetry
+    from knotwork.sdk.trigger import Trigger
 
 PROJECT = "knotwork"
 hookspec: pluggy.HookspecMarker = pluggy.HookspecMarker(PROJECT)
@@ -68,3 +69,8 @@ def spinups() -> Iterable[Factory[SpinUp]]:  # type: ignore[empty-body]
 @hookspec
 def telemetry() -> Iterable[Factory[Telemetry]]:  # type: ignore[empty-body]
     """Yield places that events, spans and metrics go to. Called once, when the plugin is loaded."""
+
+
+@hookspec
+def triggers() -> Iterable[Factory[Trigger]]:  # type: ignore[empty-body]
+    """Yield things in the world that start runs. Called once, when the plugin is loaded."""

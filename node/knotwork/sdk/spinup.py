@@ -14,9 +14,11 @@ class LaunchRequest:
     """One start of an agent.
 
     `id` is a token that no other launch has. `task` is the id of the task it is started for, empty when somebody asked
-    by hand. `env` is everything the agent needs to join (`KNOTWORK_URL`, `KNOTWORK_CREDS` or `KNOTWORK_TOKEN`,
-    `KNOTWORK_PROJECT`, `KNOTWORK_TARGET`, `KNOTWORK_TASK`, `KNOTWORK_LAUNCH`, perhaps `KNOTWORK_CLAIM`: a reference
-    that can be turned into credentials once). Some of it is secret: it must never stand on a command line, in a log, in
+    by hand. `env` is everything the agent needs to join (`KNOTWORK_URL`, `KNOTWORK_PROJECT`, `KNOTWORK_TARGET`,
+    `KNOTWORK_TASK`, `KNOTWORK_LAUNCH`, and what it shows to NATS: `KNOTWORK_SEED`, `KNOTWORK_TOKEN`, `KNOTWORK_USER`
+    with `KNOTWORK_PASSWORD`, or `KNOTWORK_CREDS`, a file; and settings `KNOTWORK__…` by which `knotwork up` finds them;
+    `KNOTWORK_CLAIM` is a reference that can be turned into credentials, where there is a service that gives such). Some
+    of it is secret: it must never stand on a command line, in a log, in
     an error, in a ref or in a file that others can read.
     """
 

@@ -21,7 +21,11 @@ HIDDEN = "[hidden]"
 TAIL_BYTES = 8192
 SECRET_MIN = 6
 # What a launch says about itself; everything else in its environment counts as secret.
-OPEN = frozenset({"KNOTWORK_URL", "KNOTWORK_PROJECT", "KNOTWORK_TARGET", "KNOTWORK_TASK", "KNOTWORK_LAUNCH"})
+OPEN = frozenset(
+    {
+        "KNOTWORK_URL", "KNOTWORK_USER", "KNOTWORK_PROJECT", "KNOTWORK_TARGET", "KNOTWORK_TASK", "KNOTWORK_LAUNCH",
+    }
+)  # fmt: skip
 
 _SECRET = re.compile(
     r"-----BEGIN [^\n]{0,60}-----.*?(?:-----END [^\n]{0,60}-----|------END [^\n]{0,60}------|\Z)"  # keys, creds files

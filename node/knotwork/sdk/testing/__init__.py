@@ -19,6 +19,7 @@ from knotwork.sdk.testing.contract_memory import EmbedderContract, MemoryContrac
 from knotwork.sdk.testing.contract_router import RouterContract
 from knotwork.sdk.testing.contract_spinup import SpinUpContract
 from knotwork.sdk.testing.contract_telemetry import TelemetryContract
+from knotwork.sdk.testing.contract_trigger import TriggerContract
 from knotwork.sdk.testing.one import attempt, host
 from knotwork.sdk.testing.surroundings import (
     DictKeyValue,
@@ -45,6 +46,7 @@ __all__ = [
     "SpinUpContract",
     "SystemClock",
     "TelemetryContract",
+    "TriggerContract",
     "attempt",
     "host",
     "make_context",
