@@ -32,7 +32,8 @@ def test_a_poison_task_dies_before_its_agent_does(nodes):
     dead = node.ask("task.dead_list", code="work.poison")["dead"]
     assert [(one["id"], one["attempts"]) for one in dead] == [(poison, 3)]
     found = task(node, poison)
-    assert [one["attempt"] for one in found["attempts"]] == [1, 2]  # and the last one, which is the end
+    assert [one["attempt"] for one in found["attempts"]] == [1, 2, 3]
+    assert all(one["worker"] and one["started_at"] and one["ended_at"] for one in found["attempts"])
     assert found["error"]["code"] == "work.poison"
     assert node.slot("h")["state"] != "quarantined"
     innocent = submit(node, WELL)

@@ -227,6 +227,7 @@ def test_retries_pause_and_remember(hub):
     assert [(one["attempt"], one["state"], one["code"]) for one in told["attempts"]] == [
         (1, "waiting", "x.y"),
         (2, "waiting", "x.y"),
+        (3, "completed", ""),
     ]
     rows = hub.ask("task.history", id=run)["transitions"]
     assert [row["what"] for row in rows] == [
@@ -345,7 +346,7 @@ def test_dead_letters_come_back_or_go(hub):
     first = hub.ask("task.dead_list", code="gone.bad", limit=1)
     assert listed(limit=10, cursor=first["next"]) == [lost, other]
     shown = hub.json("dead", "show", back)
-    assert [row["code"] for row in shown["attempts"]] == ["gone.bad"]
+    assert [(row["state"], row["code"]) for row in shown["attempts"]] == [("waiting", "gone.bad"), ("dead", "gone.bad")]
     assert shown["input"]["steps"][0]["fail"] == "no"
     assert hub.refused("dead", "redrive")[1]["code"] == "work.filter_needed"
     fine = submit(hub, "script", {"done": 1})

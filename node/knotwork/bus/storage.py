@@ -27,8 +27,8 @@ TIGHT_SHARE = 0.4
 """With less than this of the reserve left nothing is begun."""
 LAST_SHARE = 0.25
 """So much of the reserve is for what frees room."""
-SMALL_BYTES = 4 * 1024
-"""What is as small may be stored as long as there is room at all; an input that is larger is left out first."""
+SMALL_BYTES = 16 * 1024
+"""What is as small may be stored as long as there is room at all."""
 
 
 def reserve(limit_bytes: int) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from knotwork.bus import reading, streams, subjects
-from knotwork.bus.storage import SMALL_BYTES, Storage
+from knotwork.bus.storage import Storage
 from knotwork.sdk.errors import KnotworkError, NotFound
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ AT_ONCE = 16
 """Segments that go before it is looked again: of about a megabyte each."""
 REFUSED_S = 60.0
 """How long room counts as scarce after the store had none."""
+SPARED_BYTES = 4 * 1024
+"""An input that is larger counts as large."""
 PAST_SHARE = 0.25
 """How much of a project's store the past may take before it leaves large inputs out."""
 FULL = frozenset({"bus.store_full", "bus.stream_full"})
@@ -38,12 +40,12 @@ _encode = msgspec.json.encode
 
 def lean(data: bytes) -> bytes:
     """Return an outcome without a large input of its task; what is none stays as it is (pure)."""
-    if len(data) <= SMALL_BYTES:
+    if len(data) <= SPARED_BYTES:
         return data
     try:
         outcome = _fields.decode(data)
         task = _fields.decode(bytes(outcome["task"]))
-        if len(bytes(task["input"])) <= SMALL_BYTES:
+        if len(bytes(task["input"])) <= SPARED_BYTES:
             return data
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
         return data

@@ -14,11 +14,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from knotwork.bus import subjects
-from knotwork.bus.storage import SMALL_BYTES
 from knotwork.sdk.errors import Invalid
 
 STEP, SHARDS, WORKFLOW = subjects.STEP, subjects.SHARDS, subjects.WORKFLOW
 is_run, shard, facts_of, outcome_subject = subjects.is_run, subjects.shard, subjects.facts_of, subjects.outcome
+SPARED_BYTES = 4 * 1024
+"""An input that is larger is left out of the record of an end where the store has no room; `view.relief` does the same."""
 INLINE_MAX_BYTES = 512 * 1024
 """Larger inputs and outputs are kept in BLOBS, and stand here by reference."""
 ATTEMPTS_MAX = 1000
@@ -229,7 +230,7 @@ def raw(task: Task) -> msgspec.Raw:
 
 def spare(task: Task) -> Task:
     """Return a task as it goes on record while the store has no room: without its input, when that is large (pure)."""
-    if len(task.input) <= SMALL_BYTES:
+    if len(task.input) <= SPARED_BYTES:
         return task
     return msgspec.structs.replace(task, input=msgspec.Raw(b"null"), spared=True)
 

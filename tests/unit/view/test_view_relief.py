@@ -7,11 +7,10 @@ import json
 import msgspec
 import pytest
 
-from knotwork.bus.storage import SMALL_BYTES
 from knotwork.view import relief
 from knotwork.work import records
 
-BIG = msgspec.Raw(json.dumps({"fill": "x" * SMALL_BYTES}).encode())
+BIG = msgspec.Raw(json.dumps({"fill": "x" * relief.SPARED_BYTES}).encode())
 
 
 def outcome(value: msgspec.Raw) -> records.Outcome:
@@ -20,6 +19,7 @@ def outcome(value: msgspec.Raw) -> records.Outcome:
 
 
 def test_a_large_input_is_left_out_and_says_so():
+    assert relief.SPARED_BYTES == records.SPARED_BYTES
     before = outcome(BIG)
     after = records.decode_outcome(relief.lean(records.encode(before)))
     task, kept = records.decode_task(bytes(before.task)), records.decode_task(bytes(after.task))

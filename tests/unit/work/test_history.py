@@ -144,7 +144,9 @@ def test_a_crash_of_which_nothing_is_known_counts_and_tells_no_start():
 
 def test_every_attempt_is_told_the_last_one_too():
     error = {"code": "x.y", "message": "no"}
-    past = tuple(Past(number=number, state="waiting", started_ns=number * S, ended_ns=number * S + 1) for number in (1, 2))
+    past = tuple(
+        Past(number=number, state="waiting", started_ns=number * S, ended_ns=number * S + 1) for number in (1, 2)
+    )
     task = msgspec.structs.replace(TASK, number=3, past=past)
     end = Outcome("dead", records.raw(task), error=error, node="n", agent="a", started_ns=7 * S, ended_ns=8 * S)
     told = settle.told(task, end)
