@@ -45,6 +45,10 @@ class Caller:
     who: Who = NOBODY
     undo: list[Callable[[], None]] = field(default_factory=list, compare=False, repr=False)
 
+    def received(self) -> None:
+        """Take note that the answer reached whoever asked."""
+        self.undo.clear()
+
     def take_back(self) -> None:
         """Do what is to be done when the answer was not received; once."""
         while self.undo:

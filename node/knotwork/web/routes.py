@@ -22,6 +22,7 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from knotwork.bus import codec
+from knotwork.bus.frames import LAST
 from knotwork.ops import serve
 from knotwork.ops.form import Row
 from knotwork.ops.listed import LISTED
@@ -89,9 +90,9 @@ class OpEndpoint:
         except ClientDisconnect:
             return
         frames = serve.dispatch(name, raw, caller, self._node)
-        answering = self._stream(frames, send) if streaming else self._single(frames, request, send)
-        if not await until_gone(receive, answering):
-            caller.take_back()
+        answering = self._stream(frames, caller, send) if streaming else self._single(frames, caller, request, send)
+        await until_gone(receive, answering)
+        caller.take_back()
 
     def streams(self, request: Request) -> bool:
         """Return whether the answer is a stream of events."""
@@ -131,19 +132,24 @@ class OpEndpoint:
             traceparent=traceparent if _traceparent(traceparent) else "",
         )
 
-    async def _single(self, frames: AsyncGenerator[serve.Frame, None], request: Request, send: Send) -> None:
+    async def _single(
+        self, frames: AsyncGenerator[serve.Frame, None], caller: Caller, request: Request, send: Send
+    ) -> None:
         async with aclosing(frames):
             async for frame in frames:
+                await _still_there()
                 if frame.kind == "error":
                     await problem.from_frame(frame.data)(request.scope, request.receive, send)
                 elif frame.kind == "result":
                     try:
                         made = self.answer(request, frame.data)
                     except KnotworkError as error:
-                        made = problem.response(error)
-                    await made(request.scope, request.receive, send)
+                        await problem.response(error)(request.scope, request.receive, send)
+                    else:
+                        await made(request.scope, request.receive, send)
+                        caller.received()
 
-    async def _stream(self, frames: AsyncGenerator[serve.Frame, None], send: Send) -> None:
+    async def _stream(self, frames: AsyncGenerator[serve.Frame, None], caller: Caller, send: Send) -> None:
         headers = [
             (b"content-type", EVENT_STREAM.encode()), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"),
         ]  # fmt: skip
@@ -161,7 +167,10 @@ class OpEndpoint:
                     name, data = self.event(frame)
                     # JSON has no raw line breaks, so one data line is enough
                     body = b"event: " + name + b"\ndata: " + data + b"\n\n"
+                    await _still_there()
                     await send({"type": "http.response.body", "body": body, "more_body": True})
+                    if frame.kind in LAST:  # he may leave now: he has all that he asked for
+                        caller.received()
             alive.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -207,11 +216,14 @@ def from_query(op: Row, query: QueryParams) -> dict[str, Any]:
     return request
 
 
-async def until_gone(receive: Receive, answering: Any) -> bool:
-    """Answer, and stop when the caller goes away: cancelling closes the frames, which cancels the work.
+async def _still_there() -> None:
+    """Let `until_gone` stop us first, when the caller has gone away by now."""
+    for _ in range(2):  # it is told in one turn of the loop, and cancels in the next
+        await asyncio.sleep(0)
 
-    Returns whether the answer was given.
-    """
+
+async def until_gone(receive: Receive, answering: Any) -> None:
+    """Answer, and stop when the caller goes away: cancelling closes the frames, which cancels the work."""
 
     async def watch(answer: asyncio.Task[None]) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -222,4 +234,3 @@ async def until_gone(receive: Receive, answering: Any) -> bool:
         answer = group.create_task(answering)
         watcher = group.create_task(watch(answer))
         answer.add_done_callback(lambda _: watcher.cancel())
-    return not answer.cancelled()
