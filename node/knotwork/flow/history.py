@@ -135,8 +135,9 @@ class Historian:
         """Put one run into HISTORY; what fails is tried in the next round."""
         try:
             found = over.found or await all_facts(self._connection, over.id)
-            if found:
+            if found and (is_whole(found) or not await is_kept(self._connection, over.id)):
                 await self._writing.append(subjects.history(over.id), packed(found))
+            if found:
                 over.last = found[-1].seq
             if over.timed:
                 await reading.purge(self._connection, subjects.TIMERS, f"timer.{facts.shard(over.id)}.{over.id}.>", 0)
@@ -151,17 +152,8 @@ class Historian:
         Ended runs above it, because a long one goes on, are removed one by one, and not many at a time: that costs the
         server some milliseconds each.
         """
-        kept: dict[str, list[Over]] = {}
-        floors: dict[str, int] = {}
-        for over in self._over.values():
-            name = facts.shard(over.id)
-            if over.kept_s:
-                kept.setdefault(name, []).append(over)
-            else:
-                floors[name] = min(floors.get(name, over.first), over.first)
         late = []
-        for name, runs in kept.items():
-            floor = min(self._engine.floor(name), floors.get(name, 2**62))
+        for name, (floor, runs) in self._floors().items():
             below = [over for over in runs if over.last < floor]
             if below and not await self._engine.missed(name):
                 await reading.purge(self._connection, subjects.FACTS, f"run.{name}.>", floor)
@@ -171,6 +163,22 @@ class Historian:
         for over in late[:LATE_AT_ONCE]:
             await reading.purge(self._connection, subjects.FACTS, f"{facts.subject(over.id)}.>", over.last + 1)
             del self._over[over.id]
+
+    def _floors(self) -> dict[str, tuple[int, list[Over]]]:
+        """Return what is kept of each shard, and up to which place nothing of it goes on or is not in HISTORY yet.
+
+        All in one step, with nothing awaited between: a run that ended meanwhile would have left those that go on, and
+        not be among those that are over, and its facts would be purged before anything else holds them.
+        """
+        kept: dict[str, list[Over]] = {}
+        ended: dict[str, int] = {}
+        for over in self._over.values():
+            name = facts.shard(over.id)
+            if over.kept_s:
+                kept.setdefault(name, []).append(over)
+            else:
+                ended[name] = min(ended.get(name, over.first), over.first)
+        return {name: (min(self._engine.floor(name), ended.get(name, 2**62)), runs) for name, runs in kept.items()}
 
 
 async def all_facts(connection: Connection, run: str) -> list[Stored]:
@@ -186,6 +194,12 @@ async def all_facts(connection: Connection, run: str) -> list[Stored]:
 async def is_kept(connection: Connection, run: str) -> bool:
     """Return whether a run is over and packed away."""
     return await reading.last(connection, subjects.HISTORY, subjects.history(run)) is not None
+
+
+def is_whole(found: list[Stored]) -> bool:
+    """Return whether a run begins and ends in these facts: else others have packed it away while we read (pure)."""
+    whats = {one.subject.split(".", 3)[3] for one in found}
+    return {"start", "ended"} <= whats
 
 
 async def kept_facts(connection: Connection, run: str) -> list[Stored]:

@@ -162,7 +162,8 @@ class Journal:
         shard = self._shards.get(name)
         if shard is None or not shard.ready:
             return True
-        unknown = [run for one in stored if (run := one.split(".")[2]) not in shard.runs and run not in self._over]
+        started = [one.split(".")[2] for one in stored]
+        unknown = [run for run in started if run not in self._over and _lacks_start(shard.runs.get(run))]
         for run in unknown:
             await self._read_run(shard, run)
         shard.doubtful = False
@@ -312,3 +313,12 @@ class Journal:
                 pause_s = min(2 * pause_s, AGAIN_MAX_S)
             else:
                 return
+
+
+def _lacks_start(live: Live | None) -> bool:
+    """Return whether a run that was started is not known, or only by what was recorded of it later."""
+    if live is None:
+        return True
+    if live.run is not None or live.busy or live.left or live.told is not None or not live.found:
+        return False
+    return not any(stored.subject == facts.subject(live.id, "start") for stored in live.found)

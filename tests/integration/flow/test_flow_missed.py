@@ -53,3 +53,81 @@ async def _told(flow, run) -> bool:
 
 async def _purged(flow, run) -> bool:
     return not await history.all_facts(flow.connection, run)
+
+
+async def _ended_in_another(flow, shards: set[str]) -> str:
+    """Return a run that has ended, in none of these shards."""
+    while facts.shard(run := await start(flow, 1)) in shards:
+        pass
+    await _end(flow, run)
+    return run
+
+
+async def _end(flow, run) -> None:
+    assert await flow.runs.signal(run, "go", b"1")
+    await until(lambda: _let_go(flow, run))
+
+
+async def _let_go(flow, run) -> bool:
+    return flow.journal.find(run) is None and run in flow._historian._over
+
+
+async def test_a_run_that_ends_while_others_are_purged_loses_nothing(flows, monkeypatch):
+    monkeypatch.setattr(history, "EVERY_S", 3600.0)  # it is done here, step by step
+    flow = await flows.here()
+    await define(flow, steps={"a": {"kind": "wait_for_signal", "signal": "go"}})
+    first = await _ended_in_another(flow, set())
+    second = await _ended_in_another(flow, {facts.shard(first)})
+    while facts.shard(steady := await start(flow, 1)) != facts.shard(second):
+        pass
+    for run in (first, second):
+        await flow._historian._keep(flow._historian._over[run])
+    await until(lambda: _waits(flow, steady))
+    missed = flow.journal.missed
+
+    async def slow(name: str) -> bool:
+        """End a run of the shard that comes next."""
+        if name == facts.shard(first):
+            await _end(flow, steady)
+        return await missed(name)
+
+    monkeypatch.setattr(flow.journal, "missed", slow)
+    await flow._historian._forget()
+    assert await _purged(flow, first)
+    assert await _purged(flow, second)
+    assert (await history.all_facts(flow.connection, steady))[0].subject == facts.subject(steady, "start")
+    assert await flow.runs.over(steady)
+
+
+async def test_a_run_of_which_only_later_facts_were_told_is_read_before_anything_is_purged(flows):
+    flow = await flows.here()
+    waits = {"kind": "wait_for_signal", "signal": "go"}
+    await define(flow, steps={"a": waits, "b": {**waits, "signal": "on", "depends_on": ["a"]}})
+    run = await start(flow, 7)
+    await until(lambda: _waits(flow, run))
+    shard = flow.journal._shards[facts.shard(run)]
+    del shard.runs[run]  # as after a change of the server's leader
+    assert await flow.runs.signal(run, "go", b"1")
+    await until(lambda: _is_stray(flow, run))
+    assert await flow.journal.missed(shard.name)
+    assert flow.journal.find(run).run is not None
+    assert not await flow.journal.missed(shard.name)
+
+
+async def _is_stray(flow, run) -> bool:
+    live = flow.journal.find(run)
+    return live is not None and live.run is None and bool(live.found)
+
+
+async def test_what_is_left_of_a_run_does_not_replace_its_history(flows, monkeypatch):
+    monkeypatch.setattr(history, "EVERY_S", 3600.0)
+    flow = await flows.here()
+    await define(flow, steps={"a": {"kind": "wait_for_signal", "signal": "go"}})
+    run = await _ended_in_another(flow, set())
+    over = flow._historian._over[run]
+    await flow._historian._keep(over)
+    whole = await history.kept_facts(flow.connection, run)
+    over.found, over.kept_s = whole[-1:], 0.0  # as read by the next owner while this one purges
+    await flow._historian._keep(over)
+    assert await history.kept_facts(flow.connection, run) == whole
+    assert (over.kept_s > 0, history.is_whole(whole), history.is_whole(whole[-1:])) == (True, True, False)
