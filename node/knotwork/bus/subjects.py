@@ -183,6 +183,13 @@ def circle_of(routed: str) -> str:
     return routed[2:].partition("=")[0] if routed.startswith("==") else ""
 
 
+def capability_of(routed: str) -> str:
+    """Return the capability that what is routed so is for, "" when it is for an agent or a node."""
+    if routed.startswith("=="):
+        return routed[2:].partition("=")[2]
+    return "" if "=" in routed else routed
+
+
 Lane = Literal["high", "normal", "low"]
 LANES: tuple[Lane, ...] = ("high", "normal", "low")
 
@@ -217,6 +224,11 @@ def hint(boundary: str, routed: str, lane: str) -> str:
 def cancel_task(run: str) -> str:
     """Return where whoever works on a task is told to stop."""
     return f"cancel.{token(run, 'run')}"
+
+
+def withdraw(run: str) -> str:
+    """Return where whoever works on a step is asked to stop, to say that it has it, and to record its end then."""
+    return f"withdraw.{token(run, 'run')}"
 
 
 def notice(agent: str) -> str:

@@ -34,8 +34,8 @@ from knotwork.flow.effects import (
     WatchEvent,
     Withdraw,
 )
-from knotwork.sdk.errors import Cancelled, Conflict, Denied, Invalid, KnotworkError, NotFound, TooLarge
-from knotwork.work import lookup, queues, records, timers
+from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError, NotFound, TooLarge
+from knotwork.work import lookup, queues, records, timers, withdrawing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -204,7 +204,10 @@ class Carrier:
         return waits is not None or bool(await lookup.newest(self._connection, run, token))
 
     async def _withdraw(self, run: Run, effect: Withdraw) -> None:
-        error = Cancelled("The run does not need it any more.", code="flow.step_cancelled")
+        await withdrawing.let_go(self._connection, run.id, effect.token, lambda: run.open.get(effect.name) is effect)
+        if run.open.get(effect.name) is not effect:
+            return
+        error = withdrawing.not_needed()
         if await self._work.end(run.id, "cancelled", error, step=effect.token) is None:  # it was never stored
             await self._outcome(run.id, effect.token, records.Outcome("cancelled", NOTHING, error=error.to_wire()))
 

@@ -150,6 +150,23 @@ class Hosting:
         if job is not None:
             self.end(job, Cancelled("The call was cancelled.", code="call.cancelled"))
 
+    def stop(self, project: str, call_id: str, why: KnotworkError) -> bool:
+        """Stop a call that is answered only when its executor has ended: with `why`, or with what it gave after all.
+
+        Returns False when there is no such call.
+        """
+        job = self._by_id.get((project, call_id))
+        if job is None:
+            return False
+        if job.task is None:
+            self.end(job, why)
+        elif not job.over:
+            job.why = why
+            if job.timer is not None:
+                job.timer.cancel()
+            job.task.cancel()
+        return True
+
     def end(self, job: Job, error: KnotworkError) -> None:
         """Answer a call with an error now and stop its work."""
         self._settle(job, "error", b"", error)
@@ -211,7 +228,7 @@ class Hosting:
             if not task.cancelling():  # the executor's own
                 self._settle(job, "error", b"", crashed(job, error))
                 return
-            self._settle(job, "error", b"", self._stopped())
+            self._settle(job, "error", b"", self._stopped(job))
             raise
         except GeneratorExit:
             raise
@@ -225,7 +242,7 @@ class Hosting:
     def _left(self, job: Job) -> None:
         """Give the place of a job that has really ended to the next one."""
         if not job.over:  # it was cancelled before its first step
-            self._settle(job, "error", b"", self._stopped())
+            self._settle(job, "error", b"", self._stopped(job))
         job.agent.admission.leave()
         self._forget(job)
         following = job.agent.admission.next()
@@ -268,8 +285,8 @@ class Hosting:
         except Invalid as error:  # the caller's request was right
             raise Failed(error.message, code="agent.bad_output", hint=error.hint, detail=error.detail) from error
 
-    def _stopped(self) -> Unavailable:
-        return Unavailable(f"{self._node} stopped the call.", code="node.stopping", retry_after_s=5.0)
+    def _stopped(self, job: Job) -> KnotworkError:
+        return job.why or Unavailable(f"{self._node} stopped the call.", code="node.stopping", retry_after_s=5.0)
 
     def _revoked(self, job: Job) -> None:
         why = f"{job.agent.record.name} was replaced or stopped while it worked."

@@ -89,7 +89,10 @@ class HostedAgent:
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One call on its way through. `begun`: its executor was asked; `unsent`: pieces that wait, or were given up."""
+    """One call on its way through. `begun`: its executor was asked; `unsent`: pieces that wait, or were given up.
+
+    `why` is the error that it ends with when its executor has obeyed.
+    """
 
     agent: HostedAgent
     project: str
@@ -103,6 +106,7 @@ class Job:
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
     over: bool = False
+    why: KnotworkError | None = None
     begun: bool = False
     told_s: float = 0.0
     span: trace.Child | None = None

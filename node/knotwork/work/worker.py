@@ -7,6 +7,7 @@ invocation), `Running.frame` (what the executor says), `ended` (settled and reco
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -18,7 +19,7 @@ import msgspec
 
 from knotwork.bus import frames, pulls, subjects
 from knotwork.sdk.errors import KnotworkError
-from knotwork.work import queues, records, settle
+from knotwork.work import queues, records, settle, withdrawing
 from knotwork.work import values as work_values
 from knotwork.work.intake import Adopts, Ended, Intake, Key, key_of
 from knotwork.work.queues import Queue
@@ -54,6 +55,7 @@ class Running:
     started_ns: int
     renewed_s: float
     over: bool = False
+    withdrawn: bool = False
     timer: asyncio.TimerHandle | None = None
     told_s: float = 0.0
     alive_s: float = 0.0
@@ -115,6 +117,7 @@ class Worker:
         """Listen for work."""
         await self.taking.open()
         await self._connection.listen("cancel.*", self._cancelled)
+        await self._connection.listen("withdraw.*", self._withdrawn)
 
     async def renew(self) -> None:
         """Keep the lease of everything that runs, for ever."""
@@ -225,7 +228,7 @@ class Worker:
 
     def _listen_for(self, running: Running, heartbeat_s: float) -> None:
         """End an attempt whose executor has been silent for too long; else look again when it could be."""
-        if running.over:
+        if running.over or running.withdrawn:
             return
         left_s = running.alive_s + heartbeat_s - self.now_s
         if left_s > 0:
@@ -252,7 +255,9 @@ class Worker:
         """Settle and record the end of an attempt."""
         if running.over:
             return
-        if kind in ("result", "continue"):
+        if running.withdrawn and kind != "result":
+            self._record(running, "cancelled", error=withdrawing.not_needed().to_wire())
+        elif kind in ("result", "continue"):
             state: records.Ended = "completed" if kind == "result" else "continued"
             if len(data) > records.INLINE_MAX_BYTES:
                 running.over = True
@@ -331,8 +336,24 @@ class Worker:
 
     def _cancelled(self, message: Message) -> None:
         run, step = message.subject.rpartition(".")[2], message.data.decode("utf-8", "replace")
-        for running in [one for one in self._running.values() if one.task.run == run and step in ("", one.task.step)]:
+        for running in self._of(run, step):
             self._stop(running)
+
+    def _withdrawn(self, message: Message) -> None:
+        """Stop work that is asked back; its end goes on record when its executor has really ended."""
+        run, step = message.subject.rpartition(".")[2], message.data.decode("utf-8", "replace")
+        for running in self._of(run, step):
+            if subjects.may_answer(message.reply):
+                with contextlib.suppress(KnotworkError):  # it asks again
+                    self._connection.send(message.reply, withdrawing.I_HAVE_IT)
+            if running.over or running.withdrawn:  # to be stopped twice would cut short how it ends
+                continue
+            running.withdrawn = True
+            if not self._hosting.stop(self._project, running.task.work, withdrawing.not_needed()):
+                self._record(running, "cancelled", error=withdrawing.not_needed().to_wire())  # its input was on the way
+
+    def _of(self, run: str, step: str) -> list[Running]:
+        return [one for one in self._running.values() if one.task.run == run and step in ("", one.task.step)]
 
     def _stop(self, running: Running) -> None:
         """End an attempt whose outcome is recorded already."""

@@ -2,7 +2,8 @@
 
 What the agent does is written in each task's input: `sleep` (seconds), `touch` (append a line to a file), `exit` (end
 the process at once), `fail` (fields of `sdk.Failed`), `fail_until` (attempt that succeeds), `loops` (continue so many
-times), `stream` (live output), `beats` (so many signs of life, ten a second).
+times), `stream` (live output), `beats` (so many signs of life, ten a second), `log` (append `as` with what it does to a
+file), `ending` (seconds that it needs to end when it is cancelled), `deaf` (it completes then all the same).
 """
 
 from __future__ import annotations
@@ -40,6 +41,18 @@ class Scripted:
     async def execute(self, attempt: Attempt) -> Outcome:
         """Follow the script."""
         script = attempt.input if isinstance(attempt.input, dict) else {}
+        _log(script, "begins")
+        try:
+            return await self._follow(attempt, script)
+        except asyncio.CancelledError:
+            await asyncio.sleep(script.get("ending", 0))  # what the script says
+            if script.get("deaf"):
+                return Done(attempt.input)
+            raise
+        finally:
+            _log(script, "ends")
+
+    async def _follow(self, attempt: Attempt, script: dict[str, Any]) -> Outcome:
         if "touch" in script:
             with Path(script["touch"]).open("a") as file:
                 file.write(f"{attempt.number} {os.getpid()}\n")
@@ -58,6 +71,12 @@ class Scripted:
         if script.get("loops"):
             return Continue({**script, "loops": script["loops"] - 1})
         return Done(attempt.input)
+
+
+def _log(script: dict[str, Any], what: str) -> None:
+    if "log" in script:
+        with Path(script["log"]).open("a") as file:
+            file.write(f"{script['as']} {what}\n")
 
 
 @contextlib.asynccontextmanager
