@@ -15,12 +15,12 @@ try:
     from nats import errors
     from nats.aio import transport
     from nats.aio.client import Client
-    from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
+    from nats.protocol.parser import AWAITING_CONTROL_LINE, AWAITING_MSG_PAYLOAD, Parser
 finally:
     if _ABSENT:
         del sys.modules["aiohttp"]
 
-__all__ = ["AWAITING_CONTROL_LINE", "Client", "Parser", "errors", "load_web_sockets"]
+__all__ = ["AWAITING_CONTROL_LINE", "AWAITING_MSG_PAYLOAD", "Client", "Parser", "errors", "load_web_sockets"]
 
 
 def load_web_sockets() -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
 
 NS = 1_000_000_000
-_STREAM_NOT_FOUND, _MESSAGE_NOT_FOUND = 10059, 10037
+_STREAM_NOT_FOUND, MESSAGE_NOT_FOUND = 10059, 10037
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,9 @@ async def api(connection: Connection, verb: str, body: Any = None, *, timeout_s:
         raise Internal("unreadable answer from JetStream's API", code="bus.bad_answer")
     error = answer.get("error")
     if isinstance(error, dict):
-        if int(error.get("err_code", 0)) in {_STREAM_NOT_FOUND, _MESSAGE_NOT_FOUND}:
-            raise NotFound(str(error.get("description", "not found")), code="bus.not_found")
+        number = int(error.get("err_code", 0))
+        if number in {_STREAM_NOT_FOUND, MESSAGE_NOT_FOUND}:
+            raise NotFound(str(error.get("description", "not found")), code="bus.not_found", detail={"nats": number})
         raise publisher.refusal(error)
     return answer
 

@@ -29,6 +29,8 @@ _RELIED_UPON = (
 )  # fmt: skip
 BUFFER_MAX_BYTES = 64 * 1024 * 1024
 """Unsent bytes in one process before a sender is refused: eight of the largest messages."""
+REPLY_MAX_BYTES = 2048
+"""A message with a longer reply subject is taken for one without: to a line over 4096 bytes the server ends the connection."""
 
 
 def header(*pairs: tuple[str, str]) -> bytes:
@@ -140,9 +142,11 @@ class DirectClient(Client):
 
 
 def deliver(handler: Handler, subject: bytes, reply: bytes, data: bytes, head: bytes) -> None:
-    """Hand a message to its function."""
-    # the server lets any bytes pass
-    message = Message(subject.decode("utf-8", "replace"), reply.decode("utf-8", "replace"), data, None, head)
+    """Hand a message to its function. The server lets any bytes pass, so a reply subject may be none to be answered on."""
+    back = reply.decode("utf-8", "ignore") if len(reply) <= REPLY_MAX_BYTES else ""
+    if len(back) != len(reply) and back.encode() != reply:
+        back = ""
+    message = Message(subject.decode("utf-8", "replace"), back, data, None, head)
     try:
         handler(message)
     except Exception:  # an exception here would end nats-py's reader and with it the connection

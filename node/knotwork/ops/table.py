@@ -52,7 +52,7 @@ class Table(Mapping[str, Op]):
 
     def __getitem__(self, name: str) -> Op:
         """Return an op; raises `KeyError`."""
-        if name not in REGISTERED and name in _WHERE:
+        if name in _WHERE:  # also when it is registered: another thread may not have come to the end of its room yet
             _load(_WHERE[name])
         return REGISTERED[name] if name in REGISTERED else _all()[name]
 

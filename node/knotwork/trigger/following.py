@@ -13,6 +13,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from knotwork.bus import reading, streams
+from knotwork.bus.reader import reader_of
 from knotwork.flow import expressions
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound
 from knotwork.trigger import envelope
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from knotwork.bus.connection import Connection
+    from knotwork.bus.reader import Reader
     from knotwork.bus.reading import Stored
     from knotwork.trigger.store import Known, Store
 
@@ -111,7 +113,8 @@ class Following:
     async def _follow(self, known: Known, news: asyncio.Event) -> None:
         trigger = known.trigger
         assert isinstance(trigger, Subject)
-        one = _Follower(self._connection, self._store, self._starter, known, await self._stream(trigger))
+        reader = await reader_of(self._connection, await self._stream(trigger))
+        one = _Follower(self._connection, self._store, self._starter, known, reader)
         await one.begin()
         while True:
             news.clear()
@@ -125,10 +128,10 @@ class Following:
 class _Follower:
     """One trigger being followed: reads, decides, writes down, starts."""
 
-    def __init__(self, connection: Connection, store: Store, starter: Starter, known: Known, stream: str) -> None:
+    def __init__(self, connection: Connection, store: Store, starter: Starter, known: Known, reader: Reader) -> None:
         assert isinstance(known.trigger, Subject)
         self._connection, self._store, self._starter = connection, store, starter
-        self._known, self._trigger, self._stream = known, known.trigger, stream
+        self._known, self._trigger, self._reader, self._stream = known, known.trigger, reader, reader.stream
         self._state, self._revision = State(), 0
 
     async def begin(self) -> None:
@@ -146,7 +149,7 @@ class _Follower:
             await self._save()
 
     async def _place_at(self, time_ns: int) -> int:
-        return max(1, await reading.place_at(self._connection, self._stream, self._trigger.subject, time_ns))
+        return max(1, await self._reader.place_at(self._trigger.subject, time_ns))
 
     async def _save(self) -> None:
         self._revision = await self._store.save(self._trigger.id, self._state, self._revision)
@@ -159,7 +162,7 @@ class _Follower:
     async def step(self) -> bool:
         """Deal with the next messages; returns whether there may be more."""
         state, trigger = self._state, self._trigger
-        found = await reading.batch(self._connection, self._stream, trigger.subject, state.place, BATCH)
+        found = await self._reader.batch(trigger.subject, state.place, BATCH)
         if trigger.batch is None and trigger.debounce is None:
             firings = [self._firing(stored) for stored in found]
             await self._fire_all([firing for firing in firings if envelope.is_meant(trigger, firing)])
@@ -266,7 +269,7 @@ class _Follower:
         """Return the firing of what belongs together, None when none of it is there any more."""
         found = []
         for seq in one.messages:
-            stored = await reading.batch(self._connection, self._stream, self._trigger.subject, seq, 1)
+            stored = await self._reader.batch(self._trigger.subject, seq, 1)
             if stored and stored[0].seq == seq:
                 found.append(stored[0])
         if not found:

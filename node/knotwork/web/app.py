@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
@@ -61,6 +62,7 @@ def make(
 
 def _plain(node: NodeControl, metrics: Metrics) -> list[Route]:
     described: list[bytes] = []
+    describing = asyncio.Lock()
 
     async def livez(_: Request) -> Response:
         health = await node.health()
@@ -75,10 +77,9 @@ def _plain(node: NodeControl, metrics: Metrics) -> list[Route]:
         return Response(body, media_type=kind)
 
     async def describe(_: Request) -> Response:
-        if not described:
-            from knotwork.web import openapi  # with every op and its models: at the first request
-
-            described.append(pydantic_core.to_json(openapi.document(knotwork.__version__)))
+        async with describing:  # whoever asks meanwhile waits for the same
+            if not described:
+                described.append(await asyncio.to_thread(_description))
         return Response(described[0], media_type="application/json")
 
     return [
@@ -87,6 +88,13 @@ def _plain(node: NodeControl, metrics: Metrics) -> list[Route]:
         Route("/metrics", scrape),
         Route("/openapi.json", describe),
     ]
+
+
+def _description() -> bytes:
+    """Return the API's description as JSON; takes a second the first time, with every op and its models to be loaded."""
+    from knotwork.web import openapi
+
+    return pydantic_core.to_json(openapi.document(knotwork.__version__))
 
 
 def _health(word: str, good: bool) -> Response:  # noqa: FBT001 - private, one meaning

@@ -282,3 +282,34 @@ def test_the_loop_a_node_runs_on_behaves_the_same(tmp_path):
             await server.kill()
 
     uvloop.run(live())
+
+
+@pytest.mark.parametrize("odd", [b"\x0b", b"\x0c", b"\x1c", b"\x85", b"\xa0", b"\xff" * 1500])
+async def test_no_subject_that_the_server_lets_pass_ends_the_connection_or_reaches_another_listener(
+    odd: bytes, server, connect
+):
+    connection = await connect(server.url)
+    heard: list[tuple[str, bytes]] = []
+    for subject in ("op.one", "op.two", "op.*"):
+
+        def take(message: wire.Message, subject: str = subject) -> None:
+            heard.append((subject, message.data))
+            if message.reply:
+                connection.send(message.reply, b"answered")
+
+        await connection.listen(subject, take)
+    await connection.round_trip(timeout_s=60)
+    numbers = b"".join(b"PUB op.one%b%d 2\r\n{}\r\n" % (odd, number) for number in range(1, 6))
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        writer.write(b'CONNECT {"verbose":false,"headers":true}\r\n')
+        writer.write(numbers + b"PUB op.two _INBOX.a%bb 2\r\n{}\r\n" % odd)
+        writer.write(b"HPUB op.two _INBOX.a%bb 12 14\r\nNATS/1.0\r\n\r\n{}\r\nPING\r\n" % odd)
+        async with asyncio.timeout(60):
+            while await reader.readline() != b"PONG\r\n":
+                pass
+    finally:
+        writer.close()
+    await connection.round_trip(timeout_s=60)
+    assert connection.reconnects == 0, connection.last_error
+    assert sorted(heard) == [("op.*", b"{}")] * 7 + [("op.two", b"{}")] * 2

@@ -113,6 +113,36 @@ async def test_any_stream_the_operator_names(nodes):
     assert await outputs(flow, 1) == [{"where": "sensors.attic.hot", "t": 41}]
 
 
+@pytest.mark.parametrize("later", [False, True])
+async def test_a_stream_that_answers_no_direct_requests(nodes, later):
+    """What other clients make has `allow_direct` off; it may also be switched off while it is followed."""
+    flow, triggers = await nodes.here()
+    await define(flow)
+    shut = streams.StreamSpec("SENSORS", ("sensors.>",), {"allow_direct": False})
+    await streams.ensure(flow.connection, streams.StreamSpec("SENSORS", ("sensors.>",)) if later else shut)
+    for number in range(5):  # before: none of its business
+        await publisher.publish(flow.connection, "sensors.attic.hot", b"%d" % -number)
+    await keep(triggers, subject="sensors.*.hot", mapping={"n": "body"})
+    if later:
+        await publisher.publish(flow.connection, "sensors.attic.hot", b"1")
+        await outputs(flow, 1)
+        await streams.ensure(flow.connection, shut)
+    await publisher.publish(flow.connection, "sensors.attic.cold", b"77")
+    for number in (1, 2, 3)[later:]:
+        await publisher.publish(flow.connection, "sensors.attic.hot", b"%d" % number)
+    assert sorted(one["n"] for one in await outputs(flow, 3)) == [1, 2, 3]
+
+
+async def test_what_is_gathered_from_a_stream_that_answers_no_direct_requests(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await streams.ensure(flow.connection, streams.StreamSpec("SENSORS", ("sensors.>",), {"allow_direct": False}))
+    for number in range(3):
+        await publisher.publish(flow.connection, "sensors.hot", b"%d" % number)
+    await keep(triggers, subject="sensors.hot", begin="all", batch={"count": 3, "within": "1m"})
+    assert await outputs(flow, 1) == [[0, 1, 2]]
+
+
 async def test_queued_messages_run_one_after_the_other(nodes):
     flow, triggers = await nodes.here()
     await define(flow, steps={"a": {"kind": "wait_for_signal", "signal": "go"}})

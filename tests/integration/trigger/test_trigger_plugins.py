@@ -11,6 +11,7 @@ import pytest
 from tests.integration.trigger.conftest import define, keep, output, runs_of, trigger_node
 from tests.integration.work.conftest import until
 
+from knotwork.host.triggers import TriggerDesk
 from knotwork.sdk.errors import Invalid
 from knotwork.sockets.pace import Pace
 from knotwork.trigger.listening import known_as
@@ -97,7 +98,9 @@ async def test_three_nodes_start_one_run_for_each_though_the_one_that_listens_is
     await listening(triggers)
     add(lines, *(f"before {number}" for number in range(20)))
     by = {row.node for row in await started(triggers, 20)}
-    assert by == {triggers.telling.node_of((await triggers.store.get("t")).trigger)}
+    desk = TriggerDesk(triggers, str)
+    assert by == {(await desk.show("t")).node}  # also a node that has no such plugin knows who listens
+    assert (await desk.trial("t", None, {}, 3, None)).fires == "when its source tells: [triggers.lines]"
     add(lines, *(f"during {number}" for number in range(30)))
     await started(triggers, 21)
     os.kill(others[by.pop()].pid, signal.SIGKILL)

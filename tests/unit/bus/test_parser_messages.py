@@ -92,6 +92,36 @@ def test_what_is_malformed_is_left_to_the_library(line):
     assert client.seen == []
 
 
+ODD = [b"\x0b", b"\x0c", b"\x00", b"\x1c", b"\x1d", b"\x1e", b"\x1f", b"\x85", b"\xa0", b"\xc2\x85", b"\xe2\x80\xa8"]
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("head", [b"", b"NATS/1.0\r\n\r\n"])
+@pytest.mark.parametrize("number", [1, 9])  # 9 is none of ours: it goes to the library
+@pytest.mark.parametrize("data", [b"{}", b"x" * 3 * parser.HELD_MAX])
+def test_only_blanks_end_a_subject(odd: bytes, head: bytes, number: int, data: bytes):
+    """As with the server: a subject such as `op.status<VT>2` names no subscription, and a reply subject ends nothing."""
+    client, subject, reply = Client(), b"op.status" + odd + b"2", b"_INBOX.a" + odd + b"b"
+    stream = b"PING\r\n" + _line(number, subject, reply, data, head) + _line(number, subject, b"", data, head)
+    pieces = _pieces(stream * 2, list(range(0, len(stream) * 2, 9_999)))
+    _read(parser.DirectParser(client, OURS, client.deliver), pieces)
+    assert client.seen == [("ping",), (number, subject, reply, data, head), (number, subject, b"", data, head)] * 2
+
+
+def test_a_line_that_nobody_knows_is_an_error_however_long_it_is():
+    client = Client()
+    with pytest.raises(ProtocolError):
+        _read(parser.DirectParser(client, OURS, client.deliver), [b"WHAT " + b"x" * 5000 + b"\r\n"])
+
+
+@pytest.mark.parametrize("reply", [b"_INBOX.\xff", b"_INBOX." + b"x" * 4000])
+def test_a_reply_subject_that_nobody_could_be_answered_on_is_none(reply: bytes):
+    """An answer to it would be longer than the server's longest line, for which it ends the connection."""
+    seen: list[wire.Message] = []
+    wire.deliver(seen.append, b"a", reply, b"", b"")
+    assert [message.reply for message in seen] == [""]
+
+
 def test_one_header_is_read_without_the_others_and_the_last_of_a_name_counts():
     block = b"NATS/1.0\r\nNats-Sequence: 7\r\nOther: x\r\nNats-Sequence: 12\r\n\r\n"
     message = wire.Message("s", "", b"", None, block)

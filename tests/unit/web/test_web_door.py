@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import socket
+import threading
 
 import httpx
 import jsonschema
@@ -13,7 +14,7 @@ import pytest
 
 from knotwork.ops import table
 from knotwork.sdk.errors import Conflict
-from knotwork.web import serve
+from knotwork.web import openapi, serve
 
 TOKEN = "open-sesame"
 BEARER = {"authorization": f"Bearer {TOKEN}"}
@@ -394,3 +395,27 @@ async def test_a_cancelled_owner_is_cancelled(node):
             owner.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await owner
+
+
+async def test_the_description_is_made_once_and_holds_nobody_up(client, monkeypatch):
+    """The first asker needs no token, and to load every op takes most of a second."""
+    asked, go = [], threading.Event()
+
+    def document(version):
+        asked.append(version)
+        return {"went_on": go.wait(60)}
+
+    monkeypatch.setattr(openapi, "document", document)
+
+    async def others():
+        async with asyncio.timeout(50):
+            while not asked:
+                await asyncio.sleep(0.01)
+        assert (await client.get("/livez")).status_code == 200
+        go.set()
+
+    async with asyncio.TaskGroup() as group:
+        askers = [group.create_task(client.get("/openapi.json")) for _ in range(3)]
+        group.create_task(others())
+    assert [one.result().json() for one in askers] == [{"went_on": True}] * 3
+    assert len(asked) == 1
