@@ -71,7 +71,7 @@ class Bridge:
                 waiting = [task for name, task in self._running.items() if name not in self._listens]
                 if waiting:
                     await asyncio.wait(waiting, timeout=LEAVE_S / 2)
-                for work_id, claim in self._keeping.all().items():
+                for work_id, claim in self._keeping.all():
                     with contextlib.suppress(KnotworkError):
                         told = {"claim": claim, "id": work_id, "why": "the session ended"}
                         await self._link.ask("work.release", told, timeout_s=LEAVE_S, patience_s=0.0)
@@ -250,9 +250,12 @@ class Bridge:
     ) -> Json:
         """Call a tool on the node; claims are shown and kept for the agent."""
         work_id = arguments.get("work_id")
-        if isinstance(work_id, str) and "claim" not in arguments and (claim := self._keeping.claim_of(work_id)):
+        if isinstance(work_id, str) and not arguments.get("claim"):
             listed = json.loads(rows.ROWS.get(name, "{}")).get("inputSchema", {}).get("properties", {})
-            arguments |= {"claim": claim} if "claim" in listed else {}
+            claim = self._keeping.claim_of(work_id) if "claim" in listed else ""
+            arguments |= {"claim": claim} if claim else {}
+        if halves := wording.halved(arguments):
+            raise Invalid(wording.halves_said(halves), code="tool.bad_arguments", hint=wording.HALVES_HINT)
         told = await self._link.ask(
             "tool.call", {"name": name, "arguments": arguments}, timeout_s=CALL_S, on_piece=on_piece or _unheard,
             again=_harmless(name), traceparent=traceparent,
@@ -301,8 +304,8 @@ class Bridge:
 
     def noticed(self, notice: Json) -> None:
         """Take note of what the node tells this agent."""
-        if notice.get("event") == "lost" and isinstance(notice.get("id"), str):
-            self._keeping.gone(notice["id"])
+        if notice.get("event") == "lost":
+            self._keeping.lost(notice)
         if self._push:
             meta = {key: value for key, value in notice.items() if isinstance(value, str) and key.isidentifier()}
             text = wording.clean(wording.text_of(notice))[:4000]

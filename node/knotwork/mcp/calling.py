@@ -79,12 +79,12 @@ class OpSession:
         """Tell the client how far the call is."""
         self._tell(Progress(percent=percent, text=wording.clean(text)[:1000]))
 
-    def holds(self, work_id: str, claim: str) -> None:
-        """Remember what the agent shows for work that it claimed."""
-        self._held.add(self.who.id, work_id, claim)
+    def holds(self, work_id: str, claim: str, step: str = "") -> None:
+        """Remember what the agent shows for work that it claimed, or for a step of it."""
+        self._held.add(self.who.id, work_id, claim, step)
 
     def claim_of(self, work_id: str, given: str) -> str:
-        """Return what the agent shows for its work; raises `Invalid` (`tool.not_claimed`)."""
+        """Return what the agent shows for its work; raises `Invalid` (`tool.not_claimed`, `tool.several_claims`)."""
         claim = given or self._held.get(self.who.id, work_id)
         if claim:
             return claim
@@ -94,9 +94,9 @@ class OpSession:
             hint="Claim work with claim_work. If you claimed it before a restart, give `claim` as claim_work answered it.",
         )
 
-    def done_with(self, work_id: str) -> None:
-        """Forget work that the agent holds no longer."""
-        self._held.drop(self.who.id, work_id)
+    def done_with(self, work_id: str, claim: str = "") -> None:
+        """Forget a claim that the agent holds no longer, every one on this work when none is named."""
+        self._held.drop(self.who.id, work_id, claim)
 
 
 def _reply(frame: serve.Frame) -> dict[str, Any]:
@@ -145,7 +145,8 @@ async def outcome_of(tool: Tool, arguments: Any, session: OpSession) -> Outcome:
         given = check(tool, {} if arguments is None else arguments)
         result = await _within(tool, given, session)
     except KnotworkError as error:
-        return refused(error)
+        halves = wording.halved(arguments) if error.code == "wire.not_json" and isinstance(arguments, dict) else []
+        return refused(half_a_character(halves) if halves else error)
     except Exception as error:  # whatever a handler raises, the agent gets an answer
         log.exception("tool %s failed", tool.name)
         return refused(KnotworkError.of(error))
@@ -220,6 +221,11 @@ def _expected(tool: Tool) -> str:
         return f"{tool.name} takes no arguments."
     told = [f"{name} (needed)" if about.is_required() else name for name, about in known.items()]
     return f"{tool.name} takes: {', '.join(told)}."
+
+
+def half_a_character(names: list[str]) -> Invalid:
+    """Return the error of arguments that nothing can write: a surrogate alone is in them."""
+    return Invalid(wording.halves_said(names), code="tool.bad_arguments", hint=wording.HALVES_HINT)
 
 
 def refused(error: KnotworkError) -> Outcome:

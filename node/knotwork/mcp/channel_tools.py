@@ -63,13 +63,13 @@ class SendInput(CamelInput):
     """What to say where."""
 
     channel: Token = Field(description="roadmap, parallel-work, errors, or another of list_channels")
-    message: Words = Field(description="what you say; @handle tells somebody that he is meant")
+    message: Words = Field(description="@handle tells somebody that he is meant")
     scope: Scope = Field(default="team", description="who may read it")
-    reply_to: Id | None = Field(default=None, description="id of the message that you answer")
+    reply_to: Id | None = Field(default=None, description="id of what you answer")
 
 
 @tool(
-    "send_message", SendInput, record(id="text", channel="text", thread="text?"), title="Say something in a channel",
+    "send_message", SendInput, record(id="text", channel="text", thread="text?"), title="Say in a channel",
     description="Tell everybody in a channel. For one agent: send_direct_message.", hints=ADDS,
 )  # fmt: skip
 async def send_message(given: SendInput, session: Session) -> dict[str, Any]:
@@ -86,15 +86,15 @@ class ReadInput(Input):
 
     channel: Token
     limit: int = Field(default=50, ge=1, le=1000)
-    cursor: Cursor = Field(default="", description="`older` or `newer` of an answer before")
-    unread: bool = Field(default=False, description="from the first that you have not read on")
+    cursor: Cursor = Field(default="", description="`older` or `newer` of an answer")
+    unread: bool = Field(default=False, description="from the first unread on")
 
 
 @tool(
     "read_messages", ReadInput,
     record(channel="text?", messages=ROWS, older="text?", newer="text?", unread="int?", skipped="int?"),
     title="Read a channel",
-    description="Read the newest messages of a channel, the oldest of them first. It takes nothing out.",
+    description="Read the newest messages of a channel, the oldest of them first.",
     hints=READS, text=message_values.text_of,
 )  # fmt: skip
 async def read_messages(given: ReadInput, session: Session) -> dict[str, Any]:

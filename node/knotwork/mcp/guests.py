@@ -143,7 +143,7 @@ class Guests:
                         guest.trouble = None
                         guest.ready.set()
                     elif frame.kind == "chunk" and value["data"].get("event") == "lost":
-                        guest.keeping.gone(str(value["data"].get("id")))
+                        guest.keeping.lost(value["data"])
         except KnotworkError as error:
             guest.trouble = error
         finally:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from knotwork.bus.background import background
+from knotwork.mcp import held
 from knotwork.sdk.errors import KnotworkError, Unavailable
 
 Extend = Callable[[str, str, float], Awaitable[None]]
@@ -27,34 +28,40 @@ class Keeping:
     def __init__(self, extend: Extend) -> None:
         """Hold nothing yet."""
         self._extend = extend
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[tuple[str, str], _Kept] = {}
         self._more = asyncio.Event()
 
-    def took(self, work_id: str, claim: str, lease_s: float) -> None:
-        """Keep work from now on."""
+    def took(self, work_id: str, claim: str, lease_s: float, step: str = "") -> None:
+        """Keep work, or a step of it, from now on."""
         now_s = asyncio.get_running_loop().time()
-        self._kept[work_id] = _Kept(claim, lease_s, now_s + lease_s / 3)
+        self._kept[work_id, step] = _Kept(claim, lease_s, now_s + lease_s / 3)
         self._more.set()
 
     def heard(self, tool: str, arguments: dict[str, Any], found: dict[str, Any]) -> None:
         """Take note of a call that succeeded: it may have claimed work, or ended it."""
         if tool == "claim_work" and found.get("claimed"):
-            self.took(found["work_id"], found["claim"], float(found["lease_secs"]))
+            self.took(found["work_id"], found["claim"], float(found["lease_secs"]), found.get("step", ""))
         elif tool in ("complete_work", "fail_work") and found.get("status"):
-            self.gone(str(arguments.get("work_id")))
+            claim = arguments.get("claim")
+            self._drop(str(arguments.get("work_id")), claim=claim if isinstance(claim, str) else "")
 
     def claim_of(self, work_id: str) -> str:
-        """Return what to show for work, "" when it is not kept."""
-        kept = self._kept.get(work_id)
-        return kept.claim if kept is not None else ""
+        """Return what to show for work, "" when it is not kept; raises what `held.meant` raises."""
+        return held.meant(work_id, {step: kept.claim for (of, step), kept in self._kept.items() if of == work_id})
 
-    def gone(self, work_id: str) -> None:
-        """Keep work no longer."""
-        self._kept.pop(work_id, None)
+    def lost(self, notice: dict[str, Any]) -> None:
+        """Keep no longer what the node says is lost: one step of the work."""
+        step = notice.get("step", "")
+        if isinstance(work_id := notice.get("id"), str) and isinstance(step, str):
+            self._kept.pop((work_id, step), None)
 
-    def all(self) -> dict[str, str]:
-        """Return the claims by work."""
-        return {work_id: kept.claim for work_id, kept in self._kept.items()}
+    def _drop(self, work_id: str, claim: str) -> None:
+        for name in [name for name, kept in self._kept.items() if name[0] == work_id and claim in ("", kept.claim)]:
+            del self._kept[name]
+
+    def all(self) -> list[tuple[str, str]]:
+        """Return work and claim of all that is kept."""
+        return [(work_id, kept.claim) for (work_id, _), kept in self._kept.items()]
 
     async def run(self) -> None:
         """Extend leases when it is time, for ever."""
@@ -71,16 +78,16 @@ class Keeping:
                     for task in [group.create_task(self._renew(name)) for name in late]:
                         await task
 
-    async def _renew(self, work_id: str) -> None:
-        kept = self._kept.get(work_id)
+    async def _renew(self, name: tuple[str, str]) -> None:
+        kept = self._kept.get(name)
         if kept is None:
             return
         loop = asyncio.get_running_loop()
         kept.next_s = loop.time() + kept.lease_s / 3
         try:
-            await self._extend(work_id, kept.claim, kept.lease_s)
+            await self._extend(name[0], kept.claim, kept.lease_s)
         except Unavailable:
             kept.next_s = loop.time() + min(2.0, kept.lease_s / 6)
         except KnotworkError:  # it is somebody else's, or has ended
-            if self._kept.get(work_id) is kept:
-                del self._kept[work_id]
+            if self._kept.get(name) is kept:
+                del self._kept[name]

@@ -31,20 +31,21 @@ WAIT_DEFAULT_S, WAIT_MAX_S = 50.0, 600.0
 class SendInput(CamelInput):
     """What to send to whom."""
 
-    recipient_guid: Whom | None = Field(default=None, description="guid or handle of the agent, or handle@project")
-    capability: Capability | None = Field(default=None, description="or: everybody who has this capability")
+    recipient_guid: Whom | None = Field(default=None, description="guid, handle or handle@project")
+    capability: Capability | None = Field(default=None, description="or: all who have it")
     message: Words
-    message_type: Kind = Field(default="text", description="what sort of message it is, for filters")
+    message_type: Kind = Field(default="text", description="a word for filters")
     metadata: dict[str, Any] | None = Field(default=None, description="data that goes with it")
     priority: Priority = 5
-    ack_required: bool = Field(default=False, description="it is shown again until it is acknowledged")
-    reply_to: Id | None = Field(default=None, description="id of the message that you answer")
+    ack_required: bool = Field(default=False, description="shown again until acknowledged")
+    reply_to: Id | None = Field(default=None, description="id of what you answer; alone: to its sender")
     expires: Until = Field(default="", description="gone then: 30m, 2h, or RFC 3339", json_schema_extra=HIDDEN)
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
-        if (self.recipient_guid is None) == (self.capability is None):
-            raise ValueError("give either recipientGuid or capability")
+        given = (self.recipient_guid is not None) + (self.capability is not None)
+        if given > 1 or (not given and self.reply_to is None):
+            raise ValueError("give either recipientGuid or capability, or replyTo alone")
         return self
 
 
@@ -52,20 +53,22 @@ class SendInput(CamelInput):
     "send_direct_message", SendInput,
     record(messageId="text?", thread="text?", count="int", recipientHandle="text?"),
     title="Send a direct message",
-    description="Send a message to one agent. It is kept for it while it is away. For everybody: send_message.",
+    description="Send a message to one agent, kept while it is away. For everybody: send_message.",
     hints=ADDS,
 )  # fmt: skip
 async def send_direct_message(given: SendInput, session: Session) -> dict[str, Any]:
-    """Send a message."""
-    sent = await session.ask(
-        "message.send", text=given.message, kind=given.message_type, priority=given.priority, ack=given.ack_required,
-        **without(
-            {
-                "to": given.recipient_guid, "capability": given.capability, "data": given.metadata,
-                "reply_to": given.reply_to, "expires": given.expires,
-            }
-        ),
-    )  # fmt: skip
+    """Send a message, or answer one."""
+    said = {"text": given.message, "kind": given.message_type, "priority": given.priority, "ack": given.ack_required}
+    said |= without({"data": given.metadata, "expires": given.expires})
+    to = given.recipient_guid
+    if given.reply_to is not None and to is None and given.capability is None:
+        if not given.reply_to.startswith("m"):
+            answer = await session.ask("message.reply", id=given.reply_to, **said)
+            shown = {"messageId": answer["id"], "thread": answer["thread"], "recipientHandle": answer["handle"]}
+            return without(shown) | {"count": 1}
+        to = (await session.ask("message.get", id=given.reply_to))["sender_id"]  # it was said in a channel
+    more = without({"to": to, "capability": given.capability, "reply_to": given.reply_to})
+    sent = await session.ask("message.send", **said, **more)
     handle = sent["sent"][0]["handle"] if len(sent["sent"]) == 1 else ""
     refused = [without(one) for one in sent["refused"]]
     shown = {"messageId": sent["id"], "thread": sent["thread"], "recipientHandle": handle, "refused": refused}
@@ -108,17 +111,15 @@ async def read_direct_messages(given: ReadInput, session: Session) -> dict[str, 
 class WaitInput(Input):
     """For which messages to wait, and for how long."""
 
-    timeout_secs: float = Field(
-        default=WAIT_DEFAULT_S, ge=0, le=WAIT_MAX_S, description="seconds to wait at most; null: 50"
-    )
-    sender: Whom | None = Field(default=None, description="from this agent alone: guid or handle")
-    thread: Thread | None = Field(default=None, description="of this thread alone")
+    timeout_secs: float = Field(default=WAIT_DEFAULT_S, ge=0, le=WAIT_MAX_S, description="seconds; null: 50")
+    sender: Whom | None = Field(default=None, description="this one alone: guid or handle")
+    thread: Thread | None = Field(default=None, description="this one alone")
     limit: int = Field(default=10, ge=1, le=100)
 
 
 @tool(
     "wait_for_message", WaitInput, _INBOX, title="Wait for a message",
-    description="Read new messages to you; when there are none, wait for one. None in time is no error: call it again.",
+    description="Read new messages to you, or wait for one. None in time is no error: call it again.",
     hints=ADDS, text=message_values.text_of,
 )  # fmt: skip
 async def wait_for_message(given: WaitInput, session: Session) -> dict[str, Any]:

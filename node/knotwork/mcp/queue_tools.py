@@ -9,12 +9,12 @@ from pydantic import Field, model_validator
 
 from knotwork.mcp.shapes import many, record
 from knotwork.mcp.tool import READS, CamelInput, Capability, Cursor, Input, Priority, Session, WorkId, tool, without
-from knotwork.mcp.work_values import PART_CHARS, priority_fits, queue_rows, words_of
+from knotwork.mcp.work_values import PART_CHARS, priority_fits, queue_rows, told_short, words_of
 from knotwork.ops.task_words import Moment
 from knotwork.sdk.errors import NotFound
 
 _ROW = record(
-    work_id="text", capability="text?", agent="text?", status="text", priority="int?", description="text?",
+    work_id="text", taskId="text?", capability="text?", agent="text?", status="text", priority="int?", description="text?",
     submitted_at="text?", deadline="text?", attempt="int?",
 )  # fmt: skip
 
@@ -66,11 +66,19 @@ async def list_work(given: ListInput, session: Session) -> dict[str, Any]:
                 "priority": task["priority"], "submitted_at": task["submitted_at"], "deadline": task["deadline"],
                 "attempt": task["attempt"],
             }
-        )
+        ) | await _about(task["id"], session)
         for task in page["tasks"]
         if priority_fits(task, given.min_priority, given.max_priority, before, after)
     ]  # fmt: skip
     return without({"next": page["next"]}) | {"work": rows}
+
+
+async def _about(work_id: str, session: Session) -> dict[str, Any]:
+    """Return what work is about; nothing for a step of a run, or when it has just gone."""
+    try:
+        return told_short((await session.ask("task.get", id=work_id, with_input=True))["input"])
+    except NotFound:
+        return {}
 
 
 class StatusInput(Input):
@@ -82,7 +90,7 @@ class StatusInput(Input):
 @tool(
     "work_queue_status", StatusInput,
     record(
-        queues=many(record(capability="text?", agent="text?", node="text?", waiting="int", taken="int")), dead="int"
+        queues=many(record(capability="text?", scope="text?", agent="text?", node="text?", waiting="int", taken="int")), dead="int"
     ),
     title="Look at the queues",
     description="Say how much work waits and how much is being done, by capability, then by agent.", hints=READS, rows="queues",

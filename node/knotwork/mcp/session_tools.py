@@ -21,7 +21,7 @@ class ToolsetsInput(Input):
     """Which tools are to be listed, too."""
 
     add: Annotated[list[Name], Field(max_length=8), BeforeValidator(_as_list)] = Field(
-        default=[], description="sets to list as well"
+        default=[], description="sets to list, too"
     )
 
 

@@ -17,7 +17,7 @@ _TYPES: dict[str, Schema] = {
     "rows": {"type": "array", "items": {"type": "object"}},
     "any": {},
 }
-_DROPPED = frozenset({"title", "default", "pattern", "minLength", "maxLength", "minItems", "maxItems"})
+_DROPPED = frozenset({"title", "default", "pattern", "minLength", "maxLength", "minItems", "maxItems", "minimum"})
 """What a schema says that costs more to read than it helps: who goes against it is told what is wrong."""
 HIDDEN: Schema = {"hidden": True}
 """Marks an argument that is understood and not listed: `Field(json_schema_extra=HIDDEN)`."""
@@ -43,7 +43,8 @@ def record(**fields: str | Schema) -> Schema:
 
 def many(row: Schema) -> Schema:
     """Return the schema of a list of such rows; the names in each speak for themselves."""
-    return {"type": "array", "items": {"type": row["type"]}}
+    assert row["type"] == "object", "a list is one of records"
+    return {"type": "array"}
 
 
 def of_input(model: type[BaseModel]) -> Schema:
@@ -78,6 +79,6 @@ def _short(schema: Any, definitions: Schema) -> Any:
             made[key] = {name: _short(part, definitions) for name, part in listed.items()}
         elif key == "default" and value not in (None, "", [], {}, False):
             made[key] = value
-        elif key not in _DROPPED:
+        elif key not in _DROPPED and (key, value) != ("additionalProperties", True):
             made[key] = _short(value, definitions)
     return made

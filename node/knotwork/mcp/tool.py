@@ -55,16 +55,16 @@ class Session(Protocol):
         """Tell the client how far the call is."""
         ...
 
-    def holds(self, work_id: str, claim: str) -> None:
-        """Remember what the agent shows for work that it claimed."""
+    def holds(self, work_id: str, claim: str, step: str = "") -> None:
+        """Remember what the agent shows for work that it claimed, or for a step of it."""
         ...
 
     def claim_of(self, work_id: str, given: str) -> str:
         """Return what the agent shows for its work: what it gave, else what is remembered; raises `Invalid`."""
         ...
 
-    def done_with(self, work_id: str) -> None:
-        """Forget work that the agent holds no longer."""
+    def done_with(self, work_id: str, claim: str = "") -> None:
+        """Forget a claim that the agent holds no longer, every one on this work when none is named."""
         ...
 
 

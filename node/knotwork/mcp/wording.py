@@ -11,6 +11,7 @@ from typing import Any
 
 RESULT_MAX_CHARS = 26_000
 """About 8,000 tokens, at three and a quarter characters a token."""
+HALVES_HINT = "Send whole characters: write both halves of an emoji, and cut texts between characters."
 _CUT = "… [{left} of {whole} characters left out]"
 
 
@@ -36,6 +37,25 @@ def size(value: Any) -> int:
         return len(msgspec.json.encode(value).decode())
     except (TypeError, ValueError, OverflowError):  # half a character, or a number beyond 64 bits
         return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def halved(arguments: dict[str, Any]) -> list[str]:
+    """Return the names of arguments that hold half a character (a lone surrogate), which nothing can write."""
+    found = []
+    for name, value in arguments.items():
+        try:
+            json.dumps([name, value], ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            found.append(name)
+        except (TypeError, ValueError, RecursionError):  # something else is wrong with it
+            continue
+    return found
+
+
+def halves_said(names: list[str]) -> str:
+    """Return what is said of such arguments."""
+    shown = ", ".join(clean(name.encode("utf-8", "replace").decode())[:64] for name in names[:10])
+    return f"{shown}: half a character is in it (a surrogate alone), which nothing can store."
 
 
 def text_of(result: Any) -> str:

@@ -34,7 +34,7 @@ ATTEMPTS = 3
 WAIT_DEFAULT_S, WAIT_MAX_S = 50.0, 3600.0
 SEEN = {"public": "Everybody in this project sees it; work does not leave its project."}
 """What is said of work by the scope it was offered with."""
-_CLAIM = "only when asked for: `claim` as claim_work answered it"
+_CLAIM = "when asked for: `claim` of claim_work"
 
 
 class OfferInput(CamelInput):
@@ -80,12 +80,12 @@ class AssignInput(Input):
     """Work for a certain agent, or for a capability."""
 
     task: Words = Field(description="what is to be done")
-    agent_name: Target | None = Field(default=None, description="which agent does it, see list_agents")
+    agent_name: Target | None = Field(default=None, description="who does it, see list_agents")
     agent_id: Target | None = Field(default=None, description="the same by id")
-    capability: Capability | None = Field(default=None, description="or anybody who has this capability")
+    capability: Capability | None = Field(default=None, description="or: anybody who has it")
     target_station: Token | None = Field(default=None, description="on this node")
     context: dict[str, Any] | None = Field(default=None, description="data that goes with it")
-    timeout_secs: float = Field(default=300, ge=1, le=604800, description="seconds for the work itself")
+    timeout_secs: float = Field(default=300, ge=1, le=604800, description="for the work itself")
     priority: Priority = 5
 
     @model_validator(mode="after")
@@ -100,8 +100,8 @@ class AssignInput(Input):
 @tool(
     "assign_work", AssignInput, record(success="flag", work_id="text", status="text", note="text?"),
     title="Assign work",
-    description="Give a task to an agent (or to anybody with a capability) and return at once with its work_id. "
-    "The task is durable. See check_work, await_work, cancel_work.",
+    description="Give a durable task to an agent, or to anybody with a capability; returns its work_id at once. "
+    "See check_work, await_work, cancel_work.",
     hints=HANDS_OUT,
 )  # fmt: skip
 async def assign_work(given: AssignInput, session: Session) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class CheckInput(Input):
 
 @tool(
     "check_work", CheckInput, _RESULT, title="Check work",
-    description="Say how work stands, and its result when it is done. Returns at once. At `cut`, read_work goes on.", hints=READS,
+    description="Say at once how work stands, and its result when done. At `cut`, read_work goes on.", hints=READS,
 )  # fmt: skip
 async def check_work(given: CheckInput, session: Session) -> dict[str, Any]:
     """Return one task, or one run."""
@@ -176,19 +176,18 @@ class ClaimInput(Input):
     """What you can do, and how long you wait for it."""
 
     capability: Capability = Field(description="what you can do")
-    timeout: int = Field(default=5000, ge=100, le=30000, description="milliseconds to wait for work")
+    timeout: int = Field(default=5000, ge=100, le=30000, description="milliseconds to wait")
 
 
 @tool(
     "claim_work", ClaimInput,
     record(
-        claimed="flag", work_id="text?", claim="text?", description="text?", contextData="any?", input="any?",
+        claimed="flag", work_id="text?", step="text?", claim="text?", description="text?", contextData="any?", input="any?",
         lease_secs="number?", cut="int?",
     ),
     title="Claim work",
-    description="Take one piece of work of a capability, the most urgent first. It is yours while this session lives; "
-    "end it with complete_work, or with fail_work. If your session ends first, somebody else gets it. claimed is "
-    "false when there is none.",
+    description="Take one piece of work of a capability, the most urgent first. It is yours while this session lives: "
+    "end it with complete_work or fail_work. claimed is false when there is none.",
     hints=ADDS,
 )  # fmt: skip
 async def claim_work(given: ClaimInput, session: Session) -> dict[str, Any]:
@@ -200,7 +199,7 @@ async def claim_work(given: ClaimInput, session: Session) -> dict[str, Any]:
     if not found["tasks"]:
         return {"claimed": False}
     task = found["tasks"][0]
-    session.holds(task["id"], task["claim"])
+    session.holds(task["id"], task["claim"], task.get("step", ""))
     return work_row(task)
 
 
@@ -214,9 +213,9 @@ class HeldInput(Input):
 class CompleteInput(HeldInput):
     """Which work, and what came of it."""
 
-    result: Any = Field(default=None, description="what came of it, any JSON")
+    result: Any = Field(default=None, description="any JSON")
     error: Annotated[str, StringConstraints(max_length=16_384)] = Field(
-        default="", description="instead: why it could not be done"
+        default="", description="why it could not be done"
     )
 
 
@@ -225,7 +224,7 @@ _SETTLED = record(work_id="text", status="text", due_at="text?", already="flag?"
 
 @tool(
     "complete_work", CompleteInput, _SETTLED, title="Complete work",
-    description="Say that claimed work is done, with its result; or with error that it could not be done.",
+    description="Say that claimed work is done, with its result, or error.",
     hints=ADDS,
 )  # fmt: skip
 async def complete_work(given: CompleteInput, session: Session) -> dict[str, Any]:
@@ -235,7 +234,7 @@ async def complete_work(given: CompleteInput, session: Session) -> dict[str, Any
         ended = await session.ask("work.fail", claim=claim, id=given.work_id, message=given.error)
     else:
         ended = await session.ask("work.complete", claim=claim, id=given.work_id, output=given.result)
-    return _settled(ended, session)
+    return _settled(ended, session, claim)
 
 
 class FailInput(HeldInput):
@@ -255,15 +254,15 @@ class FailInput(HeldInput):
 async def fail_work(given: FailInput, session: Session) -> dict[str, Any]:
     """End an attempt as failed."""
     fields = without({"retry_after_s": given.retry_after_secs})
+    claim = session.claim_of(given.work_id, given.claim)
     ended = await session.ask(
-        "work.fail", claim=session.claim_of(given.work_id, given.claim), id=given.work_id, message=given.error,
-        retriable=given.recoverable, **fields,
-    )  # fmt: skip
-    return _settled(ended, session)
+        "work.fail", claim=claim, id=given.work_id, message=given.error, retriable=given.recoverable, **fields
+    )
+    return _settled(ended, session, claim)
 
 
-def _settled(ended: dict[str, Any], session: Session) -> dict[str, Any]:
-    session.done_with(ended["id"])
+def _settled(ended: dict[str, Any], session: Session, claim: str) -> dict[str, Any]:
+    session.done_with(ended["id"], claim)
     return without(
         {"work_id": ended["id"], "status": ended["state"], "due_at": ended["due_at"], "already": ended["already"]}
     )

@@ -11,6 +11,8 @@ from knotwork.mcp.wording import without
 
 PART_CHARS = 18_000
 """What is shown of one value at a time."""
+SHORT_CHARS = 300
+"""What is shown of the description of work in a list."""
 ENDED = frozenset({"completed", "failed", "cancelled", "timed-out", "dead"})
 
 
@@ -42,6 +44,16 @@ def words_of(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
 
 
+def told_short(body: Any) -> dict[str, Any]:
+    """Return what waiting work is about, in short: what was asked for, and the name its submitter has for it."""
+    text, name = (body["prompt"], body.get("task_id")) if _offered(body) else (words_of(body), None)
+    if body is None:
+        return {}
+    words = " ".join(text[: 4 * SHORT_CHARS].split())
+    short = words if len(words) <= SHORT_CHARS else words[:SHORT_CHARS] + "…"
+    return without({"taskId": name[:200] if isinstance(name, str) else "", "description": short})
+
+
 def _offered(body: Any) -> bool:
     """Return whether an input is work as agents offer it."""
     return (
@@ -61,6 +73,8 @@ def _between_ms(began: str, ended: str) -> int | None:
 def work_row(task: dict[str, Any]) -> dict[str, Any]:
     """Return claimed work; what was offered with a description shows it by itself."""
     shown: dict[str, Any] = {"claimed": True, "work_id": task["id"], "claim": task["claim"]}
+    if task.get("step"):  # one of several of its run, which all have that id
+        shown["step"] = task["step"]
     body = task["input"]
     if wording.size(body) > PART_CHARS:
         shown |= {"description": words_of(body)[:PART_CHARS], "cut": PART_CHARS}
@@ -98,17 +112,19 @@ def priority_fits(task: dict[str, Any], low: int, high: int, before: datetime | 
 
 def queue_rows(queues: list[dict[str, Any]], capability: str | None) -> list[dict[str, Any]]:
     """Return queues added up over boundaries and lanes: of capabilities, then those of one agent each."""
-    summed: dict[str, dict[str, Any]] = {}
+    summed: dict[tuple[bool, str, str], dict[str, Any]] = {}
     for queue in queues:
-        name = queue["route"]
-        if capability is None or name == capability:
-            row = summed.setdefault(name, _whose(name) | {"waiting": 0, "taken": 0})
+        if capability is None or queue["capability"] == capability:
+            name = (not queue["capability"], queue["capability"] or queue["route"], queue["scope"])
+            row = summed.setdefault(name, _whose(queue) | {"waiting": 0, "taken": 0})
             row["waiting"] += queue["waiting"]
             row["taken"] += queue["taken"]
-    return [summed[name] for name in sorted(summed, key=lambda name: ("=" in name, name))]
+    return [summed[name] for name in sorted(summed)]
 
 
-def _whose(route: str) -> dict[str, Any]:
-    """Return whom work routed so is for: `=agent`, `node=agent`, `node=` (any agent of that node), or a capability."""
-    node, named, agent = route.partition("=")
-    return without({"agent": agent, "node": node}) if named else {"capability": route}
+def _whose(queue: dict[str, Any]) -> dict[str, Any]:
+    """Return whom work is for: a capability, in one scope alone, or `=agent`, `node=agent`, `node=` (any agent there)."""
+    if queue["capability"]:
+        return without({"capability": queue["capability"], "scope": queue["scope"]})
+    node, _, agent = queue["route"].partition("=")
+    return without({"agent": agent, "node": node})

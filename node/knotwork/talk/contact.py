@@ -83,10 +83,10 @@ def _is(end: str, who: Who) -> bool:
     return end in (who.id, who.name)
 
 
-def refused(policy: Policy, sender: Who, to: Who) -> Denied:
-    """Return the error of a message that may not be sent."""
+def refused(policy: Policy, sender: Who, to: Who, *, of: str) -> Denied:
+    """Return the error of a message that may not be sent by the policy `of` a project, the sender's or the recipient's."""
     return Denied(
-        f"{sender.name} may not write to {to.name}: the contact policy of {to.project} is {policy.mode!r}.",
+        f"{sender.name} may not write to {to.name}: the contact policy of {of} is {policy.mode!r}.",
         code="contact.denied", hint="Say it in a channel, or have the policy changed: `knotwork contact set`.",
         detail={"policy": policy.mode, "to": to.id},
     )  # fmt: skip

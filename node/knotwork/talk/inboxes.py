@@ -199,6 +199,13 @@ class Inboxes:
             raise message.unknown(message.name("inbox", place))
         return said
 
+    async def let_in(self, agent: str, post: str) -> bool:
+        """Return whether a message from another project, by its name there, is in an inbox."""
+        async for one in self._each(agent, 0):
+            if one.envelope.post == post:
+                return True
+        return False
+
     async def state(self, agent: str) -> InboxState:
         """Return how far an agent is with its inbox."""
         return (await self._reads.inbox(agent))[0]

@@ -113,6 +113,8 @@ class Said:
         return self.envelope.thread or self.id
 
 
+REFUSED = "refused"
+"""The kind of message by which a node tells a sender that one of his was not let in; nobody else may send it."""
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Envelope)
 

@@ -33,8 +33,6 @@ log = logging.getLogger(__name__)
 LEASE_S = 30.0
 """After so long a message comes again that was not finished: its inbox was full, say."""
 WAIT_S, BATCH, AGAIN_S = 5.0, 100, 1.0
-REFUSED = "refused"
-"""The kind of message by which a sender learns that one of his was not let in."""
 
 
 class Postman:
@@ -124,7 +122,7 @@ class Postman:
             raise NotFound(f"There is nobody {said.to} in {self._project}.", code="agent.not_found")
         policy = self._policy()
         if not contact.allows(policy, sender, known, answering=answering):
-            raise contact.refused(policy, sender, known)
+            raise contact.refused(policy, sender, known, of=self._project)
         return known
 
     async def _answers(self, said: Said) -> bool:
@@ -163,10 +161,13 @@ class Postman:
     async def _send_back(self, said: Said, error: KnotworkError) -> None:
         """Let the sender know; what tells of that is not sent back itself."""
         sender = said.envelope.who
-        if said.envelope.kind == REFUSED:
+        if said.envelope.kind == message.REFUSED:
             return
+        # who may not see the recipient is not told what it is called now
+        known = self._book.look(said.to, None if isinstance(error, Denied) else sender)
         told = Envelope(
-            sender=said.to, handle=said.to, project=self._project, owner="", kind=REFUSED, reply_to=said.id,
+            sender=said.to, handle=known.name if known is not None else said.to, project=self._project, owner="",
+            kind=message.REFUSED, reply_to=said.id,
             thread=said.thread, text=f"Your message {said.id} was not let in: {error.message}",
             data={"code": error.code, "id": said.id},
         )  # fmt: skip

@@ -52,7 +52,7 @@ class Talk:
         """Return a message that somebody may see, of a channel or an inbox; raises `NotFound` (`message.not_found`)."""
         where, place = message.place_of(name)
         if where == "post":
-            return await self.post.get(place, who)
+            return await self.sending.direct(where, place, who)
         return await (self.inboxes.get(place, who) if where == "inbox" else self.sending.in_channel(name, who))
 
 

@@ -138,12 +138,21 @@ class Sending:
     async def to_agent(self, who: Who, name: str, draft: Draft) -> Receipt:
         """Send something to one agent or person, by id or handle; of another project, by id or `handle@project`.
 
-        Raises `NotFound` (`agent.not_found`), `Denied` (`contact.denied`), `Unavailable` (`message.inbox_full`,
-        `message.no_post`), and what `to_channel` raises.
+        An answer to a direct message goes back whatever the scope of either. Raises `NotFound` (`agent.not_found`),
+        `Denied` (`contact.denied`), `Invalid` (`message.other_recipient` for an answer to somebody else),
+        `Unavailable` (`message.inbox_full`, `message.no_post`), and what `to_channel` raises.
         """
         _check(draft)
         answered = await self._answered(who, draft)
-        return await self._to_one(who, self._book.find(name, who), draft, answered)
+        if answered is None or answered.where == "channel":
+            return await self._to_one(who, self._book.find(name, who), draft, answered)
+        other = self._other(answered, who)
+        near = (other.id, other.name) if other.project == who.project else (other.id,)
+        if name not in (*near, f"{other.id}@{other.project}", f"{other.name}@{other.project}"):
+            found = self._book.find(name, who)
+            if (found.id, found.project) != (other.id, other.project):
+                raise _another(answered, other, who)
+        return await self._to_one(who, other, draft, answered)
 
     async def reply(self, who: Who, draft: Draft) -> Receipt:
         """Answer a message: to its sender when it came directly, else in its channel, for those who see what is answered."""
@@ -152,17 +161,29 @@ class Sending:
             said = await self.in_channel(draft.reply_to, who)
             return await self.to_channel(who, said.to, msgspec.structs.replace(draft, scope=said.envelope.scope))
         _check(draft)
-        answered = await self._direct(where, place, who)
-        if answered.envelope.project != who.project:
-            return await self._to_one(who, answered.envelope.who, draft, answered)
-        if answered.to_project:
-            return await self._to_one(who, self._book.find(answered.to, who), draft, answered)
-        other = answered.envelope.sender if answered.to == who.id else answered.to
-        return await self._to_one(who, self._book.find(other), draft, answered)
+        answered = await self.direct(where, place, who)
+        return await self._to_one(who, self._other(answered, who), draft, answered)
 
-    async def _direct(self, where: Where, place: int, who: Who) -> Said:
-        """Return a message of an inbox, or one that went to another project."""
-        return await (self._inboxes.get(place, who) if where == "inbox" else self._post.get(place, who))
+    def _other(self, answered: Said, who: Who) -> Who:
+        """Return with whom somebody has a direct message: its sender, or its recipient when he sent it himself."""
+        if answered.envelope.project != who.project:
+            return answered.envelope.who
+        if answered.to_project:
+            return self._book.find(answered.to, who)
+        return self._book.find(answered.envelope.sender if answered.to == who.id else answered.to)
+
+    async def direct(self, where: Where, place: int, who: Who) -> Said:
+        """Return a message of an inbox, or one that somebody sent to another project or that was let in from there.
+
+        Raises `NotFound` (`message.not_found`).
+        """
+        if where == "inbox":
+            return await self._inboxes.get(place, who)
+        said = await self._post.get(place, who)
+        mine = (said.envelope.sender, said.envelope.project) == (who.id, who.project)
+        if not mine and not await self._inboxes.let_in(who.id, said.id):
+            raise message.unknown(said.id)
+        return said
 
     async def to_capability(self, who: Who, capability: str, draft: Draft) -> Broadcast:
         """Send something to everybody else who can do something, one message for each.
@@ -202,13 +223,13 @@ class Sending:
         if not draft.reply_to:
             return None
         where, place = message.place_of(draft.reply_to)
-        return await (self.in_channel(draft.reply_to, who) if where == "channel" else self._direct(where, place, who))
+        return await (self.in_channel(draft.reply_to, who) if where == "channel" else self.direct(where, place, who))
 
     async def _to_one(self, who: Who, to: Who, draft: Draft, answered: Said | None, *, thread: str = "") -> Receipt:
         policy = self._channels.policy
         back = answered is not None and answered.where == "inbox" and answered.envelope.sender == to.id
         if not contact.allows(policy, who, to, answering=back):
-            raise contact.refused(policy, who, to)
+            raise contact.refused(policy, who, to, of=who.project)
         if to.project != who.project:
             return await self._out(who, to, draft, answered)
         thread = thread or (answered.thread if answered is not None else "")
@@ -304,8 +325,21 @@ def _check(draft: Draft) -> None:
         raise Invalid(
             "The message is empty: nothing in it is seen.", code="message.empty", hint="Give text, data or a blob."
         )
+    if draft.kind == message.REFUSED:
+        raise Invalid(
+            f"The kind {message.REFUSED!r} is the node's: it says that a message was not let in.",
+            code="message.kind_reserved", hint="Choose another kind, for example 'rejected'.",
+        )  # fmt: skip
     if 0 < draft.expires_ns <= time.time_ns():
         raise Invalid("The message would expire before it is sent.", code="message.expired")
+
+
+def _another(answered: Said, other: Who, who: Who) -> Invalid:
+    name = other.name if other.project == who.project else f"{other.name}@{other.project}"
+    return Invalid(
+        f"{answered.id} is between you and {name}: an answer to it goes there, not to somebody else.",
+        code="message.other_recipient", hint="Leave the recipient out to answer it, or leave out what it answers.",
+    )  # fmt: skip
 
 
 def _full(to: Who) -> Unavailable:

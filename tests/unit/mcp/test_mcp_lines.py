@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from knotwork.mcp import dialect, labels
+from knotwork.mcp.held import Held
 from knotwork.mcp.keeping import Keeping
 from knotwork.mcp.lines import Lines, Splitter, TooLong
 from knotwork.sdk.errors import Conflict, Invalid, Unavailable
@@ -147,7 +149,48 @@ async def test_leases_are_extended_until_they_are_lost():
             keeping.took(work_id, f"claim of {work_id}", 0.06)
         await again.wait()
         running.cancel()
-    assert keeping.all() == {"kept": "claim of kept", "away": "claim of away"}
+    assert keeping.all() == [("kept", "claim of kept"), ("away", "claim of away")]
     assert said.count("lost") == 1
     keeping.heard("complete_work", {"work_id": "kept"}, {"status": "completed"})
     assert keeping.claim_of("kept") == ""
+
+
+async def test_every_part_of_a_run_is_kept_by_itself():
+    async def extend(*_: Any) -> None:
+        raise AssertionError
+
+    keeping = Keeping(extend)
+    for step in ("a", "b", "c"):
+        told = {"claimed": True, "work_id": "w1", "step": step, "claim": f"claim-{step}", "lease_secs": 60}
+        keeping.heard("claim_work", {}, told)
+    with pytest.raises(Invalid) as raised:
+        keeping.claim_of("w1")
+    assert "claim-a" in raised.value.message
+    assert "claim-b" in raised.value.message
+    keeping.heard("complete_work", {"work_id": "w1", "claim": "claim-a"}, {"status": "completed"})
+    keeping.lost({"event": "lost", "id": "w1", "step": "c", "why": "expired"})
+    assert keeping.all() == [("w1", "claim-b")]
+    assert keeping.claim_of("w1") == "claim-b"
+
+
+def test_who_holds_several_parts_of_a_run_says_which_one_is_meant(monkeypatch):
+    held = Held()
+    held.add("ann", "w1", "claim-a", "a")
+    assert held.get("ann", "w1") == "claim-a"
+    held.add("ann", "w1", "claim-b", "b")
+    with pytest.raises(Invalid) as raised:
+        held.get("ann", "w1")
+    assert (raised.value.code, "claim" in raised.value.hint) == ("tool.several_claims", True)
+    assert "- a: claim-a\n- b: claim-b" in raised.value.message
+    assert held.get("bob", "w1") == ""
+    held.add("ann", "w1", "claim-a2", "a")  # it was taken from her, and claimed again
+    held.drop("ann", "w1", "claim-a")
+    held.drop("ann", "w1", "claim-b")
+    assert held.get("ann", "w1") == "claim-a2"
+    held.drop("ann", "w1")
+    assert held.get("ann", "w1") == ""
+    monkeypatch.setattr("knotwork.mcp.held.HELD_MAX", 2)
+    for step in ("a", "b", "c"):
+        held.add("ann", "w2", f"claim-{step}", step)
+    held.drop("ann", "w2", "claim-c")
+    assert held.get("ann", "w2") == "claim-b"

@@ -12,9 +12,10 @@ from typing import Any
 import jsonschema
 import pytest
 
+from knotwork.bus import subjects
 from knotwork.mcp import calling, catalog, crew_values, index, instructions, resources, rows, toolsets, wording
 from knotwork.mcp.tool import arguments_of
-from knotwork.mcp.work_values import queue_rows, words_of
+from knotwork.mcp.work_values import queue_rows, told_short, words_of
 from knotwork.ops.table import TABLE
 from knotwork.sdk.errors import Invalid, NotFound
 
@@ -134,7 +135,7 @@ def test_a_tool_takes_what_its_document_says(name: str):
 def test_what_a_session_begins_with_is_small():
     core = [json.loads(rows.ROWS[name]) for name in toolsets.TOOLSETS["core"]]
     assert len(core) <= 12
-    assert tokens(json.dumps(core, separators=(",", ":"))) <= 3000
+    assert tokens(json.dumps(core)) <= 3000  # with the blanks that many a client writes
     assert tokens(instructions.TEXT) <= 600
 
 
@@ -291,9 +292,40 @@ def _in_pieces(read: Callable[[int], dict[str, Any]], key: str = "output") -> An
     return text
 
 
+def test_half_a_character_is_told_by_the_argument_that_holds_it():
+    assert wording.halved({"message": "a\ud800b", "metadata": {"x": ["\udfff"]}, "n": 1, "ok": "😀"}) == [
+        "message",
+        "metadata",
+    ]
+    assert wording.halves_said(["message"]).startswith("message: half a character")
+    error = calling.half_a_character(["\ud800"])
+    assert calling.refused(error).text.encode()
+
+
+def test_what_waits_is_told_in_short():
+    offered = {"prompt": "type\n it", "task_id": "T-7", "context": {"x": 1}}
+    assert told_short(offered) == {"taskId": "T-7", "description": "type it"}
+    assert told_short({"branch": "main"}) == {"description": '{ "branch": "main" }'}
+    assert told_short("x" * 10_000) == {"description": "x" * 300 + "…"}
+    assert told_short(None) == {}
+
+
 def test_queues_of_agents_are_told_apart_from_capabilities():
-    queues = [{"route": route, "waiting": 1, "taken": 0} for route in ("=d99", "work", "n1=d99", "n1=", "work")]
-    assert queue_rows(queues, None) == [
-        {"capability": "work", "waiting": 2, "taken": 0}, {"agent": "d99", "waiting": 1, "taken": 0},
-        {"node": "n1", "waiting": 1, "taken": 0}, {"agent": "d99", "node": "n1", "waiting": 1, "taken": 0},
+    routes = ("=d99", "work", "n1=d99", "n1=", "work", "==private-0af3=work", "==personal-99=other")
+    queues = [
+        {
+            "route": route, "capability": subjects.capability_of(route),
+            "scope": subjects.circle_of(route).partition("-")[0], "waiting": 1, "taken": 0,
+        }
+        for route in routes
     ]  # fmt: skip
+    of_work = [
+        {"capability": "work", "waiting": 2, "taken": 0},
+        {"capability": "work", "scope": "private", "waiting": 1, "taken": 0},
+    ]
+    assert queue_rows(queues, None) == [
+        {"capability": "other", "scope": "personal", "waiting": 1, "taken": 0}, *of_work,
+        {"agent": "d99", "waiting": 1, "taken": 0}, {"node": "n1", "waiting": 1, "taken": 0},
+        {"agent": "d99", "node": "n1", "waiting": 1, "taken": 0},
+    ]  # fmt: skip
+    assert queue_rows(queues, "work") == of_work
