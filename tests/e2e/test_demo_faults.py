@@ -16,7 +16,8 @@ from knotwork.cli import up
 from knotwork.cli.files import FileOptions
 
 DEMO = """
-import signal, sys
+import asyncio, signal, sys
+from knotwork.bus import client
 from knotwork.cli import demo, up
 from knotwork.sdk.errors import Failed
 
@@ -28,6 +29,12 @@ def trouble(*_):
 
 if sys.argv[2] == "between":
     demo._call = trouble
+elif sys.argv[2] == "asking":
+    async def call(*_, **__):
+        signal.raise_signal(int(sys.argv[1]))
+        await asyncio.sleep(60)
+        yield
+    client.call = call
 else:  # while the second node is being started
     real, starts = up._ready, []
     def ready(folder, pid):
@@ -48,7 +55,7 @@ def processes(folder: Path) -> list[psutil.Process]:
 
 @pytest.mark.parametrize(
     ("trouble", "when"),
-    [("raises", "between"), (str(signal.SIGINT.value), "starting"), (str(signal.SIGTERM.value), "between")],
+    [("raises", "between"), (str(signal.SIGINT.value), "starting"), (str(signal.SIGTERM.value), "asking")],
 )
 def test_a_demo_that_ends_in_the_middle_leaves_nothing(trouble: str, when: str, tmp_path: Path):
     done = subprocess.run(
@@ -62,6 +69,9 @@ def test_a_demo_that_ends_in_the_middle_leaves_nothing(trouble: str, when: str, 
     assert not list(tmp_path.iterdir()), done.stderr
     assert done.returncode
     assert trouble != "raises" or "as planned" in done.stderr
+    if when == "asking":
+        assert done.returncode == 128 + signal.SIGTERM
+        assert "failed" not in done.stderr
 
 
 def test_a_node_is_ended_that_ctrl_c_met_before_it_was_known(tmp_path: Path, monkeypatch):

@@ -150,6 +150,13 @@ def test_many_are_written_down_and_a_bad_line_loses_no_other(node, nodes):
     cursor = err.rpartition("--cursor ")[2].strip()
     assert node.run("run", "export", "--labels", "of=copies", "--cursor", cursor)[1].splitlines() == lines[2:]
     assert node.refused("run", "export")[1]["code"] == "flow.filter_needed"
+    going = node.json("run", "start", "asks", "--labels", "of=going")["id"]
+    assert node.run("run", "export", "--labels", "of=going") == (0, "", "1 run has not ended and was left out\n")
+    assert node.ask("run.resume", ids=[runs[0], "bogus"], dry_run=True)["failed"] == 1
+    told = node.ask("run.cancel", ids=[going, "w000nope", "bogus"])
+    assert [one["code"] for one in told["runs"]] == ["", "flow.no_run", "flow.bad_id"]
+    code, _, err = node.run("run", "show", runs[0], "--at", "99")
+    assert (code, "facts, not 99" in err) == (2, True)
     other = nodes.node("# nothing").up()
     half = json.dumps({**json.loads(lines[1]), "facts": json.loads(lines[1])["facts"][:1]})
     file = other.write("\n".join([lines[0], "{not json", half, "", lines[2]]), "runs.jsonl")
@@ -160,6 +167,7 @@ def test_many_are_written_down_and_a_bad_line_loses_no_other(node, nodes):
         (1, ""), (2, "wire.not_json"), (3, "flow.bad_history"), (5, ""),
     ]  # fmt: skip
     assert "error: line 2:" in err
+    assert "had not ended when it was written" in told["runs"][2]["why"]
     assert {one["id"] for one in other.json("runs")["runs"]} == {runs[0], runs[2]}
     file = other.write("\n".join(lines), "runs.jsonl")
     assert other.json("run", "import", f"@{file}")["done"] == 1  # what is there already stays

@@ -33,7 +33,8 @@ async def test_work_is_given_taken_and_done(node: Node, mode: str):
         )  # fmt: skip
         assert "in this project" in offered["note"]
         listed = await giver.call("list_work", capability="sum-up")
-        assert offered["work_id"] in [row["work_id"] for row in listed["work"]]
+        about = {row["work_id"]: (row["taskId"], row["description"]) for row in listed["work"]}
+        assert about[offered["work_id"]] == ("T-1", "Sum them up.")
         claimed = await taker.call("claim_work", capability="sum-up", timeout=20000)
         assert claimed["work_id"] == offered["work_id"]
         assert (claimed["description"], claimed["taskId"]) == ("Sum them up.", "T-1")

@@ -158,3 +158,41 @@ async def test_sub_agents_do_the_parts_of_a_big_job(node: Node):
         assert "crew-db is done" in str(whole["output"])
         listed = await chief.call("list_orchestrations")
         assert crew in [one["orchestrationId"] for one in listed["orchestrations"]]
+
+
+@pytest.mark.parametrize("door", [stdio_agent, http_agent])
+async def test_who_holds_two_parts_says_which_one_is_done(node: Node, door: Any):
+    mine = f"part-{door.__name__.replace('_', '-')}"
+    async with door(node, name="leads") as leads, door(node, name="does") as does:
+        parts = [{"id": one, "title": one, "instructions": one, "capability": mine} for one in ("soup", "salad")]
+        crew = await leads.call("assess_task", task="- cook soup\n- mix salad")
+        await leads.call("spawn_subagents", orchestrationId=crew["orchestrationId"], plan=parts)
+        held = [await does.call("claim_work", capability=mine, timeout=30000) for _ in parts]
+        assert {one["step"] for one in held} == {"soup", "salad"}
+        (work,) = {one["work_id"] for one in held}
+        for tool, more in (
+            ("complete_work", {"result": "which?"}), ("fail_work", {"error": "which?"}), ("extend_work", {}),
+            ("report_progress", {"progress": 5}),
+        ):  # fmt: skip
+            said = await does.refused(tool, work_id=work, **more)
+            assert [word for one in held for word in (one["step"], one["claim"]) if word not in said] == []
+        first, second = held
+        await does.call("complete_work", work_id=work, claim=first["claim"], result=first["step"])
+        await does.call("complete_work", work_id=work, result=second["step"])  # the only one that is left
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                found = await leads.call("get_results", orchestrationId=crew["orchestrationId"])
+                if found["phase"] not in ("planning", "execution"):
+                    break
+        assert {one["id"]: one["output"] for one in found["parts"]} == {"soup": "soup", "salad": "salad"}
+
+
+async def test_work_of_one_scope_is_counted_by_its_capability(node: Node):
+    async with stdio_agent(node, name="counts") as agent:
+        for scope in ("private", "team"):
+            given = {"taskId": scope, "description": "zap it", "requiredCapability": "zap-it", "scope": scope}
+            await agent.call("broadcast_work_offer", **given)
+        found = await agent.call("work_queue_status", capability="zap-it")
+        assert [(row["capability"], row.get("scope"), row["waiting"]) for row in found["queues"]] == [
+            ("zap-it", None, 1), ("zap-it", "private", 1),
+        ]  # fmt: skip

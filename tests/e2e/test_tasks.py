@@ -314,7 +314,7 @@ def test_a_cancel_needs_to_know_what_is_meant(hub):
     code, error = hub.refused("task", "cancel")
     assert (code, error["code"]) == (2, "work.filter_needed")
     told = hub.ask("task.cancel", ids=["t0000000000000000"])
-    assert (told["changed"], told["tasks"][0]["why"]) == (0, "There is no such task.")
+    assert (told["changed"], told["tasks"][0]["why"]) == (0, "There is no task t0000000000000000.")
 
 
 def test_a_retry_is_a_task_of_its_own(hub):

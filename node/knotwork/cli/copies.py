@@ -28,13 +28,17 @@ def export(shared: Shared, request: Request) -> Reply:
         reply = _ask(shared, "run.export", request)
         _write({name: reply[name] for name in ("id", "definition", "facts")})
         return {"exported": 1, "failed": []}
-    limit, count, failed = request.get("limit"), 0, list[Any]()
+    limit, count, going, failed = request.get("limit"), 0, 0, list[Any]()
     while True:
         page = PAGE if limit is None else min(PAGE, limit - count - len(failed))
         reply = _ask(shared, "run.export", {**request, "limit": page}, lines=True)
         count, failed = count + reply["exported"], [*failed, *reply["failed"]]
+        going += reply.get("going", 0)  # left out, and so not part of the limit
         if not reply["next"] or (limit is not None and count + len(failed) >= limit):
-            return {"exported": count, "failed": failed, "next": reply["next"]}
+            if going:
+                told = "1 run has not ended and was" if going == 1 else f"{going} runs have not ended and were"
+                print(f"{told} left out", file=sys.stderr, flush=True)
+            return {"exported": count, "failed": failed, "going": going, "next": reply["next"]}
         request = {**request, "cursor": reply["next"]}
         if count // TELL_EVERY != (count - reply["exported"]) // TELL_EVERY:
             _tell(shared, f"{count} runs so far")

@@ -175,7 +175,12 @@ def span(seconds: float) -> str:
 def _bar(percent: float) -> RenderableType:
     from rich.progress_bar import ProgressBar
 
-    return ProgressBar(total=100, completed=min(max(percent, 0.0), 100.0), width=BAR_COLUMNS)
+    done = min(max(percent, 0.0), 100.0)
+    # rich's own finished bar is, in 16 colours, the grey of an empty one
+    return ProgressBar(
+        total=100, completed=done, width=BAR_COLUMNS, style="bright_black", complete_style="cyan",
+        finished_style="green",
+    )  # fmt: skip
 
 
 def _text(text: str, style: str) -> Text:

@@ -61,11 +61,13 @@ def ask(
     target = endpoint(shared)
     on = shared.on or (node.node if node is not None else "")  # this machine's node, not just any of the project
 
+    came: list[int] = []
+
     async def run() -> None:
         nonlocal answer
         from knotwork.bus import client  # the same
 
-        _end_like_ctrl_c()
+        _end_like_ctrl_c(came)
         pieces: Any = client.call(
             target, op, request, timeout_s=timeout_s, node=on, caller=local.caller() or "cli", patient=patient
         )
@@ -76,14 +78,17 @@ def ask(
                 else:
                     on_piece(frame)
 
-    _carry_out(run(), shared.on)
+    _carry_out(run(), shared.on, came)
     return _output(answer)
 
 
-def _carry_out(asking: Coroutine[Any, Any, None], on: str) -> None:
-    """Ask, in a loop of its own; raises what became of it in words of the command line. `on` is the node that was named."""
+def _carry_out(asking: Coroutine[Any, Any, None], on: str, came: list[int]) -> None:
+    """Ask, in a loop of its own; raises what became of it in words of the command line.
+
+    `on` is the node that was named; `came` are signals that came meanwhile.
+    """
     try:
-        with _handlers_kept():
+        with _handlers_kept(came):
             asyncio.run(asking)
     except asyncio.CancelledError:
         raise Cancelled("Stopped by a signal; the node was told to stop, too.", code="call.cancelled") from None
@@ -94,8 +99,8 @@ def _carry_out(asking: Coroutine[Any, Any, None], on: str) -> None:
 
 
 @contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Give signals back to whoever had them: a loop that ends leaves none but the default handlers."""
+def _handlers_kept(came: list[int]) -> Iterator[None]:
+    """Give signals back to whoever had them, with the first that `came`: a loop that ends leaves only default handlers."""
     names = [name for name in _ENDS if hasattr(signal, name)]
     before = [(getattr(signal, name), signal.getsignal(getattr(signal, name))) for name in names]
     try:
@@ -104,16 +109,23 @@ def _handlers_kept() -> Iterator[None]:
         for number, handler in before:
             if handler is not None and signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
+        if came and callable(signal.getsignal(came[0])):  # somebody else's to act upon, such as the demo's
+            signal.raise_signal(came[0])
 
 
-def _end_like_ctrl_c() -> None:
-    """Let SIGTERM and a closed terminal cancel the request, so that the node is told to stop the work."""
+def _end_like_ctrl_c(came: list[int]) -> None:
+    """Let SIGTERM and a closed terminal, kept in `came`, cancel the request, so that the node is told to stop the work."""
     task = asyncio.current_task()
     assert task is not None
+
+    def end(number: int) -> None:
+        came.append(number)
+        task.cancel()
+
     for name in _ENDS:
         number = getattr(signal, name, None)
         if number is not None and sys.platform != "win32":
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+            asyncio.get_running_loop().add_signal_handler(number, end, number)
 
 
 def _nobody(on: str) -> KnotworkError:

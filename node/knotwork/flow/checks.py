@@ -145,14 +145,25 @@ def _step(
             elif isinstance(spec.need, int) and spec.need > len(set(spec.depends_on)):
                 yield Problem((*at, "need"), f"it can never have {spec.need} of {len(set(spec.depends_on))} steps")
         case "sleep" if spec.cron is not None:
-            try:
-                next_due(spec.cron, spec.timezone, 0)
-            except Invalid as error:
-                yield Problem((*at, "cron"), error.message)
+            yield from _cron(at, spec.cron, spec.timezone)
         case "wait_for_event" | "wait_for_signal" | "approval":
             yield from _wait(at, spec)
     yield from _schema((*at, "output_schema"), getattr(spec, "output_schema", None))
     yield from _sticky(at, workflow, spec, sees)
+
+
+def _cron(at: Path, cron: str, zone: str) -> Iterator[Problem]:
+    """Return what is wrong with a time, and what with the zone that it is meant in: neither hides the other."""
+    known = "UTC"
+    try:
+        next_due("* * * * *", zone, 0)
+        known = zone
+    except Invalid:
+        yield Problem((*at, "timezone"), f"there is no time zone {zone!r}", "Name one such as Europe/Berlin.")
+    try:
+        next_due(cron, known, 0)
+    except Invalid as error:
+        yield Problem((*at, "cron"), error.message)
 
 
 def _wait(at: Path, spec: model.Waiting) -> Iterator[Problem]:

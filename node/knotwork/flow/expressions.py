@@ -137,6 +137,11 @@ def holes(template: str) -> list[str]:
     return [part.strip() for part in _split(template)[1::2]]
 
 
+def unclosed(template: str) -> bool:
+    """Return whether a template begins an expression that never ends."""
+    return _OPEN in _split(template)[-1]
+
+
 def _split(template: str) -> list[str]:
     """Return what stands outside and inside of the braces, in turns, in one pass."""
     parts: list[str] = []

@@ -15,7 +15,19 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from knotwork.config.problems import nearest
-from knotwork.flow.model import KINDS, AnyStep, Step, TaskStep, Work, Workflow, with_kind
+from knotwork.flow.model import (
+    AGENT,
+    EVENT,
+    KINDS,
+    NAME,
+    WORD,
+    AnyStep,
+    Step,
+    TaskStep,
+    Work,
+    Workflow,
+    with_kind,
+)
 
 Path = tuple[str | int, ...]
 ROUNDS_MAX = 12
@@ -28,6 +40,14 @@ _HARMLESS: tuple[Any, ...] = ("x", 1, _GONE, ["x"], [{}], {}, [], True)
 """What stands in for a value that does not fit, one after another; `_GONE`: nothing, so that its default counts."""
 _NAMES = ("on_failure", "compensate")
 _STAND_IN = {"capability": "x"}
+_WORD = "small letters, digits, - and _, a letter or digit first, 64 characters at most"
+_WORDS = {
+    f"^{NAME}$": "a name has small letters, digits, _ and single dashes inside, a letter or digit first",
+    WORD: f"it has {_WORD}",
+    AGENT: f"write agent or node/agent: each has {_WORD}",
+    EVENT: "an event has one to eight words with dots between them, of small letters, digits, - and _",
+}
+"""What the patterns of the model ask for."""
 _KIND_ERRORS = ("union_tag_invalid", "union_tag_not_found")
 
 
@@ -153,10 +173,14 @@ def _replace(data: dict[str, Any], path: Path, times: int, misfit: Misfit) -> No
     where: Any = data
     for part in path[:-1]:
         where = where[part]
+    if path[-1] == "limit" and misfit.type == "value_error" and isinstance(where["limit"], dict):
+        where["limit"]["concurrency"] = 1  # what else it says is still looked at
+        return
     value = _HARMLESS[times % len(_HARMLESS)]
     if misfit.type == "extra_forbidden":
         value = _GONE
-        if len(path) == 1 and (meant := nearest(str(path[0]), _fields(data))) and meant not in data:
+        meant = nearest(str(path[0]), _fields(data)) if len(path) == 1 else ""
+        if meant and meant not in data and not meant.endswith("_schema"):  # those are never missing
             data[meant] = where[path[0]]  # so that what it stands for is not told to be missing
     if value is not _GONE:
         where[path[-1]] = copy.deepcopy(value)
@@ -182,8 +206,17 @@ def _choose(data: dict[str, Any]) -> None:
 
 def _misfits(error: ValidationError, data: Any, at: Path) -> Iterator[Misfit]:
     for one in error.errors(include_url=False):
-        message = one["msg"].removeprefix("Value error, ")
-        yield Misfit((*at, *_real(one["loc"], data, len(at))), one["type"], message, one.get("input"))
+        path = (*at, *_real(one["loc"], data, len(at)))
+        yield Misfit(path, one["type"], _told(path, one), one.get("input"))
+
+
+def _told(path: Path, error: Any) -> str:
+    """Return what is wrong in words: nobody should have to read a pattern, or which of two types was tried first."""
+    if path and path[-1] == "allowed_failures" and error["type"] in ("int_parsing", "string_pattern_mismatch"):
+        return 'it should be a number of items, or a share of them from "0%" to "100%"'
+    pattern = str(error.get("ctx", {}).get("pattern", ""))
+    message: str = _WORDS.get(pattern) or error["msg"].removeprefix("Value error, ")
+    return message
 
 
 def _real(loc: Path, data: Any, within: int) -> Iterator[str | int]:

@@ -20,7 +20,10 @@ RESERVED = frozenset({"task"})
 """What a step cannot be called: it is the one step of a run that is a task."""
 
 Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=32)]
-Token = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+WORD = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+AGENT = r"^[a-z0-9][a-z0-9_-]{0,63}(/[a-z0-9][a-z0-9_-]{0,63})?$"
+EVENT = r"^[a-z0-9_-]{1,64}(\.[a-z0-9_-]{1,64}){0,7}$"
+Token = Annotated[str, Field(pattern=WORD)]
 Expression = Annotated[str, Field(min_length=1, max_length=4096)]
 Text = Annotated[str, Field(max_length=16_384)]
 Duration = Annotated[float, BeforeValidator(seconds), Field(ge=0, le=YEAR_S)]
@@ -67,7 +70,7 @@ class StepLimit(Part):
     @model_validator(mode="after")
     def _limits(self) -> StepLimit:
         if not (self.concurrency or self.rate):
-            msg = "name concurrency, rate or both"
+            msg = "it limits nothing: give concurrency, rate or both, above 0"
             raise ValueError(msg)
         return self
 
@@ -128,7 +131,7 @@ class Work(Step):
     """What all steps have that agents carry out."""
 
     capability: Token | None = Field(default=None, description="any agent with this capability")
-    agent: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}(/[a-z0-9][a-z0-9_-]{0,63})?$")] | None = Field(
+    agent: Annotated[str, Field(pattern=AGENT)] | None = Field(
         default=None, description="this agent instead: agent, or node/agent"
     )
     boundary: Token | None = None
@@ -226,7 +229,7 @@ class EventStep(Waiting):
     """Waits for an event that is published in the project; the event's body is its output."""
 
     kind: Literal["wait_for_event"]
-    event: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}(\.[a-z0-9_-]{1,64}){0,7}$")]
+    event: Annotated[str, Field(pattern=EVENT)]
     match: Expression | None = Field(default=None, description="true for the event that is meant; sees `event`")
 
 

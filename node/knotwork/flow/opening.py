@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from knotwork.flow import calls, ending, expressions, items, outputs, plans
 from knotwork.flow.durations import next_due
@@ -202,6 +202,17 @@ def _wakes_ns(run: Run, step: Progress, spec: SleepStep) -> int:
     if spec.cron is not None:
         return next_due(spec.cron, spec.timezone, run.now_ns)
     moment = expressions.evaluate(str(spec.until), context(run, step.box.reads))
+    if (found := time_ns(moment)) is not None:
+        return found
+    raise Invalid(
+        f"{spec.until!r} gives {str(moment)[:80]!r}, no time.",
+        code="flow.bad_time",
+        hint="Give an RFC 3339 time with its zone, or seconds since 1970.",
+    )
+
+
+def time_ns(moment: Any) -> int | None:
+    """Return the nanoseconds since 1970 that a value means as a time, None for one that means none."""
     if isinstance(moment, int | float) and not isinstance(moment, bool) and 0 <= moment * S < FAR_NS:
         return int(moment * S)
     try:
@@ -210,8 +221,4 @@ def _wakes_ns(run: Run, step: Progress, spec: SleepStep) -> int:
             return int(when.timestamp() * S)
     except (ValueError, OverflowError):
         pass
-    raise Invalid(
-        f"{spec.until!r} gives {str(moment)[:80]!r}, no time.",
-        code="flow.bad_time",
-        hint="Give an RFC 3339 time with its zone, or seconds since 1970.",
-    )
+    return None

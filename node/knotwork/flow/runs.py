@@ -144,11 +144,17 @@ class Runs(Looking):
         ours = all(stored.subject.startswith(f"{place}.") for stored in found)
         known = [fact for stored in found if (fact := read(stored)) is not None]
         start = known[0].body if known else None
-        if not (ours and isinstance(start, facts.Start) and start.digest == digest and known[-1].what == "ended"):
+        if not (ours and isinstance(start, facts.Start) and start.digest == digest):
             raise Invalid("This is not a whole run of that definition.", code="flow.bad_history")
         try:
             await self._finish(run)
         except NotFound:
+            if known[-1].what != "ended":
+                raise Invalid(
+                    "It had not ended when it was written.",
+                    code="flow.bad_history",
+                    hint="Export it again where it ran, once it is over.",
+                ) from None
             await publisher.publish(self._connection, subjects.history(run), history.packed(found))
             return True
         return False

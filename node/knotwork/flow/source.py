@@ -21,6 +21,7 @@ from knotwork.config.problems import nearest
 from knotwork.flow import graph, mending
 from knotwork.flow.definitions import SIZE_MAX_BYTES
 from knotwork.flow.model import KINDS, Workflow
+from knotwork.flow.slips import slips
 
 Path = tuple[str | int, ...]
 PROBLEMS_MAX = 200
@@ -240,16 +241,19 @@ def _judged(data: Any, locate: Locate) -> Checked:
         workflow = Workflow.model_validate(data)
     except ValidationError:
         return Checked(None, _flaws(data, locate))
-    flaws = tuple(_flaw(one, locate) for one in graph.check(workflow)[:PROBLEMS_MAX])
+    problems = [*graph.check(workflow), *slips(workflow)]
+    flaws = tuple(_flaw(one, locate) for one in problems[:PROBLEMS_MAX])
     return Checked(None if flaws else workflow, _sorted(flaws))
 
 
 def _flaws(data: dict[Any, Any], locate: Locate) -> tuple[Flaw, ...]:
     """Return what the model says against a definition, and what is wrong with the rest of it."""
     found = mending.mended(data)
-    told = {one.path for one in found.misfits}
+    # a table that says too little as a whole may still be wrong inside
+    told = {one.path for one in found.misfits if not (one.type == "value_error" and isinstance(one.given, dict))}
     misfits = [_misfit(one, data, locate) for one in found.misfits[:PROBLEMS_MAX]]
-    more = [one for one in graph.check(found.workflow) if not any(one.path[:end] in told for end in _ends(one.path))]
+    problems = (*graph.check(found.workflow), *slips(found.workflow))
+    more = [one for one in problems if not any(one.path[:end] in told for end in _ends(one.path))]
     return _sorted((*misfits, *(_flaw(one, locate) for one in more[: PROBLEMS_MAX - len(misfits)])))
 
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus.background import begin_in
+from knotwork.host import claims
 from knotwork.mesh.records import AgentRecord
 from knotwork.sdk.errors import Conflict
 
@@ -56,7 +57,7 @@ class Attending:
 
 async def _tell(line: Line, notices: AsyncGenerator[Any, None]) -> None:
     async for notice in notices:
-        line.tell({"event": "lost", "id": notice.claim.run, "why": notice.why})
+        line.tell(claims.lost(notice.claim, notice.why))
 
 
 def _shown(record: AgentSession) -> AgentRecord:

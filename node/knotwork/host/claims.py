@@ -41,7 +41,7 @@ class ClaimDesk:
         with self._work.attached.line(_record(worker)) as notices:
             yield replies.Chunk(data={"event": "connected", "worker": worker.name})
             async for notice in notices:
-                yield replies.Chunk(data={"event": "lost", "id": notice.claim.run, "why": notice.why})
+                yield replies.Chunk(data=lost(notice.claim, notice.why))
 
     async def claim(
         self, worker: Worker, caller: Caller, *, count: int, wait_s: float, lease_s: float
@@ -160,6 +160,7 @@ def _claimed(one: Claimed, value: bytes, blob: str) -> claim_replies.ClaimedTask
     task, claim = one.task, one.claim
     return claim_replies.ClaimedTask(
         id=task.run,
+        step=step_of(one.claim),
         claim=one.token,
         input=codec.decode(value),
         input_blob=blob,
@@ -177,6 +178,17 @@ def _claimed(one: Claimed, value: bytes, blob: str) -> claim_replies.ClaimedTask
         by=task.by,
         traceparent=task.traceparent,
     )
+
+
+def step_of(claim: Claim) -> str:
+    """Return the step of its run that a claim is on, "" for a task of its own."""
+    return "" if claim.step == records.STEP else claim.step
+
+
+def lost(claim: Claim, why: str) -> dict[str, str]:
+    """Return what an agent is told of a claim that stands no more."""
+    told, step = {"event": "lost", "id": claim.run, "why": why}, step_of(claim)
+    return told | ({"step": step} if step else {})
 
 
 def _held(claim: Claim) -> claim_replies.Held:

@@ -62,10 +62,11 @@ def child(run: Run, token: str) -> flow_replies.Child:
 def row(sight: Sight) -> flow_replies.RunRow:
     """Return a run in short."""
     run, start, finish = sight.run, sight.start, sight.finish
+    counted = [step for step in run.steps.values() if not _idle_handler(run, step)]
     error = finish.error if finish is not None else run.error
     return flow_replies.RunRow(
         id=sight.id, workflow=start.workflow, state=state_of(run, sight.finish),
-        done=sum(step.state in OVER for step in run.steps.values()), steps=len(run.steps), by=start.by,
+        done=sum(step.state in OVER for step in counted), steps=len(counted), by=start.by,
         trigger=start.trigger, started_at=moment(start.started_ns),
         ended_at=moment(finish.ended_ns) if finish is not None else "", code=str((error or {}).get("code", "")),
         labels=start.labels, next=finish.next if finish is not None else "",

@@ -21,7 +21,7 @@ from knotwork.host.run_sight import Circles, RunSight
 from knotwork.host.run_watch import RunWatch
 from knotwork.ops import flow_replies, replies
 from knotwork.ops.flow_replies import AllChanged
-from knotwork.sdk.errors import Denied
+from knotwork.sdk.errors import Denied, Invalid
 
 if TYPE_CHECKING:
     from knotwork.flow.room import Flow
@@ -120,9 +120,15 @@ class FlowDesk:
         return flow_replies.RunList(runs=[one.row for one in found], next=cursor)
 
     async def run(self, run: str, *, up_to: int | None = None) -> flow_replies.RunInfo:
-        """Return one run, as it is or as it was after so many facts."""
+        """Return one run, as it is or as it was after so many facts; raises `Invalid` (`flow.no_fact`)."""
         await self._sight.admit(run)
-        return flow_rows.info(await self._flow.runs.look(run, up_to=up_to))
+        sight = await self._flow.runs.look(run, up_to=up_to)
+        if up_to is not None and up_to > len(sight.facts):
+            raise Invalid(
+                f"{run} has {len(sight.facts)} facts, not {up_to}.", code="flow.no_fact",
+                hint="`knotwork run events` lists them.", detail={"id": run, "facts": len(sight.facts)},
+            )  # fmt: skip
+        return flow_rows.info(sight)
 
     async def ended(self, run: str, timeout_s: float) -> flow_replies.RunInfo:
         """Return a run when it has ended, or as it is after so many seconds."""
@@ -161,8 +167,8 @@ class FlowDesk:
 
     async def change(self, batch: RunBatch, caller: Caller) -> AsyncGenerator[replies.Progress | AllChanged, None]:
         """Yield how far one wish about many runs is, then what became of each."""
-        await self._sight.admit(*batch.ids)
-        async with contextlib.aclosing(run_batches.change(self._flow.runs, self._lists, batch, caller)) as pieces:
+        changes = run_batches.change(self._flow.runs, self._lists, self._sight, batch, caller)
+        async with contextlib.aclosing(changes) as pieces:
             async for piece in pieces:
                 yield piece
 

@@ -23,6 +23,7 @@ from knotwork.host.doors import open_nats_door
 from knotwork.host.drain import Drain
 from knotwork.host.events import Watching
 from knotwork.host.memory_buckets import MemoryBuckets, connections
+from knotwork.host.opening import Opening
 from knotwork.host.project_rooms import Around, ProjectRooms, open_rooms
 from knotwork.host.projects import Projects
 from knotwork.host.reload import Reloader
@@ -86,6 +87,7 @@ class Rooms:
         self.keeper = Keeper()
         self.commons: Connection | None = None
         self.afar = Afar(who.name, self.instance)
+        self._opening = Opening(lambda why: file.say("starting", why))
         self._web_loads: asyncio.Task[None] | None = None
         self._wired = False
         self._undescribed = asyncio.Event()
@@ -120,7 +122,11 @@ class Rooms:
     async def open_plugins(self) -> None:
         """Start every plugin; one that cannot start yet is tried again later."""
         await asyncio.to_thread(self.file.say, "starting", "opening the plugins")
-        change = await self.world.prepare(self.world.loaded, first=True)
+        self.group.create_task(asyncio.to_thread(self._opening.run), name="node file")
+        try:
+            change = await self.world.prepare(self.world.loaded, first=True)
+        finally:
+            self._opening.over()
         change.commit()
         revision = await asyncio.to_thread(revisions.save, self.layout.revisions, self.world.loaded, time.time())
         self.world.revision = revision.number
@@ -345,6 +351,7 @@ class Rooms:
         self.emitter.event("bus.state", {"account": "COMMONS", "state": state})
 
     def _slot_changed(self, slot: Slot) -> None:
+        self._opening.changed(slot)
         if self.world.slots.get(slot.kind, slot.id) is not slot:
             return  # being prepared, or replaced already
         if slot.state in ("waiting", "failed", "quarantined"):

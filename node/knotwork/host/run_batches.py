@@ -8,15 +8,17 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from knotwork.flow.looking import check_id
 from knotwork.host.agents import caller_name
 from knotwork.host.run_lists import LIVING, Found
 from knotwork.ops import replies, run_words
 from knotwork.ops.flow_replies import AllChanged, Changed
-from knotwork.sdk.errors import KnotworkError
+from knotwork.sdk.errors import Invalid, KnotworkError
 
 if TYPE_CHECKING:
     from knotwork.flow.runs import Runs
     from knotwork.host.run_lists import RunLists
+    from knotwork.host.run_sight import RunSight
     from knotwork.ops.flow_ports import RunBatch, RunFilter
     from knotwork.ops.op import Caller
 
@@ -33,10 +35,10 @@ Act = Callable[[str], Awaitable[Changed]]
 
 
 async def change(
-    runs: Runs, lists: RunLists, batch: RunBatch, caller: Caller
+    runs: Runs, lists: RunLists, sight: RunSight, batch: RunBatch, caller: Caller
 ) -> AsyncGenerator[replies.Progress | AllChanged, None]:
     """Yield how far it is, then what became of each run; of one that is named alone, raise what went wrong."""
-    act = _act(runs, batch, caller)
+    act = _act(runs, sight, batch, caller)
     if batch.ids:
         meant, cursor = list(batch.ids), ""
         places: dict[str, Found] = {}
@@ -44,8 +46,9 @@ async def change(
         found, cursor = await lists.page(_usual(batch), batch.limit)
         meant, places = [one.id for one in found], {one.id: one for one in found}
     if batch.dry_run:
-        told = [Changed(id=one, changed=False, why="dry run") for one in meant]
-        yield AllChanged(runs=told, matched=len(told), dry_run=True, next=cursor)
+        told = [_would(one) for one in meant]
+        wrong = sum(bool(one.code) for one in told)
+        yield AllChanged(runs=told, matched=len(told), failed=wrong, dry_run=True, next=cursor)
         return
     if len(batch.ids) == 1:
         yield _summed([await act(batch.ids[0])], 1, "")
@@ -87,10 +90,20 @@ def _summed(done: list[Changed], matched: int, cursor: str) -> AllChanged:
     )  # fmt: skip
 
 
-def _act(runs: Runs, batch: RunBatch, caller: Caller) -> Act:
+def _would(run: str) -> Changed:
+    """Return what is told of a run when nothing is done; of what is no id at all, that."""
+    try:
+        return Changed(id=check_id(run), changed=False, why="dry run")
+    except Invalid as error:
+        return Changed(id=run, changed=False, why=error.message, code=error.code)
+
+
+def _act(runs: Runs, sight: RunSight, batch: RunBatch, caller: Caller) -> Act:
     by = caller_name(caller)
 
     async def act(run: str) -> Changed:
+        if batch.ids:  # what a filter found may be seen
+            await sight.admit(check_id(run))
         match batch.what:
             case "cancel":
                 await runs.cancel(run, by=by, why=batch.why)

@@ -15,6 +15,7 @@ from knotwork.ops.flow_replies import AllChanged, Changed, Exported
 from knotwork.sdk.errors import Invalid, KnotworkError, TooLarge
 
 if TYPE_CHECKING:
+    from knotwork.flow.looking import Sight
     from knotwork.flow.model import Workflow
     from knotwork.flow.room import Flow
     from knotwork.host.run_lists import RunLists
@@ -33,7 +34,10 @@ class RunCopies:
 
     async def written(self, run: str) -> Exported:
         """Return a run as it is kept; raises `NotFound`, `TooLarge` (`flow.too_large`)."""
-        sight = await self._flow.runs.look(run)
+        return await self._written(await self._flow.runs.look(run))
+
+    async def _written(self, sight: Sight) -> Exported:
+        run = sight.id
         graph = await self._flow.definitions.graph(sight.start.digest)
         packed = history.packed(sight.facts)
         if len(packed) > LINE_MAX_BYTES:
@@ -45,17 +49,22 @@ class RunCopies:
     async def all(
         self, lists: RunLists, wanted: RunFilter, limit: int
     ) -> AsyncGenerator[replies.Chunk | Exported, None]:
-        """Yield runs that fit, one after another, then how many there were and how to go on."""
+        """Yield runs that fit and are over, one after another, then how many there were and how to go on."""
         found, cursor = await lists.page(wanted, limit)
         failed: list[Changed] = []
+        going = 0
         for one in found:
             try:
-                made = await self.written(one.id)
+                sight = await self._flow.runs.look(one.id)
+                if sight.finish is None:  # nothing could be done with it elsewhere
+                    going += 1
+                    continue
+                made = await self._written(sight)
             except KnotworkError as error:
                 failed.append(Changed(id=one.id, changed=False, why=error.message, code=error.code))
             else:
                 yield replies.Chunk(data=made.model_dump(include={"id", "definition", "facts"}))
-        yield Exported(exported=len(found) - len(failed), failed=failed, next=cursor)
+        yield Exported(exported=len(found) - len(failed) - going, failed=failed, going=going, next=cursor)
 
     async def keep(self, run: Any) -> Changed:
         """Keep a run that was written down; raises `Invalid` (`flow.bad_history`, `flow.bad_workflow`)."""
@@ -88,7 +97,10 @@ def understood(definition: Any) -> Workflow:
 
     checked = source.check(definition)
     if checked.workflow is None:
-        told = "\n".join(f"line {one.line}, column {one.column}: {one.path}: {one.message}" for one in checked.flaws)
+        told = "\n".join(
+            ": ".join(part for part in (f"line {one.line}, column {one.column}", one.path, one.message) if part)
+            for one in checked.flaws
+        )
         problems = [
             {"path": one.path, "line": one.line, "column": one.column, "message": one.message, "hint": one.hint}
             for one in checked.flaws

@@ -75,7 +75,8 @@ class RunLists:
 
     async def _steps(self, digest: str) -> int:
         with contextlib.suppress(KnotworkError):  # of another version, or gone
-            return len((await self._flow.definitions.graph(digest)).boxes)
+            graph = await self._flow.definitions.graph(digest)
+            return len(graph.boxes) - len(graph.handlers)
         return 0
 
     async def _looked_at(self, known: list[Listed], states: frozenset[str], limit: int) -> list[Found]:

@@ -8,6 +8,8 @@ import time
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from knotwork.bus import frames, subjects
 from knotwork.flow import facts
 from knotwork.host import flow_rows
@@ -27,6 +29,7 @@ PAUSE_S = 0.1
 CHILDREN_MAX = 16
 """Sub-workflows whose own steps are counted."""
 SAID_MAX = 1000
+_ends = msgspec.json.Decoder(facts.StepEnd)
 Piece = replies.Progress | replies.Chunk
 
 
@@ -70,13 +73,15 @@ class RunWatch:
             await listen(f"stream.{subjects.token(run, 'run')}.*", self._hear),
         ]
         told = 0
+        begun: set[tuple[str, ...]] = set()
         try:
             while True:
                 self._news.clear()
                 sight = await self._flow.runs.look(run)
                 percent = _percent(sight)
                 for number, stored in enumerate(sight.facts[told:], start=told + 1):
-                    yield replies.Progress(percent=percent, text=_line(number, stored))
+                    for text in lines(number, stored, begun):
+                        yield replies.Progress(percent=percent, text=text)
                 told = max(told, len(sight.facts))
                 for step, said in self._taken():
                     shown = "" if said.percent is None else f"{said.percent:.0f} % "
@@ -155,6 +160,27 @@ class RunWatch:
 def _percent(sight: Sight) -> float:
     row = flow_rows.row(sight)
     return 100.0 if sight.finish is not None else round(100 * row.done / max(1, row.steps), 1)
+
+
+def lines(number: int, stored: Stored, begun: set[tuple[str, ...]]) -> list[str]:
+    """Return what a fact tells; adds the attempt to those of which it is told that they have `begun` (pure).
+
+    A short attempt has no fact for its beginning: its outcome tells that, too.
+    """
+    _, _, _, what, *attempt = stored.subject.split(".")
+    key = tuple(attempt[:3])
+    if what == "started":  # taken up again after a crash, it has another
+        late = (*key, "outcome") in begun
+        begun.add(key)
+        return [] if late else [_line(number, stored)]
+    if what != "outcome":
+        return [_line(number, stored)]
+    begun.add((*key, "outcome"))
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+        if key not in begun and _ends.decode(stored.data).started_ns:
+            begun.add(key)
+            return [f"{attempt[0]} started", _line(number, stored)]
+    return [_line(number, stored)]
 
 
 def _line(number: int, stored: Stored) -> str:

@@ -267,7 +267,7 @@ class TaskDesk:
 
     async def stats(self) -> task_replies.TaskStats:
         """Return how much there is to do."""
-        depths = self._work.depths
+        depths = await queues.sweep(self._connection)  # those swept before do not know a queue that was just made
         count = reading.count_from
         return task_replies.TaskStats(
             waiting=sum(one.pending for one in depths),
@@ -280,7 +280,9 @@ class TaskDesk:
             queues=[
                 task_replies.QueueRow(
                     boundary="" if one.queue.boundary == records.NO_BOUNDARY else one.queue.boundary,
-                    route=one.queue.routed, lane=one.queue.lane, waiting=one.pending, taken=one.taken,
+                    route=one.queue.routed, capability=subjects.capability_of(one.queue.routed),
+                    scope=subjects.circle_of(one.queue.routed).partition("-")[0], lane=one.queue.lane,
+                    waiting=one.pending, taken=one.taken,
                 )
                 for one in sorted(depths)
                 if self._circles is None or subjects.circle_of(one.queue.routed) in ("", *self._circles)

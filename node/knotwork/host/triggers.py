@@ -73,8 +73,14 @@ class TriggerDesk:
             id=trigger.id, kind=trigger.kind, workflow=trigger.workflow, enabled=trigger.enabled, fires=_fires(trigger),
             next_at=self._next(trigger, max(state.since_ns, known.since_ns)),
             last_at=moment(max(fired_ns, state.last_ns)),
-            node="here" if self._triggers.is_mine(trigger.id) else "", fired=state.fired + count,
+            node=self._node(trigger), fired=state.fired + count,
         )  # fmt: skip
+
+    def _node(self, trigger: Definition) -> str:
+        """Return who sees to a trigger: us, or, of those that plugins tell, the node that listens."""
+        if self._triggers.is_mine(trigger.id):
+            return "here"
+        return self._triggers.telling.node_of(trigger) if isinstance(trigger, Plugin) and trigger.enabled else ""
 
     async def show(self, name: str) -> replies.TriggerInfo:
         """Return one."""
@@ -106,7 +112,7 @@ class TriggerDesk:
         firing = Firing(f"{trigger.id}/trial", codec.encode(given), times[0] if times else 0, now_ns, {"input": given})
         return replies.Trial(
             times=[moment(one) for one in times], meant=envelope.is_meant(trigger, firing) if body is not None else None,
-            input=decoded(envelope.input_of(trigger, firing)),
+            input=decoded(envelope.input_of(trigger, firing)), fires=_fires_for(trigger),
         )  # fmt: skip
 
     async def fire(self, name: str, body: Any, key: str) -> replies.FiredRun:
@@ -195,6 +201,21 @@ def _fires(trigger: Definition) -> str:
             return f"{trigger.folder}/{trigger.pattern}"
         case _:
             return route(trigger)
+
+
+def _fires_for(trigger: Definition) -> str:
+    """Return when a trigger fires that has no times, in words."""
+    match trigger:
+        case Cron() | Once():
+            return ""
+        case Subject():
+            return f"when a message comes on {trigger.subject}"
+        case Plugin():
+            return f"when its source tells: [triggers.{trigger.source}]"
+        case Files():
+            return f"when files change: {trigger.folder}/{trigger.pattern}"
+        case _:
+            return f"when it is requested: {route(trigger)}"
 
 
 @dataclass(frozen=True, slots=True)

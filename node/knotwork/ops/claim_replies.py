@@ -16,6 +16,7 @@ class ClaimedTask(Reply):
     """One task, yours until its lease is over."""
 
     id: str
+    step: str = Field(default="", description="which step of the run `id` it is; empty for a task of its own")
     claim: str = Field(description="what you show for it: send it back whole and unchanged, to any node")
     input: Any = None
     input_blob: str = Field(default="", description="digest of an input that is too large to stand here: `blob.get`")

@@ -247,13 +247,14 @@ class Question(Reply):
 
 
 class Exported(Reply):
-    """A run as it is kept; of many, how many there were, those that could not be written down, and how to go on."""
+    """A run as it is kept; of many, how many were written, which could not be, how many go on, and where to go on."""
 
     id: str = ""
     definition: dict[str, Any] = Field(default={})
     facts: list[dict[str, Any]] = Field(default=[])
     exported: int = 1
     failed: list[Changed] = Field(default=[])
+    going: int = Field(default=0, description="runs that have not ended, and so were not written down")
     next: str = Field(default="", description="go on with this as `cursor`; empty: these were all")
 
 

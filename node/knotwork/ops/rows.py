@@ -2394,8 +2394,8 @@ ROWS: list[dict[str, Any]] = \
   'module': 'run_copies',
   'effect': 'read',
   'summary': 'Write runs down as JSON lines: each with its definition and all its facts.',
-  'help': 'One by its id, or all that fit a filter, however many: one line for each, the newest first. `run import` reads them back, here or elsewhere. Over HTTP as server-sent events: a `chunk` for '
-          'each run, then `result` with `next`, which goes on as `cursor`; of one run the result is the run.',
+  'help': 'One by its id, or all that fit a filter, however many: one line for each, the newest first. `run import` reads them back, here or elsewhere. With filters, runs that have not ended are '
+          'left out and counted. Over HTTP as server-sent events: a `chunk` for each run, then `result` with `next`, which goes on as `cursor`; of one run the result is the run.',
   'streams': True,
   'live': False,
   'cli': {'words': ('run', 'export'), 'positional': ('id',), 'rows': '', 'columns': (), 'answer': '', 'hidden': (), 'short': {}, 'instead': {}, 'also': (), 'answer_when': {}, 'silent': True},

@@ -44,7 +44,7 @@ class ExportRequest(FilterRequest):
     cli=CliForm(("run", "export"), positional=("id",), silent=True),
     summary="Write runs down as JSON lines: each with its definition and all its facts.",
     help="One by its id, or all that fit a filter, however many: one line for each, the newest first. `run import` "
-    "reads them back, here or elsewhere. Over HTTP as server-sent events: a `chunk` for each run, then `result` with "
+    "reads them back, here or elsewhere. With filters, runs that have not ended are left out and counted. Over HTTP as server-sent events: a `chunk` for each run, then `result` with "
     "`next`, which goes on as `cursor`; of one run the result is the run.",
     examples=(Example("Keep it", {"id": ID}), Example("Keep what ended badly", {"state": ["failed"], "since": "30d"})),
 )  # fmt: skip

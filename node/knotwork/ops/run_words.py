@@ -15,6 +15,8 @@ from knotwork.sdk.errors import Invalid
 
 ID = "w0198c0ffee0012345678ab"
 RunId = Annotated[str, StringConstraints(pattern=r"^w[a-z0-9]{7,39}$", max_length=40)]
+OneOfMany = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+"""An id beside others: what is none has an answer of its own, so it is not refused with the whole request."""
 State = Literal["running", "paused", "stopping", "completed", "failed", "cancelled", "timed-out"]
 BATCH_MAX = 10_000
 
@@ -62,7 +64,7 @@ class FilterRequest(Request):
 class BatchRequest(FilterRequest):
     """Which runs, by id or by a filter, and how many of them."""
 
-    ids: Annotated[list[RunId], Field(max_length=BATCH_MAX)] = Field(default=[], description="ids of runs")
+    ids: Annotated[list[OneOfMany], Field(max_length=BATCH_MAX)] = Field(default=[], description="ids of runs")
     all: bool = Field(default=False, description="every run that can be, when no filter is given")
     dry_run: bool = Field(default=False, description="only say which, and how many")
     limit: int = Field(default=1000, ge=1, le=BATCH_MAX, description="at most so many; `next` goes on")

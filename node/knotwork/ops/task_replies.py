@@ -152,7 +152,9 @@ class QueueRow(Reply):
     """One queue. `waiting` tasks wait for a worker, `taken` are with one."""
 
     boundary: str
-    route: str = Field(description="a capability, =agent or node=agent")
+    route: str = Field(description="a capability, =agent or node=agent; ==circle=capability for work of one scope")
+    capability: str = Field(default="", description="what is waited for; empty when an agent is named")
+    scope: str = Field(default="", description="private or personal when only such agents see and take it")
     lane: str
     waiting: int
     taken: int

@@ -25,7 +25,10 @@ class TriggerRow(Reply):
     next_at: str = ""
     last_at: str = ""
     fired: int = Field(default=0, description="how many runs it started")
-    node: str = Field(default="", description="empty, or `here` when this node sees to it")
+    node: str = Field(
+        default="",
+        description="`here` when this node sees to it; of a plugin's, else the node that listens; empty: another",
+    )
 
 
 class TriggerList(Reply):
@@ -66,6 +69,7 @@ class Trial(Reply):
     """When a trigger would fire, and what a run would be given."""
 
     times: list[str] = Field(default=[])
+    fires: str = Field(default="", description="when it fires, in words, if that is not at times")
     meant: bool | None = Field(default=None, description="whether its filter lets the body pass")
     input: Any = None
 

@@ -120,7 +120,7 @@ async def test_secrets_and_a_full_core_stop_an_import_only_there(node: Any):
     done = await load(node, ann, "core.jsonl", skip_invalid=True)
     assert (done.imported, done.skipped) == (101, 4)
     assert {one.message.split(".")[0].split(":")[0] for one in done.errors} == {
-        "writer has 100 core memories in private already", "This looks like a secret"
+        "writer has 100 core memories already, private and personal ones together", "This looks like a secret"
     }  # fmt: skip
 
 

@@ -62,3 +62,16 @@ def test_of_many_steps_those_are_drawn_that_matter():
 @pytest.mark.parametrize(("seconds", "told"), [(0.04, "0.0s"), (59.9, "59.9s"), (185, "3m05s"), (7800, "2h10m")])
 def test_times(seconds, told):
     assert span(seconds) == told
+
+
+def test_a_full_bar_looks_different_from_an_empty_one_in_16_colours():
+    def bars(percent: float) -> str:
+        console = Console(file=io.StringIO(), width=140, force_terminal=True, color_system="standard", no_color=False)
+        watched = Watched(lambda: AT_S)
+        watched.take({**HEAD, "percent": percent, "changed": []})
+        console.print(watched.drawn(5))
+        return console.file.getvalue()
+
+    assert "\x1b[32m━" in bars(100.0)
+    assert "\x1b[90m━" in bars(0.0)
+    assert "\x1b[90m━" not in bars(100.0)

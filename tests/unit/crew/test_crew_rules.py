@@ -24,6 +24,19 @@ from knotwork.trust.who import Who
 ID = "o0123456789ab"
 
 
+def test_a_part_is_told_once_what_its_title_says_already():
+    def told(title: str, instructions: str) -> str:
+        made = definition.definition(
+            record(Part("a", title, instructions, "do")), (Part("a", title, instructions, "do"),), (), 60.0
+        )
+        return made["steps"]["a"]["prompt"]
+
+    assert ".title" not in told("soup", "soup")
+    assert ".title" not in told("soup", "soup\nwith salt")
+    assert all(word in told("soup", "with salt") for word in (".title", ".instructions"))
+    assert ".title" in told("soup", "")
+
+
 def part(name: str, *needs: str, **fields) -> Part:
     return Part(name, f"The {name}", f"do {name}", **{"capability": "do", **fields}, needs=needs)
 

@@ -153,7 +153,7 @@ PROBLEMS: list[tuple[dict[str, Any], str, str]] = [
     (kind("sleep", until="tomorrow"), "steps.a.until", "'tomorrow' is not there to be looked at"),
     (kind("sleep", cron="* * *"), "steps.a.cron", "is no time"),
     (kind("sleep", cron="0 0 30 2 *"), "steps.a.cron", "is no time"),
-    (kind("sleep", cron="* * * * *", timezone="Mars/Base"), "steps.a.cron", "'Mars/Base'"),
+    (kind("sleep", cron="* * * * *", timezone="Mars/Base"), "steps.a.timezone", "'Mars/Base'"),
     (kind("wait_for_event", event="x", match="evnt.id"), "steps.a.match", "'evnt' is not there to be looked at"),
     (kind("wait_for_event", event="x", on_timeout="value"), "steps.a.on_timeout", "it never times out"),
     (kind("approval", timeout=1, timeout_value=5), "steps.a.timeout_value", "it is never used"),

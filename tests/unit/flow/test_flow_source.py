@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from knotwork.flow import source
+from knotwork.flow import graph, source
+from knotwork.flow.model import Workflow
 
 PRETTY = json.dumps({"name": "w", "steps": {"a": {"capability": "do", "whne": "input"}}}, indent=2)
 STEPS = '{"name": "w",\n "steps": {\n  "a": {"capability": "x"},\n  "a": {"capability": "y"}}}'
@@ -71,12 +72,12 @@ steps:
 output: {x: steps.zzz.output}
 """
 ALL = [
-    (1, 1, "name", "match pattern"),
+    (1, 1, "name", "a name has small letters"),
     (2, 1, "nmae", "did you mean 'name'?"),
     (3, 1, "timeout", "write a duration"),
     (4, 15, "concurrency.key", "'nope' is not there"),
     (5, 1, "input_schema", "it is no JSON Schema"),
-    (7, 3, "steps.A b", "match pattern"),
+    (7, 3, "steps.A b", "a name has small letters"),
     (10, 5, "steps.a.depends_on", "wait for each other: a → a"),
     (10, 18, "steps.a.depends_on.0", "did you mean 'build'?"),
     (
@@ -169,3 +170,33 @@ def test_broken_syntax_stands_alone():
 def test_what_is_wrong_hides_nothing_that_only_seems_to_follow():
     text = "name: w\nsteps:\n  a: {capability: x}\n  b: {capability: x, depends_on: [A], input: steps.a.output, timeout: x}\n"
     assert [one.path for one in source.check(text).flaws] == ["steps.b.depends_on.0", "steps.b.timeout"]
+
+
+@pytest.mark.parametrize(
+    ("step", "flaws"),
+    [
+        ('{capability: x, limit: {rate: 0, key: "a..b"}}', [("limit", "it limits nothing"), ("limit.key", "is no expression")]),
+        ("""{kind: sleep, until: "'yesterday'"}""", [("until", "always gives 'yesterday'")]),
+        ("""{kind: sleep, until: "'2030-01-01T00:00:00Z'"}""", []),
+        ("{kind: sleep, until: input.at}", []),
+        ('{kind: agent, agent: x, prompt: "say {{ input"}', [("prompt", "never closed")]),
+        ("""{kind: agent, agent: x, prompt: "say {{ input }} {{ '{{' }} }}"}""", []),
+        ('{kind: sleep, cron: "x", timezone: Mars}', [("cron", "is no time"), ("timezone", "no time zone 'Mars'")]),
+        ("{capability: x, input_schema: {type: nonsense}}", [("input_schema", "did you mean 'output_schema'?")]),
+        ('{kind: map, capability: x, allowed_failures: "200%"}', [("allowed_failures", 'from "0%" to "100%"')]),
+        ("{capability: Bad Name}", [("capability", "small letters, digits")]),
+        ("{agent: a/b/c}", [("agent", "node/agent")]),
+        ("{kind: wait_for_event, event: A B}", [("event", "with dots between them")]),
+    ],
+)  # fmt: skip
+def test_what_was_hardly_meant_is_told_in_words_and_hides_nothing(step, flaws):
+    found = source.check(f"name: w\nsteps:\n  a: {step}\n").flaws
+    assert [one.path for one in found] == [f"steps.a.{path}" for path, _ in flaws]
+    for flaw, (_, told) in zip(found, flaws, strict=True):
+        assert told in flaw.message
+        assert "^" not in flaw.message
+
+
+def test_what_was_kept_before_still_runs():
+    slip = {"name": "w", "steps": {"a": {"kind": "agent", "agent": "x", "prompt": "say {{ input"}}}
+    assert graph.graph(Workflow.model_validate(slip)).roots == ("a",)

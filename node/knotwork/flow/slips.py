@@ -1,0 +1,36 @@
+"""What can be read, and was hardly meant? Told to whoever writes a workflow; one that was kept before still runs (pure)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from knotwork.flow import expressions, opening
+from knotwork.flow.order import Problem
+from knotwork.sdk.errors import Invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from knotwork.flow.model import Workflow
+
+
+def slips(workflow: Workflow) -> Iterator[Problem]:
+    """Yield what is surely a mistake in a workflow, though its steps make sense together."""
+    for name, spec in workflow.steps.items():
+        if spec.kind == "agent" and expressions.unclosed(spec.prompt):
+            hint = "Close it with }}. Braces that are meant as they are come from an expression: {{ '{{' }}."
+            yield Problem(("steps", name, "prompt"), "a {{ is never closed: nothing would be put in its place", hint)
+        if spec.kind == "sleep" and spec.until is not None and (told := _never(spec.until)):
+            hint = "Give an RFC 3339 time with its zone, or seconds since 1970."
+            yield Problem(("steps", name, "until"), told, hint)
+
+
+def _never(until: str) -> str:
+    """Return why an expression that looks at nothing gives no time; an empty text when it may give one."""
+    try:
+        if expressions.names(until)[0]:
+            return ""
+        moment = expressions.evaluate(until, {})
+    except Invalid:
+        return ""  # told elsewhere
+    return "" if opening.time_ns(moment) is not None else f"it always gives {str(moment)[:80]!r}, which is no time"

@@ -1,0 +1,68 @@
+"""What is told of a run: how an attempt began, also a short one, and of how many steps so many are done."""
+
+from __future__ import annotations
+
+import json
+
+from knotwork.bus.reading import Stored
+from knotwork.flow import facts, looking
+from knotwork.flow.graph import graph
+from knotwork.flow.looking import Sight
+from knotwork.flow.model import Workflow
+from knotwork.host import flow_rows
+from knotwork.host.run_watch import lines
+
+RUN = "w0198c0ffee0012345678ab"
+STEPS = {
+    "a": {"capability": "x", "on_failure": "mend"},
+    "b": {"capability": "x", "depends_on": ["a"], "compensate": "undo"},
+    "mend": {"capability": "x"},
+    "undo": {"capability": "x"},
+}
+
+
+def fact(number: int, *what: str, **body: object) -> Stored:
+    return Stored(facts.subject(RUN, *what), json.dumps(body).encode(), number, "2026-01-01T00:00:00Z")
+
+
+def ended(number: int, step: str, attempt: str = "1", state: str = "completed", **more: object) -> Stored:
+    return fact(number, "outcome", step, "0", attempt, state=state, started_ns=5, ended_ns=6, **more)
+
+
+def test_each_attempt_is_told_to_have_begun_once():
+    begun: set[tuple[str, ...]] = set()
+    told = [
+        text
+        for number, stored in enumerate(
+            [
+                fact(1, "started", "m--0", "0", "1", "1", node="n"),
+                ended(2, "m--0", state="retried", due_ns=7),
+                ended(3, "m--0", "2"),  # too short for a fact of its own
+                fact(4, "started", "m--0", "0", "2", "1", node="n"),  # which came late
+                fact(5, "outcome", "ask", "0", "1", state="completed", ended_ns=6),  # nobody works on a question
+            ],
+            start=1,
+        )
+        for text in lines(number, stored, begun)
+    ]
+    assert told == [
+        "m--0 started", "m--0 outcome retried", "m--0 started", "m--0 outcome completed", "ask outcome completed",
+    ]  # fmt: skip
+
+
+def sight(*more: Stored) -> Sight:
+    workflow = Workflow.model_validate({"name": "w", "steps": STEPS})
+    stored = [fact(1, "start", workflow="w", digest="d"), *more]
+    known = [one for place in stored if (one := looking.read(place)) is not None]
+    start, last = known[0].body, known[-1].body
+    assert isinstance(start, facts.Start)
+    finish = last if isinstance(last, facts.Finish) else None
+    return Sight(RUN, start, looking.folded(RUN, graph(workflow), known), finish, stored)
+
+
+def test_handlers_are_not_counted_but_the_steps_that_they_stand_in_for():
+    over = flow_rows.row(sight(ended(2, "a"), ended(3, "b"), fact(4, "ended", state="completed")))
+    assert (over.state, over.done, over.steps) == ("completed", 2, 2)
+    broken = ended(2, "a", state="failed", error={"kind": "failed", "code": "x", "message": "no"})
+    mending = flow_rows.row(sight(broken))
+    assert (mending.state, mending.done, mending.steps) == ("running", 0, 2)
