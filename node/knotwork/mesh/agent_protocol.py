@@ -111,7 +111,7 @@ class AgentProtocol:
             try:
                 self._connection.send(self._subject("hb", agent), codec.encode(self._heartbeat(agent)))
             except KnotworkError:
-                break  # no link: all of them beat again when it is back
+                return INTERVAL_S  # no link: all of them beat again when it is back, and nothing is due before
             self._due_s[name] = now_s + INTERVAL_S
         return max(0.0, min(self._due_s.values(), default=now_s + INTERVAL_S) - now_s)
 

@@ -12,6 +12,7 @@ from synadia_ai.agents.heartbeat import HEARTBEAT_SUBJECT, HeartbeatPayload
 
 from knotwork.mesh import agent_protocol
 from knotwork.mesh.agent_protocol import AgentProtocol
+from knotwork.sdk.errors import Unreachable
 
 CONFIG = '[node]\nname = "n"\n[executors.{}]\ntype = "rehearsal"\n'
 
@@ -91,3 +92,23 @@ def test_the_rhythm() -> None:
     hosting.draining = True
     protocol._beat(2000.0)
     assert sent == []
+
+
+def test_without_a_link_nothing_is_due_until_it_is_back() -> None:
+    away = True
+
+    def send(_subject, _data) -> None:
+        if away:
+            raise Unreachable("NATS is away.", code="bus.unreachable")
+
+    agent = SimpleNamespace(record=SimpleNamespace(name="a", executor="http"))
+    connection = SimpleNamespace(send=send, max_payload=1024)
+    hosting = SimpleNamespace(draining=False)
+    protocol = AgentProtocol(connection, hosting, lambda: (agent,), project="p", node="n", instance="i")
+    every_s = agent_protocol.INTERVAL_S
+    assert protocol._beat(1000.0) == every_s
+    away = False
+    protocol._reconnected()
+    assert protocol._beat(1001.0) == every_s
+    away = True
+    assert protocol._beat(1001.0 + every_s) == every_s, "it is overdue, and must not be looked at all the time"
