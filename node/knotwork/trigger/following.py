@@ -21,6 +21,7 @@ from knotwork.trigger.envelope import Firing
 from knotwork.trigger.model import Definition, Subject
 from knotwork.trigger.starting import Starter, now_ns
 from knotwork.trigger.store import Pending, State, Window
+from knotwork.trigger.tended import Tended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,9 +52,9 @@ class Following:
         mine: Callable[[str], bool],
     ) -> None:
         """Fire those of `store` that are `mine`, in tasks of `group`."""
-        self._group, self._connection, self._store = group, connection, store
+        self._connection, self._store = connection, store
         self._starter, self._mine = starter, mine
-        self._tasks: dict[str, tuple[int, asyncio.Task[None]]] = {}
+        self._tended = Tended(group, self._surely)
 
     def changed(self, name: str) -> None:
         """Begin or end following, as it should be now."""
@@ -62,15 +63,7 @@ class Following:
             isinstance(known.trigger, Subject) and known.trigger.enabled and self._mine(name)
         ):
             known = None
-        revision, task = self._tasks.get(name, (0, None))
-        if known is not None and revision == known.revision:
-            return
-        if task is not None:
-            task.cancel()
-            del self._tasks[name]
-        if known is not None:
-            made = self._group.create_task(self._surely(known), name=f"trigger {name}")
-            self._tasks[name] = (known.revision, made)
+        self._tended.settle(name, known)
 
     async def check(self, trigger: Definition) -> None:
         """Raise `Invalid` (`trigger.no_stream`) for a trigger whose messages are kept nowhere."""

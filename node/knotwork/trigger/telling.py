@@ -16,6 +16,7 @@ from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, Unavailable
 from knotwork.sockets.pace import History, Pace
 from knotwork.trigger.listening import Listener
 from knotwork.trigger.model import Definition, Plugin
+from knotwork.trigger.tended import Tended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,12 +47,12 @@ class Telling:
         pace: Pace | None = None,
     ) -> None:
         """Fire those of `store` whose source is one of our `sources` and with us, in tasks of `group`."""
-        self._group, self._store, self._starter, self._sources = group, store, starter, sources
+        self._store, self._starter, self._sources = store, starter, sources
         self._shards: Shards = starter.flow.shards
         self._shards.offers = self._offers
         self._pace = pace or Pace()
         self._names: set[str] = set()
-        self._tasks: dict[str, tuple[int, asyncio.Task[None]]] = {}
+        self._tended = Tended(group, self._surely)
 
     def _offers(self) -> dict[str, bool]:
         return {name: slot.state == "running" for name, slot in self._sources().items()}
@@ -75,14 +76,7 @@ class Telling:
         known = self._store.known.get(name)
         if known is not None and not self._is_ours(known.trigger):
             known = None
-        revision, task = self._tasks.get(name, (0, None))
-        if known is not None and revision == known.revision:
-            return
-        if task is not None:
-            task.cancel()
-            del self._tasks[name]
-        if known is not None:
-            self._tasks[name] = (known.revision, self._group.create_task(self._surely(known), name=f"trigger {name}"))
+        self._tended.settle(name, known)
 
     def _is_ours(self, trigger: Definition) -> bool:
         return (

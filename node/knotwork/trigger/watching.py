@@ -22,6 +22,7 @@ from knotwork.sdk.errors import KnotworkError
 from knotwork.trigger.envelope import Firing
 from knotwork.trigger.model import Files
 from knotwork.trigger.starting import Starter, now_ns
+from knotwork.trigger.tended import Tended
 
 if TYPE_CHECKING:
     from knotwork.trigger.store import Known, Store
@@ -40,8 +41,8 @@ class Watching:
 
     def __init__(self, group: asyncio.TaskGroup, store: Store, starter: Starter, node: str) -> None:
         """Watch for those of `store` that are for this node, in tasks of `group`."""
-        self._group, self._store, self._starter, self._node = group, store, starter, node
-        self._tasks: dict[str, tuple[int, asyncio.Task[None]]] = {}
+        self._store, self._starter, self._node = store, starter, node
+        self._tended = Tended(group, self._surely)
         self.seen: dict[str, Seen] = {}
         """What each folder held when it was looked at last, by trigger."""
 
@@ -52,15 +53,8 @@ class Watching:
             isinstance(known.trigger, Files) and known.trigger.enabled and known.trigger.node in (None, self._node)
         ):
             known = None
-        revision, task = self._tasks.get(name, (0, None))
-        if known is not None and revision == known.revision:
-            return
-        if task is not None:
-            task.cancel()
-            del self._tasks[name]
+        if self._tended.settle(name, known):
             self.seen.pop(name, None)
-        if known is not None:
-            self._tasks[name] = (known.revision, self._group.create_task(self._surely(known), name=f"trigger {name}"))
 
     async def _surely(self, known: Known) -> None:
         trigger = known.trigger

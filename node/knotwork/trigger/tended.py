@@ -1,0 +1,31 @@
+"""Which triggers is this node busy with? A task for each, begun anew when its trigger changes, and ended with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from knotwork.trigger.store import Known
+
+
+class Tended:
+    """The tasks of one kind of triggers."""
+
+    def __init__(self, group: asyncio.TaskGroup, tend: Callable[[Known], Coroutine[None, None, None]]) -> None:
+        """Run `tend` for each trigger that is ours, in tasks of `group`, until it is cancelled."""
+        self._group, self._tend = group, tend
+        self._tasks: dict[str, tuple[int, asyncio.Task[None]]] = {}
+
+    def settle(self, name: str, known: Known | None) -> bool:
+        """Begin or end what is done for a trigger, None when it is not ours; return whether something was ended."""
+        revision, task = self._tasks.get(name, (0, None))
+        if known is not None and revision == known.revision:
+            return False
+        if task is not None:
+            task.cancel()
+            del self._tasks[name]
+        if known is not None:
+            self._tasks[name] = (known.revision, self._group.create_task(self._tend(known), name=f"trigger {name}"))
+        return task is not None
