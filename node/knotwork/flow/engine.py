@@ -17,7 +17,7 @@ from knotwork.flow import calls, decide, facts
 from knotwork.flow.effects import Dispatch, SetTimer
 from knotwork.flow.facts import Handed, Start, StepEnd
 from knotwork.flow.history import Over
-from knotwork.flow.journal import AGAIN_MAX_S, AGAIN_MIN_S, FOUND_MAX_BYTES
+from knotwork.flow.journal import AGAIN_MAX_S, AGAIN_MIN_S
 from knotwork.flow.run import begin
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
 
@@ -181,7 +181,5 @@ class Engine:
             live.run.close_all()
             self._carrier.run_over(live.run)
         live.shard.runs.pop(live.id, None)
-        # of a run of whose start nobody told us, not all is held here: it is read when it is packed away
-        found = live.found if live.run is not None and live.size <= FOUND_MAX_BYTES else []
         timed = bool(live.timers) or (live.run is not None and live.run.graph.timed)
-        self._over[live.id] = Over(live.id, live.first, live.last, found, timed=timed, ended_s=self._loop.time())
+        self._over[live.id] = Over(live.id, live.first, live.last, live.found, timed=timed, ended_s=self._loop.time())

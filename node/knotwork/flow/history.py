@@ -134,7 +134,7 @@ class Historian:
     async def _keep(self, over: Over) -> None:
         """Put one run into HISTORY; what fails is tried in the next round."""
         try:
-            found = over.found or await all_facts(self._connection, over.id)
+            found = over.found if is_whole(over.found) else await all_facts(self._connection, over.id)
             if found and (is_whole(found) or not await is_kept(self._connection, over.id)):
                 await self._writing.append(subjects.history(over.id), packed(found))
             if found:
