@@ -58,11 +58,9 @@ class CancelRequest(BatchRequest):
         Example("Which would be stopped?", {"workflow": "hello", "dry_run": True}),
     ),
 )  # fmt: skip
-async def cancel(request: CancelRequest, node: NodeControl, caller: Caller) -> Pieces:
+def cancel(request: CancelRequest, node: NodeControl, caller: Caller) -> Pieces:
     """Stop them."""
-    async with aclosing(_each(request, "cancel", node, caller, why=request.why)) as pieces:
-        async for piece in pieces:
-            yield piece
+    return _each(request, "cancel", node, caller, why=request.why)
 
 
 @op(
@@ -72,11 +70,9 @@ async def cancel(request: CancelRequest, node: NodeControl, caller: Caller) -> P
     help=f"What runs goes on to its end. {_MANY}",
     examples=(Example("Hold it", {"ids": [ID]}), Example("Hold all of a customer's", {"labels": ["customer=17"]})),
 )  # fmt: skip
-async def pause(request: BatchRequest, node: NodeControl, caller: Caller) -> Pieces:
+def pause(request: BatchRequest, node: NodeControl, caller: Caller) -> Pieces:
     """Hold them."""
-    async with aclosing(_each(request, "pause", node, caller)) as pieces:
-        async for piece in pieces:
-            yield piece
+    return _each(request, "pause", node, caller)
 
 
 @op(
@@ -86,11 +82,9 @@ async def pause(request: BatchRequest, node: NodeControl, caller: Caller) -> Pie
     help=f"Steps whose turn came meanwhile begin at once. {_MANY}",
     examples=(Example("Go on", {"ids": [ID]}), Example("Let all go on", {"all": True})),
 )  # fmt: skip
-async def resume(request: BatchRequest, node: NodeControl, caller: Caller) -> Pieces:
+def resume(request: BatchRequest, node: NodeControl, caller: Caller) -> Pieces:
     """Let them go on."""
-    async with aclosing(_each(request, "resume", node, caller)) as pieces:
-        async for piece in pieces:
-            yield piece
+    return _each(request, "resume", node, caller)
 
 
 class RetryRequest(BatchRequest):
@@ -115,12 +109,9 @@ class RetryRequest(BatchRequest):
         Example("What failed today", {"state": ["failed"], "since": "1d", "key": "today"}),
     ),
 )  # fmt: skip
-async def retry(request: RetryRequest, node: NodeControl, caller: Caller) -> Pieces:
+def retry(request: RetryRequest, node: NodeControl, caller: Caller) -> Pieces:
     """Start them anew."""
-    asked = _each(request, "retry", node, caller, step=request.step or "", key=request.key)
-    async with aclosing(asked) as pieces:
-        async for piece in pieces:
-            yield piece
+    return _each(request, "retry", node, caller, step=request.step or "", key=request.key)
 
 
 class SignalRequest(RunRequest):
