@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from knotwork.mesh.records import AgentRecord
     from knotwork.work.intake import Ended
     from knotwork.work.leases import Claim, Over
-    from knotwork.work.queues import Depth
+    from knotwork.work.queues import Depth, Patience
     from knotwork.work.recording import Recorder
     from knotwork.work.taking import Accepts
     from knotwork.work.tickets import Seal, Ticket
@@ -83,19 +83,19 @@ class Claims:
         values: Values,
         project: str,
         node: str,
-        ack_s: float,
+        patience: Patience,
         accepts: Accepts,
         has_ended: Ended,
         draining: Callable[[], bool],
     ) -> None:
-        """Speak for `node`; a delivery lives `ack_s` seconds without a sign of life."""
+        """Speak for `node`; a delivery lives as long without a sign of life as `patience` says."""
         self._connection, self._recorder, self._values = connection, recorder, values
         self._project, self._node, self._has_ended, self._draining = project, node, has_ended, draining
         self._closed = False
         self._seal: Seal | None = None
         self.leases = leases.Leases(connection)
         self.checkpoints = Checkpoints(connection)
-        self.keeper = Keeper(group, connection, self.leases, node=node, ack_s=ack_s, time_over=self._time_over)
+        self.keeper = Keeper(group, connection, self.leases, node=node, patience=patience, time_over=self._time_over)
         self.overdue = Overdue(connection, self.keeper, self._time_over, node=node)
         self.polls = Polls(
             group, connection, recorder, facts, leases=self.leases, node=node, accepts=accepts, has_ended=has_ended,

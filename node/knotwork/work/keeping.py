@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from knotwork.bus.pulls import Delivery
     from knotwork.bus.wire import Message
     from knotwork.work.leases import Leases, Over
+    from knotwork.work.queues import Patience
     from knotwork.work.records import Task
 
 log = logging.getLogger(__name__)
@@ -66,15 +67,15 @@ class Keeper:
         leases: Leases,
         *,
         node: str,
-        ack_s: float,
+        patience: Patience,
         time_over: Callable[[Claim], Coroutine[Any, Any, None]],
     ) -> None:
-        """Keep those of `node` in tasks of `group`; a delivery lives `ack_s` seconds without a sign of life.
+        """Keep those of `node` in tasks of `group`; a delivery lives as long without a sign of life as `patience` says.
 
         `time_over(claim)` ends an attempt whose time is over.
         """
         self._group, self._connection, self._leases = group, connection, leases
-        self._node, self._ack_s = node, ack_s
+        self._node, self._patience = node, patience
         self._time_over = time_over
         self._kept: dict[str, Kept] = {}
         self._held: Counter[str] = Counter()
@@ -148,7 +149,7 @@ class Keeper:
                 return True
 
     def _look_after(self, kept: Kept, now_s: float) -> None:
-        if now_s - kept.renewed_s >= self._ack_s / 3:
+        if now_s - kept.renewed_s >= self._patience.of(kept.claim.consumer) / 3:
             self._renew(kept, now_s)
         if kept.busy:
             return
@@ -189,7 +190,7 @@ class Keeper:
 
     def give_back(self, kept: Kept) -> None:
         """Let somebody else have a task at once, unless JetStream has given it to somebody else already."""
-        if self._loop.time() - kept.renewed_s < self._ack_s * 0.8:
+        if self._loop.time() - kept.renewed_s < self._patience.of(kept.claim.consumer) * 0.8:
             with contextlib.suppress(KnotworkError):  # it goes to somebody else after the consumer's own lease then
                 self._connection.send(kept.claim.reply, pulls.NAK)
                 self.hint(kept.claim)
@@ -249,7 +250,7 @@ class Keeper:
             self._changed()
         if self._is_mine(kept) and not kept.renewed_s:
             age_s = (time.time_ns() - claim.started_ns) / 1e9
-            if claim.delivery == 1 and 0 <= age_s < self._ack_s / 6:
+            if claim.delivery == 1 and 0 <= age_s < self._patience.of(claim.consumer) / 6:
                 kept.renewed_s = now_s - age_s  # that it was delivered just now is a sign of life by itself
             else:
                 self._renew(kept, now_s)

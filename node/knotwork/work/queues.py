@@ -6,6 +6,7 @@ consumer on TASKS come from `Queue` and from nowhere else.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knotwork.bus import pulls, streams, subjects
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 PENDING_MAX = 200_000
 """Tasks of one queue that may be with workers at once."""
+LEASE_MIN_S = 1.0
+"""The least that `work.lease_s` may be."""
 _PLACE = {lane: place for place, lane in enumerate(LANES)}
 
 
@@ -44,13 +47,36 @@ class Queue(NamedTuple):
 
 
 class Depth(NamedTuple):
-    """How a queue stands: tasks that wait, tasks that workers have, up to which place all are finished, or delivered."""
+    """How a queue stands: tasks that wait, tasks that workers have, up to which place all are finished, or delivered.
+
+    A task of it that is not answered for `lease_s` seconds goes to somebody else.
+    """
 
     queue: Queue
     pending: int
     taken: int
     floor: int
-    delivered: int = 0
+    delivered: int
+    lease_s: float
+
+
+class Patience:
+    """How long each queue waits for a sign of life of a task: what the node said that opened it last, not what we would.
+
+    Of a queue that was not seen yet the shortest is assumed that a node may be configured with.
+    """
+
+    def __init__(self) -> None:
+        """Know of no queue."""
+        self._lease_s: dict[str, float] = {}
+
+    def swept(self, depths: Iterable[Depth]) -> None:
+        """Take note of the queues there are."""
+        self._lease_s = {depth.queue.consumer: depth.lease_s for depth in depths}
+
+    def of(self, consumer: str) -> float:
+        """Return seconds."""
+        return self._lease_s.get(consumer, LEASE_MIN_S)
 
 
 def from_consumer(name: str) -> Queue | None:
@@ -87,10 +113,11 @@ async def sweep(connection: Connection) -> list[Depth]:
         queue = from_consumer(str(row.get("name", "")))
         if queue is not None:
             floor, delivered = row.get("ack_floor") or {}, row.get("delivered") or {}
+            lease_ns = (row.get("config") or {}).get("ack_wait", LEASE_MIN_S * streams.NS)
             found.append(
                 Depth(
                     queue, int(row.get("num_pending", 0)), int(row.get("num_ack_pending", 0)),
-                    int(floor.get("stream_seq", 0)), int(delivered.get("stream_seq", 0)),
+                    int(floor.get("stream_seq", 0)), int(delivered.get("stream_seq", 0)), lease_ns / streams.NS,
                 )
             )  # fmt: skip
     return found

@@ -68,6 +68,7 @@ class Work:
         """The one writer of facts: what many append at a time shares a write to disk."""
         self.lease_s = lease_s
         self.depths: list[queues.Depth] = []
+        self.patience = queues.Patience()
         self.past: Ended | None = None
         """Who knows what FACTS has forgotten; the view, when there is one."""
         self.proofs = proof.of(connection)
@@ -86,7 +87,7 @@ class Work:
         self.timers = timers.Timers(group, connection, self._due, self._fired)
         self.signals = Signals(connection, facts)
         self.claims = Claims(
-            group, connection, self.recorder, facts, values=self.values, project=project, node=node, ack_s=lease_s,
+            group, connection, self.recorder, facts, values=self.values, project=project, node=node, patience=self.patience,
             accepts=self.accepts, has_ended=self._has_ended, draining=lambda: hosting.draining,
         )  # fmt: skip
         self.holding = Holding(self.claims.keeper, self.claims.leases, membership, lease_s=lease_s)
@@ -94,7 +95,7 @@ class Work:
         self.worker = Worker(
             group, connection, hosting, self.recorder, facts, project=project, node=node, agents=agents,
             accepts=self.accepts, has_ended=self._has_ended, adopts=self.claims.keeper.adopt, values=self.values,
-            lease_s=lease_s,
+            patience=self.patience,
         )  # fmt: skip
         self._purged: dict[str, int] = {}
         self._again = asyncio.Event()
@@ -151,6 +152,7 @@ class Work:
         """See how the store and the queues stand, tell the worker, and remove what is finished, in bulk."""
         await self.submitter.storage.look()
         self.depths = await queues.sweep(self._connection)
+        self.patience.swept(self.depths)
         await self.accepts.look(self.depths)
         self.worker.swept(self.depths)
         self.claims.swept(self.depths)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from knotwork.bus.wire import Message
     from knotwork.mesh.hosting import Hosting
     from knotwork.mesh.job import HostedAgent
+    from knotwork.work.queues import Patience
     from knotwork.work.recording import Recorder
     from knotwork.work.values import Values
 
@@ -60,6 +61,11 @@ class Running:
     told_s: float = 0.0
     alive_s: float = 0.0
     """When it gave its last sign of life by itself."""
+
+    @property
+    def consumer(self) -> str:
+        """Return the consumer it was taken from (`queues.Queue.consumer`)."""
+        return Queue(self.task.boundary, self.task.queue, self.task.lane).consumer
 
     def close(self) -> None:
         """Do nothing: there is no caller who could go away."""
@@ -91,12 +97,12 @@ class Worker:
         has_ended: Ended,
         adopts: Adopts,
         values: Values,
-        lease_s: float,
+        patience: Patience,
     ) -> None:
-        """Work for `agents()`; `lease_s` is how long a task may go without a sign of life."""
+        """Work for `agents()`; a task may go as long without a sign of life as `patience` says."""
         self._group, self._connection, self._hosting = group, connection, hosting
         self._recorder = recorder
-        self._project, self._node, self._lease_s = project, node, lease_s
+        self._project, self._node, self._patience = project, node, patience
         self._agents, self._accepts, self._has_ended, self._values = agents, accepts, has_ended, values
         self.taking = Taking(
             connection, node=node, agents=agents, accepts=accepts,
@@ -122,9 +128,11 @@ class Worker:
     async def renew(self) -> None:
         """Keep the lease of everything that runs, for ever."""
         while True:
-            await asyncio.sleep(self._lease_s / 3)
+            await asyncio.sleep(queues.LEASE_MIN_S / 4)
             now_s = self._loop.time()
             for running in list(self._running.values()):
+                if now_s - running.renewed_s < self._patience.of(running.consumer) / 4:
+                    continue
                 try:
                     self._connection.send(running.reply, pulls.ALIVE)
                 except KnotworkError:
@@ -141,8 +149,7 @@ class Worker:
 
     def swept(self, depths: Sequence[queues.Depth]) -> None:
         """Take note of how the queues stand: what a lost hint would have told, and what workers that died left."""
-        running = (Queue(one.task.boundary, one.task.queue, one.task.lane).consumer for one in self._running.values())
-        self.taking.swept(depths, running)
+        self.taking.swept(depths, (running.consumer for running in self._running.values()))
 
     def close(self) -> None:
         """Take nothing more."""
@@ -301,7 +308,7 @@ class Worker:
         )  # fmt: skip
         outcome = settle.bounded(running.task, outcome)
         if (
-            self._loop.time() - running.renewed_s > self._lease_s * 0.8
+            self._loop.time() - running.renewed_s > self._patience.of(running.consumer) * 0.8
         ):  # frozen for a while: it may have ended elsewhere
             self._intake.spawn(self._record_late(running, outcome))
         else:

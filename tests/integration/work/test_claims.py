@@ -55,6 +55,15 @@ async def facts(work: Work, run: str, what: str) -> list[str]:
 # -- the usual way -------------------------------------------------------------------------------------------------------
 
 
+async def test_what_an_agent_holds_is_kept_by_the_lease_of_its_queue(bench):
+    """Another node opened the queue, with a lease far shorter than that of the node which the agent came to."""
+    hasty, patient = await bench.room("hasty", lease_s=1.0), await bench.room("patient", lease_s=30.0)
+    await hasty.submitter.submit(task(value=1))
+    await claim(patient)
+    assert await hasty.claims.claim(agent("other"), lease_s=60, wait_s=4.0, held_max=1000) == []
+    assert patient.claims.keeper.held("laptop") == 1
+
+
 async def test_a_claimed_task_ends_like_any_other(bench):
     work = await bench.room("here")
     one = task(value={"a": 1}, labels={"team": "red"}, key="k1")

@@ -27,6 +27,17 @@ async def test_the_task_of_a_killed_worker_comes_back_to_another(bench, tmp_path
     assert len(lines(tmp_path / "began")) == 2
 
 
+async def test_nodes_of_different_leases_keep_what_they_do(bench, tmp_path):
+    """The lease of a queue is that of the node that opened it; who works for it goes by that, and not by its own."""
+    work = await bench.room(lease_s=1.0)
+    for name in ("patient", "calm", "slow"):
+        await bench.worker(name, lease_s=30.0, do={})
+    one = task(value={"touch": str(tmp_path / "began"), "sleep": 6.0})
+    await work.submitter.submit(one)
+    await ended(work, one.run)
+    assert len(lines(tmp_path / "began")) == 1
+
+
 async def test_a_frozen_workers_late_outcome_is_refused(bench, tmp_path):
     work = await bench.room()
     first = await bench.worker("first", do={})
