@@ -39,7 +39,6 @@ from knotwork.sockets.hosted import Hosting as PluginHosting
 from knotwork.sockets.slots import Slots
 from knotwork.talk.post import Post
 from knotwork.telemetry import scrape
-from knotwork.telemetry.emitter import Emitter
 from knotwork.telemetry.measure import Meter
 from knotwork.view.keeper import Keeper
 
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     from knotwork.config.loaded import Loaded
     from knotwork.flow.room import Flow
     from knotwork.host.boot import Nats
+    from knotwork.host.ground import Ground
     from knotwork.host.layout import Layout
     from knotwork.host.nodefile import NodeFile
     from knotwork.host.signals import Stopping
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from knotwork.sdk.secret import SecretRef
     from knotwork.sockets.catalog import Catalog
     from knotwork.sockets.slot import Slot
+    from knotwork.telemetry.emitter import Emitter
     from knotwork.web.serve import Web
     from knotwork.work.room import Work
 
@@ -71,13 +72,14 @@ class Rooms:
     """A node's rooms. Background work runs in tasks of `group`."""
 
     def __init__(
-        self, group: asyncio.TaskGroup, layout: Layout, who: Identity, stopping: Stopping, file: NodeFile
-    ) -> None:
+        self, group: asyncio.TaskGroup, layout: Layout, who: Identity, stopping: Stopping, file: NodeFile,
+        emitter: Emitter,
+    ) -> None:  # fmt: skip
         """Make what needs neither NATS nor plugins; `file` tells local doors how we are."""
         self.group, self.layout, self.who, self.stopping, self.file = group, layout, who, stopping, file
         self.instance = secrets.token_hex(6)
         self.started_ns = time.time_ns()
-        self.emitter = Emitter(who.name)
+        self.emitter = emitter
         self.meter = Meter(self.emitter)
         self.hosting = Hosting(group, self.emitter, self.meter, node=who.name, policy=self._policy)
         self.drain = Drain(self.hosting, self.changed)
@@ -85,6 +87,7 @@ class Rooms:
         self.works: dict[str, Work] = {}
         self.opened: dict[str, ProjectRooms] = {}
         self.keeper = Keeper()
+        self.keeper.room = self._storage
         self.commons: Connection | None = None
         self.afar = Afar(who.name, self.instance)
         self._opening = Opening(lambda why: file.say("starting", why))
@@ -95,10 +98,10 @@ class Rooms:
         group.create_task(self.meter.run(), name="metrics")
         group.create_task(self.keeper.run(), name="view")
 
-    def wire(self, found: Loaded, catalog: Catalog, nats: Nats, *, safe_mode: bool) -> None:
+    def wire(self, found: Loaded, catalog: Catalog, nats: Nats, ground: Ground, *, safe_mode: bool) -> None:
         """Make everything else; nothing is opened yet."""
         self.nats = nats
-        self.projects = Projects(self.group, self._endpoint, self._join, self._bus_state)
+        self.projects = Projects(self.group, self._endpoint, self._join, self._bus_state, ground)
         context_for = contexts.maker(
             self.layout, self.who.name, self.emitter, self._connection, lambda: self.world.loaded.folder,
             buckets=MemoryBuckets(connections(self.projects, lambda: self.commons), self.group),

@@ -12,7 +12,7 @@ import itertools
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ ARGUMENT = "--view-child"
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 10.0
 STEADY_S = 10.0
 END_S = 2.0
+ROOM_S = 1.0
 LINE_MAX_BYTES = 256 * 1024
 
 
@@ -72,6 +73,8 @@ class Keeper:
         self._process: asyncio.subprocess.Process | None = None
         self._heard: asyncio.Event = asyncio.Event()
         self.starts = 0
+        self.room: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        """What all projects of our own server use together, and may; set by whoever runs one."""
         self._numbers = itertools.count(
             1
         )  # never the same, so that what was told of a former following counts for nobody
@@ -176,6 +179,7 @@ class Keeper:
                 assert process.stdout is not None
                 assert process.stderr is not None
                 group.create_task(_log(process.stderr))
+                group.create_task(self._tell_room(), name="room in the store")
                 with contextlib.suppress(ValueError):  # a line without an end: as good as gone
                     while line := await process.stdout.readline():
                         self._listen(line)
@@ -187,6 +191,16 @@ class Keeper:
                 process.stdin.close()
             code = await child.stop(process, grace_s=END_S)
         log.warning("the process of the view ended with %s, it is started again", code)
+
+    async def _tell_room(self) -> None:
+        """Tell how full our own server's store is, when that has changed: the past makes room."""
+        told = (0, 0)
+        while True:
+            now = self.room()
+            if abs(now[0] - told[0]) > now[1] / 1000:
+                told = now
+                self._send(serving.Order("room", "", room=told))
+            await asyncio.sleep(ROOM_S)
 
     def _listen(self, line: bytes) -> None:
         try:

@@ -1,8 +1,9 @@
 """What of the past goes when the store gets full? Large inputs first, then what is older than anything refers to.
 
 The past may not keep work out: while room is scarce, or the past takes much of it, what is packed leaves its large inputs
-out; when the store is full, the oldest segments go before their time, but none that is younger than an idempotency key is remembered. Of telemetry, which may be lost,
-the older half goes when even the room that is kept for ends is nearly used up.
+out; when the store is full, the oldest segments and the oldest runs that are over go before their time, but none that
+is younger than an idempotency key is remembered. Of telemetry, which may be lost, the older half goes when even the room
+that is kept for ends is nearly used up.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 KEPT_S = 25 * 3600.0
-"""No segment goes before its time that is younger: for a day the same key means the same task."""
-AT_ONCE = 16
-"""Segments that go before it is looked again: of about a megabyte each."""
+"""Nothing goes before its time that is younger: for a day the same key means the same task, or run."""
+PASTS = {subjects.ARCHIVE: "ended.>", subjects.HISTORY: "history.>"}
+"""Streams of what is over. The last message stays: the last of ARCHIVE says up to where everything is packed."""
+AT_ONCE_BYTES = 16 * 1024 * 1024
+"""So much of each goes, about, before it is looked again."""
 REFUSED_S = 60.0
 """How long room counts as scarce after the store had none."""
 SPARED_BYTES = 4 * 1024
@@ -88,19 +91,25 @@ class Relief:
         past = (await streams.api(self._connection, f"STREAM.INFO.{subjects.ARCHIVE}")).get("state") or {}
         self._past_bytes = int(past.get("bytes", 0))
         if self.storage.full or time.monotonic() - self._refused_s < REFUSED_S:
-            await self._forget()
+            for stream, pattern in PASTS.items():
+                with contextlib.suppress(NotFound):  # a project without workflows
+                    await self._forget(stream, pattern)
         if self.storage.tight:
             with contextlib.suppress(NotFound):  # a project without telemetry
                 await self._drop_telemetry()
 
-    async def _forget(self) -> None:
-        """Remove the oldest segments; never the last, which says up to where everything is packed."""
-        found = await reading.batch(self._connection, subjects.ARCHIVE, "ended.>", 1, AT_ONCE + 1)
-        late_ns = time.time_ns() - int(KEPT_S * 1e9)
-        old = [stored for stored in found[:-1] if stored.time_ns < late_ns]
-        if old:
-            await reading.purge(self._connection, subjects.ARCHIVE, "ended.>", old[-1].seq + 1)
-            log.warning("the store is full: the past up to %s was forgotten before its time", old[-1].time)
+    async def _forget(self, stream: str, pattern: str) -> None:
+        """Remove the oldest of a stream, as much as goes at once, but nothing that is too young."""
+        state = (await streams.api(self._connection, f"STREAM.INFO.{stream}")).get("state") or {}
+        count, first = int(state.get("messages", 0)), int(state.get("first_seq", 0))
+        step = max(1, count * AT_ONCE_BYTES // max(1, int(state.get("bytes", 0))))
+        young = await reading.place_at(self._connection, stream, pattern, time.time_ns() - int(KEPT_S * 1e9))
+        end = min(first + step, young, int(state.get("last_seq", 0)))
+        if end > first:
+            gone = await reading.purge(self._connection, stream, pattern, end)
+            log.warning(
+                "the store is full: %d messages of %s, the oldest, were forgotten before their time", gone, stream
+            )
 
     async def _drop_telemetry(self) -> None:
         name = streams.telemetry_stream().name

@@ -28,13 +28,14 @@ LINE_MAX_BYTES = 1024 * 1024
 
 
 class Order(msgspec.Struct, frozen=True):
-    """One line from the node. `endpoint` is what `spell` made."""
+    """One line from the node. `endpoint` is what `spell` made; `room` are bytes used and bytes there are."""
 
     do: str
     project: str
     path: str = ""
     endpoint: dict[str, Any] = {}
     number: int = 0
+    room: tuple[int, int] = (0, 0)
 
 
 def spell(endpoint: Endpoint) -> dict[str, Any]:
@@ -56,6 +57,7 @@ class Following:
         self._group = group
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._followers: dict[str, Follower] = {}
+        self._room = (0, 0)
 
     async def do(self, order: Order) -> None:
         """Carry out one order."""
@@ -65,8 +67,10 @@ class Following:
                 await self._leave(order.project)
                 follower = self._followers[order.project] = Follower(order.project, Path(order.path), _say)
                 self._tasks[order.project] = self._group.create_task(
-                    _follow(order, follower), name=f"view {order.project}"
+                    self._follow(order, follower), name=f"view {order.project}"
                 )
+            case "room":
+                self._room = order.room
             case "leave":
                 await self._leave(order.project)
             case "sync" if follower is not None:
@@ -83,16 +87,16 @@ class Following:
             task.cancel()
             await asyncio.wait([task])
 
-
-async def _follow(order: Order, follower: Follower) -> None:
-    """Follow a project, and pack its past for everybody when it is our turn: both read the same facts."""
-    async with (
-        background() as group,
-        open_connection(read(order.endpoint), wait_first=False) as connection,
-    ):
-        archiver = archive.Archiver(connection, owner=f"{order.endpoint.get('name', '')} {os.getpid()}")
-        group.create_task(archiver.run(), name=f"archive {order.project}")
-        await follower.run(connection)
+    async def _follow(self, order: Order, follower: Follower) -> None:
+        """Follow a project, and pack its past for everybody when it is our turn: both read the same facts."""
+        async with (
+            background() as group,
+            open_connection(read(order.endpoint), wait_first=False) as connection,
+        ):
+            archiver = archive.Archiver(connection, owner=f"{order.endpoint.get('name', '')} {os.getpid()}")
+            archiver.relief.storage.shared = lambda: self._room
+            group.create_task(archiver.run(), name=f"archive {order.project}")
+            await follower.run(connection)
 
 
 async def serve() -> None:

@@ -20,7 +20,7 @@ import psutil
 import pytest
 from tests.integration.view import past
 
-from knotwork.bus import child, reading, streams, subjects
+from knotwork.bus import child, publisher, reading, streams, subjects
 from knotwork.sdk.errors import Unavailable
 from knotwork.view import follow, schema, writer
 from knotwork.view.keeper import open_keeper
@@ -378,6 +378,24 @@ async def test_it_ends_by_itself_when_nobody_speaks_to_it_any_more():
 
 
 # -- forgetting ----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_process_hears_how_full_the_store_of_all_projects_is_and_makes_room(
+    connection: Any, open_one: Callable[..., Any], until: Callable[..., Any]
+):
+    """Only the node knows what other projects use; what may be lost goes when there is next to no room."""
+    await streams.ensure(connection, streams.telemetry_stream())
+    for number in range(10):
+        await publisher.publish(connection, f"telemetry.{number}", b"x")
+    view, keeper = await open_one()
+    await until(lambda: view.told().state == "live")
+    assert await reading.count_from(connection, "TELEMETRY", ">", 1) == 10
+    keeper.room = lambda: (1000, 1000)
+
+    async def less() -> bool:
+        return await reading.count_from(connection, "TELEMETRY", ">", 1) < 10
+
+    await until(less)
 
 
 async def test_what_the_archive_has_forgotten_is_forgotten(

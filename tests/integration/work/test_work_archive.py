@@ -7,8 +7,9 @@ import time
 import pytest
 from tests.integration.work.conftest import ended, task, until
 
-from knotwork.bus import reading, subjects
-from knotwork.view import archive
+from knotwork.bus import publisher, reading, streams, subjects
+from knotwork.flow import history
+from knotwork.view import archive, relief
 from knotwork.work import lookup, records
 from knotwork.work.records import Retry
 
@@ -94,3 +95,30 @@ async def test_nothing_is_left_of_what_has_ended(bench, another):
     packed = [one for stored in await reading.batch(work._connection, subjects.ARCHIVE, "ended.>", 1, 100)
               for one in archive.unpack(stored.data)]  # fmt: skip
     assert {one.s for one in packed} >= {records.outcome_subject(one.run, "task", 0, 1) for one in runs}
+
+
+async def test_when_the_store_of_all_projects_is_full_the_oldest_of_the_past_goes_and_the_young_stays(
+    bench, monkeypatch
+):
+    """Only the node that runs the server knows how full that is: its archiver makes room, whoever packs."""
+    work = await bench.room()
+    connection = work._connection
+    await streams.ensure(connection, history.stream(history.Keeps()))
+    for number in range(40):
+        await publisher.publish(connection, f"history.r{number}", b"x" * 1000)
+        await publisher.publish(connection, f"ended.{number}", b"x" * 1000)
+
+    async def left() -> list[int]:
+        return [await reading.count_from(connection, stream, ">", 1) for stream in relief.PASTS]
+
+    made = relief.Relief(connection)
+    made.storage.shared = lambda: (99, 100)
+    await made.look()
+    assert await left() == [40, 40], "nothing goes that is younger than a key is remembered"
+    monkeypatch.setattr(relief, "KEPT_S", 0.0)
+    monkeypatch.setattr(relief, "AT_ONCE_BYTES", 10_000)
+    await made.look()
+    assert all(20 < count < 40 for count in await left()), "not all at once"
+    for _ in range(40):
+        await made.look()
+    assert await left() == [1, 1], "the last says up to where everything is packed"
