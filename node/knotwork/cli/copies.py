@@ -25,8 +25,9 @@ Reply = dict[str, Any]
 def export(shared: Shared, request: Request) -> Reply:
     """Write runs to standard output, one a line, and return what the pages add up to."""
     if "id" in request:
-        reply = _ask(shared, "run.export", request)
-        _write({name: reply[name] for name in ("id", "definition", "facts")})
+        reply = _ask(shared, "run.export", request, lines=True)
+        parts = ("part", "more") if reply.get("part") else ()
+        _write({name: reply[name] for name in ("id", "definition", "facts", *parts)})
         return {"exported": 1, "failed": []}
     limit, count, going, failed = request.get("limit"), 0, 0, list[Any]()
     while True:

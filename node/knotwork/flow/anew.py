@@ -14,7 +14,7 @@ import msgspec
 
 from knotwork.bus import reading, subjects
 from knotwork.flow import facts
-from knotwork.flow.history import is_kept, kept_facts
+from knotwork.flow.history import is_kept, kept_ends, kept_of
 from knotwork.sdk.errors import Conflict, Invalid
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ async def start_of(connection: Connection, run: str) -> facts.Start | None:
     try:
         if stored is not None:
             return msgspec.json.decode(stored.data, type=facts.Start)
-        for kept in await kept_facts(connection, run):
+        for kept in await kept_ends(connection, run):
             fact = facts.read_stored(kept)
             if fact is not None and isinstance(fact.body, facts.Start):
                 return fact.body
@@ -61,6 +61,13 @@ async def exists(connection: Connection, run: str) -> bool:
     """Return whether a run was started, and is not forgotten."""
     stored = await reading.last(connection, subjects.FACTS, facts.subject(run, "start"))
     return stored is not None or await is_kept(connection, run)
+
+
+async def existing(connection: Connection, runs: list[str]) -> set[str]:
+    """Return which of up to 1000 runs were started, and are not forgotten."""
+    starts = [facts.subject(run, "start") for run in runs]
+    found = await reading.each_last(connection, subjects.FACTS, starts) if starts else []
+    return {stored.subject.split(".")[2] for stored in found} | set(await kept_of(connection, runs))
 
 
 async def latest(connection: Connection, run: str) -> str:

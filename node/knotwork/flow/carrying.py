@@ -101,6 +101,8 @@ class Carrier:
             try:
                 await self._do(run, effect, again=again)
             except FOR_GOOD as error:
+                if run.open.get(effect.name) is not effect:  # it is over, or somebody else's
+                    return
                 if not isinstance(effect, End):
                     await self._record_failure(run, effect, error)
                     return
@@ -176,6 +178,8 @@ class Carrier:
         if effect.limit is not None:
             priority = spec.priority or run.start.priority
             await self._limits.acquire(holder(run.id, effect.token), effect.limit, priority)
+            if run.open.get(effect.name) is not effect:  # it is over, or somebody else's: that may have been long ago
+                return
         value, blob = (effect.input, effect.blob) if effect.blob else await self._work.values.keep(effect.input)
         task = await self._work.placed(_task(run, effect.token, spec, value, blob))
         if (near := effect.near) is not None:
@@ -191,6 +195,8 @@ class Carrier:
         spec: Any = asked.spec
         me = holder(run.id, effect.token, effect.count)
         await self._limits.acquire(me, effect.limit, spec.priority or run.start.priority)
+        if run.open.get(effect.name) is not effect:
+            return
         task = await lookup.present(self._connection, run.id, effect.token)
         if task is not None and (task.iteration, task.number) != (0, 1):
             if task.start_within_s is not None:

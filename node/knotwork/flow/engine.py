@@ -16,7 +16,7 @@ from knotwork.bus.background import begin_in
 from knotwork.flow import calls, decide, facts
 from knotwork.flow.effects import Dispatch, SetTimer
 from knotwork.flow.facts import Handed, Start, StepEnd
-from knotwork.flow.history import Over
+from knotwork.flow.forgetting import Over
 from knotwork.flow.journal import AGAIN_MAX_S, AGAIN_MIN_S
 from knotwork.flow.run import begin
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
@@ -58,7 +58,11 @@ class Engine:
                 self._carrier.carry_out(live.run, effect, again=True)
 
     def forget(self, live: Live) -> None:
-        """Do nothing more for a run."""
+        """Do nothing more for a run: it is somebody else's, or read anew."""
+        live.left = True
+        live.waiting.clear()
+        if live.run is not None:
+            live.run.close_all()  # what is being tried for it is tried no more
         self._carrier.forget(live.id)
 
     def take(self, live: Live) -> None:
@@ -97,7 +101,7 @@ class Engine:
     async def _slowly(self, live: Live, fact: Fact) -> None:
         """Fetch what a fact needs, and take it and those behind it."""
         pause_s = AGAIN_MIN_S
-        while True:
+        while not live.left:
             try:
                 fact = await self._completed(fact)
                 break
@@ -109,8 +113,9 @@ class Engine:
                 log.debug("run %s goes on in a moment: %s", live.id, error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, AGAIN_MAX_S)
-        live.waiting.popleft()
         live.busy = False
+        if live.waiting:  # else it was forgotten
+            live.waiting.popleft()
         if not live.left:
             self._apply(live, fact)
         self.take(live)
@@ -182,4 +187,5 @@ class Engine:
             self._carrier.run_over(live.run)
         live.shard.runs.pop(live.id, None)
         timed = bool(live.timers) or (live.run is not None and live.run.graph.timed)
-        self._over[live.id] = Over(live.id, live.first, live.last, live.found, timed=timed, ended_s=self._loop.time())
+        first = live.first if live.run is not None else 1  # nobody told of its start: it may stand anywhere
+        self._over[live.id] = Over(live.id, first, live.last, live.found, timed=timed, ended_s=self._loop.time())

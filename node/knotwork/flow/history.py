@@ -1,6 +1,7 @@
 """What is left of a run that is over? All its facts, together, in HISTORY; FACTS forgets them a little later.
 
-The owner of the run does it: one message for a run, and one purge for many. Doing it twice stores the same again.
+The owner of the run does it: one message for a run (`packing`), and one purge for many. Doing it twice stores the same
+again.
 """
 
 from __future__ import annotations
@@ -11,27 +12,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
-
-from knotwork.bus import reading, streams, subjects
+from knotwork.bus import publisher, reading, streams, subjects
 from knotwork.bus.streams import NS, StreamSpec
-from knotwork.flow import facts
+from knotwork.flow import facts, forgetting, packing
+from knotwork.flow.packing import is_whole, packed, unpacked
 from knotwork.sdk.errors import Invalid, KnotworkError
 
 if TYPE_CHECKING:
     from knotwork.bus.commit import GroupCommit
     from knotwork.bus.connection import Connection
     from knotwork.bus.reading import Stored
+    from knotwork.flow.forgetting import Over
 
+__all__ = ["Historian", "Keeps", "is_whole", "packed", "unpacked"]
 log = logging.getLogger(__name__)
 MONTH_S = 30 * 86400.0
 KEEP_S = 5.0
 """How long the facts of a run that is over stay where they are."""
 EVERY_S = 0.5
 AT_ONCE = 200
-LATE_S = 2.0
-LATE_AT_ONCE = 20
 BATCH = 1000
+PART = "part"
+"""What stands for the pieces of a run that is being brought in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,33 +49,6 @@ def stream(keeps: Keeps) -> StreamSpec:
     bounds = {"max_age": int(keeps.age_s * NS), "max_bytes": keeps.max_bytes or -1, "discard": "old"}
     settings = {"max_msgs_per_subject": 1, "compression": "s2", "allow_atomic": True, **bounds}
     return StreamSpec(subjects.HISTORY, ("history.>",), settings)
-
-
-class Kept(msgspec.Struct, frozen=True):
-    """One fact of a run that is over: its subject and place, when it was stored (RFC 3339), and what it says."""
-
-    s: str
-    q: int
-    t: str
-    d: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_decoder = msgspec.json.Decoder(list[Kept])
-
-
-@dataclass(eq=False, slots=True)
-class Over:
-    """A run that is over: where its first and last fact stand, and all of them, unless they are too many to hold."""
-
-    id: str
-    first: int
-    last: int
-    found: list[Stored]
-    timed: bool = False
-    """Timers are left of it."""
-    ended_s: float = 0.0
-    kept_s: float = 0.0
-    """When it was put into HISTORY; 0: it was not yet."""
 
 
 class LooksAfter(Protocol):
@@ -136,7 +111,8 @@ class Historian:
         try:
             found = over.found if is_whole(over.found) else await all_facts(self._connection, over.id)
             if found and (is_whole(found) or not await is_kept(self._connection, over.id)):
-                await self._writing.append(subjects.history(over.id), packed(found))
+                for subject, payload in packing.messages(over.id, found):
+                    await self._writing.append(subject, payload)
             if found:
                 over.last = found[-1].seq
             if over.timed:
@@ -147,38 +123,14 @@ class Historian:
         over.found, over.kept_s = [], self._loop.time()
 
     async def _forget(self) -> None:
-        """Remove what is kept from FACTS: of a shard all below the first run that goes on, in one step.
-
-        Ended runs above it, because a long one goes on, are removed one by one, and not many at a time: that costs the
-        server some milliseconds each.
-        """
-        late = []
-        for name, (floor, runs) in self._floors().items():
-            below = [over for over in runs if over.last < floor]
-            if below and not await self._engine.missed(name):
-                await reading.purge(self._connection, subjects.FACTS, f"run.{name}.>", floor)
-                for over in below:
-                    del self._over[over.id]
-            late += [over for over in runs if over.last >= floor and self._loop.time() - over.kept_s > LATE_S]
-        for over in late[:LATE_AT_ONCE]:
-            await reading.purge(self._connection, subjects.FACTS, f"{facts.subject(over.id)}.>", over.last + 1)
-            del self._over[over.id]
-
-    def _floors(self) -> dict[str, tuple[int, list[Over]]]:
-        """Return what is kept of each shard, and up to which place nothing of it goes on or is not in HISTORY yet.
-
-        All in one step, with nothing awaited between: a run that ended meanwhile would have left those that go on, and
-        not be among those that are over, and its facts would be purged before anything else holds them.
-        """
-        kept: dict[str, list[Over]] = {}
-        ended: dict[str, int] = {}
-        for over in self._over.values():
-            name = facts.shard(over.id)
-            if over.kept_s:
-                kept.setdefault(name, []).append(over)
-            else:
-                ended[name] = min(ended.get(name, over.first), over.first)
-        return {name: (min(self._engine.floor(name), ended.get(name, 2**62)), runs) for name, runs in kept.items()}
+        """Remove from FACTS what may go; what came up meanwhile, such as another owner, is looked at before each step."""
+        for purge in forgetting.due(self._over.values(), self._engine.floor, self._loop.time()):
+            if not purge.run and await self._engine.missed(purge.shard):
+                continue
+            if forgetting.stands(purge, self._over.values(), self._engine.floor):
+                await reading.purge(self._connection, subjects.FACTS, purge.pattern, purge.below)
+                for run in purge.gone:
+                    self._over.pop(run, None)
 
 
 async def all_facts(connection: Connection, run: str) -> list[Stored]:
@@ -196,26 +148,64 @@ async def is_kept(connection: Connection, run: str) -> bool:
     return await reading.last(connection, subjects.HISTORY, subjects.history(run)) is not None
 
 
-def is_whole(found: list[Stored]) -> bool:
-    """Return whether a run begins and ends in these facts: else others have packed it away while we read (pure)."""
-    whats = {one.subject.split(".", 3)[3] for one in found}
-    return {"start", "ended"} <= whats
+async def kept_of(connection: Connection, runs: list[str]) -> list[str]:
+    """Return which of up to 1000 runs are over and packed away."""
+    places = [subjects.history(run) for run in runs]
+    found = await reading.each_last(connection, subjects.HISTORY, places) if places else []
+    return [stored.subject.split(".")[1] for stored in found]
 
 
 async def kept_facts(connection: Connection, run: str) -> list[Stored]:
-    """Return the facts of a run that is over and packed away; [] when nothing is known of it."""
+    """Return the facts of a run that is over and packed away; [] when nothing is known of it, or a piece is gone."""
     stored = await reading.last(connection, subjects.HISTORY, subjects.history(run))
-    return [] if stored is None else unpacked(stored.data)
+    rows = unpacked(stored.data) if stored is not None else []
+    pattern, count = packing.pieces_of(rows)
+    if not pattern:
+        return rows
+    pieces = await _pieces(connection, pattern)
+    if any(number not in pieces for number in range(1, count + 1)):
+        return []
+    return [one for number in range(1, count + 1) for one in pieces[number]]
 
 
-def packed(found: list[Stored]) -> bytes:
-    """Return facts as one JSON list (pure)."""
-    return facts.encode([Kept(one.subject, one.seq, one.time, msgspec.Raw(one.data or b"null")) for one in found])
+async def kept_ends(connection: Connection, run: str) -> list[Stored]:
+    """Return of a run that is over and packed away its start and its end at least; [] when nothing is known of it."""
+    stored = await reading.last(connection, subjects.HISTORY, subjects.history(run))
+    return packing.ends(unpacked(stored.data)) if stored is not None else []
 
 
-def unpacked(data: bytes) -> list[Stored]:
-    """Return the facts in such a list (pure); raises `Invalid` (`flow.bad_history`)."""
-    try:
-        return [reading.Stored(one.s, bytes(one.d), one.q, one.t) for one in _decoder.decode(data)]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(f"This is no history: {error}.", code="flow.bad_history") from error
+async def put_by(connection: Connection, run: str, part: int, found: list[Stored]) -> None:
+    """Store a part of a run that was written down, until all its parts are there."""
+    await publisher.publish(connection, subjects.history_piece(run, PART, part), packed(found))
+
+
+async def parts_before(connection: Connection, run: str, part: int) -> list[Stored]:
+    """Return the facts of the parts before one that were put by; raises `Invalid` (`flow.bad_history`) when one lacks."""
+    pieces = await _pieces(connection, subjects.history_pieces(run, PART)) if part > 1 else {}
+    lacking = [number for number in range(1, part) if number not in pieces]
+    if lacking:
+        raise Invalid(
+            f"Of {run} this is part {part}, and part {lacking[0]} is not here.", code="flow.bad_history",
+            hint="Bring in all its lines, in their order.",
+        )  # fmt: skip
+    return [one for number in range(1, part) for one in pieces[number]]
+
+
+async def keep(connection: Connection, run: str, found: list[Stored], *, parts: bool) -> None:
+    """Store the facts of a run that is over; `parts` that were put by go."""
+    for subject, payload in packing.messages(run, found):
+        await publisher.publish(connection, subject, payload)
+    if parts:
+        await reading.purge(connection, subjects.HISTORY, subjects.history_pieces(run, PART), 0)
+
+
+async def _pieces(connection: Connection, pattern: str) -> dict[int, list[Stored]]:
+    found: dict[int, list[Stored]] = {}
+    place = 1
+    while batch := await reading.batch(connection, subjects.HISTORY, pattern, place, BATCH, timeout_s=30):
+        for stored in batch:
+            number = stored.subject.rpartition(".")[2]
+            if number.isdecimal():  # else somebody else wrote it
+                found[int(number)] = unpacked(stored.data)
+        place = batch[-1].seq + 1
+    return found

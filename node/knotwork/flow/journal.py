@@ -1,24 +1,24 @@
 """In which order do the facts of our runs come, and is none of them missed? Each shard is read from FACTS, then told of.
 
 FACTS tells every listener of each fact as it is stored; what is stored while a shard is taken over, or the connection is
-away, is read. What nobody told of all the same, because a server changed its leader, is found by looking now and then.
+away, is read. What nobody told of all the same is found by `untold`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from knotwork.bus import reading, subjects
 from knotwork.bus.background import begin_in
 from knotwork.bus.reading import Stored
-from knotwork.flow import calls, facts
-from knotwork.flow.history import Over, all_facts
+from knotwork.flow import calls, facts, forgetting
+from knotwork.flow.forgetting import Over
+from knotwork.flow.history import all_facts, is_whole, kept_of
 from knotwork.sdk.errors import KnotworkError
 
 if TYPE_CHECKING:
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 AGAIN_MIN_S, AGAIN_MAX_S = 0.1, 5.0
 BATCH = 500
-SILENT_S = 10.0
-"""After how long without a fact it is counted whether a run has any that we were not told of."""
-LOOKS_PER_S = 50
-STRAY_S = 60.0
 FOUND_MAX_BYTES = 1024 * 1024
 """Facts of a run that are held until it is over, so that they need not be read again; of a larger run they are."""
 
@@ -80,6 +76,16 @@ class Live:
     timers: set[str] = field(default_factory=set)
     """Timers that were set and have not fired."""
 
+    @property
+    def is_known(self) -> bool:
+        """Return whether it began, or may have: else there is only what was recorded of it too early, or of none."""
+        return self.run is not None or self.busy or self.left
+
+    @property
+    def is_being_read(self) -> bool:
+        """Return whether where its first fact stands is not known yet."""
+        return self.told is not None
+
 
 class Taker(Protocol):
     """Who takes facts."""
@@ -113,9 +119,16 @@ class Journal:
                 self._connection.unlisten_now(shard.listening)
             for live in shard.runs.values():
                 self._taker.forget(live)
+            for run in [run for run, one in self._over.items() if one.shard == name]:
+                del self._over[run]  # whoever owns it now finds it in FACTS, and keeps and purges it
         for name in sorted(names - self._shards.keys()):
             self._shards[name] = shard = Shard(name)
             begin_in(self._group, self._load(shard))
+
+    @property
+    def shards(self) -> Mapping[str, Shard]:
+        """Return the shards that are looked after here."""
+        return self._shards
 
     def find(self, run: str) -> Live | None:
         """Return a run that is looked after here."""
@@ -141,17 +154,7 @@ class Journal:
 
     def floor(self, name: str) -> int:
         """Return up to which place of a shard of ours nothing is of a run that is not over; 0 when that is not known."""
-        shard = self._shards.get(name)
-        if shard is None or not shard.ready:
-            return 0
-        old_s = self._loop.time() - STRAY_S  # what was recorded of a run that never began does not count for ever
-        runs = shard.runs.values()
-        if any(one.told is not None for one in runs):  # where its first fact stands is not known yet
-            return 0
-        return min(
-            (one.first for one in runs if one.run or one.busy or one.left or one.heard_s > old_s),
-            default=shard.place + 1,
-        )
+        return forgetting.floor(self._shards.get(name), self._loop.time())
 
     async def missed(self, name: str) -> bool:
         """Return whether a run of a shard of ours was started that we were not told of; it is read then.
@@ -165,7 +168,7 @@ class Journal:
         started = [one.split(".")[2] for one in stored]
         unknown = [run for run in started if run not in self._over and _lacks_start(shard.runs.get(run))]
         for run in unknown:
-            await self._read_run(shard, run)
+            await self.read_anew(shard, run)
         shard.doubtful = False
         return bool(unknown)
 
@@ -175,40 +178,6 @@ class Journal:
             if shard.ready:
                 shard.ready = False
                 begin_in(self._group, self._load(shard))
-
-    async def look_after(self) -> None:
-        """Look now and then whether there is a run, or a fact of a silent one, that we were not told of; for ever.
-
-        One shard after the other, and first those where something could not be read.
-        """
-        turn = 0
-        while True:
-            await asyncio.sleep(1.0)
-            now_s = self._loop.time()
-            names = sorted(self._shards)
-            doubtful = [name for name in names if self._shards[name].doubtful]
-            turn += 1
-            for name in doubtful or names[turn % max(1, len(names)) :][:1]:
-                with contextlib.suppress(KnotworkError):
-                    await self.missed(name)
-            silent = [
-                (shard, live)
-                for shard in self._shards.values()
-                for live in shard.runs.values()
-                if shard.ready and not (live.busy or live.left or live.told is not None)
-                if now_s - live.heard_s > SILENT_S
-            ]
-            for shard, live in silent[:LOOKS_PER_S]:
-                live.heard_s = now_s
-                with contextlib.suppress(KnotworkError):
-                    await self._count(shard, live)
-
-    async def _count(self, shard: Shard, live: Live) -> None:
-        before = live.count
-        there = await reading.count_from(self._connection, subjects.FACTS, f"{facts.subject(live.id)}.>", 1)
-        if there != live.count == before and shard.runs.get(live.id) is live:
-            log.warning("run %s has %d facts and not %d: it is read anew", live.id, there, before)
-            await self._read_run(shard, live.id)
 
     # -- facts -------------------------------------------------------------------------------------------------------
 
@@ -229,6 +198,7 @@ class Journal:
         """Read every fact of a shard that we do not know yet, and carry out again whatever is still open."""
         await self._insist(lambda: self._listen(shard), shard)  # what is stored after this is told
         await self._insist(lambda: self._read(shard), shard)
+        await self._insist(lambda: self._leave_past(shard, list(shard.runs)), shard)
         if self._shards.get(shard.name) is not shard:
             return
         shard.ready = True
@@ -252,30 +222,51 @@ class Journal:
         while found := await reading.batch(
             self._connection, subjects.FACTS, pattern, shard.place + 1, BATCH, timeout_s=30
         ):
+            if self._shards.get(shard.name) is not shard:
+                return
             for stored in found:
                 self._take(shard, stored)
             shard.place = found[-1].seq
             await asyncio.sleep(0)
 
-    async def _read_run(self, shard: Shard, run: str) -> None:
+    async def _leave_past(self, shard: Shard, runs: list[str]) -> None:
+        """Let go of runs whose end was not read because another owner purged them while we read: HISTORY has them."""
+        for start in range(0, len(runs), BATCH):
+            for run in await kept_of(self._connection, runs[start : start + BATCH]):
+                self._is_past(shard, run)
+
+    def _is_past(self, shard: Shard, run: str) -> None:
+        live = shard.runs.pop(run, None)
+        if live is not None and self._shards.get(shard.name) is shard:
+            log.info("run %s is over, and was being purged while it was read", run)
+            self._taker.forget(live)
+            self._over[run] = Over(run, live.first, shard.place, [], kept_s=self._loop.time())
+
+    async def read_anew(self, shard: Shard, run: str) -> None:
         """Read one run anew, whatever was known of it."""
         if (before := shard.runs.get(run)) is not None:
             self._taker.forget(before)
         shard.runs[run] = live = Live(run, shard, replaying=True, told=[])
         try:
             found = await all_facts(self._connection, run)
+            past = bool(found) and not is_whole(found) and bool(await kept_of(self._connection, [run]))
         except KnotworkError:
             if shard.runs.get(run) is live:  # half of it is worse than nothing: it is missed again, and read then
                 del shard.runs[run]
             shard.doubtful = True
             raise
+        if past and shard.runs.get(run) is live:
+            self._is_past(shard, run)
         told, live.told = live.told or [], None
         for stored in [*found, *told]:
             if shard.runs.get(run) is live:
                 live.first = live.first or stored.seq
                 self._take(shard, stored)
         if shard.runs.get(run) is live:
-            self._taker.resume(live)
+            if live.count:
+                self._taker.resume(live)
+            else:  # nothing is left of it
+                del shard.runs[run]
 
     def _take(self, shard: Shard, stored: Stored) -> None:
         run = stored.subject.split(".", 3)[2]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from knotwork.bus import reading, subjects
-from knotwork.flow import facts, history
+from knotwork.flow import facts, packing
 from knotwork.sdk.errors import Invalid
 
 if TYPE_CHECKING:
@@ -75,14 +75,15 @@ async def _window(connection: Connection, begin: int, end: int) -> list[Listed]:
     """Return the runs that stand between two places of HISTORY."""
     found: list[Listed] = []
     while begin <= end and (
-        batch := await reading.batch(connection, subjects.HISTORY, "history.>", begin, BATCH, timeout_s=30)
+        batch := await reading.batch(connection, subjects.HISTORY, "history.*", begin, BATCH, timeout_s=30)
     ):
         for stored in batch:
             if stored.seq <= end:
-                with contextlib.suppress(Invalid, msgspec.DecodeError, UnicodeDecodeError, IndexError):
-                    kept = history.unpacked(stored.data)
-                    start = msgspec.json.decode(kept[0].data, type=facts.Start)
-                    finish = msgspec.json.decode(kept[-1].data, type=facts.Finish)
-                    found.append(Listed(stored.subject.split(".")[1], start, finish))
+                with contextlib.suppress(Invalid, msgspec.DecodeError, UnicodeDecodeError, KeyError):
+                    run = stored.subject.split(".")[1]
+                    kept = {one.subject: one.data for one in packing.unpacked(stored.data)}
+                    start = msgspec.json.decode(kept[facts.subject(run, "start")], type=facts.Start)
+                    finish = msgspec.json.decode(kept[facts.subject(run, "ended")], type=facts.Finish)
+                    found.append(Listed(run, start, finish))
         begin = batch[-1].seq + 1
     return found

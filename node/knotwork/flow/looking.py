@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
-import time
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from knotwork.bus import reading, subjects
-from knotwork.flow import again, anew, decide, facts, history
+from knotwork.flow import again, anew, decide, facts, history, unknown
 from knotwork.flow.run import Run, begin
 from knotwork.sdk.errors import Invalid, NotFound, TimedOut, Unavailable, Unreachable
 
@@ -30,9 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 AGAIN_S = 0.5
-_BY_TIME = re.compile(r"w([0-9a-f]{12})[0-9a-f]{10}").fullmatch
-"""The id of a run that was not derived from a key begins with the milliseconds since 1970."""
-_DAY_S = 86400.0
+_EVENTS = "`knotwork run events` lists its facts."
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +39,22 @@ class Sight:
     run: Run
     finish: Finish | None
     facts: list[Stored]
+    newer: tuple[str, ...] = ()
+    """Kinds of its facts that only newer versions know: it is shown without them, and looked after by such a node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A run as far as its facts tell without the definition that they follow; `known` are those that can be read."""
+
+    id: str
+    start: Start
+    finish: Finish | None
+    facts: list[Stored]
+    known: list[Fact]
+    newer: tuple[str, ...] = ()
+    why: str = ""
+    """Why there is no more to be said of it here."""
 
 
 class Looking:
@@ -60,20 +71,45 @@ class Looking:
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
+    async def stored(self, run: str) -> list[Stored]:
+        """Return all facts of a run as they are stored; raises `NotFound` (`flow.no_run`, `flow.forgotten`)."""
+        found = await history.all_facts(self._connection, check_id(run))
+        if not history.is_whole(found):  # it goes on; or it is packed away, while we read even
+            found = await history.kept_facts(self._connection, run) or found
+        if not found:
+            raise await unknown.missing(self._connection, run, self._keeps())
+        return found
+
+    async def outline(self, run: str, *, up_to: int | None = None) -> Outline:
+        """Return what the facts of a run say by themselves, as of its first `up_to` facts.
+
+        Raises `NotFound` (`flow.no_run`, `flow.forgotten`), `Invalid` (`flow.not_here`) when its start cannot be read.
+        """
+        found = await self.stored(run)
+        return outlined(run, found, up_to)
+
+    async def glance(self, run: str, *, up_to: int | None = None) -> Sight | Outline:
+        """Return a run as it is, or what its facts say when this version cannot follow its definition."""
+        outline = await self.outline(run, up_to=up_to)
+        try:
+            return await self._seen(outline)
+        except (Invalid, NotFound) as error:
+            if error.code not in ("flow.not_here", "flow.no_definition"):
+                raise
+            return replace(outline, why=error.message)
+
     async def look(self, run: str, *, up_to: int | None = None) -> Sight:
-        """Return a run as it is, or as it was after its first `up_to` facts; raises `NotFound` (`flow.no_run`)."""
-        check_id(run)
-        found = await history.all_facts(self._connection, run)
-        if not any(stored.subject.endswith(".start") for stored in found):
-            found = await history.kept_facts(self._connection, run)
-        known = [fact for stored in found[:up_to] if (fact := read(stored)) is not None]
-        start = next((fact.body for fact in known if isinstance(fact.body, facts.Start)), None)
-        if start is None:
-            raise missing(run, self._keeps(), time.time_ns())
-        graph = await self._definitions.graph(start.digest)
-        seen = folded(run, graph, known)
-        finish = next((fact.body for fact in known if isinstance(fact.body, facts.Finish)), None)
-        return Sight(run, start, seen, finish, found)
+        """Return a run as it is, or as it was after its first `up_to` facts.
+
+        Raises `NotFound` (`flow.no_run`, `flow.forgotten`), `Invalid` (`flow.not_here`) for one of which this version
+        can make no sense.
+        """
+        return await self._seen(await self.outline(run, up_to=up_to))
+
+    async def _seen(self, outline: Outline) -> Sight:
+        graph = await self._definitions.graph(outline.start.digest)
+        seen = folded(outline.id, graph, outline.known)
+        return Sight(outline.id, outline.start, seen, outline.finish, outline.facts, outline.newer)
 
     async def ended(self, run: str) -> Finish:
         """Return how a run ended, or the last that goes on for it, now or then; bound it with `asyncio.timeout`."""
@@ -108,7 +144,7 @@ class Looking:
     async def over(self, run: str) -> bool:
         """Return whether a run has ended, and all that go on for it; raises `NotFound` (`flow.no_run`)."""
         finish = await self._finish(check_id(run))
-        if finish is not None and finish.next:
+        while finish is not None and finish.next:  # the last may have gone on while we looked
             finish = await self._finish(await self.latest(run))
         return finish is not None
 
@@ -119,11 +155,11 @@ class Looking:
             return msgspec.json.decode(found[places[0]], type=facts.Finish)
         if places[1] in found:
             return None
-        for kept in await history.kept_facts(self._connection, run):
+        for kept in await history.kept_ends(self._connection, run):
             fact = read(kept)
             if fact is not None and isinstance(fact.body, facts.Finish):
                 return fact.body
-        raise missing(run, self._keeps(), time.time_ns())
+        raise await unknown.missing(self._connection, run, self._keeps())
 
     def _told(self, message: Message) -> None:
         run = message.subject.split(".", 3)[2]
@@ -144,11 +180,39 @@ class Looking:
                     future.set_result(finish)
 
     async def replay(self, run: str) -> again.Difference | None:
-        """Return where the recorded history of a run and today's rules part, None when they agree."""
-        sight = await self.look(run)
-        graph = await self._definitions.graph(sight.start.digest)
-        known = [fact for stored in sight.facts if (fact := read(stored)) is not None]
-        return again.difference(run, graph, known)
+        """Return where the recorded history of a run and today's rules part, None when they agree.
+
+        Raises what `look` does.
+        """
+        outline = await self.outline(run)
+        return again.difference(run, await self._definitions.graph(outline.start.digest), outline.known)
+
+
+def outlined(run: str, found: list[Stored], up_to: int | None = None) -> Outline:
+    """Return what facts say by themselves (pure); raises `Invalid` (`flow.not_here`) when none says how it started."""
+    known: list[Fact] = []
+    newer: dict[str, None] = {}
+    for stored in found[:up_to]:
+        try:
+            fact = facts.read_stored(stored)
+        except Invalid:
+            continue  # somebody else's doing: whoever looks after it passes it over
+        except facts.Unknown as kind:
+            newer[str(kind)] = None
+            continue
+        if fact is not None:
+            known.append(fact)
+    start = next((fact.body for fact in known if isinstance(fact.body, facts.Start)), None)
+    if start is None and up_to is not None and up_to < len(found):
+        outlined(run, found)
+        raise Invalid(f"{run} had not started after {up_to} facts.", code="flow.no_fact", hint=_EVENTS)
+    if start is None:
+        raise Invalid(
+            f"How {run} started cannot be read by this version.", code="flow.not_here",
+            hint=f"{_EVENTS} A node of the version that started it can follow it.",
+        )  # fmt: skip
+    finish = next((fact.body for fact in known if isinstance(fact.body, facts.Finish)), None)
+    return Outline(run, start, finish, found, known, tuple(newer))
 
 
 def folded(run: str, graph: Any, known: list[Fact]) -> Run:
@@ -183,23 +247,3 @@ def check_id(run: str) -> str:
     if not facts.is_run(run):
         raise Invalid(f"{run[:80]!r} is not the id of a run.", code="flow.bad_id", hint="See `knotwork run list`.")
     return run
-
-
-def missing(run: str, keeps: Keeps, now_ns: int) -> NotFound:
-    """Return the error of a run of which nothing is known: there was none, or it is not kept any more (pure)."""
-    kept = f"Runs that are over are kept for {_span(keeps.age_s)}"
-    kept += f", and in {keeps.max_bytes} bytes." if keeps.max_bytes else "."
-    began = _BY_TIME(run)
-    began_s = int(began[1], 16) / 1000 if began is not None else now_ns / 1e9
-    if began_s < now_ns / 1e9 - keeps.age_s:
-        return NotFound(
-            f"The run {run!r} is not kept any more, if it ever was: it would have begun at"
-            f" {datetime.fromtimestamp(began_s, UTC):%Y-%m-%dT%H:%M:%SZ}.",
-            code="flow.forgotten",
-            hint=f"{kept} Keep them longer with keep_s in [workflows], or write them down with `knotwork run export`.",
-        )
-    return NotFound(f"There is no run {run!r}.", code="flow.no_run", hint=f"See `knotwork run list`. {kept}")
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds / _DAY_S:g} days" if seconds >= _DAY_S else f"{seconds:g} s"

@@ -170,9 +170,9 @@ def _replace(data: dict[str, Any], path: Path, times: int, misfit: Misfit) -> No
     if not path:  # it is the step as a whole: it says two things of which it may say one, or none of them
         _choose(data)
         return
-    where: Any = data
-    for part in path[:-1]:
-        where = where[part]
+    where = _around(data, path)
+    if where is None:
+        return
     if path[-1] == "limit" and misfit.type == "value_error" and isinstance(where["limit"], dict):
         where["limit"]["concurrency"] = 1  # what else it says is still looked at
         return
@@ -186,6 +186,22 @@ def _replace(data: dict[str, Any], path: Path, times: int, misfit: Misfit) -> No
         where[path[-1]] = copy.deepcopy(value)
     elif isinstance(where, dict):
         where.pop(path[-1], None)
+
+
+def _around(data: dict[str, Any], path: Path) -> Any:
+    """Return the table or list that something stands in; None when that was replaced in this round, or is mended here."""
+    where: Any = data
+    try:
+        for part in path[:-1]:
+            where = where[part]
+    except (LookupError, TypeError):
+        return None
+    if isinstance(where, list):
+        return where if isinstance(path[-1], int) else None
+    if isinstance(where, dict) and not isinstance(path[-1], str):
+        where.pop(path[-1], None)  # a key that is no text
+        return None
+    return where if isinstance(where, dict) else None
 
 
 def _fields(data: dict[str, Any]) -> list[str]:

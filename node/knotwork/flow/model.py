@@ -5,6 +5,7 @@ Only the shape is checked here; whether the steps make sense together is `graph`
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -25,11 +26,24 @@ AGENT = r"^[a-z0-9][a-z0-9_-]{0,63}(/[a-z0-9][a-z0-9_-]{0,63})?$"
 EVENT = r"^[a-z0-9_-]{1,64}(\.[a-z0-9_-]{1,64}){0,7}$"
 Token = Annotated[str, Field(pattern=WORD)]
 Expression = Annotated[str, Field(min_length=1, max_length=4096)]
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ][0-9:.]+(?:[Zz]|[+-]\d\d:\d\d)$")
 Text = Annotated[str, Field(max_length=16_384)]
 Duration = Annotated[float, BeforeValidator(seconds), Field(ge=0, le=YEAR_S)]
 """Seconds, or a text such as "30s", "5m", "1h30m"."""
 Some = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=YEAR_S)]
 Schema = dict[str, Any]
+
+
+def _moment(value: Any) -> Any:
+    """Return a plain time, RFC 3339 or seconds since 1970, as the expression that always gives it."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"`{value}`"
+    if isinstance(value, str) and _TIME.match(value) is not None:  # no expression begins so
+        return f"'{value}'"
+    return value
+
+
+Moment = Annotated[Expression, BeforeValidator(_moment)]
 
 
 class Part(BaseModel):
@@ -205,7 +219,9 @@ class SleepStep(Step):
 
     kind: Literal["sleep"]
     duration: Duration | None = None
-    until: Expression | None = Field(default=None, description="gives an RFC 3339 time or seconds since 1970")
+    until: Moment | None = Field(
+        default=None, description="an RFC 3339 time or seconds since 1970, or an expression that gives one"
+    )
     cron: Annotated[str, Field(max_length=256)] | None = Field(default=None, description="until it is next due")
     timezone: Annotated[str, Field(max_length=64)] = "UTC"
 

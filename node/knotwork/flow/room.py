@@ -16,11 +16,13 @@ from knotwork.flow.children import Children
 from knotwork.flow.definitions import Definitions
 from knotwork.flow.engine import Engine
 from knotwork.flow.events import Events
-from knotwork.flow.history import Historian, Keeps, Over
+from knotwork.flow.forgetting import Over
+from knotwork.flow.history import Historian, Keeps
 from knotwork.flow.journal import Journal
 from knotwork.flow.limits import Limits
 from knotwork.flow.runs import Runs
 from knotwork.flow.shards import Shards
+from knotwork.flow.untold import Untold
 from knotwork.sdk.errors import KnotworkError
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class Flow:
         over: dict[str, Over] = {}
         engine = Engine(group, definitions=self.definitions, values=work.values, carrier=carrier, over=over)
         self.journal = Journal(group, connection, engine, over)
+        self.untold = Untold(connection, self.journal, over)
         self._historian = Historian(connection, writing, self.journal, over, keeps)
         self.runs = Runs(connection, work, self.definitions, keeps)
         self.children = Children(connection, work, self.runs, self.definitions)
@@ -69,6 +72,7 @@ class Flow:
         await self.events.open()
         await self._historian.open()
         await self.limits.open()
+        await self.untold.open()
         await self.runs.open()
 
     async def run(self) -> None:
@@ -78,13 +82,14 @@ class Flow:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.shards.run(), name="shards")
                 group.create_task(self.events.run(), name="events")
-                group.create_task(self.journal.look_after(), name="silent runs")
+                group.create_task(self.untold.run(), name="what is untold")
                 group.create_task(self._historian.run(), name="history")
                 group.create_task(self.limits.run(self.journal.is_over), name="limits")
                 while True:
                     await self._again.wait()
                     self._again.clear()
                     self.journal.reconnected()
+                    self.untold.doubt()
                     try:
                         await self.runs.reconnected()
                     except KnotworkError:

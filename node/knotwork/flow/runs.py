@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import codec, publisher, reading, subjects
+from knotwork.bus import codec, reading, subjects
 from knotwork.flow import again, anew, answers, facts, history, outputs
 from knotwork.flow.effects import Ask
 from knotwork.flow.looking import Looking, Sight, check_id, read
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from knotwork.bus.connection import Connection
+    from knotwork.bus.reading import Stored
     from knotwork.flow.definitions import Definitions
     from knotwork.flow.facts import Start
     from knotwork.work.room import Work
@@ -134,30 +135,55 @@ class Runs(Looking):
             return made, False
         return made, True
 
-    async def keep(self, run: str, data: bytes, digest: str) -> bool:
+    async def keep(self, run: str, data: bytes, digest: str, *, part: int = 1) -> bool:
         """Put the facts of a run that is over, as JSON, into the past; False when there is one of this name.
 
-        Raises `Invalid` (`flow.bad_history`) for what is not a whole run of the definition with this digest.
+        These are the last of them when they are the `part`-th: the parts before were put by. Raises `Invalid`
+        (`flow.bad_history`) for what is not a whole run of the definition with this digest.
         """
+        found = self._facts_of(run, data)
+        if part > 1 and await self._is_there(run):
+            return False
+        found = [*await history.parts_before(self._connection, run, part), *found]
+        known = [fact for stored in found if (fact := read(stored)) is not None]
+        start = next((fact.body for fact in known if isinstance(fact.body, facts.Start)), None)
+        if start is None or start.digest != digest:
+            raise Invalid("This is not a whole run of that definition.", code="flow.bad_history")
+        if await self._is_there(run):
+            return False
+        if not any(fact.what == "ended" for fact in known):
+            raise Invalid(
+                "It had not ended when it was written.",
+                code="flow.bad_history",
+                hint="Export it again where it ran, once it is over.",
+            )
+        await history.keep(self._connection, run, found, parts=part > 1)
+        return True
+
+    async def put_by(self, run: str, data: bytes, part: int) -> bool:
+        """Keep a part of a run until its last one is kept; False when there is a run of this name.
+
+        Raises `Invalid` (`flow.bad_history`) for what is not of that run.
+        """
+        found = self._facts_of(run, data)
+        if await self._is_there(run):
+            return False
+        await history.put_by(self._connection, run, part, found)
+        return True
+
+    def _facts_of(self, run: str, data: bytes) -> list[Stored]:
         found = history.unpacked(data)
         place = facts.subject(check_id(run))
-        ours = all(stored.subject.startswith(f"{place}.") for stored in found)
-        known = [fact for stored in found if (fact := read(stored)) is not None]
-        start = known[0].body if known else None
-        if not (ours and isinstance(start, facts.Start) and start.digest == digest):
+        if not found or not all(stored.subject.startswith(f"{place}.") for stored in found):
             raise Invalid("This is not a whole run of that definition.", code="flow.bad_history")
+        return found
+
+    async def _is_there(self, run: str) -> bool:
         try:
             await self._finish(run)
         except NotFound:
-            if known[-1].what != "ended":
-                raise Invalid(
-                    "It had not ended when it was written.",
-                    code="flow.bad_history",
-                    hint="Export it again where it ran, once it is over.",
-                ) from None
-            await publisher.publish(self._connection, subjects.history(run), history.packed(found))
-            return True
-        return False
+            return False
+        return True
 
     async def _check_same(self, run: str, start: Start) -> None:
         place = facts.subject(run, "start")
@@ -264,7 +290,7 @@ class Runs(Looking):
     async def _must_live(self, run: str) -> str:
         """Return a run that has not ended, or the one that goes on for it; raises `Conflict` (`flow.over`)."""
         asked, finish = run, await self._finish(check_id(run))
-        if finish is not None and finish.next:
+        while finish is not None and finish.next:  # the last may have gone on while we looked
             run = await self.latest(run)
             finish = await self._finish(run)
         if finish is None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from knotwork.bus.kv import Entry
 
 ENGINES = "ENGINES"
+SHAPE = {"storage": "memory"}
+"""Who is there now need not be known after a restart of the server."""
 LEASE_S = 3
 EVERY_S = 1.0
 _offers = msgspec.json.Decoder(dict[str, bool])
@@ -51,14 +53,15 @@ class Shards:
         """Return whether nobody else can have taken over: what is done now need not be looked up first."""
         return time.monotonic() - self._renewed_s < LEASE_S - 1
 
+    @property
+    def there(self) -> frozenset[str]:
+        """Return the nodes of the project that are there now."""
+        return frozenset({*self._alive, self._node})
+
     def having(self, offer: str) -> dict[str, bool]:
         """Return which nodes have something, and whether it works there."""
         found = {**self._offered, self._node: self.offers()}
         return {node: offers[offer] for node, offers in found.items() if offer in offers}
-
-    def holder(self, name: str, offer: str) -> str:
-        """Return which of the nodes where an offer works sees to what has this name; an empty text when there is none."""
-        return owner([node for node, works in self.having(offer).items() if works], name)
 
     async def settled(self) -> None:
         """Return when it was seen who is there, and so which shards are ours."""
@@ -70,7 +73,7 @@ class Shards:
             group.create_task(self._watch(), name="engines")
             while True:
                 with contextlib.suppress(KnotworkError):  # NATS is away, or its memory is: again in a moment
-                    bucket = await kv.open_bucket(self._connection, ENGINES, storage="memory")
+                    bucket = await kv.open_bucket(self._connection, ENGINES, **SHAPE)
                     while True:
                         began_s = time.monotonic()
                         await bucket.put(self._node, msgspec.json.encode(self.offers()), ttl_s=LEASE_S)
@@ -86,7 +89,7 @@ class Shards:
     async def _watch(self) -> None:
         while True:
             with contextlib.suppress(KnotworkError):
-                bucket = await kv.open_bucket(self._connection, ENGINES, storage="memory")
+                bucket = await kv.open_bucket(self._connection, ENGINES, **SHAPE)
                 # whoever was there before is not told of as gone: a server that was killed forgot its memory
                 self._alive, self._current = {self._node}, False
                 self._offered = {}

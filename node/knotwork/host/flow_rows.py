@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from knotwork.flow import anew, effects, facts
+from knotwork.flow.looking import Outline
 from knotwork.flow.run import OVER, decoded
-from knotwork.host.events import rfc3339
+from knotwork.host.moments import rfc3339
 from knotwork.ops import flow_replies
 from knotwork.ops.task_replies import TaskError
 
@@ -27,11 +28,11 @@ def moment(time_ns: int) -> str:
     return rfc3339(time_ns) if time_ns else ""
 
 
-def info(sight: Sight) -> flow_replies.RunInfo:
-    """Return a run whole."""
+def info(sight: Sight | Outline) -> flow_replies.RunInfo:
+    """Return a run whole; of one that this version cannot follow what its facts say."""
     finish = sight.finish
-    error = finish.error if finish is not None else sight.run.error
     parent = sight.start.parent
+    seen = _seen(sight) if isinstance(sight, Outline) else [_step(sight.run, step) for step in sight.run.steps.values()]
     return flow_replies.RunInfo(
         **row(sight).model_dump(),
         digest=sight.start.digest,
@@ -41,11 +42,42 @@ def info(sight: Sight) -> flow_replies.RunInfo:
         input=decoded(bytes(sight.start.input)),
         output=decoded(bytes(finish.output)) if finish is not None else None,
         blob=finish.blob if finish is not None else "",
-        error=_error(error),
+        error=_error(_failure(sight)),
         facts=len(sight.facts),
-        progress=[_step(sight.run, step) for step in sight.run.steps.values()],
-        children=[child(sight.run, token) for token in sight.run.spawned],
+        progress=seen,
+        children=[] if isinstance(sight, Outline) else [child(sight.run, token) for token in sight.run.spawned],
     )
+
+
+def problem(sight: Sight | Outline) -> str:
+    """Return why this node cannot say everything about a run; an empty text when it can."""
+    told = getattr(sight, "why", "")
+    if sight.newer:
+        told += f" It has facts of kinds that this version does not know: {', '.join(sight.newer)}."
+    how = "Only what its facts say is shown" if isinstance(sight, Outline) else "It is shown without them"
+    return f"{told.strip()} {how}: ask a node of the version that started it." if told else ""
+
+
+def _seen(outline: Outline) -> list[flow_replies.StepInfo]:
+    """Return the steps that facts name, and how they ended as far as those tell."""
+    bodies = {fact.seq: fact.body for fact in outline.known if fact.what == "outcome"}
+    found: dict[str, flow_replies.StepInfo] = {}
+    for stored in outline.facts:
+        _, _, _, what, *about = stored.subject.split(".")
+        if what not in ("started", "outcome") or not about:
+            continue
+        end = bodies.get(stored.seq)
+        before = found.get(about[0])
+        if before is None or before.state == "open":
+            begun = before.begun_at if before is not None else moment(stored.time_ns) if what == "started" else ""
+            found[about[0]] = flow_replies.StepInfo(id=about[0], kind="", state="open", begun_at=begun)
+            if isinstance(end, facts.StepEnd):
+                found[about[0]] = flow_replies.StepInfo(
+                    id=about[0], kind="", state=end.state, begun_at=moment(end.started_ns) or begun,
+                    ended_at=moment(end.ended_ns), error=_error(end.error),
+                    output=decoded(bytes(end.output)) if len(end.output) <= OUTPUT_MAX_BYTES else None,
+                )  # fmt: skip
+    return list(found.values())
 
 
 def child(run: Run, token: str) -> flow_replies.Child:
@@ -59,18 +91,27 @@ def child(run: Run, token: str) -> flow_replies.Child:
     )  # fmt: skip
 
 
-def row(sight: Sight) -> flow_replies.RunRow:
+def row(sight: Sight | Outline) -> flow_replies.RunRow:
     """Return a run in short."""
-    run, start, finish = sight.run, sight.start, sight.finish
-    counted = [step for step in run.steps.values() if not _idle_handler(run, step)]
-    error = finish.error if finish is not None else run.error
+    start, finish = sight.start, sight.finish
+    if isinstance(sight, Outline):
+        over = [bool(one.ended_at) for one in _seen(sight)]
+    else:
+        run = sight.run
+        over = [step.state in OVER for step in run.steps.values() if not _idle_handler(run, step)]
     return flow_replies.RunRow(
-        id=sight.id, workflow=start.workflow, state=state_of(run, sight.finish),
-        done=sum(step.state in OVER for step in counted), steps=len(counted), by=start.by,
+        id=sight.id, workflow=start.workflow, state=state_of(sight), done=sum(over), steps=len(over), by=start.by,
         trigger=start.trigger, started_at=moment(start.started_ns),
-        ended_at=moment(finish.ended_ns) if finish is not None else "", code=str((error or {}).get("code", "")),
-        labels=start.labels, next=finish.next if finish is not None else "",
+        ended_at=moment(finish.ended_ns) if finish is not None else "",
+        code=str((_failure(sight) or {}).get("code", "")), labels=start.labels,
+        next=finish.next if finish is not None else "", problem=problem(sight),
     )  # fmt: skip
+
+
+def _failure(sight: Sight | Outline) -> dict[str, Any] | None:
+    if sight.finish is not None:
+        return sight.finish.error
+    return None if isinstance(sight, Outline) else sight.run.error
 
 
 def ended(one: Listed, steps: int) -> flow_replies.RunRow:
@@ -93,13 +134,18 @@ def past(one: Mapping[str, Any], steps: int) -> flow_replies.RunRow:
     )  # fmt: skip
 
 
-def state_of(run: Run, finish: facts.Finish | None) -> flow_replies.RunState:
-    """Return what a run is doing, in one word."""
-    if finish is not None:
-        return finish.state if finish.state != "dead" else "failed"
-    if run.phase != "running":
+def state_of(sight: Sight | Outline) -> flow_replies.RunState:
+    """Return what a run is doing, in one word; of one that this version cannot follow as far as facts tell."""
+    if sight.finish is not None:
+        return sight.finish.state if sight.finish.state != "dead" else "failed"
+    if isinstance(sight, Outline):
+        wishes = [fact.what for fact in sight.known if fact.what in ("cancel", "pause", "resume")]
+        if "cancel" in wishes:
+            return "stopping"
+        return "paused" if wishes[-1:] == ["pause"] else "running"
+    if sight.run.phase != "running":
         return "stopping"
-    return "paused" if run.paused else "running"
+    return "paused" if sight.run.paused else "running"
 
 
 def _step(run: Run, step: Progress) -> flow_replies.StepInfo:
@@ -122,11 +168,28 @@ def _error(error: dict[str, Any] | None) -> TaskError | None:
     return TaskError(**{key: error[key] for key in ("kind", "code", "message", "hint", "detail") if error.get(key)})
 
 
+def waiting(sight: Sight | Outline) -> list[flow_replies.Wait]:
+    """Return what a run that goes on waits for; of one that this version cannot follow as far as facts tell."""
+    told = problem(sight)
+    found = [flow_replies.Wait(step="", what=f"a node that can follow it. {told}")] if told else []
+    if not isinstance(sight, Outline):
+        return found + waits(sight.run)
+    found += [
+        flow_replies.Wait(step=one.id, what="its work, as far as facts tell", since=one.begun_at)
+        for one in _seen(sight)
+        if one.state == "open"
+    ]
+    return found + ([_TO_RESUME] if state_of(sight) == "paused" else [])
+
+
+_TO_RESUME = flow_replies.Wait(step="", what="somebody to resume it")
+
+
 def waits(run: Run) -> list[flow_replies.Wait]:
     """Return everything that a run waits for."""
     found = [_wait(run, effect) for effect in run.open.values()]
     if run.paused:
-        found.append(flow_replies.Wait(step="", what="somebody to resume it"))
+        found.append(_TO_RESUME)
     return [one for one in found if one is not None]
 
 

@@ -7,10 +7,11 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import codec
-from knotwork.flow import drawing, facts
+from knotwork.flow import anew, drawing, facts
 from knotwork.flow.definitions import digest_of, text_of
 from knotwork.flow.runs import Wanted
 from knotwork.host import flow_rows, run_batches
@@ -21,23 +22,35 @@ from knotwork.host.run_sight import Circles, RunSight
 from knotwork.host.run_watch import RunWatch
 from knotwork.ops import flow_replies, replies
 from knotwork.ops.flow_replies import AllChanged
-from knotwork.sdk.errors import Denied, Invalid
+from knotwork.sdk.errors import Denied, Invalid, NotFound
 
 if TYPE_CHECKING:
     from knotwork.flow.room import Flow
+    from knotwork.host.run_planned import Planned
     from knotwork.ops.flow_ports import NewRun, RunBatch, RunFilter
     from knotwork.ops.op import Caller
     from knotwork.view.room import View
+
+LOOK_S = 0.5
 
 
 class FlowDesk:
     """One project's workflows (`ops.flow_ports.Flows`)."""
 
-    def __init__(self, flow: Flow, view: View, address: Callable[[], str], circles: Circles = None) -> None:
+    def __init__(
+        self,
+        flow: Flow,
+        view: View,
+        address: Callable[[], str],
+        circles: Circles = None,
+        planned: Planned | None = None,
+    ) -> None:
         """Work through our part in the project's workflows; `address` is where our HTTP door is.
 
-        Beside runs of the whole project those of these circles are shown, with None everybody's.
+        Beside runs of the whole project those of these circles are shown, with None everybody's; and those that are
+        `planned`.
         """
+        self._planned = planned
         self._flow, self._address, self._sight = flow, address, RunSight(flow, circles)
         self._lists, self._copies = RunLists(flow, view, self._sight), RunCopies(flow)
 
@@ -68,8 +81,15 @@ class FlowDesk:
         )
 
     async def workflows(self) -> list[flow_replies.WorkflowRow]:
-        """Return every workflow there is, by name."""
-        return [await self._row(name) for name in sorted(await self._flow.definitions.all())]
+        """Return every workflow there is, by name; one that is taken away meanwhile is left out."""
+        rows = []
+        for name in sorted(await self._flow.definitions.all()):
+            try:
+                rows.append(await self._row(name))
+            except NotFound as error:
+                if error.code != "flow.no_workflow":
+                    raise
+        return rows
 
     async def _row(self, name: str) -> flow_replies.WorkflowRow:
         found = await self.workflow(name)
@@ -122,7 +142,12 @@ class FlowDesk:
     async def run(self, run: str, *, up_to: int | None = None) -> flow_replies.RunInfo:
         """Return one run, as it is or as it was after so many facts; raises `Invalid` (`flow.no_fact`)."""
         await self._sight.admit(run)
-        sight = await self._flow.runs.look(run, up_to=up_to)
+        try:
+            sight = await self._flow.runs.glance(run, up_to=up_to)
+        except NotFound:
+            if up_to is not None or (coming := await self._coming(run)) is None:
+                raise
+            return coming
         if up_to is not None and up_to > len(sight.facts):
             raise Invalid(
                 f"{run} has {len(sight.facts)} facts, not {up_to}.", code="flow.no_fact",
@@ -135,14 +160,34 @@ class FlowDesk:
         await self._sight.admit(run)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
+                await self._begun(run)
                 await self._flow.runs.ended(run)
         return await self.run(await self._flow.runs.latest(run))
+
+    async def _coming(self, run: str) -> flow_replies.RunInfo | None:
+        return await self._planned.find(run) if self._planned is not None else None
+
+    async def _begun(self, run: str) -> None:
+        """Return when a run that is planned has begun; at once for any other."""
+        while True:
+            if await anew.exists(self._flow.connection, run) or await self._coming(run) is None:
+                return
+            await asyncio.sleep(LOOK_S)
 
     async def watch(
         self, run: str, timeout_s: float, *, tree: bool
     ) -> AsyncGenerator[replies.Progress | replies.Chunk, None]:
         """Yield what happens to a run until it is over: every fact, those before included."""
         await self._sight.admit(run)
+        until_s = time.monotonic() + timeout_s
+        if (coming := await self._coming(run)) is not None:
+            yield replies.Progress(percent=None, text=f"it begins at {coming.started_at}")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._begun(run)
+            if time.monotonic() >= until_s:
+                return
+            timeout_s = until_s - time.monotonic()
         async with contextlib.aclosing(RunWatch(self._flow, tree=tree).pieces(run, timeout_s)) as pieces:
             async for piece in pieces:
                 yield piece
@@ -150,24 +195,35 @@ class FlowDesk:
     async def why(self, run: str) -> flow_replies.RunWhy:
         """Return what a run waits for."""
         await self._sight.admit(run)
-        sight = await self._flow.runs.look(run)
-        waits = flow_rows.waits(sight.run) if sight.finish is None else []
+        try:
+            sight = await self._flow.runs.glance(run)
+        except NotFound:
+            if (coming := await self._coming(run)) is None:
+                raise
+            begins = flow_replies.Wait(step="", what=f"its time: {coming.trigger} starts it", until=coming.started_at)
+            return flow_replies.RunWhy(id=run, state="scheduled", waits=[begins])
+        waits = flow_rows.waiting(sight) if sight.finish is None else []
         if sight.finish is not None and sight.finish.next:
             going_on = await self._flow.runs.latest(run)
             waits = [flow_replies.Wait(step="", what=f"nothing: it went on as another run, now {going_on}")]
-        return flow_replies.RunWhy(id=run, state=flow_rows.state_of(sight.run, sight.finish), waits=waits)
+        return flow_replies.RunWhy(id=run, state=flow_rows.state_of(sight), waits=waits)
 
     async def events(self, run: str) -> list[flow_replies.RunEvent]:
         """Return the facts of a run."""
         await self._sight.admit(run)
-        sight = await self._flow.runs.look(run)
-        return [flow_rows.event(number, stored) for number, stored in enumerate(sight.facts, start=1)]
+        try:
+            found = await self._flow.runs.stored(run)
+        except NotFound:
+            if await self._coming(run) is None:
+                raise
+            return []
+        return [flow_rows.event(number, stored) for number, stored in enumerate(found, start=1)]
 
     # -- wishes ------------------------------------------------------------------------------------------------------
 
     async def change(self, batch: RunBatch, caller: Caller) -> AsyncGenerator[replies.Progress | AllChanged, None]:
         """Yield how far one wish about many runs is, then what became of each."""
-        changes = run_batches.change(self._flow.runs, self._lists, self._sight, batch, caller)
+        changes = run_batches.change(self._flow.runs, self._lists, self._sight, batch, caller, planned=self._planned)
         async with contextlib.aclosing(changes) as pieces:
             async for piece in pieces:
                 yield piece
@@ -224,10 +280,12 @@ class FlowDesk:
         made, new = await self._flow.runs.fork(run, step, handed=handed, value=value, by=caller_name(caller), key=key)
         return (await self.run(made)).model_copy(update={"new": new})
 
-    async def exported(self, run: str) -> flow_replies.Exported:
-        """Return a run as it is kept."""
+    async def exported(self, run: str) -> AsyncGenerator[replies.Chunk | flow_replies.Exported, None]:
+        """Yield a run as it is kept, a large one in parts."""
         await self._sight.admit(run)
-        return await self._copies.written(run)
+        async with aclosing(self._copies.lines(run)) as lines:
+            async for line in lines:
+                yield line
 
     def exported_all(
         self, wanted: RunFilter, limit: int

@@ -13,11 +13,12 @@ from knotwork.host.agents import caller_name
 from knotwork.host.run_lists import LIVING, Found
 from knotwork.ops import replies, run_words
 from knotwork.ops.flow_replies import AllChanged, Changed
-from knotwork.sdk.errors import Invalid, KnotworkError
+from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
 
 if TYPE_CHECKING:
     from knotwork.flow.runs import Runs
     from knotwork.host.run_lists import RunLists
+    from knotwork.host.run_planned import Planned
     from knotwork.host.run_sight import RunSight
     from knotwork.ops.flow_ports import RunBatch, RunFilter
     from knotwork.ops.op import Caller
@@ -35,10 +36,10 @@ Act = Callable[[str], Awaitable[Changed]]
 
 
 async def change(
-    runs: Runs, lists: RunLists, sight: RunSight, batch: RunBatch, caller: Caller
+    runs: Runs, lists: RunLists, sight: RunSight, batch: RunBatch, caller: Caller, *, planned: Planned | None = None
 ) -> AsyncGenerator[replies.Progress | AllChanged, None]:
     """Yield how far it is, then what became of each run; of one that is named alone, raise what went wrong."""
-    act = _act(runs, sight, batch, caller)
+    act = _act(runs, sight, batch, caller, planned)
     if batch.ids:
         meant, cursor = list(batch.ids), ""
         places: dict[str, Found] = {}
@@ -98,7 +99,7 @@ def _would(run: str) -> Changed:
         return Changed(id=run, changed=False, why=error.message, code=error.code)
 
 
-def _act(runs: Runs, sight: RunSight, batch: RunBatch, caller: Caller) -> Act:
+def _act(runs: Runs, sight: RunSight, batch: RunBatch, caller: Caller, planned: Planned | None) -> Act:
     by = caller_name(caller)
 
     async def act(run: str) -> Changed:
@@ -106,12 +107,18 @@ def _act(runs: Runs, sight: RunSight, batch: RunBatch, caller: Caller) -> Act:
             await sight.admit(check_id(run))
         match batch.what:
             case "cancel":
-                await runs.cancel(run, by=by, why=batch.why)
+                try:
+                    await runs.cancel(run, by=by, why=batch.why)
+                except NotFound:
+                    trigger = await planned.call_off(run) if planned is not None else ""
+                    if not trigger:
+                        raise
+                    return Changed(id=run, changed=True, why=f"it had not begun: the trigger {trigger} is removed")
             case "retry":
                 if (
                     batch.key
                     and not batch.ids
-                    and (start := (await runs.look(run)).start).of
+                    and (start := (await runs.outline(run)).start).of
                     and start.key == batch.key
                 ):
                     return Changed(id=run, changed=False, why="it is a retry with this key itself")

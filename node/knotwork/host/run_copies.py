@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import codec
-from knotwork.flow import history
+from knotwork.flow import packing
 from knotwork.flow.definitions import digest_of, text_of
 from knotwork.ops import replies
 from knotwork.ops.flow_replies import AllChanged, Changed, Exported
 from knotwork.sdk.errors import Invalid, KnotworkError, TooLarge
 
 if TYPE_CHECKING:
-    from knotwork.flow.looking import Sight
+    from knotwork.bus.reading import Stored
+    from knotwork.flow.looking import Outline
     from knotwork.flow.model import Workflow
     from knotwork.flow.room import Flow
     from knotwork.host.run_lists import RunLists
     from knotwork.ops.flow_ports import RunFilter
 
 LINE_MAX_BYTES = 7 * 1024 * 1024
-"""A run that makes a longer line does not fit into one message."""
+"""A longer line does not fit into one message."""
+PARTS_MAX = 10_000
+THERE = "it is there already"
 
 
 class RunCopies:
@@ -32,19 +35,22 @@ class RunCopies:
         """Work through our part in the project's workflows."""
         self._flow = flow
 
-    async def written(self, run: str) -> Exported:
-        """Return a run as it is kept; raises `NotFound`, `TooLarge` (`flow.too_large`)."""
-        return await self._written(await self._flow.runs.look(run))
+    async def lines(self, run: str) -> AsyncGenerator[replies.Chunk | Exported, None]:
+        """Yield a run as it is kept: as one line, or a large one in parts, the last of them as the answer.
 
-    async def _written(self, sight: Sight) -> Exported:
-        run = sight.id
-        graph = await self._flow.definitions.graph(sight.start.digest)
-        packed = history.packed(sight.facts)
-        if len(packed) > LINE_MAX_BYTES:
-            told = f"{run} has {len(packed)} bytes of facts, {LINE_MAX_BYTES} at most can be written down."
-            raise TooLarge(told, code="flow.too_large")
-        rows: list[dict[str, Any]] = json.loads(packed)
-        return Exported(id=run, definition=json.loads(text_of(graph.workflow)), facts=rows)
+        Raises `NotFound`, `TooLarge` (`flow.too_large`) for one with a fact that fits into no line.
+        """
+        for line in await self._lines(await self._flow.runs.outline(run)):
+            yield replies.Chunk(data=line.line()) if line.more else line
+
+    async def _lines(self, outline: Outline) -> Iterator[Exported]:
+        kept = await self._flow.definitions.kept(outline.start.digest)  # also one that this version cannot follow
+        parts = list(packing.parts(outline.facts))
+        large = next((part[0] for part in parts if packing.size(part) + len(kept.text) > LINE_MAX_BYTES), None)
+        if large is not None:
+            told = f"{outline.id} has a fact that no line of {LINE_MAX_BYTES} bytes can hold."
+            raise TooLarge(told, code="flow.too_large", detail={"fact": large.subject})
+        return _written(outline.id, json.loads(kept.text), parts)
 
     async def all(
         self, lists: RunLists, wanted: RunFilter, limit: int
@@ -55,15 +61,16 @@ class RunCopies:
         going = 0
         for one in found:
             try:
-                sight = await self._flow.runs.look(one.id)
-                if sight.finish is None:  # nothing could be done with it elsewhere
+                outline = await self._flow.runs.outline(one.id)
+                if outline.finish is None:  # nothing could be done with it elsewhere
                     going += 1
                     continue
-                made = await self._written(sight)
+                lines = await self._lines(outline)
             except KnotworkError as error:
                 failed.append(Changed(id=one.id, changed=False, why=error.message, code=error.code))
             else:
-                yield replies.Chunk(data=made.model_dump(include={"id", "definition", "facts"}))
+                for line in lines:
+                    yield replies.Chunk(data=line.line())
         yield Exported(exported=len(found) - len(failed) - going, failed=failed, going=going, next=cursor)
 
     async def keep(self, run: Any) -> Changed:
@@ -73,8 +80,15 @@ class RunCopies:
         workflow = understood(run.get("definition"))
         await self._flow.definitions.put(workflow, now_ns=time.time_ns(), named=False)
         name = str(run.get("id", ""))
-        new = await self._flow.runs.keep(name, codec.encode(run["facts"]), digest_of(text_of(workflow)))
-        return Changed(id=name, changed=new, why="" if new else "it is there already")
+        part = run.get("part", 1)
+        if not isinstance(part, int) or not 1 <= part <= PARTS_MAX:
+            raise Invalid(f"There is no part {str(part)[:20]!r} of a run.", code="flow.bad_history")
+        facts = codec.encode(run["facts"])
+        if run.get("more"):
+            new = await self._flow.runs.put_by(name, facts, part)
+            return Changed(id=name, changed=False, why=f"part {part} waits for the rest" if new else THERE)
+        new = await self._flow.runs.keep(name, facts, digest_of(text_of(workflow)), part=part)
+        return Changed(id=name, changed=new, why="" if new else THERE)
 
     async def keep_all(self, runs: list[Any]) -> AllChanged:
         """Keep each; what is wrong with one is told in its place, and loses no other."""
@@ -89,6 +103,14 @@ class RunCopies:
                 found.append(Changed(id=name[:40], changed=False, why=error.message, code=error.code))
         done = sum(one.changed for one in found)
         return AllChanged(runs=found, matched=len(found), done=done, failed=sum(bool(one.code) for one in found))
+
+
+def _written(run: str, definition: dict[str, Any], parts: list[list[Stored]]) -> Iterator[Exported]:
+    """Yield the lines of a run, each made when its turn comes."""
+    for number, part in enumerate(parts, start=1):
+        rows = json.loads(packing.packed(part))
+        place = {"part": number, "more": number < len(parts)} if len(parts) > 1 else {}
+        yield Exported(id=run, definition=definition, facts=rows, **place)
 
 
 def understood(definition: Any) -> Workflow:

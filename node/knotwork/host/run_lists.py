@@ -101,8 +101,8 @@ class RunLists:
         try:
             if one.finish is not None:
                 return flow_rows.ended(one, await self._steps(one.start.digest))
-            return flow_rows.row(await self._flow.runs.look(one.id))
-        except KnotworkError as error:  # gone meanwhile, or written by a newer version
+            return flow_rows.row(await self._flow.runs.glance(one.id))
+        except KnotworkError as error:  # gone meanwhile
             log.debug("run %s is left out of the list: %s", one.id, error)
             return None
 

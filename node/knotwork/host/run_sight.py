@@ -53,7 +53,7 @@ class RunSight:
         if stored is not None:
             with contextlib.suppress(msgspec.DecodeError):
                 return _start.decode(stored.data)
-        return (await self._flow.runs.look(run)).start
+        return (await self._flow.runs.outline(run)).start
 
     async def seen(self, rows: Sequence[Row]) -> list[Row]:
         """Return those rows of the past that may be seen; those of orchestrations say so by a label."""

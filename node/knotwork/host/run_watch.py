@@ -20,7 +20,7 @@ from knotwork.sdk.errors import KnotworkError
 if TYPE_CHECKING:
     from knotwork.bus.reading import Stored
     from knotwork.bus.wire import Message
-    from knotwork.flow.looking import Sight
+    from knotwork.flow.looking import Outline, Sight
     from knotwork.flow.room import Flow
 
 LOOK_EVERY_S = 2.0
@@ -77,7 +77,7 @@ class RunWatch:
         try:
             while True:
                 self._news.clear()
-                sight = await self._flow.runs.look(run)
+                sight = await self._flow.runs.glance(run)
                 percent = _percent(sight)
                 for number, stored in enumerate(sight.facts[told:], start=told + 1):
                     for text in lines(number, stored, begun):
@@ -109,7 +109,7 @@ class RunWatch:
         fresh, self._fresh = self._fresh, {}
         return list(fresh.items())
 
-    async def _changed(self, sight: Sight) -> dict[str, Any]:
+    async def _changed(self, sight: Sight | Outline) -> dict[str, Any]:
         """Return the run, and those of its steps that look different from when they were shown last; {} for nothing."""
         attempts = _attempts(sight.facts)
         for step, attempt in attempts.items():
@@ -151,13 +151,13 @@ class RunWatch:
         if time.monotonic() - at_s < 1.0 or (run not in self._counts and len(self._counts) >= CHILDREN_MAX):
             return shown
         with contextlib.suppress(KnotworkError):  # it is not started yet
-            row = flow_rows.row(await self._flow.runs.look(await self._flow.runs.latest(run)))
+            row = flow_rows.row(await self._flow.runs.glance(await self._flow.runs.latest(run)))
             shown = f"{row.done}/{row.steps}"
         self._counts[run] = (time.monotonic(), shown)
         return shown
 
 
-def _percent(sight: Sight) -> float:
+def _percent(sight: Sight | Outline) -> float:
     row = flow_rows.row(sight)
     return 100.0 if sight.finish is not None else round(100 * row.done / max(1, row.steps), 1)
 

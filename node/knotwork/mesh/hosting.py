@@ -1,7 +1,9 @@
 """What happens when one of our agents is called? Admission, the executor, a deadline, and exactly one answer.
 
 A call is answered when it is over, timed out or cancelled, whichever comes first; its executor may need longer to
-stop, and keeps its place until it has. Calls from this node and from others come in by the same function.
+stop, and keeps its place until it has. A task that times out is answered only when its executor has ended, or does not
+for `LET_GO_S`: what follows from it must not meet it at work. Calls from this node and from others come in by the same
+function.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Answering", "HostedAgent", "Hosting", "Job"]
 log = logging.getLogger(__name__)
+LET_GO_S = 10.0
+"""How long the executor of a task that took too long may take to end, before that is told regardless."""
 NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -122,7 +126,7 @@ class Hosting:
         agent.counts.requests += 1
         meter = self._meter_of(name, project)
         allowed_s = _allowed_s(math.inf if durable else agent.record.timeout_s, envelope)
-        job = Job(agent, project, envelope, data, answer, time.time_ns(), meter, allowed_s, labels)
+        job = Job(agent, project, envelope, data, answer, time.time_ns(), meter, allowed_s, labels, durable=durable)
         admitted = agent.admission.enter(job)
         if admitted is None:
             meter.count("busy")
@@ -150,22 +154,27 @@ class Hosting:
         if job is not None:
             self.end(job, Cancelled("The call was cancelled.", code="call.cancelled"))
 
-    def stop(self, project: str, call_id: str, why: KnotworkError) -> bool:
+    def stop(self, project: str, call_id: str, why: KnotworkError, *, late: bool = False) -> bool:
         """Stop a call that is answered only when its executor has ended: with `why`, or with what it gave after all.
 
+        When it is `late` that does not count, and it is answered `LET_GO_S` from now whatever its executor does.
         Returns False when there is no such call.
         """
         job = self._by_id.get((project, call_id))
-        if job is None:
-            return False
+        if job is not None:
+            self._stop(job, why, late=late)
+        return job is not None
+
+    def _stop(self, job: Job, why: KnotworkError, *, late: bool) -> None:
         if job.task is None:
             self.end(job, why)
-        elif not job.over:
-            job.why = why
+        elif not (job.over or job.why):  # to be stopped twice would cut short how it ends
+            job.why, job.late = why, late
             if job.timer is not None:
                 job.timer.cancel()
+            if late:
+                job.timer = asyncio.get_running_loop().call_later(LET_GO_S, self._settle, job, "error", b"", why)
             job.task.cancel()
-        return True
 
     def end(self, job: Job, error: KnotworkError) -> None:
         """Answer a call with an error now and stop its work."""
@@ -296,7 +305,11 @@ class Hosting:
         if not job.over:
             limit_s = round(allowed_s, 1) or allowed_s
             why = f"{job.agent.record.name} did not finish within {limit_s:g} s; it was stopped."
-            self.end(job, TimedOut(why, code="call.timed_out", hint="Allow more time, or ask for less."))
+            error = TimedOut(why, code="call.timed_out", hint="Allow more time, or ask for less.")
+            if job.durable:
+                self._stop(job, error, late=True)
+            else:
+                self.end(job, error)
 
     def _settle(self, job: Job, kind: Kind, data: bytes, error: KnotworkError | None) -> None:
         """Answer, once."""
@@ -305,6 +318,8 @@ class Hosting:
         job.over = True
         if job.timer is not None:
             job.timer.cancel()
+        if job.late:
+            kind, error = "error", job.why
         if error is None and job.unsent:  # an answer with a hole in it must not look whole
             kind, error = "error", late.too_slow()
         try:

@@ -91,7 +91,8 @@ class HostedAgent:
 class Job:
     """One call on its way through. `begun`: its executor was asked; `unsent`: pieces that wait, or were given up.
 
-    `why` is the error that it ends with when its executor has obeyed.
+    `why` is the error that it ends with when its executor has obeyed: in any case when it is `late`. One that is
+    `durable` is answered when its executor has ended.
     """
 
     agent: HostedAgent
@@ -107,6 +108,8 @@ class Job:
     timer: asyncio.TimerHandle | None = None
     over: bool = False
     why: KnotworkError | None = None
+    late: bool = False
+    durable: bool = False
     begun: bool = False
     told_s: float = 0.0
     span: trace.Child | None = None

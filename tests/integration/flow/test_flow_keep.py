@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import time
+import types
 
 import msgspec
 import pytest
 from tests.integration.flow.conftest import define, ended, flow_node, start
 from tests.integration.work.conftest import until
 
-from knotwork.bus import streams
-from knotwork.flow import history, listing
+from knotwork.bus import publisher, streams
+from knotwork.flow import facts, history, listing
 from knotwork.flow.definitions import Named, digest_of
 from knotwork.flow.history import Keeps
 from knotwork.flow.room import open_flow
+from knotwork.flow.runs import keyed_run, new_run
 from knotwork.host.flows import FlowDesk
+from knotwork.ops.flow_ports import RunFilter
+from knotwork.ops.replies import Progress
 from knotwork.sdk.errors import Invalid, NotFound
 
 
@@ -58,9 +64,10 @@ async def test_the_past_is_kept_as_long_and_as_large_as_is_said_now(flows, monke
             with pytest.raises(NotFound) as caught:
                 await wish
             assert (caught.value.code, "kept for 1 s" in caught.value.hint) == ("flow.forgotten", True)
-        with pytest.raises(NotFound) as caught:
-            await flow.runs.look("w" + "z" * 22)
-        assert caught.value.code == "flow.no_run"
+        for never, code in ((new_run(time.time_ns()), "flow.no_run"), (keyed_run("w", "x"), "flow.forgotten")):
+            with pytest.raises(NotFound) as caught:
+                await flow.runs.look(never)
+            assert caught.value.code == code
 
 
 async def _forgotten(flow, run) -> bool:
@@ -100,3 +107,90 @@ async def _fewer(flow, count) -> bool:
 
 async def _is(found, wanted) -> bool:
     return await found == wanted
+
+
+NEWER = {"name": "newer", "steps": {"a": {"kind": "sleep", "duration": 0, "when": "tomorrow(input)"}}}
+
+
+async def of_newer(flow, **more) -> tuple[str, str]:
+    """Start a run of a definition that this version cannot follow, as a newer node would; return it and its digest."""
+    text = json.dumps(NEWER).encode()
+    digest = digest_of(text)
+    await flow.definitions._bucket.put(f"def.{digest}", text)
+    run = new_run(time.time_ns())
+    begun = facts.Start(
+        "newer", digest, msgspec.Raw(b'{"n":5}'), by="ann", labels={"team": "x"}, started_ns=time.time_ns()
+    )
+    await put(flow, run, "start", **msgspec.json.decode(msgspec.json.encode(begun)), **more)
+    return run, digest
+
+
+async def put(flow, run, *what, **body) -> None:
+    await publisher.publish(flow.connection, facts.subject(run, *what), json.dumps(body).encode())
+
+
+async def test_a_run_that_only_newer_nodes_can_follow_is_shown_as_far_as_its_facts_tell(flows):
+    flow = await flows.here()
+    run, digest = await of_newer(flow)
+    view = types.SimpleNamespace(ended_runs=lambda **_: asyncio.sleep(0, []))
+    desk = FlowDesk(flow, view, lambda: "")
+    await put(flow, run, "started", "b", "0", "1", "1", node="n2")
+    await put(flow, run, "outcome", "a", "0", "1", state="completed", output=[1], started_ns=5, ended_ns=6)
+    await put(flow, run, "pause", "p1", by="ann")
+
+    shown = await desk.run(run)
+    assert (shown.id, shown.workflow, shown.state, shown.by, shown.labels) == (
+        run,
+        "newer",
+        "paused",
+        "ann",
+        {"team": "x"},
+    )
+    assert (shown.input, shown.digest, shown.facts, bool(shown.started_at)) == ({"n": 5}, digest, 4, True)
+    assert [(one.id, one.state, one.output) for one in shown.progress] == [("b", "open", None), ("a", "completed", [1])]
+    assert "there is no function tomorrow()" in shown.problem
+    assert "ask a node of the version that started it" in shown.problem
+    assert (await desk.run(run, up_to=3)).state == "running"
+    assert [one.what for one in await desk.events(run)] == ["start", "started", "outcome", "pause"]
+    why = await desk.why(run)
+    assert [one.step for one in why.waits] == ["", "b", ""]
+    assert "a node that can follow it" in why.waits[0].what
+    (listed,) = (await desk.runs(RunFilter(), 10)).runs
+    assert (listed.id, listed.state, listed.problem) == (run, "paused", shown.problem)
+    with pytest.raises(Invalid, match="tomorrow") as caught:  # what needs the definition says so
+        await flow.runs.fork(run)
+    assert caught.value.code == "flow.not_here"
+
+    await flow.runs.cancel(run)
+    assert (await desk.run(run)).state == "stopping"
+    await put(flow, run, "ended", state="failed", error={"code": "x.y", "message": "no"}, ended_ns=time.time_ns())
+    over = await desk.ended(run, 30.0)
+    assert (over.state, over.code, over.error.message) == ("failed", "x.y", "no")
+    assert (await desk.why(run)).waits == []
+    pieces = [piece async for piece in desk.watch(run, 30.0, tree=True)]
+    assert next(piece.text for piece in pieces if isinstance(piece, Progress)) == "start"
+    (written,) = [piece async for piece in desk.exported(run)]
+    assert (written.definition, len(written.facts)) == (NEWER, 6)
+
+
+async def test_a_fact_of_a_newer_version_is_told_and_not_passed_over_in_silence(flows):
+    flow = await flows.here()
+    await define(flow, steps={"s": {"kind": "wait_for_signal", "signal": "go"}})
+    run = await start(flow)
+    await put(flow, run, "teleported", "s", by="x")
+    desk = FlowDesk(flow, None, lambda: "")
+    shown = await desk.run(run)
+    assert (shown.state, shown.progress[0].state) == ("running", "open")
+    assert "kinds that this version does not know: teleported" in shown.problem
+    assert [one.what for one in await desk.events(run)] == ["start", "teleported"]
+    assert "a node that can follow it" in (await desk.why(run)).waits[0].what
+
+
+async def test_a_run_whose_start_cannot_be_read_has_its_events(flows):
+    flow = await flows.here()
+    run, _ = await of_newer(flow, priority=11)
+    desk = FlowDesk(flow, None, lambda: "")
+    with pytest.raises(Invalid, match="cannot be read by this version") as caught:
+        await desk.run(run)
+    assert caught.value.code == "flow.not_here"
+    assert [one.what for one in await desk.events(run)] == ["start"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tests.integration.flow.conftest import define, ended, output, start
 from tests.integration.work.conftest import until
 
-from knotwork.flow import facts, history, journal
+from knotwork.bus import subjects
+from knotwork.flow import facts, history, journal, untold
 
 
 async def test_what_is_told_of_a_run_while_it_is_read_comes_behind_what_is_read(flows, monkeypatch):
@@ -131,3 +132,51 @@ async def test_what_is_left_of_a_run_does_not_replace_its_history(flows, monkeyp
     await flow._historian._keep(over)
     assert await history.kept_facts(flow.connection, run) == whole
     assert (over.kept_s > 0, history.is_whole(whole), history.is_whole(whole[-1:])) == (True, True, False)
+
+
+async def test_a_fact_that_nobody_told_of_is_read_as_soon_as_a_server_takes_the_lead(flows, monkeypatch):
+    """The middle of a run is untold: its next fact comes, and shows no gap."""
+    monkeypatch.setattr(untold, "SILENT_S", 3600.0)
+    monkeypatch.setattr(history, "KEEP_S", 0.05)
+    flow = await flows.here(do={"concurrency": 5})
+    steps = {"a": {"kind": "wait_for_signal", "signal": "go"}, "b": {"capability": "do", "depends_on": ["a"]}}
+    await define(flow, steps=steps)
+    run = await start(flow, 7)
+    await until(lambda: _waits(flow, run))
+    take = flow.journal._take
+
+    def forgetful(shard, stored):
+        if ".signal.go." not in stored.subject:
+            take(shard, stored)
+
+    monkeypatch.setattr(flow.journal, "_take", forgetful)
+    assert await flow.runs.signal(run, "go", b'"now"')
+    assert await flow.runs.signal(run, "later", b"1")
+    await until(lambda: _counts(flow, run, 2))
+    monkeypatch.setattr(flow.journal, "_take", take)
+    assert flow.journal.find(run).run.open
+    flow.connection.send(subjects.leads(subjects.FACTS), b"{}")
+    assert output(await ended(flow, run)) == "now"
+
+
+async def _counts(flow, run, count) -> bool:
+    return flow.journal.find(run).count == count
+
+
+async def test_a_fact_that_nobody_told_of_is_kept_with_the_others(flows, monkeypatch):
+    monkeypatch.setattr(history, "EVERY_S", 3600.0)
+    flow = await flows.here()
+    await define(flow, steps={"a": {"kind": "wait_for_signal", "signal": "go"}})
+    run = await start(flow, 7)
+    await until(lambda: _waits(flow, run))
+    take = flow.journal._take
+    monkeypatch.setattr(
+        flow.journal, "_take", lambda shard, one: None if ".aside." in one.subject else take(shard, one)
+    )
+    assert await flow.runs.signal(run, "aside", b"1")
+    await _end(flow, run)
+    flow.untold.doubt()  # the server that leads now says so before a run is kept
+    await flow._historian._keep(flow._historian._over[run])
+    kept = await history.kept_facts(flow.connection, run)
+    assert [one.subject for one in kept] == [one.subject for one in await history.all_facts(flow.connection, run)]
+    assert any(".aside." in one.subject for one in kept)

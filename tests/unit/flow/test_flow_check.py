@@ -288,7 +288,7 @@ WORKFLOWS = st.builds(
 )
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(WORKFLOWS | ANY)
 def test_anything_is_a_workflow_or_refused(made):
     try:
@@ -301,7 +301,7 @@ def test_anything_is_a_workflow_or_refused(made):
         graph.graph(workflow)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(WORKFLOWS | ANY)
 def test_whatever_it_is_there_is_a_workflow_or_something_is_told(made):
     checked = source.check(made)

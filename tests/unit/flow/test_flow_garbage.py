@@ -54,7 +54,7 @@ def must_balance(run: Run) -> None:
         assert run.paused, "it would hang"
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(FACT, max_size=60), st.sampled_from(GRAPHS), st.sampled_from(OUTPUTS))
 def test_any_facts_in_any_order(found, made, given_input):
     start = facts.Start("main", "d", msgspec.Raw(given_input))

@@ -86,8 +86,8 @@ def test_random_programs_end_as_the_oracle_says(seed, size, faults):
     simulate(seed, size, faults)
 
 
-def test_a_thousand_programs_end_as_the_oracle_says():
-    for seed in range(1000):
+def test_larger_programs_end_as_the_oracle_says():
+    for seed in range(300):  # the same ones each time; those of `slow` go on from there
         simulate(seed, 3 + seed % 14, (0.1, 0.0, 0.3)[seed % 3])
 
 

@@ -200,3 +200,9 @@ def test_what_was_hardly_meant_is_told_in_words_and_hides_nothing(step, flaws):
 def test_what_was_kept_before_still_runs():
     slip = {"name": "w", "steps": {"a": {"kind": "agent", "agent": "x", "prompt": "say {{ input"}}}
     assert graph.graph(Workflow.model_validate(slip)).roots == ("a",)
+
+
+@pytest.mark.parametrize("key", [1, 2**63, None, True, 1.5])
+def test_keys_that_are_no_texts_are_told_in_a_table_too(key):
+    made = {"name": "w", "steps": {"a": {"capability": "x"}}, "labels": {key: None}}
+    assert [one.path.split(".")[0] for one in source.check(made).flaws][:1] == ["labels"]
