@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import codec
+from knotwork.flow import anew
 from knotwork.flow.run import decoded
 from knotwork.flow.runs import keyed_run
+from knotwork.host import run_planned
 from knotwork.host.agents import caller_name
 from knotwork.host.flow_rows import moment
 from knotwork.ops import flow_replies, task_words
@@ -22,6 +24,7 @@ from knotwork.trigger import due, envelope
 from knotwork.trigger.arrivals import Arrived
 from knotwork.trigger.envelope import Firing
 from knotwork.trigger.model import Cron, Files, Once, Plugin, Served, Subject
+from knotwork.trigger.resting import resting
 from knotwork.trigger.store import State, route, shown
 
 if TYPE_CHECKING:
@@ -89,7 +92,11 @@ class TriggerDesk:
         (row,) = await self._rows([(name, known)], state)
         return replies.TriggerInfo(
             **row.model_dump(), definition=shown(known.trigger), by=known.by,
-            since=moment(known.since_ns), pending=[one.key for one in state.pending], runs=state.runs, why=self._triggers.telling.why(known.trigger, state),
+            since=moment(known.since_ns), pending=[one.key for one in state.pending], runs=state.runs, why=await self._triggers.why(known.trigger, state),
+            resting=[
+                replies.RestingRow(node=node, until=moment(rest.until_ns), why=rest.why)
+                for node, rest in resting(state.rests, time.time_ns()).items()
+            ],
         )  # fmt: skip
 
     async def switch(self, name: str, *, enabled: bool) -> replies.TriggerRow:
@@ -105,7 +112,10 @@ class TriggerDesk:
         else:
             from knotwork.trigger import source  # likewise
 
-            trigger = source.trigger(definition, **{"id": name or "trial", "workflow": "trial", **fields})
+            named = {"id": name, **fields} if name else fields
+            written = source.table(definition)[0] if definition is not None else {}
+            standing_in = {key: "trial" for key in ("id", "workflow") if key not in written}
+            trigger = source.trigger(definition, **(standing_in | named))
         now_ns = time.time_ns()
         times = self._triggers.times(trigger, count, now_ns)
         given = body if body is not None else getattr(trigger, "input", None)
@@ -137,15 +147,20 @@ class TriggerDesk:
         """Start the runs of times that are over."""
         trigger = (await self._triggers.store.get(name)).trigger
         if not isinstance(trigger, Cron):
-            raise Invalid(f"{name!r} has no times that could be made up for.", code="trigger.no_times")
+            raise Invalid(
+                f"{name!r} has no times that could be made up for: it is of the kind {trigger.kind}.",
+                code="trigger.no_times", hint="Only cron triggers have; `knotwork trigger fire` fires any of them now.",
+            )  # fmt: skip
         now_ns = time.time_ns()
         from_ns, to_ns = _moment_ns(since, "since"), min(_moment_ns(until, "until") or now_ns, now_ns)
         times, more = due.between(trigger.cron, trigger.timezone, from_ns, to_ns, cap)
         if dry_run:
             _, graph = await self._triggers.flow.definitions.find(trigger.workflow)
+            ids = [keyed_run(graph.workflow.name, due.key(name, one)) for one in times]
+            there = await anew.existing(self._triggers.connection, ids)
             runs = [
-                replies.FiredRun(run=keyed_run(graph.workflow.name, due.key(name, one)), due_at=moment(one))
-                for one in times
+                replies.FiredRun(run=run, new=run not in there, due_at=moment(one))
+                for run, one in zip(ids, times, strict=True)
             ]
         else:
             done = await self._triggers.backfill(trigger, times)
@@ -169,11 +184,7 @@ class TriggerDesk:
         trigger = (await self._triggers.store.get(name)).trigger
         assert isinstance(trigger, Once)
         _, graph = await self._triggers.flow.definitions.find(trigger.workflow)
-        return flow_replies.RunInfo(
-            id=keyed_run(graph.workflow.name, trigger.key or due.key(name, trigger.at_ns)), trigger=name,
-            workflow=graph.workflow.name, state="scheduled", started_at=trigger.at, by=caller_name(caller),
-            labels=wanted.labels, new=kept.new,
-        )  # fmt: skip
+        return run_planned.info(trigger, graph.workflow.name, by=caller_name(caller), new=kept.new)
 
 
 def _moment_ns(text: str, what: str, *, past: bool = True) -> int:

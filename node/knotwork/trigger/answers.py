@@ -126,4 +126,7 @@ class Heard:
 
 def _failed(status: int, error: dict[str, Any], run: str) -> Answer:
     told = error or Failed("The run failed.").to_wire()
+    detail = told.get("detail")
+    if isinstance(detail, dict):  # whoever asks from outside need not know our folders
+        told = {**told, "detail": {key: value for key, value in detail.items() if key != "where"}}
     return Answer(status, msgspec.json.encode({"error": told, "run": run}), run)

@@ -164,13 +164,15 @@ class Arrivals:
                 delivery = signing.delivery(arrived.headers, arrived.body, secret, time.time(), trigger.window)
             except UnicodeEncodeError as error:
                 raise Denied("The headers make no sense.", code="trigger.not_signed") from error
+        if (
+            delivery.startswith("id=") and trigger.window
+        ):  # before a header that nobody signed: it would make a replay new
+            return f"{trigger.id}/{_digest(delivery)}"
         given = arrived.headers.get(trigger.idempotency_header.lower(), "")
         if given:
             return f"{trigger.id}/{_digest(given)}"
         if not delivery or not trigger.window:
             return f"{trigger.id}/{secrets.token_hex(12)}"
-        if delivery.startswith("id="):
-            return f"{trigger.id}/{_digest(delivery)}"
         return await self._once_a_window(
             trigger, _digest(f"{delivery} {arrived.method} {sorted(arrived.query.items())}")
         )
@@ -208,7 +210,10 @@ def _or_error(done: Started) -> Started:
     if done.error is None:
         return done
     if isinstance(done.error, Conflict):
-        raise done.error
+        raise Conflict(
+            f"The same key came with another body: it was the run {done.run}.", code=done.error.code,
+            hint="Send another key, or exactly the same body.", detail=done.error.detail,
+        ) from done.error  # fmt: skip
     if isinstance(done.error, NotFound):
         raise Unavailable("The workflow of the trigger is gone.", code="trigger.no_workflow") from done.error
     raise done.error

@@ -40,6 +40,15 @@ class Dues:
     skipped: int = 0
 
 
+def no_zone(zone: str) -> str:
+    """Return what is wrong with the name of a time zone; an empty text when it is one."""
+    try:
+        ZoneInfo(zone)
+    except (KeyError, ValueError, OSError):
+        return f"there is no time zone {zone!r}: write a name such as Europe/Berlin, or UTC"
+    return ""
+
+
 def must_be_due(cron: str, zone: str) -> None:
     """Raise `ValueError` for an expression, or a time zone, that means nothing."""
     try:

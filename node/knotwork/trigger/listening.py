@@ -34,13 +34,18 @@ class Listener:
         """Take what is told for `known`."""
         self._store, self._starter, self._known, self._trigger = store, starter, known, known.trigger
         self._state, self._revision = State(), 0
+        self.progressed = False
+        """Whether anything new was told."""
         self._one_at_a_time = asyncio.Lock()
 
     async def run(self, plugin: Trigger) -> None:
         """Take what the plugin tells, until it fails; raises what it raises."""
         self._state, self._revision = await self._store.state(self._trigger.id)
         if self._state.since_ns < self._known.since_ns:  # what came before is none of its business
-            fresh = State(self._known.since_ns, runs=self._state.runs, fired=self._state.fired, why=self._state.why)
+            before = self._state
+            fresh = State(
+                self._known.since_ns, runs=before.runs, fired=before.fired, why=before.why, rests=before.rests
+            )  # fmt: skip
             self._state, self._revision = fresh, await self._store.save(self._trigger.id, fresh, self._revision)
         telling: Any = plugin.firings(self._state.mark)
         async with aclosing(telling):
@@ -60,32 +65,34 @@ class Listener:
 
     async def _take(self, one: Any) -> None:
         if isinstance(one, Mark):
-            mark, fires = _marked(one.value), False
+            mark, fires, new = _marked(one.value), False, False
         else:
             firing = _firing(self._trigger, one)
-            mark, fires = _marked(one.mark), True
-            await self._fire(firing)
+            mark, fires, new = _marked(one.mark), True, await self._fire(firing)
         async with self._one_at_a_time:
+            if new or mark not in (None, self._state.mark):
+                self.progressed = True
+            rested = self.progressed and self._state.rests.pop(self._starter.node, None) is not None
             if mark is not None:
                 self._state.mark = mark
-            if mark is not None or self._state.why or (fires and self._trigger.overlap != "allow"):
+            if mark is not None or self._state.why or rested or (fires and self._trigger.overlap != "allow"):
                 await self._save()
 
-    async def _fire(self, firing: envelope.Firing) -> None:
-        """Start its run; what cannot be done now is done in a moment: the plugin must not lose it."""
+    async def _fire(self, firing: envelope.Firing) -> bool:
+        """Start its run; what cannot be done now is done in a moment: the plugin must not lose it. False: it was known."""
         while True:
             try:
                 if self._trigger.overlap == "queue" and (before := await self._starter.in_the_way(self._state)):
                     await self._over(before)
                     continue
-                await self._starter.fire(self._trigger, firing, self._state)
+                done = await self._starter.fire(self._trigger, firing, self._state)
             except Conflict:
                 raise
             except KnotworkError as error:
                 log.debug("a firing of %s is done in a moment: %s", self._trigger.id, error)
                 await asyncio.sleep(AGAIN_S)
             else:
-                return
+                return done.new
 
     async def _over(self, run: str) -> None:
         try:

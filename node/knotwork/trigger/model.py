@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationInfo,
+    model_validator,
+)
 
 from knotwork.flow import expressions, schemas
 from knotwork.flow.durations import seconds
@@ -16,6 +26,8 @@ from knotwork.trigger import due
 TOKEN = r"^[a-z0-9][a-z0-9_-]{0,63}$"  # noqa: S105  a name's pattern, no secret
 Token = Annotated[str, Field(pattern=TOKEN)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,63}$")]
+LOOSE = "loose"
+"""Context of a validation that looks at each key by itself, and not at what they mean together."""
 MIB = 1024 * 1024
 BODY_MAX_BYTES = 8 * MIB
 Overlap = Literal["allow", "skip", "cancel", "queue"]
@@ -101,6 +113,16 @@ class Trigger(Part):
     boundary: Token | None = None
     overlap: Overlap = Field(default="allow", description="what becomes of it while its run before goes on")
 
+    @model_validator(mode="after")
+    def _makes_sense(self, info: ValidationInfo) -> Self:
+        if info.context != LOOSE and (told := "; ".join(message for _, message in self.broken())):
+            raise ValueError(told)
+        return self
+
+    def broken(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield what makes no sense though each key by itself does: the keys that it is about, and what is wrong."""
+        yield from ()
+
 
 class Cron(Trigger):
     """Fires at times of the calendar."""
@@ -115,10 +137,16 @@ class Cron(Trigger):
     max_queued: int = Field(default=100, ge=1, le=1000)
     jitter: Duration = Field(default=0.0, description="each time is later by up to so much, the same on every node")
 
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Cron:
-        due.must_be_due(self.cron, self.timezone)
-        return self
+    def broken(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield a time zone that there is none of, and a time that never comes."""
+        zone, told = self.timezone, due.no_zone(self.timezone)
+        if told:
+            yield ("timezone",), told
+            zone = "UTC"
+        try:
+            due.must_be_due(self.cron, zone)
+        except ValueError as error:
+            yield ("cron",), str(error)
 
 
 class Once(Trigger):
@@ -163,21 +191,17 @@ class Subject(Trigger):
     batch: Batch | None = None
     debounce: Debounce | None = None
 
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Subject:
+    def broken(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield what its subject cannot be, and what cannot be said together."""
         if self.subject.startswith((*_RESERVED, "*", ">")):
-            msg = f"{self.subject!r} is not for triggers: give event.<kind>, or a subject of a stream of your own"
-            raise ValueError(msg)
-        if ">" in self.subject.removesuffix(".>"):
-            msg = "'>' stands for the rest, at the end alone"
-            raise ValueError(msg)
+            told = f"{self.subject!r} is not for triggers: give event.<kind>, or a subject of a stream of your own"
+            yield ("subject",), told
+        elif ">" in self.subject.removesuffix(".>"):
+            yield ("subject",), "'>' stands for the rest, at the end alone"
         if self.batch is not None and self.debounce is not None:
-            msg = "name batch or debounce, one of the two"
-            raise ValueError(msg)
+            yield ("debounce", "batch"), "name batch or debounce, one of the two"
         if (self.batch or self.debounce) and self.overlap not in ("allow", "queue"):
-            msg = "what is gathered cannot be skipped: overlap is allow or queue"
-            raise ValueError(msg)
-        return self
+            yield ("overlap",), "what is gathered cannot be skipped: overlap is allow or queue"
 
 
 class Arriving(Trigger):
@@ -193,15 +217,13 @@ class Arriving(Trigger):
         default=None, description="JSON Schema that the body must fit"
     )
 
-    @model_validator(mode="after")
-    def _is_closed(self) -> Arriving:
+    def broken(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield that it is open to everybody and does not say so, and what nobody waits for."""
         if (self.secret is None) != self.unsigned:
-            msg = "give a secret, or say unsigned = true: then anybody who reaches the door may fire it"
-            raise ValueError(msg)
+            told = "give a secret, or say unsigned = true: then anybody who reaches the door may fire it"
+            yield ("unsigned", "secret"), told
         if self.overlap == "queue":
-            msg = "whoever asks is answered now: overlap is allow, skip or cancel"
-            raise ValueError(msg)
-        return self
+            yield ("overlap",), "whoever asks is answered now: overlap is allow, skip or cancel"
 
 
 class Webhook(Arriving):

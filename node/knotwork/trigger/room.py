@@ -18,10 +18,10 @@ from knotwork.trigger.arrivals import Arrivals
 from knotwork.trigger.envelope import Firing
 from knotwork.trigger.firings import Firings
 from knotwork.trigger.following import Following
-from knotwork.trigger.model import Cron, Definition, Once, Plugin
+from knotwork.trigger.model import Cron, Definition, Files, Once, Plugin
 from knotwork.trigger.starting import Started, Starter, input_json, now_ns
-from knotwork.trigger.store import Known, Store
-from knotwork.trigger.telling import Telling
+from knotwork.trigger.store import Known, State, Store
+from knotwork.trigger.telling import Said, Telling
 from knotwork.trigger.timed import Timed
 from knotwork.trigger.watching import Watching
 
@@ -49,6 +49,7 @@ class Triggers:
         node: str,
         read: Callable[[SecretRef], str],
         sources: Callable[[], dict[str, Slot]] = dict,
+        said: Said = lambda _name, _told: None,
     ) -> None:
         """Wire the parts."""
         self.connection, self.flow, self.node = connection, flow, node
@@ -57,8 +58,8 @@ class Triggers:
         self.starter = Starter(flow, self.firings, node)
         self._timed = Timed(group, self.store, self.starter, self.is_mine)
         self._following = Following(group, connection, self.store, self.starter, self.is_mine)
-        self._watching = Watching(group, self.store, self.starter, node)
-        self.telling = Telling(group, self.store, self.starter, sources)
+        self._watching = Watching(group, self.store, self.starter, node, lambda: flow.shards.there)
+        self.telling = Telling(group, self.store, self.starter, sources, said=said)
         self.arrivals = Arrivals(connection, self.store, self.starter, Answers(connection, flow, work.values), read)
 
     async def open(self) -> None:
@@ -96,6 +97,12 @@ class Triggers:
         self._following.changed(name)
         self._watching.changed(name)
         self.telling.changed(name)
+
+    async def why(self, trigger: Definition, state: State) -> str:
+        """Return what keeps a trigger from firing, in words, as far as this node can tell; else an empty text."""
+        if isinstance(trigger, Files):
+            return await self._watching.why(trigger)
+        return self.telling.why(trigger, state)
 
     # -- by hand -----------------------------------------------------------------------------------------------------
 
@@ -182,10 +189,14 @@ async def open_triggers(
     node: str,
     read: Callable[[SecretRef], str],
     sources: Callable[[], dict[str, Slot]] = dict,
+    said: Said = lambda _name, _told: None,
 ) -> AsyncIterator[Triggers]:
-    """See to the triggers of a project inside the block; `sources` are our plugins for it, by their ids in TOML."""
+    """See to the triggers of a project inside the block; `sources` are our plugins for it, by their ids in TOML.
+
+    `said` is told by name and fields what somebody may want to watch.
+    """
     async with background() as group:
-        triggers = Triggers(group, connection, work, flow, node=node, read=read, sources=sources)
+        triggers = Triggers(group, connection, work, flow, node=node, read=read, sources=sources, said=said)
         await triggers.open()
         group.create_task(triggers.run(), name="triggers")
         yield triggers

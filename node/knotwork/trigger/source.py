@@ -5,29 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from knotwork.config.parse import too_deep
-from knotwork.config.problems import nearest
-from knotwork.flow.source import Path, Unreadable, read
+from knotwork.flow.texts import Path, Unreadable, read
 from knotwork.sdk.errors import Invalid
-from knotwork.trigger.model import ADAPTER, Cron, Definition, Files, Http, Once, Plugin, Subject, Webhook
+from knotwork.trigger import judging
+from knotwork.trigger.model import ADAPTER, Definition
 from knotwork.trigger.store import SIZE_MAX_BYTES
 
-_KINDS: dict[str, type[BaseModel]] = {
-    "cron": Cron,
-    "once": Once,
-    "subject": Subject,
-    "webhook": Webhook,
-    "http": Http,
-    "file": Files,
-    "plugin": Plugin,
-}
 PROBLEMS_MAX = 50
-_TELLS = {"cron": "cron", "at": "once", "subject": "subject", "folder": "file", "source": "plugin"}
-"""Fields that only one kind has."""
-
-
 Place = Callable[[Path], tuple[int, int]]
 NOWHERE = (0, 0)
 """Line and column of what stands in no text."""
@@ -50,9 +37,9 @@ def _read(text: str) -> tuple[Any, Place]:
     try:
         return read(text, SIZE_MAX_BYTES)
     except Unreadable as error:
-        flaw = error.flaw
-        told = {"path": "", "line": flaw.line, "column": flaw.column, "message": flaw.message}
-        raise _bad(f"line {flaw.line}, column {flaw.column}: {error}", problems=[told]) from error
+        path = ".".join(str(part) for part in error.path)
+        told = {"path": path, "line": error.line, "column": error.column, "message": error.message}
+        raise _bad(f"This is no trigger:\n{_line(told)}", problems=[told]) from error
 
 
 def trigger(definition: Any, **fields: Any) -> Definition:
@@ -62,18 +49,15 @@ def trigger(definition: Any, **fields: Any) -> Definition:
     """
     written, place = table(definition) if definition is not None else ({}, lambda _: NOWHERE)
     given = _given(fields)
-    found = {**written, **given}
-    if "kind" not in found:
-        kinds = {kind for field, kind in _TELLS.items() if field in found}
-        if len(kinds) == 1:
-            found["kind"] = kinds.pop()
+    found = judging.kind_of({**written, **given})
     try:
         return ADAPTER.validate_python(found)
     except ValidationError as error:
-        errors = error.errors(include_url=False)[:PROBLEMS_MAX]
+        wrong = judging.problems(found)[:PROBLEMS_MAX]
         problems = [
-            _problem(one, found, place if _first(one, found) not in given else lambda _: NOWHERE) for one in errors
+            _shown(one, place if not one.path or one.path[0] not in given else lambda _: NOWHERE) for one in wrong
         ]
+        problems.sort(key=lambda one: (one["line"], one["column"]))
         told = "\n".join(_line(one) for one in problems)
         raise _bad(f"This is no trigger:\n{told}", problems=problems) from error
 
@@ -82,30 +66,15 @@ def _given(fields: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value is not None and (value != "" or key == "input")}
 
 
-def _first(error: Any, found: dict[str, Any]) -> Any:
-    return next(iter(_path(error, found)), "")
-
-
-def _path(error: Any, found: dict[str, Any]) -> Path:
-    """Return where an error stands; pydantic puts the kind before it."""
-    path: Path = error["loc"]
-    return path[1:] if path and path[0] == found.get("kind") else path
-
-
 def _line(problem: dict[str, Any]) -> str:
     where = f"line {problem['line']}, column {problem['column']}" if problem["line"] else ""
     return ": ".join(part for part in (where, problem["path"], problem["message"]) if part)
 
 
-def _problem(error: Any, found: dict[str, Any], place: Place) -> dict[str, Any]:
-    path = _path(error, found)
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        model = _KINDS.get(str(found.get("kind")))
-        near = nearest(str(path[-1]), model.model_fields) if model is not None else ""
-        message = "unknown key" + (f"; did you mean {near!r}?" if near else "")
-    line, column = place(path)
-    return {"path": ".".join(str(part) for part in path), "line": line, "column": column, "message": message}
+def _shown(problem: judging.Problem, place: Place) -> dict[str, Any]:
+    line, column = place(problem.path)
+    path = ".".join(str(part) for part in problem.path)
+    return {"path": path, "line": line, "column": column, "message": problem.message}
 
 
 def _bad(message: str, problems: list[dict[str, Any]] | None = None) -> Invalid:

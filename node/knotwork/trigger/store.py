@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from knotwork.bus import kv, subjects
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TooLarge, Unavailable
 from knotwork.trigger.model import ADAPTER, Arriving, Definition, Http, Subject
+from knotwork.trigger.resting import Rest
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -53,7 +54,8 @@ class Window(msgspec.Struct, array_like=True):
 class State(msgspec.Struct, omit_defaults=True):
     """How far a trigger has come. `since_ns`: all times up to here are decided; `place`: the next message to look at.
 
-    `fired` is what was counted here before COUNTS did; `mark` where a plugin goes on from, `why` what ails it.
+    `fired` is what was counted here before COUNTS did; `mark` where a plugin goes on from, `why` what ails it, `rests`
+    which nodes leave it to others for a while.
     """
 
     since_ns: int = 0
@@ -65,6 +67,7 @@ class State(msgspec.Struct, omit_defaults=True):
     last_ns: int = 0
     mark: Any = None
     why: str = ""
+    rests: dict[str, Rest] = {}
 
 
 class Kept(msgspec.Struct, omit_defaults=True):
@@ -154,7 +157,10 @@ class Store:
         if len(text) > SIZE_MAX_BYTES:
             raise TooLarge(f"The trigger has {len(text)} bytes, {SIZE_MAX_BYTES} at most.", code="trigger.too_large")
         if before is not None and not replace:
-            raise Conflict(f"There is a trigger {trigger.id!r} already.", code="trigger.exists")
+            raise Conflict(
+                f"There is a trigger {trigger.id!r} already.", code="trigger.exists",
+                hint="Choose another id, or say replace (`--replace`): it takes its place.",
+            )  # fmt: skip
         if before is None and len(self.known) >= COUNT_MAX:
             raise Unavailable(f"There are {COUNT_MAX} triggers already.", code="trigger.too_many")
         await self._claim(trigger)

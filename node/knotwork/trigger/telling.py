@@ -10,23 +10,25 @@ import asyncio
 import logging
 import random
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+from knotwork.flow.shards import owner
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, Unavailable
 from knotwork.sockets.pace import History, Pace
 from knotwork.trigger.listening import Listener
 from knotwork.trigger.model import Definition, Plugin
+from knotwork.trigger.resting import awake, gives_up, recent, rest
 from knotwork.trigger.tended import Tended
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from knotwork.flow.shards import Shards
     from knotwork.sockets.slot import Slot
     from knotwork.trigger.starting import Starter
     from knotwork.trigger.store import Known, State, Store
 
 log = logging.getLogger(__name__)
+Said = Callable[[str, dict[str, Any]], None]
 AGAIN_S = 0.5
 LOOK_S = 0.2
 WELL_S = 5.0
@@ -45,12 +47,16 @@ class Telling:
         sources: Callable[[], dict[str, Slot]],
         *,
         pace: Pace | None = None,
+        said: Said = lambda _name, _told: None,
     ) -> None:
-        """Fire those of `store` whose source is one of our `sources` and with us, in tasks of `group`."""
+        """Fire those of `store` whose source is one of our `sources` and with us, in tasks of `group`.
+
+        `said` is told by name and fields when we leave a trigger to another node.
+        """
         self._store, self._starter, self._sources = store, starter, sources
         self._shards: Shards = starter.flow.shards
         self._shards.offers = self._offers
-        self._pace = pace or Pace()
+        self._pace, self._said = pace or Pace(), said
         self._names: set[str] = set()
         self._tended = Tended(group, self._surely)
 
@@ -90,7 +96,13 @@ class Telling:
 
     def node_of(self, trigger: Plugin) -> str:
         """Return the node that listens; an empty text when none can."""
-        return self._shards.holder(trigger.id, trigger.source)
+        state = self._store.states.get(trigger.id)
+        working = self._working(trigger)
+        return owner(awake(working, state.rests, time.time_ns()) if state is not None else working, trigger.id)
+
+    def _working(self, trigger: Plugin) -> list[str]:
+        """Return the nodes where its plugin runs."""
+        return [node for node, works in self._shards.having(trigger.source).items() if works]
 
     def check(self, trigger: Definition) -> None:
         """Raise `Invalid` (`trigger.no_source`) for a trigger whose source no node has."""
@@ -121,7 +133,7 @@ class Telling:
         trigger = known.trigger
         assert isinstance(trigger, Plugin)
         history = History(self._pace)
-        starts = -1
+        starts, in_a_row = -1, 0
         while True:
             slot = self._sources().get(trigger.source)
             if slot is None or slot.state != "running":  # soon it is another node's
@@ -129,18 +141,46 @@ class Telling:
                 continue
             if slot.starts != starts:  # somebody restarted it
                 history.forget()
-                starts = slot.starts
+                starts, in_a_row = slot.starts, 0
             began_s = time.monotonic()
+            one = Listener(self._store, self._starter, known)
             try:
-                await self._listen(known, slot, starts)
+                await self._listen(one, slot, starts)
             except Conflict:
                 log.debug("another node listens for the trigger %s, too", trigger.id)
                 await asyncio.sleep(AGAIN_S)
             except Exception as error:  # noqa: BLE001  the boundary: whatever a plugin raises ends here
-                await self._pause(known, slot, history, error, time.monotonic() - began_s)
+                ran_s = time.monotonic() - began_s
+                in_a_row = 1 if one.progressed or ran_s >= self._pace.healthy_s else in_a_row + 1
+                if slot.state == "running":  # else others know that it works here no more
+                    await self._give_up(trigger, in_a_row, told_of(error))
+                await self._pause(known, slot, history, error, ran_s)
 
-    async def _listen(self, known: Known, slot: Slot, starts: int) -> None:
-        one = Listener(self._store, self._starter, known)
+    async def _give_up(self, trigger: Plugin, failures: int, why: str) -> None:
+        """Leave a trigger to another node for a while, when it keeps failing here and may work there."""
+        node, working = self._starter.node, self._working(trigger)
+        try:
+            state, revision = await self._store.state(trigger.id)
+            now_ns = time.time_ns()
+            if not gives_up(failures, node, working, state.rests, now_ns):
+                return
+            made = rest(state.rests.get(node), why, now_ns)
+            state.rests = recent(state.rests, now_ns) | {node: made}
+            await self._store.save(trigger.id, state, revision)
+        except KnotworkError as error:
+            log.debug("that %s is left to others is not written down: %s", trigger.id, error)
+            return
+        rest_s = (made.until_ns - now_ns) / 1e9
+        log.warning(
+            "the trigger %s is left to other nodes for %g s: %d failures in a row", trigger.id, rest_s, failures
+        )
+        to = owner(awake(working, state.rests, now_ns), trigger.id)
+        self._said(
+            "trigger.given_up",
+            {"trigger": trigger.id, "source": trigger.source, "node": node, "to": to, "rest_s": rest_s, "why": why},
+        )
+
+    async def _listen(self, one: Listener, slot: Slot, starts: int) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(self._watch(slot, starts, one))
@@ -161,7 +201,7 @@ class Telling:
 
     async def _pause(self, known: Known, slot: Slot, history: History, error: Exception, ran_s: float) -> None:
         """Say why it does not listen, and wait until it may again."""
-        told = str(error) if isinstance(error, KnotworkError) else f"{type(error).__name__}: {error}"
+        told = told_of(error)
         chance = random.random()  # noqa: S311  spreads retries, keeps no secret
         crashed = not isinstance(error, Unavailable)
         pause_s = history.failed(now_s=time.monotonic(), ran_s=ran_s, crashed=crashed, chance=chance)
@@ -184,3 +224,9 @@ class Telling:
             await self._store.save(known.trigger.id, state, revision)
         except KnotworkError as error:
             log.debug("why %s does not fire is not written down: %s", known.trigger.id, error)
+
+
+def told_of(error: Exception) -> str:
+    """Return what an error says, bounded."""
+    told = str(error) if isinstance(error, KnotworkError) else f"{type(error).__name__}: {error}"
+    return told[:WHY_MAX]

@@ -10,7 +10,7 @@ import fnmatch
 import hashlib
 import logging
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,8 +39,16 @@ Seen = dict[str, Stamp]
 class Watching:
     """The folders that this node watches."""
 
-    def __init__(self, group: asyncio.TaskGroup, store: Store, starter: Starter, node: str) -> None:
-        """Watch for those of `store` that are for this node, in tasks of `group`."""
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        store: Store,
+        starter: Starter,
+        node: str,
+        there: Callable[[], Collection[str]],
+    ) -> None:
+        """Watch for those of `store` that are for this node, in tasks of `group`; `there()` are the nodes that are."""
+        self._there = there
         self._store, self._starter, self._node = store, starter, node
         self._tended = Tended(group, self._surely)
         self.seen: dict[str, Seen] = {}
@@ -56,16 +64,28 @@ class Watching:
         if self._tended.settle(name, known):
             self.seen.pop(name, None)
 
+    async def why(self, trigger: Files) -> str:
+        """Return why nothing is seen of a folder, as far as we can tell; an empty text when all is well."""
+        if trigger.node is not None and trigger.node not in self._there():
+            return f"the node {trigger.node} is not there"
+        if trigger.node not in (None, self._node):
+            return ""
+        there = await asyncio.to_thread(Path(trigger.folder).is_dir)
+        return "" if there else f"there is no folder {trigger.folder} on {self._node}"
+
     async def _surely(self, known: Known) -> None:
         trigger = known.trigger
         assert isinstance(trigger, Files)
-        self.seen[trigger.id] = await asyncio.to_thread(look, trigger)
+        held = await asyncio.to_thread(look, trigger)
+        self.seen[trigger.id] = held if held is not None else {}
         moving: dict[str, tuple[Stamp, float]] = {}
         while True:
             try:
                 async with aclosing(_hints(trigger)) as hints:
                     async for _ in hints:
                         found = await asyncio.to_thread(look, trigger)
+                        if found is None:  # gone, or not mounted now: that says nothing of the files
+                            break
                         await self._changed(trigger, found, moving)
             except (OSError, KnotworkError) as error:
                 log.debug("%s is looked at in a moment: %s", trigger.folder, error)
@@ -109,8 +129,10 @@ class Watching:
             return
 
 
-def look(trigger: Files) -> Seen:
-    """Return the files that a trigger is for as they are now; a folder that is not there has none."""
+def look(trigger: Files) -> Seen | None:
+    """Return the files that a trigger is for as they are now, None when its folder is not there."""
+    if not Path(trigger.folder).is_dir():
+        return None
     found: Seen = {}
     for folder, folders, names in os.walk(trigger.folder):
         if not trigger.recursive:
@@ -139,7 +161,6 @@ async def _hints(trigger: Files) -> AsyncGenerator[None, None]:
     """Yield whenever something may be different: when the system says so, and every second."""
     folder = Path(trigger.folder)
     if not await asyncio.to_thread(folder.is_dir):
-        yield
         return
     watch = watchfiles.awatch(
         folder, recursive=trigger.recursive, rust_timeout=LOOK_MS, yield_on_timeout=True, debounce=STEP_MS,

@@ -11,7 +11,9 @@ from tests.integration.trigger.conftest import define, keep, output, runs_of
 from tests.integration.work.conftest import PATIENCE_S, until
 
 from knotwork.bus import publisher, streams
+from knotwork.host.triggers import TriggerDesk
 from knotwork.sdk.errors import Invalid
+from knotwork.trigger import watching
 
 
 async def publish(flow, *bodies: bytes, kind: str = "order.paid") -> None:
@@ -195,6 +197,36 @@ async def test_a_file_that_is_still_written_is_waited_for(nodes, tmp_path):
         file.write_text("x" * size)
         await asyncio.sleep(0.05)  # as whoever writes it takes his time
     assert [one["size"] for one in await outputs(flow, 1)] == [10]
+
+
+async def test_a_folder_that_is_away_for_a_while_says_nothing_of_its_files(nodes, tmp_path, monkeypatch):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    folder, desk = tmp_path / "in", TriggerDesk(triggers, str)
+    away = []
+
+    def looked(trigger):
+        found = look(trigger)
+        away.extend([trigger] if found is None else [])
+        return found
+
+    look = watching.look
+    monkeypatch.setattr(watching, "look", looked)
+    await keep(triggers, folder=str(folder), changes=["added", "modified", "deleted"], settle="100ms")
+    assert (await desk.show("t")).why == f"there is no folder {folder} on here"
+    await keep(triggers, "other", folder=str(folder), node="nobody")
+    assert (await desk.show("other")).why == "the node nobody is not there"
+    folder.mkdir()
+    (folder / "old").write_text("1")
+    assert [one["change"] for one in await outputs(flow, 1)] == ["added"]
+    assert (await desk.show("t")).why == ""
+    away.clear()
+    folder.rename(tmp_path / "moved")  # as a file system that is not mounted
+    await until(lambda: _is(bool(away)))
+    (tmp_path / "moved").rename(folder)
+    (folder / "new").write_text("22")
+    found = await outputs(flow, 2)
+    assert sorted((one["change"], one["size"]) for one in found) == [("added", 1), ("added", 2)]
 
 
 async def _is(what: bool) -> bool:

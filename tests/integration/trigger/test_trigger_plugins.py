@@ -11,9 +11,11 @@ import pytest
 from tests.integration.trigger.conftest import define, keep, output, runs_of, trigger_node
 from tests.integration.work.conftest import until
 
+from knotwork.flow.shards import owner
 from knotwork.host.triggers import TriggerDesk
 from knotwork.sdk.errors import Invalid
 from knotwork.sockets.pace import Pace
+from knotwork.trigger import resting
 from knotwork.trigger.listening import known_as
 
 QUICK = Pace(first_s=0.02, most_s=0.05)
@@ -139,6 +141,76 @@ async def test_a_plugin_that_fails_says_why_and_goes_on_where_it_was(nodes, line
 
     await until(well)
     assert await triggers.firings.counts(["t"]) == {"t": 1}
+
+
+class Deaf(trigger_node.Lines):
+    """A plugin that opens and cannot hear anything where it is, until a file beside its own says that it can."""
+
+    async def firings(self, since):
+        """Tell what there is, if it can."""
+        if not self.file.with_suffix(".hears").exists():
+            raise RuntimeError("no way out of here")
+        async for one in super().firings(since):
+            yield one
+
+
+async def test_a_trigger_whose_plugin_fails_on_one_node_again_and_again_goes_to_another(nodes, lines, monkeypatch):
+    monkeypatch.setattr(resting, "REST_S", 2.0)
+    slot = await nodes.bench.stack.enter_async_context(trigger_node.open_slot(Deaf(str(lines)), QUICK))
+    flow, triggers = await nodes.here(sources=lambda: {"lines": slot})
+    said = []
+    triggers.telling._pace, triggers.telling._said = QUICK, lambda *told: said.append(told)
+    await define(flow)
+    await nodes.process("other", lines=str(lines))
+    await until(lambda: asyncio.sleep(0, len(flow.shards.having("lines")) == 2))
+    name = next(name for name in map("t{}".format, range(99)) if owner(["here", "other"], name) == "here")
+    await keep(triggers, name, source="lines")
+    await listening(triggers, name)  # by the other one: here nothing is ever told
+    add(lines, "a")
+    (row,) = await started(triggers, 1, name)
+    assert row.node == "other"
+    (event, fields) = said[0]
+    assert (event, fields["trigger"], fields["node"], fields["to"]) == ("trigger.given_up", name, "here", "other")
+    assert (fields["why"], fields["rest_s"]) == ("RuntimeError: no way out of here", 2.0)
+
+    async def rests_again() -> bool:  # when it had rested it tried, failed, and rests twice as long
+        return (await triggers.store.state(name))[0].rests["here"].times >= 2
+
+    await until(rests_again)
+    (shown,) = (await TriggerDesk(triggers, str).show(name)).resting
+    assert (shown.node, shown.why) == ("here", "RuntimeError: no way out of here")
+
+    lines.with_suffix(".hears").touch()
+    found = 1
+
+    async def here() -> bool:
+        nonlocal found
+        add(lines, "b")
+        found += 1
+        return "here" in {row.node for row in await started(triggers, found, name)}
+
+    await until(here)  # it has what its order says again, and nothing is left of the rests
+
+    async def forgotten() -> bool:
+        return not (await triggers.store.state(name))[0].rests
+
+    await until(forgotten)
+    assert (await triggers.firings.counts([name]))[name] == found == len(await runs_of(flow, name))
+
+
+async def test_a_trigger_whose_plugin_fails_everywhere_is_given_up_by_nobody_who_is_alone(nodes, lines):
+    slot = await nodes.bench.stack.enter_async_context(trigger_node.open_slot(Deaf(str(lines)), QUICK))
+    flow, triggers = await nodes.here(sources=lambda: {"lines": slot})
+    triggers.telling._pace = replace(QUICK, crashes_max=5)
+    await define(flow)
+    await keep(triggers, source="lines")
+
+    async def quarantined() -> bool:
+        return "5 crashes" in await told(triggers)
+
+    await until(quarantined)
+    assert (await TriggerDesk(triggers, str).show("t")).resting == []
+    assert triggers.is_mine("t")
 
 
 async def test_what_is_no_firing_is_a_crash_that_is_told(nodes, lines):

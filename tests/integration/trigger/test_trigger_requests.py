@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import json
+import time
 from typing import Any
 
 import pytest
@@ -62,6 +64,27 @@ async def test_a_webhook_starts_one_run_for_one_delivery(nodes):
     assert SECRET not in str((await triggers.store.get("t")).trigger.model_dump())
     await triggers.remove("t")
     assert await there.firings.counts(["t"]) == {}
+
+
+def numbered(body: bytes, name: str) -> dict[str, str]:
+    """Return the headers of Standard Webhooks."""
+    at = str(int(time.time()))
+    digest = hmac.new(SECRET.encode(), f"{name}.{at}.".encode() + body, hashlib.sha256).digest()
+    return {"webhook-id": name, "webhook-timestamp": at, "webhook-signature": f"v1,{base64.b64encode(digest).decode()}"}
+
+
+async def test_a_delivery_that_is_replayed_is_no_other_for_a_header_that_nobody_signed(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await keep(triggers, kind="webhook", path="in", secret={"env": "HOOK_SECRET"})
+    heard = numbered(b"1", "m1")
+    first = await send(triggers, "webhook", "in", b"1", heard)
+    for key in ("k1", "k2"):
+        assert (await send(triggers, "webhook", "in", b"1", {**heard, "idempotency-key": key})).run == first.run
+    assert (await send(triggers, "webhook", "in", b"1", numbered(b"1", "m2"))).run != first.run
+    with pytest.raises(Conflict, match=f"another body: it was the run {first.run}"):
+        await send(triggers, "webhook", "in", b"2", numbered(b"2", "m1"))
+    assert len(await runs_of(flow)) == 2
 
 
 async def test_a_path_has_one_trigger(nodes):

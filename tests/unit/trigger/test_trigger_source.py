@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from knotwork.flow import texts
 from knotwork.ops.triggers import CreateRequest
 from knotwork.sdk.errors import Invalid
 from knotwork.trigger import source
@@ -156,3 +158,85 @@ def test_a_text_that_cannot_be_read_says_where():
     with pytest.raises(Invalid) as refused:
         source.trigger("id: t\nworkflow: [\n")
     assert refused.value.detail["problems"][0]["line"] == 3
+
+
+HEAD = "id: No Name\nworkflow: w\n"
+WRONG: list[tuple[str, list[tuple[int, int, str, str]]]] = [
+    (
+        "kind: cron\ncron: every day\ntimezone: Mars\ngrace: soon\nmised: one\n",
+        [(4, 1, "cron", "is no time"), (5, 1, "timezone", "no time zone 'Mars'"), (6, 1, "grace", "write a duration"), (7, 1, "mised", "did you mean 'missed'")],
+    ),
+    (
+        "kind: once\nat: tomorrow\nlabels: {a b: 1}\nkeyy: 1\n",
+        [(4, 1, "at", "write a time"), (5, 10, "labels.a b", "the name of a label"), (6, 1, "keyy", "did you mean 'key'")],
+    ),
+    (
+        "kind: subject\nsubject: run.>\nbatch: {count: 0, cont: 3}\ndebounce: {quiet: x}\nfilter: ']'\n",
+        [(4, 1, "subject", "not for triggers"), (5, 9, "batch.count", "greater than"), (5, 19, "batch.cont", "did you mean 'count'"), (6, 12, "debounce.quiet", "write a duration"), (7, 1, "filter", "no expression")],
+    ),
+    (
+        "kind: subject\nsubject: a.>.b\nbatch: {count: 1}\ndebounce: {quiet: 1}\noverlap: skip\n",
+        [(4, 1, "subject", "at the end"), (6, 1, "debounce", "one of the two"), (7, 1, "overlap", "cannot be skipped")],
+    ),
+    (
+        "kind: webhook\npath: /a\nwindow: 1:30\noverlap: queue\nmax_body: 0\nunsigned: false\n",
+        [(4, 1, "path", "none in front"), (5, 1, "window", "write a duration"), (6, 1, "overlap", "answered now"), (7, 1, "max_body", "greater than"), (8, 1, "unsigned", "give a secret")],
+    ),
+    (
+        "kind: http\npath: a\nsecret: open\nmethod: get\ntimeout: 0\nbody_schema: {type: 7}\n",
+        [(5, 1, "secret", "it is a reference"), (6, 1, "method", "'GET'"), (7, 1, "timeout", "greater than 0"), (8, 1, "body_schema", "no JSON Schema")],
+    ),
+    (
+        "kind: file\nfolder: 1\nchanges: [eaten]\nsettle: x\nnode: A B\n",
+        [(4, 1, "folder", 'write it in quotes, "1"'), (5, 11, "changes.0", "'added'"), (6, 1, "settle", "write a duration"), (7, 1, "node", "small letters")],
+    ),
+    (
+        "kind: plugin\nsource: A B\nenabled: maybe\npriority: 11\nmapping: {a: 'b['}\n",
+        [(4, 1, "source", "small letters"), (5, 1, "enabled", "boolean"), (6, 1, "priority", "less than"), (7, 1, "mapping", "no expression")],
+    ),
+    (
+        "kind: crn\ncrom: x\npriority: 11\noverlap: maybe\n",
+        [(3, 1, "kind", "did you mean 'cron'"), (4, 1, "crom", "did you mean 'cron'"), (5, 1, "priority", "less than"), (6, 1, "overlap", "'allow'")],
+    ),
+    (
+        "kind: moon\npriority: 11\noverlap: maybe\nlabels: 3\n",
+        [(3, 1, "kind", "there are cron, once"), (4, 1, "priority", "less than"), (5, 1, "overlap", "'allow'"), (6, 1, "labels", "dictionary")],
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "wrong"), WRONG)
+@pytest.mark.parametrize("language", ["yaml", "json", "fields"])
+def test_everything_wrong_with_every_kind_is_told_at_once_each_at_its_place(text, wrong, language):
+    data = texts.read(HEAD + text, 10_000)[0]
+    with pytest.raises(Invalid) as refused:
+        if language == "fields":  # as an op is given them
+            source.trigger(None, **data)
+        else:
+            source.trigger(HEAD + text if language == "yaml" else json.dumps(data, indent=1))
+    found = refused.value.detail["problems"]
+    wanted = [(1, 1, "id", "a name has small letters"), *wrong]
+    assert sorted(one["path"] for one in found) == sorted(path for *_, path, _ in wanted)
+    for one in found:
+        (where,) = [one_wanted for one_wanted in wanted if one_wanted[2] == one["path"]]
+        assert where[3] in one["message"]
+        assert "^" not in one["message"]
+        if language == "yaml":
+            assert (one["line"], one["column"]) == where[:2]
+        assert bool(one["line"]) == (language != "fields")
+        assert one["message"] in refused.value.message
+
+
+def test_what_does_not_say_its_kind_is_judged_all_the_same():
+    with pytest.raises(Invalid) as refused:
+        source.trigger("id: t\ncron: daily\ntimezone: Mars\nsubject: run.x\npriority: 12\n")
+    found = {one["path"]: one["message"] for one in refused.value.detail["problems"]}
+    assert "kind is one of cron, subject" in found[""]
+    assert found.keys() == {"", "workflow", "priority", "cron", "timezone", "subject"}
+
+
+def test_a_request_in_fields_is_judged_as_a_whole():
+    request = CreateRequest(id="No Name", workflow="No Name", source="A B", cron="x", timezone="Mars")
+    with pytest.raises(Invalid) as refused:
+        source.trigger(request.definition, **{**request.given(), "kind": "cron"})
+    assert {one["path"] for one in refused.value.detail["problems"]} == {"id", "workflow", "cron", "timezone", "source"}
