@@ -28,6 +28,8 @@ UNKNOWN = frozenset({"bus.lost", "bus.no_answer"})
 """Errors after which a batch may be stored or not."""
 BATCH_MIN = 8
 """Fewer than this cost less one by one: an atomic batch has a fixed price of about 2.2 ms."""
+GATHER_MAX_S = 0.010
+"""How long a batch waits at most for those who were told of the one before."""
 
 
 @dataclass(slots=True)
@@ -41,9 +43,15 @@ class _Waiting:
 class GroupCommit:
     """Appends facts to one stream (`allow_atomic`); made by `open_group_commit`."""
 
-    def __init__(self, connection: Connection, *, waiting_max: int = 20_000) -> None:
-        """Write over `connection`; more than `waiting_max` facts waiting are refused as `Unavailable`."""
-        self._connection = connection
+    def __init__(self, connection: Connection, *, waiting_max: int = 20_000, returning: bool = False) -> None:
+        """Write over `connection`; more than `waiting_max` facts waiting are refused as `Unavailable`.
+
+        `returning`: who is told that his fact is stored often has the next one a moment later. He would just miss the
+        next batch, and half of all would wait for two of them; so a batch waits for those of the one before, for half
+        as long as that one took at most.
+        """
+        self._connection, self._returning = connection, returning
+        self._enough, self._wanted = asyncio.Event(), 0
         self._waiting: list[_Waiting] = []
         self._waiting_max = waiting_max
         self._writing: list[_Waiting] = []
@@ -71,6 +79,8 @@ class GroupCommit:
         waiting = _Waiting(subject, payload, publisher.head(*pairs), asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._some.set()
+        if len(self._waiting) == self._wanted:
+            self._enough.set()
         return waiting.answer
 
     @property
@@ -80,16 +90,30 @@ class GroupCommit:
 
     async def run(self) -> None:
         """Write what waits, for ever; one write at a time."""
+        loop = asyncio.get_running_loop()
         while True:
             await self._some.wait()
-            self._writing = self._take()
-            if len(self._writing) < BATCH_MIN:
+            self._writing, start_s = self._take(), loop.time()
+            count = len(self._writing)
+            if count < BATCH_MIN:
                 await self._singly(self._writing)
             else:
                 await self._together(self._writing)
             self._writing = []
+            if self._returning and count >= BATCH_MIN:
+                await self._gather(len(self._waiting) + count, (loop.time() - start_s) / 2)
             if not self._waiting:
                 self._some.clear()
+
+    async def _gather(self, count: int, most_s: float) -> None:
+        """Return when `count` facts wait, or after a moment."""
+        self._enough.clear()
+        self._wanted = min(count, BATCH_MAX)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(most_s, GATHER_MAX_S)):
+                if len(self._waiting) < self._wanted:
+                    await self._enough.wait()
+        self._wanted = 0
 
     def close(self) -> None:
         """Take nothing more, and tell everyone who still waits; what is under way may be stored or not."""
@@ -167,9 +191,9 @@ def _closed() -> Unreachable:
 
 
 @contextlib.asynccontextmanager
-async def open_group_commit(connection: Connection) -> AsyncIterator[GroupCommit]:
-    """Run a writer inside the block; leaving it fails whoever still waits."""
-    writer = GroupCommit(connection)
+async def open_group_commit(connection: Connection, *, returning: bool = False) -> AsyncIterator[GroupCommit]:
+    """Run a writer inside the block (see `GroupCommit`); leaving it fails whoever still waits."""
+    writer = GroupCommit(connection, returning=returning)
     async with asyncio.TaskGroup() as group:
         runner = group.create_task(writer.run(), name="group commit")
         try:

@@ -192,6 +192,6 @@ def _version(record: Record, number: int | None) -> Version:
         kept = ", ".join(str(one.number) for one in record.past) or "none"
         raise NotFound(
             f"{record.id} has no version {number}." if number else f"{record.id} was never changed.",
-            code="memory.no_version", hint=f"Versions kept: {kept}; see `memory.history`.",
+            code="memory.no_version", hint=f"Versions kept: {kept}; see `knotwork memory history`.",
         )  # fmt: skip
     return known[-1]

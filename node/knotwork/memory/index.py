@@ -67,7 +67,7 @@ _WORD = re.compile(r"\w+")
 WORDS_MAX, RANKED_MAX = 32, 1000
 """As many words of a query count, and as many of the memories that have them are put in order: those written last."""
 BEGINNING_MIN = 3
-"""The last word of a query may be one that is still being written, when it is so long."""
+"""The last word of a query may be one that is still being written, when it is so long and few have it as it is."""
 _SEPARATOR = "\x1f"
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
@@ -212,7 +212,7 @@ class Index:
         What has all of them comes first, then what has those that few others have, then the newest with the rest.
         """
         terms = [f'"{term}"' for term in dict.fromkeys(_WORD.findall(text)[:WORDS_MAX])]
-        if terms and len(terms[-1]) >= BEGINNING_MIN + 2:
+        if terms and len(terms[-1]) >= BEGINNING_MIN + 2 and not self._is_common(terms[-1]):
             terms[-1] = f"({terms[-1]} OR {terms[-1]}*)"
         found: dict[str, None] = {}
         if terms and wanted.sights:
@@ -259,7 +259,7 @@ class Index:
         """Return those of these ids that fit, in their order."""
         where, values = _where(wanted, wanted.sights)
         marks = ", ".join("?" * len(ids))
-        query = f"SELECT id FROM items WHERE id IN ({marks}) AND {where}"  # noqa: S608  our own words
+        query = f"SELECT id FROM items INDEXED BY items_by_id WHERE id IN ({marks}) AND {where}"  # noqa: S608  our own words
         found = {row[0] for row in self._db.execute(query, (*ids, *values))}
         return [one for one in ids if one in found]
 
@@ -267,7 +267,10 @@ class Index:
         """Return the records of those of these ids that fit, in their order."""
         where, values = _where(wanted, wanted.sights)
         marks = ", ".join("?" * len(ids))
-        query = f"SELECT head, content, revision FROM items WHERE id IN ({marks}) AND {where}"  # noqa: S608  our own words
+        query = (
+            "SELECT head, content, revision FROM items INDEXED BY items_by_id"  # noqa: S608  our own words; else all are read
+            f" WHERE id IN ({marks}) AND {where}"
+        )
         rows = {row.record.id: row for row in map(_read, self._db.execute(query, (*ids, *values)))}
         return [rows[one] for one in ids if one in rows]
 

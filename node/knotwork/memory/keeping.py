@@ -81,7 +81,7 @@ class Keeping:
         found = [one for one in self.quarantined() if author in (one.author, one.name)]
         if not found:
             raise NotFound(
-                f"{author[:64]!r} is not in quarantine.", code="memory.no_author", hint="See `memory.stats`."
+                f"{author[:64]!r} is not in quarantine.", code="memory.no_author", hint="See `knotwork memory stats`."
             )
         for one in found:
             await self._store(self._place(one.author), None)

@@ -173,7 +173,7 @@ def not_found(memory: str) -> NotFound:
     """Return the one error for what is not there and for what may not be seen."""
     return NotFound(
         f"There is no memory {memory[:64]!r} that you may see.", code="memory.not_found",
-        hint="It may have expired or been forgotten; see `memory.list`.",
+        hint="It may have expired or been forgotten; see `knotwork memory list`.",
     )  # fmt: skip
 
 

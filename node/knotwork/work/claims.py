@@ -79,6 +79,7 @@ class Claims:
         connection: Connection,
         recorder: Recorder,
         facts: GroupCommit,
+        held: GroupCommit,
         *,
         values: Values,
         project: str,
@@ -88,14 +89,16 @@ class Claims:
         has_ended: Ended,
         draining: Callable[[], bool],
     ) -> None:
-        """Speak for `node`; a delivery lives as long without a sign of life as `patience` says."""
+        """Speak for `node`, and write who has what through `held`; `patience` says how long a delivery lives without sign of life."""
         self._connection, self._recorder, self._values = connection, recorder, values
         self._project, self._node, self._has_ended, self._draining = project, node, has_ended, draining
         self._closed = False
         self._seal: Seal | None = None
-        self.leases = leases.Leases(connection)
+        self.leases = leases.Leases(connection, held)
         self.checkpoints = Checkpoints(connection)
-        self.keeper = Keeper(group, connection, self.leases, node=node, patience=patience, time_over=self._time_over)
+        self.keeper = Keeper(
+            group, connection, self.leases, node=node, patience=patience, facts=facts, time_over=self._time_over
+        )
         self.overdue = Overdue(connection, self.keeper, self._time_over, node=node)
         self.polls = Polls(
             group, connection, recorder, facts, leases=self.leases, node=node, accepts=accepts, has_ended=has_ended,

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from knotwork.work import records
+from knotwork.work.records import Started
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from knotwork.mesh.membership import Membership
     from knotwork.work.keeping import Keeper
     from knotwork.work.leases import Leases
-    from knotwork.work.records import Started, Task
+    from knotwork.work.records import Task
 
 GRACE_NS = 2_000_000_000
 """A claim this young may not be known here yet."""
@@ -55,6 +56,13 @@ class Holding:
             claim, _ = await self._leases.read(task.run, task.step)  # we may just not have heard of it yet
             return claim is not None and not claim.over and claim.subject == task.subject
         return self._is_there()(started.node, started.started_ns)
+
+    async def begun(self, task: Task) -> Started | None:
+        """Return the claim of an agent that came in, which may be too young to be on record as begun."""
+        claim, _ = await self._leases.read(task.run, task.step)
+        if claim is None or claim.over or claim.subject != task.subject:
+            return None
+        return Started(claim.node, claim.worker, claim.started_ns, claim.delivery, claimed=True)
 
     def now(self) -> Callable[[Begun], bool]:
         """Return what says the same of many tasks, as of now and from memory."""

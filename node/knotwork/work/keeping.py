@@ -23,9 +23,11 @@ from knotwork.bus.background import begin_in
 from knotwork.sdk.errors import Conflict, KnotworkError
 from knotwork.work import intake
 from knotwork.work import leases as stored
+from knotwork.work.lasting import Lasting
 from knotwork.work.leases import Claim
 
 if TYPE_CHECKING:
+    from knotwork.bus.commit import GroupCommit
     from knotwork.bus.connection import Connection
     from knotwork.bus.kv import Entry
     from knotwork.bus.pulls import Delivery
@@ -68,6 +70,7 @@ class Keeper:
         *,
         node: str,
         patience: Patience,
+        facts: GroupCommit,
         time_over: Callable[[Claim], Coroutine[Any, Any, None]],
     ) -> None:
         """Keep those of `node` in tasks of `group`; a delivery lives as long without a sign of life as `patience` says.
@@ -82,6 +85,7 @@ class Keeper:
         self._listeners: list[Listener] = []
         self._changes: list[Callable[[], None]] = []
         self._loop = asyncio.get_running_loop()
+        self._lasting = Lasting(facts, self.keeps_alive)
         leases.changed = self.note
 
     # -- what others want to know ------------------------------------------------------------------------------------
@@ -102,6 +106,11 @@ class Keeper:
         """Return whether an agent from outside holds an attempt, as far as this node has heard."""
         kept = self._kept.get(stored.key(task.run, task.step))
         return kept is not None and kept.claim.subject == task.subject
+
+    def keeps_alive(self, claim: Claim) -> bool:
+        """Return whether a claim stands, and this node keeps it, as far as it has heard."""
+        kept = self._kept.get(claim.key)
+        return kept is not None and kept.claim.id == claim.id and self._is_mine(kept)
 
     def knows(self, run: str, step: str) -> bool:
         """Return whether an agent from outside holds a step of a run, as far as this node has heard."""
@@ -248,6 +257,8 @@ class Keeper:
                 kept.renewed_s = before.renewed_s
         else:
             self._changed()
+        if self._is_mine(kept) and (before is None or before.claim.id != claim.id or not self._is_mine(before)):
+            self._lasting.add(claim)
         if self._is_mine(kept) and not kept.renewed_s:
             age_s = (time.time_ns() - claim.started_ns) / 1e9
             if claim.delivery == 1 and 0 <= age_s < self._patience.of(claim.consumer) / 6:

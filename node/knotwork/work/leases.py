@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from knotwork.bus import kv
+from knotwork.bus import commit, kv, publisher
 from knotwork.sdk.errors import Conflict, Invalid
 from knotwork.work.records import Name, OnAttempt, Seconds, Token, Whole
 
 if TYPE_CHECKING:
+    from knotwork.bus.commit import GroupCommit
     from knotwork.bus.connection import Connection
     from knotwork.bus.kv import Bucket
     from knotwork.bus.pulls import Delivery
@@ -121,16 +122,17 @@ def alive(claim: Claim, now_ns: int) -> Claim:
 class Leases:
     """The claims of one project."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Keep them over `connection`."""
-        self._connection = connection
+    def __init__(self, connection: Connection, writer: GroupCommit) -> None:
+        """Keep them over `connection`; what many change at a time goes to disk together, through `writer`."""
+        self._connection, self._writer = connection, writer
+        self._alone = 0
         self.bucket: Bucket = kv.Bucket(connection, BUCKET)
         self.changed: Callable[[Claim, int], None] | None = None
         """Told of each change made here, before the bucket's watchers are."""
 
     async def open(self) -> None:
         """Make sure that the bucket is there."""
-        await kv.open_bucket(self._connection, BUCKET)
+        await kv.open_bucket(self._connection, BUCKET, allow_atomic=True)
 
     async def read(self, run: str, step: str) -> tuple[Claim | None, int]:
         """Return the claim on a step and its revision; None when nobody has one, revision 0 when nothing is there."""
@@ -150,7 +152,7 @@ class Leases:
                 if revision:
                     await self.change(claim, revision)
                 else:
-                    self._tell(claim, await self.bucket.create(claim.key, _encoder.encode(claim), ttl_s=_ttl_s(claim)))
+                    self._tell(claim, await self._create(claim))
             except Conflict:
                 standing, revision = await self.read(claim.run, claim.step)
                 if standing is not None and standing.id == claim.id:
@@ -162,9 +164,27 @@ class Leases:
 
     async def change(self, claim: Claim, revision: int) -> int:
         """Replace what stands at `revision`; returns the new one, raises `Conflict` when another stands meanwhile."""
-        revision = await self.bucket.update(claim.key, _encoder.encode(claim), revision, ttl_s=_ttl_s(claim))
+        revision = await self._store(claim, revision)
         self._tell(claim, revision)
         return revision
+
+    async def _create(self, claim: Claim) -> int:
+        try:
+            return await self._store(claim, 0)
+        except Conflict:  # what is there may be the mark of one that is gone
+            return await self.bucket.create(claim.key, _encoder.encode(claim), ttl_s=_ttl_s(claim))
+
+    async def _store(self, claim: Claim, revision: int) -> int:
+        """Store a claim where `revision` is now, by itself while few are on their way: they wait for nobody then."""
+        value, ttl_s = _encoder.encode(claim), _ttl_s(claim)
+        if self._alone >= commit.BATCH_MIN:
+            pairs = (publisher.expect_revision(revision), publisher.ttl(ttl_s))
+            return (await self._writer.append(self.bucket.subject(claim.key), value, *pairs)).seq
+        self._alone += 1
+        try:
+            return await self.bucket.update(claim.key, value, revision, ttl_s=ttl_s)
+        finally:
+            self._alone -= 1
 
     async def beat(self, claim: Claim, revision: int) -> Claim | None:
         """Take note of a sign of life and return the claim; None when it was changed meanwhile: read it again.

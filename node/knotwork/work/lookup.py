@@ -94,10 +94,13 @@ async def present(connection: Connection, run: str, step: str = "") -> Task | No
 
 
 class Holds(Protocol):
-    """Whether whoever began an attempt still has it."""
+    """Who has an attempt."""
 
-    async def __call__(self, task: Task, started: Started, /) -> bool:
-        """Return False once its worker has vanished and the lease is over: then it waits for another."""
+    async def holds(self, task: Task, started: Started, /) -> bool:
+        """Return False once the worker that began it has vanished and the lease is over: then it waits for another."""
+
+    async def begun(self, task: Task, /) -> Started | None:
+        """Return the claim of an agent that came in, which may be too young to be on record as begun."""
 
 
 async def look(connection: Connection, run: str, holds: Holds | None = None) -> Sight | None:
@@ -120,7 +123,10 @@ async def look(connection: Connection, run: str, holds: Holds | None = None) -> 
     released, back_seq = _read(await _trace(connection, task, "released"), Released)
     queued = waits if waits is not None and waits.subject == task.subject else None
     state: State = "pending"
-    if started is not None and begun_seq > back_seq and (holds is None or await holds(task, started)):
+    if holds is not None and queued is not None and begun_seq <= back_seq:
+        started = await holds.begun(task)
+        state = "running" if started is not None else "pending"
+    elif started is not None and begun_seq > back_seq and (holds is None or await holds.holds(task, started)):
         state = "running"
     elif queued is None and ((outcome is not None and outcome.state == "waiting") or _is_to_come(facts, task)):
         state = "waiting"

@@ -209,7 +209,6 @@ class Polls:
         if standing is not None:
             log.debug("%s is in the hands of %s already", task.run, standing.worker)
             return
-        self.intake.started(task, claim.worker, claim.started_ns, claim.delivery)
         if poll.closed:
             await self._take_back(Given(claim, task), "nobody waits for it")
         else:

@@ -56,6 +56,7 @@ class Work:
         facts: GroupCommit,
         tasks: GroupCommit,
         *,
+        held: GroupCommit,
         project: str,
         node: str,
         agents: Callable[[], Sequence[HostedAgent]],
@@ -87,8 +88,8 @@ class Work:
         self.timers = timers.Timers(group, connection, self._due, self._fired)
         self.signals = Signals(connection, facts)
         self.claims = Claims(
-            group, connection, self.recorder, facts, values=self.values, project=project, node=node, patience=self.patience,
-            accepts=self.accepts, has_ended=self._has_ended, draining=lambda: hosting.draining,
+            group, connection, self.recorder, facts, held, values=self.values, project=project, node=node,
+            patience=self.patience, accepts=self.accepts, has_ended=self._has_ended, draining=lambda: hosting.draining,
         )  # fmt: skip
         self.holding = Holding(self.claims.keeper, self.claims.leases, membership, lease_s=lease_s)
         self.attached = Attached(self.claims.keeper, lambda: frozenset(agent.record.name for agent in hosting.agents()))
@@ -179,7 +180,7 @@ class Work:
 
     async def look(self, run: str) -> lookup.Sight | None:
         """Return a run as it is (`lookup.look`), as `pending` when the worker that began it has vanished."""
-        return await lookup.look(self._connection, run, self.holding.holds)
+        return await lookup.look(self._connection, run, self.holding)
 
     async def placed(self, task: Task, value: object = None) -> Task:
         """Return a new task with boundary, queue and `why` filled in; raises what `route.Routing.placed` raises."""
@@ -291,9 +292,10 @@ async def open_work(
         group = await stack.enter_async_context(background())
         facts = await stack.enter_async_context(open_group_commit(connection))
         tasks = await stack.enter_async_context(open_group_commit(connection))
+        held = await stack.enter_async_context(open_group_commit(connection, returning=True))
         work = Work(
-            group, connection, hosting, facts, tasks, project=project, node=node, agents=agents, lease_s=lease_s,
-            membership=membership,
+            group, connection, hosting, facts, tasks, held=held, project=project, node=node, agents=agents,
+            lease_s=lease_s, membership=membership,
         )  # fmt: skip
         await work.open()
         group.create_task(work.run(), name=f"work {project}")

@@ -241,8 +241,9 @@ class Worker:
         if left_s > 0:
             self._loop.call_later(left_s, self._listen_for, running, heartbeat_s)
             return
-        self._failed(running, settle.silent(f"{self._node}/{running.agent}", heartbeat_s))
-        self._hosting.cancel(self._project, running.task.work)
+        silent = settle.silent(f"{self._node}/{running.agent}", heartbeat_s)
+        if not self._hosting.stop(self._project, running.task.work, silent, late=True):  # its input is on the way
+            self._failed(running, silent)
 
     def tell(self, running: Running, kind: Kind, data: bytes) -> None:
         """Send progress or live output to whoever watches; dropped when there is no room, and progress when too often."""

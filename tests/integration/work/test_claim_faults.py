@@ -14,7 +14,7 @@ from tests.integration.work.test_claims import SOON_S, agent, claim, facts, noth
 from knotwork.bus import kv, publisher, pulls, reading, streams, subjects
 from knotwork.sdk.errors import KnotworkError, Unavailable
 from knotwork.view.vanished import Begun
-from knotwork.work import history, holding, leases, records, tickets
+from knotwork.work import history, holding, lasting, leases, records, tickets
 from knotwork.work.claims import Claimed
 from knotwork.work.records import Retry
 from knotwork.work.room import Work
@@ -206,6 +206,34 @@ async def test_a_crowd_that_hangs_up_at_random_loses_nothing(bench):
         assert (await ended(work, run)).state == "completed"
 
 
+async def test_of_many_claims_at_a_time_one_that_another_has_harms_none(bench):
+    """They go to disk as one batch, which the server refuses whole for the sake of one: then each goes by itself."""
+    work, other = await bench.room("here"), await bench.room("there")
+    tasks = [task(value=number) for number in range(40)]
+    seized = leases.fresh(
+        tasks[17], pulls.Delivery("", b"", "$JS.ACK.t.c.1.1.1.1.0", "", 1, 1, 0, 0), worker="desk", node="there",
+        lease_s=60.0, left_s=None,
+    )  # fmt: skip
+    assert await other.claims.leases.give(seized) is None
+    for one in tasks:
+        await work.submitter.submit(one)
+    held: list[Claimed] = []
+    async with asyncio.timeout(SOON_S):
+        while len(held) < len(tasks) - 1:
+            held += await work.claims.claim(agent(count=40), lease_s=60, wait_s=1, held_max=1000)
+    assert {one.task.run for one in held} == {one.run for one in tasks} - {tasks[17].run}
+    standing, _ = await work.claims.leases.read(tasks[17].run, "task")
+    assert (standing.id, standing.worker) == (seized.id, "desk")
+    async with asyncio.TaskGroup() as group:
+        said = [group.create_task(work.claims.complete(one.token, "ok")) for one in held]
+    assert not any(one.result().already for one in said)
+    assert work.claims.leases._writer.batches, "the ends of so many share a write"
+    for one in held:
+        assert (await ended(work, one.task.run)).agent == "laptop"
+        standing, _ = await work.claims.leases.read(one.task.run, "task")
+        assert standing.over == "said"
+
+
 # -- nodes that go away --------------------------------------------------------------------------------------------------
 
 
@@ -227,6 +255,26 @@ async def test_a_claim_holds_on_any_node_and_when_its_own_is_gone(bench):
     assert not (await there.claims.complete(held.token, "ok")).already
     assert (await ended(there, one.run)).agent == "laptop"
     assert await nothing(there)
+
+
+async def test_a_node_that_dies_before_it_records_that_a_task_is_begun(bench, monkeypatch):
+    """The claim is on disk, and what others see of it is not: whoever keeps it next puts that on record."""
+    monkeypatch.setattr(lasting, "LONG_S", 3600.0)
+    there = await bench.room("there", lease_s=1.0)
+    one = task()
+    await there.submitter.submit(one)
+    async with passing(bench, "here", lease_s=1.0) as here:
+        held = await claim(here, lease_s=120)
+        assert (await there.look(one.run)).started.node == "here", "anybody knows it from the claim"
+    monkeypatch.undo()
+    assert await facts(there, one.run, "started") == []
+    async with asyncio.timeout(SOON_S * 2):
+        while not await facts(there, one.run, "started"):
+            assert await there.claims.claim(agent("thief"), lease_s=60, wait_s=1, held_max=10) == []
+    sight = await there.look(one.run)
+    assert (sight.state, sight.started.node, sight.started.agent) == ("running", "there", "laptop")
+    assert not (await there.claims.complete(held.token, "ok")).already
+    assert (await ended(there, one.run)).delivery == 1
 
 
 async def test_a_hosted_agent_that_is_given_a_held_task_leaves_it(bench, tmp_path):

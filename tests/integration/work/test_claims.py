@@ -14,7 +14,7 @@ from tests.integration.work.conftest import ended, task, until
 from knotwork.bus import frames, reading, streams, subjects
 from knotwork.mesh.records import AgentRecord
 from knotwork.sdk.errors import KnotworkError
-from knotwork.work import intake, records
+from knotwork.work import intake, lasting, records
 from knotwork.work.claims import Claimed
 from knotwork.work.records import Retry
 from knotwork.work.room import Work
@@ -77,8 +77,28 @@ async def test_a_claimed_task_ends_like_any_other(bench):
     assert (outcome.state, outcome.node, outcome.agent, outcome.delivery) == ("completed", "here", "laptop", 1)
     assert json.loads(bytes(outcome.output)) == {"found": 3}
     assert outcome.started_ns <= outcome.ended_ns
-    assert await facts(work, one.run, "started") == [intake.trace_subject(one, "started", 1)]
     assert await nothing(work)
+
+
+async def test_what_is_held_for_longer_than_a_moment_goes_on_record_as_begun(bench, monkeypatch):
+    """Before, it is known from the claim itself; an attempt that ends sooner leaves no trace."""
+    monkeypatch.setattr(lasting, "LONG_S", 1.0)
+    work = await bench.room("here")
+    quick, slow = task(), task()
+    for one in (quick, slow):
+        await work.submitter.submit(one)
+    held = {one.task.run: one for one in [await claim(work), await claim(work)]}
+    sight = await work.look(slow.run)
+    assert (sight.state, sight.started.node, sight.started.agent, sight.started.claimed) == (
+        "running", "here", "laptop", True,
+    )  # fmt: skip
+    await work.claims.complete(held[quick.run].token, None)
+    await until(lambda: facts(work, slow.run, "started"))
+    assert await facts(work, slow.run, "started") == [intake.trace_subject(slow, "started", 1)]
+    assert (await work.look(slow.run)).started.started_ns == held[slow.run].claim.started_ns
+    await work.claims.release(held[slow.run].token, "no time")
+    assert (await work.look(slow.run)).state == "pending"
+    assert await facts(work, quick.run, "started") == [], "it was due before the other one"
 
 
 async def test_who_waits_is_given_a_task_as_soon_as_it_is_there(bench):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from knotwork.memory import index as memory_index
 from knotwork.memory import rules
 from knotwork.memory.index import After, Change, Filter, Index
 from knotwork.memory.model import Record, author
@@ -57,6 +58,18 @@ def test_what_has_all_words_comes_first_however_old_it_is(index: Index):
     assert len(index.words(wanted(), "hay", 50)) == 50
     assert index.words(wanted(BOB), "needle", 500) == index.words(wanted(BOB), "common hay needle", 500)
     assert len(index.words(wanted(), "needle", 500)) == 2
+
+
+def test_the_last_word_is_a_beginning_unless_many_have_it_as_it_is(index: Index, monkeypatch):
+    few, longer = [record(1, "thread of the loom")], record(9, "threadbare cloth")
+    put(index, *few, longer)
+    assert index.words(wanted(), "thread", 10) == [few[0].id, longer.id]
+    monkeypatch.setattr(memory_index, "RANKED_MAX", 3)
+    put(index, *(record(number, f"thread {number}") for number in range(2, 7)))
+    found = index.words(wanted(), "thread", 10)
+    assert longer.id not in found
+    assert len(found) == 3, "as many as are put in order"
+    assert index.words(wanted(), "threadba", 10) == [longer.id]
 
 
 def test_nobody_sees_by_words_what_is_not_theirs(index: Index):

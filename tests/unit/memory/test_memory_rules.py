@@ -77,7 +77,7 @@ whos = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=2000)
+@settings(max_examples=500)
 @given(whos, whos, st.sampled_from(SCOPES), st.sampled_from(CATEGORIES))
 def test_where_one_looks_is_where_one_may_read_and_no_more(by: Who, of: Who, scope: str, category: str):
     one = record(scope, of, category)
