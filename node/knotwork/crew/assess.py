@@ -81,7 +81,7 @@ def check_task(task: str) -> None:
     if size > TASK_MAX_BYTES:
         raise TooLarge(
             f"The task has {size} bytes, {TASK_MAX_BYTES} at most.", code="crew.task_too_large",
-            hint="Say what is to be done, and where the material is (`blob put`).",
+            hint="Say what is to be done, and where the material is (`knotwork blob put`).",
         )  # fmt: skip
     if not any(unicodedata.category(one)[0] in "LN" for one in task):
         raise Invalid("The task says nothing.", code="crew.no_task", hint="Write what is to be done.")

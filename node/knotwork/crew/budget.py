@@ -63,7 +63,7 @@ def inherited(wanted: Budget, parent: Record, used: Spent, now_ns: int) -> Budge
     if told:
         raise Conflict(
             f"{parent.id} has nothing left for one below it: {told}.", code="crew.budget_spent",
-            hint="`crew resume` with a larger budget lets it go on.", detail={"id": parent.id},
+            hint="`knotwork crew resume` with a larger budget lets it go on.", detail={"id": parent.id},
         )  # fmt: skip
     return Budget(
         min(wanted.depth, limit.depth - 1),
@@ -102,7 +102,7 @@ def other(of: Record) -> Conflict:
     return Conflict(
         f"{of.id} was spawned with another budget: {limit.tokens} tokens, cost {limit.cost:g}, {limit.time_s:g} s (0: any), "
         f"{limit.children} sub-agents, depth {limit.depth}. It stands.", code="crew.other_budget",
-        hint="`crew resume` raises tokens and cost; for other limits assess the task again.",
+        hint="`knotwork crew resume` raises tokens and cost; for other limits assess the task again.",
         detail={"phase": of.phase, "budget": msgspec.to_builtins(msgspec.structs.asdict(limit))},
     )  # fmt: skip
 

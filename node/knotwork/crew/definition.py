@@ -93,8 +93,7 @@ def _step(part: Part, needs: list[str]) -> dict[str, Any]:
 def _prompt(part: Part, needs: Sequence[str]) -> str:
     """Return what an agent is told in words; what others wrote gets there as data, never as a template."""
     mine = f'input.parts."{part.id}"'
-    told = part.instructions.strip().split("\n", 1)[0][:256].strip() == part.title.strip()  # they begin with it
-    title = "" if told or not part.title.strip() else f"{{{{ {mine}.title }}}}\n"
+    title = f"{{{{ {mine}.title }}}}\n" if part.heading else ""
     text = f"{_HEAD}YOUR PART: {title}{{{{ {mine}.instructions }}}}\n"
     if part.acceptance:
         text += f"\nIT IS DONE WHEN:\n- {{{{ join('\n- ', {mine}.acceptance) }}}}\n"

@@ -45,7 +45,11 @@ class Files:
         for part in record.parts:
             place = self._made(folder / _safe(part.id))
             self._made(place / WORKSPACE)
-            lines = [f"# {part.title or part.id}", "", part.instructions, ""]
+            title, words = part.title or part.id, part.instructions.strip()
+            if part.title and words and not part.heading:  # they begin with the title
+                first, _, words = words.partition("\n")
+                title, words = first.lstrip("# "), words.strip()
+            lines = [f"# {title}", "", *([words, ""] if words else [])]
             lines += ["Done when:", *(f"- {one}" for one in part.acceptance), ""] if part.acceptance else []
             lines += [f"Needs: {', '.join(part.needs)}", ""] if part.needs else []
             _write(place / "context.md", "\n".join(lines))

@@ -31,13 +31,15 @@ def move(found: View, wanted: Phase) -> Move:
         return "stay"
     if not found.record.rounds:
         raise Conflict(
-            f"{found.record.id} was not spawned.", code="crew.bad_phase", hint="`crew spawn` begins its execution."
+            f"{found.record.id} was not spawned.",
+            code="crew.bad_phase",
+            hint="`knotwork crew spawn` begins its execution.",
         )
     if found.open:
         told = ", ".join(found.open[:20])
         raise Conflict(
             f"It cannot be in {wanted}: parts are not over ({told}).", code="crew.bad_phase",
-            hint="Wait for them (`crew watch`), or cancel it.", detail={"phase": now, "open": found.open},
+            hint="Wait for them (`knotwork crew watch`), or cancel it.", detail={"phase": now, "open": found.open},
         )  # fmt: skip
     return "go"
 
@@ -46,5 +48,5 @@ def over(found: View) -> Conflict:
     """Return the error of a wish that comes after the end."""
     return Conflict(
         f"{found.record.id} is {found.phase}.", code="crew.over",
-        hint="`crew retry` does a part again.", detail={"phase": found.phase},
+        hint="`knotwork crew retry` does a part again.", detail={"phase": found.phase},
     )  # fmt: skip

@@ -77,5 +77,5 @@ def _is_theirs(record: Record, by: Who) -> bool:
 def _refused(message: str) -> Denied:
     return Denied(
         message, code="crew.not_your_part",
-        hint="Claim the part first (`work.claim`); whoever spawned it may report on the whole.",
+        hint="Claim the part first (`knotwork work claim`); whoever spawned it may report on the whole.",
     )  # fmt: skip

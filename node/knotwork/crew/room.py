@@ -308,7 +308,7 @@ def _must_be_plan(one: Record, revision: int | None) -> None:
     if revision is not None and one.revision != revision:
         raise Conflict(
             f"The plan was changed meanwhile: it has revision {one.revision}.", code="crew.plan_changed",
-            hint="Look at it (`crew plan`) and send your change again.", detail={"revision": one.revision},
+            hint="Look at it (`knotwork crew plan`) and send your change again.", detail={"revision": one.revision},
         )  # fmt: skip
 
 

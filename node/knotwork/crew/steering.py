@@ -148,7 +148,7 @@ class Steering:
         if left and not (how.partial and view.named("completed")):
             raise Conflict(
                 f"Not all parts are done: {', '.join(left[:20])}.", code="crew.not_collected",
-                hint="Wait for them, do them again (`crew retry`), or ask for a partial synthesis.",
+                hint="Wait for them, do them again (`knotwork crew retry`), or ask for a partial synthesis.",
                 detail={"parts": left},
             )  # fmt: skip
         if how.how != "agent" and view.open:
@@ -177,11 +177,13 @@ class Steering:
 
 def not_spawned(one: Record) -> Conflict:
     """Return the error of what was never spawned."""
-    return Conflict(f"{one.id} was not spawned.", code="crew.not_spawned", hint="`crew spawn` carries its plan out.")
+    return Conflict(
+        f"{one.id} was not spawned.", code="crew.not_spawned", hint="`knotwork crew spawn` carries its plan out."
+    )
 
 
 def held(one: Record) -> Conflict:
     """Return the error of what would begin something of one that is paused."""
     return Conflict(
-        f"{one.id} is paused.", code="crew.held", hint="`crew resume` lets it go on.", detail={"id": one.id}
+        f"{one.id} is paused.", code="crew.held", hint="`knotwork crew resume` lets it go on.", detail={"id": one.id}
     )

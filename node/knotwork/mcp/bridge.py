@@ -10,18 +10,18 @@ import asyncio
 import contextlib
 import json
 import logging
+import secrets
 from collections.abc import Callable
 from typing import Any
 
 import knotwork
 from knotwork.bus.background import background
-from knotwork.mcp import dialect, instructions, prompts, resources, rows, tasks, toolsets, wording
+from knotwork.mcp import again, answers, dialect, instructions, prompts, resources, rows, tasks, toolsets, wording
 from knotwork.mcp.dialect import Asked, Json, Refusal
 from knotwork.mcp.keeping import Keeping
 from knotwork.mcp.lines import LINE_MAX_BYTES, Lines, TooLong
-from knotwork.mcp.link import Link
-from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
-from knotwork.telemetry import trace
+from knotwork.mcp.link import MAYBE, Link
+from knotwork.sdk.errors import Invalid, KnotworkError, Unreachable
 
 log = logging.getLogger(__name__)
 AT_ONCE_MAX = 256
@@ -125,7 +125,7 @@ class Bridge:
             refusal.request_id = asked.id
             answer = dialect.refusal(refusal)
         except KnotworkError as error:
-            answer = dialect.refusal(_as_refusal(error, asked.id))
+            answer = dialect.refusal(answers.as_refusal(error, asked.id))
         except Exception as error:  # nothing that a client sends may end its session
             log.exception("%s failed", asked.method)
             answer = dialect.refusal(Refusal(dialect.INTERNAL, type(error).__name__, request_id=asked.id))
@@ -183,16 +183,16 @@ class Bridge:
         return {}
 
     async def _tools(self, asked: Asked) -> Json:
-        _no_cursor(asked)
+        answers.no_cursor(asked)
         listed = [json.loads(rows.ROWS[name]) for name in toolsets.names(self._sets, _EVERY)]
         return dialect.listed(asked, {"tools": listed}, ttl_ms=0)
 
     async def _resources(self, asked: Asked) -> Json:
-        _no_cursor(asked)
+        answers.no_cursor(asked)
         return dialect.listed(asked, {"resources": [one.listed() for one in resources.RESOURCES]}, ttl_ms=TTL_MS)
 
     async def _templates(self, asked: Asked) -> Json:
-        _no_cursor(asked)
+        answers.no_cursor(asked)
         return dialect.listed(asked, {"resourceTemplates": list(resources.TEMPLATES)}, ttl_ms=TTL_MS)
 
     async def _read(self, asked: Asked) -> Json:
@@ -202,7 +202,7 @@ class Bridge:
         return dialect.listed(asked, await resources.read(uri, self._ask), ttl_ms=0)
 
     async def _prompts(self, asked: Asked) -> Json:
-        _no_cursor(asked)
+        answers.no_cursor(asked)
         return dialect.listed(asked, {"prompts": [one.listed() for one in prompts.PROMPTS]}, ttl_ms=TTL_MS)
 
     async def _prompt(self, asked: Asked) -> Json:
@@ -235,35 +235,41 @@ class Bridge:
             if name == "toolsets":
                 return self._more(arguments)
             if name in tasks.WAITS and asked.takes_tasks:
-                checked = await self._tool("check_work", {"work_id": arguments.get("work_id")}, None)
+                checked = await self._tool("check_work", {"work_id": arguments.get("work_id")})
                 if not checked["isError"] and not checked["structuredContent"]["is_complete"]:
                     found = checked["structuredContent"]
                     return tasks.handle(found["work_id"], found["status"])
-            return await self._tool(name, arguments, _teller(asked, self._send), trace_of(asked))
+            return await self._tool(name, arguments, answers.teller(asked, self._send), answers.trace_of(asked))
         except KnotworkError as error:
             if error.code == "tool.unknown":
                 raise Refusal(dialect.INVALID_PARAMS, str(error)) from error
-            return _failed(error)
+            return answers.failed(error)
 
     async def _tool(
-        self, name: str, arguments: Json, on_piece: Callable[[Json], None] | None, traceparent: str = ""
+        self, name: str, arguments: Json, on_piece: Callable[[Json], None] = answers.unheard, traceparent: str = ""
     ) -> Json:
         """Call a tool on the node; claims are shown and kept for the agent."""
         work_id = arguments.get("work_id")
         if isinstance(work_id, str) and not arguments.get("claim"):
             listed = json.loads(rows.ROWS.get(name, "{}")).get("inputSchema", {}).get("properties", {})
-            claim = self._keeping.claim_of(work_id) if "claim" in listed else ""
+            claim = await self._keeping.claim_of(work_id, self._ask) if "claim" in listed else ""
             arguments |= {"claim": claim} if claim else {}
         if halves := wording.halved(arguments):
             raise Invalid(wording.halves_said(halves), code="tool.bad_arguments", hint=wording.HALVES_HINT)
-        told = await self._link.ask(
-            "tool.call", {"name": name, "arguments": arguments}, timeout_s=CALL_S, on_piece=on_piece or _unheard,
-            again=_harmless(name), traceparent=traceparent,
-        )  # fmt: skip
+        key = secrets.token_hex(8) if name in again.KEYED else ""
+        try:
+            told = await self._link.ask(
+                "tool.call",
+                lambda gone_s: {"name": name, "arguments": again.later(name, arguments, gone_s), "key": key},
+                timeout_s=CALL_S, on_piece=on_piece, again=_harmless(name), traceparent=traceparent,
+                waits_s=again.waits_s(name, arguments),
+            )  # fmt: skip
+        except Unreachable as error:
+            raise again.unknown(name, error) if error.code in MAYBE and not _harmless(name) else error from error
         found: Json = told["structured"]
         if not told["is_error"]:
             self._keeping.heard(name, arguments, found)
-        return _result(told["text"], found, is_error=told["is_error"])
+        return answers.result(told["text"], found, is_error=told["is_error"])
 
     def _more(self, arguments: Json) -> Json:
         """List more tools, and tell which there are."""
@@ -275,7 +281,7 @@ class Bridge:
             for marked in self._listens.values():
                 self._send(dialect.notification("notifications/tools/list_changed", marked))
         told = toolsets.told(self._sets, _EVERY)
-        return _result(wording.text_of(told), told)
+        return answers.result(wording.text_of(told), told)
 
     async def _ask(self, op: str, **fields: Any) -> Json:
         return await self._link.ask(op, fields, timeout_s=60.0)
@@ -284,20 +290,20 @@ class Bridge:
 
     async def _task(self, asked: Asked) -> Json:
         """Say how work stands that a call became."""
-        work_id = _task_id(asked)
-        checked = await self._tool("check_work", {"work_id": work_id}, None)
+        work_id = answers.task_id(asked)
+        checked = await self._tool("check_work", {"work_id": work_id})
         if checked["isError"]:
             raise Refusal(dialect.INVALID_PARAMS, checked["content"][0]["text"])
         return tasks.state(work_id, checked["structuredContent"], checked)
 
     async def _task_cancel(self, asked: Asked) -> Json:
-        cancelled = await self._tool("cancel_work", {"work_id": _task_id(asked)}, None)
+        cancelled = await self._tool("cancel_work", {"work_id": answers.task_id(asked)})
         if cancelled["isError"]:
             raise Refusal(dialect.INVALID_PARAMS, cancelled["content"][0]["text"])
         return {}
 
     async def _task_update(self, asked: Asked) -> Json:
-        _task_id(asked)
+        answers.task_id(asked)
         return {}  # none of ours asks for anything: what nobody asked for is ignored
 
     # -- what arrives ------------------------------------------------------------------------------------------------
@@ -330,67 +336,6 @@ _METHODS: dict[str, Any] = {
 }
 
 
-def trace_of(asked: Asked) -> str:
-    """Return the trace that a client's call belongs to (W3C Trace Context), "" for none."""
-    return trace.clean(asked.meta.get("traceparent"))
-
-
-def _no_cursor(asked: Asked) -> None:
-    if asked.params.get("cursor") not in (None, ""):
-        raise Refusal(dialect.INVALID_PARAMS, "This list has one page only: there is no such cursor.")
-
-
-def _task_id(asked: Asked) -> str:
-    found = asked.params.get("taskId")
-    if not isinstance(found, str) or not found:
-        raise Refusal(dialect.INVALID_PARAMS, "`taskId` is needed, a text.")
-    return found
-
-
 def _harmless(name: str) -> bool:
     """Return whether a tool may be called twice."""
-    hints = json.loads(rows.ROWS.get(name, "{}")).get("annotations", {})
-    return bool(hints.get("readOnlyHint") or hints.get("idempotentHint"))
-
-
-def _teller(asked: Asked, send: Callable[[Json], None]) -> Callable[[Json], None] | None:
-    """Return what tells the client how far its call is, None when it does not want to know."""
-    token = asked.progress_token
-    if token is None:
-        return None
-    last = 0.0
-
-    def tell(piece: Json) -> None:
-        nonlocal last
-        percent = piece.get("percent")
-        ahead = isinstance(percent, int | float) and percent > last
-        last = float(percent) if ahead and percent is not None else last + 0.001  # it must grow
-        params: Json = {"progressToken": token, "progress": round(last, 3)}
-        if percent is not None:
-            params["total"] = 100
-        if piece.get("text"):
-            params["message"] = str(piece["text"])
-        send(dialect.notification("notifications/progress", params))
-
-    return tell
-
-
-def _unheard(_: Json) -> None:
-    """Take no pieces."""
-
-
-def _result(text: str, structured: Json, *, is_error: bool = False) -> Json:
-    return {"content": [{"type": "text", "text": text}], "structuredContent": structured, "isError": is_error}
-
-
-def _failed(error: KnotworkError) -> Json:
-    """Return what an agent is told when the node could not be asked."""
-    text = f"Error: {wording.clean(str(error))}\n({error.code})"
-    told = {"code": error.code, "message": wording.clean(error.message), "hint": error.hint}
-    return _result(text, {"error": told}, is_error=True)
-
-
-def _as_refusal(error: KnotworkError, number: Any) -> Refusal:
-    theirs = isinstance(error, Invalid | NotFound)
-    code = dialect.INVALID_PARAMS if theirs else dialect.INTERNAL
-    return Refusal(code, wording.clean(str(error)), {"code": error.code}, number)
+    return again.may(name, json.loads(rows.ROWS.get(name, "{}")).get("annotations", {}))

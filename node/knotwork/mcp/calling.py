@@ -17,7 +17,7 @@ import pydantic
 
 from knotwork.bus import codec
 from knotwork.bus.background import background
-from knotwork.mcp import catalog, wording
+from knotwork.mcp import catalog, spoken, standing, wording
 from knotwork.mcp.held import Held
 from knotwork.mcp.tool import Tool, arguments_of
 from knotwork.ops import serve, words
@@ -45,15 +45,26 @@ class OpSession:
     """One call of a tool, in the name of a caller (`tool.Session`)."""
 
     def __init__(
-        self, caller: Caller, node: NodeControl, held: Held, tell: Callable[[Progress], None] = lambda _: None
+        self,
+        caller: Caller,
+        node: NodeControl,
+        held: Held,
+        tell: Callable[[Progress], None] = lambda _: None,
+        key: str = "",
     ) -> None:
-        """Ask the ops of `node` as `caller`."""
+        """Ask the ops of `node` as `caller`; `key` is the same when the same call is made again."""
         self._caller, self._node, self._held, self._tell = caller, node, held, tell
+        self._key = key
 
     @property
     def who(self) -> Who:
         """Return the agent that called."""
         return self._caller.who
+
+    @property
+    def key(self) -> dict[str, str]:
+        """Return the idempotency key of this call as a field of an op, nothing when there is none."""
+        return {"key": self._key} if self._key else {}
 
     async def ask(self, op: str, **fields: Any) -> dict[str, Any]:
         """Return the reply of an op; raises what the op raises."""
@@ -83,8 +94,11 @@ class OpSession:
         """Remember what the agent shows for work that it claimed, or for a step of it."""
         self._held.add(self.who.id, work_id, claim, step)
 
-    def claim_of(self, work_id: str, given: str) -> str:
+    async def claim_of(self, work_id: str, given: str) -> str:
         """Return what the agent shows for its work; raises `Invalid` (`tool.not_claimed`, `tool.several_claims`)."""
+        if not given:
+            for over in await standing.lost(self.ask, work_id, self._held.of(self.who.id, work_id)):
+                self._held.drop(self.who.id, work_id, over)
         claim = given or self._held.get(self.who.id, work_id)
         if claim:
             return claim
@@ -108,7 +122,7 @@ def _reply(frame: serve.Frame) -> dict[str, Any]:
 
 
 async def play(
-    name: str, arguments: Any, caller: Caller, node: NodeControl, held: Held
+    name: str, arguments: Any, caller: Caller, node: NodeControl, held: Held, *, key: str = ""
 ) -> AsyncGenerator[Progress | Outcome, None]:
     """Call a tool: any number of `Progress`, then its `Outcome`. Raises `NotFound` (`tool.unknown`) alone.
 
@@ -122,7 +136,7 @@ async def play(
             pieces.put_nowait(piece)
 
     async def run() -> None:
-        await pieces.put(await outcome_of(tool, arguments, OpSession(caller, node, held, tell)))
+        await pieces.put(await outcome_of(tool, arguments, OpSession(caller, node, held, tell, key)))
 
     outcome: Outcome | None = None
     async with background() as group:
@@ -230,12 +244,12 @@ def half_a_character(names: list[str]) -> Invalid:
 
 def refused(error: KnotworkError) -> Outcome:
     """Return what an agent is told of an error: what happened, why, and what to do."""
-    said = wording.clean(error.message)
+    said, hint = wording.clean(spoken.for_agents(error.message)), wording.clean(spoken.for_agents(error.hint))
     text = f"Error: {said}"
-    if error.hint:
-        text += f"\n{wording.clean(error.hint)}"
+    if hint:
+        text += f"\n{hint}"
     if error.retry_after_s:
         text += f"\nTry again in {error.retry_after_s:g} s."
-    told: dict[str, Any] = {"code": error.code, "message": said} | ({"hint": error.hint} if error.hint else {})
+    told: dict[str, Any] = {"code": error.code, "message": said} | ({"hint": hint} if hint else {})
     text = f"{text}\n({error.code})"
     return Outcome(wording.fit(text), {"error": wording.fit(told)}, is_error=True)

@@ -76,7 +76,7 @@ async def send_message(given: SendInput, session: Session) -> dict[str, Any]:
     """Say something."""
     sent = await session.ask(
         "channel.send", channel=given.channel, text=given.message, scope=given.scope,
-        **without({"reply_to": given.reply_to}),
+        **without({"reply_to": given.reply_to}), **session.key,
     )  # fmt: skip
     return without({"id": sent["id"], "channel": sent["channel"], "thread": sent["thread"]})
 

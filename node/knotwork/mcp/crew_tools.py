@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from knotwork.crew.records import How, Phase
-from knotwork.mcp import crew_values, wording
+from knotwork.mcp import crew_values, spoken, wording
 from knotwork.mcp.shapes import many, record
 from knotwork.mcp.tool import ADDS, HANDS_OUT, READS, CamelInput, Capability, Session, Words, tool, without
 from knotwork.ops.crew_words import CrewId, ListPlace, PartId
@@ -68,6 +68,7 @@ async def assess_task(given: AssessInput, session: Session) -> dict[str, Any]:
         timeout_s=given.planner_wait_secs,
         scope=given.scope,
         **more,
+        **session.key,
     )
     shown = {
         "orchestrationId": plan["id"], "order": plan["order"], "notes": plan["notes"], "plannedBy": plan["planned_by"],
@@ -89,7 +90,7 @@ def _state(found: dict[str, Any]) -> dict[str, Any]:
     ]
     shown = {
         "orchestrationId": found["id"], "phase": found["phase"], "order": found["order"], "held": found["held"],
-        "why": found["why"], "error": found["error"], "task": wording.fit(found["task"], 2000),
+        "why": spoken.for_agents(found["why"]), "error": spoken.told(found["error"]), "task": wording.fit(found["task"], 2000),
     }  # fmt: skip
     notes = [without(one) for one in found["notes"][-20:]]
     return without(shown | {"notes": notes}) | {

@@ -91,7 +91,8 @@ async def discard_dead_letter_item(given: ItemInput, session: Session) -> dict[s
 
 
 def _not_there(item: str, why: str) -> NotFound:
+    told = "" if why.startswith("There is no dead letter") else why.rstrip(".")
     return NotFound(
-        f"There is no dead letter {item}" + (f": {why}." if why else "."), code="tool.no_dead_letter",
+        f"There is no dead letter {item}" + (f": {told}." if told else "."), code="tool.no_dead_letter",
         hint="See list_dead_letter_items.",
     )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from knotwork.mcp import spoken
 from knotwork.mcp.shapes import many, record
 from knotwork.mcp.tool import ADDS, HANDS_OUT, READS, Input, Nothing, Session, tool, without
 from knotwork.ops.run_words import RunId
@@ -24,7 +25,9 @@ def _shown(run: dict[str, Any]) -> dict[str, Any]:
         "run_id": run["id"], "workflow": run["workflow"], "status": run["state"], "done": run["done"],
         "steps": run["steps"],
     }  # fmt: skip
-    shown |= without({"started_at": run["started_at"], "ended_at": run["ended_at"], "error": run.get("error")})
+    shown |= without(
+        {"started_at": run["started_at"], "ended_at": run["ended_at"], "error": spoken.told(run.get("error"))}
+    )
     if run["state"] == "completed":
         shown["output"] = {"blob": run["blob"]} if run.get("blob") else run.get("output")
     return shown
@@ -47,9 +50,14 @@ class StartInput(Input):
 async def start_workflow(given: StartInput, session: Session) -> dict[str, Any]:
     """Start a run."""
     run = await session.ask(
-        "run.start", workflow=given.workflow, input=given.input, key=given.key, wait_s=given.wait_secs
+        "run.start", workflow=given.workflow, input=given.input, wait_s=given.wait_secs, **_key(given, session)
     )
     return _shown(run)
+
+
+def _key(given: StartInput | SignalInput, session: Session) -> dict[str, str]:
+    """Return the idempotency key that an agent gave, else that of its call."""
+    return {"key": given.key} if given.key else session.key
 
 
 class RunInput(Input):
@@ -93,7 +101,9 @@ _CHANGED = record(run_id="text", changed="flag", why="text?")
 )  # fmt: skip
 async def signal_run(given: SignalInput, session: Session) -> dict[str, Any]:
     """Send a signal."""
-    reply = await session.ask("run.signal", id=given.run_id, signal=given.signal, payload=given.payload, key=given.key)
+    reply = await session.ask(
+        "run.signal", id=given.run_id, signal=given.signal, payload=given.payload, **_key(given, session)
+    )
     return without({"run_id": reply["id"], "why": reply["why"]}) | {"changed": reply["changed"]}
 
 

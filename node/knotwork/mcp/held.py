@@ -53,6 +53,10 @@ class Held:
             if not oldest:
                 self._claims.popitem(last=False)
 
+    def of(self, agent: str, work_id: str) -> dict[str, str]:
+        """Return the claims that an agent is known to have on one work, by step."""
+        return dict(self._claims.get((agent, work_id), {}))
+
     def get(self, agent: str, work_id: str) -> str:
         """Return a claim, "" when none is known; raises what `meant` raises."""
         return meant(work_id, self._claims.get((agent, work_id), {}))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from knotwork.bus.background import background
-from knotwork.mcp import held
+from knotwork.mcp import held, standing
 from knotwork.sdk.errors import KnotworkError, Unavailable
 
 Extend = Callable[[str, str, float], Awaitable[None]]
@@ -45,9 +45,14 @@ class Keeping:
             claim = arguments.get("claim")
             self._drop(str(arguments.get("work_id")), claim=claim if isinstance(claim, str) else "")
 
-    def claim_of(self, work_id: str) -> str:
+    async def claim_of(self, work_id: str, ask: standing.Ask) -> str:
         """Return what to show for work, "" when it is not kept; raises what `held.meant` raises."""
-        return held.meant(work_id, {step: kept.claim for (of, step), kept in self._kept.items() if of == work_id})
+        for over in await standing.lost(ask, work_id, self._of(work_id)):
+            self._drop(work_id, over)
+        return held.meant(work_id, self._of(work_id))
+
+    def _of(self, work_id: str) -> dict[str, str]:
+        return {step: kept.claim for (of, step), kept in self._kept.items() if of == work_id}
 
     def lost(self, notice: dict[str, Any]) -> None:
         """Keep no longer what the node says is lost: one step of the work."""

@@ -25,7 +25,7 @@ TAKEN_OVER_S = 10.0
 SESSION_S = 6 * 86400.0
 _AGAIN = frozenset({"session.unknown", "bus.disconnected", "bus.closed", "bus.no_responders"})
 """Errors that say that nothing was done."""
-_MAYBE = frozenset({"node.lost", "bus.lost"})
+MAYBE = frozenset({"node.lost", "bus.lost"})
 """Errors that leave open whether it was."""
 
 
@@ -151,44 +151,52 @@ class Link:
     async def ask(
         self,
         op: str,
-        fields: dict[str, Any],
+        fields: dict[str, Any] | Callable[[float], dict[str, Any]],
         *,
         timeout_s: float,
         on_piece: Callable[[dict[str, Any]], None] = lambda _: None,
         again: bool = True,
         patience_s: float = PATIENCE_S,
+        waits_s: float = 0.0,
         traceparent: str = "",
     ) -> dict[str, Any]:
         """Return the reply of an op, over restarts of the node; raises what it raises.
 
-        Who may not ask `again` is told (`node.lost`) when it is unknown whether it was done.
+        Who may not ask `again` is told (`node.lost`) when it is unknown whether it was done. A call that `waits_s` at
+        its own wish waits as long for a node that went away under it; `fields` may then be made anew for each asking,
+        from how many seconds are gone.
         """
         from knotwork.bus import codec  # the same
 
-        body = codec.encode(fields)
         loop = asyncio.get_running_loop()
-        until_s = loop.time() + patience_s
+        began_s = loop.time()
+        until_s = began_s + patience_s
+        held = False
         while True:
-            up = await self._wait_up(until_s)
+            up = await self._wait_up(until_s, held=held)
             asked_s = loop.time()
+            body = codec.encode(fields(asked_s - began_s) if callable(fields) else fields)
             try:
                 return await self._once(up, op, body, timeout_s, on_piece, traceparent=traceparent)
             except KnotworkError as error:
-                if not (error.code in _AGAIN or (again and error.code in _MAYBE)):
+                if not (error.code in _AGAIN or (again and error.code in MAYBE)):
                     raise
+                held = held or error.code in MAYBE
                 if loop.time() - asked_s > PAUSE_MAX_S:  # it was there for a while
                     until_s = loop.time() + patience_s
+                until_s = max(until_s, began_s + waits_s)
                 if loop.time() >= until_s:
                     raise
                 self._lost(up)
                 await asyncio.sleep(PAUSE_MIN_S)
 
-    async def _wait_up(self, until_s: float) -> Up:
+    async def _wait_up(self, until_s: float, *, held: bool) -> Up:
+        """Return the open session; one that is just coming is waited for, and with `held` also one that is gone."""
         loop = asyncio.get_running_loop()
         while self._up is None:
             if self.trouble is not None and not isinstance(self.trouble, Unavailable | Conflict):
                 raise self.trouble
-            if isinstance(self.trouble, Unreachable) and self.trouble.code == "node.not_running":
+            if not held and isinstance(self.trouble, Unreachable) and self.trouble.code == "node.not_running":
                 raise self.trouble
             changed = self._changed
             with contextlib.suppress(TimeoutError):

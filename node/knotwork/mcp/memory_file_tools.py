@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from knotwork.mcp import spoken
 from knotwork.mcp.memory_tools import AnyScope, Metadata
 from knotwork.mcp.shapes import record
 from knotwork.mcp.tool import ADDS, TAKES_AWAY, CamelInput, Session, Since, tool, without
@@ -98,7 +99,7 @@ async def remember_bulk(given: RememberBulkInput, session: Session) -> dict[str,
     done = await session.ask(
         "memory.remember_bulk", memories=[one.fields() for one in given.memories], stop_on_error=given.stop_on_error
     )
-    errors = [{"index": one["index"], "error": one["message"]} for one in done["errors"]]
+    errors = [{"index": one["index"], "error": spoken.for_agents(one["message"])} for one in done["errors"]]
     ids = [one for one in done["ids"] if one]
     return {"stored": done["stored"], "failed": done["failed"], "memoryIds": ids, "errors": errors}
 
@@ -120,5 +121,5 @@ async def forget_bulk(given: ForgetBulkInput, session: Session) -> dict[str, Any
     done = await session.ask(
         "memory.forget_bulk", ids=given.memory_ids, force=given.force, stop_on_error=given.stop_on_error
     )
-    errors = [{"memoryId": one["id"], "error": one["message"]} for one in done["errors"]]
+    errors = [{"memoryId": one["id"], "error": spoken.for_agents(one["message"])} for one in done["errors"]]
     return {"deleted": done["deleted"], "failed": done["failed"], "errors": errors}

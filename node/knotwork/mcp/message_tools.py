@@ -24,6 +24,7 @@ from knotwork.mcp.tool import (
     without,
 )
 from knotwork.ops.talk_words import Id, Kind, Thread, Whom
+from knotwork.trust.scopes import Scope
 
 WAIT_DEFAULT_S, WAIT_MAX_S = 50.0, 600.0
 
@@ -33,6 +34,10 @@ class SendInput(CamelInput):
 
     recipient_guid: Whom | None = Field(default=None, description="guid, handle or handle@project")
     capability: Capability | None = Field(default=None, description="or: all who have it")
+    scope: Scope | None = Field(
+        default=None, description="with capability: personal, team (default), or public: other projects, too",
+        json_schema_extra=HIDDEN,
+    )  # fmt: skip
     message: Words
     message_type: Kind = Field(default="text", description="a word for filters")
     metadata: dict[str, Any] | None = Field(default=None, description="data that goes with it")
@@ -46,6 +51,8 @@ class SendInput(CamelInput):
         given = (self.recipient_guid is not None) + (self.capability is not None)
         if given > 1 or (not given and self.reply_to is None):
             raise ValueError("give either recipientGuid or capability, or replyTo alone")
+        if self.scope is not None and self.capability is None:
+            raise ValueError("scope goes with capability: one recipient is meant wherever it is")
         return self
 
 
@@ -59,7 +66,7 @@ class SendInput(CamelInput):
 async def send_direct_message(given: SendInput, session: Session) -> dict[str, Any]:
     """Send a message, or answer one."""
     said = {"text": given.message, "kind": given.message_type, "priority": given.priority, "ack": given.ack_required}
-    said |= without({"data": given.metadata, "expires": given.expires})
+    said |= without({"data": given.metadata, "expires": given.expires}) | session.key
     to = given.recipient_guid
     if given.reply_to is not None and to is None and given.capability is None:
         if not given.reply_to.startswith("m"):
@@ -67,7 +74,7 @@ async def send_direct_message(given: SendInput, session: Session) -> dict[str, A
             shown = {"messageId": answer["id"], "thread": answer["thread"], "recipientHandle": answer["handle"]}
             return without(shown) | {"count": 1}
         to = (await session.ask("message.get", id=given.reply_to))["sender_id"]  # it was said in a channel
-    more = without({"to": to, "capability": given.capability, "reply_to": given.reply_to})
+    more = without({"to": to, "capability": given.capability, "reply_to": given.reply_to, "scope": given.scope})
     sent = await session.ask("message.send", **said, **more)
     handle = sent["sent"][0]["handle"] if len(sent["sent"]) == 1 else ""
     refused = [without(one) for one in sent["refused"]]

@@ -60,7 +60,8 @@ def fitting(rows: list[dict[str, Any]], *, newest: bool) -> list[dict[str, Any]]
 
 
 async def read(session: Session, op: str, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Return a page of messages that fits; only what is in it counts as read."""
+    """Return a page of messages that fits; only what is in it counts as read. A call made again gets the same page."""
+    wanted = wanted | session.key
     page = await session.ask(op, **wanted, peek=True)
     kept = fitting([row(one) for one in page["messages"]], newest=False)
     if page["messages"]:

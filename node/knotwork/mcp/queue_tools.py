@@ -125,7 +125,7 @@ async def read_work(given: ReadInput, session: Session) -> dict[str, Any]:
     if blob:
         raise NotFound(
             f"It is kept as the blob {blob}: too large to stand here.", code="tool.in_blob",
-            hint=f"Read it at a shell: knotwork blob get {blob}",
+            hint=f"`knotwork blob get {blob}` reads it.",
         )  # fmt: skip
     whole = words_of(found["input" if given.part == "input" else "output"])
     text = whole[given.offset : given.offset + PART_CHARS]

@@ -30,7 +30,7 @@ from mcp.types import (
 )
 
 import knotwork
-from knotwork.mcp import calling, dialect, instructions, prompts, resources, rows, tasks, toolsets, wording
+from knotwork.mcp import calling, dialect, instructions, prompts, resources, rows, spoken, tasks, toolsets, wording
 from knotwork.mcp.held import Held
 from knotwork.mcp.toolsets import aliases
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
@@ -240,4 +240,4 @@ def _no_cursor(params: PaginatedRequestParams | None) -> None:
 
 def _error(error: KnotworkError) -> MCPError:
     code = INVALID_PARAMS if isinstance(error, Invalid | NotFound) else INTERNAL_ERROR
-    return MCPError(code, str(error), {"code": error.code})
+    return MCPError(code, spoken.for_agents(str(error)), {"code": error.code})

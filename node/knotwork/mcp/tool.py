@@ -47,6 +47,11 @@ class Session(Protocol):
         """Return the agent that called the tool."""
         ...
 
+    @property
+    def key(self) -> dict[str, str]:
+        """Return the idempotency key of this call as a field of an op, nothing when there is none."""
+        ...
+
     async def ask(self, op: str, **fields: Any) -> dict[str, Any]:
         """Return the reply of an op; raises what the op raises. Its progress is the tool's."""
         ...
@@ -59,7 +64,7 @@ class Session(Protocol):
         """Remember what the agent shows for work that it claimed, or for a step of it."""
         ...
 
-    def claim_of(self, work_id: str, given: str) -> str:
+    async def claim_of(self, work_id: str, given: str) -> str:
         """Return what the agent shows for its work: what it gave, else what is remembered; raises `Invalid`."""
         ...
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from knotwork.mcp import spoken
 from knotwork.mcp.shapes import record
 from knotwork.mcp.tool import (
     ADDS,
@@ -67,6 +68,7 @@ async def broadcast_work_offer(given: OfferInput, session: Session) -> dict[str,
     task = await session.ask(
         "task.submit", input=body, capability=given.required_capability, priority=given.priority,
         deadline=given.deadline, max_attempts=ATTEMPTS, scope="team" if given.scope == "public" else given.scope,
+        **session.key,
     )  # fmt: skip
     return without(
         {
@@ -118,6 +120,7 @@ async def assign_work(given: AssignInput, session: Session) -> dict[str, Any]:
         priority=given.priority,
         max_attempts=ATTEMPTS,
         **fields,
+        **session.key,
     )
     return without({"success": True, "work_id": task["id"], "status": task["state"], "note": task.get("note")})
 
@@ -150,7 +153,7 @@ async def check_work(given: CheckInput, session: Session) -> dict[str, Any]:
     found = await session.ask(kind, id=given.work_id)
     shown = result_of(found)
     if kind == "task.get" and found["state"] in ("pending", "waiting"):
-        shown["why"] = (await session.ask("task.why", id=given.work_id))["why"]
+        shown["why"] = spoken.for_agents((await session.ask("task.why", id=given.work_id))["why"])
     return shown
 
 
@@ -229,7 +232,7 @@ _SETTLED = record(work_id="text", status="text", due_at="text?", already="flag?"
 )  # fmt: skip
 async def complete_work(given: CompleteInput, session: Session) -> dict[str, Any]:
     """End an attempt."""
-    claim = session.claim_of(given.work_id, given.claim)
+    claim = await session.claim_of(given.work_id, given.claim)
     if given.error:
         ended = await session.ask("work.fail", claim=claim, id=given.work_id, message=given.error)
     else:
@@ -254,7 +257,7 @@ class FailInput(HeldInput):
 async def fail_work(given: FailInput, session: Session) -> dict[str, Any]:
     """End an attempt as failed."""
     fields = without({"retry_after_s": given.retry_after_secs})
-    claim = session.claim_of(given.work_id, given.claim)
+    claim = await session.claim_of(given.work_id, given.claim)
     ended = await session.ask(
         "work.fail", claim=claim, id=given.work_id, message=given.error, retriable=given.recoverable, **fields
     )
@@ -285,7 +288,7 @@ _HELD = record(work_id="text", until="text?")
 )  # fmt: skip
 async def extend_work(given: ExtendInput, session: Session) -> dict[str, Any]:
     """Extend a lease."""
-    claim = session.claim_of(given.work_id, given.claim)
+    claim = await session.claim_of(given.work_id, given.claim)
     held = await session.ask("work.extend", claim=claim, id=given.work_id, lease_s=given.lease_secs)
     return {"work_id": held["id"], "until": held["until"]}
 
@@ -304,7 +307,7 @@ class ProgressInput(HeldInput):
 async def report_progress(given: ProgressInput, session: Session) -> dict[str, Any]:
     """Report progress."""
     held = await session.ask(
-        "work.progress", claim=session.claim_of(given.work_id, given.claim), id=given.work_id, text=given.message,
+        "work.progress", claim=await session.claim_of(given.work_id, given.claim), id=given.work_id, text=given.message,
         **without({"percent": given.progress}),
     )  # fmt: skip
     return {"work_id": held["id"], "until": held["until"]}

@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from knotwork.mcp import wording
+from knotwork.mcp import spoken, wording
 from knotwork.mcp.wording import without
 
 PART_CHARS = 18_000
@@ -26,11 +26,15 @@ def result_of(found: dict[str, Any]) -> dict[str, Any]:
         shown["result"] = found.get("output")
         blob = found.get("output_blob") or found.get("blob")
         if blob:
-            shown["result"] = {"blob": blob, "hint": "It is large: `knotwork blob get` reads it."}
+            shown["result"] = {
+                "blob": blob,
+                "hint": spoken.for_agents(f"It is large: `knotwork blob get {blob}` reads it."),
+            }
         elif wording.size(shown["result"]) > PART_CHARS:
             shown |= {"result": words_of(shown["result"])[:PART_CHARS], "cut": PART_CHARS}
     if found.get("error"):
-        shown["error"] = {key: value for key, value in found["error"].items() if value not in ("", {}, None)}
+        error = spoken.told(found["error"])
+        shown["error"] = {key: value for key, value in error.items() if value not in ("", {}, None)}
     if found.get("worker"):
         shown["station_id"] = found["worker"]
     took = _between_ms(found.get("started_at", ""), found.get("ended_at", ""))

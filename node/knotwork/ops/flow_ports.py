@@ -152,8 +152,8 @@ class Flows(Protocol):
         """Start a new run that takes over what was done before a step; `inputs`: `input` of that step, `run_input`."""
         ...
 
-    async def exported(self, run: str) -> flow_replies.Exported:
-        """Return a run as it is kept."""
+    def exported(self, run: str) -> AsyncGenerator[replies.Chunk | flow_replies.Exported, None]:
+        """Yield a run as it is kept: as one answer, or a large one in parts, the last of them as the answer."""
         ...
 
     def exported_all(

@@ -97,6 +97,7 @@ class RunRow(Reply):
     code: str = Field(default="", description="the code of its error")
     labels: dict[str, str] = Field(default={})
     next: str = Field(default="", description="the run that goes on for it, when it started itself anew")
+    problem: str = Field(default="", description="why this node, of an older version, cannot say all there is of it")
 
 
 class RunList(Reply):
@@ -252,10 +253,16 @@ class Exported(Reply):
     id: str = ""
     definition: dict[str, Any] = Field(default={})
     facts: list[dict[str, Any]] = Field(default=[])
+    part: int = Field(default=0, description="which part of a large run this is; 0: all of it")
+    more: bool = Field(default=False, description="another part follows")
     exported: int = 1
     failed: list[Changed] = Field(default=[])
     going: int = Field(default=0, description="runs that have not ended, and so were not written down")
     next: str = Field(default="", description="go on with this as `cursor`; empty: these were all")
+
+    def line(self) -> dict[str, Any]:
+        """Return the line that a run, or a part of one, is written as."""
+        return self.model_dump(include={"id", "definition", "facts"} | ({"part", "more"} if self.part else set()))
 
 
 class Replay(Reply):

@@ -13,8 +13,10 @@ from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.talk_ports import InboxPage, Search
 from knotwork.ops.talk_words import Id, Kind, Limit, Place, Query, Rule, Thread, Whom
+from knotwork.ops.task_words import Key
 from knotwork.ops.words import Token
 from knotwork.talk.contact import Mode
+from knotwork.trust.scopes import Scope
 
 WAIT_MAX_S = 600.0
 INBOX = ("id", "at", "sender", "kind", "priority", "ack", "text")
@@ -29,9 +31,22 @@ class SendRequest(SayRequest):
     capability: Token | None = Field(
         default=None, validate_default=True, description="everybody else who can do this instead, one message for each"
     )
+    scope: Scope = Field(
+        default="team",
+        validate_default=True,
+        description="with capability: private (agents you started), personal (of your owner, in every project), team (the "
+        "project), public (everybody you may see, in every project)",
+    )
     reply_to: Id | None = Field(default=None, description="id of the message that you answer")
     priority: int = Field(default=5, ge=1, le=10, description="10 is the most urgent")
     ack: bool = Field(default=False, description="it is shown again until it is acknowledged")
+
+    @field_validator("scope")
+    @classmethod
+    def _of_many(cls, value: Scope, info: ValidationInfo) -> Scope:
+        if value != "team" and info.data.get("to") is not None:
+            raise ValueError("it goes with capability: one recipient is meant wherever it is")
+        return value
 
     @field_validator("capability")
     @classmethod
@@ -54,11 +69,14 @@ class SendRequest(SayRequest):
         Example("To one", {"to": "reviewer", "text": "The branch is ready."}),
         Example("And be sure that it is heeded", {"to": "reviewer", "text": "Stop!", "priority": 10, "ack": True}),
         Example("To all who can do something", {"capability": "code-review", "text": "Who has time?"}),
+        Example("In other projects, too", {"capability": "code-review", "scope": "public", "text": "Who has time?"}),
     ),
 )  # fmt: skip
 async def send(request: SendRequest, node: NodeControl, caller: Caller) -> talk_replies.SentMessages:
     """Send it."""
-    said = request.said(reply_to=request.reply_to or "", priority=request.priority, ack=request.ack)
+    said = request.said(
+        scope=request.scope, reply_to=request.reply_to or "", priority=request.priority, ack=request.ack
+    )
     return await node.talk(caller.project).send(request.to or "", request.capability or "", said, caller)
 
 
@@ -95,12 +113,13 @@ class InboxRequest(Request):
     all: bool = Field(default=False, description="those that you have read, too")
     cursor: Place = Field(default="", description="`newer` of an answer before: only what came after it")
     peek: bool = Field(default=False, description="let them stay unread")
+    key: Key = Field(default="", description="idempotency key: asked again with it, the same messages are shown")
 
     def wanted(self) -> InboxPage:
         """Return which are meant."""
         return InboxPage(
             self.limit, self.cursor, self.sender or "", self.thread or "", self.kind or "", self.priority,
-            self.urgent, self.all, self.peek,
+            self.urgent, self.all, self.peek, self.key,
         )  # fmt: skip
 
 

@@ -45,14 +45,17 @@ class ExportRequest(FilterRequest):
     summary="Write runs down as JSON lines: each with its definition and all its facts.",
     help="One by its id, or all that fit a filter, however many: one line for each, the newest first. `run import` "
     "reads them back, here or elsewhere. With filters, runs that have not ended are left out and counted. Over HTTP as server-sent events: a `chunk` for each run, then `result` with "
-    "`next`, which goes on as `cursor`; of one run the result is the run.",
+    "`next`, which goes on as `cursor`; of one run the result is the run. A run with more facts than one message holds "
+    "makes several lines, numbered by `part`, all but the last with `more`: of one run, chunks before the result.",
     examples=(Example("Keep it", {"id": ID}), Example("Keep what ended badly", {"state": ["failed"], "since": "30d"})),
 )  # fmt: skip
 async def export(request: ExportRequest, node: NodeControl, caller: Caller) -> Pieces:
     """Yield each, then how to go on."""
     flows = node.flows(caller.project, caller.who)
     if request.id is not None:
-        yield await flows.exported(request.id)
+        async with aclosing(flows.exported(request.id)) as parts:
+            async for part in parts:
+                yield part
         return
     wanted = request.wanted()
     if not (request.all or wanted.narrows):
@@ -78,6 +81,7 @@ class ImportRequest(Request):
     summary="Put runs that are over, and were written down, into the past.",
     help="They can be shown, listed, replayed and forked like any other. Nothing of them is done again. A file may hold "
     "any number of them, one a line: a bad line is told with its number, the others are kept, and the exit code is 1. "
+    "The parts of a large run are put by until the last of them comes. "
     "What is there already stays, so a file can be read again.",
     examples=(Example("Bring it back", {"run": {"id": ID, "definition": {}, "facts": []}}),),
 )  # fmt: skip

@@ -10,11 +10,13 @@ from knotwork.ops import task_words
 from knotwork.ops.flow_ports import RunFilter
 from knotwork.ops.op import Request
 from knotwork.ops.task_words import Cursor, Labels, Moment
-from knotwork.ops.words import Text, Token
+from knotwork.ops.words import NAMED, Text, Token
 from knotwork.sdk.errors import Invalid
 
 ID = "w0198c0ffee0012345678ab"
-RunId = Annotated[str, StringConstraints(pattern=r"^w[a-z0-9]{7,39}$", max_length=40)]
+_RUN_ID = r"^w[a-z0-9]{7,39}$"
+NAMED[_RUN_ID] = ("not the id of a run", "Ids of runs begin with w: `knotwork run list` shows them.")
+RunId = Annotated[str, StringConstraints(pattern=_RUN_ID, max_length=40)]
 OneOfMany = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 """An id beside others: what is none has an answer of its own, so it is not refused with the whole request."""
 State = Literal["running", "paused", "stopping", "completed", "failed", "cancelled", "timed-out"]

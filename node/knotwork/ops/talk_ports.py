@@ -57,6 +57,7 @@ class InboxPage:
     urgent: bool = False
     all: bool = False
     peek: bool = False
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ _RUN, _LABEL, _DIGEST = (
     r"sha256-[0-9a-f]{64}",
 )
 NAMED |= {
-    f"^{_RUN}$": ("not the id of a task", "Ids are what `task submit` prints; see `knotwork task list`."),
+    f"^{_RUN}$": ("not the id of a task", "Ids are what `knotwork task submit` prints; see `knotwork task list`."),
     f"^{_LABEL}$": ("not a label", "Write key=value."),
     f"^{_DIGEST}$": ("not a digest", "Give what `blob.put` answered: sha256- and 64 hex digits."),
 }

@@ -114,7 +114,7 @@ async def submit(request: SubmitRequest, node: NodeControl, caller: Caller) -> t
     if request.scope == "public":
         raise Invalid(
             "Work does not leave its project: it lies in the queues of that project's account.", code="work.not_public",
-            hint="Offer it as team; agents of other projects can be asked by `message send`.",
+            hint="Offer it as team; agents of other projects can be asked by `knotwork message send`.",
         )  # fmt: skip
     tasks = node.tasks(caller.project, caller.who)
     wanted = NewTask(

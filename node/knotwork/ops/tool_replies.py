@@ -45,9 +45,11 @@ class Tools(Protocol):
         """Return the tools of a set; raises `NotFound` (`tool.no_toolset`)."""
         ...
 
-    def call(self, name: str, arguments: Any, caller: Caller) -> AsyncGenerator[Progress | ToolResult, None]:
+    def call(
+        self, name: str, arguments: Any, caller: Caller, key: str = ""
+    ) -> AsyncGenerator[Progress | ToolResult, None]:
         """Call a tool: any number of `Progress`, then what it gave; raises `NotFound` (`tool.unknown`).
 
-        Closing the generator cancels what the tool does.
+        What it sends, submits or reads counts once with the idempotency key. Closing the generator cancels what the tool does.
         """
         ...

@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints
 from knotwork.ops import replies, tool_replies
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
+from knotwork.ops.task_words import Key
 from knotwork.ops.words import Token
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -39,6 +40,9 @@ class CallRequest(Request):
 
     name: Name = Field(description="name of the tool")
     arguments: Any = Field(default=None, description="its arguments, a JSON object")
+    key: Key = Field(
+        default="", description="idempotency key: what the tool sends, submits or reads for you counts once with it"
+    )
 
 
 @op(
@@ -56,6 +60,6 @@ async def call(
     request: CallRequest, node: NodeControl, caller: Caller
 ) -> AsyncIterator[replies.Progress | tool_replies.ToolResult]:
     """Yield how far it is, then what it gave."""
-    async with aclosing(node.tools().call(request.name, request.arguments, caller)) as pieces:
+    async with aclosing(node.tools().call(request.name, request.arguments, caller, request.key)) as pieces:
         async for piece in pieces:
             yield piece

@@ -37,6 +37,14 @@ class TriggerList(Reply):
     triggers: list[TriggerRow]
 
 
+class RestingRow(Reply):
+    """One node that leaves a trigger to others: until when, and why."""
+
+    node: str
+    until: str
+    why: str
+
+
 class TriggerInfo(TriggerRow):
     """One trigger, whole; a secret is its reference."""
 
@@ -45,7 +53,10 @@ class TriggerInfo(TriggerRow):
     since: str = Field(default="", description="what came before is none of its business")
     pending: list[str] = Field(default=[], description="what is decided and not started yet")
     runs: list[str] = Field(default=[], description="runs that it watches, because others may be in their way")
-    why: str = Field(default="", description="what keeps its plugin from telling anything")
+    why: str = Field(default="", description="what keeps it from firing, as far as the node that is asked can tell")
+    resting: list[RestingRow] = Field(
+        default=[], description="nodes that leave it to others for a while, because its plugin kept failing there"
+    )
 
 
 class Kept(Reply):

@@ -11,18 +11,20 @@ from knotwork.ops.node import Nothing
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.task_words import Key, Moment
-from knotwork.ops.words import Token
+from knotwork.ops.words import TOKEN, Token
 
 SHOWN = {"id": "nightly", "workflow": "hello", "cron": "0 3 * * *", "timezone": "Europe/Berlin"}
 Line = Annotated[str, StringConstraints(max_length=4096)]
+Name = Annotated[str, StringConstraints(max_length=4096), Field(json_schema_extra={"pattern": f"^{TOKEN}$"})]
+"""A name that is judged with the rest of the trigger, so that all that is wrong is told at once."""
 
 
 class Fields(Request):
     """A trigger, in words."""
 
     definition: Any = Field(default=None, description="TOML, YAML or JSON: `@file` reads a file, `-` standard input")
-    id: Token | None = Field(default=None, description="its name")
-    workflow: Token | None = Field(default=None, description="what it starts")
+    id: Name | None = Field(default=None, description="its name")
+    workflow: Name | None = Field(default=None, description="what it starts")
     kind: Literal["cron", "once", "subject", "webhook", "http", "file", "plugin"] | None = Field(
         default=None, description="what makes it fire, when that is not clear from the rest"
     )
@@ -34,7 +36,7 @@ class Fields(Request):
     secret: Any = Field(default=None, description='reference to what requests are signed with: {"env": "NAME"}')
     unsigned: bool = Field(default=False, description="anybody who reaches the door may fire it")
     folder: Line | None = Field(default=None, description="folder whose files are watched")
-    source: Token | None = Field(default=None, description="table [triggers.*] of what is listened to")
+    source: Name | None = Field(default=None, description="table [triggers.*] of what is listened to")
     input: Any = Field(default=None, description="what runs are given that a time starts")
 
     def given(self) -> dict[str, Any]:

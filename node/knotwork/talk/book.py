@@ -22,8 +22,8 @@ class Book(Protocol):
         """
         ...
 
-    def with_capability(self, capability: str, by: Who) -> list[Who]:
-        """Return everybody who can do something, as far as `by` may see them."""
+    def with_capability(self, capability: str, by: Who, scope: str = "team") -> list[Who]:
+        """Return everybody of a scope who can do something, of other projects, too, as far as `by` may see them."""
         ...
 
     def tell(self, agent: str, notice: dict[str, Any]) -> bool:

@@ -68,7 +68,7 @@ def unknown(name: str, known: list[str]) -> NotFound:
     shown = ", ".join(sorted(known)[:20]) + (" and more" if len(known) > 20 else "")  # noqa: PLR2004  a line's worth
     return NotFound(
         f"There is no channel {name[:64]!r}." + (f" Did you mean {near[0]}?" if near else ""),
-        code="channel.not_found", hint=f"There are: {shown}. Make one with `channel create`.",
+        code="channel.not_found", hint=f"There are: {shown}. Make one with `knotwork channel create`.",
         detail={"channels": sorted(known)[:100], "near": near},
     )  # fmt: skip
 
@@ -77,5 +77,5 @@ def archived(name: str) -> Conflict:
     """Return the error of a channel that nobody can say anything in."""
     return Conflict(
         f"The channel {name} is archived: it can be read, and nothing can be sent to it.", code="channel.archived",
-        hint="Use another channel, or bring it back with `channel archive --undo`.",
+        hint="Use another channel, or bring it back with `knotwork channel archive --undo`.",
     )  # fmt: skip

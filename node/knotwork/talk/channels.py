@@ -105,7 +105,7 @@ class Channels:
         if len(self._known) >= settings.CHANNELS_MAX:
             raise Unavailable(
                 f"There are {settings.CHANNELS_MAX} channels already.", code="channel.too_many",
-                hint="Use one of them; see `channel list`.",
+                hint="Use one of them; see `knotwork channel list`.",
             )  # fmt: skip
         key = _CHANNEL + wanted.name
         try:
@@ -152,5 +152,7 @@ class Channels:
 
 def _exists(name: str) -> Conflict:
     return Conflict(
-        f"There is a channel {name} already.", code="channel.exists", hint="Use it, or change it with `channel set`."
+        f"There is a channel {name} already.",
+        code="channel.exists",
+        hint="Use it, or change it with `knotwork channel set`.",
     )

@@ -3,7 +3,8 @@
 A message is done when it was read; one that asks to be acknowledged when it was. Up to `floor` everything is done, and
 above it `done` lists the places that are; up to `start` nothing is left either, and at the next reading the floor is
 raised to it: until then it is known one by one what can be taken back. `shown` says when those were shown last that
-wait to be acknowledged: until they are, they are shown again, though not at once.
+wait to be acknowledged: until they are, they are shown again, though not at once. `keyed` says what was shown to a reading
+that has an idempotency key, for the last few of them: who asks again with the same key gets the same.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ AGAIN_S = 60.0
 """A message that waits to be acknowledged is shown again after so long."""
 KEPT_MAX = 4000
 """Places kept one by one, at most: four times what an inbox holds."""
+KEYS_MAX = 4
+"""Readings that are remembered by their keys."""
 Place = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
 Status = Literal["unread", "read", "acked"]
 
@@ -34,6 +37,7 @@ class InboxState(msgspec.Struct, frozen=True, omit_defaults=True):
     start: Place = 0
     done: Annotated[tuple[Place, ...], msgspec.Meta(max_length=2 * KEPT_MAX)] = ()
     shown: dict[str, int] = {}
+    keyed: dict[str, tuple[Place, ...]] = {}
 
     def is_done(self, place: int) -> bool:
         """Return whether nothing is to be done about the message there any more."""
@@ -53,7 +57,8 @@ class InboxState(msgspec.Struct, frozen=True, omit_defaults=True):
 class Wish:
     """Which messages of an inbox are meant; empty fields mean any. `sender` is an id, `priority` the least that counts.
 
-    With `all` those that are done count, too. `urgent` puts the most urgent first; `after` is a place.
+    With `all` those that are done count, too. `urgent` puts the most urgent first; `after` is a place; with a `key`
+    that was read with before the same ones are meant.
     """
 
     kind: str = ""
@@ -64,6 +69,7 @@ class Wish:
     urgent: bool = False
     after: int = 0
     limit: int = 50
+    key: str = ""
 
     def means(self, one: Said) -> bool:
         """Return whether a message is meant, read or not."""
@@ -148,9 +154,19 @@ def after_taking_back(state: InboxState, places: Iterable[int]) -> InboxState:
     gone = set(places)
     waiting = {place: at_ns for place, at_ns in state.shown.items() if int(place) not in gone}
     done = tuple(one for one in state.done if one not in gone)
+    unread = {place for place in gone if place > state.floor}
+    keyed = {key: places for key, places in state.keyed.items() if unread.isdisjoint(places)}
     return msgspec.structs.replace(
-        state, start=min([state.start, *(one - 1 for one in gone)]), done=done, shown=waiting
+        state, start=min([state.start, *(one - 1 for one in gone)]), done=done, shown=waiting, keyed=keyed
     )
+
+
+def after_keying(state: InboxState, key: str, shown: Iterable[Said]) -> InboxState:
+    """Return the state when these were shown to a reading with an idempotency key, "" for none."""
+    if not key:
+        return state
+    others = [(name, places) for name, places in state.keyed.items() if name != key][-KEYS_MAX + 1 :]
+    return msgspec.structs.replace(state, keyed=dict([*others, (key, tuple(one.place for one in shown))]))
 
 
 def after_forgetting(state: InboxState, places: Iterable[int]) -> InboxState:
@@ -177,4 +193,5 @@ def settled(state: InboxState) -> InboxState:
         floor,
         tuple(place for place in state.done if place > floor)[-KEPT_MAX:],
         {place: at_ns for place, at_ns in state.shown.items() if int(place) > floor},
+        state.keyed,
     )

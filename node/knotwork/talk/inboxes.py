@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -80,10 +80,14 @@ class Inboxes:
         for _ in range(TRIES):
             before, revision = await self._reads.inbox(agent)
             state, now_ns = inbox_state.settled(before), time.time_ns()
+            if wish.key in state.keyed:
+                again = await self._at(agent, state.keyed[wish.key])
+                return Shown(again, state, await self._unread(agent, state))
             found, seen, more = await self._scan(agent, state, wish, now_ns)
             if not mark or not found:
                 return Shown(found, state, await self._unread(agent, state), more)
             changed = inbox_state.starting(inbox_state.after_showing(state, found, now_ns), seen)
+            changed = inbox_state.after_keying(changed, wish.key, found)
             try:
                 await self._reads.save(agent, changed, revision)
             except Conflict:
@@ -96,6 +100,17 @@ class Inboxes:
             self._tidy_soon(agent, len(found))
             return Shown(found, state, await self._unread(agent, changed), more)
         raise contended()
+
+    async def _at(self, agent: str, places: Sequence[int]) -> list[Said]:
+        """Return the messages at some places of an inbox, without those that are not there any more."""
+        found, now_ns = [], time.time_ns()
+        for place in places:
+            stored = await reading.batch(self._connection, subjects.INBOXES, subjects.inbox(agent), place, 1)
+            if stored and stored[0].seq == place:
+                said = message.said(stored[0].subject, stored[0].data, place, stored[0].time_ns)
+                if said is not None and not inbox_state.expired(said, now_ns):
+                    found.append(said)
+        return found
 
     async def _scan(self, agent: str, state: InboxState, wish: Wish, now_ns: int) -> tuple[list[Said], list[int], bool]:
         """Return what is wanted, which places were seen from the floor on, and whether more is wanted than returned."""

@@ -158,7 +158,7 @@ def encode(envelope: Envelope) -> bytes:
     if _deeper(envelope.data, DEPTH_MAX):
         raise Invalid(
             f"The data of the message is nested more than {DEPTH_MAX} levels deep.", code="message.too_deep",
-            hint="Send it as text, or keep it with `blob put` and send its digest.",
+            hint="Send it as text, or keep it with `knotwork blob put` and send its digest.",
         )  # fmt: skip
     try:
         payload = _encoder.encode(envelope)
@@ -167,7 +167,7 @@ def encode(envelope: Envelope) -> bytes:
     if len(payload) > SIZE_MAX_BYTES + ENVELOPE_MAX_BYTES:
         raise TooLarge(
             f"The message has {len(payload)} bytes as JSON; {SIZE_MAX_BYTES} at most.", code="message.too_large",
-            hint="Keep the data with `blob put` (64 MiB at most) and send its digest as `blob`.",
+            hint="Keep the data with `knotwork blob put` (64 MiB at most) and send its digest as `blob`.",
         )  # fmt: skip
     return payload
 

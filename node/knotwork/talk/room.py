@@ -74,7 +74,7 @@ async def open_talk(
         channels.changed = following.changed
         group.create_task(reads.run(), name="read marks")
         writers = {
-            stream: await stack.enter_async_context(open_group_commit(connection))
+            stream: await stack.enter_async_context(open_group_commit(connection, returning=True))
             for stream in (subjects.TALK, subjects.INBOXES)
         }
         out = post or Post(lambda: None)

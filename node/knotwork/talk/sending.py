@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 RECIPIENTS_MAX = 10_000
 AT_ONCE = 500
+_OF = {"private": "whom you started", "personal": "of your owner", "team": "here", "public": "whom you may see"}
 ROOM_TRIES = 20
 """So often room is made for one message: others may take it first."""
 
@@ -185,18 +186,19 @@ class Sending:
             raise message.unknown(said.id)
         return said
 
-    async def to_capability(self, who: Who, capability: str, draft: Draft) -> Broadcast:
-        """Send something to everybody else who can do something, one message for each.
+    async def to_capability(self, who: Who, capability: str, draft: Draft, scope: str = "team") -> Broadcast:
+        """Send something to everybody else of a scope who can do something, one message for each.
 
         Raises `NotFound` (`message.nobody`), `Unavailable` (`message.too_many_recipients`).
         """
         _check(draft)
         answered = await self._answered(who, draft)
-        everybody = [one for one in self._book.with_capability(capability, who) if one.id != who.id]
+        everybody = [one for one in self._book.with_capability(capability, who, scope) if one.id != who.id]
         if not everybody:
             raise NotFound(
-                f"Nobody else here has the capability {capability!r}.", code="message.nobody",
-                hint="See `knotwork session list`, or offer it as work: `task submit` waits until somebody comes.",
+                f"Nobody else {_OF[scope]} has the capability {capability!r}.", code="message.nobody",
+                hint=("With the scope public those of other projects are meant, too. " if scope == "team" else "")
+                + "See `knotwork session list`, or offer it as work: `knotwork task submit` waits until somebody comes.",
             )  # fmt: skip
         if len(everybody) > RECIPIENTS_MAX:
             raise Unavailable(
@@ -231,7 +233,7 @@ class Sending:
         if not contact.allows(policy, who, to, answering=back):
             raise contact.refused(policy, who, to, of=who.project)
         if to.project != who.project:
-            return await self._out(who, to, draft, answered)
+            return await self._out(who, to, draft, answered, thread)
         thread = thread or (answered.thread if answered is not None else "")
         envelope = message.written(who, draft, thread=thread)
         ack = await self._deliver(to, envelope, draft)
@@ -243,10 +245,10 @@ class Sending:
             self._book.tell(to.id, notice)
         return Receipt(given, to, "", thread or given, ack.duplicate)
 
-    async def _out(self, who: Who, to: Who, draft: Draft, answered: Said | None) -> Receipt:
+    async def _out(self, who: Who, to: Who, draft: Draft, answered: Said | None, thread: str) -> Receipt:
         """Send something to another project, where our ids mean nothing: what is answered has a name for both."""
         known = "" if answered is None else answered.id if answered.where == "post" else answered.envelope.post
-        thread = answered.thread if answered is not None and known else ""
+        thread = answered.thread if answered is not None and known else thread
         envelope = message.written(who, msgspec.structs.replace(draft, reply_to=known), thread=thread)
         pairs = _expiry(envelope)
         if draft.key:

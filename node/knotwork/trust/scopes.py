@@ -44,6 +44,23 @@ def may_do(scope: str, of: Who, by: Who) -> bool:
     return circle(scope, of) in circles(by) if scope in ("private", "personal") else may_see(scope, of, by)
 
 
+def is_meant(scope: str, who: Who, by: Who) -> bool:
+    """Return whether what `by` says to all of a scope is said to `who`, whom it may see.
+
+    private: to the agents that it started. personal: to those of its owner, in every project. team: to those of its
+    project. public: to everybody. An unknown scope means nobody.
+    """
+    match scope:
+        case "private":
+            return who.parent == by.id and who.project == by.project
+        case "personal":
+            return bool(by.owner) and who.owner == by.owner
+        case "team":
+            return who.project == by.project
+        case _:
+            return scope == "public"
+
+
 class Owned(Protocol):
     """What somebody's thing says of whose it is; a `Who` does."""
 

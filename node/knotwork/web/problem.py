@@ -9,6 +9,7 @@ import pydantic_core
 from starlette.responses import Response
 
 from knotwork.sdk.errors import KnotworkError, from_wire
+from knotwork.web import spoken
 
 MEDIA_TYPE = "application/problem+json"
 _CLIENT_CLOSED = 499  # not in the registry; what proxies write when the caller went away
@@ -25,9 +26,10 @@ def response(error: KnotworkError, status: int | None = None) -> Response:
     return Response(body(error, code), status_code=code, media_type=MEDIA_TYPE, headers=headers)
 
 
-def from_frame(data: bytes) -> Response:
-    """Return the response for an `error` frame."""
-    return response(from_wire(pydantic_core.from_json(data)))
+def from_frame(data: bytes, *, shell: bool = True) -> Response:
+    """Return the response for an `error` frame; without `shell` its hints name routes, not commands."""
+    error = from_wire(pydantic_core.from_json(data))
+    return response(error if shell else spoken.for_programs(error))
 
 
 def body(error: KnotworkError, status: int) -> bytes:

@@ -139,7 +139,8 @@ class OpEndpoint:
             async for frame in frames:
                 await _still_there()
                 if frame.kind == "error":
-                    await problem.from_frame(frame.data)(request.scope, request.receive, send)
+                    shell = EVENT_STREAM in request.headers.get("accept", "")
+                    await problem.from_frame(frame.data, shell=shell)(request.scope, request.receive, send)
                 elif frame.kind == "result":
                     try:
                         made = self.answer(request, frame.data)

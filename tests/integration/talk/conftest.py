@@ -41,7 +41,7 @@ class Book:
             return found
         raise NotFound(f"There is no agent {name!r}.", code="agent.not_found")
 
-    def with_capability(self, capability: str, by: Who) -> list[Who]:
+    def with_capability(self, capability: str, by: Who, scope: str = "team") -> list[Who]:
         return self.capabilities.get(capability, [])
 
     def tell(self, agent: str, notice: dict[str, Any]) -> bool:

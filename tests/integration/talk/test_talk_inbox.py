@@ -130,6 +130,32 @@ async def test_an_answer_nobody_got_is_unread_again(talk):
     assert await until(lambda: read(talk)) == ["one", "two"]
 
 
+async def test_who_asks_again_with_the_same_key_is_shown_the_same(nodes):
+    async with nodes.open("one") as talk:
+        await write(talk, "one", "two", "three")
+        assert await read(talk, key="k1", limit=2) == ["one", "two"]
+    async with nodes.open("two") as talk:
+        await write(talk, "four")
+        assert await read(talk, key="k1", limit=2) == ["one", "two"]
+        assert await read(talk, key="k1", mark=False) == ["one", "two"]
+        assert [one.envelope.text for one in (await talk.inboxes.wait(BOB.id, Wish(key="k1"), PATIENCE_S)).messages] == [
+            "one", "two",
+        ]  # fmt: skip
+        assert await read(talk, key="k2", limit=1) == ["three"]
+        assert await read(talk, key="k1") == ["one", "two"]  # whoever else read meanwhile
+        assert await read(talk) == ["four"]
+        assert await read(talk, CYD, key="k1") == []
+        await write(talk, "five")
+        shown = await talk.inboxes.read(BOB.id, Wish(key="k3"))
+        talk.inboxes.take_back_soon(BOB.id, shown.messages)
+        assert await until(lambda: read(talk, mark=False)) == ["five"]
+        assert await read(talk, key="k3") == ["five"]
+        for number in range(inbox_state.KEYS_MAX):
+            await write(talk, str(number))
+            assert await read(talk, key=f"later{number}") == [str(number)]
+        assert await read(talk, key="k1") == []  # the last few readings are remembered
+
+
 async def test_who_waits_is_woken_at_once_and_by_what_he_waits_for(talk):
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(talk.inboxes.wait(BOB.id, Wish(sender=CYD.id), PATIENCE_S))

@@ -332,6 +332,22 @@ def test_a_record_is_read_back_as_it_was_written():
     assert len(made.notes) == records.NOTES_MAX
 
 
+@pytest.mark.parametrize(
+    ("title", "instructions", "text"),
+    [
+        ("Write tests", "Write tests", "# Write tests\n"),
+        ("Write tests", "# Write tests.\n\nFor the parser.", "# Write tests.\n\nFor the parser.\n"),
+        ("t" * 256, "t" * 300, "# " + "t" * 300 + "\n"),
+        ("Tests", "Write tests", "# Tests\n\nWrite tests\n"),
+        ("", "Write tests", "# a\n\nWrite tests\n"),
+        ("Write tests", "", "# Write tests\n"),
+    ],
+)
+def test_what_a_part_is_about_is_written_once(tmp_path, title, instructions, text):
+    Files(tmp_path).spawned(record(Part("a", title, instructions)))
+    assert (tmp_path / ID / "a" / "context.md").read_text() == text
+
+
 def test_files_stay_in_their_folder_and_follow_no_link(tmp_path):
     files = Files(tmp_path / "crew")
     whole = record()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knotwork.mcp import bridge, dialect, tasks
+from knotwork.mcp import answers, dialect, tasks
 from knotwork.mcp.dialect import Asked, Refusal
 
 ENVELOPE = {
@@ -114,4 +114,4 @@ def test_a_trace_is_what_it_should_be_or_none(told: Any):
     for said, found in ((told, ""), (good, good)):
         asked = dialect.read(line(id=1, method="tools/call", params={"_meta": {"traceparent": said}}))
         assert asked is not None
-        assert bridge.trace_of(asked) == found
+        assert answers.trace_of(asked) == found

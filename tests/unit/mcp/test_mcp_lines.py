@@ -152,7 +152,19 @@ async def test_leases_are_extended_until_they_are_lost():
     assert keeping.all() == [("kept", "claim of kept"), ("away", "claim of away")]
     assert said.count("lost") == 1
     keeping.heard("complete_work", {"work_id": "kept"}, {"status": "completed"})
-    assert keeping.claim_of("kept") == ""
+    assert await keeping.claim_of("kept", stand("kept")) == ""
+
+
+def stand(*claims: str) -> Any:
+    """Return a node at which these claims stand, and no others."""
+
+    async def ask(op: str, **fields: Any) -> dict[str, Any]:
+        assert (op, fields["read"]) == ("work.checkpoint", True)
+        if fields["claim"] not in claims:
+            raise Conflict("gone", code="claim.expired")
+        return {}
+
+    return ask
 
 
 async def test_every_part_of_a_run_is_kept_by_itself():
@@ -164,13 +176,16 @@ async def test_every_part_of_a_run_is_kept_by_itself():
         told = {"claimed": True, "work_id": "w1", "step": step, "claim": f"claim-{step}", "lease_secs": 60}
         keeping.heard("claim_work", {}, told)
     with pytest.raises(Invalid) as raised:
-        keeping.claim_of("w1")
+        await keeping.claim_of("w1", stand("claim-a", "claim-b", "claim-c"))
     assert "claim-a" in raised.value.message
     assert "claim-b" in raised.value.message
     keeping.heard("complete_work", {"work_id": "w1", "claim": "claim-a"}, {"status": "completed"})
     keeping.lost({"event": "lost", "id": "w1", "step": "c", "why": "expired"})
     assert keeping.all() == [("w1", "claim-b")]
-    assert keeping.claim_of("w1") == "claim-b"
+    assert await keeping.claim_of("w1", stand()) == "claim-b"  # the only one is judged by the op that is shown it
+    keeping.took("w1", "claim-d", 60, "d")
+    assert await keeping.claim_of("w1", stand("claim-d")) == "claim-d"  # b was lost without a word
+    assert keeping.all() == [("w1", "claim-d")]
 
 
 def test_who_holds_several_parts_of_a_run_says_which_one_is_meant(monkeypatch):

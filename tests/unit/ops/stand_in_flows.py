@@ -78,8 +78,8 @@ class StandInFlows:
     async def fork(self, run: str, step: str, inputs: Mapping[str, Any], key: str, caller: Caller) -> replies.RunInfo:
         return self._run(run)
 
-    async def exported(self, run: str) -> replies.Exported:
-        return replies.Exported(id=run, definition={"name": "hello"}, facts=[])
+    async def exported(self, run: str) -> AsyncGenerator[replies.Exported, None]:
+        yield replies.Exported(id=run, definition={"name": "hello"}, facts=[])
 
     async def exported_all(self, wanted: RunFilter, limit: int) -> AsyncGenerator[replies.Exported, None]:
         yield replies.Exported(exported=0)

@@ -17,6 +17,8 @@ class StandInTools:
             raise NotFound("There is no toolset 'none'.", code="tool.no_toolset")
         return [ToolRow(name="check_work", title="Check work", description="How is it?", toolsets=["core"], reads=True)]
 
-    async def call(self, name: str, arguments: Any, caller: Caller) -> AsyncGenerator[Progress | ToolResult, None]:
+    async def call(
+        self, name: str, arguments: Any, caller: Caller, key: str = ""
+    ) -> AsyncGenerator[Progress | ToolResult, None]:
         yield Progress(percent=50.0, text="half")
         yield ToolResult(text=f"{name}: done", structured={"given": arguments})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from knotwork.trust.scopes import SCOPES, circle, circles, may_do, may_see, reaches_out
+from knotwork.trust.scopes import SCOPES, circle, circles, is_meant, may_do, may_see, reaches_out
 from knotwork.trust.who import Who, owner_of, person
 
 ME = Who("a1", "me", "shop", "ann")
@@ -84,3 +84,18 @@ def test_what_is_the_projects_has_no_circle():
 def test_only_what_is_seen_elsewhere_reaches_out(scope):
     elsewhere = any(may_see(scope, ME, who) for who in OTHERS.values() if who.project != ME.project)
     assert reaches_out(scope) is elsewhere
+
+
+MEANT = {
+    "private": {"its sub-agent"},
+    "personal": {name for name in SEEN_BY["personal"] if OTHERS[name].owner == ME.owner},
+    "team": {name for name, who in OTHERS.items() if who.project == ME.project},
+    "public": set(OTHERS),
+    "galactic": set(),
+}
+
+
+@pytest.mark.parametrize("scope", MEANT)
+@pytest.mark.parametrize("relation", OTHERS)
+def test_who_is_meant_by_what_is_said_to_all_of_a_scope(scope, relation):
+    assert is_meant(scope, OTHERS[relation], ME) is (relation in MEANT[scope])
