@@ -29,11 +29,10 @@ def decode(data: bytes) -> Any:
     except RecursionError:
         raise Invalid("The input is nested too deep to be read: some 900 levels are.", code="wire.not_json") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Invalid(
-            f"The input is not JSON: {error}.",
-            code="wire.not_json",
-            hint='Send a JSON value, for example {} or "text".',
-        ) from error
+        from knotwork.bus import json_mistakes  # only for those who make some
+
+        wrong = json_mistakes.told(data, str(error))
+        raise Invalid(f"The input is not JSON: {wrong.message}.", code="wire.not_json", hint=wrong.hint) from error
 
 
 def canonical(data: bytes) -> bytes:

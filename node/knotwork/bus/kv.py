@@ -274,9 +274,8 @@ async def _consumer(
             connection.send(f"$JS.API.CONSUMER.DELETE.{stream}.{name}")
 
 
-async def open_bucket(connection: Connection, name: str, **settings: Any) -> Bucket:
-    """Make sure the bucket exists and return it; `settings` are fields of the server's stream config."""
-    bucket = Bucket(connection, name)
+def spec(name: str, **settings: Any) -> streams.StreamSpec:
+    """Return the stream of a bucket; `settings` are fields of the server's stream config."""
     shape = {
         "max_msgs_per_subject": 1,
         "discard": "new",
@@ -288,5 +287,10 @@ async def open_bucket(connection: Connection, name: str, **settings: Any) -> Buc
         "duplicate_window": 120 * streams.NS,
         **settings,
     }
-    await streams.ensure(connection, streams.StreamSpec(bucket.stream, (f"$KV.{name}.>",), shape))
-    return bucket
+    return streams.StreamSpec(f"KV_{name}", (f"$KV.{name}.>",), shape)
+
+
+async def open_bucket(connection: Connection, name: str, **settings: Any) -> Bucket:
+    """Make sure the bucket exists and return it; `settings` are fields of the server's stream config."""
+    await streams.ensure(connection, spec(name, **settings))
+    return Bucket(connection, name)

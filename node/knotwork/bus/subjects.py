@@ -287,6 +287,21 @@ def history(run: str) -> str:
     return f"history.{token(run, 'run')}"
 
 
+def history_piece(run: str, tag: str, number: int) -> str:
+    """Return where a piece of a run is kept that one message cannot hold, in HISTORY."""
+    return f"history.{token(run, 'run')}.{token(tag, 'tag')}.{number:d}"
+
+
+def history_pieces(run: str, tag: str) -> str:
+    """Return the pattern of such pieces."""
+    return f"history.{token(run, 'run')}.{token(tag, 'tag')}.*"
+
+
+def leads(stream: str) -> str:
+    """Return where a server of a cluster says that it leads a stream from now on."""
+    return f"$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.{stream}"
+
+
 def fired_count(trigger: str) -> str:
     """Return where it is counted how often a trigger fired, in COUNTS."""
     return f"count.trigger.{token(trigger, 'trigger')}"

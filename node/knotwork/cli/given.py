@@ -62,10 +62,13 @@ def _value(text: str, what: str) -> Any:
     except ValueError as error:
         if text.lstrip()[:1] not in ("{", "[", '"'):
             return text
+        from knotwork.bus import json_mistakes  # only for those who make some
+
+        wrong = json_mistakes.told(text.encode("utf-8", "surrogatepass"), str(error))
         raise Invalid(
-            f"{what} begins like JSON and is none: {error}.",
+            f"{what} begins like JSON and is none: {wrong.message}.",
             code="wire.not_json",
-            hint="Check the quotes your shell took away, or put it into a file and give @file.",
+            hint=f"{wrong.hint} Check the quotes your shell took away, or put it into a file and give @file.",
         ) from error
 
 

@@ -36,3 +36,21 @@ def undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
         if came:
             os.kill(os.getpid(), came[0])
+
+
+@contextmanager
+def hangup_ignored() -> Iterator[None]:
+    """Let a process that is started inside ignore SIGHUP from its very first moment, before a line of it has run.
+
+    That is inherited, as from `nohup`; a node has its own handler soon. Elsewhere than in the main thread, which alone
+    may change what a signal does, nothing is changed.
+    """
+    number = getattr(signal, "SIGHUP", None)
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)

@@ -18,7 +18,7 @@ from knotwork.bus import child
 from knotwork.cli import files, launched, local, options, remote, show
 from knotwork.cli.files import FileOptions
 from knotwork.cli.options import Shared
-from knotwork.cli.undisturbed import undisturbed
+from knotwork.cli.undisturbed import hangup_ignored, undisturbed
 from knotwork.sdk.errors import (
     ConfigInvalid,
     Conflict,
@@ -131,7 +131,7 @@ def start_detached(
     log = _fresh_log(folder)
     process: subprocess.Popen[bytes] | None = None
     try:
-        with undisturbed(), log.open("ab") as out:
+        with undisturbed(), hangup_ignored(), log.open("ab") as out:
             process = _spawn(folder, chosen, out)
             on_begin(process)
         return _await_ready(process, folder, log, timeout_s, on_wait)

@@ -63,6 +63,10 @@ def typed(op: Row, request: dict[str, Any]) -> str:
     return " ".join(words)
 
 
+_LONGEST = "7d"
+"""What `--wait` by itself means: as long as may be asked for."""
+
+
 def params(op: Row) -> list[click.Parameter]:
     """Return arguments, flags and the shared options of an op."""
     made: list[click.Parameter] = []
@@ -99,6 +103,10 @@ def _flag(op: Row, field: Field) -> click.Option:
         return click.Option(names, is_flag=True, default=None, help=about)
     if field.seconds:
         about = about.removeprefix("seconds ")
+        if field.name in op.cli.answer_when:  # by itself it says what is wanted: the answer, however long it takes
+            about += "; without TIME a week"
+            time = options.Duration()
+            return click.Option(names, type=time, is_flag=False, flag_value=_LONGEST, metavar="[TIME]", help=about)
         return click.Option(names, type=options.Duration(), metavar="TIME", help=about)
     kind = click.Choice(field.choices) if field.choices else _TYPES[field.shape]
     metavar = None if field.choices else {"integer": "N", "number": "N", "json": "JSON"}.get(field.shape, "TEXT")

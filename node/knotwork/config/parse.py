@@ -11,6 +11,7 @@ import tomllib
 from dataclasses import dataclass, field
 from typing import Any
 
+from knotwork.config import mistakes
 from knotwork.config.files import place_of
 from knotwork.config.problems import Problem
 
@@ -21,11 +22,7 @@ _WHERE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _DROPPED = "knotwork-dropped-{}"
 _TWICE = ("Cannot declare", "Cannot overwrite", "Cannot mutate")
 _INLINE = re.compile(r"Duplicate inline table key '(.+)'$")
-_HINTS = {
-    "duplicate": "Each id, table and key is written once: merge the two, or remove one.",
-    "Invalid value": 'Text needs quotes: key = "text".',
-    "Expected '='": "Write key = value, with quotes around text.",
-}
+_TWICE_HINT = "Each id, table and key is written once: merge the two, or remove one."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +50,10 @@ def parse(file: str, text: str) -> Parsed:
         try:
             data = tomllib.loads("\n".join(lines))
         except RecursionError:
-            return Parsed(
-                {}, [*problems, _problem(file, 1, 1, "tables or arrays are nested too deeply", "config.too_deep")]
-            )
+            return Parsed({}, [*problems, _too_deep(file)])
         except ValueError as error:  # TOMLDecodeError, and int() refusing numbers of thousands of digits
             message, line, column = _explain(str(error), text)
-            problems.append(_problem(file, line, column, message, _code(message)))
+            problems.append(_broken(file, text, line, column, message))
             if (
                 len(text) > SEVERAL_MAX
                 or len(problems) >= SYNTAX_SHOWN_MAX
@@ -68,8 +63,7 @@ def parse(file: str, text: str) -> Parsed:
         else:
             data = {key: value for key, value in data.items() if not key.startswith(_DROPPED.format(""))}
             if not problems and too_deep(data):
-                problems.append(_problem(file, 1, 1, "tables or arrays are nested too deeply", "config.too_deep"))
-                return Parsed({}, problems)
+                return Parsed({}, [_too_deep(file)])
             return Parsed(data, problems, "\n".join(lines))
 
 
@@ -97,6 +91,7 @@ def _explain(message: str, text: str) -> tuple[str, int, int]:
     line, column = place_of(text, len(text.rstrip()))
     if found and found[1]:
         line, column = int(found[1]), int(found[2])
+    if found:
         said = message[: found.start()]
         if inline := _INLINE.match(said):
             return f"duplicate: {inline[1]} is already there", line, _key_column(text, line, column, inline[1])
@@ -106,7 +101,7 @@ def _explain(message: str, text: str) -> tuple[str, int, int]:
     if not found and (digits := re.search(r"\d{1000}", text)):
         line, column = place_of(text, digits.start())
         message = "this number has too many digits"
-    return (message[: found.start()] if found else message), line, column
+    return message, line, column
 
 
 def _duplicate(message: str, text: str, line: int) -> str:
@@ -131,15 +126,16 @@ def _key_column(text: str, line: int, column: int, key: str) -> int:
     return found[-1].start() + 1 if found else column
 
 
-def _code(message: str) -> str:
-    return "config.duplicate" if message.startswith("duplicate") else "config.syntax"
+def _broken(file: str, text: str, line: int, column: int, message: str) -> Problem:
+    """Return the problem that a break is, in words of a person where there are some."""
+    if message.startswith("duplicate"):
+        return Problem(file, line, column, "", message, _TWICE_HINT, "config.duplicate")
+    meant = mistakes.told(message, text, line, column)
+    return Problem(file, line, column, "", f"broken TOML: {meant.message or message}", meant.hint, "config.syntax")
 
 
-def _problem(file: str, line: int, column: int, message: str, code: str) -> Problem:
-    hint = next((text for start, text in _HINTS.items() if message.startswith(start)), "")
-    return Problem(
-        file, line, column, "", f"broken TOML: {message}" if code == "config.syntax" else message, hint, code
-    )
+def _too_deep(file: str) -> Problem:
+    return Problem(file, 1, 1, "", "tables or arrays are nested too deeply", "", "config.too_deep")
 
 
 def too_deep(value: Any, depth: int = 0) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import codec
 from knotwork.host import route_view
-from knotwork.host.events import rfc3339
+from knotwork.host.moments import rfc3339
 from knotwork.mesh import classes, late
 from knotwork.mesh.calls import Answered
 from knotwork.ops import replies

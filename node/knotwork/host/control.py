@@ -18,7 +18,7 @@ from knotwork.config.keys import dotted, leaves
 from knotwork.config.loaded import effective
 from knotwork.host import node_rows
 from knotwork.host.agents import MeshDesk
-from knotwork.host.events import rfc3339
+from knotwork.host.moments import rfc3339
 from knotwork.mcp.held import Held
 from knotwork.ops import replies
 from knotwork.sdk import KINDS
@@ -122,9 +122,10 @@ class Control:
         Raises `NotFound`, `Unavailable`.
         """
         from knotwork.host.flows import FlowDesk
+        from knotwork.host.run_planned import Planned
 
-        rooms = self._rooms(project)
-        return FlowDesk(rooms.flow, rooms.view, lambda: self.http_url, circles(by) if by else None)
+        rooms, seen = self._rooms(project), circles(by) if by else None
+        return FlowDesk(rooms.flow, rooms.view, lambda: self.http_url, seen, Planned(rooms.triggers))
 
     def crews(self, project: str, by: Who) -> Crews:
         """Return the orchestrations of a project, as somebody may see them; raises `NotFound`, `Unavailable`."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from knotwork.host.moments import rfc3339
 from knotwork.ops import replies
 from knotwork.sdk import Event, Record
 
@@ -99,15 +97,3 @@ async def _rows(watcher: _Watcher) -> AsyncGenerator[replies.EventRow, None]:
                 data=dict(event.data),
                 traceparent=event.traceparent,
             )
-
-
-def rfc3339(time_ns: int | None) -> str:
-    """Return a time (nanoseconds since 1970; None is now) as RFC 3339 in UTC, to the millisecond."""
-    second, rest_ns = divmod(time.time_ns() if time_ns is None else time_ns, 1_000_000_000)
-    return f"{_second(second)}.{rest_ns // 1_000_000:03d}Z"
-
-
-@functools.lru_cache(maxsize=1024)
-def _second(second: int) -> str:
-    """Return a whole second; times that are told together are often of the same few."""
-    return datetime.fromtimestamp(second, UTC).isoformat(timespec="seconds")[:19]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from knotwork.bus import subjects
 from knotwork.bus.background import background
 from knotwork.bus.reading import Stored
-from knotwork.host.events import rfc3339
+from knotwork.host.moments import rfc3339
 from knotwork.sdk.errors import Busy, KnotworkError, Unavailable
 from knotwork.trust.who import Who
 from knotwork.work import history, records

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from knotwork.bus import codec, kv, subjects
-from knotwork.host.events import rfc3339
+from knotwork.host.moments import rfc3339
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection

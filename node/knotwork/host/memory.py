@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-from knotwork.host.events import rfc3339
+from knotwork.host.moments import rfc3339
 from knotwork.memory import names
 from knotwork.memory.model import Quarantine, Record, Version
 from knotwork.memory.rules import NS

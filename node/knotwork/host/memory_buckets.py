@@ -64,7 +64,7 @@ class _Bucket:
     def __init__(self, connection: Connection, group: asyncio.TaskGroup) -> None:
         self.connection = connection
         self._bucket: BusBucket | None = None
-        self._writer = GroupCommit(connection)
+        self._writer = GroupCommit(connection, returning=True)
         self._running = begin_in(group, self._writer.run())
 
     def close(self) -> None:

@@ -25,15 +25,17 @@ from knotwork.bus.background import background
 from knotwork.config import load, loaded
 from knotwork.host import boot, logs, nodefile, signals
 from knotwork.host.layout import Layout, write_private
-from knotwork.host.rooms import Rooms
+from knotwork.host.parts import Parts
 from knotwork.mesh import identity
 from knotwork.sdk.errors import KnotworkError
 from knotwork.sockets import loading, offered
+from knotwork.telemetry.emitter import Emitter
 
 if TYPE_CHECKING:
     from knotwork.config.loaded import Loaded
+    from knotwork.host.ground import Ground
+    from knotwork.host.rooms import Rooms
     from knotwork.sockets.catalog import Catalog
-    from knotwork.telemetry.emitter import Emitter
 
 log = logging.getLogger(__name__)
 THREADS_END_TIMEOUT_S = 2.0
@@ -78,12 +80,14 @@ async def run(options: UpOptions, found: Loaded, caught: signals.Signals) -> Non
         _remember(layout, options, found)
         await house.enter_async_context(child.guard())
         group = await house.enter_async_context(background())
-        rooms = Rooms(group, layout, who, stopping, file)
-        on_state = _server_state(rooms.emitter)
-        catalog = group.create_task(asyncio.to_thread(_plugins, options, found), name="plugins")  # while NATS starts
-        nats = await house.enter_async_context(boot.bring_up(found.config, layout, who.name, on_state))
+        emitter = Emitter(who.name)
+        parts = Parts(group, partial(_plugins, options, found))  # while NATS starts
+        nats = await house.enter_async_context(boot.bring_up(found.config, layout, who.name, _server_state(emitter)))
+        ground = (await parts.ground)()
+        ground.begin(group, nats, found, who.name)
+        rooms = (await parts.rooms)(group, layout, who, stopping, file, emitter=emitter)
         await house.enter_async_context(rooms.open_commons(nats, found))
-        await stopping.before(_open(rooms, nats, catalog, found, safe_mode=options.safe_mode))
+        await stopping.before(_open(rooms, nats, ground, parts, found, safe_mode=options.safe_mode))
         if not stopping.asked.is_set():
             async with rooms.open_web():
                 await rooms.take_work()
@@ -96,10 +100,8 @@ def _plugins(options: UpOptions, found: Loaded) -> Catalog:
     return loading.load(offered.settings_of(found, safe_mode=options.safe_mode))
 
 
-async def _open(
-    rooms: Rooms, nats: boot.Nats, catalog: asyncio.Task[Catalog], found: Loaded, *, safe_mode: bool
-) -> None:
-    rooms.wire(found, await catalog, nats, safe_mode=safe_mode)
+async def _open(rooms: Rooms, nats: boot.Nats, ground: Ground, parts: Parts, found: Loaded, *, safe_mode: bool) -> None:
+    rooms.wire(found, await parts.catalog, nats, ground, safe_mode=safe_mode)
     rooms.load_web()
     await rooms.open_plugins()
     await rooms.open_projects()

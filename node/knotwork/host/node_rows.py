@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.config import secrets
 from knotwork.config.instance_tables import SECTIONS
-from knotwork.host.events import rfc3339
+from knotwork.host.moments import rfc3339
 from knotwork.ops import replies
 
 if TYPE_CHECKING:

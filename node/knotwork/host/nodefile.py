@@ -20,8 +20,8 @@ from knotwork.bus.endpoint import shown_url
 from knotwork.config import secrets
 from knotwork.config.model import ProjectTable
 from knotwork.host import boot
-from knotwork.host.events import rfc3339
 from knotwork.host.layout import write_private
+from knotwork.host.moments import rfc3339
 from knotwork.sdk.errors import Conflict
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus.background import background
 from knotwork.crew.room import Crew, open_crew
-from knotwork.flow.history import Keeps
 from knotwork.flow.room import Flow, open_flow
-from knotwork.host import known_nodes
+from knotwork.host import ground, known_nodes
 from knotwork.host.attending import Attending
 from knotwork.host.capacity import open_capacity
 from knotwork.host.feed import Feed, open_feed
@@ -104,11 +103,14 @@ async def open_rooms(around: Around, membership: Membership, works: dict[str, Wo
         spinups = await enter(
             open_capacity(around.world, membership, work, around.emitter, around.policy, nats=around.nats)
         )
-        flow = await enter(open_flow(connection, work, node=around.node, keeps=lambda: _keeps(around.world)))
+        flow = await enter(
+            open_flow(connection, work, node=around.node, keeps=lambda: ground.keeps(around.world.loaded.config))
+        )
         triggers = await enter(
             open_triggers(
                 connection, work, flow, node=around.node, read=around.secret,
                 sources=lambda: around.world.triggers(project),
+                said=lambda name, told: around.emitter.event(name, told, level="warning", project=project),
             )
         )  # fmt: skip
         group = await enter(background())
@@ -144,9 +146,3 @@ def _phase(around: Around, sessions: Sessions, record: Record) -> None:
     told = {"id": record.id, "phase": record.phase, "by": record.by.name}
     around.emitter.event("crew.phase", told, project=sessions.project)
     sessions.tell(record.by.id, {"event": "orchestration", "id": record.id, "phase": record.phase})
-
-
-def _keeps(world: World) -> Keeps:
-    """Return how much is kept of runs that are over, as the configuration says now."""
-    wanted = world.loaded.config.workflows
-    return Keeps(wanted.keep_s, wanted.keep_max)

@@ -9,8 +9,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from knotwork.bus import streams
 from knotwork.bus.connection import open_connection
+from knotwork.host.ground import Ground
 from knotwork.mesh.membership import Membership
 from knotwork.sdk.errors import ConfigInvalid, Conflict, Denied, KnotworkError, NotFound, Unavailable
 
@@ -68,12 +68,17 @@ class Projects:
         endpoint: Callable[[Loaded, str], Endpoint],
         member: Member,
         on_state: Callable[[str, str], None],
+        ground: Ground | None = None,
     ) -> None:
-        """Serve none yet. `endpoint(found, project)` may block (secrets); `on_state(project, state)` hears of connections."""
+        """Serve none yet. `endpoint(found, project)` may block (secrets); `on_state(project, state)` hears of connections.
+
+        What `ground` has begun for a project is waited for.
+        """
         self._group = group
         self._endpoint = endpoint
         self._member = member
         self._on_state = on_state
+        self._ground = ground or Ground()
         self._served: dict[str, Project] = {}
 
     def get(self, name: str) -> Membership:
@@ -220,7 +225,7 @@ class Projects:
                 if not await _connected(project, connection):
                     return
                 async with connection.allowed():
-                    await streams.ensure(connection, streams.telemetry_stream())
+                    await self._ground.lay(project.name, connection, found.config)
                     membership = await stack.enter_async_context(self._member(project.name, connection))
                 project.membership = membership
                 project.trouble = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import platform
 import secrets
 import time
@@ -34,7 +35,8 @@ from knotwork.mesh.hosting import Hosting
 from knotwork.mesh.membership import Membership, join
 from knotwork.mesh.policy import READY
 from knotwork.mesh.records import NodeRecord
-from knotwork.sdk.errors import KnotworkError, Unavailable
+from knotwork.sdk.errors import ConfigInvalid, KnotworkError, Unavailable
+from knotwork.sockets.blocking import Blocking
 from knotwork.sockets.hosted import Hosting as PluginHosting
 from knotwork.sockets.slots import Slots
 from knotwork.talk.post import Post
@@ -72,7 +74,7 @@ class Rooms:
     """A node's rooms. Background work runs in tasks of `group`."""
 
     def __init__(
-        self, group: asyncio.TaskGroup, layout: Layout, who: Identity, stopping: Stopping, file: NodeFile,
+        self, group: asyncio.TaskGroup, layout: Layout, who: Identity, stopping: Stopping, file: NodeFile, *,
         emitter: Emitter,
     ) -> None:  # fmt: skip
         """Make what needs neither NATS nor plugins; `file` tells local doors how we are."""
@@ -91,6 +93,7 @@ class Rooms:
         self.commons: Connection | None = None
         self.afar = Afar(who.name, self.instance)
         self._opening = Opening(lambda why: file.say("starting", why))
+        self._blocking = Blocking(self._stuck)
         self._web_loads: asyncio.Task[None] | None = None
         self._wired = False
         self._undescribed = asyncio.Event()
@@ -126,6 +129,7 @@ class Rooms:
         """Start every plugin; one that cannot start yet is tried again later."""
         await asyncio.to_thread(self.file.say, "starting", "opening the plugins")
         self.group.create_task(asyncio.to_thread(self._opening.run), name="node file")
+        self._blocking.begin()
         try:
             change = await self.world.prepare(self.world.loaded, first=True)
         finally:
@@ -223,6 +227,7 @@ class Rooms:
         self.meter.flush()  # while there are sinks to tell
         await self.emitter.close(1.0)
         await self.world.slots.close(0.0)
+        self._blocking.end()
         self.stopping.caught.end_within(LEAVE_S)  # nothing is left to be finished: only what does not end by itself
 
     # -- what happens while it runs ----------------------------------------------------------------------------------
@@ -355,6 +360,7 @@ class Rooms:
 
     def _slot_changed(self, slot: Slot) -> None:
         self._opening.changed(slot)
+        self._blocking.changed(slot)
         if self.world.slots.get(slot.kind, slot.id) is not slot:
             return  # being prepared, or replaced already
         if slot.state in ("waiting", "failed", "quarantined"):
@@ -362,6 +368,14 @@ class Rooms:
         self.emitter.event("plugin.state", {"kind": slot.kind, "id": slot.id, "state": slot.state, "why": slot.why})
         self.world.sync_sinks()
         self.changed()
+
+    def _stuck(self, slot: Slot, why: str) -> None:
+        """Say that a plugin cannot be interrupted; a start ends with that, for nothing else can come of it."""
+        log.critical("%s.%s cannot be interrupted: %s", slot.kind, slot.id, config_secrets.redact(why))
+        if self.drain.state == "starting":
+            log.critical("the start is given up: take %s.%s out, or start with --safe-mode", slot.kind, slot.id)
+            logging.shutdown()
+            os._exit(ConfigInvalid.exit_code)
 
     async def _metrics(self) -> tuple[str, bytes]:
         return await scrape.scrape(self.emitter, self.meter)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.mesh import session_records
 from knotwork.sdk.errors import NotFound
-from knotwork.trust.scopes import may_see
+from knotwork.trust.scopes import is_meant, may_see, reaches_out
 from knotwork.trust.who import person
 
 if TYPE_CHECKING:
@@ -64,10 +64,13 @@ class SessionBook:
         handles = [one.handle for one, _ in self._sessions.all() if by is not None and may_see(one.scope, one.who, by)]
         return session_records.unknown(name, self._sessions.project, handles)
 
-    def with_capability(self, capability: str, by: Who) -> list[Who]:
-        """Return everybody who can do something."""
-        found = self._sessions.with_capability(capability)
-        return [record.who for record in found if may_see(record.scope, record.who, by)]
+    def with_capability(self, capability: str, by: Who, scope: str = "team") -> list[Who]:
+        """Return everybody of a scope who can do something, of other projects, too, as far as `by` may see them."""
+        near = self._sessions.with_capability(capability)
+        found = [record.who for record in near if may_see(record.scope, record.who, by)]
+        if reaches_out(scope) and self._sessions.afar is not None:
+            found += self._sessions.afar.with_capability(capability, by)
+        return [who for who in found if is_meant(scope, who, by)]
 
     def tell(self, agent: str, notice: dict[str, Any]) -> bool:
         """Tell an agent something."""

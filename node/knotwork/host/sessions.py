@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from knotwork.host.events import rfc3339
+from knotwork.host.moments import rfc3339
 from knotwork.mesh import session_records
 from knotwork.mesh.session_records import AgentSession
 from knotwork.ops import pages, replies, session_replies

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -149,7 +150,8 @@ class TalkDesk:
         if to:
             sent = _sent(await self._talk.sending.to_agent(caller.who, to, _draft(message)))
             return talk_replies.SentMessages(count=1, id=sent.id, thread=sent.thread, sent=[sent])
-        done = await self._talk.sending.to_capability(caller.who, capability, _draft(message))
+        draft = _draft(dataclasses.replace(message, scope="team"))  # it says who is meant, and they alone get it
+        done = await self._talk.sending.to_capability(caller.who, capability, draft, message.scope)
         rows = [_sent(receipt) for receipt in done.sent]
         return talk_replies.SentMessages(
             count=len(rows), id=rows[0].id if len(rows) == 1 else "", thread=done.thread, sent=rows,
@@ -165,7 +167,7 @@ class TalkDesk:
         after = index_rows.cursor(wanted.cursor)[0] if wanted.cursor else 0
         wish = InboxWish(
             wanted.kind, self._sender(wanted.sender, caller), wanted.thread, wanted.priority, wanted.all, wanted.urgent,
-            after, wanted.limit,
+            after, wanted.limit, wanted.key,
         )  # fmt: skip
         me, mark = caller.who.id, not wanted.peek
         inboxes = self._talk.inboxes

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from knotwork.host.asking import ask
-from knotwork.host.events import rfc3339
+from knotwork.host.moments import rfc3339
 from knotwork.ops import target_replies as replies
 from knotwork.spinup import ranking
 from knotwork.spinup.launcher import LAUNCH_TIMEOUT_S

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import codec
-from knotwork.host.events import rfc3339
+from knotwork.host.moments import rfc3339
 from knotwork.ops import task_replies
 from knotwork.sdk.errors import Invalid
 from knotwork.work import lookup, records, settle

@@ -20,7 +20,7 @@ from knotwork.host.task_watch import Watching
 from knotwork.ops import replies, task_replies
 from knotwork.sdk.errors import Cancelled, Conflict, KnotworkError, NotFound, Unavailable
 from knotwork.trust import scopes
-from knotwork.work import history, ids, lookup, queues, records, why
+from knotwork.work import hands, history, ids, lookup, queues, records, why
 from knotwork.work.submit import check_same, keyed_run
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ class TaskDesk:
 
     async def stats(self) -> task_replies.TaskStats:
         """Return how much there is to do."""
-        depths = await queues.sweep(self._connection)  # those swept before do not know a queue that was just made
+        depths = self._in_hands(await queues.sweep(self._connection))  # an older sweep does not know a new queue
         count = reading.count_from
         return task_replies.TaskStats(
             waiting=sum(one.pending for one in depths),
@@ -288,6 +288,20 @@ class TaskDesk:
                 if self._circles is None or subjects.circle_of(one.queue.routed) in ("", *self._circles)
             ],
         )  # fmt: skip
+
+    def _in_hands(self, depths: Sequence[queues.Depth]) -> Sequence[queues.Depth]:
+        """Return how queues stand, without what workers that are gone left."""
+        directory = self._membership.directory
+        known = [*self._work.claims.keeper.all_consumers(), *(one.consumer for one in self._work.worker.running)]
+        others = [
+            hands.Busy(record.node, agent)
+            for record, agent, state in directory.agents()
+            if record.node != directory.here
+            and state != "offline"
+            and not agent.attached
+            and (agent.running or agent.queued)
+        ]
+        return hands.held(depths, known, others)
 
     # -- ending ------------------------------------------------------------------------------------------------------
 

@@ -40,11 +40,13 @@ class ToolDesk:
             for name in toolsets.names((toolset,), tuple(catalog.TOOLS))
         ]  # fmt: skip
 
-    async def call(self, name: str, arguments: Any, caller: Caller) -> AsyncGenerator[Progress | ToolResult, None]:
+    async def call(
+        self, name: str, arguments: Any, caller: Caller, key: str = ""
+    ) -> AsyncGenerator[Progress | ToolResult, None]:
         """Call a tool: any number of `Progress`, then what it gave; raises `NotFound` (`tool.unknown`)."""
         from knotwork.mcp import calling  # the same
 
-        async with aclosing(calling.play(name, arguments, caller, self._node, self._held)) as pieces:
+        async with aclosing(calling.play(name, arguments, caller, self._node, self._held, key=key)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, calling.Outcome):
                     yield ToolResult(text=piece.text, structured=piece.structured, is_error=piece.is_error)

@@ -54,6 +54,14 @@ class Afar:
             if record.project != by.project and may_see(record.scope, record.who, by):
                 yield record, self.presence(record)
 
+    def with_capability(self, capability: str, by: Who) -> list[Who]:
+        """Return the agents of other projects that somebody may see, that can do something and are not offline."""
+        return [
+            record.who
+            for record, presence in self.seen_by(by)
+            if capability in record.capabilities and record.registered and presence != "offline"
+        ]
+
     def find(self, name: str, by: Who) -> AgentSession | None:
         """Return an agent of another project by id or `handle@project`; None when there is none that `by` may see."""
         handle, _, project = name.partition("@")

@@ -64,6 +64,11 @@ class Directory:
         self._by_capability: dict[str, dict[tuple[str, str], Place]] = {}
         self._on_gone: list[Callable[[str], None]] = []
 
+    @property
+    def here(self) -> str:
+        """Return the name of our own node."""
+        return self._here
+
     # -- what the bucket tells ---------------------------------------------------------------------------------------
 
     def heard(self, key: str, data: bytes) -> None:

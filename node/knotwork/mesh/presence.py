@@ -23,6 +23,8 @@ SETTLE_S = 0.05
 """Changes that come this close together are told at once."""
 AGAIN_S = 0.5
 """After a beat that could not be written."""
+SHAPE = {"max_bytes": 256 * 1024 * 1024}
+"""Of the bucket of nodes: what differs from others."""
 
 
 class Presence:
@@ -45,7 +47,7 @@ class Presence:
 
     async def open(self) -> None:
         """Make the bucket and claim our name; raises `Conflict` (`mesh.name_taken`) when another node has it."""
-        self._bucket = await kv.open_bucket(self._connection, subjects.NODES, max_bytes=256 * 1024 * 1024)
+        self._bucket = await kv.open_bucket(self._connection, subjects.NODES, **SHAPE)
         record = self._record()
         try:
             await self._claim(self._bucket, record)
@@ -117,7 +119,7 @@ class Presence:
     async def _remake(self) -> None:
         """Make the bucket again: a server that lost its store must not lose us too."""
         with contextlib.suppress(KnotworkError):
-            self._bucket = await kv.open_bucket(self._connection, subjects.NODES, max_bytes=256 * 1024 * 1024)
+            self._bucket = await kv.open_bucket(self._connection, subjects.NODES, **SHAPE)
 
     async def _watch(self) -> None:
         def on_entry(entry: Entry) -> None:

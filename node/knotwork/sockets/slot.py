@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 State = Literal["new", "starting", "running", "waiting", "stopping", "stopped", "failed", "quarantined"]
 GRACE_S = 1.0
+BLOCKS = "plugin.blocks"
 
 
 @dataclass(frozen=True)
@@ -285,6 +286,10 @@ class Slot:
         self.failure = failure
         if not ran and failure.code != "plugin.crashed" and self.instance.on_start_error != "retry":
             self._to("failed", str(failure))
+            await self._wake.wait()
+            return
+        if failure.code == BLOCKS:  # each further try would hold up the whole node again
+            self._to("quarantined", str(failure))
             await self._wake.wait()
             return
         chance = random.random()  # noqa: S311  spreads retries, keeps no secret

@@ -120,6 +120,15 @@ def test_wrong_words_end_with_2_and_name_the_nearest(run):
     assert (code, out, json.loads(err)["code"]) == (2, "", "cli.usage")
 
 
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [(["w", "--wait"], 7 * 86400.0), (["w", "--wait", "90s"], 90.0), (["--wait", "-k", "x", "w"], 7 * 86400.0), (["w"], None)],
+)  # fmt: skip
+def test_to_wait_for_a_run_needs_no_time(words, seconds):
+    command = click.Command("start", params=verbs.params(OPS["run.start"]))
+    assert command.make_context("start", list(words)).params["wait_s"] == seconds
+
+
 def test_no_node_is_69_and_says_what_to_do(run, tmp_path):
     for words in (["status"], ["nodes"], ["invoke", "echo", "hi"], ["stop"], ["config", "plan"], ["reload"]):
         code, out, err = run(*words)

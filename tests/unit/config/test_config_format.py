@@ -110,7 +110,7 @@ LINES = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(LINES, max_size=12))
 def test_formatting_is_idempotent_and_keeps_meaning_and_comments(lines):
     text = "\n".join(lines)

@@ -41,7 +41,7 @@ def all_paths(value: Any, path: Path = ()) -> set[Path]:
     return found
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(TABLES)
 def test_every_key_tomllib_finds_has_a_place_and_no_other(tables):
     for text in (

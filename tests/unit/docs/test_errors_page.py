@@ -19,6 +19,7 @@ _CODE = re.compile(r"[a-z]+(?:\.[a-z]+(?:_[a-z]+)*)")
 _KINDS = {error.__name__: error.kind for error in errors.ALL}
 _EVENTS = {
     "agent.done", "bus.server", "bus.state", "crew.phase", "node.ready", "node.stopped", "plugin.state", "spinup.launch", "telemetry.dropped",
+    "trigger.given_up",
 }  # fmt: skip
 _FILES = re.compile(r".*\.(toml|json|jsonl|py|log|token)")
 _FOREIGN = {

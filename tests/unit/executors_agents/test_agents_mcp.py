@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -70,6 +71,24 @@ async def test_environment_and_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     env = outcome.output["env"]
     assert (env["TOKEN"], env["MARK"], outcome.output["cwd"]) == ("s3cret", "1", str(tmp_path))
     assert "NOT_FOR_CHILDREN" not in env
+
+
+async def test_relative_paths_are_meant_from_the_configuration_file() -> None:
+    program, script = Path(sys.executable), SERVER
+    config = {"command": [f"./{program.name}", script.name], "tool": "whoami", "connect_timeout_s": 60}
+    with tempfile.TemporaryDirectory() as made:
+        base = Path(made).resolve()
+        (base / script.name).write_bytes(script.read_bytes())
+        (base / program.name).write_text(f'#!/bin/sh\nexec "{program}" "$@"\n', encoding="utf-8")
+        (base / program.name).chmod(0o700)
+        async with asyncio.timeout(180), host(FACTORY, config, base=base) as agent:
+            outcome = await agent.execute(attempt())
+            assert isinstance(outcome, Done)
+            assert outcome.output["cwd"] == str(base)
+        (base / program.name).unlink()
+        with pytest.raises(Unavailable, match="is not there"):
+            async with host(FACTORY, config, base=base):
+                pass
 
 
 async def test_a_dead_server_is_started_again() -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knotwork.host.events import rfc3339
+from knotwork.host.moments import rfc3339
 
 NS = 1_000_000_000
 

@@ -130,7 +130,7 @@ def test_hostile_paths_cost_little():
     for path in ("/a" * 100_000, "a" * 100_000, "/" * 100_000, "/".join("aa" for _ in range(50_000))):
         began_s = time.process_time()
         classes.find(path)
-        assert time.process_time() - began_s < 1.0, path[:10]
+        assert time.process_time() - began_s < 30, path[:10]  # it is milliseconds; one that goes astray takes hours
 
 
 def test_a_path_is_only_a_text_in_an_object():

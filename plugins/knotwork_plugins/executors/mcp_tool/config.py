@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -23,12 +25,21 @@ class McpConfig(PluginConfig):
         description="argument that an input which is no object becomes; default: the only one",
     )
     arguments: dict[str, Any] = Field(default_factory=dict, description="fixed arguments; the input cannot change them")
-    cwd: str = Field(default="", description="folder the command works in; empty: a folder of the agent's own")
+    cwd: str = Field(default="", description="folder the command works in; empty: that of the configuration file")
     env: dict[str, str] = Field(default_factory=dict, description="environment variables to add for the command")
     secret_env: dict[str, SecretRef] = Field(default_factory=dict, description="environment variables from secrets")
     headers: dict[str, str] = Field(default_factory=dict, description="request headers for the url")
     secret_headers: dict[str, SecretRef] = Field(default_factory=dict, description="request headers from secrets")
     connect_timeout_s: float = Field(default=20.0, gt=0, le=300, description="seconds to start or reach the server")
+
+    def folder(self, base: Path) -> Path:
+        """Return where the command works; a relative `cwd` is meant from `base`."""
+        return base / Path(self.cwd).expanduser()
+
+    def program(self, base: Path) -> str:
+        """Return what is executed; one written as a path is meant from where it works."""
+        first = self.command[0]
+        return str(self.folder(base) / Path(first).expanduser()) if os.sep in first else first
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

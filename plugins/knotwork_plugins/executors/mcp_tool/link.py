@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -171,17 +170,14 @@ class Link:
             return
         env = {**self.config.env, **await self._resolved(self.config.secret_env)}
         parameters = StdioServerParameters(
-            command=self.config.command[0],
+            command=self.config.program(self.context.base),
             args=[*self.config.command[1:]],
             env=self.context.child_env(env),
-            cwd=self._folder(),
+            cwd=self.config.folder(self.context.base),
         )
         self._stderr.clear()
         async with _listening(self.context.log, self._stderr) as errlog:
             yield stdio_client(parameters, errlog=errlog)
-
-    def _folder(self) -> Path:
-        return self.context.base / Path(self.config.cwd).expanduser() if self.config.cwd else self.context.folder
 
     async def _resolved(self, references: dict[str, Any]) -> dict[str, str]:
         # In threads: a `{cmd = …}` secret may take seconds.

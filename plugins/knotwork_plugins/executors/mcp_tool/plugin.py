@@ -112,15 +112,28 @@ def outcome_of(result: CallToolResult) -> Outcome:
     return Done(plain(blocks))
 
 
+def _look(config: McpConfig, context: Context) -> None:
+    """Raise `Unavailable` when the command or its folder is not there. Blocks."""
+    folder, program = config.folder(context.base), config.program(context.base)
+    if not folder.is_dir():
+        raise Unavailable(
+            f"The folder {folder} of agent {context.id!r} does not exist.",
+            code="agent.command_missing",
+            hint="Create it, or mend `cwd`.",
+        )
+    if shutil.which(program, path=context.child_env(dict(config.env)).get("PATH")) is None:
+        raise Unavailable(
+            f"The command {program!r} of agent {context.id!r} is not there, or may not be executed.",
+            code="agent.command_missing",
+            hint="Install it, or mend `command`: what is no name but a path is meant from `cwd`.",
+        )
+
+
 @asynccontextmanager
 async def open_mcp(config: McpConfig, context: Context) -> AsyncIterator[McpTool]:
     """Connect to the server and hold the connection; raises `Unavailable` when it, or the tool, is not there."""
-    if config.command and shutil.which(config.command[0], path=context.child_env(dict(config.env)).get("PATH")) is None:
-        raise Unavailable(
-            f"The command {config.command[0]!r} of agent {context.id!r} is not there.",
-            code="agent.command_missing",
-            hint="Install it, or mend `command`.",
-        )
+    if config.command:
+        await asyncio.to_thread(_look, config, context)
     # In a thread and not at the top: importing the SDK takes half a second.
     mcp_link = await asyncio.to_thread(importlib.import_module, "knotwork_plugins.executors.mcp_tool.link")
     link: Link = mcp_link.Link(config, context)
