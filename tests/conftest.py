@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.assertion import rewrite
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,6 +20,23 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # before there are workers
         for folder in ("node", "plugins"):
             compileall.compile_dir(ROOT / folder, quiet=2, workers=0)
+        if getattr(config.option, "numprocesses", None):
+            rewrite_tests(config)
+
+
+def rewrite_tests(config: pytest.Config) -> None:
+    """Put pytest's own bytecode of every test beside it: else each worker rewrites the assertions of all of them anew."""
+    state = config.stash[rewrite.assertstate_key]
+    for path in (ROOT / "tests").rglob("*.py"):
+        if path.name.startswith("test_") or path.name == "conftest.py":  # what pytest rewrites
+            folder = rewrite.get_cache_dir(path)
+            kept = folder / (path.stem + rewrite.PYC_TAIL)
+            if rewrite._read_pyc(path, kept) is None and rewrite.try_makedirs(folder):
+                try:
+                    source, code = rewrite._rewrite_test(path, config)
+                except (SyntaxError, ValueError):
+                    continue  # told when it is collected
+                rewrite._write_pyc(state, code, source, kept)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+import gc
 import importlib.metadata
 import os
 import re
@@ -58,10 +60,27 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def trees(paths: list[Path]) -> Iterator[tuple[str, ast.Module, list[str]]]:
-    for path in paths:
-        text = path.read_text(encoding="utf-8")
-        yield name_of(path), ast.parse(text), text.splitlines()
+def trees(paths: list[Path]) -> list[tuple[str, ast.Module, list[str]]]:
+    gc.disable()  # all of it stays to the end: the collector would look at it again and again
+    try:
+        return [(name_of(path), *read(path)) for path in paths]
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@functools.cache  # several tests look at each; nobody changes what is here
+def read(path: Path) -> tuple[ast.Module, list[str]]:
+    text = path.read_text(encoding="utf-8")
+    return ast.parse(text), text.splitlines()
+
+
+@functools.cache
+def text_of(*areas: str) -> str:
+    """Return the text of all Python files of some areas of the tree, this file and that of the errors left out."""
+    left_out = {Path(__file__).resolve(), ROOT / "node" / "knotwork" / "sdk" / "errors.py"}
+    paths = [path for path in FILES if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in areas]
+    return "\n".join(path.read_text(encoding="utf-8") for path in paths if path not in left_out)
 
 
 # -- gates: each is the tool a developer runs by hand, with no option that is not in pyproject.toml ----------------------
@@ -230,7 +249,7 @@ def test_each_room_and_plugin_kind_has_tests():
 def test_each_op_is_documented_and_tested(name: str):
     op = TABLE[name]
     assert f"knotwork {' '.join(op.cli.words)}" in (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    tests = "\n".join(path.read_text(encoding="utf-8") for path in TESTS if path != Path(__file__).resolve())
+    tests = text_of("tests")
     words = ", ".join(f'"{word}"' for word in op.cli.words)
     assert any(way in tests for way in (f'"{name}"', f"/api/{name.replace('.', '/')}", words)), "no test asks it"
 
@@ -238,8 +257,7 @@ def test_each_op_is_documented_and_tested(name: str):
 @pytest.mark.parametrize("error", errors.ALL, ids=lambda error: error.__name__)
 def test_each_error_is_documented_and_used(error: type[errors.KnotworkError]):
     assert error.__name__ in (errors.__doc__ or "")
-    raised = "\n".join(path.read_text(encoding="utf-8") for path in PRODUCT if path.name != "errors.py")
-    assert re.search(rf"\b{error.__name__}\(", raised), "nobody raises it"
+    assert re.search(rf"\b{error.__name__}\(", text_of("node", "plugins")), "nobody raises it"
 
 
 # -- what is written down elsewhere --------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -62,6 +63,62 @@ def marked(mark: str) -> dict[int, str]:
         except OSError:
             continue
     return found
+
+
+_SEVERAL = """
+import json, os, sys
+from knotwork.cli import app, config, files, trouble, verbs
+from knotwork.config import instances, load, schema
+from knotwork.ops import listed
+from knotwork.sockets import catalog
+
+commands, codes = json.load(sys.stdin), []
+if any(words[0] == "up" for _, _, words in commands):
+    from knotwork.cli import up
+    from knotwork.host import node
+for number, (folder, env, words) in enumerate(commands):
+    child = os.fork()
+    if not child:
+        os.environ.clear()
+        os.environ.update(env)
+        os.chdir(folder)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for stream in (1, 2):
+            os.dup2(os.open(os.path.join(sys.argv[1], f"{number}.{stream}"), os.O_WRONLY | os.O_CREAT, 0o600), stream)
+        sys.argv[1:] = words
+        from knotwork.cli.main import main
+        code = main(words)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(json.dumps(codes))
+"""
+
+
+def several(*commands: tuple[Shell, tuple[str, ...], dict[str, str]]) -> list[tuple[int, str, str]]:
+    """Run command lines one after the other, each in a process of its own, and return their codes and what they said.
+
+    They are copies of one process that has imported the program, which is most of what a command costs: for many that
+    tell about a configuration. That a command comes up by itself is proven wherever `Shell.run` is used.
+    """
+    told = [(str(shell.folder), {**shell.env, **env}, words) for shell, words, env in commands]
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _SEVERAL, folder], env=told[0][1], start_new_session=True, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            out, err = process.communicate(json.dumps(told), timeout=2 * WAIT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            said = {path.name: path.read_text() for path in sorted(Path(folder).iterdir())}
+            raise AssertionError(f"they did not all end in {2 * WAIT_S} s: {said}") from None
+        assert process.returncode == 0, err
+        codes = json.loads(out)
+        return [(code, *((Path(folder) / f"{one}.{stream}").read_text() for stream in (1, 2)))
+                for one, code in enumerate(codes)]  # fmt: skip
 
 
 class Answer:
@@ -147,6 +204,8 @@ class Node(Shell):
         self.process: subprocess.Popen[str] | None = None
         self.lines: list[str] = []
         self._reader: threading.Thread | None = None
+        self._following = contextlib.ExitStack()
+        self._told: list[dict[str, Any]] | None = None
 
     def up(self, *words: str, wait_s: float = WAIT_S, program: tuple[str, ...] = PROGRAM, **env: str) -> Node:
         """Start the node in this process's care; returns when it is ready (`wait_s` 0: at once)."""
@@ -163,7 +222,10 @@ class Node(Shell):
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self._reader.start()
         if wait_s:
-            until(self._is_ready, wait_s, f"not ready:\n{self.log}")
+            try:
+                until(self._is_ready, wait_s, "not ready")
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{self.log}") from None
         return self
 
     def _read(self, process: subprocess.Popen[str]) -> None:
@@ -256,17 +318,27 @@ class Node(Shell):
     def agents(self) -> list[str]:
         return sorted(row["agent"] for row in self.ask("agents.list")["agents"])
 
+    def follow(self) -> Node:
+        """Remember all verdicts on reloads from now on, for `verdict`: the status shows the newest alone."""
+        self._told = self._following.enter_context(self.watching("config.*"))
+        return self
+
     def verdict(
         self, after: dict[str, Any] | None = None, result: str = "", timeout_s: float = WAIT_S
     ) -> dict[str, Any]:
         """Return `last_reload` of the status once it is another one than `after`, and `result` when that is given.
 
-        A file that is written in place may be caught empty first, and a change be told again as `unchanged`.
+        A file that is written in place may be caught empty first, and a change be told again as `unchanged`: who waits
+        for `applied` on a node that is followed gets it all the same.
         """
 
         def another() -> dict[str, Any] | None:
-            last: dict[str, Any] | None = self.status()["last_reload"]
-            return last if last and last != after and result in ("", last["result"]) else None
+            if self._told is None:
+                found = [self.status()["last_reload"]]
+            else:
+                since = after["at"] if after else ""  # events come a little later than the status tells of them
+                found = [event["data"] for event in list(self._told) if event["data"]["at"] > since]
+            return next((one for one in found if one and one != after and result in ("", one["result"])), None)
 
         found = until(another, timeout_s, f"no {result} verdict came")
         assert found is not None
@@ -324,6 +396,8 @@ class Node(Shell):
 
     def stop(self) -> int:
         """End it as a service manager does, and without mercy for its work."""
+        self._following.close()
+        self._told = None
         if self.process is None:
             return 0
         said = len(self.lines)  # an earlier start has said it, too

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import pytest
-from tests.e2e.conftest import until
+from tests.e2e.conftest import several, until
 
 GOOD = """
 [executors.shout]
@@ -46,22 +47,39 @@ def bad(request):
     return request.param
 
 
-def ended_78(node) -> str:
+def ended_78(node, **env: str) -> str:
     """Return what a node said that could not start because of its configuration."""
-    node.up(wait_s=0, TWO_LINES="a\nb")
+    node.up(wait_s=0, **env)
     assert node.ended() == 78, node.log
     assert "Traceback" not in node.log
     assert not (node.data / "run" / "node.json").exists()
     return node.log
 
 
-def test_before_the_start_everything_is_told(nodes, bad):
-    text, told = bad
-    node = nodes.node(text)
-    said = ended_78(node)
+def all_ended_78(*starts, **env: str) -> list[str]:
+    """Return what each of many nodes said that could not start because of its configuration."""
+    said = []
+    for node, (code, _, told) in zip(starts, several(*((node, ("up",), env) for node in starts)), strict=True):
+        assert code == 78, told
+        assert "Traceback" not in told
+        assert not (node.data / "run" / "node.json").exists()
+        said.append(told)
+    return said
+
+
+def test_before_the_start_everything_is_told(nodes):
+    starts = [nodes.node(text, f"node{number}") for number, (text, _) in enumerate(BAD.values())]
+    for node, said, (text, told) in zip(starts, all_ended_78(*starts, TWO_LINES="a\nb"), BAD.values(), strict=True):
+        for part in told:
+            assert part in said, (text, said)
+        assert str(node.file) + ":" in said
+
+
+def test_a_node_that_is_started_like_that_says_the_same(nodes):
+    text, told = BAD["core and plugin tables together"]
+    said = ended_78(nodes.node(text))
     for part in told:
         assert part in said, said
-    assert str(node.file) + ":" in said
 
 
 def test_at_a_reload_nothing_changes(running, bad):
@@ -88,74 +106,73 @@ def test_at_a_reload_nothing_changes(running, bad):
     assert running.invoke("shout", "still here") == "STILL HERE"
 
 
-@pytest.mark.parametrize(
-    "raw", [GOOD.encode("utf-16"), GOOD.encode("utf-16-be"), b"\x00\xff\xfe\x01", b"[node]\nname='\xe4'\n"]
-)
-def test_a_file_that_is_not_utf8(nodes, raw):
-    node = nodes.node()
-    node.file.write_bytes(raw)
-    said = ended_78(node)
-    assert "UTF-" in said
+def test_a_file_that_is_not_utf8(nodes):
+    wrong = (GOOD.encode("utf-16"), GOOD.encode("utf-16-be"), b"\x00\xff\xfe\x01", b"[node]\nname='\xe4'\n")
+    starts = [nodes.node(name=f"node{number}") for number, _ in enumerate(wrong)]
+    for node, raw in zip(starts, wrong, strict=True):
+        node.file.write_bytes(raw)
+    for said, raw in zip(all_ended_78(*starts), wrong, strict=True):
+        assert "UTF-" in said, (raw, said)
 
 
-def test_utf8_with_a_byte_order_mark_is_fine(nodes):
-    node = nodes.node()
-    node.file.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
-    assert node.up().agents() == ["shout"]
-
-
-@pytest.mark.parametrize("how", ["folder", "missing", "mode"])
-def test_a_file_that_cannot_be_read(nodes, how):
-    if how == "mode" and os.geteuid() == 0:
-        pytest.skip("root reads files of any mode; the other two cases are told the same way")
-    node = nodes.node(GOOD)
-    if how == "mode":
-        node.file.chmod(0)
+def test_a_file_that_cannot_be_read(nodes):
+    starts = [nodes.node(GOOD, how) for how in ("folder", "missing", "mode")]
+    if os.geteuid() == 0:  # root reads files of any mode; the other two cases are told the same way
+        del starts[2:]
     else:
+        starts[2].file.chmod(0)
+    for node in starts[:2]:
         node.file.unlink()
-    if how == "folder":
-        node.file.mkdir()
-    said = ended_78(node)
-    assert str(node.file) in said
+    starts[0].file.mkdir()
+    for node, said in zip(starts, all_ended_78(*starts), strict=True):
+        assert str(node.file) in said
 
 
-def test_a_file_that_cannot_be_read_any_more_changes_nothing(nodes):
-    node = nodes.node(GOOD).up()
-    started = node.status()["last_reload"]
-    node.file.unlink()
-    assert node.verdict(started)["result"] == "refused"
-    assert node.agents() == ["shout"]
-    back = node.status()["last_reload"]
-    node.write(GOOD + '[executors.more]\ntype = "process"\ncommand = ["cat"]\n')
-    assert node.verdict(back, "applied")["added"] == ["executors.more"]
-    assert node.agents() == ["more", "shout"]
-
-
-@pytest.mark.parametrize("nothing", ["", "\n \t\n", "\ufeff\n"])
-def test_an_empty_file_was_not_meant(nodes, nothing):
+def test_a_file_that_cannot_be_read_any_more_or_says_nothing_changes_nothing(nodes):
     node = nodes.node()
-    node.file.write_text(nothing, encoding="utf-8")
-    code, _, said = node.run("up")
-    assert (code, "knotwork.toml:1:1: the file is empty" in said) == (78, True), said
-    node.write("[node]\nnmae = 1\n", "other.toml")  # and all else that is wrong is told as well
-    code, wire = node.refused(
-        "config", "check", "--config", str(node.file), "--config", str(node.folder / "other.toml")
-    )
-    assert (code, {one["code"] for one in wire["detail"]["problems"]}) == (78, {"config.empty", "config.unknown_key"})
-
-
-def test_a_file_of_comments_means_the_defaults_but_only_at_the_start(nodes):
-    node = nodes.node("# nothing yet\n").up()
+    # a file of comments means the defaults, but only at the start
+    node.file.write_bytes(b"\xef\xbb\xbf# nothing yet\n")
+    node.up()
     assert node.agents() == []
-    node.write(GOOD)
-    first = node.verdict()
-    assert first["added"] == ["executors.shout"]
+    node.file.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())  # and a byte order mark is fine
+    assert node.verdict(result="applied")["added"] == ["executors.shout"]
     for nothing in ("", "\n  \n# only a comment\n"):
         # a file caught while an editor or a full disk has truncated it must not take every agent away
         before = node.status()["last_reload"]
         node.file.write_text(nothing)
         assert node.verdict(before)["result"] == "refused"
         assert node.agents() == ["shout"]
+    before = node.status()["last_reload"]
+    node.file.unlink()
+    back = node.verdict(before)
+    assert back["result"] == "refused"
+    assert node.agents() == ["shout"]
+    node.write(GOOD + '[executors.more]\ntype = "process"\ncommand = ["cat"]\n')
+    assert node.verdict(back, "applied")["added"] == ["executors.more"]
+    assert node.agents() == ["more", "shout"]
+
+
+def test_an_empty_file_was_not_meant(nodes):
+    empty = ("", "\n \t\n", "\ufeff\n")
+    starts = [nodes.node(name=f"node{number}") for number, _ in enumerate(empty)]
+    for node, nothing in zip(starts, empty, strict=True):
+        node.file.write_text(nothing, encoding="utf-8")
+    for said in all_ended_78(*starts):
+        assert "knotwork.toml:1:1: the file is empty" in said, said
+    checks = []
+    for node in starts:
+        other = node.write("[node]\nnmae = 1\n", "other.toml")  # and all else that is wrong is told as well
+        words = ("config", "check", "--config", str(node.file), "--config", str(other), "-o", "json")
+        checks.append((node, words, {}))
+    for code, _, said in several(*checks):
+        assert code == 78, said
+        assert {one["code"] for one in problems(said)} == {"config.empty", "config.unknown_key"}
+
+
+def problems(said: str) -> list[dict[str, Any]]:
+    """Return the problems in the JSON error of a command."""
+    found: list[dict[str, Any]] = json.loads(said.strip().splitlines()[-1])["detail"]["problems"]
+    return found
 
 
 def test_one_command_tells_everything_without_a_node(nodes):
@@ -213,25 +230,32 @@ def test_init_example_schema_and_fmt_belong_together(nodes):
 
     node = nodes.node()
     node.file.unlink()
-    assert node.run("init", str(node.file))[0] == 0
+    made, shown, checked, again = several(
+        (node, ("init", str(node.file)), {}),
+        (node, ("config", "schema"), {}),
+        (node, ("config", "check", "-o", "json"), {}),
+        (node, ("init", str(node.file)), {}),
+    )
+    assert made[0] == 0, made
     text = node.file.read_text()
     assert len(text.splitlines()) <= 25
     assert "#" in text
     named = text.splitlines()[0].partition("#:schema ")[2]
     beside = json.loads((node.file.parent / named).read_text())
-    assert named and beside == json.loads(node.run("config", "schema")[1])
+    assert named and beside == json.loads(shown[1])
     jsonschema.Draft202012Validator.check_schema(beside)
-    assert node.json("config", "check")["ok"] is True
-    assert node.run("init", str(node.file))[0] == 1  # never overwritten unasked
+    assert json.loads(checked[1])["ok"] is True
+    assert again[0] == 1  # never overwritten unasked
     node.write('"""A plugin of mine."""\n' + PLUGIN, "own.py")
     node.write('[executors.mine]\ntype = "./own.py"\nlength = 3\n')
-    schema = json.loads(node.run("config", "schema")[1])
+    shown, example = several((node, ("config", "schema"), {}), (node, ("config", "example"), {}))
+    schema = json.loads(shown[1])
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
     assert not list(validator.iter_errors({"executors": {"mine": {"type": "./own.py", "length": 3}}}))
     assert list(validator.iter_errors({"executors": {"mine": {"type": "./own.py", "length": "3"}}}))
     assert list(validator.iter_errors({"node": {"nmae": "x"}}))
-    assert "[executors." in node.run("config", "example")[1]
+    assert "[executors." in example[1]
 
 
 PLUGIN = """
@@ -318,24 +342,24 @@ MISSING = [(5, "NOT_SET_ONE"), (5, "nowhere/team"), (10, "NOT_SET_TWO"), (14, "e
 
 
 def test_secrets_that_cannot_be_had_are_all_told_before_anything_is_started(nodes):
-    node = nodes.node(SECRETS)
-    node.write(HOLDER, "holder.py")
-    node.write("\n", "empty")
-    code, wire = node.refused("config", "check")
-    assert (code, wire["code"]) == (78, "config.missing_secret")
-    rows = wire["detail"]["problems"]
+    alone, mistaken = nodes.node(SECRETS, "alone"), nodes.node(SECRETS + "[node]\nnmae = 1\n", "mistaken")
+    for node in (alone, mistaken):
+        node.write(HOLDER, "holder.py")
+        node.write("\n", "empty")
+    check = ("config", "check", "-o", "json")
+    told, with_another, start = several((alone, check, {}), (mistaken, check, {}), (mistaken, ("up",), {}))
+    assert (told[0], json.loads(told[2])["code"]) == (78, "config.missing_secret")
+    rows = problems(told[2])
     assert [row["line"] for row in rows] == [line for line, _ in MISSING]
-    assert all(row["column"] > 0 and row["file"] == str(node.file) for row in rows)
+    assert all(row["column"] > 0 and row["file"] == str(alone.file) for row in rows)
     for row, (_, what) in zip(rows, MISSING, strict=True):
         assert what in row["message"]
-    said = ended_78(node)
+    said = ended_78(alone)
     for line, what in MISSING:
         assert any(f"knotwork.toml:{line}:" in told and what in told for told in said.splitlines()), (what, said)
-    with node.file.open("a") as file:
-        file.write("[node]\nnmae = 1\n")  # with another mistake they are still told
-    code, wire = node.refused("config", "check")
-    assert [row["line"] for row in wire["detail"]["problems"]] == [*(line for line, _ in MISSING), 30]
-    ended_78(node)
+    assert with_another[0] == 78  # with another mistake they are still told
+    assert [row["line"] for row in problems(with_another[2])] == [*(line for line, _ in MISSING), 30]
+    assert start[0] == 78, start
 
 
 def test_a_secret_that_goes_missing_changes_nothing(nodes):
@@ -366,10 +390,9 @@ def test_a_secret_that_goes_missing_changes_nothing(nodes):
 def test_credentials_of_the_node_itself_are_looked_up(nodes):
     joining = '[nats]\nmode = "join"\nurls = ["nats://127.0.0.1:9"]\ntoken = { env = "NOT_SET" }\n'
     node = nodes.node(joining + '[projects.lab]\nnkey_seed = { file = "nowhere" }\n')
-    code, wire = node.refused("config", "check")
-    assert code == 78
-    assert [row["line"] for row in wire["detail"]["problems"]] == [4, 6]
-    said = ended_78(node)
+    (code, _, wire), (started, _, said) = several((node, ("config", "check", "-o", "json"), {}), (node, ("up",), {}))
+    assert (code, started) == (78, 78)
+    assert [row["line"] for row in problems(wire)] == [4, 6]
     assert "NOT_SET" in said
     assert "nowhere" in said
 
@@ -384,48 +407,65 @@ BROKEN_PLUGINS = {
 }
 
 
-@pytest.mark.parametrize("policy", ["retry", "ignore", "fail"])
-@pytest.mark.parametrize("how", BROKEN_PLUGINS)
-def test_the_check_and_the_start_agree_about_broken_plugins(nodes, how, policy):
-    node = nodes.node(GOOD + f'[executors.own]\ntype = "./own.py"\non_start_error = "{policy}"\n')
-    if (text := BROKEN_PLUGINS[how]) is not None:
-        node.write(text, "own.py")
-    if policy == "fail":
-        code, wire = node.refused("config", "check")
-        assert (code, wire["code"]) == (78, "config.broken_plugin")
-        (row,) = wire["detail"]["problems"]
-        assert (row["file"], row["line"]) == (str(node.file), 6)
-        said = ended_78(node)
-        assert f"{node.file}:6:8: executors.own" in said
-        return
-    checked = node.json("config", "check")
-    assert checked["ok"] is True
-    (row,) = checked["warnings"]
-    assert (row["file"], row["line"], row["code"]) == (str(node.file), 6, "config.broken_plugin")
-    code, out, err = node.run("config", "check")
-    assert code == 0
-    assert f"warning: {node.file}:6:8: executors.own" in err
-    assert "warning" not in out
+def with_broken_plugins(nodes, *policies: str):
+    """Return a node with a broken plugin of each sort under each policy, and the line of each agent's type."""
+    text, lines = GOOD, {}
+    node = nodes.node()
+    for policy in policies:
+        for number, broken in enumerate(BROKEN_PLUGINS.values()):
+            name = f"own-{number}-{policy}"
+            lines[name] = len(text.splitlines()) + 2
+            text += f'[executors.{name}]\ntype = "./own{number}.py"\non_start_error = "{policy}"\n'
+            if broken is not None:
+                node.write(broken, f"own{number}.py")
+    node.write(text)
+    return node, lines
+
+
+def test_the_check_and_the_start_agree_about_broken_plugins(nodes):
+    node, lines = with_broken_plugins(nodes, "retry", "ignore")
+    (code, out, _), (plain, table, err) = several(
+        (node, ("config", "check", "-o", "json"), {}), (node, ("config", "check"), {})
+    )
+    checked = json.loads(out)
+    assert (code, plain, checked["ok"]) == (0, 0, True)
+    told = {row["line"]: row for row in checked["warnings"]}
+    assert sorted(told) == sorted(lines.values())
+    assert {(row["file"], row["code"]) for row in told.values()} == {(str(node.file), "config.broken_plugin")}
+    for name, line in lines.items():
+        assert f"warning: {node.file}:{line}:8: executors.{name}" in err
+    assert "warning" not in table
     node.up()
     assert node.agents() == ["shout"]
-    wanted = "failed" if policy == "ignore" else "waiting"
-    slot = until(lambda: (found := node.slot("own"))["state"] == wanted and found)
-    assert slot["why"].rstrip(".") in row["message"]
+    for name, line in lines.items():
+        wanted = "failed" if name.endswith("ignore") else "waiting"
+        slot = until(lambda name=name, wanted=wanted: (found := node.slot(name))["state"] == wanted and found)
+        assert slot["why"].rstrip(".") in told[line]["message"]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_the_check_and_the_start_agree_about_broken_plugins_that_must_not_be(nodes):
+    node, lines = with_broken_plugins(nodes, "fail")
+    (code, _, wire), (started, _, said) = several((node, ("config", "check", "-o", "json"), {}), (node, ("up",), {}))
+    assert (code, started) == (78, 78)
+    rows = problems(wire)
+    assert {row["code"] for row in rows} == {"config.broken_plugin"}
+    assert [(row["file"], row["line"]) for row in rows] == [(str(node.file), line) for line in lines.values()]
+    for name, line in lines.items():
+        assert f"{node.file}:{line}:8: executors.{name}" in said
+
+
+def test_only_the_first_cause_of_an_unset_variable_is_told(nodes):
+    texts = (
         '[executors.a]\ntype = "http"\nurl = "https://${NO_SUCH_NAME}/v1"\n',
         '[executors.a]\ntype = "http"\nurl = "${NO_SUCH_NAME}"\nmethod = "GET"\n',
         '[executors.a]\ntype = "http"\nurl = "http://h/"\nheaders = { X = { file = "${NO_SUCH_NAME}/x" } }\n',
         '[executors.a]\ntype = "mcp"\nurl = "${NO_SUCH_NAME}"\ntool = "x"\n',
         '[nats]\nmode = "join"\nurls = ["${NO_SUCH_NAME}"]\n',
         '[telemetry.a]\ntype = "otlp"\nendpoint = "${NO_SUCH_NAME}"\n',
-    ],
-)
-def test_only_the_first_cause_of_an_unset_variable_is_told(nodes, text):
-    node = nodes.node(text)
-    code, wire = node.refused("config", "check")
-    assert (code, wire["code"]) == (78, "config.missing_variable")
-    assert len(wire["detail"]["problems"]) == 1
+    )
+    made = [nodes.node(text, f"node{number}") for number, text in enumerate(texts)]
+    for (code, _, said), text in zip(
+        several(*((node, ("config", "check", "-o", "json"), {}) for node in made)), texts, strict=True
+    ):
+        assert (code, json.loads(said)["code"]) == (78, "config.missing_variable"), text
+        assert len(problems(said)) == 1, text

@@ -58,7 +58,7 @@ def test_four_sub_agents_on_two_nodes_one_of_which_is_killed(pair):
     name = made["id"]
     spawned = far.ask("crew.spawn", id=name, synthesis="merge", tokens=10_000)
     assert (spawned["phase"], spawned["node"]) == ("execution", "far")
-    one, two = claim(hub, "one"), claim(far, "two", lease_s=5)
+    one, two = claim(hub, "one"), claim(far, "two", lease_s=15)
     lost = two["labels"]["part"]
     told = far.ask("crew.checkpoint", id=name, part=lost, percent=50, text="half", tokens=100)
     assert (told["go_on"], told["state"]) == (True, "running")

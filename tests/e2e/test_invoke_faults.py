@@ -166,14 +166,12 @@ def test_an_agent_that_dies_in_a_call(hub):
 
 
 def test_a_node_that_dies_in_a_call(nodes, hub, figure):
-    node = up_far(nodes, hub, "victim") if "far" not in hub.agents() else None
-    if node is None:
-        node = nodes.node(name="victim")
-        text = FAR.format(url=hub.about["url"], seed=hub.data / "keys" / "node-default.nk", folder=node.folder)
-        node.write(
-            text.replace("executors.far-sleeper", "executors.v-sleeper").replace("executors.far]", "executors.victim]")
-        )
-        node.up()
+    node = nodes.node(name="victim")
+    text = FAR.format(url=hub.about["url"], seed=hub.data / "keys" / "node-default.nk", folder=node.folder)
+    node.write(
+        text.replace("executors.far-sleeper", "executors.v-sleeper").replace("executors.far]", "executors.victim]")
+    )
+    node.up()
     until(lambda: "v-sleeper" in hub.agents())
     with ThreadPoolExecutor(2) as pool:
         call = pool.submit(hub.call, "agents.invoke", target="v-sleeper", timeout_s=40)

@@ -263,6 +263,17 @@ def test_agents_of_two_projects_talk_and_what_is_not_let_in_comes_back(both):
         (answer,) = one.ask("message.wait", thread=sent["thread"], wait_s=30)["messages"]
         assert (answer["sender"], answer["reply_to"], answer["text"]) == ("chemist@lab", sent["id"], "hi")
         assert other.ask("message.get", id=back["id"])["text"] == "hi"
+        assert one.call("message.send", capability="mix", text="x").json["code"] == "message.nobody"
+        wide = one.ask("message.send", capability="mix", scope="public", text="who mixes?", key="wide")
+        assert (wide["count"], [row["handle"] for row in wide["sent"]]) == (1, ["chemist@lab"])
+        assert one.ask("message.send", capability="mix", scope="public", text="who mixes?", key="wide")["sent"][0][
+            "already"
+        ]
+        (asked,) = until(lambda: other.ask("message.inbox")["messages"])
+        assert (asked["text"], asked["thread"]) == ("who mixes?", wide["thread"])
+        other.ask("message.reply", id=asked["id"], text="I do")
+        (mixes,) = one.ask("message.wait", thread=wide["thread"], wait_s=30)["messages"]
+        assert (mixes["sender"], mixes["text"]) == ("chemist@lab", "I do")
         assert far.call("contact.set", mode="team", project="lab").status == 200
         until(lambda: all(node.call("contact.get", project="lab").json["mode"] == "team" for node in both))
         told = one.ask("message.reply", id=answer["id"], text="more")

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 from tests.e2e.conftest import PROGRAM, until
-from tests.e2e.test_workflows import CONFIG
+from tests.e2e.test_workflows import CONFIG, listed
 
 FAILS = {
     "name": "fails",
@@ -101,6 +101,7 @@ def test_many_by_a_filter_with_an_answer_for_each(node):
         for number in range(5)
     ]
     odd = {runs[1], runs[3]}
+    until(lambda: set(listed(node, labels=["of=many"])) == set(runs))
     assert {one["id"] for one in node.json("run", "list", "--labels", "of=many", "--labels", "n=1")["runs"]} == odd
     assert {
         one["id"] for one in node.json("run", "list", "--text", "n=1", "--workflow", "asks", "--since", "1h")["runs"]
@@ -128,11 +129,14 @@ def test_what_failed_is_retried_once_with_a_key(node):
     runs = {node.json("run", "start", "fails", "--labels", "of=retry")["id"] for _ in range(2)}
     for run in runs:
         assert node.run("run", "await", run)[0] == 1
+    failed = {"workflow": "fails", "state": ["failed"], "labels": ["of=retry"]}
+    until(lambda: set(listed(node, **failed)) == runs)
     words = ("run", "retry", "--workflow", "fails", "--state", "failed", "--labels", "of=retry", "--key", "once")
     first = node.json(*words)
     assert {one["id"] for one in first["runs"] if one["changed"]} == runs
     for run in first["id"].split():
         assert node.run("run", "await", run)[0] == 1
+    until(lambda: len(listed(node, **failed)) == 4)
     again = node.json(*words)
     assert (again["matched"], again["done"], again["failed"]) == (4, 0, 0)
     assert node.ask("run.retry", ids=sorted(runs)[:1], step="boom")["done"] == 1
@@ -142,6 +146,7 @@ def test_many_are_written_down_and_a_bad_line_loses_no_other(node, nodes):
     runs = [
         node.json("run", "start", "spreads", '["a"]', "--labels", "of=copies", "--wait", "60s")["id"] for _ in range(3)
     ]
+    until(lambda: listed(node, labels=["of=copies"], state=["completed"]) == runs[::-1])
     code, out, _ = node.run("run", "export", "--labels", "of=copies")
     lines = out.splitlines()
     assert (code, [json.loads(line)["id"] for line in lines]) == (0, runs[::-1])
@@ -151,6 +156,7 @@ def test_many_are_written_down_and_a_bad_line_loses_no_other(node, nodes):
     assert node.run("run", "export", "--labels", "of=copies", "--cursor", cursor)[1].splitlines() == lines[2:]
     assert node.refused("run", "export")[1]["code"] == "flow.filter_needed"
     going = node.json("run", "start", "asks", "--labels", "of=going")["id"]
+    until(lambda: listed(node, labels=["of=going"]) == [going])
     assert node.run("run", "export", "--labels", "of=going") == (0, "", "1 run has not ended and was left out\n")
     assert node.ask("run.resume", ids=[runs[0], "bogus"], dry_run=True)["failed"] == 1
     told = node.ask("run.cancel", ids=[going, "w000nope", "bogus"])
@@ -168,7 +174,7 @@ def test_many_are_written_down_and_a_bad_line_loses_no_other(node, nodes):
     ]  # fmt: skip
     assert "error: line 2:" in err
     assert "had not ended when it was written" in told["runs"][2]["why"]
-    assert {one["id"] for one in other.json("runs")["runs"]} == {runs[0], runs[2]}
+    until(lambda: set(listed(other)) == {runs[0], runs[2]})
     file = other.write("\n".join(lines), "runs.jsonl")
     assert other.json("run", "import", f"@{file}")["done"] == 1  # what is there already stays
     for run in runs:  # purged elsewhere or not, this is all that is left of them

@@ -24,7 +24,7 @@ CAPABILITIES = ("write", "review", "test")
 
 
 async def live(bridge: agents.Bridge, number: int, end_s: float, took: dict[str, list[float]]) -> None:
-    """Talk, work and remember until the time is over."""
+    """Talk, work and remember until the time is over, and until somebody has done some work."""
     chance = random.Random(number)
 
     async def call(tool: str, **arguments):
@@ -36,7 +36,7 @@ async def live(bridge: agents.Bridge, number: int, end_s: float, took: dict[str,
 
     mine = CAPABILITIES[number % 3]
     await call("register_agent", agentType="scripted", capabilities=[mine])
-    while time.monotonic() < end_s:
+    while time.monotonic() < end_s or not took["complete_work"]:
         await call("send_message", channel="roadmap", message=f"{number} is here, {chance.random()}")
         await call("read_messages", channel="roadmap", limit=20)
         others = (await call("discover_agents", capability=chance.choice(CAPABILITIES)))["agents"]

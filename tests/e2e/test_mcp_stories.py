@@ -177,14 +177,34 @@ async def test_who_holds_two_parts_says_which_one_is_done(node: Node, door: Any)
             said = await does.refused(tool, work_id=work, **more)
             assert [word for one in held for word in (one["step"], one["claim"]) if word not in said] == []
         first, second = held
-        await does.call("complete_work", work_id=work, claim=first["claim"], result=first["step"])
+        assert node.run("work", "release", first["claim"])[0] == 0  # it is lost without a word to this session
         await does.call("complete_work", work_id=work, result=second["step"])  # the only one that is left
+        assert (await does.call("claim_work", capability=mine, timeout=30000))["step"] == first["step"]
+        await does.call("complete_work", work_id=work, result=first["step"])
         async with asyncio.timeout(WAIT_S):
             while True:
                 found = await leads.call("get_results", orchestrationId=crew["orchestrationId"])
                 if found["phase"] not in ("planning", "execution"):
                     break
         assert {one["id"]: one["output"] for one in found["parts"]} == {"soup": "soup", "salad": "salad"}
+
+
+async def queue_of(agent: Any, capability: str) -> tuple[int, int]:
+    """Return how much of a capability waits, and how much somebody has."""
+    (row,) = (await agent.call("work_queue_status", capability=capability))["queues"]
+    return row["waiting"], row["taken"]
+
+
+async def test_work_whose_holder_is_gone_is_counted_as_waiting(node: Node):
+    async with stdio_agent(node, name="counts") as agent:
+        given = await agent.call("assign_work", task="x", capability="counted-right")
+        async with stdio_agent(node, name="leaves") as holder:
+            await holder.call("claim_work", capability="counted-right", timeout=20000)
+            assert await queue_of(agent, "counted-right") == (0, 1)
+        async with asyncio.timeout(WAIT_S):
+            while await queue_of(agent, "counted-right") != (1, 0):  # nobody asks for it, so nobody is given it
+                await asyncio.sleep(0.02)
+        await agent.call("cancel_work", work_id=given["work_id"])
 
 
 async def test_work_of_one_scope_is_counted_by_its_capability(node: Node):

@@ -46,7 +46,7 @@ def test_personal_memory_follows_its_owner_to_another_project_and_node(nodes):
     two = nodes.node(TWO.format(url=one.about["url"], keys=one.data / "keys"), "two").up()
     with agent(one, label="a") as here, agent(two, label="b") as there:
         made = remember(here, "My owner writes British English.", scope="personal", category="core")
-        told = there.ask("memory.recall", search="british")
+        told = until(lambda: (found := there.ask("memory.recall", search="british"))["personal"] and found)
         assert contents(told, "personal") == ["My owner writes British English."]
         assert told["personal"][0]["author_id"] == here.id
         assert told["personal"][0]["node"] == "one"
@@ -55,9 +55,8 @@ def test_personal_memory_follows_its_owner_to_another_project_and_node(nodes):
         told = there.ask("memory.recall")
         assert (told["team"], told["private"]) == ([], [])
         assert there.call("memory.get", id=made).status == 200
-        assert contents(one.call("memory.recall", project="blog").json, "personal") == [
-            "My owner writes British English."
-        ]
+        blog = until(lambda: (found := one.ask("memory.recall", project="blog"))["personal"] and found)
+        assert contents(blog, "personal") == ["My owner writes British English."]
 
 
 def test_agents_see_what_they_may_and_are_who_the_node_says(nodes):

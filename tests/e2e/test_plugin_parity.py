@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 import pytest
 
 PLUGIN = """
@@ -109,39 +111,32 @@ def test_an_answer(running, what):
     assert running.slot("apart")["starts"] == 1
 
 
-@pytest.mark.parametrize("start", STARTS)
-def test_a_start(nodes, start):
+@pytest.fixture(scope="module")
+def refusing(shared_nodes):
+    """A node without agents that is asked again and again for one that it must refuse."""
+    return shared_nodes.node(name="refusing").up()
+
+
+def refused(node, plugin: str, tables: str) -> list[tuple[object, ...]]:
+    """Return what is said of the plugin in the node, and of the same in a process of its own."""
     said = []
-    for agent in ("here", "apart"):
-        node = nodes.node("", agent)
-        node.write(PLUGIN.replace("AT_IMPORT", ""), "odd.py")
-        node.up()
-        _, config = TWO.format(start=f'"{start}"').split("\n\n") if agent == "apart" else ("", "")
-        config = config or TWO.format(start=f'"{start}"').split("\n\n")[0]
-        node.write(config)
-        refused = node.call("node.reload")
-        (problem,) = refused.json["problems"]
-        said.append(
-            (
-                refused.status,
-                refused.json["code"],
-                problem["code"],
-                problem["message"].replace(f"executors.{agent}", "NAME"),
-            )
-        )
-        node.stop()
-    assert said[0] == said[1]
+    for agent, table in zip(("here", "apart"), tables.split("\n\n"), strict=True):
+        node.write(f"# {agent} and {secrets.token_hex(4)}\n" + plugin, "odd.py")  # nobody has seen it before
+        node.write(table)
+        answer = node.call("node.reload")
+        (problem,) = answer.json["problems"]
+        message = problem["message"].replace(f"executors.{agent}", "NAME")
+        said.append((answer.status, answer.json["code"], problem["code"], message))
+    return said
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_start(refusing, start):
+    here, apart = refused(refusing, PLUGIN.replace("AT_IMPORT", ""), TWO.format(start=f'"{start}"'))
+    assert here == apart
 
 
 @pytest.mark.parametrize("at_import", IMPORTS)
-def test_an_import(nodes, at_import):
-    said = []
-    here, apart = TWO.format(start='""').split("\n\n")
-    node = nodes.node("").up()
-    node.write(PLUGIN.replace("AT_IMPORT", at_import), "odd.py")
-    for agent, config in (("here", here), ("apart", apart)):
-        node.write(config)
-        refused = node.call("node.reload")
-        (problem,) = refused.json["problems"]
-        said.append((refused.status, problem["code"], problem["message"].replace(f"executors.{agent}", "NAME")))
-    assert said[0] == said[1]
+def test_an_import(refusing, at_import):
+    here, apart = refused(refusing, PLUGIN.replace("AT_IMPORT", at_import), TWO.format(start='""'))
+    assert here[:1] + here[2:] == apart[:1] + apart[2:]

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -106,6 +107,7 @@ def test_hanging_at_import(nodes):
         while not verdict.done():
             assert node.invoke("shout", "well") == "WELL"
             answered += 1
+            time.sleep(0.1)  # each call starts a process, and a few are enough
     assert verdict.result()["result"] == "refused"
     assert "still importing after 2 s" in verdict.result()["message"]
     assert answered > 2  # nothing waited for the import
@@ -115,97 +117,117 @@ def test_hanging_at_import(nodes):
     assert node.agents() == ["shout"]
 
 
-def test_a_background_task_that_crashes_is_contained_and_tried_again(nodes):
-    start = """
-        async def crash():
-            while not (context.base / "crash").exists():
-                await asyncio.sleep(0.02)
-            (context.base / "crash").unlink()
-            raise ValueError("no more")
+CRASHING = """
+    while (context.base / "hold").exists():
+        await asyncio.sleep(0.02)
 
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(crash())
-            yield Own()
-            task.cancel()
-    """
-    node = nodes.node(SHOUT + table())
-    node.write(plugin(start=start), "own.py")
-    node.up()
-    assert node.invoke("own", 1) == 1
+    async def crash():
+        while not (context.base / "crash").exists():
+            await asyncio.sleep(0.02)
+        (context.base / "crash").unlink()
+        raise ValueError("no more")
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(crash())
+        yield Own()
+        task.cancel()
+"""
+GREEDY = """
+    if attempt.input == "much":
+        kept = bytearray(2 * 1024 ** 3)
+        kept[:: 4096] = b"x" * len(kept[:: 4096])
+        return Done(len(kept))
+    return Done(os.getpid())
+"""
+NOISY = """
+    print("not the protocol", attempt.input)
+    os.write(1, b"\\x00\\xff\\x1b[31m{{{" * 20)
+    os.write(1, b"y" * 3_000_000)
+    os.write(2, b"\\n")
+    return Done(attempt.input)
+"""
+DYING = """
+    if attempt.input == "die":
+        os.kill(os.getpid(), 9)
+    await asyncio.sleep(30 if attempt.input == "wait" else 0)
+    return Done(os.getpid())
+"""
+
+
+@pytest.fixture(scope="module")
+def unruly(shared_nodes):
+    """A node with one agent that behaves, and four that do not, each in its own way."""
+    node = shared_nodes.node(
+        SHOUT
+        + table("crashing")
+        + table("greedy", hosted=True, memory_mb=200)
+        + table("noisy", hosted=True, concurrency=4)
+        + table("dying", hosted=True, concurrency=4),
+        "unruly",
+    )
+    node.write(plugin(start=CRASHING, name="crashing"), "crashing.py")
+    for name, work in (("greedy", GREEDY), ("noisy", NOISY), ("dying", DYING)):
+        node.write(plugin(work, name=name), f"{name}.py")
+    return node.up()
+
+
+def test_a_background_task_that_crashes_is_contained_and_tried_again(unruly):
+    node = unruly
+    assert node.invoke("crashing", 1) == 1
     with node.watching("plugin.*") as events:
+
+        def told(state: str) -> bool:
+            found = [row["data"] for row in events if row["data"]["id"] == "crashing"]
+            return bool(found) and found[-1]["state"] == state
+
+        (node.folder / "hold").touch()  # it does not come back before we have looked around
         (node.folder / "crash").touch()
-        slot = until(lambda: (found := node.slot("own"))["state"] == "waiting" and found)
-        assert "no more" in slot["why"]
-        assert node.agents() == ["shout"]  # nobody is sent to it meanwhile
+        until(lambda: any("no more" in json.dumps(row["data"]) for row in events))
+        until(lambda: node.slot("crashing")["state"] == "starting")
+        until(lambda: "crashing" not in node.agents())  # nobody is sent to it meanwhile
         assert node.invoke("shout", "well") == "WELL"
-        refused = node.call("agents.invoke", target="own", input=1)
-        assert refused.status in (404, 503)
-        until(lambda: node.slot("own")["state"] == "running")
-        until(lambda: "own" in node.agents())
-        assert node.invoke("own", 2) == 2
-        assert node.slot("own")["starts"] == 2
-        until(lambda: [row["data"]["state"] for row in events if row["data"]["id"] == "own"][-1:] == ["running"])
+        assert node.call("agents.invoke", target="crashing", input=1).status in (404, 503)
+        (node.folder / "hold").unlink()
+        until(lambda: node.slot("crashing")["state"] == "running")
+        until(lambda: "crashing" in node.agents())
+        assert node.invoke("crashing", 2) == 2
+        assert node.slot("crashing")["starts"] == 2
+        until(lambda: told("running"))
 
 
-def test_two_gigabytes_are_too_much_when_hosted(nodes):
-    work = """
-        if attempt.input == "much":
-            kept = bytearray(2 * 1024 ** 3)
-            kept[:: 4096] = b"x" * len(kept[:: 4096])
-            return Done(len(kept))
-        return Done(os.getpid())
-    """
-    node = nodes.node(SHOUT + table(hosted=True, memory_mb=200))
-    node.write(plugin(work), "own.py")
-    node.up()
-    assert node.invoke("own") != node.pid
-    assert node.slot("own")["hosted"] is True
-    answer = node.call("agents.invoke", target="own", input="much")
+def test_two_gigabytes_are_too_much_when_hosted(unruly):
+    node = unruly
+    assert node.invoke("greedy") != node.pid
+    assert node.slot("greedy")["hosted"] is True
+    answer = node.call("agents.invoke", target="greedy", input="much")
     assert answer.status in (502, 503), answer.body
     assert "MemoryError" in answer.json["detail"] or answer.json["code"] == "plugin.crashed"
     assert node.invoke("shout", "well") == "WELL"
-    until(lambda: node.call("agents.invoke", target="own", input="x").status == 200)
+    until(lambda: node.call("agents.invoke", target="greedy", input="x").status == 200)
     assert psutil.Process(node.pid).memory_info().rss < 300 * 1024**2
 
 
-def test_garbage_on_stdout_disturbs_nobody(nodes):
-    work = """
-        print("not the protocol", attempt.input)
-        os.write(1, b"\\x00\\xff\\x1b[31m{{{" * 20)
-        os.write(1, b"y" * 3_000_000)
-        os.write(2, b"\\n")
-        return Done(attempt.input)
-    """
-    node = nodes.node(SHOUT + table(hosted=True, concurrency=4))
-    node.write(plugin(work), "own.py")
-    node.up()
+def test_garbage_on_stdout_disturbs_nobody(unruly):
+    node = unruly
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda number: node.invoke("own", number), range(12))) == list(range(12))
-    assert node.slot("own")["starts"] == 1
+        assert list(pool.map(lambda number: node.invoke("noisy", number), range(12))) == list(range(12))
+    assert node.slot("noisy")["starts"] == 1
     until(lambda: "not the protocol" in node.log)
     assert max(map(len, node.lines)) < 20_000
     assert "\x1b" not in node.log
 
 
-def test_a_hosted_plugin_that_dies_takes_its_calls_along_and_comes_back(nodes):
-    work = """
-        if attempt.input == "die":
-            os.kill(os.getpid(), 9)
-        await asyncio.sleep(30 if attempt.input == "wait" else 0)
-        return Done(os.getpid())
-    """
-    node = nodes.node(SHOUT + table(hosted=True, concurrency=4))
-    node.write(plugin(work), "own.py")
-    node.up()
-    first = node.invoke("own")
+def test_a_hosted_plugin_that_dies_takes_its_calls_along_and_comes_back(unruly):
+    node = unruly
+    first = node.invoke("dying")
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(node.call, "agents.invoke", target="own", input="wait")
+        waiting = pool.submit(node.call, "agents.invoke", target="dying", input="wait")
         until(lambda: node.status()["running"] == 1)
-        died = node.call("agents.invoke", target="own", input="die")
+        died = node.call("agents.invoke", target="dying", input="die")
         both = [died.json, waiting.result(WAIT_S).json]
     assert [one["code"] for one in both] == ["plugin.crashed"] * 2
-    assert first not in marked(nodes.mark)
-    again = until(lambda: (found := node.call("agents.invoke", target="own", input="")).status == 200 and found)
+    assert first not in marked(node.mark)
+    again = until(lambda: (found := node.call("agents.invoke", target="dying", input="")).status == 200 and found)
     assert again.json["output"] != first
 
 

@@ -60,9 +60,14 @@ def test_a_boundary_is_given_and_taken_by_saving_the_file(nodes):
     assert ended(node, again["id"])["state"] == "completed"
 
 
-def test_calls_follow_the_policy_and_say_why_not(nodes):
-    rules = '[boundaries.lab]\npaths = ["/srv/lab"]\nprefer = ["second"]\nforbid = ["third"]\n'
-    node = nodes.node(agent("first") + agent("second") + agent("third") + rules).up()
+@pytest.fixture(scope="module")
+def lab(shared_nodes):
+    rules = '[boundaries.lab]\npaths = ["/srv/lab"]\nlabels = ["team=l*"]\nprefer = ["second"]\nforbid = ["third"]\n'
+    return shared_nodes.node(agent("first") + agent("second") + agent("third") + rules, "lab").up()
+
+
+def test_calls_follow_the_policy_and_say_why_not(lab):
+    node = lab
     for how in ({"input": "x", "boundary": "lab"}, {"input": {"path": "/srv/lab/x"}}):
         # a place is given back a moment after the answer; until then the one who steps in is right
         until(lambda how=how: node.ask("agents.invoke", capability="do", **how)["agent"].endswith("/second"))
@@ -77,10 +82,8 @@ def test_calls_follow_the_policy_and_say_why_not(nodes):
         assert "corporate, corporate-adjacent, lab, open-source, personal, none" in refused.json["detail"]
 
 
-def test_a_choice_is_explained(nodes):
-    rules = '[boundaries.lab]\npaths = ["/srv/lab"]\nlabels = ["team=l*"]\nprefer = ["second"]\nforbid = ["third"]\n'
-    node = nodes.node(agent("first") + agent("second") + agent("third") + rules).up()
-    name = node.status()["name"]
+def test_a_choice_is_explained(lab):
+    node, name = lab, lab.status()["name"]
     why = explained(node, boundary="lab")
     rows = {row["agent"].rpartition("/")[2]: row for row in why["candidates"]}
     assert [(key, rows[key]["place"], rows[key]["standing"]) for key in ("second", "first", "third")] == [
@@ -126,6 +129,7 @@ def test_of_two_nodes_the_preferred_one_dies_and_the_other_steps_in(nodes):
     far(nodes, hub, "two", agent("stand-in") + agent("never"))
     until(lambda: len(hub.agents()) == 3)
     for _ in range(5):
+        until(lambda: hub.ask("agents.show", target="one/better")["running"] == 0)  # told a moment after the answer
         done = ended(hub, submit(hub, input="x", boundary="lab")["id"])
         assert done["worker"] == "one/better"
     first.signal(signal.SIGKILL)

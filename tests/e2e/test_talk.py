@@ -4,20 +4,62 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
-from tests.e2e.conftest import WAIT_S, until
-from tests.e2e.test_sessions import agent
+from tests.e2e import test_sessions as sessions
+from tests.e2e.conftest import WAIT_S, Answer, Node, until
+from tests.e2e.test_sessions import Agent
 from tests.e2e.test_tasks import joined
+
+PROJECTS = ("default", *(f"room{number}" for number in range(8)))
+
+
+class Room:
+    """One project of a node: nobody in it hears what is said in another."""
+
+    def __init__(self, node: Node, project: str = "default") -> None:
+        self.node, self.project = node, project
+
+    def call(self, op: str, **fields: Any) -> Answer:
+        return self.node.call(op, project=self.project, **fields)
+
+    def ask(self, op: str, **fields: Any) -> Any:
+        answer = self.call(op, **fields)
+        assert answer.status == 200, answer.body
+        return answer.json
+
+
+@pytest.fixture(scope="module")
+def shared(shared_nodes):
+    return shared_nodes.node("".join(f"[projects.{name}]\n" for name in PROJECTS), "shared").up()
+
+
+@pytest.fixture(scope="module")
+def rooms(shared) -> Iterator[Room]:
+    return (Room(shared, name) for name in PROJECTS[1:])
+
+
+@pytest.fixture
+def room(rooms) -> Room:
+    """A project that no other test uses."""
+    return next(rooms)
+
+
+def agent(where: Node | Room, **fields: Any) -> AbstractContextManager[Agent]:
+    if isinstance(where, Room):
+        return sessions.agent(where.node, project=where.project, **fields)
+    return sessions.agent(where, **fields)
 
 
 def texts(answer: Any) -> list[str]:
     return [one["text"] for one in answer["messages"]]
 
 
-def test_two_agents_and_their_owner_talk_in_channels(nodes):
-    node = nodes.node().up()
+def test_two_agents_and_their_owner_talk_in_channels(room):
+    node = room
     with agent(node, handle="ann", capabilities=["plan"]) as ann, agent(node, handle="bob", label="2") as bob:
         assert [row["name"] for row in ann.ask("channel.list")["channels"]] == ["roadmap", "parallel-work", "errors"]
         first = ann.ask("channel.send", channel="roadmap", text="shall we, @bob?")
@@ -26,7 +68,7 @@ def test_two_agents_and_their_owner_talk_in_channels(nodes):
         unread = bob.ask("channel.unread")
         assert (unread["unread"], unread["mentions"], unread["inbox"]) == (1, 1, 0)
         (row,) = bob.ask("channel.read", channel="roadmap", unread=True)["messages"]
-        assert (row["sender"], row["sender_id"], row["sender_node"]) == ("ann", ann.id, node.about["node"])
+        assert (row["sender"], row["sender_id"], row["sender_node"]) == ("ann", ann.id, node.node.about["node"])
         answer = bob.ask("message.reply", id=row["id"], text="yes", data={"sure": True})
         assert (answer["channel"], answer["thread"]) == ("roadmap", first["id"])
         assert texts(node.ask("channel.read", channel="roadmap", thread=first["id"])) == ["shall we, @bob?", "yes"]
@@ -38,8 +80,8 @@ def test_two_agents_and_their_owner_talk_in_channels(nodes):
         assert (forged.status, forged.json["code"]) == (422, "ops.bad_request")
 
 
-def test_channels_are_made_changed_and_archived_by_those_who_may(nodes):
-    node = nodes.node().up()
+def test_channels_are_made_changed_and_archived_by_those_who_may(room):
+    node = room
     with agent(node, handle="ann") as ann, agent(node, handle="bob", label="2") as bob:
         made = ann.ask("channel.create", name="releases", about="what was released", max_messages=2)
         assert made["by"] == ann.id
@@ -84,8 +126,8 @@ def test_messages_wait_for_agents_that_are_away_over_kill_9(nodes):
         assert ann.ask("message.get", id=said)["sender"] == node.ask("message.get", id=said)["sender"]
 
 
-def test_who_waits_is_told_and_answers_reach_a_capability(nodes):
-    node = nodes.node().up()
+def test_who_waits_is_told_and_answers_reach_a_capability(room):
+    node = room
     with (
         agent(node, handle="ann") as ann,
         agent(node, handle="bob", label="2", capabilities=["review"]) as bob,
@@ -111,8 +153,8 @@ def test_who_waits_is_told_and_answers_reach_a_capability(nodes):
         assert bob.call("message.get", id=got[0]["messages"][0]["id"]).status == 404
 
 
-def test_the_contact_policy_and_visibility_are_kept_by_the_node(nodes):
-    node = nodes.node().up()
+def test_the_contact_policy_and_visibility_are_kept_by_the_node(room):
+    node = room
     with agent(node, handle="ann") as ann, agent(node, handle="bob", label="2") as bob:
         ann.ask("session.update", scope="private")
         hidden = bob.call("message.send", to="ann", text="hello?").json
@@ -162,8 +204,8 @@ BAD = [
 ]
 
 
-def test_nonsense_is_refused_with_a_reason_and_what_is_said_stays_as_it_was_sent(nodes):
-    node = nodes.node().up()
+def test_nonsense_is_refused_with_a_reason_and_what_is_said_stays_as_it_was_sent(shared):
+    node = shared
     for op, fields in BAD:
         answer = node.call(op, **fields)
         assert answer.status in (404, 422), (op, fields, answer.body)
@@ -180,8 +222,8 @@ def test_nonsense_is_refused_with_a_reason_and_what_is_said_stays_as_it_was_sent
     assert len(node.ask("message.get", id=fits["id"])["text"]) == 1_048_576
 
 
-def test_people_talk_from_the_shell_and_watch(nodes):
-    node = nodes.node().up()
+def test_people_talk_from_the_shell_and_watch(shared):
+    node = shared
     owner = node.ask("message.send", to=f"person-{_owner(node)}", text="a note to myself")["sent"][0]["handle"]
     assert node.json("inbox")["messages"][0]["sender"] == owner
     assert node.json("inbox")["messages"] == []
@@ -206,9 +248,8 @@ def _owner(node: Any) -> str:
 
 
 @pytest.mark.parametrize("scope", ["private", "personal", "team", "public"])
-def test_scopes_of_what_is_said(nodes, scope):
-    node = nodes.node().up()
-    with agent(node, handle="ann") as ann, agent(node, handle="bob", label="2") as bob:
+def test_scopes_of_what_is_said(room, scope):
+    with agent(room, handle="ann") as ann, agent(room, handle="bob", label="2") as bob:
         sent = ann.ask("channel.send", channel="roadmap", text="between us", scope=scope)
         seen = scope != "private"
         assert bool(bob.ask("channel.read", channel="roadmap")["messages"]) is seen

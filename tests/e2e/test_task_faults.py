@@ -34,7 +34,7 @@ def test_nothing_is_lost_when_everything_is_killed(nodes):
     running = submit(hub, "far", {"delay_s": 300, "attempts": [1]}, {"done": "never"}, deadline="1h", max_crashes=5)
     until(lambda: state(hub, running) == "running", PATIENCE_S)
     waiting = submit(hub, "script", {"fail": "no", "retriable": True, "attempts": [1]}, {"done": "second"},
-                     max_attempts=3, retry_delay_s=3, no_jitter=True)  # fmt: skip
+                     max_attempts=3, retry_delay_s=8, no_jitter=True)  # fmt: skip
     until(lambda: state(hub, waiting) == "waiting", PATIENCE_S)
     queued = [submit(hub, "one-by-one", {"delay_s": 0.2}, {"done": number}) for number in range(10)]
     elsewhere = submit(hub, "far/far", input="for a node that is away")
@@ -44,10 +44,10 @@ def test_nothing_is_lost_when_everything_is_killed(nodes):
 
     kill_everything(nodes)
     hub.up()
-    # asked first: when the lease is over that far cannot renew, it waits for somebody else
-    assert (state(hub, nobody), state(hub, running)) == ("pending", "running")
-    why = hub.ask("task.why", id=running)["why"]
-    assert "far/far has it" in why
+    # when the lease is over that far cannot renew, which may be by now, it waits for somebody else
+    why = hub.ask("task.why", id=running)
+    assert state(hub, nobody) == "pending"
+    assert why["state"] == "pending" or "far/far has it" in why["why"], why
     assert ended(hub, done)["output"] == "before"
     assert ended(hub, waiting)["output"] == "second"
     assert [ended(hub, run)["output"] for run in queued] == list(range(10))
@@ -93,14 +93,14 @@ def test_lists_and_counts_say_that_the_task_of_a_vanished_worker_waits(nodes):
         return {one["id"] for one in hub.ask("task.list", state=[wanted])["tasks"]}
 
     until(lambda: listed("running") == {run, kept}, PATIENCE_S)
-    assert hub.ask("task.stats")["by_state"] == {"running": 2}
+    until(lambda: hub.ask("task.stats")["by_state"] == {"running": 2}, PATIENCE_S)
     far.signal(signal.SIGKILL)
     far.ended(PATIENCE_S)
     until(lambda: state(hub, run) == "pending", PATIENCE_S)
-    assert (listed("pending"), listed("running")) == ({run}, {kept})
+    until(lambda: (listed("pending"), listed("running")) == ({run}, {kept}), PATIENCE_S)
     (row,) = hub.ask("task.list", state=["pending", "waiting"])["tasks"]
     assert (row["state"], row["worker"], row["started_at"]) == ("pending", "", "")
-    assert hub.ask("task.stats")["by_state"] == {"pending": 1, "running": 1}
+    until(lambda: hub.ask("task.stats")["by_state"] == {"pending": 1, "running": 1}, PATIENCE_S)
     assert hub.ask("task.cancel", ids=[run, kept])["changed"] == 2
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.e2e.conftest import until
@@ -125,9 +126,7 @@ def test_a_task_is_submitted_here_done_there_and_awaited_anywhere(hub, far):
         {"team": "red"},
         9,
     )
-    began = time.monotonic()
-    assert ended(hub, run)["output"] == {"hello": 1}  # again, and at once
-    assert time.monotonic() - began < 30
+    assert ended(hub, run)["output"] == {"hello": 1}  # again
     assert ended(far, run)["ended_at"] == told["ended_at"]
     assert far.run("submit", "hub/shout", "back", "--wait")[:2] == (0, "BACK\n")
 
@@ -217,7 +216,7 @@ def test_a_node_that_was_never_there_is_refused_and_one_that_is_away_is_waited_f
 def test_retries_pause_and_remember(hub):
     run = submit(
         hub, "script", {"fail": "not yet", "retriable": True, "code": "x.y", "attempts": [1, 2]}, {"done": "at last"},
-        max_attempts=5, backoff="linear", retry_delay_s=0.5, no_jitter=True,
+        max_attempts=5, backoff="linear", retry_delay_s=2, no_jitter=True,
     )  # fmt: skip
     waiting = until(lambda: (told := hub.ask("task.get", id=run))["state"] == "waiting" and told, PATIENCE_S)
     assert (waiting["code"], bool(waiting["due_at"])) == ("x.y", True)
@@ -408,7 +407,7 @@ def test_watching_shows_progress_output_and_changes_of_state(hub):
 
 
 def test_a_watch_that_is_left_leaves_the_task_alone(hub):
-    run = submit(hub, "script", {"delay_s": 1.5}, {"done": 5})
+    run = submit(hub, "script", {"delay_s": 6}, {"done": 5})
     watching = hub.start("task", "watch", run)
     until(lambda: state(hub, run) == "running", PATIENCE_S)
     watching.terminate()
@@ -420,6 +419,7 @@ def test_lists_and_figures(hub):
     runs = [submit(hub, "sleeper", labels={"list": "me"}) for _ in range(4)]
     until(lambda: [state(hub, run) for run in runs].count("running") == 3, PATIENCE_S)
     until(lambda: len(hub.ask("task.list", labels=["list=me"], state=["running"])["tasks"]) == 3, PATIENCE_S)
+    until(lambda: len(hub.ask("task.list", labels=["list=me"])["tasks"]) == 4, PATIENCE_S)
     found = hub.ask("task.list", labels={"list": "me"})["tasks"]
     assert [row["id"] for row in found] == runs[::-1]
     assert len(hub.ask("task.list", labels=["list=me"], state=["pending"])["tasks"]) == 1
@@ -428,8 +428,12 @@ def test_lists_and_figures(hub):
     assert hub.ask("task.list", labels={"list": "me"}, agent="script")["tasks"] == []
     assert hub.ask("task.list", labels={"list": "me"}, until="1h")["tasks"] == []
     assert len(hub.ask("task.list", labels={"list": "me"}, since="1h", limit=2)["tasks"]) == 2
-    figures = until(lambda: (told := hub.ask("task.stats"))["taken"] == 3 and told, PATIENCE_S)
-    assert (figures["running_here"], figures["by_state"]["running"]) == (3, 3)
+
+    def figures_of_three() -> Any:
+        told = hub.ask("task.stats")
+        return told if (told["taken"], told["running_here"], told["by_state"].get("running")) == (3, 3, 3) else None
+
+    figures = until(figures_of_three, PATIENCE_S)
     row = next(row for row in figures["queues"] if row["route"] == "=sleeper")
     assert (row["waiting"], row["taken"], row["lane"]) == (1, 3, "normal")
     code, out, _ = hub.run("task", "list", "-l", "list=me", "-s", "running")

@@ -329,11 +329,8 @@ def test_who_is_connected_is_shown_and_told(one):
         assert polled(one, "desk", wait_s=1, max_tasks=5) == [], "it said that it can do two"
         until(lambda: one.ask("agents.show", target="desk")["running"] == 2)
 
-        start_s = time.monotonic()
         one.ask("task.cancel", ids=[tasks[0]["id"]])
         until(lambda: ("lost", {"id": tasks[0]["id"], "why": "ended"}) in line.events)
-        took_s = time.monotonic() - start_s
-        assert took_s < 20
         assert code(resolve(one, tasks[0], "heartbeat")) == (499, "claim.cancelled")
         assert code(resolve(one, tasks[0], "complete", output=1)) == (499, "claim.cancelled")
         resolved(one, tasks[1], "complete", output=1)

@@ -54,6 +54,11 @@ def node(shared_nodes):
     return found
 
 
+def listed(node, **fields):
+    """Return the ids of the runs in a list, which follows a moment later."""
+    return [one["id"] for one in node.ask("run.list", **fields)["runs"]]
+
+
 def test_a_run_from_start_to_end_at_the_shell(node):
     code, out, _ = node.run("run", "start", "release", '{"words": ["a", "b"]}')
     run = out.strip()
@@ -70,6 +75,7 @@ def test_a_run_from_start_to_end_at_the_shell(node):
     told = [(one["what"], one["step"]) for one in node.json("run", "events", run)["events"]]
     assert (told[0], told[-1]) == (("start", ""), ("ended", ""))
     assert node.json("run", "show", run, "--at", "1")["state"] == "running"
+    until(lambda: run in listed(node, workflow="release"))
     assert run in [one["id"] for one in node.json("runs", "--workflow", "release")["runs"]]
     code, out, _ = node.run("run", "output", run)
     assert (code, out) == (0, "A-B\n")
@@ -81,9 +87,9 @@ def test_somebody_without_a_token_answers_by_a_link(node):
         "steps": {"ask": {"kind": "approval", "title": "Ship <it>?"}},
         "output": "steps.ask.output.by",
     }
-    node.json("workflow", "register", json.dumps(asking))
-    run = node.json("run", "start", "asking")["id"]
-    until(lambda: node.json("run", "why", run)["waits"])
+    node.ask("workflow.register", definition=asking)
+    run = node.ask("run.start", workflow="asking")["id"]
+    until(lambda: node.ask("run.why", id=run)["waits"])
     link = node.json("run", "link", run, "ask", "--by", "alice", "--expires", "2h")
     assert link["by"] == "alice"
     with httpx.Client(trust_env=False, timeout=60) as plain:
@@ -93,10 +99,10 @@ def test_somebody_without_a_token_answers_by_a_link(node):
 def must_answer(plain, node, run, link):
     page = plain.get(link["url"], headers={"accept": "text/html"})
     assert (page.status_code, "Ship &lt;it&gt;?" in page.text) == (200, True)
-    assert node.json("run", "show", run)["state"] == "running"
+    assert node.ask("run.show", id=run)["state"] == "running"
     answer = plain.post(link["url"], data={"decision": "approve", "comment": "yes"})
     assert (answer.status_code, answer.json()["state"]) == (200, "approved")
-    assert node.run("run", "await", run)[:2] == (0, "alice\n")
+    assert node.ask("run.await", id=run, timeout_s=55)["output"] == "alice"
     assert plain.post(link["url"], json={"decision": "reject"}).status_code == 409
     assert plain.get(link["url"].replace("ka1", "ka2")).status_code == 404
 
@@ -111,34 +117,35 @@ def test_a_run_starts_itself_anew(node):
             "input": "steps.hear.output",
         },
     }
-    node.json("workflow", "register", json.dumps({"name": "anew", "steps": steps, "output": "input"}))
-    first = node.json("run", "start", "anew", '"a"')["id"]
-    for word in ('"b"', '"c"'):
-        node.json("run", "signal", first, "go", word)
-    until(lambda: node.json("run", "show", first)["next"])
-    node.json("run", "signal", first, "go", "false")
-    assert node.run("run", "await", first)[:2] == (0, "c\n")
-    shown = node.json("run", "show", first)
-    second = node.json("run", "show", shown["next"])
-    third = node.json("run", "show", second["next"])
+    node.ask("workflow.register", definition={"name": "anew", "steps": steps, "output": "input"})
+    first = node.ask("run.start", workflow="anew", input="a")["id"]
+    for word in ("b", "c"):
+        node.ask("run.signal", id=first, signal="go", payload=word)
+    until(lambda: node.ask("run.show", id=first)["next"])
+    node.ask("run.signal", id=first, signal="go", payload=False)
+    assert node.ask("run.await", id=first, timeout_s=55)["output"] == "c"
+    shown = node.ask("run.show", id=first)
+    second = node.ask("run.show", id=shown["next"])
+    third = node.ask("run.show", id=second["next"])
     assert (second["previous"], second["number"], third["previous"], third["number"]) == (first, 1, second["id"], 2)
     assert (third["next"], third["output"]) == ("", "c")
-    assert third["id"] in node.json("run", "why", first)["waits"][0]["what"]
-    listed = {one["id"]: one["next"] for one in node.json("runs", "--workflow", "anew")["runs"]}
-    assert listed == {first: second["id"], second["id"]: third["id"], third["id"]: ""}
+    assert third["id"] in node.ask("run.why", id=first)["waits"][0]["what"]
+    wanted = {first: second["id"], second["id"]: third["id"], third["id"]: ""}
+    until(lambda: {one["id"]: one["next"] for one in node.ask("run.list", workflow="anew")["runs"]} == wanted)
 
 
 def test_who_holds_a_step_starts_more_under_its_budget(node):
     piece = {"name": "piece", "steps": {"p": {"capability": "shout"}}}
     lead = {"name": "lead", "steps": {"a": {"capability": "lead", "children": {"workflows": ["piece"], "max": 2}}}}
     for one in (piece, lead):
-        node.json("workflow", "register", json.dumps(one))
-    run = node.json("run", "start", "lead")["id"]
+        node.ask("workflow.register", definition=one)
+    run = node.ask("run.start", workflow="lead")["id"]
     (task,) = node.json("work", "claim", "laptop", "-c", "lead", "--wait", "30s")["tasks"]
     made = node.json("work", "spawn", task["claim"], "hello", "--workflow", "piece", "--key", "one")
     assert (made["step"], made["new"], made["left"]) == ("a--c1", True, 1)
-    assert node.json("work", "spawn", task["claim"], "hello", "--workflow", "piece", "--key", "one")["new"] is False
-    assert node.run("run", "await", made["run"])[:2] == (0, "HELLO\n")
+    again = node.ask("work.spawn", claim=task["claim"], input="hello", workflow="piece", key="one")
+    assert (again["new"], again["run"]) == (False, made["run"])
+    assert node.ask("run.await", id=made["run"], timeout_s=55)["output"] == "HELLO"
     (child,) = until(
         lambda: [one for one in node.ask("work.children", claim=task["claim"])["children"] if one["output"]]
     )
@@ -148,26 +155,26 @@ def test_who_holds_a_step_starts_more_under_its_budget(node):
         "completed",
         "HELLO",
     )
-    node.json("work", "spawn", task["claim"], "x", "--workflow", "piece")
+    node.ask("work.spawn", claim=task["claim"], input="x", workflow="piece")
     for workflow, code in (("piece", "flow.budget_spent"), ("lead", "flow.no_grant")):
-        assert node.refused("work", "spawn", task["claim"], "x", "--workflow", workflow)[1]["code"] == code
-    node.json("work", "complete", task["claim"], "1")
-    assert node.run("run", "await", run)[0] == 0
-    assert [one["step"] for one in node.json("run", "show", run)["children"]] == ["a--c1", "a--c2"]
-    assert node.json("run", "show", made["run"])["parent"] == f"{run}/a--c1"
+        assert node.call("work.spawn", claim=task["claim"], input="x", workflow=workflow).json["code"] == code
+    node.ask("work.complete", claim=task["claim"], output=1)
+    assert node.ask("run.await", id=run, timeout_s=55)["state"] == "completed"
+    assert [one["step"] for one in node.ask("run.show", id=run)["children"]] == ["a--c1", "a--c2"]
+    assert node.ask("run.show", id=made["run"])["parent"] == f"{run}/a--c1"
 
 
 def test_runs_are_seen_by_lists_and_by_sql(node):
     steps = {"a": {"capability": "shout", "when": "input"}}
-    node.json("workflow", "register", json.dumps({"name": "seen", "steps": steps, "output": "steps.a.output.x.y"}))
-    ids = [node.json("run", "start", "seen", "a", "--labels", f"n={n}", "--wait", "60s")["id"] for n in range(3)]
-    listed = node.json("runs", "--workflow", "seen", "--state", "completed")["runs"]
-    assert [one["id"] for one in listed] == ids[::-1]
-    assert [one["labels"] for one in listed] == [{"n": str(n)} for n in (2, 1, 0)]
+    node.ask("workflow.register", definition={"name": "seen", "steps": steps, "output": "steps.a.output.x.y"})
+    ids = [node.ask("run.start", workflow="seen", input="a", labels=[f"n={n}"], wait_s=55)["id"] for n in range(3)]
+    until(lambda: listed(node, workflow="seen", state=["completed"]) == ids[::-1])
+    found = node.ask("run.list", workflow="seen", state=["completed"])["runs"]
+    assert [one["labels"] for one in found] == [{"n": str(n)} for n in (2, 1, 0)]
     query = "select id, state, labels from runs where workflow = 'seen' and ended_ns > 0 order by started_ns"
-    found = until(lambda: (rows := node.json("sql", query)["rows"]) and len(rows) == 3 and rows)
+    found = until(lambda: (rows := node.ask("view.sql", query=query)["rows"]) and len(rows) == 3 and rows)
     assert [(one["id"], one["state"]) for one in found] == [(one, "completed") for one in ids]
-    assert node.json("runs", "--workflow", "seen", "--state", "failed")["runs"] == []
+    assert node.ask("run.list", workflow="seen", state=["failed"])["runs"] == []
 
 
 def test_waiting_and_keys(node):
@@ -204,16 +211,17 @@ def test_everything_wrong_is_told_with_its_place(node):
     assert "a → b → a" in told[0]["message"] or "b → a → b" in told[0]["message"]
 
 
-@pytest.mark.parametrize("form", ["mermaid", "dot", "svg", "ascii"])
-def test_pictures(node, form):
-    code, out, _ = node.run("workflow", "graph", "release", "--form", form)
+def test_pictures(node):
+    for form in ("mermaid", "dot", "svg"):
+        assert "ask" in node.ask("workflow.graph", name="release", form=form)["text"]
+    code, out, _ = node.run("workflow", "graph", "release", "--form", "ascii")
     assert code == 0
     assert "ask" in out
 
 
 def test_cancel_stops_the_process_that_works(node):
-    node.json("workflow", "register", json.dumps({"name": "long", "steps": {"a": {"capability": "slow"}}}))
-    run = node.json("run", "start", "long")["id"]
+    node.ask("workflow.register", definition={"name": "long", "steps": {"a": {"capability": "slow"}}})
+    run = node.ask("run.start", workflow="long")["id"]
     until(lambda: node.status()["running"] == 1)
     assert node.json("run", "cancel", run, "--why", "enough")["runs"][0]["changed"] is True
     ended = json.loads(node.run("run", "await", run, "-o", "json")[1])
@@ -237,14 +245,15 @@ def test_pause_signals_events_and_watching(node):
         "go": {"kind": "wait_for_signal", "signal": "go"},
         "paid": {"kind": "wait_for_event", "event": "order.paid", "depends_on": ["go"]},
     }
-    node.json("workflow", "register", json.dumps({"name": "waits", "steps": steps}))
-    run = node.json("run", "start", "waits")["id"]
+    node.ask("workflow.register", definition={"name": "waits", "steps": steps})
+    run = node.ask("run.start", workflow="waits")["id"]
     assert node.json("run", "pause", run)["runs"][0]["changed"] is True
-    assert node.json("run", "signal", run, "go", '{"with": "care"}')["changed"] is True
-    until(lambda: node.json("run", "show", run)["progress"][0]["state"] == "completed")
+    assert node.ask("run.signal", id=run, signal="go", payload={"with": "care"})["changed"] is True
+    until(lambda: node.ask("run.show", id=run)["progress"][0]["state"] == "completed")
+    until(lambda: run in listed(node, state=["paused"]))
     assert run in [one["id"] for one in node.json("run", "list", "--state", "paused")["runs"]]
     assert node.json("run", "resume", run)["done"] == 1
-    until(lambda: node.json("run", "why", run)["waits"][0]["what"] == "an event order.paid")
+    until(lambda: node.ask("run.why", id=run)["waits"][0]["what"] == "an event order.paid")
     assert node.json("event", "publish", "order.paid", '{"sum": 3}')["number"] >= 1
     code, out, err = node.run("run", "watch", run)
     assert (code, json.loads(out)) == (0, {"sum": 3})
@@ -265,23 +274,24 @@ def test_a_run_is_written_down_and_brought_to_another_place(node, nodes):
     assert other.json("run", "import", f"@{file}")["runs"][0]["changed"] is False
     assert other.json("run", "show", run)["output"] == "HELLO"
     assert other.json("run", "replay", run)["same"] is True
+    until(lambda: listed(other) == [run])
     assert [one["id"] for one in other.json("runs")["runs"]] == [run]
 
 
 def test_cancel_all_of_a_workflow(node):
     steps = {"a": {"kind": "wait_for_signal", "signal": "go"}}
     for name in ("many", "other"):
-        node.json("workflow", "register", json.dumps({"name": name, "steps": steps}))
-    runs = {node.json("run", "start", "many")["id"] for _ in range(3)}
-    other = node.json("run", "start", "other")["id"]
+        node.ask("workflow.register", definition={"name": name, "steps": steps})
+    runs = {node.ask("run.start", workflow="many")["id"] for _ in range(3)}
+    other = node.ask("run.start", workflow="other")["id"]
     assert node.refused("run", "cancel")[1]["code"] == "flow.filter_needed"
+    until(lambda: set(listed(node, workflow="many")) == runs)
     assert {one["id"] for one in node.json("run", "cancel", "--workflow", "many", "--dry-run")["runs"]} == runs
     assert all(one["changed"] for one in node.json("run", "cancel", "--workflow", "many")["runs"])
     for run in runs:
-        code, out, _ = node.run("run", "await", run, "-o", "json")
-        assert (code, json.loads(out)["state"]) == (1, "cancelled")
-    assert node.json("run", "show", other)["state"] == "running"
-    node.json("run", "cancel", other)
+        assert node.ask("run.await", id=run, timeout_s=55)["state"] == "cancelled"
+    assert node.ask("run.show", id=other)["state"] == "running"
+    node.ask("run.cancel", ids=[other])
 
 
 def test_retry_fork_and_replay(node):
@@ -291,45 +301,45 @@ def test_retry_fork_and_replay(node):
         "ask": {"kind": "approval", "depends_on": ["two"]},
     }
     more = {"output": {"was": "steps.one.output", "now": "input"}}
-    node.json("workflow", "register", json.dumps({"name": "thrice", "steps": steps, **more}))
-    run = node.json("run", "start", "thrice", "word")["id"]
-    until(lambda: node.json("run", "why", run)["waits"][0]["step"] == "ask")
-    node.json("run", "reject", run, "ask")
+    node.ask("workflow.register", definition={"name": "thrice", "steps": steps, **more})
+    run = node.ask("run.start", workflow="thrice", input="word")["id"]
+    until(lambda: node.ask("run.why", id=run)["waits"][0]["step"] == "ask")
+    node.ask("run.reject", id=run, step="ask")
     assert node.run("run", "await", run)[0] == 1
-    assert json.loads(node.run("run", "await", run, "-o", "json")[1])["state"] == "failed"
+    assert node.ask("run.await", id=run, timeout_s=55)["state"] == "failed"
     again = node.json("run", "retry", run)["id"]
-    until(lambda: node.json("run", "why", again)["waits"][0]["step"] == "ask")
-    told = [(one["what"], one["step"]) for one in node.json("run", "events", again)["events"]]
+    until(lambda: node.ask("run.why", id=again)["waits"][0]["step"] == "ask")
+    told = [(one["what"], one["step"]) for one in node.ask("run.events", id=again)["events"]]
     assert told == [("start", "")]  # nothing that was done is done again
-    node.json("run", "approve", again, "ask")
-    assert node.json("run", "await", again)["output"] == {"was": "WORD", "now": "word"}
+    node.ask("run.approve", id=again, step="ask")
+    assert node.ask("run.await", id=again, timeout_s=55)["output"] == {"was": "WORD", "now": "word"}
     other = node.json("run", "fork", run, "two", "--run-input", '"other"')["id"]
-    until(lambda: node.json("run", "why", other)["waits"][0]["step"] == "ask")
-    node.json("run", "approve", other, "ask")
-    assert node.json("run", "await", other)["output"] == {"was": "WORD", "now": "other"}
+    until(lambda: node.ask("run.why", id=other)["waits"][0]["step"] == "ask")
+    node.ask("run.approve", id=other, step="ask")
+    assert node.ask("run.await", id=other, timeout_s=55)["output"] == {"was": "WORD", "now": "other"}
     own = node.json("run", "fork", run, "two", "mine")["id"]
-    until(lambda: node.json("run", "why", own)["waits"][0]["step"] == "ask")
-    shown = node.json("run", "show", own)
+    until(lambda: node.ask("run.why", id=own)["waits"][0]["step"] == "ask")
+    shown = node.ask("run.show", id=own)
     assert [one["output"] for one in shown["progress"] if one["id"] == "two"] == ["MINE"]
     assert shown["input"] == "word"
     for one in (run, again, other, own):
-        assert node.json("run", "replay", one) == {"id": one, "same": True, "number": 0, "fact": "", "expected": ""}
+        assert node.ask("run.replay", id=one) == {"id": one, "same": True, "number": 0, "fact": "", "expected": ""}
     assert node.refused("run", "retry", run, "--step", "nothing")[1]["code"] == "flow.no_step"
 
 
 def test_files_bring_workflows_and_take_them_with_them(node):
     folder = node.folder / "workflows"
     folder.mkdir()
-    node.json("workflow", "register", json.dumps({"name": "mine", "steps": {"a": {"kind": "sleep", "duration": 1}}}))
+    node.ask("workflow.register", definition={"name": "mine", "steps": {"a": {"kind": "sleep", "duration": 1}}})
 
     def names() -> dict[str, str]:
-        return {one["name"]: one["owner"] for one in node.json("workflow", "list")["workflows"]}
+        return {one["name"]: one["owner"] for one in node.ask("workflow.list")["workflows"]}
 
     node.write('name = "brought"\n[steps.a]\nkind = "sleep"\nduration = "1s"\n', "workflows/one.toml")
     node.write("name: mine\nsteps:\n  a: {kind: sleep, duration: 2s}\n", "workflows/two.yaml")
     node.write("name: also\nsteps:\n  a: {kind: sleep, duration: 2s}\n", "workflows/three.yaml")
     until(lambda: names().get("brought") == "one.toml on hub" and names().get("also") == "three.yaml on hub")
-    assert node.json("workflow", "show", "mine")["definition"]["steps"]["a"]["duration"] == 1
+    assert node.ask("workflow.show", name="mine")["definition"]["steps"]["a"]["duration"] == 1
     assert names()["mine"] == ""  # what others made is never touched
     taken = {"name": "brought", "steps": {"a": {"kind": "sleep", "duration": 3}}}
     assert node.refused("workflow", "register", json.dumps(taken))[1]["code"] == "flow.owned"
@@ -337,7 +347,7 @@ def test_files_bring_workflows_and_take_them_with_them(node):
     with node.watching("workflow.refused") as told:
         node.write('name = "brought"\n[steps.a]\nkind = "nap"\n', "workflows/one.toml")
         until(lambda: told)
-    assert node.json("workflow", "show", "brought")["definition"]["steps"]["a"]["duration"] == 1
+    assert node.ask("workflow.show", name="brought")["definition"]["steps"]["a"]["duration"] == 1
     node.write('name = "renamed"\n[steps.a]\nkind = "sleep"\nduration = "1s"\n', "workflows/one.toml")
     until(lambda: "renamed" in names() and "brought" not in names())
     (folder / "one.toml").unlink()
@@ -346,13 +356,13 @@ def test_files_bring_workflows_and_take_them_with_them(node):
 
 
 def test_names_come_and_go(node):
-    node.json("workflow", "register", json.dumps({"name": "gone", "steps": {"a": {"kind": "sleep", "duration": 1}}}))
-    shown = node.json("workflow", "show", "gone")
+    node.ask("workflow.register", definition={"name": "gone", "steps": {"a": {"kind": "sleep", "duration": 1}}})
+    shown = node.ask("workflow.show", name="gone")
     assert shown["definition"]["steps"]["a"]["duration"] == 1
-    assert node.json("workflow", "remove", "gone") == {"name": "gone", "removed": True}
-    assert node.json("workflow", "remove", "gone")["removed"] is False
+    assert node.ask("workflow.remove", name="gone") == {"name": "gone", "removed": True}
+    assert node.ask("workflow.remove", name="gone")["removed"] is False
     assert node.refused("workflow", "show", "gone")[1]["code"] == "flow.no_workflow"
-    assert node.json("workflow", "show", shown["digest"])["name"] == "gone"
+    assert node.ask("workflow.show", name=shown["digest"])["name"] == "gone"
 
 
 def test_a_run_survives_kill_9_of_the_only_node(nodes):
@@ -362,11 +372,10 @@ def test_a_run_survives_kill_9_of_the_only_node(nodes):
         "nap": {"kind": "sleep", "duration": "1s", "depends_on": ["a"]},
         "b": {"capability": "shout", "depends_on": ["nap"]},
     }
-    node.json("workflow", "register", json.dumps({"name": "w", "steps": steps}))
-    runs = [node.json("run", "start", "w", f"word{number}")["id"] for number in range(3)]
+    node.ask("workflow.register", definition={"name": "w", "steps": steps})
+    runs = [node.ask("run.start", workflow="w", input=f"word{number}")["id"] for number in range(3)]
     os.kill(node.pid, signal.SIGKILL)
     node.ended()
     node.up()
     for number, run in enumerate(runs):
-        code, out, _ = node.run("run", "await", run)
-        assert (code, out) == (0, f"WORD{number}\n")
+        assert node.ask("run.await", id=run, timeout_s=55)["output"] == f"WORD{number}"

@@ -128,6 +128,22 @@ async def test_many_facts_share_few_writes(connection):
             assert message["message"]["subject"] == f"run.{n}"
 
 
+async def test_a_batch_waits_for_who_comes_back_and_for_nobody_else(connection, monkeypatch):
+    """With 64 who come back at once, none of them waits for two batches; and who is alone then is not left waiting."""
+    async with open_group_commit(connection, returning=True) as writer:
+
+        async def loop(worker: int) -> list[int]:
+            return [(await writer.append(f"run.{worker}.{number}", b"")).seq for number in range(10)]
+
+        monkeypatch.setattr(commit, "GATHER_MAX_S", 30.0)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(loop(worker)) for worker in range(64)]
+        assert sorted(seq for task in tasks for seq in task.result()) == list(range(1, 641))
+        assert writer.batches <= 15, "ten, when nobody is late"
+        async with asyncio.timeout(30):
+            assert (await writer.append("run.alone", b"")).seq == 641
+
+
 async def test_a_duplicate_inside_a_batch_hurts_nobody_else(connection):
     async with open_group_commit(connection) as writer:
         await writer.append("run.7", b"first")
@@ -217,7 +233,7 @@ async def test_what_cannot_be_a_header_is_refused(connection):
     assert sum(isinstance(one, publisher.Ack) for one in outcomes) == 19
 
 
-async def _kills(make_server, connect, until, rounds: int) -> None:
+async def _kills(make_server, connect, until, rounds: int, *, returning: bool = False) -> None:
     server = await make_server(sync_always=True)
     connection = await connect(server.url)
     await facts(connection)
@@ -239,7 +255,7 @@ async def _kills(make_server, connect, until, rounds: int) -> None:
                 outcomes["unknown"] += 1
                 await asyncio.sleep(0.01)
 
-    async with open_group_commit(connection) as writer, asyncio.TaskGroup() as group:
+    async with open_group_commit(connection, returning=returning) as writer, asyncio.TaskGroup() as group:
         for worker in range(40):
             group.create_task(load(writer, worker))
         for _ in range(rounds):
@@ -270,8 +286,9 @@ async def _kills(make_server, connect, until, rounds: int) -> None:
     assert [subject for subject, seq in acked.items() if there.get(subject) != seq] == []
 
 
-async def test_no_acknowledged_fact_is_lost_when_the_server_is_killed(make_server, connect, until):
-    await _kills(make_server, connect, until, rounds=4)
+@pytest.mark.parametrize("returning", [False, True])
+async def test_no_acknowledged_fact_is_lost_when_the_server_is_killed(make_server, connect, until, returning):
+    await _kills(make_server, connect, until, rounds=4, returning=returning)
 
 
 @pytest.mark.slow

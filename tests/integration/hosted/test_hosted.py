@@ -1,6 +1,7 @@
 """The same class runs in process or in a process of its own; what happens there stays there."""
 
 import asyncio
+import functools
 import logging
 from pathlib import Path
 
@@ -40,13 +41,24 @@ HERE = Path(__file__).parent
 MIB = 1024 * 1024
 
 
-def entry(kind="executors"):
+@functools.cache  # what was found never changes, and finding it starts a process
+def found(kind):
     settings = catalog.CatalogSettings(files=("./hosted_plugin.py",), base=HERE, group="knotwork-tests")
     return loading.load(settings).find(kind, "./hosted_plugin.py")
 
 
 def apart(kind="executors", memory_mb=0, hosting=None):
-    return hosted.wrap(entry(kind), memory_mb, hosting or hosted.Hosting())
+    return hosted.wrap(found(kind), memory_mb, hosting or hosted.Hosting())
+
+
+class Apart:
+    """The factory of a contract, had when a test asks for it and not when tests are collected."""
+
+    def __init__(self, kind="executors"):
+        self.kind = kind
+
+    def __get__(self, instance, owner=None):
+        return apart(self.kind)
 
 
 @pytest.fixture(autouse=True)
@@ -127,9 +139,9 @@ async def test_a_router_and_a_sink_run_there_too():
 
 
 async def test_what_is_wrong_with_its_table_is_said():
-    found = entry()
-    unjudged = Factory("sample", catalog.AnyConfig, found.factory.open)
-    unseen = catalog.Entry("executors", "sample", unjudged, found.source, hosted_only=True)
+    sample = found("executors")
+    unjudged = Factory("sample", catalog.AnyConfig, sample.factory.open)
+    unseen = catalog.Entry("executors", "sample", unjudged, sample.source, hosted_only=True)
     with pytest.raises(ConfigInvalid) as raised:
         async with host(hosted.wrap(unseen, 0, hosted.Hosting()), {"nope": 1, "start": 2}):
             pass
@@ -201,7 +213,7 @@ async def test_a_command_that_is_none_is_said():
 
 
 class TestExecutorHosted(ExecutorContract):
-    factory = apart()
+    factory = Apart()
     input = ("echo", "x")
     long_input = ("sleep", "mark")
 
@@ -212,12 +224,12 @@ class TestExecutorHosted(ExecutorContract):
 
 
 class TestRouterHosted(RouterContract):
-    factory = apart("routers")
+    factory = Apart("routers")
     many_s = 5.0  # to another process and back
 
 
 class TestTelemetryHosted(TelemetryContract):
-    factory = apart("telemetry")
+    factory = Apart("telemetry")
     loses = True  # this one refuses an empty batch
 
 
@@ -234,7 +246,7 @@ async def test_a_folder_with_packages_of_its_own(tmp_path):
     (folder / "mine.py").write_text(text)
     (folder / "plugin.toml").write_text((folder / "plugin.toml").read_text() + 'dependencies = ["kt_vendored"]\n')
     settings = catalog.CatalogSettings(folders=(tmp_path / "plugins",), base=tmp_path, group="knotwork-tests")
-    found = loading.load(settings).find("executors", "mine")
-    assert found.hosted_only
-    async with host(hosted.wrap(found, 0, hosted.Hosting()), {"greeting": "hi"}) as sample:
+    mine = loading.load(settings).find("executors", "mine")
+    assert mine.hosted_only
+    async with host(hosted.wrap(mine, 0, hosted.Hosting()), {"greeting": "hi"}) as sample:
         assert await sample.execute(attempt("x")) == Done({"text": "hi vendored"})

@@ -1,6 +1,7 @@
 """A hosted plugin may crash, hang, hog memory and print garbage: the node and the neighbours do not notice."""
 
 import asyncio
+import functools
 import logging
 import sys
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ HERE = Path(__file__).parent
 GIB = 1024**3
 
 
+@functools.cache  # what was found never changes, and finding it starts a process
 def entry():
     settings = catalog.CatalogSettings(files=("./hosted_plugin.py",), base=HERE, group="knotwork-tests")
     return loading.load(settings).find("executors", "./hosted_plugin.py")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from knotwork.sdk.errors import KnotworkError, NotFound
 from knotwork.trust.who import Who
 
 TRIES = 10_000
+SECRET = re.compile(r"secret\d+of[a-z-]+")  # the first word of each content, wherever it stands
 OWN, SHARED = ("recent", "tasks", "longterm", "core"), ("decisions", "architecture", "learnings")
 READS = ("get", "history", "recall", "search", "list", "stats")
 TAKES = ("forget", "share", "commit", "revert", "replace", "bulk", "twin")
@@ -152,6 +154,7 @@ class Tries:
                 parent = place.agent(f"{owner}-{project}", owner)
                 self.agents += [parent, place.agent(f"{owner}-child-{project}", owner, parent.id)]
         self.secrets: dict[str, tuple[str, Who, str, str]] = {}  # id: content, author, scope, category
+        self.said: dict[str, str] = {}  # first word of a content: id
         self.leaks: list[str] = []
         self.seen = 0
 
@@ -163,16 +166,17 @@ class Tries:
         draft = Draft(content, scope, category, (f"tag{self.chance.randrange(5)}",))
         made = await self.nodes[who.project].desk.remember(draft, who, replaces="", duplicates="allow")
         self.secrets[made.id] = (content, who, scope, category)
+        self.said[content.split(maxsplit=1)[0]] = made.id
 
     def look(self, by: Who, told: Any, what: str) -> None:
         """Note every content in an answer that `by` may not see."""
         text = told if isinstance(told, str) else told.model_dump_json()
-        words = set(text.replace('"', " ").replace("\\n", " ").split())
-        for made, (content, of, scope, category) in self.secrets.items():
-            if content.split()[0] in words:
-                self.seen += 1
-                if not _sees(scope, of, by, category):
-                    self.leaks.append(f"{what}: {by.name} saw {scope}/{category} {made} of {of.name}")
+        for word in {*SECRET.findall(text)} & self.said.keys():
+            made = self.said[word]
+            _, of, scope, category = self.secrets[made]
+            self.seen += 1
+            if not _sees(scope, of, by, category):
+                self.leaks.append(f"{what}: {by.name} saw {scope}/{category} {made} of {of.name}")
 
     async def read(self, what: str, by: Who, made: str) -> None:
         """Ask for something, and look at the answer."""
