@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.bus import codec, publisher, reading, streams, subjects
+from knotwork.bus import clock, codec, publisher, reading, streams, subjects
 from knotwork.sdk.errors import Conflict, Internal, Invalid, KnotworkError, NotFound, TooLarge
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class Blobs:
         found = await self._stored(name)
         if found is None:
             return None
-        age_s = datetime.now(UTC).timestamp() - found[1] / streams.NS
+        age_s = (clock.now_ns() - found[1]) / streams.NS
         return found[0] if age_s < AGE_MAX_S - KEEP_S else None
 
     async def _chunks(self, info: Info) -> bytes:

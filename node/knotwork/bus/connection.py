@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Anew = Callable[[], Awaitable["Endpoint"]]
+"""Returns the settings as they are now; raises what is wrong with them."""
 State = Literal["connecting", "connected", "reconnecting", "denied", "closed"]
 _VIOLATION = "permissions violation"
 STEADY_S = 5.0
@@ -50,9 +52,11 @@ class Listening:
 class Connection:
     """One lasting connection to NATS. Made by `open_connection`; never by hand."""
 
-    def __init__(self, endpoint: Endpoint, on_state: Callable[[State], None] | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, on_state: Callable[[State], None] | None = None, anew: Anew | None = None
+    ) -> None:
         """Keep the settings; nothing happens before `open_connection` runs it."""
-        self.endpoint = endpoint
+        self.endpoint, self._anew = endpoint, anew
         self.state: State = "connecting"
         self.reconnects = -1
         self.last_error = ""
@@ -76,8 +80,9 @@ class Connection:
     def send(self, subject: str, payload: bytes = b"", reply: str = "", head: bytes = b"") -> None:
         """Send without waiting; raises `Unreachable` while there is no connection, `TooLarge` over the limit."""
         if self._wire is None or self.state != "connected":
+            known = f"No connection to NATS at {self.endpoint.shown}: {self.last_error or self.state}."
             raise Unreachable(
-                f"No connection to NATS at {self.endpoint.shown}: {self.last_error or self.state}.",
+                self.failure.message if self.failure is not None else known,
                 code="bus.disconnected",
                 hint="It is tried again by itself; see `knotwork status`.",
                 retry_after_s=1.0,
@@ -250,6 +255,8 @@ class Connection:
                 self._set("denied" if isinstance(error, Denied) else "reconnecting")
                 if not first.done():
                     first.set_exception(error)
+                if isinstance(error, Denied) and await self._is_renewed():
+                    pause_s = 0.0
             else:
                 if not first.done():
                     first.set_result(None)
@@ -287,6 +294,17 @@ class Connection:
         self._set("connected")
         for callback in list(self._on_up):
             callback()
+
+    async def _is_renewed(self) -> bool:
+        """Take the credentials as they are now; returns whether they are others: a secret may have been replaced."""
+        if self._anew is None:
+            return False
+        before = self.endpoint
+        try:
+            self.endpoint = await self._anew()
+        except KnotworkError as error:
+            log.warning("the credentials for NATS at %s cannot be read again: %s", before.shown, error)
+        return self.endpoint != before
 
     async def _watch(self) -> None:
         """Return when the client is lost: it says so, or its reader has ended without saying so."""
@@ -345,14 +363,16 @@ def is_no_responders(message: Message) -> bool:
 
 @contextlib.asynccontextmanager
 async def open_connection(
-    endpoint: Endpoint, *, on_state: Callable[[State], None] | None = None, wait_first: bool = True
+    endpoint: Endpoint, *, on_state: Callable[[State], None] | None = None, wait_first: bool = True,
+    anew: Anew | None = None,
 ) -> AsyncIterator[Connection]:
     """Connect and stay connected inside the block.
 
     With `wait_first` a first try that fails raises (`Unreachable`, `Denied`), otherwise the block is entered at once,
-    not connected, and a failure is tried again like any later loss.
+    not connected, and a failure is tried again like any later loss. When the credentials are refused, it goes on with
+    what `anew` returns.
     """
-    connection = Connection(endpoint, on_state)
+    connection = Connection(endpoint, on_state, anew)
     first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     first.add_done_callback(lambda done: done.cancelled() or done.exception())  # heard, whoever waits for it
     try:

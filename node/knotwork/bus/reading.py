@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.bus import codec, publisher, streams
+from knotwork.bus import clock, codec, publisher, streams
 from knotwork.bus.connection import is_no_responders, lost_error
 from knotwork.sdk.errors import Internal, Invalid, NotFound, TimedOut
 
@@ -36,21 +35,7 @@ class Stored(msgspec.Struct, frozen=True):
     @property
     def time_ns(self) -> int:
         """Return when it was stored in nanoseconds since 1970, to the microsecond."""
-        return time_ns(self.time)
-
-
-def time_ns(text: str) -> int:
-    """Return a time of the server's in nanoseconds since 1970; 0 for what is none."""
-    head, _, rest = text.rstrip("Z").partition(".")
-    try:
-        return _second(head) * 1_000_000_000 + int(f"{rest:0<9}"[:9] or 0)
-    except ValueError:
-        return 0
-
-
-@lru_cache(maxsize=256)  # thousands of messages are stored in one second
-def _second(text: str) -> int:
-    return int(datetime.fromisoformat(f"{text}+00:00").timestamp())
+        return clock.read(self.time)
 
 
 async def last(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from knotwork.bus import codec, publisher
+from knotwork.bus import clock, codec, publisher
 from knotwork.sdk.errors import Internal, KnotworkError, NotFound
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ class StreamSpec:
 async def api(connection: Connection, verb: str, body: Any = None, *, timeout_s: float = 5.0) -> dict[str, Any]:
     """Ask JetStream's API; raises `NotFound` for an unknown stream or message, else what `publisher.refusal` says."""
     payload = codec.encode(body) if body is not None else b""
+    asked = clock.steady_ns()
     message = await connection.request(f"$JS.API.{verb}", payload, timeout_s=timeout_s, patient=False)
+    answered = clock.steady_ns()
     answer = codec.decode(message.data)
     if not isinstance(answer, dict):
         raise Internal("unreadable answer from JetStream's API", code="bus.bad_answer")
@@ -42,6 +44,8 @@ async def api(connection: Connection, verb: str, body: Any = None, *, timeout_s:
         if number in {_STREAM_NOT_FOUND, MESSAGE_NOT_FOUND}:
             raise NotFound(str(error.get("description", "not found")), code="bus.not_found", detail={"nats": number})
         raise publisher.refusal(error)
+    if server_ns := clock.read(str(answer.get("ts", ""))):
+        clock.SHARED.heard(server_ns, asked, answered)
     return answer
 
 

@@ -19,6 +19,7 @@ from knotwork.cli import files, launched, local, options, remote, show
 from knotwork.cli.files import FileOptions
 from knotwork.cli.options import Shared
 from knotwork.cli.undisturbed import hangup_ignored, undisturbed
+from knotwork.host.layout import unusable
 from knotwork.sdk.errors import (
     ConfigInvalid,
     Conflict,
@@ -176,11 +177,14 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 def _fresh_log(folder: Path) -> Path:
     """Return the file for the node's words, for its owner alone; the one before is kept beside it."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = folder / "knotwork.log"
-    if log.exists():
-        log.replace(folder / "knotwork.log.1")
-    log.touch(mode=0o600)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if log.exists():
+            log.replace(folder / "knotwork.log.1")
+        log.touch(mode=0o600)
+    except OSError as error:
+        raise unusable(folder, error) from error
     return log
 
 

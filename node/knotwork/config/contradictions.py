@@ -20,6 +20,8 @@ from knotwork.config.problems import did_you_mean
 _PASSWORD = re.compile(r"://[^\s/?#@:]*:(?![${<])[^\s/?#@]+@")
 """A URL with a password in it; what a shell or a template fills in is none."""
 _LOGIN = re.compile(r"://[^\s/?#@]+@")
+LOGINS = ("user", "token", "nkey_seed", "creds")
+"""Ways to show who one is; a password goes with a user."""
 _JOIN_ONLY = ("urls", "user", "password", "token", "nkey_seed", "creds", "commons", "tls")
 
 
@@ -121,7 +123,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _credentials(table: Mapping[str, Any], path: Path) -> Iterator[Contradiction]:
-    ways = [way for way in ("user", "token", "nkey_seed", "creds") if table.get(way)]
+    ways = [way for way in LOGINS if table.get(way)]
     if len(ways) > 1:
         yield Contradiction((*path, ways[1]), f"two ways to log in: {' and '.join(ways)}", "Keep one of them.")
     if table.get("password") and not table.get("user"):
@@ -199,6 +201,8 @@ def _projects(data: Mapping[str, Any]) -> Iterator[Contradiction]:
     declared = list(_table(data, "projects"))
     known = declared or [DEFAULT_PROJECT]
     join = _table(data, "nats").get("mode") == "join"
+    if join and len(declared) > 1:
+        yield from _accounts(_table(data, "projects"))
     for name in declared:
         project = _table(_table(data, "projects"), name)
         yield from _credentials(project, ("projects", name))
@@ -219,6 +223,25 @@ def _projects(data: Mapping[str, Any]) -> Iterator[Contradiction]:
             yield Contradiction(
                 ("executors", name), f"executors.{name} must say which projects it serves", hint, "config.missing"
             )
+
+
+def _accounts(projects: Mapping[str, Any]) -> Iterator[Contradiction]:
+    """Of several projects at a NATS that others run, each needs an account, so credentials, of its own."""
+    seen: dict[str, str] = {}
+    for name in projects:
+        table = _table(projects, name)
+        way = next((way for way in LOGINS if table.get(way)), "")
+        if not way:
+            if isinstance(projects[name], Mapping):
+                message = f"project {name[:64]} has no credentials for the NATS that is joined"
+                hint = f"Set user, token, nkey_seed or creds under [projects.{name[:64]}]: those of [nats] are for one project."
+                yield Contradiction(("projects", name), message, hint, "config.no_credentials")
+            continue
+        other = seen.setdefault(f"{way} {table[way]!r}", name)
+        if other != name:
+            message = f"projects {other[:64]} and {name[:64]} have the same credentials, so they would be one"
+            hint = "Give each those of an account of its own."
+            yield Contradiction(("projects", name, way), message, hint, "config.same_account")
 
 
 def _hosted(data: Mapping[str, Any]) -> Iterator[Contradiction]:

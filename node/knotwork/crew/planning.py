@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import codec
+from knotwork.bus import clock, codec
 from knotwork.crew import hints, planner
 from knotwork.crew.assess import Assessment, assess, complexity
 from knotwork.crew.outline import outline
@@ -73,7 +72,7 @@ async def _asked(flow: Flow, wish: Wish, made: Assessment, asked: Planner) -> pl
     """Return an agent's plan; raises why there is none."""
     default = wish.default or hints.DEFAULT
     workflow = parsed(planner.definition(asked.capability, asked.agent, asked.wait_s))
-    digest = await flow.definitions.put(workflow, now_ns=time.time_ns(), named=False)
+    digest = await flow.definitions.put(workflow, now_ns=clock.now_ns(), named=False)
     told = {
         "task": wish.task, "max_parts": wish.parts_max, "capabilities": sorted(wish.known)[:500], "default": default,
         "by_rules": made.parts,

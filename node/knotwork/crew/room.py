@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from knotwork.bus import clock
 from knotwork.bus.background import background, begin_in
 from knotwork.crew import budget, phases, plan, records, rights, steering
 from knotwork.crew.files import Files
@@ -109,7 +109,7 @@ class Crew:
         from knotwork.crew import assess, planning  # what reads a text is not needed before there is one
 
         assess.check_task(wish.task)
-        made_id = records.keyed_id(by.id, key) if key else records.new_id(time.time_ns())
+        made_id = records.keyed_id(by.id, key) if key else records.new_id(clock.now_ns())
         if key:
             with contextlib.suppress(NotFound):
                 return self._same(await self.store.get(made_id), wish.task)
@@ -117,7 +117,7 @@ class Crew:
         found, planned_by = await planning.plan_of(self._flow, wish, asked)
         made = Record(
             made_id, wish.task, Asker(by.id, by.name, by.owner), parts=found.parts, planned_by=planned_by,
-            complexity=found.complexity, remarks=found.notes, parent=above, node=self._node, created_ns=time.time_ns(),
+            complexity=found.complexity, remarks=found.notes, parent=above, node=self._node, created_ns=clock.now_ns(),
             scope=(await self.store.get(above)).scope if above else scope,
         )  # fmt: skip
         if not await self.store.create(made):
@@ -184,11 +184,11 @@ class Crew:
             return await self.settling.settle(orchestration), False
         _must_be_plan(record, how.revision)
         allowed = await self._allowed(record, how.budget)
-        first = Round(run_of(orchestration, 0), tuple(part.id for part in parts), (), time.time_ns())
+        first = Round(run_of(orchestration, 0), tuple(part.id for part in parts), (), clock.now_ns())
         wanted = msgspec.structs.replace(
             record, parts=parts, phase="spawning", rounds=(first,), budget=allowed, synthesis=how.synthesis,
             boundary=how.boundary, priority=how.priority, parallel=how.parallel, traceparent=how.traceparent,
-            node=self._node, spawned_ns=time.time_ns(), asked=how.budget, spawner=Asker(by.id, by.name, by.owner),
+            node=self._node, spawned_ns=clock.now_ns(), asked=how.budget, spawner=Asker(by.id, by.name, by.owner),
         )  # fmt: skip
         if wanted.charged > allowed.children:
             raise budget.too_many(wanted, wanted.charged)
@@ -220,7 +220,7 @@ class Crew:
         view = await self.looking.view(above)
         if above.held == "asked":
             raise steering.held(above)
-        return budget.inherited(wanted, above, await self.looking.used(view), time.time_ns())
+        return budget.inherited(wanted, above, await self.looking.used(view), clock.now_ns())
 
     async def report(self, orchestration: str, said: Report, by: Who) -> tuple[View, str]:
         """Take note of what somebody says; returns how far all is, and why no more is to be begun (empty: go on).
@@ -235,7 +235,7 @@ class Crew:
                 f"{orchestration} has no part {said.part!r}.", code="crew.no_part",
                 hint="See `knotwork crew state`.", detail={"parts": sorted(known - {""})[:100]},
             )  # fmt: skip
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         view = await self.looking.view(record)
         rights.admit_report(view, said.part, by, used=said.tells_use, only_words=said.is_words)
         move = phases.move(view, said.phase) if said.phase is not None else "stay"
@@ -262,7 +262,7 @@ class Crew:
             return
         if said.data != b"null":
             value, blob = await self.values.keep(said.data)
-            result = Result("agent", msgspec.Raw(value), blob, (), (), by.name, time.time_ns())
+            result = Result("agent", msgspec.Raw(value), blob, (), (), by.name, clock.now_ns())
         else:
             result = await self.settling.put_together(view, "concatenate")
         await self.store.put_result(orchestration, result)

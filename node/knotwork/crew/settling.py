@@ -7,11 +7,11 @@ and closed. All of it is decided by what is on record, so any node can do it, af
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from knotwork.bus import clock
 from knotwork.crew import budget, plan, records, synthesis
 from knotwork.crew.records import Result, Round
 from knotwork.crew.starting import run_of
@@ -172,7 +172,7 @@ class Settling:
         missing = tuple(name for name in view.parts if view.parts[name].state != "completed")
         await self._store.put_result(
             view.record.id,
-            Result("agent", msgspec.Raw(seen.output), seen.blob, (), missing, seen.agent, time.time_ns()),
+            Result("agent", msgspec.Raw(seen.output), seen.blob, (), missing, seen.agent, clock.now_ns()),
         )
         return await self.close(view, "complete")
 
@@ -183,7 +183,7 @@ class Settling:
         def with_round(one: Record) -> Record:
             if one.rounds != view.record.rounds:  # somebody else did, or a part is done again
                 return one
-            made = Round(run_of(one.id, len(one.rounds)), (plan.SYNTHESIS,), taken, time.time_ns())
+            made = Round(run_of(one.id, len(one.rounds)), (plan.SYNTHESIS,), taken, clock.now_ns())
             return msgspec.structs.replace(one, rounds=(*one.rounds, made), phase="synthesis", ended_ns=0)
 
         made = await self._store.change(view.record.id, with_round)
@@ -206,7 +206,7 @@ class Settling:
         else:
             output = synthesis.concatenated(pieces)
         value, blob = await self._values.keep(records.encode(output))
-        return Result(how, msgspec.Raw(value), blob, _bounded(conflicts), missing, "", time.time_ns())
+        return Result(how, msgspec.Raw(value), blob, _bounded(conflicts), missing, "", clock.now_ns())
 
     async def output_of(self, part: PartSight) -> bytes:
         """Return what a part gave, wherever it is kept; a digest stands for one that is too large or gone."""
@@ -224,7 +224,7 @@ class Settling:
             if one.rounds != view.record.rounds or not one.live:
                 return one
             done = tuple(view.named("completed"))
-            return msgspec.structs.replace(one, phase=phase, error=error, done=done, ended_ns=time.time_ns(), held="")
+            return msgspec.structs.replace(one, phase=phase, error=error, done=done, ended_ns=clock.now_ns(), held="")
 
         made = await self._store.change(view.record.id, closed)
         if made.phase == phase:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import codec
+from knotwork.bus import clock, codec
 from knotwork.crew import definition, plan
 from knotwork.flow.definitions import parsed
 from knotwork.flow.facts import StepEnd
@@ -52,14 +51,14 @@ class Starting:
         """Start a round unless it was started; raises what starting a run raises, and `crew.budget_spent`."""
         left_s = 0
         if record.ends_ns:
-            left_s = math.ceil((record.ends_ns - time.time_ns()) / 1e9)
+            left_s = math.ceil((record.ends_ns - clock.now_ns()) / 1e9)
             if left_s <= 0:
                 raise Conflict(
                     f"The time of {record.id} is over.", code="crew.budget_spent", hint="Spawn it anew with more time."
                 )
         workflow = self.workflow(record, made, left_s=left_s)
         ttl_s = int(record.budget.time_s or ENDLESS_S) + KEPT_S
-        digest = await self._flow.definitions.put(workflow, now_ns=time.time_ns(), named=False, ttl_s=ttl_s)
+        digest = await self._flow.definitions.put(workflow, now_ns=clock.now_ns(), named=False, ttl_s=ttl_s)
         places = self._files.places(record) if record.node == self._node else {}
         given = await self._given(made, before) if made.taken and before is not None else None
         await self._flow.runs.start(

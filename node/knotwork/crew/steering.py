@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from knotwork.bus import clock
 from knotwork.crew import budget, phases, plan, records
 from knotwork.crew.records import Note, Record, Result, Round, Stop, Synthesis
 from knotwork.crew.starting import run_of
@@ -63,7 +63,7 @@ class Steering:
             if one.phase in records.OVER or one.stop is not None:
                 return one
             if not one.rounds:
-                return msgspec.structs.replace(one, phase=stop.phase, stop=stop, ended_ns=time.time_ns())
+                return msgspec.structs.replace(one, phase=stop.phase, stop=stop, ended_ns=clock.now_ns())
             return msgspec.structs.replace(one, stop=stop)
 
         await self.store.change(orchestration, stopped)
@@ -94,7 +94,7 @@ class Steering:
                 raise Conflict(
                     f"{orchestration} changed meanwhile.", code="crew.part_runs", hint="Look, and try again."
                 )
-            note = Note(time.time_ns(), by.name, "is done again", part)
+            note = Note(clock.now_ns(), by.name, "is done again", part)
             return records.with_note(
                 msgspec.structs.replace(one, rounds=(*one.rounds, made), phase="execution", error=None, ended_ns=0),
                 note,
@@ -128,7 +128,7 @@ class Steering:
                 hint="Do these again first, or wait for them.", detail={"parts": short},
             )  # fmt: skip
         chosen = tuple(one.id for one in record.parts if one.id in again)
-        return Round(run_of(record.id, len(record.rounds)), chosen, tuple(sorted(needed)), time.time_ns())
+        return Round(run_of(record.id, len(record.rounds)), chosen, tuple(sorted(needed)), clock.now_ns())
 
     async def synthesize(self, orchestration: str, how: Synthesis, by: Who) -> tuple[View, Result | None]:
         """Put the results together; of a few of them only when `how.partial`.

@@ -7,12 +7,11 @@ sends something to a run and finds the next one started sends it there, too: eac
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import clock, reading, subjects
 from knotwork.flow import facts
 from knotwork.flow.history import is_kept, kept_ends, kept_of
 from knotwork.sdk.errors import Conflict, Invalid
@@ -32,7 +31,7 @@ def started(run: str, start: facts.Start, anew: Anew, digest: str) -> tuple[str,
     first, number = start.first or run, start.number + 1
     made = msgspec.structs.replace(
         start, digest=digest, input=msgspec.Raw(anew.input), blob=anew.blob, key="", of="", given={}, handed={}, first=first,
-        number=number, after=anew.after, started_ns=time.time_ns(),
+        number=number, after=anew.after, started_ns=clock.now_ns(),
     )  # fmt: skip
     return facts.chained(first, number), made
 

@@ -13,13 +13,12 @@ import hashlib
 import hmac
 import re
 import secrets
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.bus import kv, subjects
+from knotwork.bus import clock, kv, subjects
 from knotwork.flow import answers
 from knotwork.flow.effects import Ask
 from knotwork.flow.run import decoded
@@ -168,7 +167,7 @@ class Approvals:
 
 
 def _must_hold(link: Link) -> None:
-    if time.time_ns() >= link.until_ns:
+    if clock.now_ns() >= link.until_ns:
         raise Denied(
             "This link has expired.", code="flow.link_expired", hint="Ask for a new one (`knotwork run link`)."
         )

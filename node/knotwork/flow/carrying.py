@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import clock, reading, subjects
 from knotwork.bus.background import begin_in
 from knotwork.flow import anew, facts, history, outputs
 from knotwork.flow.definitions import parsed
@@ -188,7 +187,7 @@ class Carrier:
 
     async def _readmit(self, run: Run, effect: Readmit) -> None:
         """Have the attempt that follows one wait for its time, and then for its place."""
-        await asyncio.sleep(max(0.0, effect.due_ns - time.time_ns()) / 1e9)
+        await asyncio.sleep(max(0.0, effect.due_ns - clock.now_ns()) / 1e9)
         asked = run.open.get(f"do.{effect.token}")
         if run.open.get(effect.name) is not effect or not isinstance(asked, Dispatch):
             return
@@ -200,7 +199,7 @@ class Carrier:
         task = await lookup.present(self._connection, run.id, effect.token)
         if task is not None and (task.iteration, task.number) != (0, 1):
             if task.start_within_s is not None:
-                begin_by_ns = time.time_ns() + int(task.start_within_s * 1e9)
+                begin_by_ns = clock.now_ns() + int(task.start_within_s * 1e9)
                 task = msgspec.structs.replace(task, start_by_ns=begin_by_ns)
             await self._work.submitter.requeue(task)
 
@@ -240,7 +239,7 @@ class Carrier:
         if run.start.depth >= facts.DEPTH_MAX:
             raise Invalid(f"Runs may start runs {facts.DEPTH_MAX} deep.", code="flow.too_deep")
         if effect.made is not None:
-            digest = await self._definitions.put(parsed(effect.made), now_ns=time.time_ns(), named=False)
+            digest = await self._definitions.put(parsed(effect.made), now_ns=clock.now_ns(), named=False)
         else:
             digest, _ = await self._definitions.find(effect.workflow)
         start = _child_start(run, effect, digest)
@@ -265,11 +264,11 @@ class Carrier:
         """Record the end of a run; whoever started it and waits is told before, because afterwards nobody looks at it."""
         if effect.anew is not None:
             following = await self._start_anew(run, effect.anew, again=again)
-            finish = facts.Finish(effect.state, ended_ns=time.time_ns(), next=following)
+            finish = facts.Finish(effect.state, ended_ns=clock.now_ns(), next=following)
             await self._append(facts.subject(run.id, "ended"), facts.encode(finish))
             return
         value, blob = (effect.output, effect.blob) if effect.blob else await self._work.values.keep(effect.output)
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         if (parent := run.start.parent) is not None:
             state = effect.state
             outcome = records.Outcome(
@@ -304,7 +303,7 @@ class Carrier:
         await self._outcome(run, token, records.Outcome("completed", NOTHING, msgspec.Raw(value), blob))
 
     async def _outcome(self, run: str, token: str, outcome: records.Outcome) -> None:
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         told = msgspec.structs.replace(outcome, node=self._node, ended_ns=outcome.ended_ns or now_ns)
         await self._append(records.outcome_subject(run, token, 0, 1), records.encode(told))
 
@@ -333,7 +332,7 @@ def _task(run: Run, token: str, spec: Work, value: bytes, blob: str) -> records.
     workflow, start = run.graph.workflow, run.start
     node, _, agent = (spec.agent or "").rpartition("/")
     retry = spec.retry or workflow.retry
-    now_ns = time.time_ns()
+    now_ns = clock.now_ns()
     loop = None
     if spec.kind == "agent_loop":  # type: ignore[attr-defined]  # every step has a kind
         loop = _loop(run.steps[token.partition("--")[0]].begun_ns or run.now_ns, spec)
@@ -374,5 +373,5 @@ def _child_start(run: Run, effect: StartChild, digest: str) -> Start:
     return facts.Start(
         effect.workflow, digest, msgspec.Raw(effect.input), effect.blob, run.start.by, run.start.labels,
         run.start.priority, run.start.boundary, parent, run.start.depth + 1, traceparent=run.start.traceparent,
-        started_ns=time.time_ns(), tree=tree, tree_depth=depth, circle=run.start.circle,
+        started_ns=clock.now_ns(), tree=tree, tree_depth=depth, circle=run.start.circle,
     )  # fmt: skip

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.bus import codec, reading, subjects
+from knotwork.bus import clock, codec, reading, subjects
 from knotwork.flow import anew, facts
 from knotwork.flow.facts import Parent, Spawn
 from knotwork.sdk.errors import Conflict, Denied
@@ -58,7 +57,7 @@ class Children:
         sight, step = await self.of(claim)
         spec: Any = sight.run.steps[step.partition("--")[0]]
         grant = _granted(spec.box.spec, workflow, capability)
-        if grant.seconds is not None and time.time_ns() > spec.begun_ns + int(grant.seconds * 1e9):
+        if grant.seconds is not None and clock.now_ns() > spec.begun_ns + int(grant.seconds * 1e9):
             raise _spent(sight.id, f"it held for {grant.seconds:g} s")
         if workflow:
             await self._definitions.find(workflow)

@@ -13,14 +13,13 @@ import heapq
 import itertools
 import logging
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import kv
+from knotwork.bus import clock, kv
 from knotwork.bus.background import begin_in
 from knotwork.flow import admission
 from knotwork.flow.admission import Book, Limit
@@ -144,7 +143,7 @@ class Limits:
     async def _admit(self, key: str, line: _Line) -> float:
         """Write as many as fit; return how long to wait before the next try, 0 for at once."""
         book, revision = await self._book(key)
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         after, chosen = book, 0
         waiting = sorted(one for one in line.waiting if not one.answer.done())
         for waiter in waiting:

@@ -136,6 +136,8 @@ class Looking:
                     return found if found is not None else await future
             return future.result()
         finally:
+            if future.done() and not future.cancelled():
+                future.exception()  # heard, whoever found out by himself meanwhile
             waiting = self._waiting[run]
             waiting.remove(future)
             if not waiting:
@@ -172,9 +174,20 @@ class Looking:
                     future.set_result(finish)
 
     async def reconnected(self) -> None:
-        """Look up what is awaited: what ended meanwhile was not told."""
+        """Look up what is awaited: what ended meanwhile was not told, and a store that came back without it never will.
+
+        Raises what the store answers: then it must be done again.
+        """
         for run, futures in list(self._waiting.items()):
-            finish = await self._finish(run)
+            try:
+                finish = await self._finish(run)
+            except NotFound as gone:
+                if gone.code not in unknown.CODES:
+                    raise
+                for future in futures:
+                    if not future.done():
+                        future.set_exception(gone)
+                continue
             for future in futures if finish is not None else ():
                 if not future.done() and finish is not None:
                     future.set_result(finish)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import codec, reading, subjects
+from knotwork.bus import clock, codec, reading, subjects
 from knotwork.flow import again, anew, answers, facts, history, outputs
 from knotwork.flow.effects import Ask
 from knotwork.flow.looking import Looking, Sight, check_id, read
@@ -74,7 +73,7 @@ class Runs(Looking):
         if workflow.input_schema is not None:
             outputs.must_fit(workflow.input_schema, wanted.input, "The input")
         value, blob = await self._work.values.keep(wanted.input)
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         start = facts.Start(
             workflow.name, digest, msgspec.Raw(value), blob, wanted.by, wanted.labels or {},
             wanted.priority or workflow.priority, wanted.boundary, key=wanted.key, trigger=wanted.trigger,
@@ -116,7 +115,7 @@ class Runs(Looking):
         """
         sight = await self.look(run)
         start = sight.start
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         kept, blob = (bytes(start.input), start.blob) if value is None else await self._work.values.keep(value)
         own = None
         if handed is not None:
@@ -253,7 +252,7 @@ class Runs(Looking):
         Raises what `asked` raises, and `Conflict` (`flow.answered`), which names the answer that stands, for a later one.
         """
         await self.asked(run, step, by)
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         if approve:
             output = outputs.encoded({"approved": True, "by": by, "comment": comment})
             outcome = records.Outcome("completed", NOTHING, msgspec.Raw(output), ended_ns=now_ns)

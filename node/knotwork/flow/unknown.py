@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from knotwork.bus import reading, streams, subjects
+from knotwork.bus import clock, streams, subjects
 from knotwork.sdk.errors import NotFound
 
 if TYPE_CHECKING:
@@ -18,6 +17,8 @@ _BY_TIME = re.compile(r"w([0-9a-f]{12})[0-9a-f]{10}").fullmatch
 """The id of a run that was not derived from a key begins with the milliseconds since 1970."""
 _BY_KEY = re.compile(r"w[a-z2-7]{22}").fullmatch
 """The id of a run that was: of one with a key, of one that another started, and of one that goes on for others."""
+CODES = frozenset({"flow.no_run", "flow.forgotten"})
+"""Errors that say that nothing is stored of a run; any other says that the store could not be asked."""
 _DAY_S = 86400.0
 _FAR_NS = 2**63
 
@@ -31,18 +32,16 @@ class Oldest(NamedTuple):
 
 async def missing(connection: Connection, run: str, keeps: Keeps) -> NotFound:
     """Return the error of a run of which nothing is stored (`flow.no_run`, `flow.forgotten`)."""
-    return told(run, keeps, time.time_ns(), oldest(await streams.api(connection, f"STREAM.INFO.{subjects.HISTORY}")))
+    return told(run, keeps, clock.now_ns(), oldest(await streams.api(connection, f"STREAM.INFO.{subjects.HISTORY}")))
 
 
 def oldest(info: dict[str, Any]) -> Oldest:
     """Return what the server says of the stream of the past tells about its oldest run (pure)."""
     state = info.get("state") or {}
     if not state.get("messages"):
-        last_ns = reading.time_ns(
-            str(state.get("last_ts", ""))
-        )  # all that there was is gone: up to then, nothing later
+        last_ns = clock.read(str(state.get("last_ts", "")))  # all that there was is gone: up to then, nothing later
         return Oldest(bool(state.get("last_seq")), last_ns if last_ns > 0 else _FAR_NS)
-    return Oldest(int(state.get("first_seq", 0)) > 1, reading.time_ns(str(state.get("first_ts", ""))))
+    return Oldest(int(state.get("first_seq", 0)) > 1, clock.read(str(state.get("first_ts", ""))))
 
 
 def told(run: str, keeps: Keeps, now_ns: int, oldest: Oldest) -> NotFound:

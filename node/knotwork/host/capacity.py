@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from knotwork.bus import codec, reading, subjects
+from knotwork.bus import clock, codec, reading, subjects
 from knotwork.bus.background import background
 from knotwork.host.asking import ask
 from knotwork.host.launch_access import LaunchAccess
@@ -148,8 +148,8 @@ class Queues:
         if self.work.submitter.storage.tight:
             return 0.0
         found = [await self._first(depth, depth.delivered) for depth in self._of(demand) if depth.pending]
-        oldest_ns = min((one.time_ns for one in found if one is not None), default=time.time_ns())
-        return (time.time_ns() - oldest_ns) / 1e9
+        oldest_ns = min((one.time_ns for one in found if one is not None), default=clock.now_ns())
+        return (clock.now_ns() - oldest_ns) / 1e9
 
     def _of(self, demand: Demand) -> list[Depth]:
         return [depth for depth in self.work.depths if depth.queue[:2] == (demand.boundary, demand.routed)]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knotwork.bus import child, codec, kv, subjects, wire
+from knotwork.bus import child, clock, codec, kv, subjects, wire
 from knotwork.config import secrets
 from knotwork.sdk import Context
 from knotwork.sdk.errors import NotFound, TooLarge
@@ -35,7 +35,7 @@ class Clock:
 
     def time_ns(self) -> int:
         """Return nanoseconds since 1970."""
-        return time.time_ns()
+        return clock.now_ns()
 
     def monotonic_s(self) -> float:
         """Return seconds that only grow."""

@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import knotwork
+from knotwork.bus import clock
 from knotwork.config import revisions, secrets
 from knotwork.config.keys import dotted, leaves
 from knotwork.config.loaded import effective
-from knotwork.host import node_rows
+from knotwork.host import concerns, node_rows
 from knotwork.host.agents import MeshDesk
 from knotwork.host.moments import rfc3339
 from knotwork.mcp.held import Held
@@ -75,7 +76,7 @@ class Control:
     safe_mode: bool
     stop_node: Callable[[float | None], None]
     http_url: str = ""
-    started_ns: int = field(default_factory=time.time_ns)
+    began: int = field(default_factory=clock.steady_ns)
     opened: Mapping[str, ProjectRooms] = field(default_factory=dict)
     held: Held = field(default_factory=Held)
 
@@ -212,8 +213,8 @@ class Control:
             version=knotwork.__version__,
             pid=os.getpid(),
             state=self.drainer.state,
-            started_at=rfc3339(self.started_ns),
-            uptime_s=round((time.time_ns() - self.started_ns) / 1e9, 1),
+            started_at=rfc3339(clock.at(self.began)),
+            uptime_s=round((clock.steady_ns() - self.began) / 1e9, 1),
             data_dir=str(self.layout.data_dir),
             projects=[project.name for project in self.projects.all()],
             http_url=self.http_url,
@@ -230,7 +231,7 @@ class Control:
             idle_s=self._idle_s(),
             memory_bytes=_memory_bytes(),
             safe_mode=self.safe_mode,
-            warnings=[f"{one.name}: {one.why}" for one in self._stores()],
+            warnings=[f"{one.name}: {one.why}" for one in concerns.of(self.opened)],
             slots=[node_rows.slot_row(slot) for slot in self.world.slots.everything()],
         )
 
@@ -256,18 +257,10 @@ class Control:
             checks.append(
                 replies.Check(name="nats-server", ok=self.nats.server.state == "running", why=self.nats.server.why)
             )
-        checks += self._stores()
+        checks += concerns.of(self.opened)
         state = self.drainer.state
         checks.append(replies.Check(name="taking work", ok=state == "running", why="" if state == "running" else state))
         return replies.NodeHealth(live=True, ready=all(one.ok or not one.needed for one in checks), checks=checks)
-
-    def _stores(self) -> list[replies.Check]:
-        """Return the stores that let nothing new in; one with a disk that works is good for all else."""
-        return [
-            replies.Check(name=f"store {name}", ok=False, why=why, needed=rooms.work.submitter.full())
-            for name, rooms in self.opened.items()
-            if (why := rooms.work.submitter.no_room)
-        ]
 
     async def reload(self) -> replies.ReloadVerdict:
         """Read the configuration again and put it into force."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from knotwork.bus import codec
+from knotwork.bus import clock, codec
 from knotwork.crew import budget, plan, records, rights, store, watching
 from knotwork.crew.plan import Part
 from knotwork.crew.planning import Planner, Wish
@@ -144,7 +143,7 @@ class CrewDesk:
     async def _state(self, view: View) -> crew_replies.CrewState:
         used = await self._crew.looking.used(view) if view.record.subs else view.used
         why = budget.exceeded(view.record.budget, used) if view.record.held == "budget" else self._lacking(view)
-        return crew_rows.state(view, used, why, time.time_ns())
+        return crew_rows.state(view, used, why, clock.now_ns())
 
     def _lacking(self, view: View) -> str:
         """Return that nobody is there who could put the results together, when they wait for one."""

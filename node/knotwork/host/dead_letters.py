@@ -7,6 +7,7 @@ import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from knotwork.bus import clock
 from knotwork.host import task_rows
 from knotwork.host.task_filter import letter_fits, may_know
 from knotwork.ops import task_replies
@@ -58,7 +59,7 @@ async def redrive(
 
 async def _redrive(letters: DeadLetters, letter: Letter, by: str) -> task_replies.Redriven:
     try:
-        task = await letters.redrive(letter, by, time.time_ns())
+        task = await letters.redrive(letter, by, clock.now_ns())
     except KnotworkError as error:
         return task_replies.Redriven(id=letter.task.run, done=False, why=str(error))
     return task_replies.Redriven(id=task.run, attempt=task.number)

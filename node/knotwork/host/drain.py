@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from knotwork.bus import clock
 from knotwork.sdk.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -97,5 +98,5 @@ async def _first_of(one: asyncio.Event, other: asyncio.Event, timeout_s: float) 
 
 
 def _who(jobs: list[Job]) -> str:
-    told = [f"{job.agent.record.name} ({(time.time_ns() - job.arrived_ns) / 1e9:.0f} s)" for job in jobs[:SHOWN_MAX]]
+    told = [f"{job.agent.record.name} ({(clock.now_ns() - job.arrived_ns) / 1e9:.0f} s)" for job in jobs[:SHOWN_MAX]]
     return ", ".join(told) + (f" and {len(jobs) - SHOWN_MAX} more" if len(jobs) > SHOWN_MAX else "")

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from knotwork.bus import codec
+from knotwork.bus import clock, codec
 from knotwork.flow import anew, drawing, facts
 from knotwork.flow.definitions import digest_of, text_of
 from knotwork.flow.runs import Wanted
@@ -75,7 +75,7 @@ class FlowDesk:
         """Keep a definition under its name."""
         workflow = understood(definition)
         named = await self._flow.definitions.named(workflow.name)
-        digest = await self._flow.definitions.put(workflow, now_ns=time.time_ns())
+        digest = await self._flow.definitions.put(workflow, now_ns=clock.now_ns())
         return flow_replies.Registered(
             name=workflow.name, digest=digest, new=named is None or named.digests[-1] != digest
         )
@@ -265,7 +265,7 @@ class FlowDesk:
         ours = caller_name(caller)
         if by and by != ours and caller.who.kind != "person":
             raise Denied(f"{ours} may have no link in the name of {by}.", code="flow.not_approver")
-        until_ns = time.time_ns() + int(expires_s * 1e9)
+        until_ns = clock.now_ns() + int(expires_s * 1e9)
         link = await self._flow.approvals.link(run, step, by=by or ours, until_ns=until_ns)
         return flow_replies.ApprovalLink(
             url=f"{self._address()}/approve/{link}", by=by or ours, expires_at=flow_rows.moment(until_ns)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
-from knotwork.bus import codec, kv, subjects
+from knotwork.bus import clock, codec, kv, subjects
 from knotwork.host.moments import rfc3339
 
 if TYPE_CHECKING:
@@ -19,4 +18,4 @@ async def remember(connection: Connection, node: str) -> None:
     """Keep the name of a node that is here, for as long as the project lasts: what is meant for it waits for it."""
     bucket = await kv.open_bucket(connection, subjects.SETTINGS)
     if await bucket.get(f"{KNOWN}.{node}") is None:
-        await bucket.put(f"{KNOWN}.{node}", codec.encode({"since": rfc3339(time.time_ns())}))
+        await bucket.put(f"{KNOWN}.{node}", codec.encode({"since": rfc3339(clock.now_ns())}))

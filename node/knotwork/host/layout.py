@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import stat
@@ -9,7 +10,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from knotwork.sdk.errors import Denied
+from knotwork.bus import space
+from knotwork.sdk.errors import Denied, KnotworkError, Unavailable
+
+PROBE_BYTES = 16 * 1024
+"""What a start writes at least: without room for that there is no use in beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,9 @@ class Layout:
         return folder
 
     def make(self) -> None:
-        """Make the data folder, for its owner alone; raises `Denied` (`node.data_dir`) saying why it cannot be used.
+        """Make the data folder, for its owner alone.
+
+        Raises `Denied` (`node.data_dir`) and `Unavailable` (`node.disk_full`) saying why it cannot be used.
 
         One that is there and that others may write to is closed to them when it is ours, and refused when it is not.
         """
@@ -84,14 +91,12 @@ class Layout:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _close(folder)
             probe = self.run / f".probe-{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
+            try:
+                probe.write_bytes(bytes(PROBE_BYTES))
+            finally:
+                probe.unlink(missing_ok=True)
         except OSError as error:
-            raise Denied(
-                f"The data folder {self.data_dir} cannot be used: {error.strerror or error}.",
-                code="node.data_dir",
-                hint="Choose another with --data-dir or KNOTWORK_DATA_DIR.",
-            ) from error
+            raise unusable(self.data_dir, error) from error
 
     def http_token(self) -> str:
         """Return the bearer token of the HTTP door, made at the first call and kept; an empty one is made anew."""
@@ -99,6 +104,21 @@ class Layout:
         if not path.exists() or not path.read_text(encoding="utf-8").strip():
             write_private(path, secrets.token_urlsafe(32))
         return path.read_text(encoding="utf-8").strip()
+
+
+def unusable(folder: Path, error: OSError) -> KnotworkError:
+    """Return the error for a data folder in which something could not be written."""
+    if error.errno in space.ERRORS:
+        return Unavailable(
+            f"The disk of the data folder {folder} is full: {error.strerror}.",
+            code="node.disk_full",
+            hint="Make room there, or choose another with --data-dir or KNOTWORK_DATA_DIR.",
+        )
+    return Denied(
+        f"The data folder {folder} cannot be used: {error.strerror or error}.",
+        code="node.data_dir",
+        hint="Choose another with --data-dir or KNOTWORK_DATA_DIR.",
+    )
 
 
 def _close(folder: Path) -> None:
@@ -120,8 +140,13 @@ def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read, whole or not at all."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:  # a full disk: not even half of it stays
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-import time
 from datetime import UTC, datetime
+
+from knotwork.bus import clock
 
 
 def rfc3339(time_ns: int | None) -> str:
     """Return a time (nanoseconds since 1970; None is now) as RFC 3339 in UTC, to the millisecond."""
-    second, rest_ns = divmod(time.time_ns() if time_ns is None else time_ns, 1_000_000_000)
+    second, rest_ns = divmod(clock.now_ns() if time_ns is None else time_ns, 1_000_000_000)
     return f"{_second(second)}.{rest_ns // 1_000_000:03d}Z"
 
 

@@ -20,11 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knotwork.bus import child
+from knotwork.bus import child, space
 from knotwork.bus.background import background
 from knotwork.config import load, loaded
 from knotwork.host import boot, logs, nodefile, signals
-from knotwork.host.layout import Layout, write_private
+from knotwork.host.layout import Layout, unusable, write_private
 from knotwork.host.parts import Parts
 from knotwork.mesh import identity
 from knotwork.sdk.errors import KnotworkError
@@ -135,8 +135,12 @@ def _live(options: UpOptions, found: Loaded, caught: signals.Signals) -> int:
             runner.run(run(options, found, caught))
         except KnotworkError as error:
             code = _last_word(error)
+        except OSError as error:
+            if not _is_full_disk(error):
+                raise
+            code = _last_word(unusable(options.data_dir, error))
         except BaseExceptionGroup as group:
-            ours = _only_ours(group)
+            ours = _only_ours(group, options.data_dir)
             if ours is None:
                 raise
             code = _last_word(ours)
@@ -172,10 +176,18 @@ def _last_word(error: KnotworkError) -> int:
     return error.exit_code
 
 
-def _only_ours(group: BaseExceptionGroup[BaseException]) -> KnotworkError | None:
-    """Return the first error on purpose when a group holds nothing else."""
-    _, rest = group.split(KnotworkError)
+def _only_ours(group: BaseExceptionGroup[BaseException], folder: Path) -> KnotworkError | None:
+    """Return the first error on purpose when a group holds nothing else but those of a full disk, which is one, too."""
+    _, rest = group.split(lambda error: isinstance(error, KnotworkError) or _is_full_disk(error))
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return error if rest is None and isinstance(error, KnotworkError) else None
+    if rest is not None:
+        return None
+    if isinstance(error, OSError):
+        return unusable(folder, error)
+    return error if isinstance(error, KnotworkError) else None
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in space.ERRORS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from knotwork.bus import clock
 from knotwork.config import secrets
 from knotwork.config.instance_tables import SECTIONS
 from knotwork.host.moments import rfc3339
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def slot_row(slot: Slot) -> replies.Slot:
     """Return how one running plugin is."""
-    since_ns = time.time_ns() - int((time.monotonic() - slot.since_s) * 1e9)
+    since_ns = clock.now_ns() - int((time.monotonic() - slot.since_s) * 1e9)
     return replies.Slot(
         kind=slot.kind,
         id=slot.id,

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from knotwork.bus import account
 from knotwork.bus.connection import open_connection
 from knotwork.host.ground import Ground
 from knotwork.mesh.membership import Membership
@@ -213,17 +214,22 @@ class Projects:
 
     async def _stay(self, project: Project, found: Loaded) -> None:
         """Be a member until told to leave; raises what goes wrong, which may be a group of errors."""
-        endpoint = project.endpoint = await asyncio.to_thread(self._endpoint, found, project.name)
+        async def anew() -> Endpoint:
+            project.endpoint = await asyncio.to_thread(self._endpoint, found, project.name)
+            return project.endpoint
+
+        endpoint = await anew()
         try:
             async with AsyncExitStack() as stack:
                 connection = await stack.enter_async_context(
                     open_connection(
-                        endpoint, on_state=lambda state: self._on_state(project.name, state), wait_first=False
+                        endpoint, on_state=lambda state: self._on_state(project.name, state), wait_first=False, anew=anew
                     )
                 )
                 project.connection = connection
                 if not await _connected(project, connection):
                     return
+                await self._check_account(project, connection)
                 async with connection.allowed():
                     await self._ground.lay(project.name, connection, found.config)
                     membership = await stack.enter_async_context(self._member(project.name, connection))
@@ -236,6 +242,20 @@ class Projects:
                     project.membership = None
         finally:
             project.connection = None
+
+
+    async def _check_account(self, project: Project, connection: Connection) -> None:
+        """Raise `ConfigInvalid` when another project served here is of the same account: nothing would part them."""
+        others = [(one, one.connection) for one in self._served.values() if one is not project]
+        mine = await account.of(connection) if others else ""
+        for other, link in others:
+            if mine and link is not None and link.state == "connected" and await account.of(link) == mine:
+                raise ConfigInvalid(
+                    f"Projects {other.name} and {project.name} are one account of NATS ({mine[:64]}): "
+                    "what is sent in one of them would be done in the other.",
+                    code="config.same_account",
+                    hint=f"Give each credentials of an account of its own, under [projects.{project.name}].",
+                )
 
 
 def _raise_first(fresh: list[Project]) -> None:

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import knotwork
-from knotwork.bus import child
+from knotwork.bus import child, clock
 from knotwork.bus.connection import open_connection
 from knotwork.config import revisions
 from knotwork.config import secrets as config_secrets
@@ -80,7 +80,7 @@ class Rooms:
         """Make what needs neither NATS nor plugins; `file` tells local doors how we are."""
         self.group, self.layout, self.who, self.stopping, self.file = group, layout, who, stopping, file
         self.instance = secrets.token_hex(6)
-        self.started_ns = time.time_ns()
+        self.began = clock.steady_ns()
         self.emitter = emitter
         self.meter = Meter(self.emitter)
         self.hosting = Hosting(group, self.emitter, self.meter, node=who.name, policy=self._policy)
@@ -115,7 +115,7 @@ class Rooms:
         self.reloader = Reloader(self.world, self.projects, nats, self.layout, self.group)
         self.control = Control(
             self.who, self.layout, self.world, self.projects, nats, self.reloader, self.drain, Watching(self.emitter),
-            safe_mode, self.stopping.stop, started_ns=self.started_ns, opened=self.opened,
+            safe_mode, self.stopping.stop, began=self.began, opened=self.opened,
         )  # fmt: skip
         self.around = Around(
             self.who.name, self.world, nats, self.hosting, self.emitter, self.keeper, self.layout.view, self.control,
@@ -156,7 +156,11 @@ class Rooms:
         if endpoint is None:
             yield
             return
-        async with open_connection(endpoint, on_state=self._commons_state, wait_first=False) as made:
+
+        async def anew() -> Endpoint:
+            return await asyncio.to_thread(nats.commons, found, f"{self.who.name}/COMMONS") or endpoint
+
+        async with open_connection(endpoint, on_state=self._commons_state, wait_first=False, anew=anew) as made:
             self.commons = made
             yield
 
@@ -331,7 +335,7 @@ class Rooms:
             node=self.who.name,
             uid=self.who.uid,
             instance=self.instance,
-            started_ns=self.started_ns,
+            started_ns=clock.at(self.began),
             heartbeat_s=config.mesh.heartbeat_s,
             stale_beats=config.mesh.stale_beats,
             offline_beats=config.mesh.offline_beats,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from knotwork.bus import codec
+from knotwork.bus import clock, codec
 from knotwork.flow import packing
 from knotwork.flow.definitions import digest_of, text_of
 from knotwork.ops import replies
@@ -78,7 +77,7 @@ class RunCopies:
         if not isinstance(run, dict) or not isinstance(run.get("facts"), list):
             raise Invalid("This is no run that was written down.", code="flow.bad_history")
         workflow = understood(run.get("definition"))
-        await self._flow.definitions.put(workflow, now_ns=time.time_ns(), named=False)
+        await self._flow.definitions.put(workflow, now_ns=clock.now_ns(), named=False)
         name = str(run.get("id", ""))
         part = run.get("part", 1)
         if not isinstance(part, int) or not 1 <= part <= PARTS_MAX:

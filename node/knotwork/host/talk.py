@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from knotwork.bus import clock
 from knotwork.host.task_rows import at
 from knotwork.ops import replies, talk_replies
 from knotwork.sdk.errors import Denied, KnotworkError, NotFound
@@ -55,7 +55,7 @@ class TalkDesk:
 
     async def create(self, name: str, limits: Limits, caller: Caller) -> talk_replies.ChannelRow:
         """Make a channel."""
-        wanted = _limited(Channel(name, by=caller.who.id, made_ns=time.time_ns()), limits)
+        wanted = _limited(Channel(name, by=caller.who.id, made_ns=clock.now_ns()), limits)
         return _channel(await self._talk.channels.create(wanted))
 
     async def configure(self, name: str, limits: Limits, caller: Caller) -> talk_replies.ChannelRow:
@@ -73,7 +73,7 @@ class TalkDesk:
 
         def make(before: Channel) -> Channel:
             _must_be_ones_own(before, caller)
-            since_ns = 0 if undo else before.archived_ns or time.time_ns()
+            since_ns = 0 if undo else before.archived_ns or clock.now_ns()
             return msgspec.structs.replace(before, archived_ns=since_ns)
 
         made = await self._talk.channels.change(name, make)

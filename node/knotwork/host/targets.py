@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from knotwork.bus import clock
 from knotwork.host.asking import ask
 from knotwork.host.moments import rfc3339
 from knotwork.ops import target_replies as replies
@@ -96,7 +96,7 @@ def _at(when_ns: int) -> str:
 
 
 def _target(target: Target) -> replies.TargetRow:
-    now_ns = time.time_ns()
+    now_ns = clock.now_ns()
     state: Any = "available"
     why = target.why
     if not target.enabled or target.disabled:

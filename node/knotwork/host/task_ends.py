@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from knotwork.bus import clock
 from knotwork.host import task_rows
 from knotwork.ops import task_replies
 from knotwork.sdk.errors import KnotworkError, TimedOut, Unavailable, Unreachable
@@ -33,7 +34,7 @@ class Ending:
     def __init__(self, cancel: Callable[[str, int], Awaitable[task_replies.Cancelled]], patience_s: float) -> None:
         """End each by `cancel(run, since_ns)`, which says whether it was ended by us, since that moment."""
         self._cancel, self._patience_s = cancel, patience_s
-        self._since_ns, self._progress_s = time.time_ns(), time.monotonic()
+        self._since_ns, self._progress_s = clock.now_ns(), time.monotonic()
         self._begun: set[str] = set()
         self._rows: list[task_replies.Cancelled] = []
         self._places = asyncio.Semaphore(AT_ONCE)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import codec, kv, reading, subjects
+from knotwork.bus import clock, codec, kv, reading, subjects
 from knotwork.host import dead_letters, task_ends, task_filter, task_rows, task_values
 from knotwork.host.agents import caller_name
 from knotwork.host.known_nodes import KNOWN
@@ -67,7 +66,7 @@ class TaskDesk:
         if wanted.blob:
             await task_values.check_input(self._values.blobs, wanted.blob)
         value, digest = await self._values.keep(codec.encode(wanted.input))
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         own = scopes.circle(wanted.scope, caller.who)
         task = records.Task(
             run=keyed_run(f"{own}{wanted.key}") if wanted.key else ids.new_run(now_ns),
@@ -96,7 +95,7 @@ class TaskDesk:
                 f"The input of {run} was not kept: the store had no room for it when it ended.",
                 code="work.input_not_kept", hint="Submit it anew with its input.",
             )  # fmt: skip
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         task = msgspec.structs.replace(
             sight.task, run=ids.new_run(now_ns), key="", deadline_ns=0, parent=run, traceparent=caller.traceparent,
             by=caller_name(caller), submitted_ns=now_ns, number=1, iteration=0, past=(), why="",
@@ -231,7 +230,7 @@ class TaskDesk:
             spin_up=self._spinups.told(task.boundary, task.queue) if self._spinups is not None else "",
             dropped=sight.state == "dead" and not await self._work.dead.is_there(run),
         )
-        return task_rows.why(sight, around, time.time_ns())
+        return task_rows.why(sight, around, clock.now_ns())
 
     async def _before(self, sight: Sight) -> int | None:
         """Return how many tasks of its queue come before one; None when that cannot be told."""
@@ -324,7 +323,7 @@ class TaskDesk:
 
     async def _cancel(self, run: str, why: str, caller: Caller, since_ns: int = 0) -> task_replies.Cancelled:
         """End a task; that it ended so since then (nanoseconds, now by default) was our doing."""
-        since_ns = since_ns or time.time_ns()
+        since_ns = since_ns or clock.now_ns()
         told = f"Cancelled by {caller_name(caller)}" + (f": {why}" if why else ".")
         error = Cancelled(told, code="work.cancelled")
         try:

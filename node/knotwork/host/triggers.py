@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from knotwork.bus import codec
+from knotwork.bus import clock, codec
 from knotwork.flow import anew
 from knotwork.flow.run import decoded
 from knotwork.flow.runs import keyed_run
@@ -53,7 +52,7 @@ class TriggerDesk:
         taken = route(trigger)
         address = f"{taken.partition(' ')[0]} {self._address()}{taken.partition(' ')[2]}" if taken else ""
         return replies.Kept(
-            id=trigger.id, kind=trigger.kind, new=new, next_at=self._next(trigger, time.time_ns()), address=address
+            id=trigger.id, kind=trigger.kind, new=new, next_at=self._next(trigger, clock.now_ns()), address=address
         )
 
     def _next(self, trigger: Definition, since_ns: int) -> str:
@@ -95,7 +94,7 @@ class TriggerDesk:
             since=moment(known.since_ns), pending=[one.key for one in state.pending], runs=state.runs, why=await self._triggers.why(known.trigger, state),
             resting=[
                 replies.RestingRow(node=node, until=moment(rest.until_ns), why=rest.why)
-                for node, rest in resting(state.rests, time.time_ns()).items()
+                for node, rest in resting(state.rests, clock.now_ns()).items()
             ],
         )  # fmt: skip
 
@@ -116,7 +115,7 @@ class TriggerDesk:
             written = source.table(definition)[0] if definition is not None else {}
             standing_in = {key: "trial" for key in ("id", "workflow") if key not in written}
             trigger = source.trigger(definition, **(standing_in | named))
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         times = self._triggers.times(trigger, count, now_ns)
         given = body if body is not None else getattr(trigger, "input", None)
         firing = Firing(f"{trigger.id}/trial", codec.encode(given), times[0] if times else 0, now_ns, {"input": given})
@@ -151,7 +150,7 @@ class TriggerDesk:
                 f"{name!r} has no times that could be made up for: it is of the kind {trigger.kind}.",
                 code="trigger.no_times", hint="Only cron triggers have; `knotwork trigger fire` fires any of them now.",
             )  # fmt: skip
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         from_ns, to_ns = _moment_ns(since, "since"), min(_moment_ns(until, "until") or now_ns, now_ns)
         times, more = due.between(trigger.cron, trigger.timezone, from_ns, to_ns, cap)
         if dry_run:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from knotwork.bus import clock
 from knotwork.flow.definitions import SIZE_MAX_BYTES, digest_of, text_of
 from knotwork.sdk.errors import KnotworkError
 
@@ -115,7 +116,7 @@ async def _bring(path: Path, flow: Flow, emitter: Emitter, done: _Brought, prese
     same = there is not None and there.digests[-1] == digest_of(text_of(checked.workflow))
     if not same:  # the same on another node, or kept by hand, is as good
         try:
-            await flow.definitions.put(checked.workflow, now_ns=time.time_ns(), owner=owner)
+            await flow.definitions.put(checked.workflow, now_ns=clock.now_ns(), owner=owner)
         except KnotworkError as error:
             if error.retriable:
                 raise

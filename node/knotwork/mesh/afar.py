@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from knotwork.bus import kv, subjects
+from knotwork.bus import clock, kv, subjects
 from knotwork.mesh import session_records as rules
 from knotwork.sdk.errors import Invalid, KnotworkError
 from knotwork.trust.scopes import may_see, reaches_out
@@ -74,7 +74,7 @@ class Afar:
         """Return how an agent is, as far as it is told here."""
         beat = self._beats.get(record.node)
         state = "offline" if beat is None else "online"
-        return rules.presence(record, node=state, same_instance=beat == record.instance, now_ns=time.time_ns())
+        return rules.presence(record, node=state, same_instance=beat == record.instance, now_ns=clock.now_ns())
 
     # -- our own -----------------------------------------------------------------------------------------------------
 

@@ -7,16 +7,15 @@ import contextlib
 import itertools
 import random
 import secrets
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from knotwork.bus import frames, subjects
+from knotwork.bus import clock, frames, subjects
 from knotwork.mesh import routing
 from knotwork.mesh.policy import READY
 from knotwork.sdk import Span
-from knotwork.sdk.errors import Busy, KnotworkError, NotFound, TimedOut, Unavailable, Unreachable
+from knotwork.sdk.errors import Busy, Invalid, KnotworkError, NotFound, TimedOut, Unavailable, Unreachable
 from knotwork.telemetry import trace
 
 if TYPE_CHECKING:
@@ -30,13 +29,16 @@ if TYPE_CHECKING:
     from knotwork.sockets.slot import Slot
     from knotwork.telemetry.emitter import Emitter
 
+UNFIT = "agent.bad_input"
+"""The answer of an agent whose input schema refuses the input; another with the same capability may take it."""
 ELSEWHERE = frozenset(
     {
         "agent.busy", "bus.no_responders", "node.draining", "node.stopping", "agent.not_found", "plugin.not_running",
-        "policy.forbidden",
+        "policy.forbidden", UNFIT,
     }
 )  # fmt: skip
 """Answers that mean: this one will not do it, and has not begun; ask the next. One that has begun says so in its detail."""
+SHOWN_MAX = 20
 LOST_AFTER = 3
 """Missed signs of life after which a node counts as lost in the middle of a call."""
 BACKOFF_MAX_S = 10.0
@@ -172,7 +174,7 @@ class Calls:
         further tries after failures that may pass.
         """
         span = trace.child_of(traceparent or trace.current.get())
-        start_ns = time.time_ns()
+        start_ns = clock.now_ns()
         error = ""
         attempts = 0
         try:
@@ -239,15 +241,18 @@ class Calls:
 
     async def _route(self, asked: Asked) -> tuple[Place, bytes, bool]:
         refused: list[KnotworkError] = []
+        unfit: list[object] = []  # schemas that refused the input: others with the same would, too
         for candidate in await self.who(asked.ask):
             place = self._directory.place(candidate.node, candidate.agent)
-            if place is None:
+            if place is None or (unfit and place.record.input_schema in unfit):
                 continue
             try:
                 output, more = await self._call(candidate, place, asked)
             except KnotworkError as error:
                 if error.code not in ELSEWHERE or error.detail.get("begun"):
                     raise
+                if error.code == UNFIT and place.record.input_schema is not None:
+                    unfit.append(place.record.input_schema)
                 refused.append(error if error.code != "bus.no_responders" else _away(candidate))
             else:
                 return place, output, more
@@ -305,7 +310,7 @@ class Calls:
         name = ask.agent or ask.capability
         self._emitter.emit(
             Span(
-                f"invoke {name}", span.trace_id, span.span_id, span.parent_id, start_ns, time.time_ns(), "client",
+                f"invoke {name}", span.trace_id, span.span_id, span.parent_id, start_ns, clock.now_ns(), "client",
                 not error, error, self._here, self._project, {"knotwork.wanted": name},
             )
         )  # fmt: skip
@@ -335,13 +340,16 @@ def _away(candidate: Candidate) -> Unreachable:
 def _everyone_refused(ask: Ask, refused: list[KnotworkError]) -> KnotworkError:
     if len(refused) == 1:
         return refused[0]
-    told = "; ".join(error.message for error in refused[:20])
+    if refused and all(error.code == UNFIT for error in refused):
+        told = " ".join(dict.fromkeys(error.message for error in refused[:SHOWN_MAX]))
+        return Invalid(told, code=UNFIT, hint=refused[0].hint, detail=refused[0].detail)
+    told = "; ".join(error.message for error in refused[:SHOWN_MAX])
     if refused and all(isinstance(error, Busy) for error in refused):
         hint = "Try again, raise their concurrency or queue_max, or give others the same capability."
         return Busy(f"All {len(refused)} agents are busy. {told}", code="agent.busy", hint=hint, retry_after_s=1.0)
     return Unavailable(
         f"No agent took the call for {ask.agent or ask.capability}. {told}",
         code="route.no_eligible_agent",
-        detail={"refused": [error.to_wire() for error in refused[:20]]},
+        detail={"refused": [error.to_wire() for error in refused[:SHOWN_MAX]]},
         retry_after_s=1.0,
     )

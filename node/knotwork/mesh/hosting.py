@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from knotwork.bus import codec, frames, way
+from knotwork.bus import clock, codec, frames, way
 from knotwork.mesh import late, refusal
 from knotwork.mesh.answers import Answers
 from knotwork.mesh.job import Answering, HostedAgent, Job, can_be_told, crashed
@@ -126,7 +126,7 @@ class Hosting:
         agent.counts.requests += 1
         meter = self._meter_of(name, project)
         allowed_s = _allowed_s(math.inf if durable else agent.record.timeout_s, envelope)
-        job = Job(agent, project, envelope, data, answer, time.time_ns(), meter, allowed_s, labels, durable=durable)
+        job = Job(agent, project, envelope, data, answer, clock.now_ns(), meter, allowed_s, labels, durable=durable)
         admitted = agent.admission.enter(job)
         if admitted is None:
             meter.count("busy")
@@ -210,7 +210,7 @@ class Hosting:
         ):  # no room for it: nothing was begun, and the caller's wait ends by itself
             answer.frame("error", frames.error_body(error))
         if self._emitter.wants_spans:
-            now_ns = time.time_ns()
+            now_ns = clock.now_ns()
             span = trace.child_of(envelope.traceparent)
             self._span(name, span, project, error, start_ns=now_ns, end_ns=now_ns)
 
@@ -333,7 +333,7 @@ class Hosting:
         self._tell(job, error)
 
     def _tell(self, job: Job, error: KnotworkError | None) -> None:
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         job.agent.counts.busy_ns += now_ns - job.arrived_ns
         job.meter.ended(error.kind if error else "done", (now_ns - job.arrived_ns) / 1e9)
         if self._emitter.wants_spans:

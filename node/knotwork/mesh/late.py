@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
-from knotwork.bus import way
+from knotwork.bus import clock, way
 from knotwork.sdk.errors import Busy, KnotworkError
 
 WAIT_S = 10.0
@@ -20,7 +18,7 @@ def keep_s(timeout_s: float | None, arrived_ns: int) -> float:
     """Return for how many seconds an answer is kept while NATS is away: as long as the caller waits, within reason."""
     if timeout_s is None:
         return way.KEEP_S
-    waited_s = (time.time_ns() - arrived_ns) / 1e9
+    waited_s = (clock.now_ns() - arrived_ns) / 1e9
     return max(0.0, min(way.KEEP_S, timeout_s - waited_s))
 
 

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.bus import codec, kv, subjects
+from knotwork.bus import clock, codec, kv, subjects
 from knotwork.bus.background import background
 from knotwork.mesh import session_records as rules
 from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError, Unreachable
@@ -84,7 +83,7 @@ class Sessions:
 
     def all(self) -> Iterator[tuple[AgentSession, rules.Presence]]:
         """Yield every agent known with how it is now."""
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         for record in list(self._known.values()):
             yield record, self._presence(record, now_ns)
 
@@ -102,7 +101,7 @@ class Sessions:
 
     def presence(self, record: AgentSession) -> rules.Presence:
         """Return how an agent is now."""
-        return self._presence(record, time.time_ns())
+        return self._presence(record, clock.now_ns())
 
     def _presence(self, record: AgentSession, now_ns: int) -> rules.Presence:
         if record.node == self._node:
@@ -173,7 +172,7 @@ class Sessions:
             self._end(line, "it ended")
             if self._lines.get(wanted.id) is None and self._known.get(wanted.id) == line.record:
                 with contextlib.suppress(KnotworkError):  # NATS is away: others see that our node does not know it
-                    gone = msgspec.structs.replace(line.record, gone_ns=time.time_ns(), tasks=0)
+                    gone = msgspec.structs.replace(line.record, gone_ns=clock.now_ns(), tasks=0)
                     await self._write(gone)
 
     def _check_parent(self, wanted: AgentSession) -> None:
@@ -182,7 +181,7 @@ class Sessions:
 
     def _remembered(self, wanted: AgentSession, known: AgentSession | None) -> AgentSession:
         """Return the record of a session that begins: what the agent said of itself before still holds."""
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         made = msgspec.structs.replace(
             wanted, node=self._node, instance=self._instance, registered_ns=now_ns, seen_ns=now_ns
         )
@@ -205,7 +204,7 @@ class Sessions:
                          hint="Open one with session.open, or `knotwork mcp`.")  # fmt: skip
         if handle and handle != line.record.handle:
             await self._rename(line, handle)
-        line.record = msgspec.structs.replace(line.record, **changes, seen_ns=time.time_ns())
+        line.record = msgspec.structs.replace(line.record, **changes, seen_ns=clock.now_ns())
         await self._write(line.record)
         self.changed(line)
         return line.record
@@ -351,7 +350,7 @@ class Sessions:
         while True:
             await asyncio.sleep(RENEW_S)
             for line in list(self._lines.values()):
-                line.record = msgspec.structs.replace(line.record, seen_ns=time.time_ns())
+                line.record = msgspec.structs.replace(line.record, seen_ns=clock.now_ns())
                 with contextlib.suppress(KnotworkError):  # NATS is away: there is time until the next one
                     await self._write(line.record)
                     key, agent = _HANDLE + line.record.handle, line.record.id.encode()

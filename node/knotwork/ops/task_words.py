@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
+from knotwork.bus import clock
 from knotwork.ops.words import NAMED
 from knotwork.sdk.errors import Invalid
 
@@ -67,7 +67,7 @@ def moment_ns(text: str, *, past: bool, now_ns: int | None = None) -> int:
     """
     if not text:
         return 0
-    now_ns = time.time_ns() if now_ns is None else now_ns
+    now_ns = clock.now_ns() if now_ns is None else now_ns
     found = _duration(text.strip())
     if found is not None:
         away_ns = int(float(found[1]) * _UNITS[found[2] or ""] * NS)
@@ -88,7 +88,7 @@ def moving(text: str) -> str:
 def deadline(text: str) -> str:
     """Return a deadline that makes sense; raises `ValueError` for one that is past or ten years away."""
     if text:
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         at_ns = moment_ns(text, past=False, now_ns=now_ns)
         if at_ns <= now_ns:
             raise ValueError("it is over already")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from knotwork.bus import clock
 from knotwork.sdk.errors import KnotworkError, TimedOut
 from knotwork.sdk.spinup import LaunchRequest
 
@@ -122,7 +122,7 @@ class Launcher:
         if problem:
             log.warning("launch %s of %s does not end: %s", launch.id, own.target, problem)
             return await self._moved(launch, why=problem)  # still stopping: it is tried again
-        return await self._moved(launch, state="stopped", ended_ns=time.time_ns())
+        return await self._moved(launch, state="stopped", ended_ns=clock.now_ns())
 
     async def failed(self, own: Own, launch: Launch, why: str) -> Launch:
         """Record that a launch brought no agent, and clear away what is left of it."""
@@ -130,7 +130,7 @@ class Launcher:
             problem = await self._end(own, launch)
             why = f"{why} (and it could not be cleared away: {problem})" if problem else why
         log.warning("launch %s of %s failed: %s", launch.id, own.target, why)
-        return await self._moved(launch, state="failed", why=why[:4000], ended_ns=time.time_ns())
+        return await self._moved(launch, state="failed", why=why[:4000], ended_ns=clock.now_ns())
 
     async def _starting(self, own: Own, launch: Launch, now_ns: int) -> Launch:
         agent = self._agents.of_launch(launch.id)

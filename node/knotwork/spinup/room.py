@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from knotwork.bus import clock
 from knotwork.bus.background import background
 from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
 from knotwork.spinup import demand as demands
@@ -94,7 +95,7 @@ class SpinUps:
         demand = next((one for one in demands if (one.boundary, one.routed) == (boundary, routed)), None)
         if demand is None:
             return ""
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         begun = next((one for one in self.registry.launches.values() if self._is_for(one, demand, now_ns)), None)
         if begun is not None:
             return f"Target {begun.node}/{begun.target} is starting {'one more' if demand.busy else 'an'} agent for it."
@@ -132,7 +133,7 @@ class SpinUps:
     async def launch(self, name: str, *, by: str, capability: str = "", boundary: str = "", task: str = "") -> Launch:
         """Start an agent by hand; raises `Conflict` (`spinup.not_now`) when the target cannot."""
         target, own = self._mine(name)
-        why = ranking.unready(msgspec.structs.replace(target, failures=0), time.time_ns())
+        why = ranking.unready(msgspec.structs.replace(target, failures=0), clock.now_ns())
         if why:
             raise Conflict(f"{name} starts nothing now: {why}.", code="spinup.not_now", hint="See `knotwork targets`.")
         return await self._launch(own, target, by=by, capability=capability, boundary=boundary, task=task)
@@ -165,7 +166,7 @@ class SpinUps:
         return target, own
 
     async def _look(self) -> None:
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         own = dict(self._own())
         await self._declare(own)
         for launch in list(self.registry.launches.values()):
@@ -237,7 +238,7 @@ class SpinUps:
                     await self.registry.release(demand.key)
 
     async def _launch(self, own: Own, target: Target, *, by: str, capability: str, boundary: str, task: str) -> Launch:
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         launch = Launch(
             id=secrets.token_hex(8), target=own.target, node=self._node, state="starting", capability=capability,
             boundary=boundary, task=task, by=by, created_ns=now_ns,
@@ -265,7 +266,7 @@ class SpinUps:
         """Let a target's record tell how its launches went."""
         with contextlib.suppress(KnotworkError):
             target = self.registry.target(f"{launch.node}/{launch.target}")
-            now_ns = time.time_ns()
+            now_ns = clock.now_ns()
             if launch.state == "failed":
                 why = launch.why
                 await self._count(target, failures=target.failures + 1, last_failure_ns=now_ns, failed_why=why)
@@ -314,7 +315,7 @@ class SpinUps:
             why = f"{type(error).__name__}: {error}"
         now = self.registry.targets.get(f"target.{target.node}.{target.target}", target)
         changed = msgspec.structs.replace(
-            now, health="unhealthy" if why else "healthy", why=why[:4000], checked_ns=time.time_ns()
+            now, health="unhealthy" if why else "healthy", why=why[:4000], checked_ns=clock.now_ns()
         )
         await self.registry.put_target(changed)
         return changed

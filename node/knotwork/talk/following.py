@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from knotwork.bus import reading, streams, subjects
+from knotwork.bus import clock, reading, streams, subjects
 from knotwork.bus.background import background
 from knotwork.sdk.errors import KnotworkError, Unavailable
 from knotwork.talk.index import Index
@@ -79,7 +79,7 @@ class Following:
 
     def _look(self, look: Callable[[Index], T]) -> tuple[T] | None:
         def work() -> tuple[T]:
-            self._cut |= self._index.trim(self._channels(), time.time_ns())
+            self._cut |= self._index.trim(self._channels(), clock.now_ns())
             return (look(self._index),)
 
         return self._index.safely(work)

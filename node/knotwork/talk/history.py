@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import clock, reading, subjects
 from knotwork.talk import index_rows, message
 from knotwork.talk.fitting import ANSWER_MAX_BYTES, fitting
 from knotwork.talk.inbox_state import expired
@@ -82,7 +81,7 @@ class History:
             wish = replace(wish, after=max(since, wish.after), before=0, newest=False)
         elif wish.after:
             wish = replace(wish, newest=False)
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
 
         def look(index: Index) -> tuple[list[Row], bool, int, int]:
             found = index.page(replace(wish, limit=wish.limit + 1), who, now_ns)
@@ -110,7 +109,7 @@ class History:
 
     async def unread(self, who: Who) -> list[Unread]:
         """Return how much is unread, for every channel in use that is not archived."""
-        places, now_ns = await self._reads.channels(who.id), time.time_ns()
+        places, now_ns = await self._reads.channels(who.id), clock.now_ns()
         return await self._following.ask(lambda index: self._unread(index, places, who, now_ns))
 
     async def counts(self) -> dict[str, tuple[int, int]]:
@@ -119,7 +118,7 @@ class History:
 
     async def overview(self, who: Who) -> tuple[dict[str, tuple[int, int]], list[Unread]]:
         """Return the counts of every channel, and how much is unread, at one moment."""
-        places, now_ns = await self._reads.channels(who.id), time.time_ns()
+        places, now_ns = await self._reads.channels(who.id), clock.now_ns()
         return await self._following.ask(lambda index: (self._counts(index), self._unread(index, places, who, now_ns)))
 
     def _counts(self, index: Index) -> dict[str, tuple[int, int]]:
@@ -185,7 +184,7 @@ class History:
             wish = replace(wish, channel=(await self._channels.get(wish.channel)).name)
         while await self._following.ask(lambda index: index.word()):
             pass
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         rows = await self._following.ask(lambda index: index.search(expression, wish, who, now_ns))
         return [_said(row) for row in fitting(rows, _size)]
 
@@ -194,7 +193,7 @@ class History:
         expression = index_rows.expression(query)
         found: list[Said] = []
         batch: list[Said] = []
-        size, now_ns = 0, time.time_ns()
+        size, now_ns = 0, clock.now_ns()
         async for one in self._inboxes.all(who.id):
             if expired(one, now_ns) or sender not in ("", one.envelope.sender):
                 continue
@@ -226,4 +225,4 @@ def _said(row: Row) -> Said:
 
 
 def _visible(one: Said, who: Who) -> bool:
-    return may_see(one.envelope.scope, one.envelope.who, who) and not expired(one, time.time_ns())
+    return may_see(one.envelope.scope, one.envelope.who, who) and not expired(one, clock.now_ns())

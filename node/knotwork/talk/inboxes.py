@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import clock, reading, subjects
 from knotwork.bus.background import begin_in
 from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
 from knotwork.talk import inbox_state, message
@@ -79,7 +79,7 @@ class Inboxes:
         """
         for _ in range(TRIES):
             before, revision = await self._reads.inbox(agent)
-            state, now_ns = inbox_state.settled(before), time.time_ns()
+            state, now_ns = inbox_state.settled(before), clock.now_ns()
             if wish.key in state.keyed:
                 again = await self._at(agent, state.keyed[wish.key])
                 return Shown(again, state, await self._unread(agent, state))
@@ -103,7 +103,7 @@ class Inboxes:
 
     async def _at(self, agent: str, places: Sequence[int]) -> list[Said]:
         """Return the messages at some places of an inbox, without those that are not there any more."""
-        found, now_ns = [], time.time_ns()
+        found, now_ns = [], clock.now_ns()
         for place in places:
             stored = await reading.batch(self._connection, subjects.INBOXES, subjects.inbox(agent), place, 1)
             if stored and stored[0].seq == place:
@@ -162,7 +162,7 @@ class Inboxes:
         start = max(state.start, state.floor)
         if not any(place > start for place in state.done):
             return await self._unread(agent, state)
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         left = [one async for one in self._each(agent, start) if not state.is_done(one.place)]
         return sum(not inbox_state.expired(one, now_ns) for one in left)
 
@@ -210,7 +210,7 @@ class Inboxes:
         found = await reading.batch(self._connection, subjects.INBOXES, "inbox.*", place, 1)
         one = found[0] if found and found[0].seq == place else None
         said = message.said(one.subject, one.data, one.seq, one.time_ns) if one is not None else None
-        if said is None or inbox_state.expired(said, time.time_ns()) or who.id not in (said.to, said.envelope.sender):
+        if said is None or inbox_state.expired(said, clock.now_ns()) or who.id not in (said.to, said.envelope.sender):
             raise message.unknown(message.name("inbox", place))
         return said
 

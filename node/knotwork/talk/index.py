@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from knotwork.bus import space
+from knotwork.sdk.errors import Unavailable
 from knotwork.talk import index_rows as rows
 from knotwork.talk.message import Envelope, Said, decode, said
 
@@ -43,7 +45,7 @@ class Index:
     """The index of one project."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, or make it anew when it cannot be used; raises `OSError`."""
+        """Open the file, or make it anew when it cannot be used; raises `OSError`, `Unavailable` (`talk.index_stuck`)."""
         self._path = path
         self._one = threading.Lock()  # who is cancelled while he waits for a thread does not end what it does
         self.made = 0
@@ -51,6 +53,8 @@ class Index:
         try:
             self._open()
         except sqlite3.Error as error:
+            if space.is_passing(error, path):
+                raise self._stuck(error) from error
             log.info("the index of channels is made anew: %s", error)
             self.make_anew()
 
@@ -93,14 +97,34 @@ class Index:
             self._db.close()
 
     def safely(self, work: Callable[[], T]) -> T | None:
-        """Do something with it; None, and an empty index, when the file turned out to be damaged."""
+        """Do something with it; None, and an empty index, when the file turned out to be damaged.
+
+        Raises `Unavailable` (`talk.index_stuck`) when nothing can be written to it: on a full disk another file would be
+        no better, and this one is good for what it holds.
+        """
         with self._one:
             try:
                 return work()
             except sqlite3.DatabaseError as error:
+                if space.is_passing(error, self._path):
+                    self._undo()
+                    raise self._stuck(error) from error
                 log.warning("the index of channels is made anew: %s", error)
                 self.make_anew()
                 return None
+
+    def _undo(self) -> None:
+        """Take back what was begun, and count again what is there."""
+        with contextlib.suppress(sqlite3.Error):
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            self._load()
+
+    def _stuck(self, error: sqlite3.Error) -> Unavailable:
+        return Unavailable(
+            f"The index of channels cannot be written on this node: {error}.", code="talk.index_stuck",
+            hint=f"Make room for {self._path.parent}, or ask another node; it goes on by itself.", retry_after_s=5.0,
+        )  # fmt: skip
 
     # -- writing -----------------------------------------------------------------------------------------------------
 

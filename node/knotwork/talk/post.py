@@ -6,10 +6,9 @@ the inbox: from then on it is a message like any other. Its sender finds it here
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
-from knotwork.bus import publisher, reading, streams, subjects
+from knotwork.bus import clock, publisher, reading, streams, subjects
 from knotwork.sdk.errors import Conflict, Unavailable
 from knotwork.talk import inbox_state, message
 from knotwork.talk.stores import POST, POST_MAX
@@ -64,7 +63,7 @@ class Post:
     async def get(self, place: int, who: Who) -> Said:
         """Return a message that somebody sent to another project or got from one; raises `NotFound`."""
         said = await self.find(place)
-        if said is not None and not inbox_state.expired(said, time.time_ns()):
+        if said is not None and not inbox_state.expired(said, clock.now_ns()):
             known = ((said.envelope.sender, said.envelope.project), (said.to, said.to_project))
             if (who.id, who.project) in known:
                 return said

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import publisher, reading, subjects
+from knotwork.bus import clock, publisher, reading, subjects
 from knotwork.sdk.errors import Conflict, Internal, Invalid, KnotworkError, NotFound, Unavailable
 from knotwork.talk import channel as settings
 from knotwork.talk import contact, framing, mentions, message
@@ -120,7 +119,7 @@ class Sending:
         where, place = message.place_of(name)
         if where != "channel":
             raise message.unknown(name)
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         row = await self._following.ask(lambda index: index.find(place, who, now_ns))
         if row is None:
             raise message.unknown(name)
@@ -205,7 +204,7 @@ class Sending:
                 f"{len(everybody)} have the capability {capability}; {RECIPIENTS_MAX} at most are written to at once.",
                 code="message.too_many_recipients", hint="Say it in a channel.",
             )  # fmt: skip
-        told = hashlib.sha256(f"{who.id} {capability} {draft.key or time.time_ns()}".encode()).hexdigest()[:16]
+        told = hashlib.sha256(f"{who.id} {capability} {draft.key or clock.now_ns()}".encode()).hexdigest()[:16]
         done = Broadcast(thread=answered.thread if answered is not None else f"b{told}")
 
         async def send(one: Who) -> None:
@@ -304,7 +303,7 @@ class Sending:
 
 def _expiry(envelope: Envelope) -> list[tuple[str, str]]:
     """Return the header that has the server let a message go in time."""
-    left_ns = envelope.expires_ns - time.time_ns()
+    left_ns = envelope.expires_ns - clock.now_ns()
     return [publisher.ttl(-(-left_ns // 1_000_000_000))] if envelope.expires_ns else []
 
 
@@ -332,7 +331,7 @@ def _check(draft: Draft) -> None:
             f"The kind {message.REFUSED!r} is the node's: it says that a message was not let in.",
             code="message.kind_reserved", hint="Choose another kind, for example 'rejected'.",
         )  # fmt: skip
-    if 0 < draft.expires_ns <= time.time_ns():
+    if 0 < draft.expires_ns <= clock.now_ns():
         raise Invalid("The message would expire before it is sent.", code="message.expired")
 
 

@@ -7,9 +7,9 @@ A sink that is slow, hangs or raises loses its own records, which are counted, a
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
+from knotwork.bus import clock
 from knotwork.sdk import Event, Metric, Record, Span
 from knotwork.telemetry import trace
 from knotwork.telemetry.pump import Pump, SinkStats
@@ -69,7 +69,7 @@ class Emitter:
     ) -> None:
         """Emit an `Event` of now, of this node and of the current trace; costs nothing when nobody listens."""
         if self.wants_events:
-            made = Event(name, time.time_ns(), self.node, project, level, data or {}, trace.current.get())  # type: ignore[arg-type]
+            made = Event(name, clock.now_ns(), self.node, project, level, data or {}, trace.current.get())  # type: ignore[arg-type]
             self.emit(made)
 
     def attach(self, id: str, sink: Telemetry, queue_max: int = 10_000) -> None:  # noqa: A002 - the word of the TOML

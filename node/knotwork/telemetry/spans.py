@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Literal, Self
 
+from knotwork.bus import clock
 from knotwork.sdk import KnotworkError, Span
 from knotwork.telemetry import trace
 
@@ -57,7 +57,7 @@ class working:  # noqa: N801 - used like a function, as the standard library's `
 
     def __enter__(self) -> Self:
         self._token = trace.current.set(self.child.traceparent)
-        self._start_ns = time.time_ns()
+        self._start_ns = clock.now_ns()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -75,7 +75,7 @@ class working:  # noqa: N801 - used like a function, as the standard library's `
             self.child.span_id,
             self.child.parent_id,
             self._start_ns,
-            max(self._start_ns, time.time_ns()),
+            max(self._start_ns, clock.now_ns()),
             self.kind,
             not self._error,
             self._error,

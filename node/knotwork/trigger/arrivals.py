@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import kv
+from knotwork.bus import clock, kv
 from knotwork.config import secrets as config_secrets
 from knotwork.flow import schemas
 from knotwork.sdk.errors import Busy, Conflict, Denied, Invalid, KnotworkError, NotFound, TooLarge, Unavailable
@@ -161,7 +161,7 @@ class Arrivals:
         if trigger.secret is not None:
             secret = await self._secret(trigger.id, trigger.secret)
             try:
-                delivery = signing.delivery(arrived.headers, arrived.body, secret, time.time(), trigger.window)
+                delivery = signing.delivery(arrived.headers, arrived.body, secret, clock.now_ns() / 1e9, trigger.window)
             except UnicodeEncodeError as error:
                 raise Denied("The headers make no sense.", code="trigger.not_signed") from error
         if (

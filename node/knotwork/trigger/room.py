@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from knotwork.bus import clock
 from knotwork.bus.background import background
 from knotwork.flow.facts import SHARDS
 from knotwork.sdk.errors import Invalid, NotFound
@@ -119,7 +119,7 @@ class Triggers:
             await self.firings.forget(trigger.id)  # of one that had its name
         except Invalid:  # of a newer version: to be replaced
             pass
-        return await self.store.put(trigger, now_ns=time.time_ns(), by=by, replace=replace)
+        return await self.store.put(trigger, now_ns=clock.now_ns(), by=by, replace=replace)
 
     async def remove(self, name: str) -> bool:
         """Forget a trigger; its runs go on. False when there was none."""
@@ -133,7 +133,7 @@ class Triggers:
         known = await self.store.get(name)
         if known.trigger.enabled != enabled:
             changed = known.trigger.model_copy(update={"enabled": enabled})
-            await self.store.put(changed, now_ns=time.time_ns(), by=known.by)
+            await self.store.put(changed, now_ns=clock.now_ns(), by=known.by)
         return await self.store.get(name)
 
     async def fire(self, name: str, body: bytes, key: str = "") -> Started:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from knotwork.bus import clock
 from knotwork.flow.runs import Wanted, keyed_run
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TooLarge
 from knotwork.trigger import envelope
@@ -128,4 +128,4 @@ def input_json(value: Any) -> bytes:
 
 def now_ns() -> int:
     """Return the time."""
-    return time.time_ns()
+    return clock.now_ns()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from knotwork.bus import clock
 from knotwork.flow.shards import owner
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, Unavailable
 from knotwork.sockets.pace import History, Pace
@@ -98,7 +99,7 @@ class Telling:
         """Return the node that listens; an empty text when none can."""
         state = self._store.states.get(trigger.id)
         working = self._working(trigger)
-        return owner(awake(working, state.rests, time.time_ns()) if state is not None else working, trigger.id)
+        return owner(awake(working, state.rests, clock.now_ns()) if state is not None else working, trigger.id)
 
     def _working(self, trigger: Plugin) -> list[str]:
         """Return the nodes where its plugin runs."""
@@ -161,7 +162,7 @@ class Telling:
         node, working = self._starter.node, self._working(trigger)
         try:
             state, revision = await self._store.state(trigger.id)
-            now_ns = time.time_ns()
+            now_ns = clock.now_ns()
             if not gives_up(failures, node, working, state.rests, now_ns):
                 return
             made = rest(state.rests.get(node), why, now_ns)

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from knotwork.bus import reading, streams, subjects
+from knotwork.bus import clock, reading, space, streams, subjects
 from knotwork.sdk.errors import KnotworkError, NotFound, Unavailable
 from knotwork.view.fold import Message
-from knotwork.view.writer import BEYOND_REPAIR, PASSING, Place, Writer
+from knotwork.view.writer import BEYOND_REPAIR, Place, Writer
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -56,7 +56,7 @@ class Follower:
         self._wake = asyncio.Event()
         self._wanted = self._synced = 0
         self._anew = False
-        self._state, self._why = "starting", ""
+        self._state, self._why, self._stuck = "starting", "", False
         self._caught_up_ns = 0
         self._behind = 0
         self._told_state = ""
@@ -98,11 +98,11 @@ class Follower:
         try:
             found = await self._turn(connection)
         except (KnotworkError, OSError) as error:
-            self._state, self._why = "waiting", str(error)
+            self._state, self._why, self._stuck = "waiting", str(error), isinstance(error, OSError)
         except sqlite3.Error as error:
             self._trouble(error)
         else:
-            self._failures = 0
+            self._failures, self._stuck = 0, False
             return BUSY_S if found else IDLE_S
         self._report(news=True)
         return min(AGAIN_S * (1 << min(self._failures, 10)), AGAIN_MAX_S)
@@ -110,9 +110,10 @@ class Follower:
     def _trouble(self, error: sqlite3.Error) -> None:
         """Make a file anew that cannot be mended; wait for what may pass, such as a full disk."""
         self._failures += 1
-        self._state, self._why = "waiting", f"{self._path.name}: {error}"
+        self._state, self._why, self._stuck = "waiting", f"{self._path.name}: {error}", True
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-        if code in BEYOND_REPAIR or (code not in PASSING and self._failures > FAILURES_MAX):
+        passing = space.is_passing(error, self._path)
+        if not passing and (code in BEYOND_REPAIR or self._failures > FAILURES_MAX):
             log.warning("%s is made anew: %s", self._path.name, error)
             self._anew = True
         else:
@@ -122,7 +123,7 @@ class Follower:
 
     async def _turn(self, connection: Connection) -> bool:
         """Read everything that is stored now; returns whether there was anything."""
-        wanted, began_ns = self._wanted, time.time_ns()
+        wanted, began_ns = self._wanted, clock.now_ns()
         writer = self._open()
         asked = [_extent(connection, name, is_known=name in writer.places) for name in STREAMS]
         extents = dict(zip(STREAMS, await _together(*asked), strict=True))
@@ -137,7 +138,7 @@ class Follower:
             self._state, self._why = "reading", ""
             self._report()
         news = wanted > self._synced or self._told_state != "live"
-        self._state, self._why = "live", ""
+        self._state, self._why, self._stuck = "live", "", False
         self._caught_up_ns, self._behind, self._synced = began_ns, 0, wanted
         self._forget(writer, extents[subjects.ARCHIVE], extents[subjects.HISTORY].first)
         self._tasks_first = extents[subjects.TASKS].first
@@ -178,7 +179,7 @@ class Follower:
         now_s = time.monotonic()
         if now_s - self._forgot_s < FORGET_EVERY_S:
             return
-        ended_before_ns = time.time_ns() - archive.max_age_ns if archive.max_age_ns else 0
+        ended_before_ns = clock.now_ns() - archive.max_age_ns if archive.max_age_ns else 0
         left = writer.forget_runs(history_first)
         if writer.forget(archive.first, ended_before_ns, self._tasks_first) == 0 and not left:
             self._forgot_s = now_s
@@ -194,7 +195,7 @@ class Follower:
         self._told_s, self._told_state = now_s, self._state
         writer = self._writer
         self._tell({
-            "project": self.project, "state": self._state, "why": self._why,
+            "project": self.project, "state": self._state, "why": self._why, "stuck": self._stuck,
             "synced": self._synced, "caught_up_ns": self._caught_up_ns, "behind": self._behind,
             "folded": writer.folded if writer else 0, "garbage": writer.garbage if writer else 0,
             "made": writer.made if writer else 0,

@@ -38,11 +38,15 @@ LINE_MAX_BYTES = 256 * 1024
 
 
 class Told(msgspec.Struct, frozen=True):
-    """How the database of a project stands, as its process says. `behind` counts messages not read yet."""
+    """How the database of a project stands, as its process says. `behind` counts messages not read yet.
+
+    `stuck`: its file cannot be written; `why` says what is the matter.
+    """
 
     project: str = ""
     state: Literal["starting", "reading", "live", "waiting"] = "starting"
     why: str = ""
+    stuck: bool = False
     synced: int = 0
     caught_up_ns: int = 0
     behind: int = 0
@@ -95,6 +99,16 @@ class Keeper:
         followed = self._followed[project] = Followed(order)
         self._send(order)
         return followed
+
+    def go_by(self, followed: Followed, endpoint: Endpoint) -> None:
+        """Follow with these credentials from now on, when they are others."""
+        order = msgspec.structs.replace(followed.order, endpoint=serving.spell(endpoint))
+        if order == followed.order or self._followed.get(order.project) is not followed:
+            return
+        followed.order = order
+        self._send(order)
+        if followed.sent is not None:
+            self._send(serving.Order("sync", order.project, number=followed.number))
 
     def leave(self, followed: Followed) -> None:
         """Follow a project no longer; its file stays."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import reading, streams, subjects
+from knotwork.bus import clock, reading, streams, subjects
 from knotwork.bus.storage import Storage
 from knotwork.sdk.errors import KnotworkError, NotFound
 
@@ -103,7 +103,7 @@ class Relief:
         state = (await streams.api(self._connection, f"STREAM.INFO.{stream}")).get("state") or {}
         count, first = int(state.get("messages", 0)), int(state.get("first_seq", 0))
         step = max(1, count * AT_ONCE_BYTES // max(1, int(state.get("bytes", 0))))
-        young = await reading.place_at(self._connection, stream, pattern, time.time_ns() - int(KEPT_S * 1e9))
+        young = await reading.place_at(self._connection, stream, pattern, clock.now_ns() - int(KEPT_S * 1e9))
         end = min(first + step, young, int(state.get("last_seq", 0)))
         if end > first:
             gone = await reading.purge(self._connection, stream, pattern, end)

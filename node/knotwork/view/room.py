@@ -8,7 +8,8 @@
     await view.has_ended(task)       whether an attempt has ended, for certain
 
 The database follows the streams by some 300 ms; `list`, `task` and `counts` wait a moment for what was stored before
-they were asked (`FRESH_S`), and answer from what is there when that takes longer.
+they were asked (`FRESH_S`), and answer from what is there when that takes longer. Without room on the disk nothing
+new gets there: then they refuse (`view.stuck`).
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import clock, reading, subjects
 from knotwork.sdk.errors import Busy, Unavailable
 from knotwork.view import evidence, lists, runs, sql, vanished
 from knotwork.view.lists import By, Filter
@@ -224,13 +224,17 @@ class View:
     async def catch_up(self, timeout_s: float) -> None:
         """Wait until everything stored before the call is in the database, for `timeout_s` seconds at most.
 
-        A view that has only just begun gets `BEGIN_S` for it.
+        A view that has only just begun gets `BEGIN_S` for it. Raises `Unavailable` (`view.stuck`) when nothing can be
+        written to the database: it would be taken for what is there.
         """
         if timeout_s > 0:
             if self._followed.told.caught_up_ns == 0:
                 timeout_s = max(timeout_s, BEGIN_S)
             with contextlib.suppress(Unavailable):
                 await self.synced(timeout_s)
+                return
+            if self._followed.told.stuck:
+                raise _stuck(self._followed.told.why)
 
     async def synced(self, timeout_s: float) -> None:
         """Return when everything stored before the call is in the database; raises `Unavailable` (`view.behind`)."""
@@ -239,7 +243,7 @@ class View:
     def behind(self) -> Behind:
         """Return how far the database is behind, as far as is known without asking; never known: the age of 1970."""
         told = self._followed.told
-        return Behind(told.behind, max(0.0, (time.time_ns() - told.caught_up_ns) / 1e9), told.state, told.why)
+        return Behind(told.behind, max(0.0, (clock.now_ns() - told.caught_up_ns) / 1e9), told.state, told.why)
 
     def told(self) -> Told:
         """Return what the process that writes the database said last."""
@@ -317,6 +321,13 @@ class View:
         return kept
 
 
+def _stuck(why: str) -> Unavailable:
+    return Unavailable(
+        f"The view of the past cannot be written on this node, so what it shows is old: {why}.", code="view.stuck",
+        hint="Make room in its data folder, or ask another node; it goes on by itself.", retry_after_s=5.0,
+    )  # fmt: skip
+
+
 def _row(values: Any, *, is_lost: bool = False) -> Row:
     row = dict(zip(lists.SHOWN, values, strict=True))
     row["labels"] = json.loads(row["labels"])
@@ -327,8 +338,11 @@ def _row(values: Any, *, is_lost: bool = False) -> Row:
 async def open_view(keeper: Keeper, folder: Path, project: str, connection: Connection) -> AsyncIterator[View]:
     """Follow a project inside the block; its database is `<folder>/<project>.db`."""
     path = folder / f"{project}.db"
-    view = View(keeper, keeper.follow(project, path, connection.endpoint), path, connection)
+    followed = keeper.follow(project, path, connection.endpoint)
+    view = View(keeper, followed, path, connection)
+    forget = connection.on_up(lambda: keeper.go_by(followed, connection.endpoint))
     try:
         yield view
     finally:
+        forget()
         view.close()

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from knotwork.bus import subjects
+from knotwork.bus import space, subjects
 from knotwork.view import evidence, fold, runs, schema
 from knotwork.view.evidence import Entry, Garbage, Trace
 from knotwork.view.fold import Changes, Known, Message
@@ -35,8 +35,6 @@ BEYOND_REPAIR = frozenset({
     sqlite3.SQLITE_FORMAT,
 })  # fmt: skip
 """Errors that a file made anew does not have."""
-PASSING = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM})
-"""Errors that have nothing to do with the file."""
 
 _KNOWN = "id, ord, rank, seq, state, capability, boundary, agent, target, labels, submitted_ns, archived"
 _SELECT = f"SELECT {_KNOWN} FROM tasks WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608  names of ours
@@ -96,6 +94,8 @@ class Writer:
             else:
                 self._open()
         except sqlite3.Error as error:
+            if space.is_passing(error, path):
+                raise
             log.warning("%s cannot be used and is made anew: %s", path.name, error)
             self.make_anew()
 

@@ -8,11 +8,10 @@ may be free: a task is left to it for a moment, in which whoever is really free 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import clock, reading, subjects
 from knotwork.mesh.policy import NONE
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class Accepting:
             place = depth.delivered + 1
             oldest = await reading.batch(self._connection, subjects.TASKS, depth.queue.filter, place, 1)
             if oldest:
-                waited_s[depth.queue.consumer] = (time.time_ns() - oldest[0].time_ns) / 1e9
+                waited_s[depth.queue.consumer] = (clock.now_ns() - oldest[0].time_ns) / 1e9
         self._waited_s = waited_s
 
     # -- within ------------------------------------------------------------------------------------------------------

@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from knotwork.bus import codec, frames, pulls, reading, subjects
+from knotwork.bus import clock, codec, frames, pulls, reading, subjects
 from knotwork.config import secrets
 from knotwork.sdk.errors import Cancelled, Conflict, Failed, Invalid, KnotworkError, Unavailable
 from knotwork.work import intake, leases, records, settle, tickets
@@ -173,7 +172,7 @@ class Claims:
         ticket = self._ticket(token)
         while True:
             claim, revision = await self._standing(ticket)
-            now_ns = time.time_ns()
+            now_ns = clock.now_ns()
             until_ns = now_ns + int(lease_s * 1e9)
             longer = msgspec.structs.replace(
                 leases.alive(claim, now_ns), until_ns=until_ns, lease_s=lease_s, node=self._node
@@ -253,7 +252,7 @@ class Claims:
         if found is None:
             return await self._before(ticket, said, output)
         task, data = found
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         if now_ns - claim.started_ns > FORGOTTEN_NS and await self._has_ended(task):
             raise await self._refusal(ticket)
         value, digest = await self._values.keep(output)
@@ -303,7 +302,7 @@ class Claims:
             if found is None:
                 return
             task, data = found
-            now_ns = time.time_ns()
+            now_ns = clock.now_ns()
             error = late(task, claim, now_ns).to_wire()
             state, due_ns = settle.after_failure(task, error, now_ns, random.random())  # noqa: S311  (jitter)
             error = settle.told_of(task, error, state, now_ns)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Protocol
 
+from knotwork.bus import clock
 from knotwork.work import records
 from knotwork.work.records import Started
 
@@ -66,7 +66,7 @@ class Holding:
 
     def now(self) -> Callable[[Begun], bool]:
         """Return what says the same of many tasks, as of now and from memory."""
-        is_there, young_ns = self._is_there(), time.time_ns() - GRACE_NS
+        is_there, young_ns = self._is_there(), clock.now_ns() - GRACE_NS
         keeper = self._keeper
 
         def holds(one: Begun) -> bool:

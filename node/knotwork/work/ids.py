@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
-import time
+
+from knotwork.bus import clock
 
 
 def new_run(now_ns: int | None = None) -> str:
     """Return an id that sorts by time: `t`, the milliseconds since 1970 in hex, and 64 random bits."""
-    millis = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
+    millis = (clock.now_ns() if now_ns is None else now_ns) // 1_000_000
     return f"t{millis:012x}{secrets.token_hex(8)}"

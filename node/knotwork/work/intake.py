@@ -11,13 +11,12 @@ import asyncio
 import contextlib
 import logging
 import random
-import time
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from knotwork.bus import pulls, reading, subjects
+from knotwork.bus import clock, pulls, reading, subjects
 from knotwork.bus.background import begin_in
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TimedOut
 from knotwork.work import fold, proof, records, settle
@@ -127,7 +126,7 @@ class Intake:
 
     async def release(self, task: Task, delivery: int, reply: str, agent: str, why: str) -> None:
         """Give an attempt back unfinished, on record: somebody else takes it at once, and it counts as no crash."""
-        fact = Released(self._node, agent, time.time_ns(), why[:256])
+        fact = Released(self._node, agent, clock.now_ns(), why[:256])
         try:
             await self._facts.append(trace_subject(task, "released", delivery), records.encode(fact))
         except KnotworkError as failure:
@@ -194,7 +193,7 @@ class Intake:
 
     def _begin(self, task: Task, delivery: Delivery, taker: str) -> None:
         left_s = _left_s(task)
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         if left_s is not None and left_s <= 0:
             error = TimedOut("Its deadline passed before an agent could begin it.", code="work.deadline")
             self._end(task, delivery, "timed-out", error, self._beginner.name(taker))
@@ -225,7 +224,7 @@ class Intake:
         if count >= task.retry.max_crashes:
             return count, [_begun(begun[number]) if number in begun else None for number in crashed]
         name, claims = self._beginner.name(taker), self._beginner.claims
-        fact = Started(self._node, name, time.time_ns(), delivery.count, claims)
+        fact = Started(self._node, name, clock.now_ns(), delivery.count, claims)
         with contextlib.suppress(Conflict):  # a server that crashed counts deliveries anew
             await self._facts.append(trace_subject(task, "started", delivery.count), records.encode(fact))
         return None
@@ -239,13 +238,13 @@ class Intake:
     def _poison(self, task: Task, delivery: Delivery, crashed: int, ended: Sequence[Started | None]) -> None:
         """End a task that kills its workers; those of this attempt go with it as attempts that crashed."""
         error = settle.poison(crashed)
-        past = settle.crashed(task, ended, time.time_ns())
+        past = settle.crashed(task, ended, clock.now_ns())
         self._end(msgspec.structs.replace(task, past=(*task.past, *past)), delivery, "dead", error, "")
 
     def _end(self, task: Task, delivery: Delivery, state: records.Ended, error: KnotworkError, agent: str) -> None:
         """Record the end of an attempt that does not begin."""
         outcome = Outcome(
-            state, records.raw(task), error=error.to_wire(), node=self._node, agent=agent, ended_ns=time.time_ns(),
+            state, records.raw(task), error=error.to_wire(), node=self._node, agent=agent, ended_ns=clock.now_ns(),
             delivery=delivery.count,
         )  # fmt: skip
         self._recorder.record(task, outcome, lambda: self._taking.answer(delivery.reply, pulls.ACK))
@@ -283,7 +282,7 @@ def _left_s(task: Task) -> float | None:
     """Return how long an attempt may take from now on, in seconds; None: as long as it likes."""
     left = [task.timeout_s] if task.timeout_s else []
     if task.deadline_ns:
-        left.append((task.deadline_ns - time.time_ns()) / 1e9)
+        left.append((task.deadline_ns - clock.now_ns()) / 1e9)
     return min(left) if left else None
 
 

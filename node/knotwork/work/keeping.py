@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from knotwork.bus import pulls, subjects
+from knotwork.bus import clock, pulls, subjects
 from knotwork.bus.background import begin_in
 from knotwork.sdk.errors import Conflict, KnotworkError
 from knotwork.work import intake
@@ -164,7 +163,7 @@ class Keeper:
             return
         if now_s - kept.heard_s >= kept.claim.lease_s:
             self._begin(kept, self._expire(kept))
-        elif kept.claim.ends_ns and time.time_ns() >= kept.claim.ends_ns:
+        elif kept.claim.ends_ns and clock.now_ns() >= kept.claim.ends_ns:
             self._begin(kept, self._time_over(kept.claim))
 
     def _renew(self, kept: Kept, now_s: float) -> None:
@@ -260,7 +259,7 @@ class Keeper:
         if self._is_mine(kept) and (before is None or before.claim.id != claim.id or not self._is_mine(before)):
             self._lasting.add(claim)
         if self._is_mine(kept) and not kept.renewed_s:
-            age_s = (time.time_ns() - claim.started_ns) / 1e9
+            age_s = (clock.now_ns() - claim.started_ns) / 1e9
             if claim.delivery == 1 and 0 <= age_s < self._patience.of(claim.consumer) / 6:
                 kept.renewed_s = now_s - age_s  # that it was delivered just now is a sign of life by itself
             else:

@@ -10,13 +10,12 @@ import contextlib
 import math
 import re
 import secrets
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from knotwork.bus import commit, kv, publisher
+from knotwork.bus import clock, commit, kv, publisher
 from knotwork.sdk.errors import Conflict, Invalid
 from knotwork.work.records import Name, OnAttempt, Seconds, Token, Whole
 
@@ -102,7 +101,7 @@ def decode(data: bytes) -> Claim:
 
 def fresh(task: Task, delivery: Delivery, *, worker: str, node: str, lease_s: float, left_s: float | None) -> Claim:
     """Return a claim that begins now; the attempt may take `left_s` seconds."""
-    now_ns = time.time_ns()
+    now_ns = clock.now_ns()
     limit_ns = 0 if left_s is None else now_ns + int(left_s * 1e9)
     claim = Claim(
         secrets.token_hex(8), task.subject, delivery.reply, worker, node, delivery.count, now_ns,
@@ -191,7 +190,7 @@ class Leases:
 
         Of many in a short time one is written (`BEATS`).
         """
-        after = alive(claim, time.time_ns())
+        after = alive(claim, clock.now_ns())
         if after.ends_ns - claim.ends_ns < claim.heartbeat_s * 1e9 / BEATS:
             return claim
         with contextlib.suppress(Conflict):
@@ -223,5 +222,5 @@ class Leases:
 def _ttl_s(claim: Claim) -> int:
     if claim.over:
         return OVER_TTL_S
-    left_s = (claim.until_ns - time.time_ns()) / 1e9
+    left_s = (claim.until_ns - clock.now_ns()) / 1e9
     return math.ceil(min(max(left_s, 1.0), claim.lease_s)) + SLACK_S

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import random
-import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import clock, reading, subjects
 from knotwork.sdk.errors import NotFound, TimedOut
 from knotwork.work import intake, queues, recording, records, settle
 
@@ -49,7 +48,7 @@ class Overdue:
 
     async def look(self) -> None:
         """End what is over; call it every second or so. Raises what reading raises."""
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         for place, claim in list(self._lost.items()):
             if now_ns >= claim.ends_ns + (0 if claim.node == self._node else int(OTHERS_S * 1e9)):
                 if not await self._went_on(claim):
@@ -74,7 +73,7 @@ async def unbegun(connection: Connection, recorder: Recorder, task: Task, *, nod
     """
     if await over(task) or await _is_begun(connection, task):
         return
-    now_ns = time.time_ns()
+    now_ns = clock.now_ns()
     stored = await reading.last(connection, subjects.TASKS, task.subject)
     queue = queues.Queue(task.boundary, task.queue, task.lane)
     given = await queues.given_up_to(connection, queue) if stored is not None else None

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from knotwork.bus import publisher, reading, subjects
+from knotwork.bus import clock, publisher, reading, subjects
 from knotwork.bus.background import begin_in
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TooLarge, Unavailable
 from knotwork.work import records, settle
@@ -110,7 +110,7 @@ class Recorder:
             following = settle.following(task, outcome)
             log.warning("what follows the %s of %s cannot be stored: %s", outcome.state, task.run, error)
             if following is not None:
-                now_ns = time.time_ns()
+                now_ns = clock.now_ns()
                 failed = records.Outcome(
                     "failed", records.raw(following), error=error.to_wire(), node=outcome.node, agent=outcome.agent,
                     started_ns=now_ns, ended_ns=now_ns,

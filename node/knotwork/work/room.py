@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import logging
 import random
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import clock, reading, subjects
 from knotwork.bus.background import background
 from knotwork.bus.commit import open_group_commit
 from knotwork.sdk.errors import Conflict, KnotworkError, TimedOut, Unavailable
@@ -23,6 +22,7 @@ from knotwork.work.attached import Attached
 from knotwork.work.claims import Claims
 from knotwork.work.dead import DeadLetters
 from knotwork.work.holding import Holding
+from knotwork.work.passing import Passing
 from knotwork.work.recording import Recorder
 from knotwork.work.reroute import Rerouter
 from knotwork.work.route import Routing
@@ -79,7 +79,7 @@ class Work:
         self.submitter = Submitter(connection, self.recorder, facts, tasks, lease_s=lease_s)
         self.recorder.on_bytes, self.recorder.has_room = self.submitter.storage.add, self.submitter.storage.has_room
         self.dead = DeadLetters(connection, self.recorder, facts)
-        self.waiters = Waiters(group, connection, self.find)
+        self.waiters = Waiters(group, connection, self.find, self._is_there)
         self.accepts = Accepting(connection, membership, node=node, pauses=lambda: self.submitter.storage.tight)
         self.routing = Routing(membership) if membership is not None else None
         self._rerouter = (
@@ -98,12 +98,17 @@ class Work:
             accepts=self.accepts, has_ended=self._has_ended, adopts=self.claims.keeper.adopt, values=self.values,
             patience=self.patience,
         )  # fmt: skip
+        if membership is not None:
+            self.worker.passes = Passing(connection, membership, self.submitter).pass_on
         self._purged: dict[str, int] = {}
         self._again = asyncio.Event()
 
     async def find(self, run: str) -> Outcome | None:
         """Return the final outcome of a run, None while it has none."""
         return await lookup.final(self._connection, run)
+
+    async def _is_there(self, run: str) -> bool:
+        return await lookup.look(self._connection, run) is not None
 
     async def open(self) -> None:
         """Make the streams and begin to listen."""
@@ -233,7 +238,7 @@ class Work:
             if task is None:
                 return await lookup.final(self._connection, run, step)
             self.submitter.check_room(f"That {run} is {state} was not recorded.")
-            now_ns = time.time_ns()
+            now_ns = clock.now_ns()
             kept = records.spare(task) if self.submitter.storage.scarce else task
             outcome = records.Outcome(state, records.raw(kept), error=error.to_wire(), node=self._node, ended_ns=now_ns)
             standing = await self._ended(task, outcome)

@@ -6,12 +6,11 @@ Whoever waits for a signal gets it whenever it was sent, before or after the wai
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.bus import codec, reading, subjects
+from knotwork.bus import clock, codec, reading, subjects
 from knotwork.sdk.errors import Conflict, Invalid, NotFound, TooLarge
 from knotwork.work import lookup, records
 from knotwork.work.records import Name, Whole
@@ -57,7 +56,7 @@ class Signals:
                 hint="Keep the data elsewhere, and send its address.",
             )  # fmt: skip
         await self._check(run)
-        fact = records.encode(Signal(msgspec.Raw(data), by[:256], time.time_ns()))
+        fact = records.encode(Signal(msgspec.Raw(data), by[:256], clock.now_ns()))
         try:
             await self._facts.append(_subject(run, name), fact, ("Nats-TTL", str(TTL_S)))
         except Conflict as error:

@@ -1,7 +1,8 @@
 """How does whoever awaits a task learn that it ended? FACTS tells every listener of each fact as it is stored.
 
 One subscription for all who wait, held only while somebody does. Whoever begins to wait looks once whether the task
-has ended already, and after a reconnect everybody does: a told fact can be missed, a stored one cannot.
+has ended already, and after a reconnect everybody does: a told fact can be missed, a stored one cannot. A store that
+came back without the task will never tell of its end, so then whoever waits is told that there is no such task.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from knotwork.bus.background import begin_in
-from knotwork.sdk.errors import KnotworkError
+from knotwork.sdk.errors import KnotworkError, NotFound
 from knotwork.work import fold, records
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Find = Callable[[str], Awaitable["Outcome | None"]]
+IsThere = Callable[[str], Awaitable[bool]]
 LINGER_S = 5.0
 """How long the subscription is kept when nobody waits any more."""
 
@@ -30,16 +32,25 @@ LINGER_S = 5.0
 class Waiters:
     """All who await tasks of one project."""
 
-    def __init__(self, group: asyncio.TaskGroup, connection: Connection, find: Find) -> None:
-        """Listen on `connection`; `find(run)`, called in tasks of `group`, returns the final outcome of a run that ended."""
-        self._group, self._connection, self._find = group, connection, find
+    def __init__(self, group: asyncio.TaskGroup, connection: Connection, find: Find, is_there: IsThere) -> None:
+        """Listen on `connection`; called in tasks of `group`, `find(run)` returns the final outcome of a run that ended.
+
+        `is_there(run)` says whether anything is stored of a run.
+        """
+        self._group, self._connection, self._find, self._is_there = group, connection, find, is_there
+        self._seen: set[str] = set()
+        """What is awaited and was stored: of that alone can it be said that it is gone."""
         self._waiting: dict[str, list[asyncio.Future[Outcome]]] = {}
         self._listening: Listening | None = None
         self._idle: asyncio.TimerHandle | None = None
 
     async def ended(self, run: str) -> Outcome:
-        """Return the final outcome of a run, now or when it ends; bound it with `asyncio.timeout`."""
+        """Return the final outcome of a run that is stored, now or when it ends; bound it with `asyncio.timeout`.
+
+        Raises `NotFound` (`work.not_found`) when the store comes back without it.
+        """
         async with self.expected(run) as coming:
+            self._seen.add(run)
             found = await self._find(run)
             return found if found is not None else await coming
 
@@ -67,12 +78,16 @@ class Waiters:
             await self._connection.round_trip()  # what ends after this is heard
 
     async def reconnected(self) -> None:
-        """Look up everything that is awaited: what ended meanwhile was not told."""
+        """Look up everything that is awaited: what ended meanwhile was not told, and what is gone never will be.
+
+        Raises what the store answers: then it must be done again.
+        """
         for run in list(self._waiting):
-            with contextlib.suppress(KnotworkError):
-                found = await self._find(run)
-                if found is not None:
-                    self._tell(run, found)
+            found = await self._find(run)
+            if found is not None:
+                self._tell(run, found)
+            elif run in self._seen and not await self._is_there(run) and await self._find(run) is None:
+                self._gone(run)
 
     def _told(self, message: Message) -> None:
         run = message.subject.split(".", 3)[2]
@@ -108,11 +123,24 @@ class Waiters:
             if not future.done():
                 future.set_result(outcome)
 
+    def _gone(self, run: str) -> None:
+        for future in self._waiting.get(run, ()):
+            if not future.done():
+                future.set_exception(
+                    NotFound(
+                        f"There is no task {run} any more: the store came back without it.", code="work.not_found",
+                        hint="Submit it again; whether it was done, nobody can say.",
+                    )
+                )  # fmt: skip
+
     def _leave(self, run: str, future: asyncio.Future[Outcome]) -> None:
+        if future.done() and not future.cancelled():
+            future.exception()  # heard, whoever found out by himself meanwhile
         waiting = self._waiting[run]
         waiting.remove(future)
         if not waiting:
             del self._waiting[run]
+            self._seen.discard(run)
         if not self._waiting and self._idle is None:
             self._idle = asyncio.get_running_loop().call_later(LINGER_S, self._rest)
 

@@ -10,16 +10,15 @@ import asyncio
 import contextlib
 import logging
 import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import frames, pulls, subjects
+from knotwork.bus import clock, frames, pulls, subjects
 from knotwork.sdk.errors import KnotworkError
-from knotwork.work import queues, records, settle, withdrawing
+from knotwork.work import passing, queues, records, settle, withdrawing
 from knotwork.work import values as work_values
 from knotwork.work.intake import Adopts, Ended, Intake, Key, key_of
 from knotwork.work.queues import Queue
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from knotwork.bus.wire import Message
     from knotwork.mesh.hosting import Hosting
     from knotwork.mesh.job import HostedAgent
+    from knotwork.work.passing import Passes
     from knotwork.work.queues import Patience
     from knotwork.work.recording import Recorder
     from knotwork.work.values import Values
@@ -113,6 +113,8 @@ class Worker:
             group, connection, recorder, facts, taking=self.taking, beginner=self, node=node, has_ended=has_ended,
             adopts=adopts,
         )  # fmt: skip
+        self.passes: Passes | None = None
+        """Who passes on what the schema of an agent of ours refuses; set by the room when others are known."""
         self._running: dict[Key, Running] = {}
         self._closed = False
         self._loop = asyncio.get_running_loop()
@@ -182,7 +184,7 @@ class Worker:
         """Have an agent of ours carry out an attempt, in `left_s` seconds at most."""
         agent = taker or self._any(task)
         running = Running(
-            self, task, delivery.data, delivery.reply, agent, delivery.count, time.time_ns(), self._loop.time()
+            self, task, delivery.data, delivery.reply, agent, delivery.count, clock.now_ns(), self._loop.time()
         )
         self._running[key_of(task)] = running
         envelope = frames.Envelope(
@@ -276,13 +278,15 @@ class Worker:
             error = frames.read_error(data)
             if error.code in settle.HANDED_BACK:
                 self._hand_back(running, error)
+            elif self.passes is not None and passing.may_pass(running.task, error):
+                self._intake.spawn(self._pass_on(running, error, self.passes))
             else:
                 self._failed(running, error)
 
     def _failed(self, running: Running, error: KnotworkError) -> None:
         wire = error.to_wire()
         wire.get("detail", {}).pop("begun", None)
-        now_ns = time.time_ns()
+        now_ns = clock.now_ns()
         state, due_ns = settle.after_failure(running.task, wire, now_ns, random.random())  # noqa: S311  (jitter)
         wire = settle.told_of(running.task, wire, state, now_ns)
         self._record(running, state, error=wire, due_ns=due_ns)
@@ -300,12 +304,10 @@ class Worker:
         self, running: Running, state: records.Ended, *, output: bytes = b"null", error: dict[str, object] | None = None,
         due_ns: int = 0, blob: str = "",
     ) -> None:  # fmt: skip
-        running.over = True
-        if running.timer is not None:
-            running.timer.cancel()
+        self._finished(running)
         outcome = Outcome(
             state, msgspec.Raw(running.data), msgspec.Raw(output or b"null"), blob, error, self._node, running.agent,
-            running.started_ns, time.time_ns(), due_ns, running.delivery,
+            running.started_ns, clock.now_ns(), due_ns, running.delivery,
         )  # fmt: skip
         outcome = settle.bounded(running.task, outcome)
         if (
@@ -327,20 +329,41 @@ class Worker:
         else:
             self._recorder.record(running.task, outcome, lambda: self._recorded(running))
 
+    @staticmethod
+    def _finished(running: Running) -> None:
+        running.over = True
+        if running.timer is not None:
+            running.timer.cancel()
+
     def _recorded(self, running: Running) -> None:
         self.taking.answer(running.reply, pulls.ACK)
         self._forget(running)
 
     def _hand_back(self, running: Running, error: KnotworkError) -> None:
         """Give an attempt back unfinished, on record; somebody else takes it at once."""
-        running.over = True
-        if running.timer is not None:
-            running.timer.cancel()
+        self._finished(running)
         self._intake.spawn(self._release(running, error))
 
     async def _release(self, running: Running, error: KnotworkError) -> None:
         await self._intake.release(running.task, running.delivery, running.reply, running.agent, error.code)
         self._forget(running)
+
+    async def _pass_on(self, running: Running, error: KnotworkError, passes: Passes) -> None:
+        """Give an attempt to an agent that takes its input, or end it when there is none."""
+        passed, failure = False, error
+        try:
+            passed = await passes(running.task, running.agent, await self._values.input_of(running.task))
+        except KnotworkError as away:
+            failure = away
+        if running.over:  # it was cancelled meanwhile
+            return
+        if passed:
+            self._finished(running)
+            self._recorded(running)
+        elif failure is error:
+            self._failed(running, error)
+        else:
+            self._hand_back(running, failure)
 
     def _cancelled(self, message: Message) -> None:
         run, step = message.subject.rpartition(".")[2], message.data.decode("utf-8", "replace")
@@ -365,9 +388,7 @@ class Worker:
 
     def _stop(self, running: Running) -> None:
         """End an attempt whose outcome is recorded already."""
-        running.over = True
-        if running.timer is not None:
-            running.timer.cancel()
+        self._finished(running)
         self._hosting.cancel(self._project, running.task.work)
         self._recorded(running)
 

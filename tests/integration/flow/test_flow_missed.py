@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
 from tests.integration.flow.conftest import define, ended, output, start
 from tests.integration.work.conftest import until
 
-from knotwork.bus import subjects
+from knotwork.bus import reading, subjects
 from knotwork.flow import facts, history, journal, untold
+from knotwork.sdk.errors import NotFound
 
 
 async def test_what_is_told_of_a_run_while_it_is_read_comes_behind_what_is_read(flows, monkeypatch):
@@ -40,6 +44,26 @@ async def test_what_is_told_of_a_run_while_it_is_read_comes_behind_what_is_read(
     assert sight.facts[0].subject == facts.subject(run, "start")
     assert sight.facts[-1].subject == facts.subject(run, "ended")
     assert sight.finish is not None
+
+
+async def test_who_awaits_a_run_is_told_when_the_store_comes_back_without_it(flows):
+    flow = await flows.here()
+    await define(flow, steps={"a": {"kind": "wait_for_signal", "signal": "go"}})
+    run = await start(flow)
+    before = flow.connection.reconnects
+
+    async def lost() -> None:
+        with pytest.raises(NotFound) as told:
+            await ended(flow, run)
+        assert told.value.code == "flow.no_run"
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(lost())
+        await until(lambda: run in flow.runs._waiting)
+        await until(lambda: _waits(flow, run))
+        await reading.purge(flow.connection, subjects.FACTS, f"{facts.subject(run)}.>", 0)
+        await flows.bench.kill_server()
+        await until(lambda: flow.connection.reconnects > before)
 
 
 async def _waits(flow, run) -> bool:

@@ -16,6 +16,7 @@ from knotwork.mesh.admission import Admission
 from knotwork.mesh.hosting import HostedAgent, Hosting
 from knotwork.mesh.membership import Membership, join
 from knotwork.mesh.records import AgentRecord, NodeRecord
+from knotwork.mesh.schemas import Schema
 from knotwork.sdk import Attempt, Done, Factory, PluginConfig
 from knotwork.sdk.router import Ask
 from knotwork.sockets import catalog, loading
@@ -72,7 +73,9 @@ class Node:
         made = {"concurrency": 10_000, "queue_max": 10_000, "timeout_s": 600.0, **settings}
         record = AgentRecord(name, tuple(capabilities or (name,)), executor="test", **made)
         admission: Any = Admission(made["concurrency"], made["queue_max"])
-        self.hosting.replace([*self.hosting.agents(), HostedAgent(record, frozenset({"default"}), slot, admission)])
+        schema = Schema(record.input_schema, "input") if record.input_schema else None
+        hosted = HostedAgent(record, frozenset({"default"}), slot, admission, schema)
+        self.hosting.replace([*self.hosting.agents(), hosted])
 
     def record(self, _project: str) -> NodeRecord:
         settings = dict(self.settings)

@@ -376,3 +376,23 @@ async def test_ten_thousand_calls_at_once_are_all_answered(pair, invoke):
     assert not near.calls._waiting
     assert near.directory.place("far", "echo").ours == 0
     assert not far.node.hosting.running()
+
+
+async def test_a_call_by_capability_finds_the_agent_whose_schema_takes_it(pair, invoke):
+    def fill(node):
+        echo = sys.modules["mesh_member"].echo
+        node.agent("text", echo, ["do"], input_schema={"type": "string"})
+        for name in ("one", "two"):
+            node.agent(name, echo, ["do"], input_schema={"type": "integer"})
+
+    near, far = await pair(fill)
+    assert [await invoke(near, capability="do", value="a word") for _ in range(6)] == ["a word"] * 6
+    assert [await invoke(near, capability="do", value=7) for _ in range(6)] == [7] * 6
+    called = far.node.calls
+    refused = await outcome(invoke(near, capability="do", value=[1]))
+    assert (refused.code, refused.kind) == ("agent.bad_input", "invalid")
+    assert "'string'" in refused.message
+    assert "'integer'" in refused.message
+    assert far.node.calls == called
+    named = await outcome(invoke(near, "text", 7))
+    assert named.code == "agent.bad_input"

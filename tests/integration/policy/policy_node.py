@@ -22,6 +22,7 @@ from knotwork.mesh.admission import Admission
 from knotwork.mesh.hosting import HostedAgent, Hosting
 from knotwork.mesh.membership import Membership, join
 from knotwork.mesh.records import AgentRecord, NodeRecord
+from knotwork.mesh.schemas import Schema
 from knotwork.sockets import catalog, loading
 from knotwork.sockets.catalog import Entry
 from knotwork.sockets.slot import Instance, Slot
@@ -76,7 +77,8 @@ class Node:
             made = {"capabilities": (name,), "concurrency": 1, "queue_max": 100, **fields}
             record = AgentRecord(name, **made)
             admission = old.admission if old else Admission(record.concurrency, record.queue_max)
-            hosted.append(HostedAgent(record, frozenset({"default"}), slot, admission))
+            schema = Schema(record.input_schema, "input") if record.input_schema else None
+            hosted.append(HostedAgent(record, frozenset({"default"}), slot, admission, schema))
         self.hosting.replace(hosted)
         self.changed()
 

@@ -237,3 +237,30 @@ async def test_a_poison_task_is_not_handed_from_node_to_node_for_ever(mesh):
     done = await ended(here.work, one.run, 150)
     assert (done.state, done.error["code"]) == ("dead", "work.poison")
     assert sum(process.returncode is not None for process in processes) <= 3
+
+
+TEXT, NUMBER = {**DO, "input_schema": {"type": "string"}}, {**DO, "input_schema": {"type": "integer"}}
+
+
+@pytest.mark.parametrize("routers", [["policy", "capability"], ["round-robin"]])
+async def test_a_task_finds_the_agent_whose_schema_takes_its_input(mesh, routers):
+    here = await mesh.node("here", {"text": TEXT, "number": NUMBER, "other": NUMBER}, routers=routers)
+    away = await mesh.node("away", {"far": NUMBER}, routers=routers)
+    await all_see(here, away)
+    runs = [(await submit(here, "a word")).run for _ in range(12)]
+    done = [await ended(here.work, run) for run in runs]
+    assert {(one.state, one.node, one.agent, one.delivery) for one in done} == {("completed", "here", "text", 1)}
+    numbers = [await ended(here.work, (await submit(here, one)).run) for one in range(8)]
+    assert {(one.state, one.agent == "text") for one in numbers} == {("completed", False)}
+
+
+async def test_a_task_that_no_schema_takes_ends_and_is_not_handed_around(mesh):
+    here = await mesh.node("here", {"text": TEXT, "number": NUMBER})
+    done = await ended(here.work, (await submit(here, [1])).run)
+    assert (done.state, done.error["code"]) == ("failed", "agent.bad_input")
+    there = await mesh.node("there", {"any": DO})
+    await all_see(here, there)
+    named = await ended(here.work, (await submit(here, [1], agent="text")).run)
+    assert (named.state, named.error["code"]) == ("failed", "agent.bad_input")
+    done = await ended(here.work, (await submit(here, [1])).run)
+    assert (done.state, done.agent) == ("completed", "any")

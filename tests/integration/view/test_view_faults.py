@@ -485,9 +485,17 @@ async def test_on_a_full_disk_it_waits_answers_and_goes_on_when_there_is_room(
             runs |= {(await write.submit(input=b'"' + b"y" * 4000 + b'"')).run for _ in range(200)}
             await until(lambda: view.told().state == "waiting" and "full" in view.told().why)
             assert await view.counts(fresh_s=0) == {("completed",): 5, ("pending",): 5}
+            assert view.told().stuck
+            os.kill(view.pid, signal.SIGKILL)  # the next one finds a file that it cannot write, and leaves it
+            await until(lambda: view.starts == 2 and view.told().stuck)
+            with pytest.raises(Unavailable) as caught:
+                await view.list()
+            assert caught.value.code == "view.stuck"
+            with pytest.raises(Unavailable):
+                await view.counts()
             filler.unlink()
             await until(lambda: _has_all(view, runs))
-            assert view.told().made == 1
+            assert (view.told().made, view.told().stuck) == (0, False)
 
 
 async def _has_all(view: View, runs: set[str]) -> bool:

@@ -56,10 +56,14 @@ class Bench:
         )
 
     async def worker(
-        self, name: str, lease_s: float = 2.0, *, view: str = "", **agents: dict[str, Any]
+        self, name: str, lease_s: float = 2.0, *, view: str = "", ahead_s: float = 0.0, **agents: dict[str, Any]
     ) -> asyncio.subprocess.Process:
-        """Start a worker node in a process of its own; returns when it works. `view`: the folder of its view."""
+        """Start a worker node in a process of its own; returns when it works. `view`: the folder of its view.
+
+        The clock of its machine is `ahead_s` seconds ahead of ours.
+        """
         told = {"url": self.url, "seed": self.seed, "name": name, "agents": agents, "lease_s": lease_s, "view": view}
+        told["ahead_s"] = ahead_s
         program = Path(__file__).with_name("work_node.py")
         process = await asyncio.create_subprocess_exec(
             sys.executable, str(program), json.dumps(told), stdout=asyncio.subprocess.PIPE, start_new_session=True

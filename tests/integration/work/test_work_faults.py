@@ -6,10 +6,11 @@ import asyncio
 import os
 import signal
 
+import pytest
 from tests.integration.work.conftest import ended, task, until
 from tests.integration.work.test_work_life import lines
 
-from knotwork.bus import publisher, reading, subjects
+from knotwork.bus import clock, publisher, reading, subjects
 from knotwork.work import records
 from knotwork.work.records import Retry
 
@@ -118,6 +119,22 @@ async def test_garbage_in_the_streams_harms_nobody(bench):
         await work.submitter.submit(one)
     assert (await ended(work, blocked.run)).node == "here"
     assert (await work.find(blocked.run)).state == "completed"
+
+
+@pytest.mark.parametrize("ahead_s", [600, -600])
+async def test_a_worker_whose_clock_is_wrong_keeps_the_time_of_all(bench, tmp_path, ahead_s):
+    """A deadline that the submitter set, and a pause that the worker sets, are as long as they say."""
+    work = await bench.room()
+    await bench.worker("strange", ahead_s=ahead_s, do={})
+    one = task(
+        value={"touch": str(tmp_path / "tries"), "fail": {"message": "no", "retriable": True}, "fail_until": 2},
+        retry=Retry(max_attempts=2, delay_s=2.0, jitter=False), deadline_ns=clock.now_ns() + 90_000_000_000,
+    )  # fmt: skip
+    began_ns = clock.now_ns()
+    await work.submitter.submit(one)
+    outcome = await ended(work, one.run, 80.0)
+    assert outcome.state == "completed"
+    assert began_ns + 2_000_000_000 < outcome.started_ns < outcome.ended_ns < clock.now_ns() + 1_000_000_000
 
 
 async def test_a_waiting_retry_survives_the_server_and_the_node(bench, tmp_path):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from tests.integration.work.conftest import ended, task, until
 
-from knotwork.work import waiting
+from knotwork.bus import streams, subjects
+from knotwork.sdk.errors import KnotworkError, NotFound
+from knotwork.work import stores, waiting
 
 
 async def test_an_end_that_comes_before_the_submission_was_answered_is_heard(bench):
@@ -42,3 +45,50 @@ async def test_who_begins_to_wait_while_another_stops_is_told(bench, monkeypatch
         await begun.wait()
         second = group.create_task(ended(work, over.run, 30))
     assert [wait.result().state for wait in (first, second)] == ["completed", "completed"]
+
+
+async def test_who_waits_is_told_when_the_store_comes_back_without_the_task(bench):
+    work = await bench.room()
+    one = task()
+    await work.submitter.submit(one)
+    connection = work._connection
+    async with asyncio.TaskGroup() as group:
+        wait = group.create_task(ended_or_not(work, one.run))
+        await until(lambda: one.run in work.waiters._seen)
+        for name in (subjects.TASKS, subjects.FACTS):
+            await streams.api(connection, f"STREAM.DELETE.{name}")
+        before = connection.reconnects
+        await bench.kill_server()
+        await until(lambda: connection.reconnects > before)
+        await until(lambda: made_again(connection))  # its owner comes back a moment after the server
+        error = await wait
+    assert error is not None
+    assert error.code == "work.not_found"
+
+
+async def test_who_waits_goes_on_waiting_when_the_store_comes_back_with_the_task(bench):
+    work = await bench.room(do={})
+    one = task(value={"sleep": 1.5})
+    await work.submitter.submit(one)
+    async with asyncio.TaskGroup() as group:
+        wait = group.create_task(ended(work, one.run))
+        await until(lambda: one.run in work.waiters._seen)
+        await bench.kill_server()
+        outcome = await wait
+    assert outcome.state == "completed"
+
+
+async def ended_or_not(work, run):
+    """Return the error of whoever waits for a task that is gone."""
+    with pytest.raises(NotFound) as told:
+        await ended(work, run)
+    return told.value
+
+
+async def made_again(connection):
+    """Make the streams, and return whether they are there."""
+    try:
+        await stores.open_stores(connection)
+    except KnotworkError:
+        return False
+    return True

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from knotwork.bus import child
+from knotwork.bus import child, clock
 from knotwork.bus.background import background
 from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint
@@ -128,8 +128,11 @@ async def open_node(
                 yield work
 
 
-async def main(url: str, seed: str, name: str, agents: dict[str, Any], lease_s: float, view: str) -> None:
-    """Work until killed."""
+async def main(
+    url: str, seed: str, name: str, agents: dict[str, Any], lease_s: float, view: str, ahead_s: float
+) -> None:
+    """Work until killed, on a machine whose clock is `ahead_s` seconds ahead."""
+    clock.SHARED._base_ns += int(ahead_s * 1e9)
     async with open_node(url, seed, name, agents, lease_s=lease_s, view=view):
         sys.stdout.write("ready\n")
         sys.stdout.flush()

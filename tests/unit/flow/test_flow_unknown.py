@@ -34,6 +34,18 @@ def ago(days: float) -> str:
         (KEYED, Oldest(let_go=True, kept_ns=NOW_NS - 2 * DAY_NS), "flow.forgotten"),
         ("w0000000", Oldest(let_go=True, kept_ns=NOW_NS), "flow.no_run"),
     ],
+    ids=[
+        "yesterday",
+        "before all that is kept",
+        "before the oldest",
+        "let go of by bytes",
+        "never",
+        "nothing left",
+        "tomorrow",
+        "keyed",
+        "keyed and let go",
+        "no id",
+    ],  # the ids of runs are random
 )
 def test_what_is_said_is_true(run, oldest, code):
     error = unknown.told(run, KEEPS, NOW_NS, oldest)

@@ -1,0 +1,33 @@
+"""What is not as it should be, though the node runs? Told in its status, and with its health."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from knotwork.config import secrets
+from knotwork.ops import replies
+
+if TYPE_CHECKING:
+    from knotwork.host.project_rooms import ProjectRooms
+
+
+def of(opened: Mapping[str, ProjectRooms]) -> list[replies.Check]:
+    """Return what is wrong in the projects that are open; what is right is not among it."""
+    return [*_stores(opened), *_views(opened)]
+
+
+def _stores(opened: Mapping[str, ProjectRooms]) -> Iterator[replies.Check]:
+    """Yield the stores that let nothing new in; one with a disk that works is good for all else."""
+    for name, rooms in opened.items():
+        if why := rooms.work.submitter.no_room:
+            yield replies.Check(name=f"store {name}", ok=False, why=why, needed=rooms.work.submitter.full())
+
+
+def _views(opened: Mapping[str, ProjectRooms]) -> Iterator[replies.Check]:
+    """Yield the views of the past that cannot be written: lists are refused here, all else goes on."""
+    for name, rooms in opened.items():
+        told = rooms.view.told()
+        if told.stuck:
+            why = f"it cannot be written, make room in the data folder: {secrets.redact(told.why)}"
+            yield replies.Check(name=f"view {name}", ok=False, why=why, needed=False)
