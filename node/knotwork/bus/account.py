@@ -36,6 +36,6 @@ async def of(connection: Connection) -> str:
         said = await connection.request(ASK, timeout_s=ANSWER_S, patient=False)
         return _decoder.decode(said.data).data.account
     except (KnotworkError, msgspec.DecodeError, UnicodeDecodeError):
-        if ASK in connection.forbidden:  # it is no right that a node needs
+        if ASK.lower() in connection.forbidden.lower():  # it is no right that a node needs
             connection.forbidden, connection.last_error = "", before
         return ""

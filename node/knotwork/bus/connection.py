@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from knotwork.bus import endpoint as endpoints
 from knotwork.bus import library
+from knotwork.bus.away import forbidden, lost_error, not_connected
 from knotwork.bus.inbox import Inbox
 from knotwork.bus.wire import DirectClient, Handler, Message, Wire
 from knotwork.sdk.errors import Denied, KnotworkError, TimedOut, Unreachable
@@ -74,19 +75,14 @@ class Connection:
         self._on_down: dict[object, Callable[[], None]] = {}
         self._ending = asyncio.Event()
         self._up_at_s = 0.0
+        self._down_at_s = asyncio.get_running_loop().time()
 
     # -- sending and asking ------------------------------------------------------------------------------------------
 
     def send(self, subject: str, payload: bytes = b"", reply: str = "", head: bytes = b"") -> None:
         """Send without waiting; raises `Unreachable` while there is no connection, `TooLarge` over the limit."""
         if self._wire is None or self.state != "connected":
-            known = f"No connection to NATS at {self.endpoint.shown}: {self.last_error or self.state}."
-            raise Unreachable(
-                self.failure.message if self.failure is not None else known,
-                code="bus.disconnected",
-                hint="It is tried again by itself; see `knotwork status`.",
-                retry_after_s=1.0,
-            )
+            raise not_connected(self)
         self._wire.send(subject, payload, reply, head)
 
     def open_reply(self, deliver: Callable[[Message], None]) -> str:
@@ -102,7 +98,8 @@ class Connection:
     ) -> Message:
         """Ask and return the first answer.
 
-        Raises `TimedOut` after `timeout_s` seconds, `Unreachable` (`bus.no_responders`) when nobody listens. Whoever
+        Raises `TimedOut` after `timeout_s` seconds, `Unreachable` (`bus.no_responders`) when nobody listens, and
+        (`bus.disconnected`) when there was no connection all that time: then nothing was sent. Whoever
         is asked may answer after a reconnect; the server itself will not, so who asks it is not `patient`, and gets
         `Unreachable` (`bus.lost`) as soon as the connection is lost.
         """
@@ -117,14 +114,17 @@ class Connection:
                 answer.set_exception(lost_error(subject))
 
         reply = self.open_reply(deliver)
-        forget = None
+        forget, sent = None, False
         try:
             async with asyncio.timeout(timeout_s):
                 await self.wait_connected()
                 self.send(subject, payload, reply, head)
+                sent = True
                 forget = None if patient else self.on_down(lost)
                 message = await answer
         except TimeoutError:
+            if not sent and self.state != "connected":
+                raise not_connected(self) from None
             raise TimedOut(f"No answer on {subject} within {timeout_s:g} s.", code="bus.no_answer") from None
         finally:
             self.close_reply(reply)
@@ -210,11 +210,11 @@ class Connection:
         finally:
             self._on_forbidden.remove(over)
         if self.forbidden:
-            raise Denied(
-                f"NATS at {self.endpoint.shown} does not give these credentials a right that is needed: {self.forbidden}.",
-                code="bus.denied",
-                hint="A node needs all subjects of its account, `_NODE.>` and `$JS.API.>` among them: give its user that.",
-            )
+            raise forbidden(self)
+
+    def down_for_s(self) -> float:
+        """Return for how many seconds we have not been connected, 0 while we are."""
+        return 0.0 if self.state == "connected" else asyncio.get_running_loop().time() - self._down_at_s
 
     def up_for_s(self) -> float:
         """Return for how many seconds we have been connected since we were last not, 0 while we are not."""
@@ -229,6 +229,8 @@ class Connection:
         if self.state in (state, "closed"):
             return
         lost = self.state == "connected"
+        if lost:
+            self._down_at_s = asyncio.get_running_loop().time()
         self.state = state
         if state == "connected":
             self._up.set()
@@ -347,15 +349,6 @@ async def _goodbye(client: DirectClient) -> None:
         client.scrap()
 
 
-def lost_error(subject: str) -> Unreachable:
-    """Return the error of whoever waited for the server's own answer when the connection was lost."""
-    return Unreachable(
-        f"The connection to NATS was lost before {subject[:200]} was answered; it may be done or not.",
-        code="bus.lost",
-        retry_after_s=1.0,
-    )
-
-
 def is_no_responders(message: Message) -> bool:
     """Return whether the server answered that nobody listens."""
     return not message.data and message.headers is not None and message.headers.get("Status") == "503"
@@ -363,7 +356,10 @@ def is_no_responders(message: Message) -> bool:
 
 @contextlib.asynccontextmanager
 async def open_connection(
-    endpoint: Endpoint, *, on_state: Callable[[State], None] | None = None, wait_first: bool = True,
+    endpoint: Endpoint,
+    *,
+    on_state: Callable[[State], None] | None = None,
+    wait_first: bool = True,
     anew: Anew | None = None,
 ) -> AsyncIterator[Connection]:
     """Connect and stay connected inside the block.

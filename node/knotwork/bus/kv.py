@@ -12,10 +12,10 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from knotwork.bus import codec, publisher, streams
+from knotwork.bus import clock, codec, publisher, streams
 from knotwork.sdk.errors import Conflict, Internal, Invalid, KnotworkError, NotFound, TimedOut
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ class Entry:
     key: str
     value: bytes | None
     revision: int
+    at_ns: int = field(default=0, compare=False)
+    """When it was stored, nanoseconds since 1970, where that was asked for (`get`)."""
 
 
 class Bucket:
@@ -64,7 +66,8 @@ class Bucket:
             raise Internal(
                 f"JetStream answered {found['Status']} {found.get('Description', '')}.", code="bus.bad_answer"
             )
-        return Entry(key, message.data, int(found.get("Nats-Sequence", 0)))
+        at_ns = clock.read(found.get("Nats-Time-Stamp", ""))
+        return Entry(key, message.data, int(found.get("Nats-Sequence", 0)), at_ns)
 
     async def put(self, key: str, value: bytes, *, ttl_s: int | None = None) -> int:
         """Store the record whatever was there; it expires after `ttl_s` whole seconds. Returns the revision."""

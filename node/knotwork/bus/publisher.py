@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from knotwork.bus import wire
-from knotwork.bus.connection import is_no_responders, lost_error
+from knotwork.bus.away import lost_error
+from knotwork.bus.connection import is_no_responders
 from knotwork.sdk.errors import Conflict, Internal, Invalid, KnotworkError, TimedOut, TooLarge, Unavailable, Unreachable
 
 if TYPE_CHECKING:

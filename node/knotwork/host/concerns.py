@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from knotwork.config import secrets
@@ -10,11 +10,12 @@ from knotwork.ops import replies
 
 if TYPE_CHECKING:
     from knotwork.host.project_rooms import ProjectRooms
+    from knotwork.mesh.membership import Membership
 
 
-def of(opened: Mapping[str, ProjectRooms]) -> list[replies.Check]:
+def of(opened: Mapping[str, ProjectRooms], memberships: Iterable[Membership] = ()) -> list[replies.Check]:
     """Return what is wrong in the projects that are open; what is right is not among it."""
-    return [*_stores(opened), *_views(opened)]
+    return [*_stores(opened), *_views(opened), *_twins(memberships)]
 
 
 def _stores(opened: Mapping[str, ProjectRooms]) -> Iterator[replies.Check]:
@@ -31,3 +32,10 @@ def _views(opened: Mapping[str, ProjectRooms]) -> Iterator[replies.Check]:
         if told.stuck:
             why = f"it cannot be written, make room in the data folder: {secrets.redact(told.why)}"
             yield replies.Check(name=f"view {name}", ok=False, why=why, needed=False)
+
+
+def _twins(memberships: Iterable[Membership]) -> Iterator[replies.Check]:
+    """Yield the projects in which somebody else says that he is this node: others see now the one, now the other."""
+    for one in memberships:
+        if why := one.presence.twin:
+            yield replies.Check(name=f"identity in {one.project}", ok=False, why=why, needed=False)

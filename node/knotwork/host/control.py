@@ -231,7 +231,7 @@ class Control:
             idle_s=self._idle_s(),
             memory_bytes=_memory_bytes(),
             safe_mode=self.safe_mode,
-            warnings=[f"{one.name}: {one.why}" for one in concerns.of(self.opened)],
+            warnings=[f"{one.name}: {one.why}" for one in concerns.of(self.opened, self.projects.memberships())],
             slots=[node_rows.slot_row(slot) for slot in self.world.slots.everything()],
         )
 
@@ -257,9 +257,8 @@ class Control:
             checks.append(
                 replies.Check(name="nats-server", ok=self.nats.server.state == "running", why=self.nats.server.why)
             )
-        checks += concerns.of(self.opened)
-        state = self.drainer.state
-        checks.append(replies.Check(name="taking work", ok=state == "running", why="" if state == "running" else state))
+        checks += concerns.of(self.opened, self.projects.memberships())
+        checks.append(node_rows.taking_work(self.drainer.state, self.projects.all()))
         return replies.NodeHealth(live=True, ready=all(one.ok or not one.needed for one in checks), checks=checks)
 
     async def reload(self) -> replies.ReloadVerdict:

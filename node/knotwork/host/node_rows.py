@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from knotwork.bus import clock
@@ -13,8 +14,18 @@ from knotwork.ops import replies
 
 if TYPE_CHECKING:
     from knotwork.config import diff
+    from knotwork.host.projects import Project
     from knotwork.sockets import describe
     from knotwork.sockets.slot import Slot
+
+
+def taking_work(state: str, projects: Sequence[Project]) -> replies.Check:
+    """Return whether the node takes work: not while it drains, nor without a connection to any of its projects."""
+    why = "" if state == "running" else state
+    up = any(one.connection is not None and one.connection.state == "connected" for one in projects)
+    if projects and not up:
+        why = why or "no connection to NATS"
+    return replies.Check(name="taking work", ok=not why, why=why)
 
 
 def slot_row(slot: Slot) -> replies.Slot:

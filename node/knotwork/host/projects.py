@@ -70,16 +70,19 @@ class Projects:
         member: Member,
         on_state: Callable[[str, str], None],
         ground: Ground | None = None,
+        *,
+        parted: bool = False,
     ) -> None:
         """Serve none yet. `endpoint(found, project)` may block (secrets); `on_state(project, state)` hears of connections.
 
-        What `ground` has begun for a project is waited for.
+        What `ground` has begun for a project is waited for. `parted`: it is certain that each has an account of its own.
         """
         self._group = group
         self._endpoint = endpoint
         self._member = member
         self._on_state = on_state
         self._ground = ground or Ground()
+        self._parted = parted
         self._served: dict[str, Project] = {}
 
     def get(self, name: str) -> Membership:
@@ -214,6 +217,7 @@ class Projects:
 
     async def _stay(self, project: Project, found: Loaded) -> None:
         """Be a member until told to leave; raises what goes wrong, which may be a group of errors."""
+
         async def anew() -> Endpoint:
             project.endpoint = await asyncio.to_thread(self._endpoint, found, project.name)
             return project.endpoint
@@ -223,7 +227,10 @@ class Projects:
             async with AsyncExitStack() as stack:
                 connection = await stack.enter_async_context(
                     open_connection(
-                        endpoint, on_state=lambda state: self._on_state(project.name, state), wait_first=False, anew=anew
+                        endpoint,
+                        on_state=lambda state: self._on_state(project.name, state),
+                        wait_first=False,
+                        anew=anew,
                     )
                 )
                 project.connection = connection
@@ -243,10 +250,9 @@ class Projects:
         finally:
             project.connection = None
 
-
     async def _check_account(self, project: Project, connection: Connection) -> None:
         """Raise `ConfigInvalid` when another project served here is of the same account: nothing would part them."""
-        others = [(one, one.connection) for one in self._served.values() if one is not project]
+        others = [(one, one.connection) for one in self._served.values() if one is not project and not self._parted]
         mine = await account.of(connection) if others else ""
         for other, link in others:
             if mine and link is not None and link.state == "connected" and await account.of(link) == mine:

@@ -104,7 +104,8 @@ class Rooms:
     def wire(self, found: Loaded, catalog: Catalog, nats: Nats, ground: Ground, *, safe_mode: bool) -> None:
         """Make everything else; nothing is opened yet."""
         self.nats = nats
-        self.projects = Projects(self.group, self._endpoint, self._join, self._bus_state, ground)
+        own = nats.server is not None
+        self.projects = Projects(self.group, self._endpoint, self._join, self._bus_state, ground, parted=own)
         context_for = contexts.maker(
             self.layout, self.who.name, self.emitter, self._connection, lambda: self.world.loaded.folder,
             buckets=MemoryBuckets(connections(self.projects, lambda: self.commons), self.group),

@@ -57,6 +57,8 @@ class Followed:
     current: asyncio.Event = field(default_factory=asyncio.Event)
     moved: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
+    seen: set[Place] | None = None
+    """What lies there, of what was told or written since we began to follow it; None once the rest was dropped."""
 
 
 class Shelf:
@@ -83,6 +85,9 @@ class Shelf:
 
     def put(self, place: Place, record: Record | None, revision: int) -> None:
         """Take in one record, or that there is none any more; revision 0 counts as newest."""
+        for one in self._followed.values():
+            if one.seen is not None and place.scope in one.scopes:
+                one.seen.add(place)  # before the store tells of it: what we have just written is no leftover
         self.twins.put(place, record)
         self._pending.append(Change(place, record, revision))
         self._stirred.set()
@@ -222,21 +227,21 @@ class Shelf:
             await asyncio.sleep(AGAIN_S)
 
     async def _watch(self, one: Followed) -> None:
-        seen: set[Place] = set()
-        first, sorted_out = True, False
+        seen = one.seen = set()
+        first = True
 
         def on_change(change: MemoryChange) -> None:
             one.told = max(one.told, change.revision)
             if change.place.scope in one.scopes:
-                if not sorted_out:
+                if one.seen is not None:
                     seen.add(change.place)
                 self._take(change)
             self._move(one)
 
         def keep_seen(index: Index) -> None:
-            nonlocal sorted_out
             index.keep_only(one.realm, sorted(one.scopes), seen)  # it grows on in the loop until then
-            sorted_out = True
+            if one.seen is seen:
+                one.seen = None
 
         def on_current() -> None:
             nonlocal first

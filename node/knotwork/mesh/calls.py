@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from knotwork.bus import clock, frames, subjects
+from knotwork.bus.away import why_away
 from knotwork.mesh import routing
 from knotwork.mesh.policy import READY
 from knotwork.sdk import Span
@@ -215,6 +216,8 @@ class Calls:
             return await routing.choose(self._routers(), ask, directory or self._directory, self._policy())
         except (NotFound, Unavailable):
             self._tell_of_ours(ask)
+            if (away := why_away(self._connection)) is not None:  # who is not here cannot be asked for
+                raise away from None
             raise
 
     def _tell_of_ours(self, ask: Ask) -> None:

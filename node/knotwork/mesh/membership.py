@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import frames, subjects
 from knotwork.bus.way import Way
-from knotwork.mesh import micro, records
+from knotwork.mesh import micro, records, twins
 from knotwork.mesh.agent_protocol import AgentProtocol
 from knotwork.mesh.calls import Calls
 from knotwork.mesh.directory import Directory
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 WATCH_EVERY_S = 1.0
 LISTENS_S = 0.5
-NO_CALL = "none"
-"""The id of no call: to be told to stop it does nothing."""
 
 
 class _Back:
@@ -150,10 +148,10 @@ class Membership:
         Whoever cannot be asked now counts as listening. Raises nothing that the bus raises.
         """
         try:
-            await self.connection.request(subjects.cancel(node, NO_CALL), timeout_s=LISTENS_S)
+            await self.connection.request(subjects.cancel(node, twins.NO_CALL), timeout_s=LISTENS_S)
         except Unreachable as error:
             return error.code != "bus.no_responders"
-        except KnotworkError:  # nobody answers to that
+        except KnotworkError:  # too busy to say so
             pass
         return True
 
@@ -180,7 +178,12 @@ class Membership:
         self._hosting.arrive(self.project, name, message.data, envelope, back)
 
     def _cancelled(self, message: Message) -> None:
-        self._hosting.cancel(self.project, message.subject.rpartition(".")[2])
+        call = message.subject.rpartition(".")[2]
+        if call != twins.NO_CALL:
+            self._hosting.cancel(self.project, call)
+        elif message.reply and subjects.may_answer(message.reply):
+            with contextlib.suppress(KnotworkError):
+                self.connection.send(message.reply, self.instance.encode())
 
 
 @asynccontextmanager

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from knotwork.bus import kv, subjects
-from knotwork.mesh import records
-from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound
+from knotwork.mesh import records, twins
+from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -39,6 +40,7 @@ class Presence:
         self._complete = asyncio.Event()
         self._bucket: Bucket | None = None
         self.beats = 0
+        self._twin, self._twin_why, self._twin_s = ("", ""), "", float("-inf")
         connection.on_up(self.changed)
 
     def changed(self) -> None:
@@ -46,7 +48,11 @@ class Presence:
         self._changed.set()
 
     async def open(self) -> None:
-        """Make the bucket and claim our name; raises `Conflict` (`mesh.name_taken`) when another node has it."""
+        """Make the bucket and claim our name.
+
+        Raises `Conflict` (`mesh.name_taken`) when another node has it, and (`mesh.same_identity`) when another process
+        with our identity is alive.
+        """
         self._bucket = await kv.open_bucket(self._connection, subjects.NODES, **SHAPE)
         record = self._record()
         try:
@@ -56,17 +62,14 @@ class Presence:
                 raise
             await self._claim(self._bucket, record)  # somebody wrote it meanwhile: look again
 
-    @staticmethod
-    async def _claim(bucket: Bucket, record: NodeRecord) -> None:
+    async def _claim(self, bucket: Bucket, record: NodeRecord) -> None:
         """Write our record unless another node's is there, in one step: of two who begin at once, one gets it."""
         entry = await bucket.get(record.node)
-        other = _record_in(entry)
-        if other is not None and other.uid != record.uid:
-            raise Conflict(
-                f"Another node is called {record.node} already, on {other.host or 'another machine'}.",
-                code="mesh.name_taken",
-                hint="Give this one another node.name, or stop the other.",
-            )
+        other = twins.record_in(entry)
+        if entry is not None and other is not None and other.uid != record.uid:
+            raise twins.taken(entry, other)
+        if entry is not None and other is not None and other.instance != record.instance:
+            await twins.refuse_living(self._connection, bucket, entry, other)
         data = records.encode(record)
         if entry is None:
             await bucket.create(record.node, data, ttl_s=record.ttl_s)
@@ -91,7 +94,10 @@ class Presence:
             return
         with contextlib.suppress(KnotworkError, TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self._bucket.delete(self._record().node)
+                record = self._record()
+                there = twins.record_in(await self._bucket.get(record.node))
+                if there is None or there.instance == record.instance:  # that of somebody alive is his
+                    await self._bucket.delete(record.node)
 
     async def say(self) -> None:
         """Write our record now; raises what `Bucket.put` raises."""
@@ -123,6 +129,8 @@ class Presence:
 
     async def _watch(self) -> None:
         def on_entry(entry: Entry) -> None:
+            if self._is_another(entry):
+                return
             if entry.value is None:
                 self._directory.left(entry.key)
             else:
@@ -138,16 +146,31 @@ class Presence:
                     await asyncio.sleep(0.5)
                     await self._remake()
 
+    def _is_another(self, entry: Entry) -> bool:
+        """Take note of who else writes our record, or takes it away: then it is written again."""
+        mine = self._record()
+        if entry.key != mine.node:
+            return False
+        if entry.value is None:
+            self.changed()
+            return True
+        other = twins.record_in(entry)
+        if other is None or other.instance == mine.instance:
+            return False
+        if self._twin != (other.uid, other.instance):
+            self._twin = other.uid, other.instance
+            log.error("%s", twins.beside(other, mine.uid))
+        self._twin_why, self._twin_s = twins.beside(other, mine.uid), time.monotonic()
+        return True
+
+    @property
+    def twin(self) -> str:
+        """Return who else writes our record, in words, "" when nobody did within the last beats."""
+        record = self._record()
+        recent = time.monotonic() - self._twin_s < record.heartbeat_s * record.offline_beats
+        return self._twin_why if recent else ""
+
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(min(1.0, self._record().heartbeat_s))
             self._directory.sweep()
-
-
-def _record_in(entry: Entry | None) -> NodeRecord | None:
-    """Return the record of an entry, None when there is none that can be read."""
-    if entry is None or not entry.value:
-        return None
-    with contextlib.suppress(Invalid):
-        return records.decode(entry.key, entry.value)
-    return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from knotwork.mesh.policy import NONE, READY, Policy
-from knotwork.sdk.errors import KnotworkError, NotFound, PluginFailed, Unavailable, guess
+from knotwork.sdk.errors import KnotworkError, NotFound, PluginFailed, Unavailable, Unreachable, guess
 from knotwork.sdk.router import Route
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ async def decide(routers: Sequence[Slot], ask: Ask, directory: Directory, policy
 
     Raises `Invalid` (`policy.unknown_boundary`), `NotFound` (`agent.not_found`, `node.not_found`) for a name nobody
     has and (`route.no_eligible_agent`) for a capability nobody offers, `Unavailable` (`route.no_eligible_agent`) when
-    somebody has it but nobody may take it now.
+    somebody has it but nobody may take it now, `Unreachable` (`agent.away`) when the node of a named agent is offline.
     """
     ask, candidates, forbidden = _offered(ask, directory, policy)
     broken: dict[str, str] = {}
@@ -180,14 +180,21 @@ def _none_fits(ask: Ask, refused: dict[str, str]) -> Unavailable:
 
 
 def _nobody(ask: Ask, directory: Directory) -> KnotworkError:
-    if ask.node and ask.node not in directory.node_names():
+    if ask.node and ask.node not in directory.node_names() and directory.record(ask.node) is None:
         return _unknown("node", ask.node, directory.node_names(), "node.not_found")
     if ask.agent:
+        gone = [
+            record.node
+            for record, agent, state in directory.agents()
+            if state == "offline" and agent.name == ask.agent and ask.node in ("", record.node)
+        ]
+        if gone:
+            return _gone(ask.agent, gone)
         return _unknown("agent", ask.agent, directory.agent_names(), "agent.not_found")
     away = {
         f"{record.node}/{agent.name}": "the node is offline"
         for record, agent, state in directory.agents()
-        if state == "offline" and ask.capability in agent.capabilities
+        if state == "offline" and ask.capability in agent.capabilities and ask.node in ("", record.node)
     }
     if away:
         return _none_fits(ask, away)
@@ -197,6 +204,18 @@ def _nobody(ask: Ask, directory: Directory) -> KnotworkError:
         code="route.no_eligible_agent",
         hint=near or "See `knotwork agents --all`.",
         detail={"candidates": {}},
+    )
+
+
+def _gone(agent: str, nodes: list[str]) -> Unreachable:
+    """Return the error of a call to an agent that there was, on nodes that are offline now."""
+    names, verb = ", ".join(nodes[:SHOWN_MAX]), "is" if len(nodes) == 1 else "are"
+    return Unreachable(
+        f"{agent} cannot be reached: {names} {verb} offline.",
+        code="agent.away",
+        hint=f"See `knotwork nodes`; start {nodes[0]} again, or give another agent the same capability.",
+        detail={"agent": agent, "nodes": nodes[:SHOWN_MAX]},
+        retry_after_s=1.0,
     )
 
 

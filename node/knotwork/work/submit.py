@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from knotwork.bus import codec, reading, subjects
+from knotwork.bus.away import why_away
 from knotwork.bus.storage import Storage
 from knotwork.sdk.errors import Conflict, TooLarge, Unavailable
 from knotwork.work import queues, records
@@ -73,9 +74,12 @@ class Submitter:
     def check_new(self, so: str) -> None:
         """Raise `Unavailable` (`work.store_full`) when there is no room for new work; `so` says what that means.
 
-        What is in can still end then: some room is kept for it.
+        Also when NATS is known to be away: `Unreachable` (`bus.disconnected`), `Denied` (`bus.denied`). What is in can still end then: some room is kept for it.
         """
         self.check_room(so)
+        if (away := why_away(self._connection)) is not None:
+            away.message = f"{away.message} {so}"
+            raise away
         if self.storage.full:
             raise Unavailable(
                 f"The store is full but for what is kept for the ends of the work that is in. {so}",

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,6 +22,7 @@ from knotwork.work import values as work_values
 from knotwork.work.intake import Adopts, Ended, Intake, Key, key_of
 from knotwork.work.queues import Queue
 from knotwork.work.records import Outcome, Task
+from knotwork.work.running import Running
 from knotwork.work.taking import Accepts, Taking, serves
 
 if TYPE_CHECKING:
@@ -41,42 +41,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LONG_S = 0.25
 """An attempt that takes longer is recorded as started; a shorter one tells it with its outcome."""
-
-
-@dataclass(eq=False, slots=True)
-class Running:
-    """One attempt that an agent of this node works on (`mesh.hosting.Answering`). `renewed_s` is monotonic."""
-
-    worker: Worker
-    task: Task
-    data: bytes
-    reply: str
-    agent: str
-    delivery: int
-    started_ns: int
-    renewed_s: float
-    over: bool = False
-    withdrawn: bool = False
-    timer: asyncio.TimerHandle | None = None
-    told_s: float = 0.0
-    alive_s: float = 0.0
-    """When it gave its last sign of life by itself."""
-
-    @property
-    def consumer(self) -> str:
-        """Return the consumer it was taken from (`queues.Queue.consumer`)."""
-        return Queue(self.task.boundary, self.task.queue, self.task.lane).consumer
-
-    def close(self) -> None:
-        """Do nothing: there is no caller who could go away."""
-
-    def frame(self, kind: Kind, data: bytes) -> None:
-        """Take what the executor says."""
-        if kind in frames.LAST:
-            self.worker.ended(self, kind, data)
-        elif kind != "alive":
-            self.alive_s = self.worker.now_s
-            self.worker.tell(self, kind, data)
 
 
 class Worker:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from knotwork.bus.away import why_away
 from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint, Tls
 from knotwork.sdk.errors import ConfigInvalid, Denied, KnotworkError, Unreachable
@@ -63,6 +64,9 @@ async def test_denied_is_a_state_that_ends_when_the_right_is_given(make_server, 
     with pytest.raises(Unreachable) as caught:
         connection.send("x", b"")
     assert "refuses" in caught.value.message
+    told = why_away(connection)
+    assert told is not None
+    assert (told.code, bool(told.hint)) == ("bus.denied", True)
     await server.kill()
     server.extra = 'authorization { token: "later" }'
     await server.start()

@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from knotwork.bus import wire
+from knotwork.bus import away, streams, wire
 from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint
-from knotwork.sdk.errors import KnotworkError, TimedOut, TooLarge, Unreachable
+from knotwork.sdk.errors import KnotworkError, TooLarge, Unreachable
 
 PING_S = 0.5
 """Two unanswered ones end a link: a busy machine must not be taken for a dead one."""
@@ -98,8 +98,9 @@ async def test_a_frozen_server_is_left_and_found_again(server, connect, until):
     server.freeze()
     try:
         await until(lambda: connection.state == "reconnecting")
-        with pytest.raises(TimedOut):
+        with pytest.raises(Unreachable) as unsent:
             await connection.request("echo", timeout_s=0.2)
+        assert unsent.value.code == "bus.disconnected"
     finally:
         server.thaw()
     await until(lambda: connection.state == "connected")
@@ -313,3 +314,26 @@ async def test_no_subject_that_the_server_lets_pass_ends_the_connection_or_reach
     await connection.round_trip(timeout_s=60)
     assert connection.reconnects == 0, connection.last_error
     assert sorted(heard) == [("op.*", b"{}")] * 7 + [("op.two", b"{}")] * 2
+
+
+async def test_what_was_not_sent_while_nats_was_away_is_told_so(server, connect, until):
+    connection = await connect(server.url)
+    assert connection.down_for_s() == 0
+    await server.kill()
+    await until(lambda: connection.state == "reconnecting")
+    with pytest.raises(Unreachable) as caught:
+        await streams.api(connection, "INFO", timeout_s=0.2)
+    assert (caught.value.code, caught.value.retriable) == ("bus.disconnected", True)
+    assert caught.value.hint
+    assert "$JS" not in caught.value.message
+    await until(lambda: connection.down_for_s() > away.BLINK_S)
+    told = away.why_away(connection)
+    assert told is not None
+    assert told.code == "bus.disconnected"
+    await server.start()
+    await until(lambda: connection.state == "connected")
+    assert away.why_away(connection) is None
+
+
+def test_a_dead_link_is_noticed_within_ten_seconds():
+    assert 3 * Endpoint(("nats://x:4222",)).ping_s <= 10  # two unanswered pings, and up to one before the first

@@ -88,7 +88,7 @@ async def test_health_tells_why_a_project_is_tried_again(nats, group):
             raise Unavailable("the printer is on fire", code="test.lost")
         async with asyncio.TaskGroup() as inner:
             inner.create_task(breaks())
-            yield "member"
+            yield SimpleNamespace(presence=SimpleNamespace(twin=""))
 
     found = served(group, lambda loaded, name: nats.endpoint(loaded, name, "here"), member)
     await found.start(["default"], LOADED, wait_s=30)
@@ -137,3 +137,23 @@ async def test_whoever_stops_waiting_leaves_nothing_behind(group):
         await found.start(["one"], LOADED, wait_s=0.3)
     assert refused.value.code == "bus.unreachable"
     assert found.all() == []
+
+
+async def test_two_projects_of_one_account_are_refused(nats, group):
+    """Whatever key each has: what is sent in one would be done in the other."""
+
+    @asynccontextmanager
+    async def member(project, _connection):
+        yield project
+
+    found = served(group, lambda loaded, _name: nats.endpoint(loaded, "default", "here"), member)
+    await found.start(["default"], LOADED, wait_s=30)
+    with pytest.raises(ConfigInvalid, match="one account") as refused:
+        await found.start(["side"], LOADED, wait_s=30)
+    assert refused.value.code == "config.same_account"
+    assert found.memberships() == ["default"]
+    with pytest.raises(ConfigInvalid, match="one account"):
+        both = served(group, lambda loaded, _name: nats.endpoint(loaded, "default", "here"), member)
+        await both.start(["one", "two"], LOADED, wait_s=30)
+    assert both.all() == []
+    await found.stop(["default"])

@@ -82,7 +82,7 @@ class Node:
         return NodeRecord(
             self.name,
             settings.pop("uid"),
-            "instance",
+            settings.pop("instance", "instance"),
             time.time_ns(),
             settings.pop("heartbeat_s"),
             state=self.state,

@@ -291,3 +291,73 @@ async def test_a_directory_of_forty_nodes(server, until):
 
 async def test_a_directory_of_two_hundred_nodes_and_ten_thousand_agents(server, until):
     await _many_nodes(server, until, nodes=200, agents=50, beats=3)
+
+
+async def test_a_copy_of_a_node_is_refused_while_the_other_lives(node, server, until):
+    """As the data folder of a machine that was cloned."""
+    first = await node("n1", instance="a", host="here")
+    with pytest.raises(Conflict) as caught:
+        await node("n1", instance="b")
+    assert caught.value.code == "mesh.same_identity"
+    assert "identity.json" in caught.value.hint
+    assert "here" in caught.value.message
+    await first.connection.round_trip()
+    bucket = await kv.open_bucket(first.connection, subjects.NODES)
+    assert records.decode("n1", (await bucket.get("n1")).value).instance == "a"
+    await until(lambda: first.directory.state("n1") == "online")
+
+
+async def test_who_was_killed_comes_up_again_at_once(node, process, server):
+    """Its record is there for its whole life time, and nobody listens where it did."""
+    far = await process("far")
+    far.kill()
+    await far.wait()
+    async with asyncio.timeout(0.9):  # its next beat would have been after a second
+        again = await node("far", uid="uid-far", instance="again", heartbeat_s=10.0)
+    assert again.here == "far"
+
+
+async def test_who_listens_and_is_silent_is_given_a_beat(node, server):
+    """A process that is frozen, or behind a link that was cut, keeps nobody out for good."""
+    watcher = await node("watcher")
+    bucket = await kv.open_bucket(watcher.connection, subjects.NODES)
+    frozen = NodeRecord("n1", "uid-n1", "frozen", time.time_ns(), 0.5)
+    await bucket.put("n1", records.encode(frozen), ttl_s=3600)
+    await watcher.connection.listen(subjects.cancels_of("n1"), lambda _message: None)
+    again = await node("n1", instance="again")
+    assert again.here == "n1"
+
+
+async def test_two_of_one_identity_see_each_other_and_do_no_harm(node, server, until):
+    """A race, or a link that was cut, lets both in: then both say so, and neither takes the other away."""
+    first = await node("n1", instance="a", heartbeat_s=0.2)
+    bucket = await kv.open_bucket(first.connection, subjects.NODES)
+    assert first.presence.twin == ""
+    other = NodeRecord("n1", "uid-n1", "b", time.time_ns(), 0.2, host="clone")
+    await bucket.put("n1", records.encode(other), ttl_s=3600)
+    await until(lambda: "clone" in first.presence.twin)
+    assert first.directory.candidates(agent="echo", node="n1")  # it knows itself
+    await bucket.delete("n1")
+    before = first.presence.beats
+    await until(lambda: first.presence.beats > before)
+    await until(lambda: first.presence.twin == "")
+
+
+async def test_a_goodbye_leaves_the_record_of_another(node, server):
+    first = await node("n1", instance="a", heartbeat_s=600.0)
+    bucket = await kv.open_bucket(first.connection, subjects.NODES)
+    other = NodeRecord("n1", "uid-n1", "b", time.time_ns(), 600.0)
+    await bucket.put("n1", records.encode(other), ttl_s=3600)
+    await first.presence.goodbye()
+    assert (await bucket.get("n1")).value == records.encode(other)
+
+
+async def test_a_name_that_is_taken_says_when_it_is_free(node, server):
+    await node("n1", heartbeat_s=10.0)
+    with pytest.raises(Conflict) as caught:
+        await node("n1", uid="another", instance="other")
+    assert caught.value.code == "mesh.name_taken"
+    assert 0 <= caught.value.detail["silent_s"] < 30
+    assert 0 < caught.value.detail["free_in_s"] <= 30
+    assert "last heard" in caught.value.message
+    assert "free in" in caught.value.hint

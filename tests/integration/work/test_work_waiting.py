@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from tests.integration.work.conftest import ended, task, until
 
-from knotwork.bus import streams, subjects
-from knotwork.sdk.errors import KnotworkError, NotFound
+from knotwork.bus import away, streams, subjects
+from knotwork.sdk.errors import KnotworkError, NotFound, Unreachable
 from knotwork.work import stores, waiting
 
 
@@ -76,6 +76,19 @@ async def test_who_waits_goes_on_waiting_when_the_store_comes_back_with_the_task
         await bench.kill_server()
         outcome = await wait
     assert outcome.state == "completed"
+
+
+async def test_what_is_submitted_while_nats_is_away_is_refused_at_once(bench, monkeypatch):
+    monkeypatch.setattr(away, "BLINK_S", 0.0)
+    work = await bench.room()
+    connection = work._connection
+    monkeypatch.setattr(connection, "wait_connected", asyncio.Event().wait)  # who asked the server would wait for it
+    connection._set("reconnecting")
+    with pytest.raises(Unreachable) as refused:
+        await work.submitter.submit(task("never seen before"))
+    assert refused.value.code == "bus.disconnected"
+    assert "not stored" in refused.value.message
+    connection._set("connected")
 
 
 async def ended_or_not(work, run):

@@ -196,3 +196,32 @@ def test_the_process_environment_is_the_default(monkeypatch, tmp_path):
         load.read(load.Sources((file,)))
     monkeypatch.setenv("KN_TEST_NAME", "here")
     assert load.read(load.Sources((file,))).config.node.name == "here"
+
+
+JOIN = '[nats]\nmode = "join"\nurls = ["nats://127.0.0.1:9"]\n'
+
+
+@pytest.mark.parametrize(
+    ("projects", "codes"),
+    [
+        ('[projects.default]\n[projects.side]\nnkey_seed = { file = "s" }\n', {"config.no_credentials"}),
+        ("[projects.default]\n[projects.side]\n", {"config.no_credentials"}),
+        ('[projects.a]\nnkey_seed = { file = "s" }\n[projects.b]\nnkey_seed = { file = "s" }\n', {"config.same_account"}),
+        ('[projects.a]\nuser = "u"\npassword = { env = "A" }\n[projects.b]\nuser = "u"\n', {"config.same_account"}),
+        ('[projects.a]\ncreds = "x"\n[projects.b]\ncreds = "x"\n[projects.c]\n', {"config.same_account", "config.no_credentials"}),
+        ('[projects.a]\ncreds = "x"\n[projects.b]\ntoken = { env = "A" }\n', set()),
+        ("[projects.only]\n", set()),
+    ],
+)  # fmt: skip
+def test_projects_at_a_nats_of_others_need_credentials_of_their_own(read, projects, codes):
+    own = 'nkey_seed = { file = "mine" }\n'
+    if not codes:
+        assert read(JOIN + own + projects)
+        return
+    with pytest.raises(ConfigInvalid) as caught:
+        read(JOIN + own + projects)
+    assert {one["code"] for one in caught.value.detail["problems"]} == codes
+
+
+def test_projects_at_our_own_server_need_none(read):
+    assert read("[projects.default]\n[projects.side]\n")

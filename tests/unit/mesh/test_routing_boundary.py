@@ -12,7 +12,7 @@ import pytest
 from knotwork.mesh import routing
 from knotwork.mesh.directory import Directory
 from knotwork.mesh.records import AgentRecord, NodeRecord, encode
-from knotwork.sdk.errors import PluginFailed
+from knotwork.sdk.errors import NotFound, PluginFailed, Unreachable
 from knotwork.sdk.router import Ask, Candidate, Route
 
 ASK = Ask(capability="a")
@@ -92,3 +92,22 @@ async def test_a_router_may_take_its_time(directory):
         return await good(candidates)
 
     assert await routing.choose([router("slow", slow)], ASK, directory)
+
+
+@pytest.mark.parametrize("asked", [{"agent": "hq"}, {"agent": "hq", "node": "hub"}])
+async def test_an_agent_of_a_node_that_is_offline_is_away_and_not_unknown(directory, asked):
+    directory.heard("hub", encode(NodeRecord("hub", "u", "i", 0, 10.0, agents=(AgentRecord("hq", ("hq",)),))))
+    directory.left("hub")
+    with pytest.raises(Unreachable) as away:
+        await routing.choose([router("r", good)], Ask(**asked), directory)
+    assert (away.value.code, away.value.retriable) == ("agent.away", True)
+    assert "hub" in away.value.message
+    with pytest.raises(NotFound) as unknown:
+        await routing.choose([router("r", good)], Ask(**{**asked, "agent": "hk"}), directory)
+    assert unknown.value.code == "agent.not_found"
+
+
+async def test_a_node_that_nobody_has_seen_is_not_known(directory):
+    with pytest.raises(NotFound) as unknown:
+        await routing.choose([router("r", good)], Ask(agent="a", node="n2"), directory)
+    assert unknown.value.code == "node.not_found"
