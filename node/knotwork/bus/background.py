@@ -33,3 +33,13 @@ def begin_in(group: asyncio.TaskGroup, work: Coroutine[Any, Any, T]) -> asyncio.
     except RuntimeError:
         work.close()
         return None
+
+
+def what_ended(failed: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what a task group ended by, as itself: our own cancellation, when there was one, else its first error.
+
+    Python's groups up to 3.12 forget that they were cancelled when one of their tasks fails at the same time
+    (github.com/python/cpython/issues/116720); whoever goes on after errors would never end then.
+    """
+    task = asyncio.current_task()
+    return asyncio.CancelledError() if task is not None and task.cancelling() else failed.exceptions[0]

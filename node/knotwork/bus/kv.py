@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock, codec, publisher, streams
+from knotwork.bus.background import what_ended
 from knotwork.sdk.errors import Conflict, Internal, Invalid, KnotworkError, NotFound, TimedOut
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class Bucket:
         except TimeoutError:
             raise TimedOut(f"Bucket {self.name} did not answer.", code="bus.no_answer") from None
         except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+            raise what_ended(failed) from None
         return found
 
     async def watch(

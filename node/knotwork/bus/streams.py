@@ -15,6 +15,10 @@ NS = 1_000_000_000
 _STREAM_NOT_FOUND, MESSAGE_NOT_FOUND = 10059, 10037
 
 
+_TELLS_TIME = ("STREAM.", "CONSUMER.INFO.")
+"""Whose answer holds the time of now; that of CONSUMER.CREATE has the time at which the consumer was made."""
+
+
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
     """A stream as we want it. `settings` are fields of the server's stream config, as in its JSON API."""
@@ -44,7 +48,7 @@ async def api(connection: Connection, verb: str, body: Any = None, *, timeout_s:
         if number in {_STREAM_NOT_FOUND, MESSAGE_NOT_FOUND}:
             raise NotFound(str(error.get("description", "not found")), code="bus.not_found", detail={"nats": number})
         raise publisher.refusal(error)
-    if server_ns := clock.read(str(answer.get("ts", ""))):
+    if verb.startswith(_TELLS_TIME) and (server_ns := clock.read(str(answer.get("ts", "")))):
         clock.SHARED.heard(server_ns, asked, answered)
     return answer
 

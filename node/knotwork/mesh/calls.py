@@ -279,7 +279,7 @@ class Calls:
         )
         local = candidate.node == self._here
         reply = ""
-        place.ours += 1
+        place.ours.now += 1
         try:
             if local:
                 self._hosting.arrive(self._project, candidate.agent, asked.data, envelope, waiting)
@@ -290,7 +290,7 @@ class Calls:
                 self._connection.send(subject, asked.data, reply, envelope.head())
             return await waiting.answer, waiting.more
         finally:
-            place.ours -= 1
+            place.ours.now -= 1
             if not local:
                 self._waiting.discard(waiting)
                 self._connection.close_reply(reply)

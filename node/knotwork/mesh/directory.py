@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from knotwork.mesh import records
@@ -36,18 +36,28 @@ class Known:
 
 
 @dataclass(slots=True)
+class Count:
+    """How many there are now; one object for as long as the place is known, over all records of its node.
+
+    A call that ends has to find what it was counted in, however often its node told of itself meanwhile.
+    """
+
+    now: int = 0
+
+
+@dataclass(slots=True)
 class Place:
     """One agent on one node, ready to be a candidate.
 
-    `told` is how many calls its node said it has, `ours` how many this node has running there now, `counted` what `ours`
-    was when the candidate was made. The load of a candidate is the larger of the two over its places.
+    `told` is how many calls its node said it has, `ours` counts those that this node has running there now, `counted` is
+    what that was when the candidate was made. The load of a candidate is the larger of the two over its places.
     """
 
     record: AgentRecord
     node: str
     candidate: Candidate
     told: int = 0
-    ours: int = 0
+    ours: Count = field(default_factory=Count)
     counted: int = -1
 
 
@@ -195,7 +205,7 @@ class Directory:
     @staticmethod
     def _fresh(place: Place, state: State) -> Candidate:
         """Return the place as a candidate of this moment; made anew only when something about it changed."""
-        ours, candidate = place.ours, place.candidate
+        ours, candidate = place.ours.now, place.candidate
         if ours != place.counted or candidate.state != state:
             place.counted = ours
             load = max(place.told, ours) / place.record.concurrency
@@ -220,7 +230,7 @@ class Directory:
                 state=record.state,
                 executor=agent.executor,
             )
-            ours = old[agent.name].ours if agent.name in old else 0
+            ours = old[agent.name].ours if agent.name in old else Count()
             place = places[agent.name] = Place(agent, record.node, candidate, agent.running + agent.queued, ours)
             self._by_agent.setdefault(agent.name, {})[record.node] = place
             for capability in agent.capabilities:

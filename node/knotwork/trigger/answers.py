@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from knotwork.bus import reading, subjects
+from knotwork.bus.background import what_ended
 from knotwork.flow import facts, history
 from knotwork.sdk.errors import Failed, KnotworkError, TimedOut
 from knotwork.work import records
@@ -77,7 +78,7 @@ class Heard:
                 found = await self._first(run, steps, ended)
                 ended.cancel()
         except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+            raise what_ended(failed) from None
         finally:
             self._connection.unlisten_now(listening)
         return found

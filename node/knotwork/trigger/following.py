@@ -13,6 +13,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from knotwork.bus import reading, streams
+from knotwork.bus.background import what_ended
 from knotwork.bus.reader import reader_of
 from knotwork.flow import expressions
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound
@@ -190,7 +191,7 @@ class _Follower:
                     for firing in firings[begin : begin + AT_ONCE]:
                         group.create_task(self._fire(firing))
             except BaseExceptionGroup as failed:
-                raise failed.exceptions[0] from None
+                raise what_ended(failed) from None
 
     async def _fire(self, firing: Firing) -> None:
         trigger = self._trigger

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from knotwork.bus import clock
-from knotwork.bus.background import background
+from knotwork.bus.background import background, what_ended
 from knotwork.flow.facts import SHARDS
 from knotwork.sdk.errors import Invalid, NotFound
 from knotwork.trigger import due
@@ -69,7 +69,7 @@ class Triggers:
                 for part in (self.store, self.firings, self.arrivals):
                     group.create_task(part.open())
         except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+            raise what_ended(failed) from None
 
     async def run(self) -> None:
         """See to the triggers that are ours, for ever."""

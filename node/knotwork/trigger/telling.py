@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock
+from knotwork.bus.background import what_ended
 from knotwork.flow.shards import owner
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, Unavailable
 from knotwork.sockets.pace import History, Pace
@@ -188,7 +189,7 @@ class Telling:
                 await one.run(slot.plugin)
                 watching.cancel()
         except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+            raise what_ended(failed) from None
 
     async def _watch(self, slot: Slot, starts: int, one: Listener) -> None:
         """Raise `Unavailable` when the plugin is not there any more; forget what ailed it when it is well."""

@@ -63,7 +63,7 @@ async def test_the_next_attempt_begins_when_the_one_before_has_ended(flows, tmp_
     assert (finish.state, finish.error["code"]) == ("failed", code)
     assert _lines(log) == ["b begins", "b ends"] * 2
     assert [one.state for one in await _past(flow, run)] == ["waiting", "dead"]
-    assert not flow.runs._work.worker.running
+    await until(lambda: not flow.runs._work.worker.running)
 
 
 @TIMES

@@ -82,7 +82,7 @@ async def test_busy_agents_are_passed_over(node, invoke, until):
     async with asyncio.TaskGroup() as group:
         first = group.create_task(invoke(near, capability="work"))
         second = group.create_task(invoke(near, capability="work"))
-        await until(lambda: sum(one.ours for one in near.directory._by_capability["work"].values()) == 2)
+        await until(lambda: sum(one.ours.now for one in near.directory._by_capability["work"].values()) == 2)
         with pytest.raises(Busy) as caught:
             await invoke(near, capability="work")
         assert caught.value.code == "agent.busy"
@@ -199,7 +199,7 @@ async def test_a_cancel_at_every_moment_leaves_nothing_behind(pair, invoke, unti
         assert task.cancelled()
     await until(lambda: not far.node.hosting.running())
     assert not near.calls._waiting
-    assert near.directory.place("far", "sleep").ours == 0
+    assert near.directory.place("far", "sleep").ours.now == 0
     assert await invoke(near, "echo", "well") == "well"
     assert near.connection.reconnects == far.connection.reconnects == 0
 
@@ -374,7 +374,7 @@ async def test_ten_thousand_calls_at_once_are_all_answered(pair, invoke):
     assert [task.result() for task in tasks] == list(range(10_000))
     assert far.node.calls == 10_000
     assert not near.calls._waiting
-    assert near.directory.place("far", "echo").ours == 0
+    assert near.directory.place("far", "echo").ours.now == 0
     assert not far.node.hosting.running()
 
 

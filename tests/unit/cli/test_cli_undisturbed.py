@@ -11,9 +11,16 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP
 HANGS_UP = ["sh", "-c", "kill -HUP $$; echo alive"]
 
 
+@pytest.fixture(autouse=True)
+def hangup_ends():
+    """Whoever started us may have it ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def test_a_process_started_inside_ignores_hangup_and_we_do_not():
-    before = signal.getsignal(signal.SIGHUP)
     with undisturbed(), hangup_ignored():
         assert subprocess.run(HANGS_UP, capture_output=True, check=False).stdout == b"alive\n"
-    assert signal.getsignal(signal.SIGHUP) == before
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
     assert subprocess.run(HANGS_UP, capture_output=True, check=False).returncode == -signal.SIGHUP

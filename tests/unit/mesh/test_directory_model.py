@@ -110,7 +110,7 @@ class Machine(RuleBasedStateMachine):
     def ours(self, data, more) -> None:
         node, agent = data.draw(st.sampled_from(self.naive.places()))
         place = self.directory.place(node, agent.name)
-        place.ours = max(0, place.ours + more)
+        place.ours.now = max(0, place.ours.now + more)
 
     @invariant()
     def says_the_same(self) -> None:
@@ -144,7 +144,7 @@ class Machine(RuleBasedStateMachine):
             assert one.state == self.naive.state(one.node, self.now_s)
             assert one.capabilities == frozenset(agent.capabilities)
             assert one.tags == frozenset(agent.tags) | {f"{key}={value}" for key, value in known.labels.items()}
-            ours = self.directory.place(one.node, one.agent).ours
+            ours = self.directory.place(one.node, one.agent).ours.now
             assert one.load == max(agent.running + agent.queued, ours) / agent.concurrency
 
 
@@ -177,12 +177,13 @@ def test_calls_of_ours_are_counted_over_a_new_record():
     agent = AgentRecord("a", ("c",), concurrency=2)
     directory.heard("n1", records.encode(record("n1", [agent])))
     place = directory.place("n1", "a")
-    place.ours += 1
+    place.ours.now += 1
     directory.heard("n1", records.encode(record("n1", [msgspec.structs.replace(agent, running=1)])))
     assert directory.candidates(agent="a")[0].load == 0.5
-    place.ours -= 1  # the call ends, and was begun before the new record
-    directory.place("n1", "a")
+    place.ours.now -= 1  # the call ends, and was begun before the new record
     assert directory.candidates(agent="a")[0].load == 0.5  # what its node said
+    directory.heard("n1", records.encode(record("n1", [agent])))
+    assert directory.candidates(agent="a")[0].load == 0.0
 
 
 GOOD = json.loads(records.encode(record("n1", [AgentRecord("a", ("c",))])))
