@@ -240,7 +240,7 @@ def test_a_target_of_another_node_is_asked_there_and_blocks_nothing_when_that_no
         f"""[node]
 name = "other"
 [mesh]
-heartbeat_s = 1.0
+heartbeat_s = 3.0
 [nats]
 mode = "join"
 urls = ["{node.about["url"]}"]
