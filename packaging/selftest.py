@@ -292,11 +292,18 @@ def the_bench_runs(trial: Trial) -> str:
     return f"ratio {found['ratio']}"
 
 
+def holds_hangups(pid: int) -> bool:
+    """Return whether the text in front of the program has begun: before that nothing of ours can hold any."""
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool((int(status["SigIgn"], 16) | int(status["SigCgt"], 16)) & 1 << (signal.SIGHUP - 1))
+
+
 def hangups_never_kill(trial: Trial) -> str:
     """Ask a starting node to reload at moments spread over its start."""
     moments_s = (0.01, 0.06, 0.12, 0.2, 0.3, 0.45)
     for moment_s in moments_s:
         process = trial.start("up")
+        until(lambda process=process: holds_hangups(process.pid), WAIT_S, "nothing holds hangups")  # type: ignore[misc]
         time.sleep(moment_s)
         process.send_signal(signal.SIGHUP)
         until(lambda process=process: trial.ready(process.pid), WAIT_S, "it did not start")  # type: ignore[misc]

@@ -10,8 +10,12 @@ from typing import Any
 
 import pytest
 from _pytest.assertion import rewrite
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
+# how long an example takes says nothing but how busy the machine is: a property that hangs ends by pytest's own time-out
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -324,9 +324,9 @@ class Node(Shell):
         return self
 
     def verdict(
-        self, after: dict[str, Any] | None = None, result: str = "", timeout_s: float = WAIT_S
+        self, after: dict[str, Any] | None = None, result: str = "", trigger: str = "", timeout_s: float = WAIT_S
     ) -> dict[str, Any]:
-        """Return `last_reload` of the status once it is another one than `after`, and `result` when that is given.
+        """Return `last_reload` of the status once it is another one than `after`, and like `result` and `trigger`.
 
         A file that is written in place may be caught empty first, and a change be told again as `unchanged`: who waits
         for `applied` on a node that is followed gets it all the same.
@@ -338,7 +338,8 @@ class Node(Shell):
             else:
                 since = after["at"] if after else ""  # events come a little later than the status tells of them
                 found = [event["data"] for event in list(self._told) if event["data"]["at"] > since]
-            return next((one for one in found if one and one != after and result in ("", one["result"])), None)
+            wanted = (one for one in found if one and one != after and result in ("", one["result"]))
+            return next((one for one in wanted if trigger in ("", one["trigger"])), None)
 
         found = until(another, timeout_s, f"no {result} verdict came")
         assert found is not None

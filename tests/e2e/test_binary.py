@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 PACKAGING = Path(__file__).resolve().parents[2] / "packaging"
-TIMEOUT_S = 600
+TIMEOUT_S = 1800  # of a build that takes two minutes where nothing else runs
 
 
 @pytest.mark.binary

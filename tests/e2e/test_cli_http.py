@@ -173,9 +173,12 @@ def test_a_caller_that_goes_away_stops_the_work(node):
 
 def test_metrics(node):
     node.invoke("shout", "counted")
-    answer = node.http("GET", "/metrics", authorization=f"Bearer {node.token}")
-    assert answer.headers["content-type"].startswith("text/plain")
-    assert b"knotwork_invocations_total" in answer.body
+
+    def page():
+        return node.http("GET", "/metrics", authorization=f"Bearer {node.token}")
+
+    assert page().headers["content-type"].startswith("text/plain")
+    until(lambda: b"knotwork_invocations_total" in page().body)  # told a moment after the answer
 
 
 # -- the command line through this door ------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.e2e.conftest import WAIT_S
+from tests.e2e.conftest import WAIT_S, until
 
 from knotwork.cli import up
 from knotwork.cli.files import FileOptions
@@ -62,10 +62,11 @@ def test_a_demo_that_ends_in_the_middle_leaves_nothing(trouble: str, when: str, 
         [sys.executable, "-c", DEMO, trouble, when], capture_output=True, text=True, timeout=WAIT_S * 4,
         env={**os.environ, "TMPDIR": str(tmp_path)}, check=False,
     )  # fmt: skip
-    left = processes(tmp_path)
-    for one in left:
-        one.kill()
-    assert not left, done.stderr
+    try:
+        until(lambda: not processes(tmp_path), what=done.stderr)
+    finally:
+        for one in processes(tmp_path):
+            one.kill()
     assert not list(tmp_path.iterdir()), done.stderr
     assert done.returncode
     assert trouble != "raises" or "as planned" in done.stderr

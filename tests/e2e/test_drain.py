@@ -98,7 +98,7 @@ def test_drained_and_brought_back_by_command(nodes):
         assert (refused.status, refused.json["kind"]) == (503, "unavailable")
         assert node.get("/readyz").status == 503
         assert node.get("/livez").status == 200
-        assert node.json("nodes")["nodes"][0]["state"] == "draining"
+        until(lambda: node.json("nodes")["nodes"][0]["state"] == "draining")
         (nodes.folder / "go").touch()
         assert call.result(WAIT_S).status == 200
         assert node.json("drain", "--resume")["state"] == "running"

@@ -97,6 +97,16 @@ def pid_of(folder: Path) -> int:
     return int(file.read_text())
 
 
+def begun(hub, folder: Path, agent: str, timeout: str):
+    """Return a client that calls, and the process that works for it: on a slow machine the first may give up too early."""
+    while True:
+        client = hub.start("invoke", agent, "1", "--timeout", timeout)
+        until(lambda client=client: (folder / "pid").exists() or client.poll() is not None)
+        if (folder / "pid").exists():
+            return client, pid_of(folder)
+        client.communicate()
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
@@ -200,8 +210,7 @@ def test_work_stops_when_its_client_goes(hub, far, agent, how, figure):
         connection.sock.close()
         connection.close()
     else:
-        client = hub.start("invoke", agent, "1", "--timeout", "6s" if how == "timeout" else "10m")
-        pid = pid_of(folder)
+        client, pid = begun(hub, folder, agent, "6s" if how == "timeout" else "10m")
         if how != "timeout":
             client.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGKILL)
         out, err = client.communicate(timeout=WAIT_S)

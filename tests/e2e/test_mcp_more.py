@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import threading
@@ -178,3 +179,106 @@ async def test_long_work_is_read_in_parts(node: Node):
         assert json.loads(await whole(agent, work, "result", found["result"], found["cut"])) == value
         short = await agent.call("assign_work", task="short", capability="long-work")
         assert (await agent.call("read_work", work_id=short["work_id"], part="input"))["text"] == "short"
+
+
+async def test_a_channel_is_made_changed_and_closed_by_whoever_made_it(node: Node):
+    async with stdio_agent(node, "--toolset", "talk", name="maker") as maker, stdio_agent(node, name="other") as other:
+        assert {"create_channel", "configure_channel", "archive_channel"} <= set(await maker.tools())
+        made = await maker.call("create_channel", channel="releases", description="what went out", maxAgeSecs=3600)
+        assert (made["description"], made["maxMessages"], made["maxAgeSecs"]) == ("what went out", 10000, 3600)
+        assert "channel.exists" in await other.refused("create_channel", channel="releases")
+        said = await maker.refused("configure_channel", channel="releases")
+        assert "say what to change: description" in said
+        wrong = await maker.refused("create_channel", channel="No Name", maxBytes=5, maxMessages=0)
+        assert all(word in wrong for word in ("channel:", "maxBytes:", "maxMessages:"))
+        changed = await maker.call("configure_channel", channel="releases", maxMessages=100)
+        assert (changed["maxMessages"], changed["maxAgeSecs"], changed["description"]) == (100, 3600, "what went out")
+        refused = await other.refused("archive_channel", channel="releases")
+        assert "made it" in refused
+        await other.call("send_message", channel="releases", message="1.0 is out")
+        assert (await maker.call("archive_channel", channel="releases"))["archived"] is True
+        assert "archive" in await other.refused("send_message", channel="releases", message="1.1 is out")
+        (read,) = (await other.call("read_messages", channel="releases"))["messages"]
+        assert "1.0 is out" in read["text"]
+        (shown,) = (await other.call("channels_status", channel="releases"))["channels"]
+        assert (shown["archived"], shown["maxMessages"]) == (True, 100)
+        assert "archived" not in await maker.call("archive_channel", channel="releases", undo=True)
+        await other.call("send_message", channel="releases", message="1.1 is out")
+
+
+async def test_what_a_memory_was_is_shown_in_pages_and_brought_back(node: Node):
+    async with stdio_agent(node, name="rememberer") as agent:
+        long = "x" * 15_000
+        kept = (await agent.call("remember", content=long, category="recent"))["memoryId"]
+        await agent.call("commit_insight", memoryId=kept, newContent="second")
+        await agent.call("revert_memory", memoryId=kept, version=1)
+        found = await agent.call("memory_history", memoryId=kept)
+        assert [one["version"] for one in found["versions"]] == [2, 1]
+        assert (found["version"], found["forgotten"], found["versions"][0]["content"]) == (3, False, "second")
+        assert (found["versions"][1]["content"], found["versions"][1]["cut"]) == ("x" * 1000, 1000)
+        page = await agent.call("memory_history", memoryId=kept, limit=1)
+        rest = await agent.call("memory_history", memoryId=kept, limit=1, cursor=page["next"])
+        assert ([one["version"] for one in rest["versions"]], "next" in rest) == ([1], False)
+        (first,) = (await agent.call("memory_history", memoryId=kept, version=1))["versions"]
+        (more,) = (await agent.call("memory_history", memoryId=kept, version=1, offset=first["cut"]))["versions"]
+        assert first["content"] + more["content"] == long
+        assert "read_memory reads it" in await agent.refused("memory_history", memoryId=kept, version=3)
+        assert "There are: 2, 1" in await agent.refused("memory_history", memoryId=kept, version=77)
+        assert "offset goes with version" in await agent.refused("memory_history", memoryId=kept, offset=3)
+        gone = await agent.call("forget", memoryId=kept)
+        assert gone["until"]
+        assert (await agent.call("memory_history", memoryId=kept))["forgotten"] is True
+        assert (await agent.call("revert_memory", memoryId=kept))["content"] == "x" * 10_000
+        async with stdio_agent(node, "--session", "stranger", name="stranger") as stranger:
+            for tool in ("memory_history", "revert_memory"):
+                assert "memory.not_found" in await stranger.refused(tool, memoryId=kept)
+
+
+async def test_an_orchestration_is_steered_by_tools(node: Node):
+    plan = [{"id": "db", "capability": "steer-db"}, {"id": "api", "capability": "steer-api", "needs": ["db"]}]
+    async with stdio_agent(node, "--toolset", "crew", name="lead") as lead, stdio_agent(node, name="sub") as sub:
+        begun = (await lead.call("assess_task", task="Make a schema, then an API"))["orchestrationId"]
+        await lead.call("spawn_subagents", orchestrationId=begun, plan=plan)
+        assert (await lead.call("pause_orchestration", orchestrationId=begun))["held"] == "asked"
+        (row,) = (await lead.call("list_orchestrations"))["orchestrations"]
+        assert (row["orchestrationId"], row["held"]) == (begun, "asked")
+        shown = await lead.call("resume_orchestration", orchestrationId=begun)
+        assert "held" not in shown
+        claimed: dict[str, Any] = {}
+        while not claimed.get("claimed"):
+            claimed = await sub.call("claim_work", capability="steer-db", timeout=20000)
+        assert "cancel_orchestration" in await lead.refused("retry_part", orchestrationId=begun, part="db")
+        await sub.call("fail_work", work_id=claimed["work_id"], error="no disk")
+        while (await lead.call("get_orchestration_state", orchestrationId=begun))["phase"] != "failed":
+            await asyncio.sleep(0.05)
+        assert "part:" in await lead.refused("retry_part", orchestrationId=begun)
+        again = await lead.call("retry_part", orchestrationId=begun, part="db")
+        assert {one["id"]: one["state"] for one in again["parts"]}["db"] in ("queued", "waiting")
+        claimed = {}
+        while not claimed.get("claimed"):
+            claimed = await sub.call("claim_work", capability="steer-db", timeout=20000)
+        stopped = await lead.call("cancel_orchestration", orchestrationId=begun, reason="enough")
+        assert stopped["why"] == "enough"
+        while (await lead.call("get_orchestration_state", orchestrationId=begun))["phase"] != "cancelled":
+            await asyncio.sleep(0.05)
+        assert "crew." in await lead.refused("retry_part", orchestrationId=begun, part="none")
+
+
+async def test_planned_runs_are_listed_with_the_others(node: Node):
+    definition = "name: planned\nsteps:\n  rest: {kind: sleep, duration: 1h}\n"
+    node.write(definition, "planned.yaml")
+    node.json("workflow", "register", f"@{node.folder / 'planned.yaml'}")
+    later = node.ask("run.start", workflow="planned", at="2190-01-01T00:00:00Z")["id"]
+    async with stdio_agent(node, "--toolset", "flow", name="flows") as agent:
+        now = (await agent.call("start_workflow", workflow="planned"))["run_id"]
+        page = await agent.call("list_runs", workflow="planned", limit=1)
+        rest = await agent.call("list_runs", workflow="planned", limit=1, cursor=page["next"])
+        assert [page["runs"][0]["run_id"], rest["runs"][0]["run_id"]] == [later, now]
+        (row,) = (await agent.call("list_runs", status=["scheduled"]))["runs"]
+        assert (row["run_id"], row["status"], row["started_at"][:4], row["steps"]) == (later, "scheduled", "2190", 1)
+        assert (await agent.call("get_run", run_id=later))["waits"][0]["until"][:4] == "2190"
+        assert "flow.scheduled" in await agent.refused("signal_run", run_id=later, signal="go")
+    assert later in node.run("run", "list", "-s", "scheduled")[1]
+    listed = node.http("GET", "/api/run/list?state=scheduled", Authorization=f"Bearer {node.token}").json["runs"]
+    assert [one["id"] for one in listed] == [later]
+    assert node.json("run", "cancel", now, later)["done"] == 2

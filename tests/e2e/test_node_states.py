@@ -11,12 +11,11 @@ import threading
 import time
 
 import pytest
-from tests.e2e.conftest import marked, until
+from tests.e2e.conftest import WAIT_S, marked, until
 from tests.free_port import free_port
 
 from knotwork.ops import replies
 
-WAIT_S = 30.0
 SLEEPER = '[executors.sleeper]\ntype = "process"\ncommand = ["sleep", "600"]\n'
 
 
@@ -85,13 +84,16 @@ def test_it_can_be_stopped(nodes, waiting, words):
 def test_detached_it_says_what_it_waits_for(nodes):
     port = free_port()
     node = nodes.node(joining(port))
-    began_s = time.monotonic()
-    code, _, err = node.run("up", "--detach", "--timeout", "12s")
-    assert code == 75
-    assert time.monotonic() - began_s < 12 + WAIT_S
-    told = [line for line in err.splitlines() if line.startswith("waiting")]
+    for allowed_s in (5, 20, 60):  # as long as this machine needs for the node to try its NATS
+        began_s = time.monotonic()
+        code, _, err = node.run("up", "--detach", "--timeout", f"{allowed_s}s", timeout_s=allowed_s + WAIT_S)
+        assert code == 75
+        assert time.monotonic() - began_s >= allowed_s
+        told = [line for line in err.splitlines() if line.startswith("waiting")]
+        assert len(told) == len(set(told))  # each thing once
+        if any(str(port) in line for line in told):
+            break
     assert any(str(port) in line for line in told), err
-    assert len(told) == len(set(told))  # each thing once
     error = err.partition("error: ")[2]
     assert "node.start_timed_out" in error and str(port) in error
     code, out, err = node.run("up", "--detach", "--timeout", "2s", "-o", "json")
@@ -191,6 +193,7 @@ def test_the_next_start_ends_what_a_double_kill_left(nodes, mode):
         config = SLEEPER
     node = nodes.node(config, "killed").up()
     before = set(marked(nodes.mark))
+    lives_on = before if mode == "join" else set()  # the hub and what is its own
     caller = node.start("invoke", "sleeper", "x")
     until(lambda: node.status()["running"] == 1, WAIT_S)
     sleeper = until(lambda: next((pid for pid, line in marked(nodes.mark).items() if line == "sleep 600 "), 0), WAIT_S)
@@ -201,7 +204,7 @@ def test_the_next_start_ends_what_a_double_kill_left(nodes, mode):
     node.up()
     until(lambda: sleeper not in marked(nodes.mark), WAIT_S)
     assert "ended: " in node.log
-    assert before & set(marked(nodes.mark)) <= {pid for pid in before if mode == "join"}
+    until(lambda: before & set(marked(nodes.mark)) <= lives_on, WAIT_S)
     with contextlib.suppress(AssertionError):
         node.stop()
     assert node.process.poll() is not None

@@ -145,12 +145,7 @@ def test_a_task_whose_worker_vanished_starts_another_agent(nodes):
         if str(node.folder / "launched") in command or "sleep 600" in command:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-    until(lambda: node.ask("task.get", id=task["id"])["state"] == "pending", 60.0)
-    done = node.call(
-        "task.await",
-        id=task["id"],
-        timeout_s=120.0,
-    ).json
+    done = node.call("task.await", id=task["id"], timeout_s=120.0).json
     assert (done["state"], done["output"]) == ("completed", "HELLO")
     assert [one["id"] for one in launches(node, all=True)][-1] == first["id"]
 
@@ -175,9 +170,11 @@ def test_work_that_waits_for_busy_agents_starts_more_of_them_until_it_flows(node
         assert (done["state"], done["output"]) == ("completed", f"WORK {number}")
     both = launches(node, all=True)
     assert {one["by"] for one in both} == {"demand"}
-    assert len(both) == 2, "no more than may run at once"
-    first, second = sorted(both, key=lambda one: one["created_at"])
+    first, second, *others = sorted(both, key=lambda one: one["created_at"])
     assert second["created_at"] > first["registered_at"], "one by one"
+    for at, later in enumerate(others, 2):  # where one stood idle before all was done
+        beside = [one for one in (first, second, *others)[:at] if not "" < one["ended_at"] <= later["created_at"]]
+        assert len(beside) < 2, "no more than may run at once"
     until(lambda: {one["state"] for one in launches(node, all=True)} == {"stopped"}, 60.0)
     assert list((node.folder / "mine" / "knotwork" / "launches").iterdir()) == []
 
@@ -257,9 +254,11 @@ grace_s = 1.0
     assert node.ask("targets.test", target="there")["health"] == "healthy"
     launch = node.ask("targets.spin_up", target="there", capability="sing")
     assert (launch["node"], node.ask("targets.stop", id=launch["id"])["state"]) == ("other", "stopped")
+    until(lambda: [one["state"] for one in launches(node, all=True)] == ["stopped"], 60.0)  # else it counts as taken
     task = node.ask("task.submit", capability="shout", input="hello")
-    # the cheaper one on the other node as a rule; on a machine that is slow just then it may count as away
     until(lambda: len(launches(node, all=True)) > 1, 60.0)
+    first = min((one for one in launches(node, all=True) if one["by"] == "demand"), key=lambda one: one["created_at"])
+    assert first["target"] == "there"
     other.process.kill()
     other.ended()
     done = node.call("task.await", id=task["id"], timeout_s=120.0).json
@@ -274,7 +273,7 @@ grace_s = 1.0
 
 
 def test_a_launch_that_is_stopped_gives_back_what_it_cannot_finish(nodes):
-    node = started(nodes, agent=HANGS_ONCE, head=COSTLY, more="max_concurrent = 2")
+    node = started(nodes, agent=HANGS_ONCE, more="max_concurrent = 2")
     task = node.ask("task.submit", capability="shout", input="hello")
     until(lambda: node.ask("task.get", id=task["id"])["state"] == "running", 60.0)
     (launch,) = until(lambda: [one for one in launches(node) if one["state"] in ("up", "idle")], 60.0)

@@ -147,18 +147,20 @@ def test_an_await_begun_before_the_end_answers_when_it_comes(hub, far):
         ([{"fail": "no", "retriable": True}], ["--max-attempts", "2", "--retry-delay", "10ms"], 1, "dead"),
         ([{"delay_s": 60}], ["--attempt-timeout", "200ms"], 75, "timed-out"),
         ([{"delay_s": 60}], ["--deadline", "1s"], 75, "timed-out"),
-        ([{"delay_s": 60}], ["--timeout", "6s"], 75, "running"),
+        ([{"delay_s": 60}], ["--timeout", "3s"], 75, "running"),
     ],
 )
 def test_exit_codes_say_how_it_ended(hub, steps, fields, code, ends):
     got, out, err = hub.run("submit", "script", json.dumps({"steps": steps}), "--wait", *fields)
     assert got == code, err
     assert (out == "fine\n") == (code == 0)
+    going = ("running", "pending") if ends == "running" else ()  # a slow machine may not have begun it by then
     if code:
-        assert ends in err
+        assert any(word in err for word in (ends, *going)), err
     got, out, _ = hub.run("submit", "script", json.dumps({"steps": steps}), "--wait", *fields, "-o", "json")
     told = json.loads(out)
-    assert (got, told["state"], told["ended"]) == (code, ends, ends != "running")
+    assert told["state"] in (ends, *going)
+    assert (got, told["ended"]) == (code, not going)
     assert (told["error"] is None) == (ends in ("completed", "running"))
     hub.ask("task.cancel", all=True)
 
@@ -257,10 +259,11 @@ def test_a_loop_goes_on_until_it_is_done(hub):
 
 
 def test_urgent_tasks_go_first(hub):
-    blocker = submit(hub, "one-by-one", {"delay_s": 6})
+    blocker = submit(hub, "one-by-one", {"delay_s": 300})
     until(lambda: state(hub, blocker) == "running", PATIENCE_S)
     low, normal, high = (submit(hub, "one-by-one", input=level, priority=level) for level in (1, 5, 10))
     assert "all its places are taken" in hub.ask("task.why", id=low)["agents"][0]["why_not"]
+    hub.ask("task.cancel", ids=[blocker])
     began = {run: ended(hub, run)["started_at"] for run in (low, normal, high)}
     assert began[high] <= began[normal] <= began[low]
 

@@ -204,13 +204,14 @@ def test_failures_are_seen_on_both_sides(here, collector, number, target, code) 
 
 def test_a_refused_call_is_seen_where_it_was_refused(here, collector) -> None:
     long, held = fresh(9)
-    blocked = threading.Thread(target=asked, args=(here, held), kwargs={"target": "there/full", "timeout_s": 8.0})
-    blocked.start()
+    blocked = here.connect()
+    blocked.request("POST", "/api/agents/invoke", json.dumps({"target": "there/full"}),
+                    {"authorization": f"Bearer {here.token}", "traceparent": held})  # fmt: skip
     until(lambda: here.other.ask("agents.show", target="there/full")["running"] == 1)
     trace, given = fresh(6)
     answer = asked(here, given, target="there/full")
     assert (answer.status, answer.json["code"]) == (429, "agent.busy")
-    blocked.join()
+    blocked.close()
     found = until(lambda: len(spans := collector.of(trace)) >= 2 and spans)
     assert found["there", "execute full"].status.message == "agent.busy"
     assert found["there", "execute full"].parent_span_id == found["here", "invoke full"].span_id

@@ -196,3 +196,6 @@ def test_for_events_and_for_what_a_plugin_tells_and_after_a_kill(node):
         node.refused("trigger", "create", "--id", "x", "--workflow", "one", "--source", "none")[1]["code"]
         == "trigger.no_source"
     )
+    lost = node.refused("trigger", "create", "--id", "x", "--workflow", "gone", "--source", "none")[1]
+    assert lost["code"] == "trigger.bad_definition"
+    assert [one["path"] for one in lost["detail"]["problems"]] == ["workflow", "source"]

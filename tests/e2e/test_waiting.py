@@ -40,6 +40,11 @@ def is_connected(process: subprocess.Popen[str]) -> bool:
     return any(one.status == psutil.CONN_ESTABLISHED for one in psutil.Process(process.pid).net_connections("tcp"))
 
 
+def rests(process: subprocess.Popen[str]) -> bool:
+    """Return whether a command has nothing left to do but to wait."""
+    return psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING
+
+
 @pytest.mark.timeout(400)
 def test_whoever_waits_survives_a_restart_of_the_node(nodes):
     hub = nodes.node(name="hub")
@@ -62,7 +67,8 @@ def test_whoever_waits_survives_a_restart_of_the_node(nodes):
         own = waiting["submit"].stderr.readline().strip()
         until(lambda own=own: state(hub, own) == "running", PATIENCE_S)
         until(lambda waiting=waiting: all(map(is_connected, waiting.values())), PATIENCE_S)
-        time.sleep(1)  # what they ask for goes out right behind
+        assert hub.run("status")[0] == 0  # one that came behind them has gone all the way
+        until(lambda waiting=waiting: all(map(rests, waiting.values())), PATIENCE_S)
         if gently:
             hub.stop()
         else:

@@ -173,7 +173,7 @@ async def connect(endpoint: Endpoint, heard: Callable[[Exception], None]) -> Dir
                 raise
             # whatever it is: a stranger who answers at this address can make nats-py raise anything
             text = (client.trouble or str(error) or f"no answer within {endpoint.connect_timeout_s:g} s")[:500]
-            if "authorization" in text.lower() or "authentication" in text.lower():
+            if _refuses(text.lower()):
                 raise Denied(
                     f"NATS at {shown_url(url)} refuses these credentials.",
                     code="bus.denied",
@@ -188,6 +188,11 @@ async def connect(endpoint: Endpoint, heard: Callable[[Exception], None]) -> Dir
         code="bus.unreachable",
         hint="Check the address, and that the server runs.",
     )
+
+
+def _refuses(said: str) -> bool:
+    """Return whether what a server said is about our credentials, and not that we were too slow to show them."""
+    return ("authorization" in said or "authentication" in said) and "timeout" not in said
 
 
 async def _try(

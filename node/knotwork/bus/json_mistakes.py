@@ -10,11 +10,11 @@ import json
 import re
 from typing import Any, NamedTuple
 
+from knotwork.config import lookalikes
+
 EXAMPLE = 'Send a JSON value, for example {} or "text".'
 _HALF = re.compile(r"(?<!\\)(?:\\\\)*(\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|[c-fC-F]..))")
 _PAIR = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..")
-_CURLY = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u201b\u00ab\u00bb\u00b4`"
-"""Quotes that people and word processors write."""
 _WORDS = ("true", "false", "null")
 _MEANT = {"none": "null", "nil": "null", "undefined": "null", "yes": "true", "no": "false"}
 _CLOSE = "Close every quote, [ and {."
@@ -86,13 +86,13 @@ def _strange(rest: str) -> Told | None:
     first = rest[:1]
     if not rest.strip():
         return Told("it ends too early", _CLOSE)
-    if first in _CURLY:
+    if lookalikes.is_quote(first):
         return Told(f"{first} is no quote of JSON", 'Type straight ones: "text".')
     if first == "'":
         return Told("a single quote", _SHELL)
     if rest.startswith(("//", "/*", "#")):
         return Told("a comment", "JSON has none: take it away.")
-    if not first.isprintable():
+    if lookalikes.is_invisible(first):
         return Told(f"an invisible character (U+{ord(first):04X})", "Take it away.")
     return None
 

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from knotwork.bus import clock, codec, publisher, streams
+from knotwork.bus import clock, codec, publisher, streams, subjects
 from knotwork.bus.background import what_ended
 from knotwork.sdk.errors import Conflict, Internal, Invalid, KnotworkError, NotFound, TimedOut
 
@@ -44,11 +44,11 @@ class Bucket:
     """One bucket of one project; made by `open_bucket`."""
 
     def __init__(self, connection: Connection, name: str) -> None:
-        """Use the stream `KV_<name>`."""
+        """Use the stream of the bucket of this name."""
         self._connection = connection
         self.name = name
-        self.stream = f"KV_{name}"
-        self._prefix = f"$KV.{name}."
+        self.stream = subjects.bucket_stream(name)
+        self._prefix = subjects.bucket_key(name, "")
 
     def subject(self, key: str) -> str:
         """Return where a record lies on the wire; raises `Invalid` (`bus.bad_key`)."""
@@ -291,7 +291,7 @@ def spec(name: str, **settings: Any) -> streams.StreamSpec:
         "duplicate_window": 120 * streams.NS,
         **settings,
     }
-    return streams.StreamSpec(f"KV_{name}", (f"$KV.{name}.>",), shape)
+    return streams.StreamSpec(subjects.bucket_stream(name), (subjects.bucket_key(name, ">"),), shape)
 
 
 async def open_bucket(connection: Connection, name: str, **settings: Any) -> Bucket:

@@ -191,6 +191,14 @@ def expect_revision(revision: int) -> tuple[str, str]:
     return ("Nats-Expected-Last-Subject-Sequence", str(revision))
 
 
+def expect_none(pattern: str) -> tuple[tuple[str, str], ...]:
+    """Return the headers that make a publish succeed only when no subject of the stream fits a pattern.
+
+    What the same atomic batch brings does not count: one process must not ask for it twice at a time.
+    """
+    return (expect_revision(0), ("Nats-Expected-Last-Subject-Sequence-Subject", pattern))
+
+
 def ttl(seconds: int) -> tuple[str, str]:
     """Return the header that lets the server remove the message after whole seconds, one at least."""
     return ("Nats-TTL", str(max(1, seconds)))

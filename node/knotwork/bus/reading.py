@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from knotwork.bus import clock, codec, publisher, streams
-from knotwork.bus.away import lost_error
+from knotwork.bus.away import lost_error, not_connected
 from knotwork.bus.connection import is_no_responders
 from knotwork.sdk.errors import Internal, Invalid, NotFound, TimedOut
 
@@ -122,7 +122,7 @@ async def _gather(connection: Connection, stream: str, body: dict[str, Any], tim
     reply = connection.open_reply(deliver)
     try:
         async with asyncio.timeout(timeout_s):
-            await connection.wait_connected()
+            await _connected(connection)
             connection.send(f"$JS.API.DIRECT.GET.{stream}", codec.encode(body), reply)
             await end
     except TimeoutError:
@@ -131,6 +131,15 @@ async def _gather(connection: Connection, stream: str, body: dict[str, Any], tim
         connection.close_reply(reply)
         forget()
     return found
+
+
+async def _connected(connection: Connection) -> None:
+    """Wait for the connection, but not as long as for a long answer; raises `Unreachable` (`bus.disconnected`)."""
+    try:
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            await connection.wait_connected()
+    except TimeoutError:
+        raise not_connected(connection) from None
 
 
 def _stored(message: Message) -> Stored | None:

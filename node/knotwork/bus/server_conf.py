@@ -22,6 +22,7 @@ _HOST = re.compile(r"[A-Za-z0-9_.:-]{1,253}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PORT_MAX = 65535
 _MEMORY_STORE_BYTES = 256 * 1024 * 1024  # everything durable is in files; this bounds what a client may make in memory
+_LOGIN_S = 10  # a process on a machine under load needs more than the two seconds that are usual
 _LOG_BYTES = 2 * 1024 * 1024
 _LOG_FILES = 2  # with the one being written: 4 MB at most
 
@@ -89,6 +90,7 @@ def render(settings: ServerSettings, port: int, watcher: User | None = None) -> 
         f"logfile_max_num: {_LOG_FILES}",
         f"max_payload: {settings.max_payload}",
         f"max_pending: {max(64 * 1024 * 1024, 4 * settings.max_payload)}",
+        f"authorization {{ timeout: {_LOGIN_S} }}",
         "jetstream {",
         f"  store_dir: {_quoted(str(store))}",
         f"  max_file_store: {settings.max_file_store}",

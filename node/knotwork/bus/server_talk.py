@@ -69,6 +69,8 @@ class Line:
         return raw[:-2].decode(errors="replace")
 
     def _refused(self, line: str) -> None:
+        if line.startswith("-ERR") and "timeout" in line.lower():  # we stood still: no word about our key
+            raise ConnectionAbortedError(line)
         if line.startswith("-ERR"):
             raise Unavailable(f"nats-server refuses its own watcher: {line[5:]}", code="bus.server_failed")
 

@@ -18,16 +18,22 @@ _OP = re.compile(r"[a-z]{1,32}\.[a-z_]{1,32}")
 _TOPIC = re.compile(r"[a-z0-9_-]{1,64}(\.[a-z0-9_-]{1,64}){0,7}")
 _RUN = re.compile(r"[a-z0-9]{8,40}")
 
-AGENTS = "AGENTS"
 ARCHIVE, BLOBS, COUNTS, DEAD, EVENTS, FACTS = "ARCHIVE", "BLOBS", "COUNTS", "DEAD", "EVENTS", "FACTS"
 FIRINGS, HISTORY, TASKS, TIMERS = "FIRINGS", "HISTORY", "TASKS", "TIMERS"
-MEMORY = "MEMORY"
-CREW, CREW_CHECKPOINTS = "CREW", "CREW_CHECKPOINTS"
-NODES = "NODES"
-TALK, INBOXES, CHANNELS, READS = "TALK", "INBOXES", "CHANNELS", "READS"
-POST = "POST"
-SETTINGS = "SETTINGS"
-TELEMETRY = "TELEMETRY"
+TALK, INBOXES, POST, TELEMETRY = "TALK", "INBOXES", "POST", "TELEMETRY"
+AGENTS, CHANNELS, CHECKPOINTS, CREW, CREW_CHECKPOINTS = "AGENTS", "CHANNELS", "CHECKPOINTS", "CREW", "CREW_CHECKPOINTS"
+DEFS, DELIVERIES, ENGINES, LEASES, LIMITS = "DEFS", "DELIVERIES", "ENGINES", "LEASES", "LIMITS"
+MEMORY, NODES, READS, SETTINGS, TARGETS, TRIGGERS = "MEMORY", "NODES", "READS", "SETTINGS", "TARGETS", "TRIGGERS"
+
+
+def bucket_stream(bucket: str) -> str:
+    """Return the stream that keeps a bucket of keys and values."""
+    return f"KV_{bucket}"
+
+
+def bucket_key(bucket: str, key: str) -> str:
+    """Return where a key of a bucket stands in its stream; with `*` and `>` the pattern of several."""
+    return f"$KV.{bucket}.{key}"
 
 
 @lru_cache(maxsize=4096)  # most names come again and again
@@ -109,8 +115,8 @@ def may_answer(reply: str) -> bool:
 
 STEP = "task"
 """The step of a run that is a task."""
-WORKFLOW = "w"
-"""What the ids of runs of workflows begin with; those of tasks begin with `t`, or with `k` when they have a key."""
+WORKFLOW, KEYED = "w", "k"
+"""What the ids of runs of workflows begin with, and those of tasks that have a key; those of other tasks begin with `t`."""
 SHARDS = 16
 OUTCOMES, REDRIVEN = f"run.*.*.outcome.{STEP}.*.*", f"run.*.*.redriven.{STEP}.>"
 """The patterns of how attempts of tasks ended, and of dead ones that were given another, in FACTS."""
@@ -144,6 +150,11 @@ def facts_of(run: str) -> str:
 def outcome(run: str, step: str, iteration: int, number: int) -> str:
     """Return the one place of the outcome of an attempt, in FACTS."""
     return f"{facts_of(run)}.outcome.{token(step, 'fact')}.{iteration:d}.{number:d}"
+
+
+def keyed(run: str) -> str:
+    """Return where FACTS remembers for a day what was asked for with the key that a run comes from."""
+    return f"{facts_of(run)}.keyed"
 
 
 def told(of: str) -> str:
@@ -208,6 +219,14 @@ def task(place: str, run: str, step: str, iteration: int, number: int) -> str:
 def task_queue(boundary: str, routed: str, lane: str) -> str:
     """Return the beginning of the subjects of one queue, in TASKS."""
     return f"task.{token(boundary, 'boundary')}.{queue(routed)}.{token(lane, 'lane')}"
+
+
+def outcome_of(task: str) -> str:
+    """Return the place of the outcome of the attempt that waits at a place in TASKS, "" for what is no such place."""
+    parts = task.split(".")
+    if len(parts) != 8 or not is_run(parts[4]) or not (parts[6].isdigit() and parts[7].isdigit()):  # noqa: PLR2004
+        return ""
+    return outcome(parts[4], parts[5], int(parts[6]), int(parts[7])) if is_token(parts[5]) else ""
 
 
 def tasks_of(run: str, step: str = "") -> str:

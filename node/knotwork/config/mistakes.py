@@ -9,6 +9,8 @@ import difflib
 import re
 from typing import NamedTuple
 
+from knotwork.config import lookalikes
+
 
 class Told(NamedTuple):
     """What is wrong and what to do; an empty message: the reader's own words."""
@@ -24,8 +26,6 @@ _PAIR = "Write key = value, with quotes around text."
 _STRAIGHT = "Type straight quotes: \"text\" or 'text'."
 _CLOSE = 'Close the text with the quote it began with, on the same line; text of several lines stands in """ … """.'
 _BACKSLASH = "In \"…\" a backslash begins an escape: write it twice, or use single quotes: 'C:\\Users'."
-_CURLY = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u201b\u00ab\u00bb\u00b4`"
-"""Quotes that people and word processors write."""
 _WORDS = {"true": "true", "false": "false", "yes": "true", "on": "true", "no": "false", "off": "false"}
 _NOTHING = ("null", "none", "nil", "undefined")
 _NUMBER_END = re.compile(r"[+-]?[\d_.]+$")
@@ -48,9 +48,9 @@ def told(message: str, text: str, line: int, column: int) -> Told:
 
 def _strange(char: str) -> Told | None:
     """Return what to say of a character that only looks like another one, or like nothing."""
-    if char and char in _CURLY:
+    if lookalikes.is_quote(char):
         return Told(f"{char} is no quote of TOML", _STRAIGHT)
-    if char and (not char.isprintable() or char == "\ufeff") and char not in "\t\r":
+    if lookalikes.is_invisible(char):
         return Told(f"an invisible character stands here (U+{ord(char):04X})", "Take it away, or type a plain space.")
     return None
 

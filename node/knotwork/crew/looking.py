@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from knotwork.bus import reading
+from knotwork.bus import reading, subjects
 from knotwork.crew import sight
 from knotwork.crew.budget import Spent
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
@@ -98,10 +98,10 @@ class Looking:
 
     async def _claims(self, runs: list[str]) -> dict[tuple[str, str], Claim]:
         """Return who holds which step of these runs."""
-        prefix = f"$KV.{leases.BUCKET}."
-        patterns = [f"{prefix}{leases.PREFIX}{run}.*" for run in runs]
+        patterns = [subjects.bucket_key(subjects.LEASES, f"{leases.PREFIX}{run}.*") for run in runs]
+        stream = subjects.bucket_stream(subjects.LEASES)
         found: dict[tuple[str, str], Claim] = {}
-        for stored in await reading.each_last(self._flow.connection, f"KV_{leases.BUCKET}", patterns):
+        for stored in await reading.each_last(self._flow.connection, stream, patterns):
             if stored.data:
                 with contextlib.suppress(Invalid):
                     claim = leases.decode(stored.data)

@@ -46,7 +46,11 @@ def move(found: View, wanted: Phase) -> Move:
 
 def over(found: View) -> Conflict:
     """Return the error of a wish that comes after the end."""
+    again = "`knotwork crew retry` does a part again."
+    if found.phase == "cancelled":
+        again = (
+            "What was cancelled stays so: `knotwork crew results` has what it gave, `knotwork crew assess` begins anew."
+        )
     return Conflict(
-        f"{found.record.id} is {found.phase}.", code="crew.over",
-        hint="`knotwork crew retry` does a part again.", detail={"phase": found.phase},
+        f"{found.record.id} is {found.phase}.", code="crew.over", hint=again, detail={"phase": found.phase},
     )  # fmt: skip

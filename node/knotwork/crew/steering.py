@@ -118,7 +118,7 @@ class Steering:
             told = ", ".join(running[:20]) or plan.SYNTHESIS
             raise Conflict(
                 f"{told} is under way: it cannot be begun again meanwhile.", code="crew.part_runs",
-                hint="Wait for it, or cancel it.", detail={"parts": running},
+                hint="Wait for it, or stop all of it with `knotwork crew cancel`.", detail={"parts": running},
             )  # fmt: skip
         needed = {need for one in record.parts if one.id in again for need in one.needs} - again
         short = sorted(name for name in needed if view.parts[name].state != "completed")

@@ -68,7 +68,7 @@ def _told(one: Round) -> str:
 
 def _held(one: Round) -> str:
     """Return where it is told who has the parts of a run."""
-    return f"$KV.{leases.BUCKET}.{leases.PREFIX}{one.run}.*"
+    return subjects.bucket_key(subjects.LEASES, f"{leases.PREFIX}{one.run}.*")
 
 
 def _events(view: View) -> list[tuple[str, Event]]:

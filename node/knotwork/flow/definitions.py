@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from knotwork.flow.graph import Graph
     from knotwork.flow.model import Workflow
 
-DEFS = "DEFS"
 KEPT = 512
 """Definitions that are held in memory."""
 VERSIONS_MAX = 100
@@ -51,12 +50,12 @@ class Definitions:
     def __init__(self, connection: Connection) -> None:
         """Keep them over `connection`."""
         self._connection = connection
-        self._bucket = kv.Bucket(connection, DEFS)
+        self._bucket = kv.Bucket(connection, subjects.DEFS)
         self._graphs: OrderedDict[str, Graph] = OrderedDict()
 
     async def open(self) -> None:
         """Make sure that there is a place for them."""
-        await kv.open_bucket(self._connection, DEFS)
+        await kv.open_bucket(self._connection, subjects.DEFS)
 
     async def put(
         self, workflow: Workflow, *, now_ns: int, owner: str = "", named: bool = True, ttl_s: int | None = None

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import clock, kv
+from knotwork.bus import clock, kv, subjects
 from knotwork.bus.background import begin_in
 from knotwork.flow import admission
 from knotwork.flow.admission import Book, Limit
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from knotwork.bus.kv import Bucket, Entry
 
 log = logging.getLogger(__name__)
-LIMITS = "LIMITS"
 AGAIN_S = 0.2
 LOOK_S = 5.0
 FORGET_S = 2 * 86400
@@ -61,7 +60,7 @@ class Limits:
     def __init__(self, group: asyncio.TaskGroup, connection: Connection) -> None:
         """Write books over `connection`, in tasks of `group`."""
         self._group, self._connection = group, connection
-        self._bucket: Bucket = kv.Bucket(connection, LIMITS)
+        self._bucket: Bucket = kv.Bucket(connection, subjects.LIMITS)
         self._books: dict[str, Book] = {}
         """As they were told; what is decided is decided by the stored ones."""
         self._lines: dict[str, _Line] = {}
@@ -70,7 +69,7 @@ class Limits:
 
     async def open(self) -> None:
         """Make sure that there is a place for books."""
-        await kv.open_bucket(self._connection, LIMITS)
+        await kv.open_bucket(self._connection, subjects.LIMITS)
 
     async def run(self, is_over: Callable[[str], bool]) -> None:
         """Watch the books, and strike out whoever is over and was left by a crash; for ever."""
@@ -145,7 +144,9 @@ class Limits:
         book, revision = await self._book(key)
         now_ns = clock.now_ns()
         after, chosen = book, 0
-        waiting = sorted(one for one in line.waiting if not one.answer.done())
+        waiting = [one for one in line.waiting if not one.answer.done()]
+        # first who is in the book already, by an owner that died or lost the run: else they wait for each other for ever
+        waiting.sort(key=lambda one: (one.holder not in book.holders, one.place))
         for waiter in waiting:
             found = admission.admitted(after, waiter.limit, waiter.holder, now_ns)
             if found is None:

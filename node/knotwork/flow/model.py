@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from knotwork.flow.durations import seconds
+from knotwork.sdk.checked import Checked
 
 STEPS_MAX = 5_000
 ITEMS_MAX = 10_000
@@ -46,7 +47,7 @@ def _moment(value: Any) -> Any:
 Moment = Annotated[Expression, BeforeValidator(_moment)]
 
 
-class Part(BaseModel):
+class Part(Checked):
     """A table of a workflow: unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # a node that runs none need not build it

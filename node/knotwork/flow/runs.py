@@ -80,23 +80,29 @@ class Runs(Looking):
             traceparent=wanted.traceparent, started_ns=now_ns, given=wanted.given or {}, circle=wanted.circle,
         )  # fmt: skip
         run = keyed_run(workflow.name, wanted.key) if wanted.key else new_run(now_ns)
-        if wanted.key and await history.is_kept(
-            self._connection, run
-        ):  # before: whoever looks after runs begins as soon as it is stored
+        new = await self._begin(run, start)
+        if not new:
             await self._check_same(run, start)
-            return run, False
+        return run, new
+
+    async def _begin(self, run: str, start: Start) -> bool:
+        """Store how a run starts; returns False when one with its key was there before.
+
+        FACTS would take the start of a run again that is over and packed away, so the past is looked at as well: before,
+        because whoever looks after runs begins as soon as it is stored, and behind it, because it may be packed meanwhile.
+        """
+        if start.key and await history.is_kept(self._connection, run):
+            return False
         try:
             await self._facts.append(facts.subject(run, "start"), facts.encode(start))
         except Conflict as error:
-            if error.code != "bus.exists" or not wanted.key:
+            if error.code != "bus.exists" or not start.key:
                 raise
-            await self._check_same(run, start)
-            return run, False
-        if wanted.key and await history.is_kept(self._connection, run):
+            return False
+        if start.key and await history.is_kept(self._connection, run):
             await reading.purge(self._connection, subjects.FACTS, f"{facts.subject(run)}.>", 0)
-            await self._check_same(run, start)
-            return run, False
-        return run, True
+            return False
+        return True
 
     async def fork(
         self,
@@ -126,13 +132,7 @@ class Runs(Looking):
             given=again.given(sight.run, step), handed=again.handed(sight.run, step, own), traceparent="", trigger="", first="", number=0, after=0, tree=None, tree_depth=0,
         )  # fmt: skip
         made = keyed_run(f"{run}.{step}", key) if key else new_run(now_ns)
-        try:
-            await self._facts.append(facts.subject(made, "start"), facts.encode(made_of))
-        except Conflict as error:
-            if error.code != "bus.exists" or not key:
-                raise
-            return made, False
-        return made, True
+        return made, await self._begin(made, made_of)
 
     async def keep(self, run: str, data: bytes, digest: str, *, part: int = 1) -> bool:
         """Put the facts of a run that is over, as JSON, into the past; False when there is one of this name.

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
     from knotwork.bus.kv import Entry
 
-ENGINES = "ENGINES"
 SHAPE = {"storage": "memory"}
 """Who is there now need not be known after a restart of the server."""
 LEASE_S = 3
@@ -73,7 +72,7 @@ class Shards:
             group.create_task(self._watch(), name="engines")
             while True:
                 with contextlib.suppress(KnotworkError):  # NATS is away, or its memory is: again in a moment
-                    bucket = await kv.open_bucket(self._connection, ENGINES, **SHAPE)
+                    bucket = await kv.open_bucket(self._connection, subjects.ENGINES, **SHAPE)
                     while True:
                         began_s = time.monotonic()
                         await bucket.put(self._node, msgspec.json.encode(self.offers()), ttl_s=LEASE_S)
@@ -84,12 +83,12 @@ class Shards:
     async def leave(self) -> None:
         """Say that we are gone, so that others take over at once."""
         with contextlib.suppress(KnotworkError):
-            await kv.Bucket(self._connection, ENGINES).delete(self._node)
+            await kv.Bucket(self._connection, subjects.ENGINES).delete(self._node)
 
     async def _watch(self) -> None:
         while True:
             with contextlib.suppress(KnotworkError):
-                bucket = await kv.open_bucket(self._connection, ENGINES, **SHAPE)
+                bucket = await kv.open_bucket(self._connection, subjects.ENGINES, **SHAPE)
                 # whoever was there before is not told of as gone: a server that was killed forgot its memory
                 self._alive, self._current = {self._node}, False
                 self._offered = {}

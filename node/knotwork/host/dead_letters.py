@@ -26,14 +26,15 @@ async def page(letters: DeadLetters, wanted: DeadFilter) -> task_replies.DeadLis
     if wanted.cursor and not (wanted.cursor.isascii() and wanted.cursor.isdigit()):
         raise Invalid("This is no cursor of this list.", code="work.bad_cursor", hint="Give the `next` of a page.")
     rows: list[task_replies.DeadRow] = []
-    following = ""
+    following, place = "", 0
     async with aclosing(letters.after(int(wanted.cursor or 0))) as found:
         async for letter in found:
             if letter_fits(letter, wanted):
-                rows.append(_row(letter))
-                if len(rows) == wanted.limit:
-                    following = str(letter.seq)
+                if len(rows) == wanted.limit:  # there is one more
+                    following = str(place)
                     break
+                rows.append(_row(letter))
+                place = letter.seq
     return task_replies.DeadList(dead=rows, next=following, total=await letters.count())
 
 

@@ -49,14 +49,19 @@ class Drain:
             self._no_deadline()
             self._move("running")
 
+    def shut(self) -> None:
+        """Take nothing new from now on, for good."""
+        self._no_deadline()
+        if self.state != "stopping":
+            self._move("stopping")
+
     async def finish(self, deadline_s: float, *, now: asyncio.Event) -> None:
         """Wait until all calls are over, `deadline_s` seconds at most, or until `now` is set; then end the rest.
 
         Every five seconds it says who is still running. Calls that are ended are answered with `node.stopping`, so
         that their callers can go elsewhere.
         """
-        self._no_deadline()
-        self._move("stopping")
+        self.shut()
         end_s = time.monotonic() + deadline_s
         while not (self._hosting.idle.is_set() or now.is_set()) and (left_s := end_s - time.monotonic()) > 0:
             await _first_of(self._hosting.idle, now, min(left_s, TELL_EVERY_S))

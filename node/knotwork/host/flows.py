@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,7 @@ class FlowDesk:
         """
         self._planned = planned
         self._flow, self._address, self._sight = flow, address, RunSight(flow, circles)
-        self._lists, self._copies = RunLists(flow, view, self._sight), RunCopies(flow)
+        self._lists, self._copies = RunLists(flow, view, self._sight, planned), RunCopies(flow)
 
     # -- definitions -------------------------------------------------------------------------------------------------
 
@@ -174,6 +174,16 @@ class FlowDesk:
                 return
             await asyncio.sleep(LOOK_S)
 
+    @contextlib.asynccontextmanager
+    async def _begun_by_now(self, run: str) -> AsyncIterator[None]:
+        """Say of a run that is planned so (`flow.scheduled`) where it is not found inside the block."""
+        try:
+            yield
+        except NotFound:
+            if self._planned is not None:
+                await self._planned.refuse(run)
+            raise
+
     async def watch(
         self, run: str, timeout_s: float, *, tree: bool
     ) -> AsyncGenerator[replies.Progress | replies.Chunk, None]:
@@ -200,7 +210,10 @@ class FlowDesk:
         except NotFound:
             if (coming := await self._coming(run)) is None:
                 raise
-            begins = flow_replies.Wait(step="", what=f"its time: {coming.trigger} starts it", until=coming.started_at)
+            what = f"its time: {coming.trigger} starts it"
+            if self._planned is not None and self._planned.is_held(coming):
+                what = f"its trigger {coming.trigger}, which is disabled (`knotwork trigger enable {coming.trigger}`)"
+            begins = flow_replies.Wait(step="", what=what, until=coming.started_at)
             return flow_replies.RunWhy(id=run, state="scheduled", waits=[begins])
         waits = flow_rows.waiting(sight) if sight.finish is None else []
         if sight.finish is not None and sight.finish.next:
@@ -231,14 +244,16 @@ class FlowDesk:
     async def signal(self, run: str, name: str, payload: Any, key: str, caller: Caller) -> flow_replies.Changed:
         """Send a signal."""
         await self._sight.admit(run)
-        sent = await self._flow.runs.signal(run, name, codec.encode(payload), by=caller_name(caller), key=key)
+        async with self._begun_by_now(run):
+            sent = await self._flow.runs.signal(run, name, codec.encode(payload), by=caller_name(caller), key=key)
         return flow_replies.Changed(id=run, changed=sent, why="" if sent else "it was sent before")
 
     async def answer(self, run: str, step: str, comment: str, caller: Caller, *, approve: bool) -> flow_replies.Changed:
         """Approve or reject."""
         await self._sight.admit(run)
         by = caller_name(caller)
-        await self._flow.runs.answer(run, step, approve=approve, by=by, comment=comment)
+        async with self._begun_by_now(run):
+            await self._flow.runs.answer(run, step, approve=approve, by=by, comment=comment)
         return flow_replies.Changed(id=run, changed=True)
 
     async def spawn(self, claim: str, run: str, wanted: NewRun, capability: str) -> flow_replies.Spawned:
@@ -277,7 +292,10 @@ class FlowDesk:
         """Start a new run that takes over what was done before a step."""
         await self._sight.admit(run)
         handed, value = (codec.encode(inputs[one]) if one in inputs else None for one in ("input", "run_input"))
-        made, new = await self._flow.runs.fork(run, step, handed=handed, value=value, by=caller_name(caller), key=key)
+        async with self._begun_by_now(run):
+            made, new = await self._flow.runs.fork(
+                run, step, handed=handed, value=value, by=caller_name(caller), key=key
+            )
         return (await self.run(made)).model_copy(update={"new": new})
 
     async def exported(self, run: str) -> AsyncGenerator[replies.Chunk | flow_replies.Exported, None]:

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import blobs, kv, streams, subjects
 from knotwork.bus.connection import open_connection
-from knotwork.flow import definitions, events, history, limits, shards
+from knotwork.flow import events, history, shards
 from knotwork.flow.history import Keeps
 from knotwork.mesh import presence
 from knotwork.sdk.errors import KnotworkError
-from knotwork.spinup import registry
 from knotwork.talk import stores as talk_stores
-from knotwork.trigger import arrivals, firings, store
-from knotwork.work import checkpoints, leases
+from knotwork.trigger import firings
 from knotwork.work import stores as work_stores
 
 if TYPE_CHECKING:
@@ -42,8 +40,8 @@ def of(config: Config) -> tuple[StreamSpec, ...]:
     """Return everything that a project has from its first moment on, in the shape that its room gives it."""
     plain = (
         subjects.SETTINGS, subjects.AGENTS, subjects.CHANNELS, subjects.READS, subjects.CREW, subjects.CREW_CHECKPOINTS,
-        definitions.DEFS, limits.LIMITS, store.TRIGGERS, arrivals.DELIVERIES, registry.TARGETS, leases.BUCKET,
-        checkpoints.BUCKET,
+        subjects.DEFS, subjects.LIMITS, subjects.TRIGGERS, subjects.DELIVERIES, subjects.TARGETS, subjects.LEASES,
+        subjects.CHECKPOINTS,
     )  # fmt: skip
     return (
         streams.telemetry_stream(),
@@ -56,7 +54,7 @@ def of(config: Config) -> tuple[StreamSpec, ...]:
         talk_stores.TALK,
         talk_stores.INBOXES,
         kv.spec(subjects.NODES, **presence.SHAPE),
-        kv.spec(shards.ENGINES, **shards.SHAPE),
+        kv.spec(subjects.ENGINES, **shards.SHAPE),
         kv.spec(subjects.MEMORY, allow_atomic=True),
         *map(kv.spec, plain),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -30,14 +29,13 @@ def taking_work(state: str, projects: Sequence[Project]) -> replies.Check:
 
 def slot_row(slot: Slot) -> replies.Slot:
     """Return how one running plugin is."""
-    since_ns = clock.now_ns() - int((time.monotonic() - slot.since_s) * 1e9)
     return replies.Slot(
         kind=slot.kind,
         id=slot.id,
         type=slot.instance.entry.type,
         state=slot.state,
         why=secrets.redact(slot.why),
-        since=rfc3339(since_ns),
+        since=rfc3339(clock.at(slot.since_ns)),
         starts=slot.starts,
         hosted=slot.instance.hosted or slot.instance.entry.hosted_only,
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from knotwork.bus import account
@@ -58,6 +58,15 @@ class Project:
         if self.trouble is not None:
             return str(self.trouble)
         return (self.connection.last_error if self.connection is not None else "") or "not connected yet"
+
+    async def is_one_of(self, logins: Iterable[Endpoint], accounts: Container[str]) -> bool:
+        """Return whether it is served with one of these logins (nameless endpoints), or in one of these accounts."""
+        if self.endpoint is not None and replace(self.endpoint, name="") in logins:
+            return True
+        link = self.connection
+        if link is None or link.state != "connected":
+            return False
+        return await account.of(link) in accounts
 
 
 class Projects:
@@ -155,6 +164,24 @@ class Projects:
                 why = f"NATS did not answer for project {name} within {wait_s:g} s."
                 raise Unavailable(why, code="bus.unreachable") from None
         return moved
+
+    async def renamed(self, gone: Iterable[str], new: Iterable[str], found: Loaded, *, wait_s: float) -> list[str]:
+        """Return which of those that are to go are of an account that `found` has a new one in, waiting `wait_s` for each.
+
+        Such a one is the same project under another name: it has to be left before the new one is joined.
+        """
+        served = [self._served[name] for name in gone if name in self._served and not self._parted]
+        if not served:
+            return []
+        logins: list[Endpoint] = []
+        accounts: set[str] = set()
+        for name in new:
+            endpoint = await asyncio.to_thread(self._endpoint, found, name)
+            logins.append(replace(endpoint, name=""))
+            with suppress(KnotworkError, TimeoutError):  # that it cannot be reached says who joins it
+                async with asyncio.timeout(wait_s), open_connection(endpoint) as connection:
+                    accounts.add(await account.of(connection))
+        return [one.name for one in served if await one.is_one_of(logins, accounts - {""})]
 
     def begin(self, names: Iterable[str], found: Loaded) -> None:
         """Begin to serve these, and do not wait for it; raises `Unavailable` when the node is stopping."""

@@ -171,7 +171,10 @@ class Reloader:
                 await self._nats.serve(self._accounts({**before, **boot.projects_of(change.loaded.config)}))
                 touched = [*projects.added, *projects.changed]
                 moved = await self._projects.moved(touched, change.loaded, wait_s=NEW_PROJECT_WAIT_S)
-                await self._cut(moved)
+                moved_on = await self._projects.renamed(
+                    projects.removed, projects.added, change.loaded, wait_s=NEW_PROJECT_WAIT_S
+                )
+                await self._cut([*moved, *moved_on])
                 await self._projects.start([*projects.added, *moved], change.loaded, wait_s=NEW_PROJECT_WAIT_S)
             self._admit()
         except BaseException:

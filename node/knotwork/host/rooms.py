@@ -219,9 +219,10 @@ class Rooms:
 
     async def close(self) -> None:
         """Finish work, leave the projects, stop the plugins; in this order, each bounded."""
+        self.drain.shut()  # before anybody is told: the disk may be slow
+        self.reloader.close()
         with contextlib.suppress(OSError):
             await asyncio.to_thread(self.file.say, "stopping")
-        self.reloader.close()
         asked_s = self.stopping.drain_s
         drain_s = self.world.loaded.config.node.drain_s if asked_s is None else asked_s
         await self.drain.finish(drain_s, now=self.stopping.now)

@@ -31,7 +31,7 @@ USUAL = {
     "resume": frozenset({"paused"}),
     "retry": frozenset({"failed", "cancelled", "timed-out"}),
 }
-"""Which runs a wish is about when no state is named."""
+"""Which runs a wish is about when no state is named; those to come are called off when that is said."""
 Act = Callable[[str], Awaitable[Changed]]
 
 
@@ -40,6 +40,8 @@ async def change(
 ) -> AsyncGenerator[replies.Progress | AllChanged, None]:
     """Yield how far it is, then what became of each run; of one that is named alone, raise what went wrong."""
     act = _act(runs, sight, batch, caller, planned)
+    if planned is not None:
+        act = _unless_planned(act, planned)
     if batch.ids:
         meant, cursor = list(batch.ids), ""
         places: dict[str, Found] = {}
@@ -129,6 +131,19 @@ def _act(runs: Runs, sight: RunSight, batch: RunBatch, caller: Caller, planned: 
         return Changed(id=run, changed=True)
 
     return act
+
+
+def _unless_planned(act: Act, planned: Planned) -> Act:
+    """Do the same; of a run that is to come say that it has not begun, where none is found."""
+
+    async def told(run: str) -> Changed:
+        try:
+            return await act(run)
+        except NotFound:
+            await planned.refuse(run)
+            raise
+
+    return told
 
 
 async def _told(act: Act, run: str) -> Changed:

@@ -59,6 +59,9 @@ class RunCopies:
         failed: list[Changed] = []
         going = 0
         for one in found:
+            if one.row.state == "scheduled":
+                going += 1
+                continue
             try:
                 outline = await self._flow.runs.outline(one.id)
                 if outline.finish is None:  # nothing could be done with it elsewhere

@@ -1,4 +1,4 @@
-"""Which runs fit a filter, the newest first? Those that ended from the view, those under way from FACTS."""
+"""Which runs fit a filter, the newest first? Those to come from triggers, those under way from FACTS, the past from the view."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from knotwork.bus import clock
 from knotwork.flow import listing
 from knotwork.host import flow_rows
 from knotwork.ops import flow_replies, run_words
@@ -16,6 +17,7 @@ from knotwork.sdk.errors import KnotworkError
 if TYPE_CHECKING:
     from knotwork.flow.listing import Listed
     from knotwork.flow.room import Flow
+    from knotwork.host.run_planned import Planned
     from knotwork.host.run_sight import RunSight
     from knotwork.ops.flow_ports import RunFilter
     from knotwork.view.room import Row, View
@@ -24,6 +26,7 @@ log = logging.getLogger(__name__)
 AT_ONCE = 32
 LOOKED_AT = 10_000
 LIVING = frozenset({"running", "paused", "stopping", "scheduled"})
+COMING = frozenset({"scheduled"})
 
 
 class Found(NamedTuple):
@@ -37,9 +40,12 @@ class Found(NamedTuple):
 class RunLists:
     """Lists of the runs of one project."""
 
-    def __init__(self, flow: Flow, view: View, sight: RunSight) -> None:
-        """Ask the view of the past, and the streams for the present; `sight` knows what may be seen."""
-        self._flow, self._view, self._sight = flow, view, sight
+    def __init__(self, flow: Flow, view: View, sight: RunSight, planned: Planned | None = None) -> None:
+        """Ask the view of the past, the streams for the present, `planned` for what is to come.
+
+        `sight` knows what may be seen.
+        """
+        self._flow, self._view, self._sight, self._planned = flow, view, sight, planned
 
     async def page(self, wanted: RunFilter, limit: int) -> tuple[list[Found], str]:
         """Return runs that fit, `limit` at most, and the cursor that goes on, "" when these were all."""
@@ -48,6 +54,25 @@ class RunLists:
         return found[:limit], cursor
 
     async def _found(self, wanted: RunFilter, limit: int) -> list[Found]:
+        coming = await self._coming(wanted, limit)
+        full = len(coming) >= limit and coming[-1].started_ns > clock.now_ns()  # whatever has begun did so before
+        if full or wanted.states == COMING:
+            return coming
+        found = await self._begun(wanted, limit)
+        begun = {one.id for one in found}
+        coming = [one for one in coming if one.id not in begun]
+        return sorted(coming + found, key=lambda one: one[:2], reverse=True)[:limit]
+
+    async def _coming(self, wanted: RunFilter, limit: int) -> list[Found]:
+        rows = await self._planned.all(wanted, limit) if self._planned is not None else []
+        of_row = set(flow_replies.RunRow.model_fields) - {"steps"}
+        steps = {name: await self._steps_of(name) for name in {run.workflow for _, run in rows}}
+        return [
+            Found(at_ns, run.id, flow_replies.RunRow(**run.model_dump(include=of_row), steps=steps[run.workflow]))
+            for at_ns, run in rows
+        ]
+
+    async def _begun(self, wanted: RunFilter, limit: int) -> list[Found]:
         past: dict[str, Row] = {}
         try:
             if not wanted.states or wanted.states - LIVING:
@@ -72,6 +97,13 @@ class RunLists:
 
     async def _past_row(self, one: Row) -> flow_replies.RunRow:
         return flow_rows.past(one, await self._steps(str(one["digest"])))
+
+    async def _steps_of(self, name: str) -> int:
+        """Return how many steps a workflow has now."""
+        with contextlib.suppress(KnotworkError):
+            digest, _ = await self._flow.definitions.find(name)
+            return await self._steps(digest)
+        return 0
 
     async def _steps(self, digest: str) -> int:
         with contextlib.suppress(KnotworkError):  # of another version, or gone

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from knotwork.flow import anew
 from knotwork.flow.definitions import DIGEST_LENGTH
 from knotwork.flow.runs import keyed_run
 from knotwork.ops import flow_replies
-from knotwork.sdk.errors import KnotworkError
+from knotwork.sdk.errors import Conflict, KnotworkError
 from knotwork.trigger import due
 from knotwork.trigger.model import Once
 
 if TYPE_CHECKING:
+    from knotwork.ops.flow_ports import RunFilter
     from knotwork.trigger.room import Triggers
     from knotwork.trigger.store import Known
+
+CHUNK = 500
 
 
 def id_of(trigger: Once, workflow: str) -> str:
@@ -29,6 +33,20 @@ def info(trigger: Once, workflow: str, *, by: str, new: bool = False) -> flow_re
     )  # fmt: skip
 
 
+def fits(at_ns: int, run: flow_replies.RunInfo, wanted: RunFilter) -> bool:
+    """Return whether a run that is to come at a moment fits; it counts as started then (pure)."""
+    said = (run.id, run.workflow, run.by, run.trigger, *(f"{key}={text}" for key, text in run.labels.items()))
+    return (
+        (not wanted.states or "scheduled" in wanted.states)
+        and wanted.workflow in ("", run.workflow)
+        and wanted.labels <= run.labels.items()
+        and at_ns >= wanted.since_ns
+        and (not wanted.until_ns or at_ns < wanted.until_ns)
+        and (wanted.below is None or (at_ns, run.id) < wanted.below)
+        and wanted.text.lower() in "\n".join(said).lower()
+    )
+
+
 class Planned:
     """The runs of one project that are to come."""
 
@@ -42,6 +60,40 @@ class Planned:
             if isinstance(known.trigger, Once) and (found := await self._meant(known)) is not None and found.id == run:
                 return found
         return None
+
+    async def all(self, wanted: RunFilter, limit: int) -> list[tuple[int, flow_replies.RunInfo]]:
+        """Return runs that fit and are to come, the last first, each behind its moment (nanoseconds since 1970)."""
+        if wanted.states and "scheduled" not in wanted.states:
+            return []
+        coming: list[tuple[int, flow_replies.RunInfo]] = []
+        for known in list(self._triggers.store.known.values()):
+            if not isinstance(known.trigger, Once):
+                continue
+            run = await self._meant(known)
+            if run is not None and fits(known.trigger.at_ns, run, wanted):
+                coming.append((known.trigger.at_ns, run))
+        coming.sort(key=lambda one: (one[0], one[1].id), reverse=True)
+        found: list[tuple[int, flow_replies.RunInfo]] = []
+        for begin in range(0, len(coming), CHUNK):
+            some = coming[begin : begin + CHUNK]
+            begun = await anew.existing(self._triggers.connection, [run.id for _, run in some])
+            found += [(at_ns, run) for at_ns, run in some if run.id not in begun]  # by its key, or this very moment
+            if len(found) >= limit:
+                break
+        return found[:limit]
+
+    def is_held(self, run: flow_replies.RunInfo) -> bool:
+        """Return whether the trigger of a run that is to come is disabled."""
+        known = self._triggers.store.known.get(run.trigger)
+        return known is not None and not known.trigger.enabled
+
+    async def refuse(self, run: str) -> None:
+        """Raise `Conflict` (`flow.scheduled`) for a run that has not begun yet."""
+        if (coming := await self.find(run)) is not None:
+            raise Conflict(
+                f"{run} has not begun: the trigger {coming.trigger} starts it at {coming.started_at}.", code="flow.scheduled",
+                hint=f"Wait until then; `knotwork run cancel {run}` calls it off.", detail={"id": run},
+            )  # fmt: skip
 
     async def _meant(self, known: Known) -> flow_replies.RunInfo | None:
         trigger = known.trigger

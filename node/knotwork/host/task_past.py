@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 class Past(Protocol):
     """What is kept of tasks that FACTS has forgotten, and what is known of all of them."""
 
-    async def latest(self, run: str) -> Outcome | None:
-        """Return the outcome of the last attempt of a run that has one, None when that is not known."""
+    async def latest(self, run: str, *, lately: bool = True) -> Outcome | None:
+        """Return the outcome of the last attempt of a run that has one, None when that is not known.
+
+        Without `lately` one of the last minute may be left out: nothing is waited for.
+        """
 
     async def list(self, wanted: TaskFilter) -> task_replies.TaskList:
         """Return the tasks that fit, the newest first, a page at a time."""
@@ -39,9 +42,9 @@ class ViewedPast:
         """Ask `view`."""
         self._view = view
 
-    async def latest(self, run: str) -> Outcome | None:
+    async def latest(self, run: str, *, lately: bool = True) -> Outcome | None:
         """Return the outcome of the last attempt of a run that has one, None when that is not known."""
-        data = await self._view.outcome(run)
+        data = await self._view.outcome(run, lately=lately)
         return None if data is None else records.decode_outcome(data)
 
     async def list(self, wanted: TaskFilter) -> task_replies.TaskList:

@@ -19,8 +19,7 @@ from knotwork.host.task_watch import Watching
 from knotwork.ops import replies, task_replies
 from knotwork.sdk.errors import Cancelled, Conflict, KnotworkError, NotFound, Unavailable
 from knotwork.trust import scopes
-from knotwork.work import hands, history, ids, lookup, queues, records, why
-from knotwork.work.submit import check_same, keyed_run
+from knotwork.work import hands, history, ids, keyed, lookup, queues, records, why
 
 if TYPE_CHECKING:
     from knotwork.bus.reading import Stored
@@ -69,7 +68,7 @@ class TaskDesk:
         now_ns = clock.now_ns()
         own = scopes.circle(wanted.scope, caller.who)
         task = records.Task(
-            run=keyed_run(f"{own}{wanted.key}") if wanted.key else ids.new_run(now_ns),
+            run=keyed.keyed_run(f"{own}{wanted.key}") if wanted.key else ids.new_run(now_ns),
             queue=subjects.own(own, wanted.capability) if own else queues.routed(wanted.capability, agent, node),
             capability=wanted.capability, agent=agent, node=node, boundary=wanted.boundary or records.NO_BOUNDARY,
             priority=wanted.priority, input=msgspec.Raw(value), blob=wanted.blob or digest,
@@ -77,6 +76,8 @@ class TaskDesk:
             key=wanted.key, labels=wanted.labels, parent=wanted.parent, traceparent=caller.traceparent,
             by=caller_name(caller), submitted_ns=now_ns,
         )  # fmt: skip
+        if wanted.key:  # what was asked for stays the same, wherever it is placed by today's policy
+            task = msgspec.structs.replace(task, asked=keyed.asked(task))
         task = await self._work.placed(task, wanted.input)
         if (wanted.key and await self._was_done(task)) or not await self._work.submitter.submit(task):
             return await self.get(task.run)
@@ -97,7 +98,7 @@ class TaskDesk:
             )  # fmt: skip
         now_ns = clock.now_ns()
         task = msgspec.structs.replace(
-            sight.task, run=ids.new_run(now_ns), key="", deadline_ns=0, parent=run, traceparent=caller.traceparent,
+            sight.task, run=ids.new_run(now_ns), key="", asked="", deadline_ns=0, parent=run, traceparent=caller.traceparent,
             by=caller_name(caller), submitted_ns=now_ns, number=1, iteration=0, past=(), why="",
         )  # fmt: skip
         task = await self._work.placed(task)
@@ -110,14 +111,13 @@ class TaskDesk:
         Its id would be the same, so it is the same task. Raises `Conflict` (`work.key_reused`) for other work.
         """
         try:
-            outcome = await self._past_end(task.run)
+            outcome = await self._past.latest(task.run, lately=False)
         except Unavailable:  # the view is being made: keys are remembered for a day without it
             return False
-        if outcome is not None:
-            before = records.decode_task(bytes(outcome.task))
-            if before.iteration == 0:  # a loop carries its own output on, not what it was asked
-                check_same(before, task)
-        return outcome is not None
+        if outcome is None or outcome.state not in records.FINAL:
+            return False
+        keyed.check_same(records.decode_task(bytes(outcome.task)).asked, task)
+        return True
 
     async def _check_node(self, node: str) -> None:
         """Raise `NotFound` (`work.no_such_node`) for a node that nobody has ever seen."""

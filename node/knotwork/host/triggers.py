@@ -46,8 +46,8 @@ class TriggerDesk:
         """Keep a trigger."""
         from knotwork.trigger import source  # and with it YAML, which a node need not load to start
 
-        trigger = source.trigger(definition, **fields)
-        await self._triggers.flow.definitions.find(trigger.workflow)
+        reading = source.reading(definition, **fields)
+        trigger = reading.checked(await self._triggers.missing(reading.named()))
         new = await self._triggers.put(trigger, by=caller_name(caller), replace=replace)
         taken = route(trigger)
         address = f"{taken.partition(' ')[0]} {self._address()}{taken.partition(' ')[2]}" if taken else ""

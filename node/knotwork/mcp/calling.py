@@ -179,7 +179,17 @@ async def _within(tool: Tool, given: Any, session: OpSession) -> dict[str, Any]:
         given = given.model_copy(update={"limit": fewer})
         result = await tool.handler(given, session)
     fitting: dict[str, Any] = wording.fit(result)
+    if fitting is not result and (left := _left_out(result, fitting)):
+        fitting["left_out"] = left
     return fitting
+
+
+def _left_out(result: dict[str, Any], fitting: dict[str, Any]) -> dict[str, int]:
+    """Return how many rows each list of a result lost, by the list's name."""
+    lists = ((name, value, fitting.get(name)) for name, value in result.items() if isinstance(value, list))
+    return {
+        name: len(value) - len(kept) for name, value, kept in lists if isinstance(kept, list) and len(kept) < len(value)
+    }
 
 
 def _turns_pages(given: Any) -> bool:

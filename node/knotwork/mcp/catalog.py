@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from knotwork.mcp import (
+    channel_care_tools,
     channel_tools,
+    crew_steering_tools,
     crew_tools,
     dead_letter_tools,
     flow_tools,
     memory_file_tools,
     memory_tools,
+    memory_version_tools,
     message_tools,
     queue_tools,
     registry_tools,
@@ -26,14 +29,17 @@ GROUPS = (
     session_tools,
     registry_tools,
     channel_tools,
+    channel_care_tools,
     message_tools,
     work_tools,
     queue_tools,
     dead_letter_tools,
     memory_tools,
+    memory_version_tools,
     memory_file_tools,
     flow_tools,
     crew_tools,
+    crew_steering_tools,
 )
 TOOLS: Mapping[str, Tool] = MappingProxyType(
     {name: tool for group in GROUPS for name, tool in REGISTERED.items() if tool.handler.__module__ == group.__name__}

@@ -9,54 +9,65 @@ from pydantic import Field, StringConstraints
 from knotwork.mcp import message_values
 from knotwork.mcp.message_values import ROW, ROWS
 from knotwork.mcp.shapes import many, record
-from knotwork.mcp.tool import ADDS, READS, CamelInput, Cursor, Input, Nothing, Session, Words, tool, without
+from knotwork.mcp.tool import ADDS, READS, CamelInput, Cursor, Input, PageInput, Session, Words, tool, without
 from knotwork.ops.talk_words import Id
 from knotwork.ops.words import Token
 from knotwork.sdk.errors import NotFound
+from knotwork.talk.channel import DEFAULTS
 from knotwork.trust.scopes import Scope
 
 READ_CHARS = 12_000
-_CHANNEL = record(
-    name="text", description="text?", messages="int", bytes="int?", unread="int?", mentions="int?", archived="flag?"
-)
+CHANNEL = record(
+    name="text", description="text?", messages="int", bytes="int?", unread="int?", mentions="int?", archived="flag?",
+    maxMessages="int?", maxBytes="int?", maxAgeSecs="number?",
+)  # fmt: skip
 
 
-def _channel(one: dict[str, Any]) -> dict[str, Any]:
+def channel(one: dict[str, Any], *, limits: bool = False) -> dict[str, Any]:
+    """Return what an agent is told of a channel, with what it keeps where that is asked for."""
     shown = {"name": one["name"], "description": one["about"], "messages": one["messages"]}
     more = {key: one[key] for key in ("bytes", "unread", "mentions", "archived") if one[key]}
+    if limits:
+        more |= {"maxMessages": one["max_messages"], "maxBytes": one["max_bytes"], "maxAgeSecs": one["max_age_s"]}
     return without(shown) | more
 
 
+def _place(one: dict[str, Any]) -> str:
+    """Return where a channel stands in a list: those that are always there first."""
+    name = str(one["name"])
+    return f"{list(DEFAULTS).index(name) if name in DEFAULTS else '~'} {name}"
+
+
 @tool(
-    "list_channels", Nothing, record(channels=many(_CHANNEL)), title="List channels",
+    "list_channels", PageInput, record(channels=many(CHANNEL), next="text?"), title="List channels",
     description="List the channels, with how much of each you have not read.", hints=READS, rows="channels",
 )  # fmt: skip
-async def list_channels(_: Nothing, session: Session) -> dict[str, Any]:
+async def list_channels(given: PageInput, session: Session) -> dict[str, Any]:
     """Return all channels."""
     found = await session.ask("channel.list")
-    return {"channels": [_channel(one) for one in found["channels"]]}
+    return given.of("channels", [channel(one) for one in found["channels"]], _place)
 
 
-class StatusInput(Input):
+class StatusInput(PageInput):
     """Which channel."""
 
     channel: Token | None = Field(default=None, description="this one alone")
 
 
 @tool(
-    "channels_status", StatusInput, record(channels=many(_CHANNEL)), title="Look at channels",
-    description="Say how full channels are.", hints=READS, rows="channels",
+    "channels_status", StatusInput, record(channels=many(CHANNEL), next="text?"), title="Look at channels",
+    description="Say how full channels are, the archived ones too, and what they keep.", hints=READS, rows="channels",
 )  # fmt: skip
 async def channels_status(given: StatusInput, session: Session) -> dict[str, Any]:
     """Return how full channels are."""
-    found = [_channel(one) for one in (await session.ask("channel.list", archived=True))["channels"]]
+    found = [channel(one, limits=True) for one in (await session.ask("channel.list", archived=True))["channels"]]
     rows = [one for one in found if given.channel in (None, one["name"])]
     if given.channel is not None and not rows:
         raise NotFound(
             f"There is no channel {given.channel}.", code="tool.no_channel",
             hint=f"There are: {', '.join(one['name'] for one in found)}.",
         )  # fmt: skip
-    return {"channels": rows}
+    return given.of("channels", rows, _place)
 
 
 class SendInput(CamelInput):

@@ -17,7 +17,9 @@ from knotwork.trust.scopes import Scope
 
 Plan = list[dict[str, Any]] | dict[str, Any]
 _PART = record(id="text", title="text?", instructions="text?", capability="text?", agent="text?", needs="texts?")
-_STATE = record(
+PART_CHARS, NOTES_CHARS = 1500, 6000
+"""What is shown of one part beside others, and of all notes."""
+STATE = record(
     orchestrationId="text", phase="text", percent="number", order="text?", held="text?", why="text?", error="object?",
     parts=many(
         record(
@@ -25,7 +27,7 @@ _STATE = record(
             attempt="int?", needs="texts?", error="object?",
         )
     ),
-    used="object?", budget="object?", notes="rows?", task="text?", already="flag?",
+    used="object?", budget="object?", notes="rows?", task="text?", already="flag?", next="text?",
 )  # fmt: skip
 
 
@@ -83,19 +85,25 @@ def _only(one: dict[str, Any], *names: str) -> dict[str, Any]:
     return without({name: one[name] for name in names})
 
 
-def _state(found: dict[str, Any]) -> dict[str, Any]:
+def state(found: dict[str, Any], cursor: str = "") -> dict[str, Any]:
+    """Return what an agent is told of an orchestration, with as many parts behind `cursor` as can be read at once.
+
+    Raises `NotFound` (`crew.no_part`) for a cursor that is no part.
+    """
     names = ("id", "state", "title", "agent", "node", "text", "needs", "error")
     parts = [
-        _only(one, *names) | {key: one[key] for key in ("percent", "attempt") if one[key]} for one in found["parts"]
+        wording.fit(_only(one, *names) | {key: one[key] for key in ("percent", "attempt") if one[key]}, PART_CHARS)
+        for one in found["parts"]
     ]
     shown = {
         "orchestrationId": found["id"], "phase": found["phase"], "order": found["order"], "held": found["held"],
         "why": spoken.for_agents(found["why"]), "error": spoken.told(found["error"]), "task": wording.fit(found["task"], 2000),
     }  # fmt: skip
-    notes = [without(one) for one in found["notes"][-20:]]
-    return without(shown | {"notes": notes}) | {
-        "percent": found["percent"], "parts": parts, "used": found["used"], "budget": found["budget"],
+    notes = wording.fit([without(one) for one in found["notes"][-20:]], NOTES_CHARS)
+    told = without(shown | {"notes": notes}) | {
+        "percent": found["percent"], "used": found["used"], "budget": found["budget"],
     }  # fmt: skip
+    return told | crew_values.behind("parts", parts, cursor, wording.size(told))
 
 
 class SpawnInput(CamelInput):
@@ -116,7 +124,7 @@ class SpawnInput(CamelInput):
 
 
 @tool(
-    "spawn_subagents", SpawnInput, _STATE, title="Have sub-agents do the parts",
+    "spawn_subagents", SpawnInput, STATE, title="Have sub-agents do the parts",
     description="Carry out the plan of assess_task: each part is offered to its capability; when an agent dies its part "
     "goes to another. Follow it with get_orchestration_state.",
     hints=HANDS_OUT,
@@ -137,7 +145,7 @@ async def spawn_subagents(given: SpawnInput, session: Session) -> dict[str, Any]
         )  # fmt: skip
     except Invalid as error:
         raise crew_values.of_plan(error) from error
-    return _state(found) | ({"already": True} if found["already"] else {})
+    return state(found) | ({"already": True} if found["already"] else {})
 
 
 class CrewInput(CamelInput):
@@ -189,7 +197,7 @@ class ListInput(CamelInput):
     "list_orchestrations", ListInput,
     record(
         orchestrations=many(
-            record(orchestrationId="text", phase="text", percent="number", done="int", parts="int", task="text?", by="text?")
+            record(orchestrationId="text", phase="text", percent="number", done="int", parts="int", held="text?", task="text?", by="text?")
         ),
         next="text?",
     ),
@@ -201,7 +209,7 @@ async def list_orchestrations(given: ListInput, session: Session) -> dict[str, A
     page = await session.ask("crew.list", phase=given.phase, limit=given.limit, cursor=given.cursor)
     rows = [
         {"orchestrationId": one["id"], **{key: one[key] for key in ("phase", "percent", "done", "parts")}}
-        | without({"task": wording.fit(one["task"], 150), "by": one["by"]})
+        | without({"held": one["held"], "task": wording.fit(one["task"], 150), "by": one["by"]})
         for one in page["orchestrations"]
     ]
     return without({"next": page["next"]}) | {"orchestrations": rows}
@@ -289,10 +297,16 @@ async def synthesize_results(given: SynthesizeInput, session: Session) -> dict[s
     return shown | crew_values.synthesized(found)
 
 
+class StateInput(CrewInput):
+    """Which orchestration, and which of its parts."""
+
+    cursor: PartId | None = Field(default=None, description="`next` of the answer before: the parts behind")
+
+
 @tool(
-    "get_orchestration_state", CrewInput, _STATE, title="Look at an orchestration",
+    "get_orchestration_state", StateInput, STATE, title="Look at an orchestration",
     description="Say how far an orchestration is, who does which part, and what it has used.", hints=READS,
 )  # fmt: skip
-async def get_orchestration_state(given: CrewInput, session: Session) -> dict[str, Any]:
+async def get_orchestration_state(given: StateInput, session: Session) -> dict[str, Any]:
     """Return everything about it."""
-    return _state(await session.ask("crew.state", id=given.orchestration_id))
+    return state(await session.ask("crew.state", id=given.orchestration_id), given.cursor or "")

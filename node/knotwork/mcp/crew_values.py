@@ -23,23 +23,31 @@ def results(found: dict[str, Any], part: str, offset: int, cursor: str, *, whole
         return {"parts": [], "total": len(found["parts"]), **_result(found, offset, PART_CHARS)}
     if part:
         return {"parts": [_row(one, offset, PART_CHARS) for one in found["parts"]], "total": len(found["parts"])}
-    names = [one["id"] for one in found["parts"]]
-    if cursor and cursor not in names:
+    shown: dict[str, Any] = {} if cursor or found["result"] is None else _result(found, 0, ROW_CHARS)
+    page = behind("parts", [_row(one, 0, ROW_CHARS) for one in found["parts"]], cursor, wording.size(shown))
+    return shown | page | {"total": len(found["parts"])}
+
+
+def behind(name: str, rows: list[dict[str, Any]], cursor: str, taken: int) -> dict[str, Any]:
+    """Return rows behind the one whose `id` is the cursor, as many as fit beside `taken` characters; `next` goes on.
+
+    Raises `NotFound` (`crew.no_part`).
+    """
+    ids = [row["id"] for row in rows]
+    if cursor and cursor not in ids:
         raise NotFound(
             f"There is no part {cursor!r} to go on behind.", code="crew.no_part", hint="Begin without cursor."
         )
-    begin = names.index(cursor) + 1 if cursor else 0
-    shown: dict[str, Any] = {} if cursor or found["result"] is None else _result(found, 0, ROW_CHARS)
-    rows: list[dict[str, Any]] = []
-    room = _ROOM - wording.size(shown)
-    for one in found["parts"][begin:]:
-        row = _row(one, 0, ROW_CHARS)
+    begin = ids.index(cursor) + 1 if cursor else 0
+    shown: list[dict[str, Any]] = []
+    room = _ROOM - taken
+    for row in rows[begin:]:
         room -= wording.size(row) + 1
-        if room < 0 and rows:
+        if room < 0 and shown:
             break
-        rows.append(row)
-    follows = {"next": rows[-1]["id"]} if begin + len(rows) < len(names) else {}
-    return shown | {"parts": rows, "total": len(names)} | follows
+        shown.append(row)
+    follows = {"next": shown[-1]["id"]} if begin + len(shown) < len(ids) else {}
+    return {name: shown} | follows
 
 
 def synthesized(found: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from knotwork.mcp import spoken
 from knotwork.mcp.shapes import many, record
-from knotwork.mcp.tool import ADDS, HANDS_OUT, READS, Input, Nothing, Session, tool, without
+from knotwork.mcp.tool import ADDS, HANDS_OUT, READS, Cursor, Input, PageInput, Session, tool, without
 from knotwork.ops.run_words import RunId
 from knotwork.ops.task_words import Key
 from knotwork.ops.words import Text, Token
@@ -129,19 +129,18 @@ async def approve(given: ApproveInput, session: Session) -> dict[str, Any]:
 
 
 @tool(
-    "list_workflows", Nothing,
-    record(workflows=many(record(name="text", description="text?", steps="int"))), title="List workflows",
+    "list_workflows", PageInput,
+    record(workflows=many(record(name="text", description="text?", steps="int")), next="text?"), title="List workflows",
     description="List the workflows that can be started.", hints=READS, rows="workflows",
 )  # fmt: skip
-async def list_workflows(_: Nothing, session: Session) -> dict[str, Any]:
+async def list_workflows(given: PageInput, session: Session) -> dict[str, Any]:
     """Return all workflows."""
     found = await session.ask("workflow.list")
-    return {
-        "workflows": [
-            without({"name": one["name"], "description": one["description"]}) | {"steps": one["steps"]}
-            for one in found["workflows"]
-        ]
-    }
+    rows = [
+        without({"name": one["name"], "description": one["description"]}) | {"steps": one["steps"]}
+        for one in found["workflows"]
+    ]
+    return given.of("workflows", rows, lambda one: str(one["name"]))
 
 
 class RunsInput(Input):
@@ -149,10 +148,11 @@ class RunsInput(Input):
 
     workflow: Token | None = Field(default=None, description="of this workflow alone")
     status: Annotated[
-        list[Literal["running", "paused", "stopping", "completed", "failed", "cancelled", "timed-out"]],
-        Field(max_length=7),
-    ] = Field(default=[], description="in one of these states")
+        list[Literal["scheduled", "running", "paused", "stopping", "completed", "failed", "cancelled", "timed-out"]],
+        Field(max_length=8),
+    ] = Field(default=[], description="in one of these states; scheduled: to start at `started_at`")
     limit: int = Field(default=20, ge=1, le=100)
+    cursor: Cursor = Field(default="", description="`next` of the page before")
 
 
 @tool(
@@ -160,18 +160,19 @@ class RunsInput(Input):
     record(
         runs=many(
             record(run_id="text", workflow="text", status="text", done="int", steps="int", started_at="text?", code="text?")
-        )
+        ),
+        next="text?",
     ),
-    title="List runs", description="List runs of workflows, the newest first.", hints=READS, rows="runs",
+    title="List runs", description="List runs of workflows, those to come too, the newest first.", hints=READS, rows="runs",
 )  # fmt: skip
 async def list_runs(given: RunsInput, session: Session) -> dict[str, Any]:
     """Return the newest runs."""
     found = await session.ask(
-        "run.list", state=given.status, limit=given.limit, **without({"workflow": given.workflow})
+        "run.list", state=given.status, limit=given.limit, cursor=given.cursor, **without({"workflow": given.workflow})
     )
     rows = [
         {"run_id": one["id"], "workflow": one["workflow"], "status": one["state"], "done": one["done"], "steps": one["steps"]}
         | without({"started_at": one["started_at"], "code": one["code"]})
         for one in found["runs"]
     ]  # fmt: skip
-    return {"runs": rows}
+    return without({"next": found["next"]}) | {"runs": rows}

@@ -26,7 +26,7 @@ class Metadata(CamelInput):
     model_config = ConfigDict(json_schema_extra=PLAIN)
 
     tags: Shorts = Field(default=[], description="to find it by: at most 10")
-    priority: int | None = Field(default=None, ge=1, le=3, description="3 is the highest")
+    priority: int | None = Field(default=None, description="1 to 3, 3 is the highest")  # told with all that is wrong
     related_to: Shorts = Field(default=[], description="ids of other memories")
     source: Short = Field(default="", description="where you have it from")
 
@@ -142,13 +142,14 @@ class ForgetInput(CamelInput):
 
 
 @tool(
-    "forget", ForgetInput, record(memoryId="text", deleted="flag", category="text"), title="Forget",
-    description="Forget a memory of yours.", hints=TAKES_AWAY,
+    "forget", ForgetInput, record(memoryId="text", deleted="flag", category="text", until="text?"), title="Forget",
+    description="Forget a memory of yours. revert_memory brings it back `until` then.", hints=TAKES_AWAY,
 )  # fmt: skip
 async def forget(given: ForgetInput, session: Session) -> dict[str, Any]:
     """Forget a memory."""
     gone = await session.ask("memory.forget", id=given.memory_id, force=given.force)
-    return {"memoryId": gone["id"], "deleted": gone["deleted"], "category": gone["category"]}
+    told = {"memoryId": gone["id"], "deleted": gone["deleted"], "category": gone["category"]}
+    return told | without({"until": gone["until"]})
 
 
 _SCOPES: dict[str, list[str]] = {"both": [], "private": ["private", "personal"], "shared": ["team", "public"]}

@@ -106,7 +106,7 @@ def _shown(page: dict[str, Any]) -> dict[str, Any]:
 
 
 @tool(
-    "read_direct_messages", ReadInput, _INBOX, title="Read your inbox",
+    "read_direct_messages", ReadInput, record(messages=ROWS, unread="int?", more="flag?", newer="text?"), title="Read your inbox",
     description="Read the messages to you that you have not read, the oldest first. A filter leaves the others unread.",
     hints=ADDS, text=message_values.text_of,
 )  # fmt: skip

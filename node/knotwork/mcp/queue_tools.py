@@ -8,7 +8,19 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from knotwork.mcp.shapes import many, record
-from knotwork.mcp.tool import READS, CamelInput, Capability, Cursor, Input, Priority, Session, WorkId, tool, without
+from knotwork.mcp.tool import (
+    READS,
+    CamelInput,
+    Capability,
+    Cursor,
+    Input,
+    PageInput,
+    Priority,
+    Session,
+    WorkId,
+    tool,
+    without,
+)
 from knotwork.mcp.work_values import PART_CHARS, priority_fits, queue_rows, told_short, words_of
 from knotwork.ops.task_words import Moment
 from knotwork.sdk.errors import NotFound
@@ -81,24 +93,30 @@ async def _about(work_id: str, session: Session) -> dict[str, Any]:
         return {}
 
 
-class StatusInput(Input):
+class StatusInput(PageInput):
     """Which queue."""
 
     capability: Capability | None = Field(default=None, description="this one alone")
 
 
+_QUEUE = record(capability="text?", scope="text?", agent="text?", node="text?", waiting="int", taken="int")
+
+
 @tool(
-    "work_queue_status", StatusInput,
-    record(
-        queues=many(record(capability="text?", scope="text?", agent="text?", node="text?", waiting="int", taken="int")), dead="int"
-    ),
-    title="Look at the queues",
+    "work_queue_status", StatusInput, record(queues=many(_QUEUE), dead="int", next="text?"), title="Look at the queues",
     description="Say how much work waits and how much is being done, by capability, then by agent.", hints=READS, rows="queues",
 )  # fmt: skip
 async def work_queue_status(given: StatusInput, session: Session) -> dict[str, Any]:
     """Return how long the queues are."""
     stats = await session.ask("task.stats")
-    return {"queues": queue_rows(stats["queues"], given.capability), "dead": stats["dead"]}
+    rows = queue_rows(stats["queues"], given.capability)
+    return given.of("queues", rows, _whose) | {"dead": stats["dead"]}
+
+
+def _whose(row: dict[str, Any]) -> str:
+    """Return whose queue a row is about: capabilities come first."""
+    names = [str(row.get(name, "")) for name in ("capability", "agent", "node", "scope")]
+    return " ".join(["0" if names[0] else "1", *names])
 
 
 class ReadInput(Input):

@@ -5,24 +5,25 @@ A tool is a way for a model to use ops: its name and its parameters are those th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
 from knotwork.mcp import wording
 from knotwork.mcp.shapes import Schema
-from knotwork.ops import task_words
+from knotwork.ops import pages, task_words
 from knotwork.ops.task_words import Moment
 from knotwork.ops.words import TOKEN
+from knotwork.sdk.checked import Checked
 from knotwork.talk import framing
 from knotwork.trust.who import Who
 
 
-class Input(BaseModel):
+class Input(Checked):
     """The arguments of a tool; frozen, unknown ones are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False)
@@ -159,6 +160,23 @@ def _seen(text: str) -> str:
 
 class Nothing(Input):
     """No arguments."""
+
+
+class PageInput(Input):
+    """Which page of a list."""
+
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: Annotated[str, StringConstraints(max_length=1024)] = Field(
+        default="", description="`next` of the page before"
+    )
+
+    def of(self, name: str, rows: Sequence[dict[str, Any]], key: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
+        """Return a page of rows under a name, and where it goes on; raises `Invalid` (`ops.bad_cursor`).
+
+        `key` gives each row a text that no other has, in whose order they are.
+        """
+        shown, following = pages.page(rows, key, self.cursor, self.limit)
+        return without({"next": following}) | {name: shown}
 
 
 Capability = Annotated[str, StringConstraints(pattern=rf"^{TOKEN}$", max_length=64), BeforeValidator(_as_token)]

@@ -26,7 +26,8 @@ TOOLSETS: dict[str, tuple[str, ...]] = {
     ),
     "talk": (
         "toolsets", "set_handle", "get_my_handle", "register_agent", "discover_agents", "get_agent_info",
-        "update_presence", "deregister_agent", "list_channels", "channels_status", "send_message", "read_messages",
+        "update_presence", "deregister_agent", "list_channels", "channels_status", "create_channel",
+        "configure_channel", "archive_channel", "send_message", "read_messages",
         "send_direct_message", "read_direct_messages", "wait_for_message", "ack_messages", "read_message",
         "search_messages",
     ),
@@ -37,7 +38,7 @@ TOOLSETS: dict[str, tuple[str, ...]] = {
     ),
     "memory": (
         "toolsets", "remember", "remember_task", "remember_learning", "commit_insight", "core_memory", "forget",
-        "recall_context", "read_memory", "share_learning", "cleanup", "pattern_health", "export_memories", "import_memories",
+        "recall_context", "read_memory", "memory_history", "revert_memory", "share_learning", "cleanup", "pattern_health", "export_memories", "import_memories",
         "remember_bulk", "forget_bulk",
     ),
     "flow": (
@@ -46,7 +47,8 @@ TOOLSETS: dict[str, tuple[str, ...]] = {
     ),
     "crew": (
         "toolsets", "assess_task", "spawn_subagents", "checkpoint_progress", "list_orchestrations", "get_results",
-        "synthesize_results", "get_orchestration_state",
+        "synthesize_results", "get_orchestration_state", "pause_orchestration", "resume_orchestration",
+        "cancel_orchestration", "retry_part",
     ),
 }  # fmt: skip
 """Which tools each set holds, in the order in which they are listed; `all` is every tool there is."""

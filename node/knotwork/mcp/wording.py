@@ -59,7 +59,10 @@ def halves_said(names: list[str]) -> str:
 
 
 def text_of(result: Any) -> str:
-    """Return a result as lines: `key: value`, and one line for each row of a list."""
+    """Return a result as lines: `key: value`, and one line for each row of a list.
+
+    A text of several lines stands behind bars, so that none of them looks like a field or a row.
+    """
     if not isinstance(result, dict):
         return _value(result)
     lines: list[str] = []
@@ -69,13 +72,15 @@ def text_of(result: Any) -> str:
             lines += [f"- {_row(row)}" for row in value]
         elif isinstance(value, list) and not value:
             lines.append(f"{key}: none")
+        elif isinstance(value, str) and "\n" in value.rstrip("\n"):
+            lines += [f"{key}:", *(f"| {line}" for line in clean(value).split("\n"))]
         else:
             lines.append(f"{key}: {_value(value)}")
     return "\n".join(lines) or "done"
 
 
 def _row(row: dict[str, Any]) -> str:
-    return "; ".join(f"{key}: {_value(value)}" for key, value in row.items())
+    return "; ".join(f"{key}: {_value(value)}" for key, value in row.items()).replace("\n", "\\n")
 
 
 def _value(value: Any) -> str:

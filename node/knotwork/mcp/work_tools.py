@@ -125,16 +125,11 @@ async def assign_work(given: AssignInput, session: Session) -> dict[str, Any]:
     return without({"success": True, "work_id": task["id"], "status": task["state"], "note": task.get("note")})
 
 
-_RESULT = record(
-    work_id="text",
-    status="text",
-    is_complete="flag",
-    success="flag",
-    result="any?",
-    error="object?",
-    why="text?",
-    cut="int?",
-)
+_TOLD: dict[str, str] = {
+    "work_id": "text", "status": "text", "is_complete": "flag", "success": "flag", "result": "any?", "error": "object?",
+    "why": "text?", "cut": "int?",
+}  # fmt: skip
+_RESULT = record(**_TOLD)
 
 
 class CheckInput(Input):
@@ -164,7 +159,7 @@ class AwaitInput(CheckInput):
 
 
 @tool(
-    "await_work", AwaitInput, _RESULT, title="Wait for work",
+    "await_work", AwaitInput, record(**_TOLD, station_id="text?", duration_ms="int?"), title="Wait for work",
     description="Wait until work has ended and return its result. When the time is over is_complete is false: call "
     "it again, as often as you like.",
     hints=READS,

@@ -93,9 +93,13 @@ def work_row(task: dict[str, Any]) -> dict[str, Any]:
     else:
         shown["input"] = body
     shown |= {"priority": task["priority"], "attempt": task["attempt"], "lease_secs": task["lease_s"]}
-    for name, key in (("offered_by", "by"), ("deadline", "deadline"), ("checkpoint", "checkpoint")):
-        if task.get(key) not in (None, ""):
-            shown[name] = task[key]
+    by = str(task.get("by") or "")  # door/name: the name is what send_direct_message takes
+    more = {
+        "offered_by": by.partition("/")[2] or by,
+        "deadline": task.get("deadline"),
+        "checkpoint": task.get("checkpoint"),
+    }
+    shown |= {name: value for name, value in more.items() if value not in (None, "")}
     if task.get("input_blob"):
         shown["input_blob"] = task["input_blob"]
     return shown

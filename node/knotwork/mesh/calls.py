@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import random
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -74,16 +75,17 @@ class Asked:
 class Waiting:
     """One call that waits for its answer (`hosting.Answering` for calls to our own agents)."""
 
-    __slots__ = ("answer", "heard_s", "loop", "more", "node", "on_piece")
+    __slots__ = ("_now_s", "answer", "heard_s", "loop", "more", "node", "on_piece")
 
-    def __init__(self, node: str, on_piece: Callable[[Frame], None] | None) -> None:
-        """Wait for `node`; pieces go to `on_piece`."""
+    def __init__(self, node: str, on_piece: Callable[[Frame], None] | None, now_s: Callable[[], float]) -> None:
+        """Wait for `node`; pieces go to `on_piece`. `now_s()` is the time by which it is heard."""
+        self._now_s = now_s
         self.loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[bytes] = self.loop.create_future()
         self.node = node
         self.on_piece = on_piece
         self.more = False
-        self.heard_s = self.loop.time()
+        self.heard_s = now_s()
 
     def frame(self, kind: Kind, data: bytes) -> None:
         """Take a frame of an agent of this node."""
@@ -102,7 +104,7 @@ class Waiting:
 
     def take(self, frame: Frame) -> None:
         """Take one frame."""
-        self.heard_s = self.loop.time()
+        self.heard_s = self._now_s()
         if self.answer.done():
             return
         if frame.kind in ("result", "continue"):
@@ -139,11 +141,13 @@ class Calls:
         here: str,
         project: str,
         policy: Callable[[], Policy] = lambda: READY,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """Call through `connection`, or straight into `hosting` for our own agents.
 
-        Of those whom `policy` allows, `routers` choose, asked in order.
+        Of those whom `policy` allows, `routers` choose, asked in order. Silence is measured by `now_s()`.
         """
+        self._now_s = now_s
         self._connection = connection
         self._directory = directory
         self._hosting = hosting
@@ -236,7 +240,7 @@ class Calls:
         """
         if not self._waiting or self._connection.state != "connected":
             return
-        now_s, up_for_s = asyncio.get_running_loop().time(), self._connection.up_for_s()
+        now_s, up_for_s = self._now_s(), self._connection.up_for_s()
         for waiting in list(self._waiting):
             silent_s = min(now_s - waiting.heard_s, up_for_s)
             if silent_s > self._directory.keepalive_s(waiting.node) * LOST_AFTER:
@@ -262,7 +266,7 @@ class Calls:
         raise _everyone_refused(asked.ask, refused)
 
     async def _call(self, candidate: Candidate, place: Place, asked: Asked) -> tuple[bytes, bool]:
-        ask, waiting = asked.ask, Waiting(candidate.node, asked.on_piece)
+        ask, waiting = asked.ask, Waiting(candidate.node, asked.on_piece, self._now_s)
         when = asked.limit.when()
         left_s = max(0.001, when - waiting.loop.time()) if when is not None else None
         call_id = f"{self._prefix}-{next(self._numbers)}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import frames, subjects
 from knotwork.bus.way import Way
-from knotwork.mesh import micro, records, twins
+from knotwork.mesh import listening, micro, records, twins
 from knotwork.mesh.agent_protocol import AgentProtocol
 from knotwork.mesh.calls import Calls
 from knotwork.mesh.directory import Directory
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from knotwork.telemetry.emitter import Emitter
 
 log = logging.getLogger(__name__)
-WATCH_EVERY_S = 1.0
 LISTENS_S = 0.5
 
 
@@ -96,10 +95,12 @@ class Membership:
         self._record = record
         mine = record(project)
         self.here = mine.node
-        self.directory = Directory(time.monotonic, mine.node)
+        self._listening = listening.Listening(time.monotonic)
+        self.directory = Directory(self._listening.now_s, mine.node)
         self.presence = Presence(connection, self.directory, lambda: record(project))
         self.calls = Calls(
-            connection, self.directory, hosting, routers, emitter, here=mine.node, project=project, policy=policy
+            connection, self.directory, hosting, routers, emitter, here=mine.node, project=project, policy=policy,
+            now_s=self._listening.now_s,
         )  # fmt: skip
         self.instance = mine.instance
         self.prompts = AgentProtocol(
@@ -161,8 +162,9 @@ class Membership:
             group.create_task(self.presence.run(), name=f"presence {self.project}")
             group.create_task(self.prompts.run(), name=f"prompts {self.project}")
             while True:
+                self._listening.tick()
                 self.calls.watch_over()
-                await asyncio.sleep(WATCH_EVERY_S)
+                await asyncio.sleep(listening.EVERY_S)
 
     def _called(self, message: Message) -> None:
         if message.reply and not subjects.may_answer(message.reply):

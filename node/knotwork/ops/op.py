@@ -9,13 +9,14 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from knotwork.ops.form import CliForm, Effect, Example
+from knotwork.sdk.checked import Checked
 from knotwork.trust.who import NOBODY, Who
 
 EFFECTS: tuple[Effect, ...] = ("read", "write", "admin")
 Door = Literal["cli", "http", "nats", "mcp", "node"]
 
 
-class Request(BaseModel):
+class Request(Checked):
     """What an op is asked with; frozen, unknown fields are refused. Built at its first use: most are never used."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)

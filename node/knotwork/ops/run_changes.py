@@ -52,7 +52,8 @@ class CancelRequest(BatchRequest):
     "run.cancel", CancelRequest, flow_replies.AllChanged, effect="write", streams=True,
     cli=CliForm(("run", "cancel"), positional=("ids",), rows="runs", columns=flow_replies.CHANGED),
     summary="Stop runs, and all that they started.",
-    help=f"Steps that run are stopped within two seconds; what has ended stays as it is. {_MANY}",
+    help="Steps that run are stopped within two seconds; what has ended stays as it is. A filter means runs that are planned "
+    f"only where it says so (state `scheduled`): their triggers are removed. {_MANY}",
     examples=(
         Example("Stop it", {"ids": [ID]}),
         Example("Which would be stopped?", {"workflow": "hello", "dry_run": True}),

@@ -19,7 +19,7 @@ NAMED[_RUN_ID] = ("not the id of a run", "Ids of runs begin with w: `knotwork ru
 RunId = Annotated[str, StringConstraints(pattern=_RUN_ID, max_length=40)]
 OneOfMany = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 """An id beside others: what is none has an answer of its own, so it is not refused with the whole request."""
-State = Literal["running", "paused", "stopping", "completed", "failed", "cancelled", "timed-out"]
+State = Literal["scheduled", "running", "paused", "stopping", "completed", "failed", "cancelled", "timed-out"]
 BATCH_MAX = 10_000
 
 
@@ -33,9 +33,11 @@ class FilterRequest(Request):
     """Which runs; all that is given must fit."""
 
     workflow: Token | None = Field(default=None, description="of this workflow alone")
-    state: list[State] = Field(default=[], max_length=7, description="in one of these states")
+    state: list[State] = Field(default=[], max_length=8, description="in one of these states")
     labels: Labels = Field(default=[], description="with all of these labels, key=value")
-    since: Moment = Field(default="", description="started after that: so long ago (`2h`), or an RFC 3339 time")
+    since: Moment = Field(
+        default="", description="started, or to start, after that: so long ago (`2h`), or an RFC 3339 time"
+    )
     until: Moment = Field(default="", description="started before that")
     text: Text = Field(
         default="", description="with this text in id, workflow, labels, starter, code or message of its error"

@@ -72,10 +72,12 @@ class ListRequest(FilterRequest):
         ("run", "list"), rows="runs", columns=COLUMNS, also=("runs",), short={"labels": "l", "state": "s", "limit": "n"}
     ),
     summary="List runs, the newest first.",
-    help="Those under way, and those that ended in the time that runs are kept. Whatever is given must all fit.",
+    help="Those to come (`scheduled`: `run start --at` and triggers that fire once), those under way, and those that ended in "
+    "the time that runs are kept. Whatever is given must all fit.",
     examples=(
         Example("What is under way?", {"state": ["running"]}),
         Example("What failed today?", {"state": ["failed", "timed-out"], "since": "1d"}),
+        Example("What is planned?", {"state": ["scheduled"]}),
     ),
 )  # fmt: skip
 async def all_of_them(request: ListRequest, node: NodeControl, caller: Caller) -> flow_replies.RunList:

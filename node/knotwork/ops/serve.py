@@ -19,7 +19,17 @@ from knotwork.bus import codec
 from knotwork.ops import table, words
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.replies import Progress
-from knotwork.sdk.errors import Denied, Internal, Invalid, KnotworkError, NotFound, TooLarge, guess
+from knotwork.sdk.errors import (
+    Denied,
+    Internal,
+    Invalid,
+    KnotworkError,
+    NotFound,
+    TooLarge,
+    Unavailable,
+    Unreachable,
+    guess,
+)
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +81,19 @@ async def whole(op: table.Op, raw: bytes, caller: table.Caller, node: NodeContro
 
 def _refused(error: KnotworkError, caller: table.Caller) -> Frame:
     caller.take_back()
-    return failed(error)
+    return failed(told(error))
+
+
+def told(error: KnotworkError) -> KnotworkError:
+    """Return an error as whoever asked gets it: what is away is our NATS, not the node, which has just answered.
+
+    That comes back by itself, so it is `Unavailable` to him.
+    """
+    if not (isinstance(error, Unreachable) and error.code.startswith("bus.")):
+        return error
+    return Unavailable(
+        error.message, code=error.code, hint=error.hint, detail=error.detail, retry_after_s=error.retry_after_s
+    )
 
 
 def _admit(op: table.Op, caller: table.Caller) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
+from knotwork.sdk.checked import Checked
 from knotwork.sdk.ports import Buckets, no_buckets
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ Kind = Literal["executors", "routers", "memories", "spinups", "telemetry", "trig
 KINDS: tuple[Kind, ...] = ("executors", "routers", "memories", "spinups", "telemetry", "triggers")
 
 
-class PluginConfig(BaseModel):
+class PluginConfig(Checked):
     """What an operator may write in the plugin's table; derive from it. Frozen, and unknown keys are refused."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", defer_build=True)

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from knotwork.sockets.catalog import Entry
 
-PONG_S = 1.0
+PONG_S = 5.0
+"""How long an answer to a ping may take: a process that is starved of its core is not one that hangs."""
 CLOSE_S = 4.0
 REAP_S = 2.0
 MEMORY_CHECK_S = 1.0

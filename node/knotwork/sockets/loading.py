@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 TURN_S = 1.0
 """How long an import may keep the next one waiting: they run one after the other, but a slow one holds up nobody."""
+BUNDLED_S = 120.0
+"""How long our own plugins may take: they do not hang, and a node without them is of no use, however slow its machine is."""
 Offered = list[tuple[Kind, Factory[Any]]]
 Results = dict["Source", "list[Entry] | Broken"]
 
 
 def load(settings: CatalogSettings, earlier: Catalog | None = None) -> Catalog:
-    """Return everything that can be used. Blocks for imports; those that hang are given up after `settings.import_s`.
+    """Return everything that can be used. Blocks for imports; foreign ones are given up after `settings.import_s`.
 
     With `earlier`, what it holds and what has not changed since is taken over instead of tried again. Never raises for
     what a plugin does.
@@ -210,7 +212,7 @@ def _imported(sources: Iterable[Source], settings: CatalogSettings, known: Mappi
         errand.finished(min(TURN_S, settings.import_s))
     results: Results = {}
     for source, errand in errands:
-        offered = _awaited(errand, source, settings.import_s)
+        offered = _awaited(errand, source, BUNDLED_S if source.kind == "bundled" else settings.import_s)
         if isinstance(offered, Broken):
             log.warning("plugin %s is broken: %s", source, offered.reason)
             results[source] = offered

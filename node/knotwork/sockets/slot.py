@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from knotwork.bus import clock
 from knotwork.sdk import Context, Factory, KnotworkError, PluginConfig, PluginFailed, Probes, Unavailable
 from knotwork.sdk.factory import Kind
 from knotwork.sockets.pace import History, Pace
@@ -87,7 +88,7 @@ class Lease:
 
 @dataclass(eq=False)
 class Slot:
-    """One running (or failing) plugin. `since_s` is monotonic, `retry_at_s` too (0: no retry is due)."""
+    """One running (or failing) plugin. `since_ns` is of `clock.steady_ns`, `retry_at_s` monotonic (0: no retry is due)."""
 
     instance: Instance
     factory: Factory[Any]
@@ -97,7 +98,7 @@ class Slot:
     state: State = "new"
     why: str = ""
     failure: KnotworkError | None = None
-    since_s: float = 0.0
+    since_ns: int = 0
     retry_at_s: float = 0.0
     starts: int = 0
     leases: set[Lease] = field(default_factory=set)
@@ -316,7 +317,7 @@ class Slot:
         """Enter a state and tell whoever waits or listens."""
         if state == self.state:
             return
-        self.state, self.why, self.since_s = state, why, time.monotonic()
+        self.state, self.why, self.since_ns = state, why, clock.steady_ns()
         if state == "running":
             self.failure = None
         self._moved.set()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import kv
+from knotwork.bus import kv, subjects
 from knotwork.sdk.errors import Conflict, Invalid, NotFound
 from knotwork.spinup import records
 from knotwork.spinup.records import LIVE, Launch, Target
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from knotwork.bus.kv import Bucket, Entry
 
 log = logging.getLogger(__name__)
-TARGETS, LEASES = "TARGETS", "LEASES"
 ENDED_TTL_S = 24 * 3600
 """How long a launch that ended is still listed."""
 
@@ -38,8 +37,8 @@ class Registry:
 
     async def open(self) -> None:
         """Make sure that the buckets are there."""
-        self._bucket = await kv.open_bucket(self._connection, TARGETS)
-        self._leases = await kv.open_bucket(self._connection, LEASES)
+        self._bucket = await kv.open_bucket(self._connection, subjects.TARGETS)
+        self._leases = await kv.open_bucket(self._connection, subjects.LEASES)
 
     async def watch(self) -> None:
         """Keep up with the bucket, for ever."""
@@ -64,6 +63,7 @@ class Registry:
         ttl_s = None if launch.state in LIVE else ENDED_TTL_S
         await self._kept.put(records.launch_key(launch.id), records.encode(launch), ttl_s=ttl_s)
         self.launches[launch.id] = launch
+        self._count(launch.node, launch.target)
         return launch
 
     async def change(self, launch: Launch, **fields: object) -> Launch:
@@ -114,14 +114,25 @@ class Registry:
                 if entry.value is None:
                     self.targets.pop(entry.key, None)
                 else:
-                    self.targets[entry.key] = records.decode_target(entry.value)
+                    self.targets[entry.key] = target = records.decode_target(entry.value)
+                    self._count(target.node, target.target)
             elif what == "launch":
-                if entry.value is None:
-                    self.launches.pop(rest, None)
-                else:
-                    self.launches[rest] = records.decode_launch(entry.value)
+                launch = self.launches.pop(rest, None)
+                if entry.value is not None:
+                    self.launches[rest] = launch = records.decode_launch(entry.value)
+                if launch is not None:
+                    self._count(launch.node, launch.target)
         except Invalid as error:
-            log.warning("%s in %s: %s", entry.key, TARGETS, error)
+            log.warning("%s in %s: %s", entry.key, subjects.TARGETS, error)
+
+    def _count(self, node: str, target: str) -> None:
+        """Count how many launches of a target run: what its owner wrote of that is up to a look of his late."""
+        key = records.target_key(node, target)
+        if key in self.targets and self.current.is_set():
+            running = len(self.live(node, target))
+            self.targets[key] = msgspec.structs.replace(self.targets[key], running=running)
 
     def _complete(self) -> None:
         self.current.set()
+        for target in list(self.targets.values()):
+            self._count(target.node, target.target)

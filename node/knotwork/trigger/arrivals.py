@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import clock, kv
+from knotwork.bus import clock, kv, subjects
 from knotwork.config import secrets as config_secrets
 from knotwork.flow import schemas
 from knotwork.sdk.errors import Busy, Conflict, Denied, Invalid, KnotworkError, NotFound, TooLarge, Unavailable
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from knotwork.trigger.store import Store
 
 log = logging.getLogger(__name__)
-DELIVERIES = "DELIVERIES"
 WAITING_MAX = 2000
 KEPT_OPEN_S = 60.0
 """How long the value behind a secret reference is used before it is read again."""
@@ -59,13 +58,13 @@ class Arrivals:
         self._connection, self._store, self._starter, self._answers, self._read = (
             connection, store, starter, answers, read,
         )  # fmt: skip
-        self._deliveries = kv.Bucket(connection, DELIVERIES)
+        self._deliveries = kv.Bucket(connection, subjects.DELIVERIES)
         self._secrets: dict[str, tuple[float, str]] = {}
         self._waiting = 0
 
     async def open(self) -> None:
         """Make sure that there is a place for what came already."""
-        await kv.open_bucket(self._connection, DELIVERIES)
+        await kv.open_bucket(self._connection, subjects.DELIVERIES)
 
     def find(self, kind: str, path: str) -> list[Served]:
         """Return the triggers that are served under a path: none, or one for each method."""

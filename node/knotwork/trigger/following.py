@@ -69,19 +69,19 @@ class Following:
     async def check(self, trigger: Definition) -> None:
         """Raise `Invalid` (`trigger.no_stream`) for a trigger whose messages are kept nowhere."""
         if isinstance(trigger, Subject):
-            await self._stream(trigger)
+            await self.stream(trigger.subject, trigger.stream)
 
-    async def _stream(self, trigger: Subject) -> str:
-        """Return the stream that a trigger reads."""
-        found = await streams.api(self._connection, "STREAM.NAMES", {"subject": trigger.subject})
+    async def stream(self, subject: str, stream: str | None) -> str:
+        """Return the stream that takes a subject, the one named if one is; raises `Invalid` (`trigger.no_stream`)."""
+        found = await streams.api(self._connection, "STREAM.NAMES", {"subject": subject})
         names = [str(one) for one in found.get("streams") or []]
-        if trigger.stream is None and len(names) == 1:
+        if stream is None and len(names) == 1:
             return names[0]
-        if trigger.stream is not None and trigger.stream in names:
-            return trigger.stream
+        if stream is not None and stream in names:
+            return stream
         why = f"{', '.join(names)} do: say which" if len(names) > 1 else "none does"
         raise Invalid(
-            f"{trigger.stream or 'One stream'} must take the subject {trigger.subject!r}, and {why}.",
+            f"{stream or 'One stream'} must take the subject {subject!r}, and {why}.",
             code="trigger.no_stream", hint="Publish events (`knotwork event publish`), or make a stream for the subject.",
         )  # fmt: skip
 
@@ -107,7 +107,7 @@ class Following:
     async def _follow(self, known: Known, news: asyncio.Event) -> None:
         trigger = known.trigger
         assert isinstance(trigger, Subject)
-        reader = await reader_of(self._connection, await self._stream(trigger))
+        reader = await reader_of(self._connection, await self.stream(trigger.subject, trigger.stream))
         one = _Follower(self._connection, self._store, self._starter, known, reader)
         await one.begin()
         while True:

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -19,6 +18,7 @@ from pydantic import (
 
 from knotwork.flow import expressions, schemas
 from knotwork.flow.durations import seconds
+from knotwork.sdk.checked import Checked
 from knotwork.sdk.errors import KnotworkError
 from knotwork.sdk.secret import SecretRef
 from knotwork.trigger import due
@@ -91,7 +91,7 @@ Secret = Annotated[SecretRef, AfterValidator(_no_command)]
 Route = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}){0,7}$")]
 
 
-class Part(BaseModel):
+class Part(Checked):
     """A table of a trigger: unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from knotwork.bus import clock
 from knotwork.bus.background import background, what_ended
 from knotwork.flow.facts import SHARDS
-from knotwork.sdk.errors import Invalid, NotFound
+from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
 from knotwork.trigger import due
 from knotwork.trigger.answers import Answers
 from knotwork.trigger.arrivals import Arrivals
@@ -120,6 +120,24 @@ class Triggers:
         except Invalid:  # of a newer version: to be replaced
             pass
         return await self.store.put(trigger, now_ns=clock.now_ns(), by=by, replace=replace)
+
+    async def missing(self, named: Mapping[str, str]) -> list[tuple[str, KnotworkError]]:
+        """Return what is to be said of each thing that a trigger names and that is not there; `named` by keys of its table.
+
+        Raises what asking raises, such as `Unavailable`.
+        """
+        found: list[tuple[str, KnotworkError]] = []
+        for key, text in named.items():
+            try:
+                if key == "workflow":
+                    await self.flow.definitions.find(text)
+                elif key == "subject":
+                    await self._following.stream(text, named.get("stream"))
+                elif key == "source":
+                    self.telling.must_have(text)
+            except (Invalid, NotFound) as error:
+                found.append(("stream" if key == "subject" and "stream" in named else key, error))
+        return found
 
     async def remove(self, name: str) -> bool:
         """Forget a trigger; its runs go on. False when there was none."""

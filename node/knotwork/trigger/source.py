@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from knotwork.config.parse import too_deep
 from knotwork.flow.texts import Path, Unreadable, read
-from knotwork.sdk.errors import Invalid
+from knotwork.sdk.errors import Invalid, KnotworkError
 from knotwork.trigger import judging
 from knotwork.trigger.model import ADAPTER, Definition
 from knotwork.trigger.store import SIZE_MAX_BYTES
@@ -18,6 +19,44 @@ PROBLEMS_MAX = 50
 Place = Callable[[Path], tuple[int, int]]
 NOWHERE = (0, 0)
 """Line and column of what stands in no text."""
+_NAMES = {"subject": ("subject", "stream"), "plugin": ("source",)}
+"""Keys by which a trigger of a kind names what must be there, beside its workflow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was written: the trigger, None when something is wrong with it; then `problems` are everything that is."""
+
+    trigger: Definition | None
+    table: dict[str, Any]
+    place: Place
+    problems: tuple[judging.Problem, ...] = ()
+
+    def named(self) -> dict[str, str]:
+        """Return what it names that must be there, by key: only what makes sense as it stands."""
+        wrong = {one.path[0] for one in self.problems if one.path}
+        of_kind = _NAMES.get(str(self.table.get("kind")), ())
+        keys = ("workflow", *(of_kind if wrong.isdisjoint(of_kind) else ()))
+        return {key: self.table[key] for key in keys if key not in wrong and isinstance(self.table.get(key), str)}
+
+    def checked(self, missing: Sequence[tuple[str, KnotworkError]]) -> Definition:
+        """Return the trigger; raises what is wrong with it, with what it names and is not there (`missing`, by key).
+
+        One thing alone that is missing is raised as itself, anything more as `Invalid` (`trigger.bad_definition`).
+        """
+        wrong = [*self.problems, *(judging.Problem((key,), _said(error)) for key, error in missing)]
+        shown = [_shown(one, self.place) for one in wrong[:PROBLEMS_MAX]]
+        shown.sort(key=lambda one: (one["line"], one["column"]))
+        if self.trigger is None or len(missing) > 1:
+            first = "This is no trigger" if self.trigger is None else "What this trigger names is not there"
+            raise _bad(f"{first}:\n" + "\n".join(map(_line, shown)), problems=shown)
+        for _, error in missing:
+            raise error.with_detail(problems=shown)
+        return self.trigger
+
+
+def _said(error: KnotworkError) -> str:
+    return error.message.rstrip(".")
 
 
 def table(definition: Any) -> tuple[dict[str, Any], Place]:
@@ -47,19 +86,22 @@ def trigger(definition: Any, **fields: Any) -> Definition:
 
     Raises `Invalid` (`trigger.bad_definition`) that names everything wrong.
     """
+    return reading(definition, **fields).checked(())
+
+
+def reading(definition: Any, **fields: Any) -> Reading:
+    """Return what a text, or fields, or both mean, with everything that is wrong; raises `Invalid` for what is no table."""
     written, place = table(definition) if definition is not None else ({}, lambda _: NOWHERE)
     given = _given(fields)
     found = judging.kind_of({**written, **given})
+
+    def where(path: Path) -> tuple[int, int]:
+        return NOWHERE if path and path[0] in given else place(path)
+
     try:
-        return ADAPTER.validate_python(found)
-    except ValidationError as error:
-        wrong = judging.problems(found)[:PROBLEMS_MAX]
-        problems = [
-            _shown(one, place if not one.path or one.path[0] not in given else lambda _: NOWHERE) for one in wrong
-        ]
-        problems.sort(key=lambda one: (one["line"], one["column"]))
-        told = "\n".join(_line(one) for one in problems)
-        raise _bad(f"This is no trigger:\n{told}", problems=problems) from error
+        return Reading(ADAPTER.validate_python(found), found, where)
+    except ValidationError:
+        return Reading(None, found, where, tuple(judging.problems(found)))
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from knotwork.bus.kv import Entry
 
 log = logging.getLogger(__name__)
-TRIGGERS = "TRIGGERS"
 SIZE_MAX_BYTES = 512 * 1024
 COUNT_MAX = 100_000
 AGAIN_S = 0.5
@@ -94,14 +93,14 @@ class Store:
     def __init__(self, connection: Connection, changed: Callable[[str], None]) -> None:
         """Keep them over `connection`; `changed` is told the id of each that is new, different or gone."""
         self._connection, self._changed = connection, changed
-        self._bucket = kv.Bucket(connection, TRIGGERS)
+        self._bucket = kv.Bucket(connection, subjects.TRIGGERS)
         self.known: dict[str, Known] = {}
         self.states: dict[str, State] = {}
         self.current = asyncio.Event()
 
     async def open(self) -> None:
         """Make sure that there is a place for them."""
-        await kv.open_bucket(self._connection, TRIGGERS)
+        await kv.open_bucket(self._connection, subjects.TRIGGERS)
 
     async def run(self) -> None:
         """Learn what is kept, for ever."""

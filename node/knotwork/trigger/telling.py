@@ -108,9 +108,14 @@ class Telling:
 
     def check(self, trigger: Definition) -> None:
         """Raise `Invalid` (`trigger.no_source`) for a trigger whose source no node has."""
-        if isinstance(trigger, Plugin) and not self._shards.having(trigger.source):
+        if isinstance(trigger, Plugin):
+            self.must_have(trigger.source)
+
+    def must_have(self, source: str) -> None:
+        """Raise `Invalid` (`trigger.no_source`) for a source that no node has."""
+        if not self._shards.having(source):
             raise Invalid(
-                f"No node that serves this project has a table [triggers.{trigger.source}].", code="trigger.no_source",
+                f"No node that serves this project has a table [triggers.{source}].", code="trigger.no_source",
                 hint="Write it into the configuration of a node; `knotwork plugin list` shows which types there are.",
             )  # fmt: skip
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from knotwork.bus import kv, publisher, reading, subjects
+from knotwork.bus.commit import open_group_commit
 from knotwork.sdk.errors import Conflict, KnotworkError
 from knotwork.view.relief import Relief
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from knotwork.bus.reading import Stored
 
 log = logging.getLogger(__name__)
-LEASES = "LEASES"
 KEY = "archiver"
 LEASE_S = 6
 EVERY_S = 1.0
@@ -43,6 +43,9 @@ LONG_NS = 200_000_000
 AT_ONCE = 32
 CLOSED = tuple(f'{{"state":"{state}"'.encode() for state in ("completed", "failed", "cancelled", "timed-out"))
 """How outcomes begin after which no attempt comes."""
+FINAL = (*CLOSED, b'{"state":"dead"')
+KEYED_S = 24 * 3600
+"""How long an idempotency key is remembered after its task has ended, at least."""
 ENDED_MAX = 20_000
 
 
@@ -103,7 +106,7 @@ class Archiver:
         while True:
             await asyncio.sleep(EVERY_S)
             with contextlib.suppress(KnotworkError):
-                bucket = await kv.open_bucket(self._connection, LEASES)
+                bucket = await kv.open_bucket(self._connection, subjects.LEASES)
                 while True:
                     more = False
                     if await self._mine(bucket):
@@ -136,6 +139,7 @@ class Archiver:
             traces = spent(found)
             for place, segment in pack(self.relief.packed(found)):
                 try:
+                    await self._remember([one for one in found if self._packed_to < one.seq <= place])
                     await publisher.publish(self._connection, subjects.archived(place), segment)
                 except KnotworkError as error:
                     if not self.relief.refused(error):
@@ -145,6 +149,23 @@ class Archiver:
                 self._packed_to = place
             self._packed_to = max(self._packed_to, read[-1].seq if read else 0)
         return more
+
+    async def _remember(self, found: list[Stored]) -> None:
+        """Keep in FACTS for a day what was asked for with keys whose tasks have ended: it has to outlive the outcomes."""
+        facts = keys(found)
+        if not facts:
+            return
+        failed: list[KnotworkError] = []
+        async with open_group_commit(self._connection) as writer:
+            for stored in [writer.put(subject, data, publisher.ttl(KEYED_S)) for subject, data in facts.items()]:
+                try:
+                    await stored
+                except Conflict:
+                    pass  # it was dead before, or is packed once more
+                except KnotworkError as error:
+                    failed.append(error)
+        if failed:
+            raise failed[0]
 
     async def _read_on(self, place: int) -> tuple[list[Stored], list[Stored]]:
         """Return the next facts behind a place, and the outcomes of tasks among them.
@@ -258,6 +279,28 @@ def leftovers(found: list[Stored]) -> list[str]:
             _, shard, run, *_ = stored.subject.split(".")
             ended.append(subjects.timer(shard, run, "deadline"))
     return ended
+
+
+class _Asked(msgspec.Struct):
+    asked: str = ""
+
+
+class _Keyed(msgspec.Struct):
+    task: _Asked
+
+
+_keyed = msgspec.json.Decoder(_Keyed)
+
+
+def keys(found: list[Stored]) -> dict[str, bytes]:
+    """Return what is remembered of tasks with a key that these outcomes end, by its place in FACTS (pure)."""
+    facts: dict[str, bytes] = {}
+    for stored in found:
+        run = stored.subject.split(".")[2]
+        if run.startswith(subjects.KEYED) and stored.data.startswith(FINAL):
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+                facts[subjects.keyed(run)] = _encoder.encode(_keyed.decode(stored.data).task)
+    return facts
 
 
 class _Attempt(msgspec.Struct):

@@ -152,13 +152,16 @@ class View:
         found = await self._lists.ask(lambda db: db.execute(query, values).fetchall())
         return [runs.row(one) for one in found]
 
-    async def outcome(self, run: str) -> bytes | None:
+    async def outcome(self, run: str, *, lately: bool = True) -> bytes | None:
         """Return the last outcome of a task as it was recorded (JSON), None when it has none; the end of one that has ended.
 
-        From FACTS while it is there, else from ARCHIVE. Raises `Unavailable` (`view.behind`).
+        From FACTS while it is there, else from ARCHIVE; without `lately` only from there, as far as that is known by now.
+        Raises `Unavailable` (`view.behind`).
         """
         if not subjects.is_run(run):
             return None
+        if not lately:
+            return await self._packed(run)
         facts, first = f"{subjects.facts_of(run)}.outcome.{subjects.STEP}.>", subjects.outcome(run, subjects.STEP, 0, 1)
         stored = await reading.last(self._connection, subjects.FACTS, facts)
         if stored is not None and (stored.subject == first or not await self._is_behind_the_end(run, stored.subject)):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from knotwork.bus import kv
+from knotwork.bus import kv, subjects
 from knotwork.sdk.errors import KnotworkError, TooLarge
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
 
-BUCKET = "CHECKPOINTS"
 TTL_S = 30 * 24 * 3600
 """How long one is kept that nobody replaces; that of a task that has ended goes with it."""
 MAX_BYTES = 512 * 1024
@@ -23,11 +22,11 @@ class Checkpoints:
     def __init__(self, connection: Connection) -> None:
         """Keep them over `connection`."""
         self._connection = connection
-        self._bucket = kv.Bucket(connection, BUCKET)
+        self._bucket = kv.Bucket(connection, subjects.CHECKPOINTS)
 
     async def open(self) -> None:
         """Make sure that there is a place for them."""
-        await kv.open_bucket(self._connection, BUCKET)
+        await kv.open_bucket(self._connection, subjects.CHECKPOINTS)
 
     async def write(self, run: str, step: str, value: bytes) -> None:
         """Keep a value in place of the one before; raises `TooLarge` (`claim.checkpoint_too_large`)."""

@@ -19,7 +19,7 @@ import msgspec
 from knotwork.bus import clock, pulls, reading, subjects
 from knotwork.bus.background import begin_in
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TimedOut
-from knotwork.work import fold, proof, records, settle
+from knotwork.work import fold, keyed, proof, records, settle
 from knotwork.work.records import Outcome, Released, Started, Task
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Intake:
             self._taking.answer(delivery.reply, pulls.TERM)
             return
         fresh = delivery.count == 1 and delivery.seq > self._fresh_after
-        if fresh and fold.place_of(task) == fold.FIRST:
+        if fresh and fold.place_of(task) == fold.FIRST and not task.key:
             self._begin(task, delivery, taker)
         else:
             self._taking.hold(taker, 1)
@@ -163,7 +163,7 @@ class Intake:
     async def _begin_unless_over(self, task: Task, delivery: Delivery, taker: str, *, fresh: bool) -> None:
         if not await proof.proved(self._connection, task, exactly=True):
             await self._pass_over(task, delivery)
-        elif fresh:
+        elif fresh and (not _is_keyed(task) or await keyed.is_new(self._connection, task.run)):
             self._begin(task, delivery, taker)
         elif await self._is_over(task):
             self._taking.answer(delivery.reply, pulls.ACK)
@@ -207,6 +207,8 @@ class Intake:
         """Return whether an attempt has its outcome; what that calls for is done again."""
         outcome = await self.outcome_of(task)
         if outcome is None:
+            if _is_keyed(task) and await keyed.kept(self._connection, task.run) is not None:
+                return True
             return await self._has_ended(task)
         await self._recorder.carry_out(task, outcome)
         return True
@@ -276,6 +278,11 @@ def _begun(stored: Stored) -> Started | None:
     with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
         return msgspec.json.decode(stored.data, type=Started)
     return None
+
+
+def _is_keyed(task: Task) -> bool:
+    """Return whether it is the first attempt of a task with a key: it may have been stored twice (`keyed`)."""
+    return bool(task.key) and fold.place_of(task) == fold.FIRST
 
 
 def _left_s(task: Task) -> float | None:

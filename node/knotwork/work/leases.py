@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from knotwork.bus import clock, commit, kv, publisher
+from knotwork.bus import clock, commit, kv, publisher, subjects
 from knotwork.sdk.errors import Conflict, Invalid
 from knotwork.work.records import Name, OnAttempt, Seconds, Token, Whole
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from knotwork.bus.pulls import Delivery
     from knotwork.work.records import Task
 
-BUCKET = "LEASES"
 PREFIX = "claim."
 LEASE_MIN_S, LEASE_MAX_S = 5.0, 24 * 3600.0
 SLACK_S = 1
@@ -125,13 +124,13 @@ class Leases:
         """Keep them over `connection`; what many change at a time goes to disk together, through `writer`."""
         self._connection, self._writer = connection, writer
         self._alone = 0
-        self.bucket: Bucket = kv.Bucket(connection, BUCKET)
+        self.bucket: Bucket = kv.Bucket(connection, subjects.LEASES)
         self.changed: Callable[[Claim, int], None] | None = None
         """Told of each change made here, before the bucket's watchers are."""
 
     async def open(self) -> None:
         """Make sure that the bucket is there."""
-        await kv.open_bucket(self._connection, BUCKET, allow_atomic=True)
+        await kv.open_bucket(self._connection, subjects.LEASES, allow_atomic=True)
 
     async def read(self, run: str, step: str) -> tuple[Claim | None, int]:
         """Return the claim on a step and its revision; None when nobody has one, revision 0 when nothing is there."""

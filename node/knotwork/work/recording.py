@@ -130,25 +130,26 @@ class Recorder:
         elif outcome.state == "dead":
             await publisher.publish(self._connection, subjects.dead(task.queue, task.run), records.encode(outcome))
 
-    async def enqueue(self, task: Task) -> bool:
-        """Store one attempt of a task in its queue; False when it was there already.
+    async def enqueue(self, task: Task, *, only: bool = False) -> bool:
+        """Store one attempt of a task in its queue; False when it was there already, with `only` in whatever queue.
 
         A lone task is announced while it is being stored, which saves an idle worker half of its wait.
         """
         if task.start_by_ns:  # before it is there, so that it cannot wait longer whatever crashes
             await self.set_timer(task.run, start_timer(task), task.start_by_ns, records.encode(task))
         try:
-            await self.put(task)
+            await self.put(task, only=only)
         except Conflict as error:
-            if error.code != "bus.exists":
+            if error.code != "bus.exists" and not only:
                 raise
             return False
         return True
 
-    def put(self, task: Task) -> asyncio.Future[publisher.Ack]:
+    def put(self, task: Task, *, only: bool = False) -> asyncio.Future[publisher.Ack]:
         """Do the same for an attempt that may wait in its queue for ever; for those who cannot wait themselves."""
         hint = subjects.hint(task.boundary, task.queue, task.lane)
-        storing = self._tasks.put(task.subject, records.encode(task))
+        alone_there = publisher.expect_none(subjects.tasks_of(task.run)) if only else ()
+        storing = self._tasks.put(task.subject, records.encode(task), *alone_there)
         alone = self._tasks.alone
         start_s = time.monotonic()
         if alone:

@@ -85,7 +85,8 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     `timeout_s` bounds one attempt, `deadline_ns` the whole task. `why` says how the route was chosen. `start_within_s`
     bounds the wait in the queue, which for this attempt is over at `start_by_ns` (0: never); `heartbeat_s` is how long
     its worker may be silent. A `gated` one is stored anew, after a pause, by whoever admits it. `spared`: its input was left
-    out of this record of its end, because the store had no room.
+    out of this record of its end, because the store had no room. `asked` is what all submissions with its `key` share
+    (`keyed.asked`).
     """
 
     run: Token
@@ -117,6 +118,7 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     heartbeat_s: Seconds | None = None
     gated: bool = False
     spared: bool = False
+    asked: Token = ""
 
     @property
     def lane(self) -> subjects.Lane:

@@ -21,6 +21,7 @@ from knotwork.work.accepting import Accepting
 from knotwork.work.attached import Attached
 from knotwork.work.claims import Claims
 from knotwork.work.dead import DeadLetters
+from knotwork.work.finished import Finished, first_of
 from knotwork.work.holding import Holding
 from knotwork.work.passing import Passing
 from knotwork.work.recording import Recorder
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 SWEEP_S = 1.0
+EARLY_NS = 100_000_000
+"""A deadline this close has come: two clocks may differ by that."""
 
 
 class Work:
@@ -91,6 +94,7 @@ class Work:
             group, connection, self.recorder, facts, held, values=self.values, project=project, node=node,
             patience=self.patience, accepts=self.accepts, has_ended=self._has_ended, draining=lambda: hosting.draining,
         )  # fmt: skip
+        self.finished = Finished(connection, self.recorder, mine=first_of(membership, node))
         self.holding = Holding(self.claims.keeper, self.claims.leases, membership, lease_s=lease_s)
         self.attached = Attached(self.claims.keeper, lambda: frozenset(agent.record.name for agent in hosting.agents()))
         self.worker = Worker(
@@ -129,6 +133,7 @@ class Work:
                 group.create_task(self.claims.keeper.run(), name="claims")
                 group.create_task(self._resume(), name="work after a reconnect")
                 group.create_task(self._reroute(), name="work of agents that are gone")
+                group.create_task(self._take_out(), name="work that has ended")
                 while True:
                     await asyncio.sleep(SWEEP_S * random.uniform(0.8, 1.2))  # noqa: S311  (jitter)
                     with contextlib.suppress(KnotworkError):  # NATS is away: next time
@@ -149,6 +154,7 @@ class Work:
 
     async def _reconnected(self) -> None:
         self.submitter.reconnected()
+        self.finished.reconnected()
         await self.worker.reconnected()
         await self.claims.reconnected()
         self.timers.look(anew=True)
@@ -161,6 +167,7 @@ class Work:
         self.patience.swept(self.depths)
         await self.accepts.look(self.depths)
         self.worker.swept(self.depths)
+        self.finished.swept(self.depths)
         self.claims.swept(self.depths)
         self.attached.sweep()
         await self.claims.overdue.look()
@@ -177,6 +184,12 @@ class Work:
             await asyncio.sleep(SWEEP_S)
             with contextlib.suppress(KnotworkError):  # NATS is away: next time
                 await self._rerouter.look(self.depths)
+
+    async def _take_out(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            with contextlib.suppress(KnotworkError):  # NATS is away: next time
+                await self.finished.look()
 
     async def _over(self, task: Task) -> bool:
         """Return whether an attempt has its outcome."""
@@ -216,12 +229,21 @@ class Work:
 
     async def _due(self, name: str, task: Task) -> None:
         if name.partition("-")[0] == "deadline":
-            error = TimedOut("Its deadline passed.", code="work.deadline")
-            await self.end(task.run, "timed-out", error)
+            await self._deadline(task.run)
         elif name.partition("-")[0] == recording.START:
             await overdue.unbegun(self._connection, self.recorder, task, node=self._node, over=self._over)
         elif not await self._over(task):  # a timer fires again when the server forgot that it was handled
             await self.recorder.enqueue(task)
+
+    async def _deadline(self, run: str) -> None:
+        """End a task whose deadline has passed: its own, for whoever submits other work with its key may have set one."""
+        task = await self.current(run)
+        if task is None or not task.deadline_ns:
+            return
+        if task.deadline_ns > clock.now_ns() + EARLY_NS:
+            await self.recorder.set_timer(run, "deadline", task.deadline_ns, records.encode(task))
+        else:
+            await self.end(run, "timed-out", TimedOut("Its deadline passed.", code="work.deadline"))
 
     async def _fired(self, subject: str) -> None:
         with contextlib.suppress(Conflict):  # it is on record already

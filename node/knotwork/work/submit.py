@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import codec, reading, subjects
 from knotwork.bus.away import why_away
 from knotwork.bus.storage import Storage
-from knotwork.sdk.errors import Conflict, TooLarge, Unavailable
-from knotwork.work import queues, records
+from knotwork.sdk.errors import TooLarge, Unavailable
+from knotwork.work import keyed, queues, records
 from knotwork.work.queues import Queue
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ OUTCOME_BYTES = 16 * 1024
 """Room that a task leaves in its message: its outcome holds the task, and says besides how it ended."""
 TASK_BYTES = 600
 """What a task takes besides its input, about."""
-KEY_TTL_S = 24 * 3600
-"""How long an idempotency key is remembered."""
 
 
 class Submitter:
@@ -39,7 +36,7 @@ class Submitter:
     ) -> None:
         """Store through these; `lease_s` is given to queues that are opened."""
         self._connection, self._recorder, self._facts, self._tasks = connection, recorder, facts, tasks
-        self._lease_s = lease_s
+        self._lease_s, self._keyed = lease_s, keyed.Keyed(connection, self._store)
         self._open: set[Queue] = set()
         self.full: Callable[[], bool] = lambda: False
         """Whether the disk of the store has no room at all; set by whoever runs its server."""
@@ -56,11 +53,14 @@ class Submitter:
         self.check_new("The task was not stored.")
         _check_size(task, self._connection.max_payload)
         await self._open_queue(task)
-        if task.key and not await self._first(task):
-            return False
-        if task.deadline_ns:
-            await self._recorder.set_timer(task.run, "deadline", task.deadline_ns, records.encode(task))
-        await self._recorder.enqueue(task)
+        if task.key:
+            asked = task.asked or keyed.asked(task)
+            if not await self._keyed.submit(msgspec.structs.replace(task, asked=asked)):
+                return False
+        else:
+            if task.deadline_ns:
+                await self._recorder.set_timer(task.run, "deadline", task.deadline_ns, records.encode(task))
+            await self._recorder.enqueue(task)
         self.storage.add(len(task.input) + TASK_BYTES)
         return True
 
@@ -130,33 +130,11 @@ class Submitter:
                 await queues.open_queue(self._connection, queue, self._lease_s)
                 self._open.add(queue)
 
-    async def _first(self, task: Task) -> bool:
-        """Claim the key of a task; False when it was claimed for the same work and that is stored."""
-        subject = subjects.fact(records.shard(task.run), task.run, "keyed")
-        try:
-            await self._facts.append(subject, records.encode(task), ("Nats-TTL", str(KEY_TTL_S)))
-        except Conflict as error:
-            if error.code != "bus.exists":
-                raise
-        else:
-            return True
-        stored = await reading.last(self._connection, subjects.FACTS, subject)
-        if stored is None:
-            return await self._first(task)
-        before = records.decode_task(stored.data)
-        check_same(before, task)
-        if await self._is_known(before):
-            return False
-        await self._recorder.enqueue(before)  # whoever claimed it died before it was stored
-        return False
-
-    async def _is_known(self, task: Task) -> bool:
-        """Return whether a task was stored: it waits, or it has an outcome."""
-        waits = await reading.last(self._connection, subjects.TASKS, subjects.tasks_of(task.run))
-        if waits is not None:
-            return True
-        pattern = f"{records.facts_of(task.run)}.outcome.>"
-        return await reading.last(self._connection, subjects.FACTS, pattern) is not None
+    async def _store(self, task: Task) -> bool:
+        """Store a task that has a key; False when an attempt of it is there already."""
+        if task.deadline_ns:
+            await self._recorder.set_timer(task.run, "deadline", task.deadline_ns, records.encode(task))
+        return await self._recorder.enqueue(task, only=True)
 
 
 def _check_size(task: Task, limit: int) -> None:
@@ -168,32 +146,3 @@ def _check_size(task: Task, limit: int) -> None:
             f"The task takes {size} bytes, and its outcome more; a message of this NATS holds {limit}.",
             code="bus.message_too_large", hint="Raise its max_payload, or give the task the address of its input.",
         )  # fmt: skip
-
-
-def keyed_run(key: str) -> str:
-    """Return the id of the task that has this idempotency key."""
-    return records.derived("k", key, 31)
-
-
-def check_same(before: Task, task: Task) -> None:
-    """Raise `Conflict` (`work.key_reused`) when two tasks with one key are not the same work."""
-    if before.spared:
-        task = records.spare(task)
-    if _work(before) != _work(task):
-        raise Conflict(
-            f"The key {task.key!r} was used for other work: {before.run}.", code="work.key_reused",
-            hint="Use a new key, or submit exactly the same.", detail={"id": before.run},
-        )  # fmt: skip
-
-
-def _work(task: Task) -> bytes:
-    """Return what makes two submissions the same work; a router may have put the second into another queue.
-
-    However a client orders the keys of its input, it is the same one.
-    """
-    alike = msgspec.Raw(codec.canonical(bytes(task.input)))
-    return records.encode(
-        msgspec.structs.replace(
-            task, input=alike, queue="", submitted_ns=0, traceparent="", by="", why="", deadline_ns=0, number=1, past=()
-        )
-    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LONG_S = 0.25
 """An attempt that takes longer is recorded as started; a shorter one tells it with its outcome."""
+STILL_S = 0.1
+"""A look that comes so much later than it was due: this node stood still, and has not heard yet what was said meanwhile."""
+HEARD_S = 0.25
+"""Within so long it has."""
 
 
 class Worker:
@@ -158,7 +163,7 @@ class Worker:
         running.timer = self._loop.call_later(LONG_S, self._takes_long, running)
         if task.heartbeat_s:
             running.alive_s = self.now_s
-            self._loop.call_later(task.heartbeat_s, self._listen_for, running, task.heartbeat_s)
+            self._listen_in(task.heartbeat_s, running, task.heartbeat_s)
         if task.blob:
             self._intake.spawn(self._fetch(running, envelope))
         else:
@@ -199,13 +204,19 @@ class Worker:
         """Return the time that signs of life are measured by."""
         return self._loop.time()
 
-    def _listen_for(self, running: Running, heartbeat_s: float) -> None:
+    def _listen_in(self, left_s: float, running: Running, heartbeat_s: float) -> None:
+        self._loop.call_later(left_s, self._listen_for, running, heartbeat_s, self.now_s + left_s)
+
+    def _listen_for(self, running: Running, heartbeat_s: float, due_s: float) -> None:
         """End an attempt whose executor has been silent for too long; else look again when it could be."""
         if running.over or running.withdrawn:
             return
         left_s = running.alive_s + heartbeat_s - self.now_s
         if left_s > 0:
-            self._loop.call_later(left_s, self._listen_for, running, heartbeat_s)
+            self._listen_in(left_s, running, heartbeat_s)
+            return
+        if self.now_s - due_s > STILL_S:  # not for ever: a second look counts, however late it is
+            self._loop.call_later(HEARD_S, self._listen_for, running, heartbeat_s, math.inf)
             return
         silent = settle.silent(f"{self._node}/{running.agent}", heartbeat_s)
         if not self._hosting.stop(self._project, running.task.work, silent, late=True):  # its input is on the way

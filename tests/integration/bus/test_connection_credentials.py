@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from knotwork.bus import server_talk
 from knotwork.bus.away import why_away
 from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint, Tls
@@ -54,6 +55,30 @@ async def test_right_credentials_work_and_wrong_ones_are_denied(make_server, con
         assert caught.value.hint
         for secret in (wrong.get("password"), wrong.get("token"), wrong.get("seed")):
             assert secret is None or len(secret) < 5 or secret not in str(caught.value)
+
+
+async def test_who_is_too_slow_to_show_its_credentials_is_not_denied(make_server, connect):
+    """As on a machine that stands still for seconds. The server that answers us says what the real one said."""
+    server = await make_server('authorization { token: "right", timeout: 0.1 }')
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    info, said = await reader.readline(), await reader.readline()
+    writer.close()
+    assert b"Timeout" in said
+
+    async def answer(reader, writer) -> None:
+        writer.write(info)
+        await reader.readline()
+        writer.write(said)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as late:
+        port = late.sockets[0].getsockname()[1]
+        with pytest.raises(Unreachable) as caught:
+            await connect(f"nats://127.0.0.1:{port}", token="right")
+        assert caught.value.code == "bus.unreachable"
+        with pytest.raises(OSError, match="Timeout"):
+            async with server_talk.open_line("127.0.0.1", port, keys.generate().seed, timeout_s=30):
+                pass
 
 
 async def test_denied_is_a_state_that_ends_when_the_right_is_given(make_server, connect, until):

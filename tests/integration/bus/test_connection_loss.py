@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from knotwork.bus import away, streams, wire
+from knotwork.bus import away, reading, streams, wire
 from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint
 from knotwork.sdk.errors import KnotworkError, TooLarge, Unreachable
@@ -40,6 +40,16 @@ async def test_a_killed_server_is_noticed_and_everything_is_restored(server, con
         assert connection.reconnects == round_
     assert ups == [1, 2, 3]
     assert states[:3] == ["connected", "reconnecting", "connected"]
+
+
+async def test_a_long_read_does_not_wait_for_the_server_as_long_as_for_its_answer(server, connect, until, monkeypatch):
+    connection = await connect(server.url)
+    await server.kill()
+    await until(lambda: connection.state == "reconnecting")
+    monkeypatch.setattr(reading, "READ_TIMEOUT_S", 0.2)
+    with pytest.raises(Unreachable) as caught:
+        await reading.batch(connection, "FACTS", ">", 1, 10, timeout_s=3600)
+    assert caught.value.code == "bus.disconnected"
 
 
 async def test_a_request_waits_for_the_server_to_come_back(server, connect):

@@ -173,12 +173,13 @@ async def test_what_is_paused_does_not_start_anew(flows):
     await define(
         flow,
         steps={
-            "do": {"capability": "do"},
-            "again": {"kind": "continue_as_new", "when": "input.first", "input": {"first": "`false`", "sleep": "`0`"}},
+            "hear": {"kind": "wait_for_signal", "signal": "go", "when": "input.first"},
+            "again": {"kind": "continue_as_new", "when": "input.first", "input": {"first": "`false`"}},
         },
     )
-    run = await start(flow, {"first": True, "sleep": 1})
+    run = await start(flow, {"first": True})
     await flow.runs.hold(run)
+    await flow.runs.signal(run, "go", b"1")
     await until(lambda: (live := flow.journal.find(run)) and live.run and live.run.paused and live.run.left == 0)
     await asyncio.sleep(0)
     assert flow.journal.find(run).run.phase == "running"

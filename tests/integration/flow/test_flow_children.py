@@ -67,14 +67,15 @@ async def _known(flow, run, count) -> bool:
 
 async def test_what_is_not_granted_is_denied(flows):
     flow = await flows.here(**DO)
-    _, one = await leading(flow, seconds=0.2)
+    _, one = await leading(flow)
     for workflow, capability in (("lead", ""), ("", "secret"), ("nobody", "")):
         with pytest.raises(Denied) as refused:
             await flow.children.spawn(one.token, workflow=workflow, capability=capability, value=b"1")
         assert refused.value.code == "flow.no_grant"
+    _, short = await leading(flow, seconds=0.2)
     await asyncio.sleep(0.3)  # longer than the budget holds
     with pytest.raises(Denied) as refused:
-        await flow.children.spawn(one.token, workflow="piece", capability="", value=b"1")
+        await flow.children.spawn(short.token, workflow="piece", capability="", value=b"1")
     assert refused.value.code == "flow.budget_spent"
 
     await define(flow, name="bare", steps={"a": {"capability": "lead"}})

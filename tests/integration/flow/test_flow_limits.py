@@ -38,6 +38,18 @@ async def _held(limits: Limits, by: list[str]) -> bool:
     return await limits.holders("cap.do") == by
 
 
+async def test_who_is_in_the_book_already_goes_before_those_who_wait_for_its_place(three):
+    """A node that died after it wrote a step into the book: the next owner of its run has others waiting before it."""
+    limit = Limit("cap.do", concurrency=1)
+    await three[0].acquire("left", limit)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        waits = group.create_task(three[1].acquire("first", limit, priority=9))
+        await until(lambda: "cap.do" in three[1]._lines)
+        await three[1].acquire("left", limit)
+        assert not waits.done()
+        three[1].release("left", limit.key)
+
+
 async def test_a_concurrency_limit_holds_over_three_nodes(three):
     limit = Limit("cap.do", concurrency=3)
     log: list[tuple[float, int]] = []
@@ -75,7 +87,8 @@ async def test_a_rate_holds_over_three_nodes(three):
     begun.sort()
     # a full bucket at once, and what comes back meanwhile: never more than twice the rate in its time
     assert max(sum(start <= one < start + 0.5 for one in begun) for start in begun) <= 10
-    assert begun[-1] - begun[0] >= (20 - 5) / 5 * 0.5 * 0.9
+    # ten begin together where the first five learn of it late
+    assert begun[-1] - begun[0] >= (20 - 10) / 5 * 0.5 * 0.9
 
 
 async def test_the_most_urgent_goes_first_and_what_a_crash_left_is_struck_out(three):
@@ -163,15 +176,17 @@ async def test_runs_of_a_workflow_wait_for_each_other(flows):
     assert most_at_once(await attempts(flow, runs)) == 2
 
 
-async def test_a_singleton_skips_or_cancels(flows):
+async def test_a_singleton_skips_or_cancels(flows, tmp_path):
     flow = await flows.here(do={"concurrency": 20})
     await define(
         flow, name="skip", steps={"s": {"capability": "do"}}, concurrency={"key": "input.k", "when_full": "skip"}
     )
-    first = await start(flow, {"k": 1, "sleep": 1}, "skip")
+    go = tmp_path / "go"
+    first = await start(flow, {"k": 1, "until": str(go)}, "skip")
     await until(lambda: flow.limits.holders(key_of("run", "skip", b"1")))
     second, other = await start(flow, {"k": 1}, "skip"), await start(flow, {"k": 2}, "skip")
     assert (await ended(flow, second)).error["code"] == "flow.cancelled"
+    go.touch()
     assert [(await ended(flow, run)).state for run in (other, first)] == ["completed", "completed"]
 
     await define(flow, name="last", steps={"s": {"capability": "do"}}, concurrency={"when_full": "cancel_previous"})
@@ -197,7 +212,7 @@ async def test_a_limited_step_that_waits_can_be_cancelled_and_a_crash_frees_its_
 
 async def test_a_step_that_waits_for_its_next_attempt_leaves_its_place_to_others(flows):
     flow = await flows.here("here", do={"concurrency": 5})
-    retry = {"max_attempts": 3, "delay": "3s", "backoff": "fixed", "jitter": False}
+    retry = {"max_attempts": 3, "delay": "1h", "max_delay": "1h", "backoff": "fixed", "jitter": False}
     await define(flow, steps={"s": {"capability": "do", "retry": retry, "limit": {"concurrency": 1}}})
     script = {"fail": {"message": "not yet", "retriable": True}, "fail_until": 2}
     slow = await start(flow, script)
@@ -209,7 +224,8 @@ async def test_a_step_that_waits_for_its_next_attempt_leaves_its_place_to_others
     for run in quick:
         assert (await ended(flow, run)).state == "completed"
     assert (await flow.runs.look(slow)).finish is None
-    assert (await ended(flow, slow)).state == "completed"
+    await flow.runs.cancel(slow)
+    assert (await ended(flow, slow)).state == "cancelled"
     await until(lambda: _held(flow.limits, []))
 
 

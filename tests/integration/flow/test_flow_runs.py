@@ -300,6 +300,11 @@ async def test_what_is_over_is_packed_away_and_still_told(flows, monkeypatch):
     assert await listing.runs(flow.connection, over=False) == await listing.runs(flow.connection, workflow="x") == []
     assert await start(flow, "v", key="once") == run
     await until(lambda: _gone(flow, run))
+    fork, new = await flow.runs.fork(run, "s1", key="again")
+    assert (new, output(await ended(flow, fork))) == (True, "v")
+    await until(lambda: _gone(flow, fork))
+    assert await flow.runs.fork(run, "s1", key="again") == (fork, False)
+    await until(lambda: _gone(flow, fork))
 
 
 async def _gone(flow, run):

@@ -71,14 +71,15 @@ async def where(flow, run) -> dict[str, str]:
     return {step: f"{end.node}/{end.agent}" for step, end in ends if end.agent}
 
 
-async def test_what_follows_is_done_where_the_first_was(world):
-    flow = world.flow
+async def test_what_follows_is_done_where_the_first_was(world, tmp_path):
+    flow, begun, go = world.flow, tmp_path / "begun", tmp_path / "go"
+    begun.touch()
     for name in ("n1", "n2", "n3"):
         await world.worker(name)
     await define(
         flow,
         steps={
-            "a": {"capability": "do"},
+            "a": {"capability": "do", "input": {"touch": repr(str(begun)), "until": repr(str(go))}},
             "b": {"capability": "more", "depends_on": ["a"], "sticky": {"step": "a", "mode": "hard"}},
             "c": {
                 "kind": "map", "capability": "more", "items": "input", "depends_on": ["b"], "sticky": {"step": "b"},
@@ -87,6 +88,8 @@ async def test_what_follows_is_done_where_the_first_was(world):
         },
     )  # fmt: skip
     runs = [await start(flow, [1, 2, 3]) for _ in range(12)]
+    await until(lambda: len({line.split()[1] for line in begun.read_text().splitlines()}) > 1)  # none can do them all
+    go.touch()
     nodes = set()
     for run in runs:
         assert output(await ended(flow, run)) == [1, 2, 3]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from types import SimpleNamespace
 
 import pytest
 
 from knotwork.host import drain as drains
+from knotwork.host.rooms import Rooms
 from knotwork.mesh.hosting import Hosting
 from knotwork.telemetry.emitter import Emitter
 from knotwork.telemetry.measure import Meter
@@ -37,6 +39,27 @@ async def test_states_follow_each_other_and_everybody_is_told(hosting):
     drain.resume()
     drain.begin(1.0)
     assert told == [("running", False), ("draining", True), ("running", False), ("stopping", True)]
+
+
+async def test_nothing_new_is_taken_by_a_node_that_says_it_stops(hosting):
+    """However long its disk takes to keep that word."""
+    drain, seen = drains.Drain(hosting, lambda: None), []
+
+    class Reached(Exception):
+        pass
+
+    def say(state):
+        seen.append((state, drain.state, hosting.draining, closed))
+        raise Reached
+
+    closed: list[bool] = []
+    drain.open()
+    parts = SimpleNamespace(
+        drain=drain, reloader=SimpleNamespace(close=lambda: closed.append(True)), file=SimpleNamespace(say=say)
+    )
+    with pytest.raises(Reached):
+        await Rooms.close(parts)
+    assert seen == [("stopping", "stopping", True, [True])]
 
 
 async def test_without_work_it_ends_at_once(hosting):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from knotwork.bus import child
+from knotwork.bus import child, server
 from knotwork.bus.background import background
 from knotwork.bus.endpoint import Endpoint
 from knotwork.config.model import Config
@@ -18,6 +18,7 @@ from knotwork.host.control import Control
 from knotwork.host.layout import Layout
 from knotwork.host.projects import Projects
 from knotwork.sdk.errors import ConfigInvalid, Conflict, NotFound, Unavailable
+from knotwork.trust import keys
 
 LOADED = SimpleNamespace(config=Config())
 AWAY = Endpoint(("nats://127.0.0.1:9",), name="test")
@@ -137,6 +138,31 @@ async def test_whoever_stops_waiting_leaves_nothing_behind(group):
         await found.start(["one"], LOADED, wait_s=0.3)
     assert refused.value.code == "bus.unreachable"
     assert found.all() == []
+
+
+@pytest.mark.parametrize("key", ["same", "other"])
+async def test_what_gets_another_name_is_the_project_that_goes(tmp_path, group, key):
+    """By its key, or by its account when the key is another: it is left before it is joined anew, and others are not."""
+    pairs = {name: keys.generate() for name in ("old", "other", "kept")}
+    users = {name: server.User(pair.public) for name, pair in pairs.items()}
+    accounts = (server.Account("A", (users["old"], users["other"])), server.Account("B", (users["kept"],)))
+    seeds = {**{name: pair.seed for name, pair in pairs.items()}, "new": pairs["old" if key == "same" else key].seed}
+
+    @asynccontextmanager
+    async def member(project, _connection):
+        yield project
+
+    settings = server.ServerSettings(store_dir=tmp_path / "store", accounts=accounts)
+    async with child.guard(), server.run_server(settings) as running:
+        found = served(group, lambda _, name: Endpoint((running.url,), name="here", seed=seeds[name]), member)
+        await found.start(["old", "kept"], LOADED, wait_s=30)
+        assert await found.renamed(["old"], ["new"], LOADED, wait_s=30) == ["old"]
+        assert await found.renamed(["kept"], ["new"], LOADED, wait_s=30) == []
+        assert await found.renamed([], ["new"], LOADED, wait_s=30) == []
+        await found.stop(["old"])
+        await found.start(["new"], LOADED, wait_s=30)
+        assert sorted(found.memberships()) == ["kept", "new"]
+        await found.stop(["new", "kept"])
 
 
 async def test_two_projects_of_one_account_are_refused(nats, group):

@@ -10,7 +10,7 @@ from knotwork.sockets import catalog, hosted, loading
 
 async def main():
     settings = catalog.CatalogSettings(
-        files=("./hosted_plugin.py",), base=Path(__file__).parent, group="knotwork-tests"
+        files=("./hosted_plugin.py",), base=Path(__file__).parent, group="knotwork-tests", patience_s=60
     )
     entry = loading.load(settings).find("executors", "./hosted_plugin.py")
     async with bus_child.guard(), host(hosted.wrap(entry, 0, hosted.Hosting())) as sample:

@@ -43,7 +43,7 @@ MIB = 1024 * 1024
 
 @functools.cache  # what was found never changes, and finding it starts a process
 def found(kind):
-    settings = catalog.CatalogSettings(files=("./hosted_plugin.py",), base=HERE, group="knotwork-tests")
+    settings = catalog.CatalogSettings(files=("./hosted_plugin.py",), base=HERE, group="knotwork-tests", patience_s=60)
     return loading.load(settings).find(kind, "./hosted_plugin.py")
 
 
@@ -245,7 +245,9 @@ async def test_a_folder_with_packages_of_its_own(tmp_path):
     )
     (folder / "mine.py").write_text(text)
     (folder / "plugin.toml").write_text((folder / "plugin.toml").read_text() + 'dependencies = ["kt_vendored"]\n')
-    settings = catalog.CatalogSettings(folders=(tmp_path / "plugins",), base=tmp_path, group="knotwork-tests")
+    settings = catalog.CatalogSettings(
+        folders=(tmp_path / "plugins",), base=tmp_path, group="knotwork-tests", patience_s=60
+    )
     mine = loading.load(settings).find("executors", "mine")
     assert mine.hosted_only
     async with host(hosted.wrap(mine, 0, hosted.Hosting()), {"greeting": "hi"}) as sample:

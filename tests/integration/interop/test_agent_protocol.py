@@ -211,7 +211,7 @@ async def test_a_busy_agent_says_so_and_keeps_who_waits_awake(agents, client, la
 
 async def test_status_and_heartbeat_say_the_same(agents, client) -> None:
     echo = await one(agents, "echo")
-    status = await echo.status()
+    status = await echo.status(timeout_s=30)
     assert (status.agent, status.owner, status.session) == ("rehearsal", "lab", "echo")
     assert status.instance_id == echo.instance_id
     assert (status.interval_s, status.protocol_version) == (30, "0.3")

@@ -148,7 +148,10 @@ async def test_a_killed_caller_is_noticed_whatever_the_keepalive(node, process, 
     assert len(far.connection._inbox) == 0
 
 
-async def test_a_caller_whose_link_was_cut_for_a_moment_keeps_his_work(node, server, proxy, invoke, until, held):
+async def test_a_caller_whose_link_was_cut_for_a_moment_keeps_his_work(
+    node, server, proxy, invoke, until, held, monkeypatch
+):
+    monkeypatch.setattr(way, "GONE_AFTER_S", 4.0)  # on a slow machine he needs more than a second to come back
     far = await node("far", held.fill)
     near = await node("near", lambda _node: None, url=proxy.url, link={"pause_min_s": 0.02, "pause_max_s": 0.2})
     await until(lambda: near.directory.candidates(agent="held"), WAIT_S)
@@ -157,7 +160,7 @@ async def test_a_caller_whose_link_was_cut_for_a_moment_keeps_his_work(node, ser
         await until(lambda: far.node.running.get("held"), WAIT_S)
         proxy.cut()
         await until(lambda: near.connection.reconnects == 1, WAIT_S)
-        await asyncio.sleep(4.0)  # longer than a caller that is gone is given
+        await asyncio.sleep(6.0)  # longer than a caller that is gone is given
         assert far.node.running["held"] == 1
         held.go.set()
     assert asked.result() == "kept"

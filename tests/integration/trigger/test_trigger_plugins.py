@@ -173,11 +173,12 @@ async def test_a_trigger_whose_plugin_fails_on_one_node_again_and_again_goes_to_
     assert (event, fields["trigger"], fields["node"], fields["to"]) == ("trigger.given_up", name, "here", "other")
     assert (fields["why"], fields["rest_s"]) == ("RuntimeError: no way out of here", 2.0)
 
-    async def rests_again() -> bool:  # when it had rested it tried, failed, and rests twice as long
-        return (await triggers.store.state(name))[0].rests["here"].times >= 2
+    async def rests_again() -> list:  # when it had rested it tried, failed, and rests twice as long
+        if (await triggers.store.state(name))[0].rests["here"].times < 2:
+            return []
+        return (await TriggerDesk(triggers, str).show(name)).resting
 
-    await until(rests_again)
-    (shown,) = (await TriggerDesk(triggers, str).show(name)).resting
+    (shown,) = await until(rests_again)
     assert (shown.node, shown.why) == ("here", "RuntimeError: no way out of here")
 
     lines.with_suffix(".hears").touch()

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from tests.integration.work.conftest import ended, task, until
 
-from knotwork.bus import frames, reading, streams, subjects
+from knotwork.bus import clock, frames, reading, streams, subjects
 from knotwork.mesh.records import AgentRecord
-from knotwork.sdk.errors import KnotworkError
+from knotwork.sdk.errors import Conflict, KnotworkError
 from knotwork.work import intake, lasting, records
 from knotwork.work.claims import Claimed
 from knotwork.work.records import Retry
@@ -65,7 +65,7 @@ async def test_what_an_agent_holds_is_kept_by_the_lease_of_its_queue(bench):
 
 
 async def test_a_claimed_task_ends_like_any_other(bench):
-    work = await bench.room("here")
+    work = await bench.room("here", lease_s=60.0)
     one = task(value={"a": 1}, labels={"team": "red"}, key="k1")
     await work.submitter.submit(one)
     held = await claim(work)
@@ -82,8 +82,8 @@ async def test_a_claimed_task_ends_like_any_other(bench):
 
 async def test_what_is_held_for_longer_than_a_moment_goes_on_record_as_begun(bench, monkeypatch):
     """Before, it is known from the claim itself; an attempt that ends sooner leaves no trace."""
-    monkeypatch.setattr(lasting, "LONG_S", 1.0)
-    work = await bench.room("here")
+    monkeypatch.setattr(lasting, "LONG_S", 3600.0)
+    work = await bench.room("here", lease_s=60.0)
     quick, slow = task(), task()
     for one in (quick, slow):
         await work.submitter.submit(one)
@@ -93,6 +93,9 @@ async def test_what_is_held_for_longer_than_a_moment_goes_on_record_as_begun(ben
         "running", "here", "laptop", True,
     )  # fmt: skip
     await work.claims.complete(held[quick.run].token, None)
+    young = work.claims.keeper._lasting._young
+    young.extend([(0.0, young.popleft()[1]) for _ in range(len(young))])  # a moment has passed
+    work.claims.keeper._lasting._look()
     await until(lambda: facts(work, slow.run, "started"))
     assert await facts(work, slow.run, "started") == [intake.trace_subject(slow, "started", 1)]
     assert (await work.look(slow.run)).started.started_ns == held[slow.run].claim.started_ns
@@ -209,17 +212,17 @@ async def test_failing_for_good(bench):
 
 
 async def test_failing_for_now_and_going_on_from_a_checkpoint(bench):
-    work = await bench.room()
+    work = await bench.room(lease_s=60.0)
     one = task(retry=Retry(max_attempts=2, delay_s=0.1, jitter=False))
     await work.submitter.submit(one)
     first = await claim(work)
     await work.claims.save(first.token, {"page": 3})
     await work.claims.save(first.token, {"page": 4})
     assert await work.claims.saved(first.token) == (first.claim, b'{"page":4}')
-    start_s = time.monotonic()
+    start_s, start_ns = time.monotonic(), clock.now_ns()
     said = await work.claims.fail(first.token, "busy", code="agent.failed", retriable=True, retry_after_s=1.0)
     assert said.state == "waiting"
-    assert said.due_ns > time.time_ns()
+    assert said.due_ns >= start_ns + 900_000_000
     second = await claim(work)
     assert time.monotonic() - start_s >= 0.9, "it was asked to wait"
     assert (second.task.number, second.checkpoint) == (2, b'{"page":4}')
@@ -248,7 +251,7 @@ async def test_continuing(bench):
 
 
 async def test_giving_it_back(bench):
-    work = await bench.room()
+    work = await bench.room(lease_s=60.0)
     one = task()
     await work.submitter.submit(one)
     for number in range(5):  # more often than crashes are forgiven
@@ -344,18 +347,23 @@ async def test_a_deadline_and_a_timeout_end_the_attempt(bench):
 
 
 async def test_a_timeout_may_be_tried_again(bench):
-    work = await bench.room()
-    one = task(timeout_s=3.0, retry=Retry(max_attempts=2, delay_s=0.1))  # the second one must be done in time
+    work = await bench.room(lease_s=60.0)
+    one = task(timeout_s=2.0, retry=Retry(max_attempts=20, delay_s=0.1, max_delay_s=0.1))
     await work.submitter.submit(one)
     await claim(work)
-    second = await claim(work)
-    assert second.task.number == 2
-    await work.claims.complete(second.token, None)
+    while True:
+        again = await claim(work)
+        assert again.task.number >= 2
+        try:
+            await work.claims.complete(again.token, None)
+            break
+        except Conflict:  # a slow machine: its time was over as well
+            assert again.task.number < 20
     assert (await ended(work, one.run)).state == "completed"
 
 
 async def test_hosted_agents_and_others_share_the_work(bench, tmp_path):
-    work = await bench.room("here", do={"concurrency": 2})
+    work = await bench.room("here", lease_s=60.0, do={"concurrency": 2})
     tasks = [task(value={"sleep": 0.02, "touch": str(tmp_path / "hosted")}) for _ in range(60)]
     done = 0
 
@@ -381,7 +389,7 @@ async def test_hosted_agents_and_others_share_the_work(bench, tmp_path):
 
 @pytest.mark.timeout(240)
 async def test_fifty_agents_and_a_thousand_tasks(bench):
-    work = await bench.room()
+    work = await bench.room(lease_s=60.0)
     tasks = {one.run: one for one in (task(value=number) for number in range(1000))}
     outcomes: dict[str, str] = {}
 
@@ -413,7 +421,7 @@ async def test_fifty_agents_and_a_thousand_tasks(bench):
 async def test_who_is_connected_need_not_say_it_again(bench):
     work = await bench.room()
     with work.attached.line(agent("laptop", "paint", count=3, boundaries=("personal",), executor="copilot")) as notices:
-        record, held_max = work.attached.asked(AgentRecord("laptop", (), executor="attached", attached=True), 1.0)
+        record, held_max = work.attached.asked(AgentRecord("laptop", (), executor="attached", attached=True), 60.0)
         assert (record.capabilities, record.boundaries, record.executor) == (("paint",), ("personal",), "copilot")
         assert held_max == 3
         assert [one.name for one in work.attached.records()] == ["laptop"]
@@ -470,4 +478,4 @@ async def test_a_signal_is_sent_once(bench):
     await work.claims.complete(held.token, None)
     assert await refused(work.signals.send(one.run, "late", 1, "a")) == "work.ended"
     with contextlib.suppress(TimeoutError):
-        assert bytes((await work.signals.wait(one.run, "go", 1)).value) == b"1"
+        assert bytes((await work.signals.wait(one.run, "go", SOON_S)).value) == b"1"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 
+import msgspec
 import pytest
 from tests.integration.work.conftest import ended, task, until
 from tests.integration.work.test_work_life import lines
 
 from knotwork.bus import clock, publisher, reading, subjects
+from knotwork.sdk.errors import KnotworkError
 from knotwork.work import records
 from knotwork.work.records import Retry
 
@@ -18,10 +21,12 @@ from knotwork.work.records import Retry
 async def test_the_task_of_a_killed_worker_comes_back_to_another(bench, tmp_path):
     work = await bench.room()
     first = await bench.worker("first", do={})
-    one = task(value={"touch": str(tmp_path / "began"), "sleep": 1.0})
+    go = tmp_path / "go"
+    one = task(value={"touch": str(tmp_path / "began"), "until": str(go)})
     await work.submitter.submit(one)
     await until(lambda: lines(tmp_path / "began"))
     os.kill(first.pid, signal.SIGKILL)
+    go.touch()
     await bench.worker("second", do={})
     outcome = await ended(work, one.run)
     assert (outcome.state, outcome.node) == ("completed", "second")
@@ -30,10 +35,10 @@ async def test_the_task_of_a_killed_worker_comes_back_to_another(bench, tmp_path
 
 async def test_nodes_of_different_leases_keep_what_they_do(bench, tmp_path):
     """The lease of a queue is that of the node that opened it; who works for it goes by that, and not by its own."""
-    work = await bench.room(lease_s=1.0)
+    work = await bench.room(lease_s=5.0)
     for name in ("patient", "calm", "slow"):
         await bench.worker(name, lease_s=30.0, do={})
-    one = task(value={"touch": str(tmp_path / "began"), "sleep": 6.0})
+    one = task(value={"touch": str(tmp_path / "began"), "sleep": 7.5})
     await work.submitter.submit(one)
     await ended(work, one.run)
     assert len(lines(tmp_path / "began")) == 1
@@ -42,10 +47,12 @@ async def test_nodes_of_different_leases_keep_what_they_do(bench, tmp_path):
 async def test_a_frozen_workers_late_outcome_is_refused(bench, tmp_path):
     work = await bench.room()
     first = await bench.worker("first", do={})
-    one = task(value={"touch": str(tmp_path / "began"), "sleep": 0.5})
+    go = tmp_path / "go"
+    one = task(value={"touch": str(tmp_path / "began"), "until": str(go)})
     await work.submitter.submit(one)
     await until(lambda: lines(tmp_path / "began"))
     os.kill(first.pid, signal.SIGSTOP)
+    go.touch()
     await bench.worker("second", do={})
     outcome = await ended(work, one.run)
     assert outcome.node == "second"
@@ -140,7 +147,7 @@ async def test_a_worker_whose_clock_is_wrong_keeps_the_time_of_all(bench, tmp_pa
 async def test_a_waiting_retry_survives_the_server_and_the_node(bench, tmp_path):
     one = task(
         value={"touch": str(tmp_path / "tries"), "fail": {"message": "no", "retriable": True}, "fail_until": 2},
-        retry=Retry(max_attempts=3, delay_s=1.5, jitter=False),
+        retry=Retry(max_attempts=3, delay_s=6.0, jitter=False),  # long enough for both to be killed, on any machine
     )
     submitter = await bench.room()
     first = await bench.worker("first", do={})
@@ -156,3 +163,42 @@ async def test_a_waiting_retry_survives_the_server_and_the_node(bench, tmp_path)
     await bench.worker("second", do={})
     outcome = await ended(submitter, one.run)
     assert (outcome.state, outcome.node) == ("completed", "second")
+
+
+async def test_what_has_ended_waits_no_more_when_the_server_forgot_that_it_was_acknowledged(bench):
+    """A server that is killed forgets acknowledgements: what they were for is known by its outcome, and nobody has to come."""
+    work = await bench.room()
+    over, again, dead, open_ = (task(retry=Retry(max_attempts=2, delay_s=3600.0)) for _ in range(4))
+    for one in (over, again, dead, open_):
+        await work.submitter.submit(one)
+    due_ns = clock.now_ns() + 3600 * 10**9
+    for one, state in ((over, "completed"), (again, "waiting"), (dead, "dead")):  # as a worker does before its ack
+        end = records.Outcome(state, records.raw(one), due_ns=due_ns if state == "waiting" else 0)
+        subject = records.outcome_subject(one.run, one.step, one.iteration, one.number)
+        await work.facts.append(subject, records.encode(end))
+    forged = records.Outcome("completed", records.raw(msgspec.structs.replace(open_, number=2)))
+    await work.facts.append(records.outcome_subject(open_.run, open_.step, 0, 2), records.encode(forged))
+
+    async def waiting() -> list[str]:
+        return await reading.subjects_of(work._connection, subjects.TASKS, "task.>")
+
+    assert len(await waiting()) == 4
+    await bench.kill_server()
+
+    async def only_one() -> bool:
+        with contextlib.suppress(KnotworkError):  # the server is away for a moment
+            return await waiting() == [open_.subject]
+        return False
+
+    await until(only_one)
+    (queue,) = await until(lambda: _open_queues(work))
+    assert (queue.pending, queue.taken) == (1, 0)
+    following = await reading.last(work._connection, subjects.FACTS, f"{records.facts_of(again.run)}.next.>")
+    assert following is not None  # what its outcome calls for was done, too
+    assert (await work.look(again.run)).state == "waiting"
+    assert await work.dead.is_there(dead.run)
+    assert [(await work.look(one.run)).state for one in (over, open_)] == ["completed", "pending"]
+
+
+async def _open_queues(work):
+    return [one for one in work.depths if one.pending + one.taken == 1]

@@ -98,7 +98,7 @@ async def test_a_waiter_is_not_told_of_an_end_that_is_none(bench):
 async def test_a_forged_retry_that_comes_too_early_does_not_keep_the_right_one_away(bench):
     work = await bench.room(do={})
     wrong = {"fail": {"message": "no", "retriable": True}, "fail_until": 2}
-    one = task(value=wrong, retry=Retry(max_attempts=3, delay_s=1.0, jitter=False))
+    one = task(value=wrong, retry=Retry(max_attempts=3, delay_s=5.0, jitter=False))
     await work.submitter.submit(one)
 
     async def waiting() -> bool:

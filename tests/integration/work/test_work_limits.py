@@ -122,13 +122,15 @@ async def fill(work: Any) -> int:
 
 async def test_while_the_store_is_full_a_cancel_is_refused_at_once_and_an_outcome_waits(small, tmp_path):
     work = await small.room(do={})
-    queued, running = task("nobody", value={}), task(value={"touch": str(tmp_path / "began"), "sleep": 1.0})
+    full = tmp_path / "full"
+    queued, running = task("nobody", value={}), task(value={"touch": str(tmp_path / "began"), "until": str(full)})
     await work.submitter.submit(queued)
     await work.submitter.submit(running)
     await until(lambda: lines(tmp_path / "began"))
     place = records.facts_of(running.run) + ".started.>"
     await until(lambda: reading.last(work._connection, subjects.FACTS, place))
     await fill(work)
+    full.touch()
 
     start_s = time.monotonic()
     with pytest.raises(Unavailable) as refused:

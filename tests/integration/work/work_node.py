@@ -1,8 +1,8 @@
 """A worker node in a process of its own: a scripted agent behind the real work room. `python work_node.py '{…}'`.
 
 What the agent does is written in each task's input: `sleep` (seconds), `touch` (append a line to a file), `exit` (end
-the process at once), `fail` (fields of `sdk.Failed`), `fail_until` (attempt that succeeds), `loops` (continue so many
-times), `stream` (live output), `beats` (so many signs of life, ten a second), `log` (append `as` with what it does to a
+the process at once), `until` (wait for a file to be there), `fail` (fields of `sdk.Failed`), `fail_until` (attempt that
+succeeds), `loops` (continue so many times), `stream` (live output), `beats` (so many signs of life, ten a second), `log` (append `as` with what it does to a
 file), `ending` (seconds that it needs to end when it is cancelled), `deaf` (it completes then all the same).
 """
 
@@ -64,6 +64,8 @@ class Scripted:
             await asyncio.sleep(0.1)  # likewise
         if "sleep" in script:
             await asyncio.sleep(script["sleep"])  # what the script says
+        while "until" in script and not Path(script["until"]).exists():
+            await asyncio.sleep(0.01)  # a pause between two looks
         if script.get("exit"):
             os._exit(9)
         if "fail" in script and attempt.number < script.get("fail_until", 10**9):

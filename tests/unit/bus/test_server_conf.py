@@ -39,6 +39,7 @@ def test_what_the_operator_asked_for_is_in_the_text():
     text = server_conf.render(SETTINGS, 4711, User(KEYS[3]))
     for part in ("port: 4711", "sync_interval: always", "max_file_store: 10000000000", "max_payload: 8388608"):
         assert part in text
+    assert "authorization { timeout: 10 }" in text
     assert "max_file: 5000000" in text
     assert text.count("jetstream: enabled") == 1  # not in SYS, and COMMONS has a limit
     assert 'publish: { allow: ["a.>", "b.*"] }' in text

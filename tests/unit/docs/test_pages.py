@@ -132,7 +132,7 @@ PLUGINS = [block for block in FILES if block.kind == "python" and "@hookimpl" in
 def test_plugins_keep_their_contract(block: Block, tmp_path: Path) -> None:
     path = tmp_path / block.mark.removeprefix("file: ")
     path.write_text(block.text)
-    found = loading.load(catalogs.CatalogSettings(files=(str(path),)))
+    found = loading.load(catalogs.CatalogSettings(files=(str(path),), patience_s=60))
     assert not found.broken()
     (entry,) = [entry for entry in found.entries() if entry.source.where == str(path)]
     sample = {"countdown": 3, "longest": "a few words"}.get(entry.type)

@@ -21,8 +21,8 @@ ELSEWHERE = {"cli", "bench", "config"}
 """Rooms whose messages reach people alone."""
 SHELL = {
     "status", "up", "stop", "init", "help", "config", "plugin", "connect", "mcp", "view", "targets", "launches", "trigger",
-    "triggers", "event", "contact", "route", "blob", "run export", "run link", "channel archive", "crew retry",
-    "task retry", "crew resume", "crew plan", "channel create", "channel set", "memory history",
+    "triggers", "event", "contact", "route", "blob", "run export", "run link",
+    "task retry", "crew plan",
 }  # fmt: skip
 """Commands that no tool stands for: an agent asks its user."""
 WORDS = {" ".join(row.cli.words) for row in LISTED.values()} | {
@@ -118,7 +118,7 @@ def test_a_call_is_made_again_only_when_that_does_no_harm():
     once = {name for name, hints in every.items() if not again.may(name, hints.annotations())}
     assert once == {
         "claim_work", "retry_dead_letter_item", "commit_insight", "share_learning", "export_memories", "import_memories",
-        "approve", "synthesize_results",
+        "approve", "synthesize_results", "retry_part", "create_channel", "revert_memory",
     }  # fmt: skip
     for name in once:
         error = again.unknown(name, NotFound("gone", code="node.lost"))

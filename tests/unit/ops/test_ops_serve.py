@@ -15,6 +15,7 @@ from knotwork.ops.talk_ports import Talk
 from knotwork.ops.target_replies import Targets
 from knotwork.ops.task_ports import Tasks
 from knotwork.ops.view_replies import PastView
+from knotwork.sdk.errors import Unavailable, Unreachable, from_wire
 
 DEAD = "t0198c0ffee00d15ea5e0000dead"
 ANYONE = table.Caller("tester", may="admin")
@@ -35,6 +36,25 @@ async def refusal(node, name, request=None, caller=ANYONE):
     frames = await ask(node, name, request, caller)
     assert [kind for kind, _ in frames] == ["error"]
     return frames[0][1]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [("bus.disconnected", "unavailable"), ("bus.lost", "unavailable"), ("agent.away", "unreachable")],
+    ids=["disconnected", "lost", "away"],
+)
+def test_a_node_whose_nats_is_away_is_there(code: str, kind: str):
+    away = Unreachable("It is away.", code=code, hint="Wait.", detail={"a": 1}, retry_after_s=1.0)
+    assert serve.told(away).to_wire() == {**away.to_wire(), "kind": kind}
+
+
+async def test_who_asks_a_node_whose_nats_is_away_is_told_to_try_again(node, monkeypatch):
+    def away(*_: object) -> None:
+        raise Unreachable("NATS cannot be reached.", code="bus.disconnected", retry_after_s=1.0)
+
+    monkeypatch.setattr(node, "tasks", away)
+    error = from_wire(await refusal(node, "task.list"))
+    assert (type(error), error.code, error.retry_after_s, error.exit_code) == (Unavailable, "bus.disconnected", 1.0, 75)
 
 
 def test_the_stand_in_keeps_the_protocols(node):

@@ -57,7 +57,7 @@ def test_a_page_holds_all_of_it():
 
 def test_rows_of_a_catalog_say_what_is_broken(tmp_path):
     (tmp_path / "bad.py").write_text('"""Bad."""\nimport nothing_of_that_name')
-    settings = CatalogSettings(files=("bad.py", "none.py"), base=tmp_path, group="knotwork-tests")
+    settings = CatalogSettings(files=("bad.py", "none.py"), base=tmp_path, group="knotwork-tests", patience_s=60)
     loaded = describe.rows(loading.load(settings))
     assert [row.state for row in loaded] == ["broken", "broken"]
     assert "nothing_of_that_name" in loaded[1].reason

@@ -31,7 +31,7 @@ def test_it_loads_as_folder_and_as_file(tmp_path, kind):
     scaffold.write(kind, "mine", tmp_path / "plugins" / "mine")
     (file,) = scaffold.write(kind, "loose", tmp_path, single_file=True)
     settings = catalog.CatalogSettings(
-        files=("./loose.py",), folders=(Path("plugins"),), base=tmp_path, group="knotwork-tests"
+        files=("./loose.py",), folders=(Path("plugins"),), base=tmp_path, group="knotwork-tests", patience_s=60
     )
     found = loading.load(settings)
     assert found.broken() == []

@@ -9,7 +9,7 @@ import pytest
 
 from knotwork.flow import texts
 from knotwork.ops.triggers import CreateRequest
-from knotwork.sdk.errors import Invalid
+from knotwork.sdk.errors import Invalid, NotFound
 from knotwork.trigger import source
 from knotwork.trigger.envelope import Firing, as_json, input_of, is_meant, labels
 from knotwork.trigger.store import route, shown
@@ -240,3 +240,41 @@ def test_a_request_in_fields_is_judged_as_a_whole():
     with pytest.raises(Invalid) as refused:
         source.trigger(request.definition, **{**request.given(), "kind": "cron"})
     assert {one["path"] for one in refused.value.detail["problems"]} == {"id", "workflow", "cron", "timezone", "source"}
+
+
+def test_what_is_named_and_is_not_there_is_told_with_all_that_is_wrong():
+    text = "id: t\nworkflow: gone\nkind: subject\nsubject: odd.x\npriority: 12\n"
+    read = source.reading(text)
+    assert read.named() == {"workflow": "gone", "subject": "odd.x"}
+    missing = [
+        ("workflow", NotFound("There is no workflow 'gone'.", code="flow.no_workflow")),
+        ("subject", Invalid("One stream must take the subject 'odd.x', and none does.", code="trigger.no_stream")),
+    ]
+    with pytest.raises(Invalid) as refused:
+        read.checked(missing)
+    told = refused.value.detail["problems"]
+    assert refused.value.code == "trigger.bad_definition"
+    assert [(one["line"], one["path"]) for one in told] == [(2, "workflow"), (4, "subject"), (5, "priority")]
+    sound = source.reading(text.replace("priority: 12", "priority: 2"))
+    with pytest.raises(Invalid, match="names is not there") as both:
+        sound.checked(missing)
+    assert [one["line"] for one in both.value.detail["problems"]] == [2, 4]
+    with pytest.raises(NotFound) as one:  # one alone is told as itself, with its place
+        sound.checked(missing[:1])
+    assert (one.value.code, one.value.detail["problems"][0]["line"]) == ("flow.no_workflow", 2)
+    assert sound.checked(()).workflow == "gone"
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"workflow": "No Name", "cron": "@daily"}, {}),
+        ({"workflow": "w", "subject": "a b", "stream": "S"}, {"workflow": "w"}),
+        ({"workflow": "w", "subject": "a.b", "stream": "S"}, {"workflow": "w", "subject": "a.b", "stream": "S"}),
+        ({"workflow": "w", "source": "lines"}, {"workflow": "w", "source": "lines"}),
+        ({"workflow": "w", "kind": "cron", "source": "lines"}, {"workflow": "w"}),
+        ({"workflow": 7}, {}),
+    ],
+)
+def test_only_what_makes_sense_is_looked_for(fields: dict[str, Any], named: dict[str, str]):
+    assert source.reading({"id": "t", **fields}).named() == named

@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 import pytest
 
+from knotwork.bus import subjects
 from knotwork.bus.reading import Stored
 from knotwork.view import archive
 from knotwork.work import records
@@ -53,3 +54,17 @@ def test_what_is_behind_the_end_is_not_packed():
     assert archive.genuine([retried, died, done, stored(4, "failed", 4)], ended) == [retried, died, done]
     assert archive.genuine([stored(5, "waiting", 5), done], ended) == [done]  # packed again: it harms nobody
     assert ended == {RUN: (0, 3)}
+
+
+def test_a_key_is_remembered_when_its_task_has_ended():
+    run, other = f"{subjects.KEYED}aaaaaaaaaaaaaaa", f"{subjects.KEYED}bbbbbbbbbbbbbbb"
+
+    def end(run: str, state: str) -> Stored:
+        data = f'{{"state":"{state}","task":{{"run":"{run}","key":"k","input":[1],"asked":"abc"}}}}'.encode()
+        return Stored(records.outcome_subject(run, "task", 0, 1), data, 1, "")
+
+    for state in sorted(records.FINAL):
+        assert archive.keys([end(run, state), end(other, "waiting"), end(RUN, state)]) == {
+            subjects.keyed(run): b'{"asked":"abc"}'
+        }
+    assert archive.keys([Stored(records.outcome_subject(run, "task", 0, 1), b'{"state":"dead"', 1, "")]) == {}

@@ -44,20 +44,27 @@ async def drip(writer, text: bytes) -> None:
 
 
 async def dripped(writer, reader, text: bytes) -> bytes:
-    """Return what came back until the end, while a byte of `text` is sent now and then."""
+    """Return what came back until the end, while a byte of `text` is sent now and then.
+
+    Nothing, when a byte that came behind the end has reset the link before the answer was read.
+    """
+    found = b""
     async with asyncio.TaskGroup() as group:
         dripping = group.create_task(drip(writer, text))
         with contextlib.suppress(ConnectionError):
-            found = await reader.read()
+            while piece := await reader.read(4096):
+                found += piece
         dripping.cancel()
     return found
 
 
 @pytest.mark.parametrize("begin", [b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx-a: ", b"G", b"\r\n"])
 async def test_a_head_that_never_ends_is_not_waited_for(web, begin):
-    async with opened(web) as (reader, writer):
-        writer.write(begin)
-        answer = await dripped(writer, reader, b"a")
+    for _ in range(20):
+        async with opened(web) as (reader, writer):
+            writer.write(begin)
+            if answer := await dripped(writer, reader, b"a"):
+                break
     assert answer.startswith((b"HTTP/1.1 408 ", b"HTTP/1.1 400 ")), answer
     assert b"connection: close" in answer.lower()
 
@@ -68,20 +75,25 @@ async def test_a_caller_that_says_nothing_is_sent_away(web):
 
 
 async def test_the_second_request_has_no_more_time_than_the_first(web):
-    async with opened(web) as (reader, writer):
-        writer.write(ASK)
-        assert b"200" in await reader.readuntil(b"\r\n\r\n")
-        answer = await dripped(
-            writer, reader, b"GET /livez HTTP/1.1\r\nx-a: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-        )
+    for _ in range(20):
+        async with opened(web) as (reader, writer):
+            writer.write(ASK)
+            assert b"200" in await reader.readuntil(b"\r\n\r\n")
+            answer = await dripped(
+                writer, reader, b"GET /livez HTTP/1.1\r\nx-a: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+            )
+            if b"HTTP/1.1 " in answer:
+                break
     assert b"HTTP/1.1 408 " in answer
 
 
 async def test_hundreds_of_them_hinder_nobody(web):
     async with contextlib.AsyncExitStack() as stack:
-        slow = [await stack.enter_async_context(opened(web)) for _ in range(300)]
-        for _, writer in slow:
-            writer.write(b"GET /livez HTTP/1.1\r\nx: ")
+        slow = []
+        for _ in range(300):
+            reader, writer = await stack.enter_async_context(opened(web))
+            writer.write(b"GET /livez HTTP/1.1\r\nx: ")  # at once: who says nothing in time gets no answer
+            slow.append((reader, writer))
         reader, writer = await stack.enter_async_context(opened(web))
         writer.write(ASK)
         assert b"200" in await reader.readline()

@@ -1,0 +1,66 @@
+"""What is said of targets and launches follows from what every node heard of them, whoever wrote it last."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from knotwork.bus import clock
+from knotwork.bus.kv import Entry
+from knotwork.spinup import records
+from knotwork.spinup.demand import Demand
+from knotwork.spinup.records import Launch, Target
+from knotwork.spinup.room import SpinUps
+
+DEMAND = Demand("none", "shout", 1)
+
+
+@pytest.fixture
+def spinups() -> SpinUps:
+    """A room that heard of one target of another node; it has no connection and writes nothing."""
+    nothing: Any = None
+    made = SpinUps(
+        nothing, nothing, nothing, project="default", node="here", own=dict, waiting=list, task_of=nothing,
+        waited_s=nothing, is_online=lambda _node: True, can_take=nothing, may_spin_up=nothing, env=nothing,
+        on_change=nothing,
+    )  # fmt: skip
+    hear(made, records.target_key("other", "there"), Target("other", "there", running=1))
+    made.registry._complete()
+    return made
+
+
+def hear(spinups: SpinUps, key: str, told: Target | Launch | None) -> None:
+    spinups.registry._heard(Entry(key, None if told is None else records.encode(told), 1))
+
+
+def launch(state: Any) -> Launch:
+    return Launch("l1", "there", "other", state, capability="shout", boundary="none", created_ns=clock.now_ns())
+
+
+def running(spinups: SpinUps) -> int:
+    return spinups.registry.target("there").running
+
+
+def test_how_many_launches_run_is_counted_and_not_believed(spinups):
+    assert running(spinups) == 0, "whoever wrote that one runs did so before it ended"
+    hear(spinups, records.launch_key("l1"), launch("up"))
+    assert running(spinups) == 1
+    hear(spinups, records.target_key("other", "there"), Target("other", "there"))
+    assert running(spinups) == 1
+    hear(spinups, records.launch_key("l1"), launch("stopped"))
+    assert running(spinups) == 0
+    hear(spinups, records.launch_key("l1"), launch("idle"))
+    hear(spinups, records.launch_key("l1"), None)
+    assert running(spinups) == 0
+
+
+def test_what_becomes_of_starting_an_agent_is_told_in_a_sentence(spinups):
+    assert spinups.told("none", "shout") == ""
+    spinups.missing = [DEMAND]
+    assert spinups.told("none", "shout") == "A target is about to start one."
+    hear(spinups, records.launch_key("l1"), launch("starting"))
+    assert spinups.told("none", "shout") == "Target other/there is starting an agent for it."
+    hear(spinups, records.launch_key("l1"), launch("failed"))
+    spinups.why = {DEMAND.key: {"other/there": "it is disabled"}}
+    assert spinups.told("none", "shout") == "No target starts one: other/there: it is disabled."
