@@ -148,6 +148,7 @@ class Shell:
             **kept,
             MARK: mark,
             "XDG_CONFIG_HOME": str(folder / "xdg"),
+            "XDG_STATE_HOME": str(folder / "state"),
             "KNOTWORK_DATA_DIR": str(self.data),
             "KNOTWORK_CONFIG": str(self.file),
         }

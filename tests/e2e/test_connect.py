@@ -88,14 +88,21 @@ async def test_what_is_written_for_a_project_is_what_a_client_can_start(home: tu
     said = json.loads((node.folder / ".mcp.json").read_text())["mcpServers"]["knotwork"]
     assert "knotwork: begin" in (node.folder / "AGENTS.md").read_text()
     given = StdioServerParameters(
-        command=said["command"], args=said["args"], cwd=node.folder, env={"XDG_KNOTWORK_TEST": node.mark}
-    )
+        command=said["command"], args=said["args"], cwd=node.folder,
+        env={name: node.env[name] for name in ("PATH", "HOME", "KNOTWORK_DATA_DIR")} | {"XDG_KNOTWORK_TEST": node.mark},
+    )  # fmt: skip
+    assert "--data-dir" not in said["args"], "it is this machine's alone"
     async with Client(given, read_timeout_seconds=WAIT_S) as client:
         result = await client.call_tool("check_work", {"work_id": "t0000000000000000"})
         assert "work.not_found" in result.content[0].text
     rows(node, "claude-code", "--scope", "project", "--agents-md", "--undo")
     assert not (node.folder / "AGENTS.md").exists()
     assert not (node.folder / ".mcp.json").exists()
+
+
+def test_a_session_that_cannot_be_called_so_is_told_so(home: tuple[Node, Path]):
+    code, _, said = home[0].run("mcp", "--session", "A B")
+    assert (code, said.startswith("error: 'A B' is no label of a session.")) == (2, True)
 
 
 def test_a_link_stays_a_link(home: tuple[Node, Path]):
@@ -106,3 +113,26 @@ def test_a_link_stays_a_link(home: tuple[Node, Path]):
     rows(node, "gemini", "--no-verify")
     assert (folder / ".gemini" / "settings.json").is_symlink()
     assert "knotwork" in real.read_text()
+
+
+def test_connecting_twice_is_undone_whole_and_a_foreign_server_stays(home: tuple[Node, Path]):
+    node, folder = home
+    claude = folder / ".claude.json"
+    rows(node, "claude-code", "--no-verify")
+    rows(node, "claude-code", "--no-verify", "--toolset", "all")
+    rows(node, "claude-code", "--undo")
+    assert not claude.exists()
+    before = b'{\r\n  "a": 1\r\n}\r\n'
+    claude.write_bytes(before)
+    rows(node, "claude-code", "--no-verify")
+    rows(node, "claude-code", "--no-verify", "--toolset", "all")
+    rows(node, "claude-code", "--undo")
+    assert claude.read_bytes() == before
+    mine = '{"mcpServers": {"knotwork": {"command": "npx", "args": ["someone-elses"]}}}'
+    claude.write_text(mine)
+    assert node.refused("connect", "claude-code")[1]["code"] == "connect.name_taken"
+    assert node.refused("connect", "claude-code", "--undo")[1]["code"] == "connect.name_taken"
+    assert claude.read_text() == mine
+    assert rows(node, "claude-code", "--no-verify", "--name", "knots")["claude-code"]["done"] == "written"
+    rows(node, "claude-code", "--undo", "--name", "knots")
+    assert claude.read_text() == mine

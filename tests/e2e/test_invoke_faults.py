@@ -64,7 +64,9 @@ def up_hub(made):
     node = made.node(name="hub")
     node.write("def strict(input):\n    return [] if input['n'] == 2 else {'n': input['n']}\n", "work.py")
     node.write(HUB.replace("{folder}", str(node.folder)))
-    return node.up()
+    node.up()
+    until(lambda: "fragile" in node.agents())  # a process of its own, which a start does not wait for long
+    return node
 
 
 def up_far(made, hub, name: str = "far"):

@@ -63,6 +63,12 @@ async def test_sessions_are_agents_of_their_own(node: Node):
         await one.call("claim_work", capability="pairing", timeout=20000)
         assert "do not hold" in await two.refused("complete_work", work_id=given["work_id"])
         await one.call("complete_work", work_id=given["work_id"])
+        me = await two.call("get_my_handle")
+        await one.call("set_handle", handle="elder")
+        await two.call("set_handle", handle="pair")  # the name that the other had
+        await one.call("send_direct_message", recipient_guid="pair", message="who am I")
+        said = await two.call("read_direct_messages")
+        assert (said["messages"][0]["sender"], me["handle"]) == ("elder", "pair-2")
 
 
 async def test_a_client_without_a_handshake_is_known_by_its_label(node: Node):

@@ -123,7 +123,7 @@ def test_at_a_shell(nodes):
     assert "Tests need a database." in node.run("recall", "databases")[1]
     assert node.run("memory", "get", out.strip())[1].strip() == "Tests need a database."
     assert node.json("memory", "export", "all.jsonl")["exported"] == 1
-    line = json.loads((node.data / "exports" / "all.jsonl").read_text())
+    line = json.loads((node.data / "exports" / "default" / "all.jsonl").read_text())
     assert (line["content"], line["tags"]) == ("Tests need a database.", ["tests"])
     assert node.json("memory", "import", "all.jsonl")["duplicates"] == 1
     assert node.refused("memory", "export", "../../out.jsonl")[1]["code"] == "memory.outside"

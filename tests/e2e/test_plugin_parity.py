@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 
 import pytest
+from tests.e2e.conftest import until
 
 PLUGIN = """
 import asyncio, sys
@@ -96,7 +97,9 @@ start = {start}
 def running(shared_nodes):
     node = shared_nodes.node(TWO.format(start='""'))
     node.write(PLUGIN.replace("AT_IMPORT", ""), "odd.py")
-    return node.up()
+    node.up()
+    until(lambda: node.agents() == ["apart", "here"])
+    return node
 
 
 @pytest.mark.parametrize("what", ANSWERS)

@@ -168,7 +168,9 @@ def unruly(shared_nodes):
     node.write(plugin(start=CRASHING, name="crashing"), "crashing.py")
     for name, work in (("greedy", GREEDY), ("noisy", NOISY), ("dying", DYING)):
         node.write(plugin(work, name=name), f"{name}.py")
-    return node.up()
+    node.up()
+    until(lambda: len(node.agents()) == 5)  # a node does not wait long for its plugins
+    return node
 
 
 def test_a_background_task_that_crashes_is_contained_and_tried_again(unruly):
@@ -273,7 +275,7 @@ def test_safe_mode_starts_without_foreign_plugins(nodes):
     assert "safe mode" in slot["why"]
     node.stop()
     node.up()
-    assert node.agents() == ["own", "shout"]
+    until(lambda: node.agents() == ["own", "shout"])
 
 
 def test_one_file_is_a_plugin_by_its_path(nodes):
@@ -282,6 +284,7 @@ def test_one_file_is_a_plugin_by_its_path(nodes):
     text += '    yield Factory("second", PluginConfig, open_it)\n'
     node.write(text, "two.py")
     node.up()
+    until(lambda: node.agents() == ["a", "b"])
     assert node.invoke("a") == node.pid
     assert node.invoke("b") != node.pid
     types = {(row["kind"], row["type"]) for row in node.json("plugin", "list")["plugins"]}
@@ -307,7 +310,7 @@ def test_a_scaffolded_plugin_passes_its_own_tests_and_runs(nodes):
     assert " passed" in tests.stdout
     node.write('[plugins]\nfolders = ["."]\n[executors.mine]\ntype = "my-agent"\n')
     node.up()
-    assert node.agents() == ["mine"]
+    until(lambda: node.agents() == ["mine"])
     assert node.json("plugin", "new", "executor", "alone", "--single-file")["files"]
     code, out, err = node.run("plugin", "test", "./alone.py", "--input", "hello")
     assert code == 0, out + err

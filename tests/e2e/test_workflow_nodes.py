@@ -111,3 +111,32 @@ def test_a_handler_runs_once_whatever_its_steps_are_called(nodes):
     for handler in ("mend", "refund"):
         assert len([step for what, step in facts if what == "outcome" and step.startswith(handler)]) == 1, facts
     assert hub.ask("run.replay", id=run)["same"] is True
+
+
+POLL = {"kind": "http", "id": "poll", "path": "poll", "workflow": "chain", "unsigned": True}
+READS = (
+    ("run.list", {}), ("run.show", {"id": "w0198c0ffee0012345678ab"}), ("workflow.list", {}),
+    ("workflow.show", {"name": "chain"}), ("trigger.list", {}), ("trigger.show", {"id": "poll"}),
+    ("run.start", {"workflow": "chain"}),
+)  # fmt: skip
+
+
+def test_what_only_the_store_can_tell_says_at_once_that_it_is_away(nodes):
+    hub = nodes.node(HUB + AGENTS.format(name="cat-hub"), "hub").up()
+    node = nodes.node(name="far")
+    node.write(JOINED.format(name="far", url=hub.about["url"], seed=hub.data / "keys" / "node-default.nk"))
+    node.up()
+    hub.ask("workflow.register", definition={"name": "chain", **WORKFLOWS["chain"]})
+    node.ask("trigger.create", **POLL)
+    until(lambda: node.http("POST", "/run/poll", body=b'"now"').status == 200)
+    address = hub.about["url"].rpartition(":")[2]
+    assert hub.stop() == 0
+    until(lambda: node.call("run.start", workflow="chain").status == 503)
+    for op, request in READS:
+        told = node.call(op, **request)
+        assert (told.status, told.json["code"]) == (503, "bus.disconnected"), (op, told.body)
+        assert address in told.json["detail"], told.body  # which NATS it is
+#X["url"].rpartition(":")[2] in told.json["detail"], told.body  # which NATS it is
+    for method, path in (("POST", "/run/poll"), ("GET", "/approve/none")):
+        told = node.http(method, path)
+        assert (told.status, told.json["code"]) == (503, "bus.disconnected"), told.body

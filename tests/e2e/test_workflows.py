@@ -214,6 +214,8 @@ def test_everything_wrong_is_told_with_its_place(node):
 def test_pictures(node):
     for form in ("mermaid", "dot", "svg"):
         assert "ask" in node.ask("workflow.graph", name="release", form=form)["text"]
+    code, out, _ = node.run("workflow", "schema")  # a file for an editor
+    assert (code, json.loads(out)["title"], "max_items" in out) == (0, "Workflow", True)
     code, out, _ = node.run("workflow", "graph", "release", "--form", "ascii")
     assert code == 0
     assert "ask" in out

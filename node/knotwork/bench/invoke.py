@@ -159,7 +159,7 @@ async def _discovery(calls: Calls) -> float:
 @contextlib.asynccontextmanager
 async def _agent(url: str, seed: str) -> AsyncIterator[None]:
     """Run the other side in a process of its own."""
-    program = [sys.executable, peer.ARGUMENT] if child.frozen() else [sys.executable, "-m", "knotwork.bench.peer"]
+    program = [sys.executable, peer.ARGUMENT] if child.frozen() else [sys.executable, "-P", "-m", "knotwork.bench.peer"]
     process = await child.spawn(*program, env={peer.URL: url, peer.SEED: seed}, own_executable=True)
     try:
         yield

@@ -145,7 +145,7 @@ async def _drained(nodes: int) -> float:
 @contextlib.asynccontextmanager
 async def _worker(url: str, seed: str, name: str) -> AsyncIterator[None]:
     """Run a node that works inside the block."""
-    program = [sys.executable, peer.ARGUMENT] if child.frozen() else [sys.executable, "-m", "knotwork.bench.peer"]
+    program = [sys.executable, peer.ARGUMENT] if child.frozen() else [sys.executable, "-P", "-m", "knotwork.bench.peer"]
     env = {peer.URL: url, peer.SEED: seed, peer.WORKER: name}
     process = await child.spawn(*program, env=env, own_executable=True, stdout=asyncio.subprocess.PIPE)
     try:

@@ -73,3 +73,9 @@ def why_away(connection: Link) -> KnotworkError | None:
             hint="Check user, token, nkey_seed or creds under [nats]; it is tried again by itself.",
         )  # fmt: skip
     return not_connected(connection) if connection.down_for_s() > BLINK_S else None
+
+
+def must_reach(connection: Link) -> None:
+    """Raise that error for whoever asks for what only the store can tell, rather than have him wait: he asks again."""
+    if (away := why_away(connection)) is not None:
+        raise away

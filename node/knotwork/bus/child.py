@@ -50,8 +50,11 @@ def frozen() -> bool:
 
 
 def program() -> list[str]:
-    """Return the words that start this program again, whichever way it was started."""
-    return [sys.executable] if frozen() else [sys.executable, "-m", "knotwork"]
+    """Return the words that start this program again, whichever way it was started.
+
+    With `-P`: what lies in the current folder, a checkout of somebody else say, must not be imported in place of ours.
+    """
+    return [sys.executable] if frozen() else [sys.executable, "-P", "-m", "knotwork"]
 
 
 def ward_token() -> str:

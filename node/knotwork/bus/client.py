@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from knotwork.bus import frames, subjects
 from knotwork.bus.connection import is_no_responders, open_connection
+from knotwork.bus.credit import WINDOW_BYTES, Reading
 from knotwork.sdk.errors import KnotworkError, TimedOut, Unreachable
 
 if TYPE_CHECKING:
@@ -31,18 +32,21 @@ async def call(
     node: str = "",
     caller: str = "",
     patient: bool = True,
+    whole: bool = False,
     session: str = "",
 ) -> AsyncIterator[frames.Frame]:
     """Ask for one op and yield its frames, the last one being `result` or `error`; `alive` frames are kept back.
 
     Leaving early (or Ctrl-C) tells the node to stop. A node may answer after a reconnect, so who is `patient` waits for
-    that; who may simply ask again is told at once that the connection was lost. Raises `Unreachable` (`node.lost` once
+    that; who may simply ask again is told at once that the connection was lost. Pieces may be lost with a connection:
+    who needs the `whole` of them gets an error then. Raises `Unreachable` (`node.lost` once
     it was asked, `bus.no_responders` when no such node is there), `Denied`, `TimedOut` after `timeout_s` seconds.
     """
     async with open_connection(endpoint) as connection:
         pieces = over(
-            connection, op, request, timeout_s=timeout_s, node=node, caller=caller, patient=patient, session=session
-        )
+            connection, op, request, timeout_s=timeout_s, node=node, caller=caller, patient=patient, whole=whole,
+            session=session,
+        )  # fmt: skip
         async with aclosing(pieces):
             async for frame in pieces:
                 yield frame
@@ -57,6 +61,7 @@ async def over(
     node: str = "",
     caller: str = "",
     patient: bool = True,
+    whole: bool = False,
     session: str = "",
     traceparent: str = "",
 ) -> AsyncGenerator[frames.Frame, None]:
@@ -65,18 +70,21 @@ async def over(
     call_id = secrets.token_hex(8)
     arrived: asyncio.Queue[Message | None] = asyncio.Queue()
     reply = connection.open_reply(arrived.put_nowait)
-    forget = None if patient else connection.on_down(lambda: arrived.put_nowait(None))
-    envelope = frames.Envelope(call_id, timeout_s, caller, traceparent=traceparent, plain=False, session=session)
+    link = _Link(connection, None if patient else lambda: arrived.put_nowait(None))
+    envelope = frames.Envelope(
+        call_id, timeout_s, caller, traceparent=traceparent, plain=False, session=session, window=WINDOW_BYTES
+    )
+    reading = Reading(connection, call_id)
     finished = False
-    whole = asyncio.timeout(timeout_s)
+    limit = asyncio.timeout(timeout_s)
     try:
-        async with whole:
+        async with limit:
             connection.send(subject, request, reply, envelope.head())
             while not finished:
                 async with asyncio.timeout(ALIVE_MAX_S):
                     message = await arrived.get()
                 if message is None:
-                    raise _lost(op, connection, 0.0)
+                    raise link.lost(op, 0.0)
                 if is_no_responders(message):  # not a frame, so that it is never taken for what a node answered
                     raise Unreachable(
                         "Nobody answers there.",
@@ -84,35 +92,66 @@ async def over(
                         hint="Is the node running? See `knotwork status`.",
                     )
                 frame = frames.read(message)
-                finished = frame.kind in frames.LAST
-                if frame.kind != "alive":
+                alive = frame.kind == "alive"
+                place = reading.place(message, 0 if alive else len(frame.data))
+                if place == "gap" and whole:
+                    raise link.torn(op)
+                if not alive and place != "again":
+                    finished = frame.kind in frames.LAST
                     yield frame
+                reading.used(surely=alive)
     except TimeoutError:
-        if not whole.expired():
-            raise _lost(op, connection, ALIVE_MAX_S) from None
+        if not limit.expired():
+            raise link.lost(op, ALIVE_MAX_S) from None
         raise TimedOut(
             f"No answer to {op} within {timeout_s:g} s.",
             code="call.timed_out",
             hint="Allow more with --timeout, or see `knotwork status`.",
         ) from None
     finally:
-        if forget is not None:
-            forget()
+        link.close()
         connection.close_reply(reply)
         if not finished:
             with contextlib.suppress(KnotworkError):  # the link is gone: the node notices by itself
                 connection.send(subjects.op_cancel(call_id))
 
 
-def _lost(op: str, connection: Connection, silent_s: float) -> Unreachable:
-    """Return the error of a caller whose node, or whose link, has gone after it was asked."""
-    if connection.state != "connected":
-        why = connection.last_error or "it was closed at the other end"
-        what = f"The connection to NATS at {connection.endpoint.shown} was lost before {op} was answered: {why}."
-    else:
-        what = f"The node gave no sign of life for {silent_s:g} s: it went away, or hangs, before it answered {op}."
-    return Unreachable(
-        what,
-        code="node.lost",
-        hint="See `knotwork status`. What was asked may have been done or not; waiting for its end can be repeated.",
-    )
+class _Link:
+    """What became of the connection while one answer was waited for, and the errors that say so."""
+
+    def __init__(self, connection: Connection, lost: Callable[[], None] | None) -> None:
+        self._connection, self._lost = connection, lost
+        self._why = ""
+        self._forget = connection.on_down(self._down)
+
+    def _down(self) -> None:
+        self._why = self._connection.last_error or "it was closed at the other end"
+        if self._lost is not None:
+            self._lost()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._forget()
+
+    def lost(self, op: str, silent_s: float) -> Unreachable:
+        """Return the error of a caller whose node, or whose link, has gone after it was asked."""
+        connection = self._connection
+        if self._why or connection.state != "connected":
+            why = self._why or connection.last_error or "it was closed at the other end"
+            what = f"The connection to NATS at {connection.endpoint.shown} was lost before {op} was answered: {why}."
+        else:
+            what = f"The node gave no sign of life for {silent_s:g} s: it went away, or hangs, before it answered {op}."
+        return Unreachable(
+            what,
+            code="node.lost",
+            hint="See `knotwork status`. What was asked may have been done or not; waiting for its end can be repeated.",
+        )
+
+    def torn(self, op: str) -> Unreachable:
+        """Return the error of one who needs the whole of an answer of which pieces are missing."""
+        why = f", when the connection to it was lost: {self._why}" if self._why else ""
+        return Unreachable(
+            f"A part of the answer to {op} was lost between NATS at {self._connection.endpoint.shown} and here{why}.",
+            code="node.lost",
+            hint="What came is not the whole. Ask again.",
+        )

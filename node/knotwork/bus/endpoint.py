@@ -13,6 +13,7 @@ import nkeys
 
 from knotwork.bus import library
 from knotwork.bus.wire import DirectClient
+from knotwork.config import regular
 from knotwork.sdk.errors import ConfigInvalid, Denied, Unreachable
 
 CREDS_MAX = 64 * 1024
@@ -130,8 +131,8 @@ def _check_seed(seed: str) -> None:
 
 def _check_creds(path: str) -> None:
     try:
-        with open(path, encoding="ascii") as file:  # noqa: PTH123  a path as it was given
-            text = file.read(CREDS_MAX)
+        with regular.opened(path) as file:
+            text = file.read(CREDS_MAX).decode("ascii")
     except (OSError, ValueError) as error:
         raise ConfigInvalid(
             f"The creds file {path} cannot be read: {error}.", code="bus.bad_credentials", hint="Check path and owner."

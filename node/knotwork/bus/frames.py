@@ -21,6 +21,8 @@ Kind = Literal["chunk", "progress", "alive", "result", "continue", "error"]
 CALL = "Knot-Call"
 SESSION = "Knot-Session"
 FRAME = "Knot-Frame"
+WINDOW, SENT = "Knot-Window", "Knot-Sent"
+"""How many bytes may be under way to who asks; how many were sent to him, with this frame (`bus.credit`)."""
 _KINDS: dict[str, Kind] = {
     "chunk": "chunk",
     "progress": "progress",
@@ -49,7 +51,8 @@ class Envelope(NamedTuple):
     """What comes with a call: its id, the time left in seconds (None: no limit), who asks, and the trace it belongs to.
 
     `number` counts the attempts of the same work, which share a `key`; `plain` marks a caller that knows no frames.
-    `session` is the secret of the agent's session that it belongs to.
+    `session` is the secret of the agent's session that it belongs to. `window` is how many bytes of an answer in pieces
+    may be under way to him, 0 for one who does not say what he has used.
     """
 
     id: str = ""
@@ -62,6 +65,7 @@ class Envelope(NamedTuple):
     traceparent: str = ""
     plain: bool = True
     session: str = ""
+    window: int = 0
 
     def head(self) -> bytes:
         """Return the header block; one compact header keeps parsing cheap on the other side."""
@@ -72,11 +76,14 @@ class Envelope(NamedTuple):
             text += f"traceparent: {self.traceparent}\r\n"
         if self.session:
             text += f"{SESSION}: {self.session}\r\n"
+        if self.window:
+            text += f"{WINDOW}: {self.window}\r\n"
         return f"{text}\r\n".encode()
 
 
 _PLAIN = Envelope()
 _CALL_PARTS = 7
+_WINDOW_MIN_BYTES, _WINDOW_MAX_BYTES, _WINDOW_DIGITS_MAX = 64 * 1024, 32 * 1024 * 1024, 12
 _CALL_MAX = 1536  # a key of 256 characters, each three when quoted, and tokens
 TIMEOUT_MAX_S = 7 * 24 * 3600.0
 
@@ -110,7 +117,15 @@ def read_envelope(headers: dict[str, str] | None) -> Envelope:
         traceparent,
         plain=False,
         session=session,
+        window=_window(headers.get(WINDOW, "")),
     )
+
+
+def _window(text: str) -> int:
+    """Return a window as it is kept to: one that is no number counts as none."""
+    if not (text and len(text) <= _WINDOW_DIGITS_MAX and text.isascii() and text.isdigit()):
+        return 0
+    return min(max(int(text), _WINDOW_MIN_BYTES), _WINDOW_MAX_BYTES)
 
 
 def error_head(error: KnotworkError) -> bytes:

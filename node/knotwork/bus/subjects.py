@@ -94,6 +94,14 @@ def op_cancel(call: str) -> str:
     return f"op.cancel.{token(call, 'call id')}"
 
 
+ALL_OP_CREDITS = "op.credit.*"
+
+
+def op_credit(call: str) -> str:
+    """Return where whoever carries out an op is told how much of its answer was used; `call` is its id."""
+    return f"op.credit.{token(call, 'call id')}"
+
+
 def prompt(verb: str, kind: str, node: str, name: str) -> str:
     """Return a subject of the Synadia Agent Protocol; `verb` is prompt, status or hb, `kind` the agent's executor type."""
     return f"agents.{token(verb, 'verb')}.{token(kind, 'executor type')}.{token(node, 'node')}.{token(name, 'agent')}"
@@ -255,6 +263,7 @@ def notice(agent: str) -> str:
     return f"notice.{token(agent, 'agent id')}"
 
 
+@lru_cache(maxsize=4096)
 def channel(name: str) -> str:
     """Return where is kept what is said in a channel, in TALK."""
     return f"channel.{token(name, 'channel')}"

@@ -30,6 +30,7 @@ LOCAL: dict[tuple[str, ...], str] = {
     ("connect",): "connect:connect",
     ("config", "check"): "config:check",
     ("config", "fmt"): "config:fmt",
+    ("config", "revision"): "config:revision",
     ("config", "schema"): "config:schema",
     ("config", "example"): "config:example",
     ("plugin", "new"): "plugin:new",

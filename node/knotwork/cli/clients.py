@@ -19,6 +19,8 @@ from knotwork.sdk.errors import Invalid
 Scope = Literal["user", "project"]
 Json = dict[str, Any]
 WORKSPACE = "${workspaceFolder}"
+EMPTY = {"json": "{}\n", "toml": ""}
+"""A file that says nothing and can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ def entry(client: Client, command: list[str], scope: Scope) -> Json:
 def read(client: Client, text: str, shown: str) -> Json:
     """Return what a file says; raises `Invalid` (`connect.bad_config`) when it cannot be read."""
     try:
+        text = text.removeprefix("\ufeff")  # what editors on Windows begin a file with
         found: Any = (tomllib.loads(text) if client.form == "toml" else json.loads(text)) if text.strip() else {}
         servers = found.get(client.key, {}) if isinstance(found, dict) else None
     except (ValueError, RecursionError) as error:
@@ -129,6 +132,23 @@ def read(client: Client, text: str, shown: str) -> Json:
         raise _unreadable(shown, f"{client.key} is no table")
     told: Json = found
     return told
+
+
+def servers(client: Client, text: str, shown: str) -> Json:
+    """Return the servers that a file names; raises `Invalid` (`connect.bad_config`)."""
+    told: Json = read(client, text, shown).get(client.key, {})
+    return told
+
+
+def is_foreign(client: Client, text: str, name: str, shown: str) -> bool:
+    """Return whether a server of this name stands in a file that does not start `knotwork mcp`; raises `Invalid`."""
+    said = servers(client, text, shown).get(name)
+    if said is None:
+        return False
+    if not isinstance(said, dict) or not isinstance(said.get("args", []), list):
+        return True
+    words = [str(said.get("command", "")), *map(str, said.get("args", []))]
+    return "mcp" not in words[1:] or not any("knotwork" in re.split(r"[\\/]", word)[-1] for word in words[:3])
 
 
 def _unreadable(shown: str, why: str) -> Invalid:
@@ -224,8 +244,9 @@ def with_notes(text: str) -> str:
 
 def without_notes(text: str) -> str:
     """Return a file for agents without our block; the same text when it is not in it."""
-    begin, end = text.find(BEGIN), text.find(END)
-    if begin < 0 or end < begin:
+    end = text.find(END)
+    begin = text.rfind(BEGIN, 0, max(end, 0))  # behind one that lost its end somebody's own text may stand
+    if begin < 0:
         return text
     before, after = text[:begin].rstrip("\n"), text[end + len(END) :].lstrip("\n")
     return (before + "\n" if before else "") + ("\n" + after if before and after else after)

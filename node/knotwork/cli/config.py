@@ -171,6 +171,31 @@ example = click.Command(
 )
 
 
+def _revision(**values: Any) -> None:
+    from knotwork.cli import local  # where the node keeps its things
+    from knotwork.config import revisions  # only here
+
+    shared = options.take(values)
+    kept = revisions.load(local.data_dir(shared.data_dir) / "revisions", values["number"])
+    texts = [{"file": str(text.path), "text": text.text} for text in kept.texts]
+    if shared.shape != "table":
+        reply = {"number": kept.number, "digest": kept.digest[:12], "files": texts}
+        print(show.pretty(reply) if shared.shape == "json" else show.compact(reply))
+        return
+    for one in texts:
+        print(f"# {one['file']}\n{show.plain(one['text'])}")
+
+
+revision = click.Command(
+    "revision",
+    callback=_revision,
+    params=[click.Argument(["number"], type=click.IntRange(1)), *options.answering()],
+    short_help="Print an earlier configuration",
+    help="Print the files of a revision of `knotwork config revisions` as they were then. Needs no running node.",
+    epilog="\b\nExamples:\n  # What did the third say?\n  knotwork config revision 3",
+)
+
+
 def _read(path: Path) -> str:
     from knotwork.config import files as reading  # the rules about encodings and sizes
 

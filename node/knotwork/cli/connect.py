@@ -57,10 +57,11 @@ def _connect(**values: Any) -> None:
     shared = options.take(values)
     folder = local.folder_meant()
     words = ["mcp", *(word for name in values["toolset"] for word in ("--toolset", name))]
-    named = shared.data_dir or os.environ.get(local.DATA_DIR, "")
+    # a file of the project is other people's, too: only what was typed for it stands in it
+    named = shared.data_dir or (values["scope"] == "user" and os.environ.get(local.DATA_DIR, ""))
     words += ["--data-dir", str(local.data_dir(shared.data_dir))] if named else []
     wish = Wish(
-        values["scope"], folder, values["name"], [*program(), *words], dry_run=values["dry_run"], undo=values["undo"],
+        values["scope"], folder, values["name"], [*_started(values["scope"]), *words], dry_run=values["dry_run"], undo=values["undo"],
         verify=values["verify"],
     )  # fmt: skip
     meant = _meant(values["client"], every=values["all"], notes=values["agents_md"])
@@ -120,6 +121,14 @@ def program() -> list[str]:
     return [str(beside)] if beside.exists() and not child.frozen() else child.program()
 
 
+def _started(scope: Scope) -> list[str]:
+    """Return how a client starts this program: in a file that others get, too, by its name alone when that finds it."""
+    found = program()
+    by_name = shutil.which("knotwork")
+    same = by_name is not None and len(found) == 1 and Path(by_name).resolve() == Path(found[0]).resolve()
+    return ["knotwork"] if scope == "project" and same else found
+
+
 def _meant(names: tuple[str, ...], *, every: bool, notes: bool) -> list[Client]:
     if every and names:
         raise Invalid("Name clients, or say --all.", code="connect.unknown_client")
@@ -141,6 +150,13 @@ def _one(client: Client, wish: Wish, *, every: bool) -> Row:
     file = clients.place(client, wish.scope, wish.folder, machine)
     before = _text(file)
     shown = str(file)
+    if clients.is_foreign(client, before, wish.name, shown):
+        if every and wish.undo:
+            return Row(client.name, "unchanged", shown)
+        raise Conflict(
+            f"{file} has a server {wish.name} that is none of ours.", code="connect.name_taken",
+            hint="It stays. Say `--name` with another name, or take it out by hand.",
+        )  # fmt: skip
     if wish.undo:
         after = clients.without_server(client, before, wish.name, shown)
         if every and after == before:
@@ -152,7 +168,7 @@ def _one(client: Client, wish: Wish, *, every: bool) -> Row:
     if wish.dry_run:
         return Row(client.name, "unchanged" if done == "unchanged" else "would be written", shown, text=after)
     if done == "written":
-        _write(file, before, after)
+        _write(file, before, after, connected=wish.name in clients.servers(client, before, shown))
     return Row(client.name, done, shown, _verified(client, file, wish) if wish.verify else "")
 
 
@@ -166,7 +182,7 @@ def _taken_out(client: Client, file: Path, before: str, after: str, wish: Wish) 
     if kept is not None and clients.read(client, kept, str(backup)) == clients.read(client, after, str(file)):
         after = kept  # as it was, to the letter
     if after.strip() or kept is not None:
-        _replace(file, after)
+        _replace(file, after or clients.EMPTY[client.form])
     else:
         file.unlink()
     with contextlib.suppress(OSError):
@@ -191,7 +207,8 @@ def _notes(file: Path, wish: Wish) -> Row:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        with file.open(encoding="utf-8", newline="") as opened:  # its line ends are its own
+            return opened.read()
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as error:
@@ -200,10 +217,10 @@ def _text(file: Path) -> str:
         ) from error
 
 
-def _write(file: Path, before: str, after: str) -> None:
-    """Write a file; one that is there is kept beside it as it was at first."""
+def _write(file: Path, before: str, after: str, *, connected: bool) -> None:
+    """Write a file; one that is there is kept beside it as it was before it was `connected` first."""
     backup = file.with_name(file.name + BACKUP)
-    if before and not backup.exists():
+    if before and not connected:
         _replace(backup, before)
     _replace(file, after)
 
@@ -215,7 +232,7 @@ def _replace(file: Path, text: str) -> None:
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
         mode = real.stat().st_mode & 0o777 if real.exists() else 0o600
-        fresh.write_text(text, encoding="utf-8")
+        fresh.write_text(text, encoding="utf-8", newline="")
         fresh.chmod(mode)
         fresh.replace(real)
     except OSError as error:

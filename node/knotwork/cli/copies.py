@@ -11,28 +11,45 @@ from typing import IO, Any
 
 from knotwork.cli import given, remote, show
 from knotwork.cli.options import Shared
-from knotwork.sdk.errors import Invalid
+from knotwork.sdk.errors import Invalid, KnotworkError
 
 PAGE = 100
 BATCH_LINES, BATCH_BYTES = 100, 4 * 1024 * 1024
 LINE_MAX_BYTES = 16 * 1024 * 1024
 PAGE_TIMEOUT_S = 300.0
 TELL_EVERY = TOLD_MAX = 1000
+BROKEN = "broken"
+"""The only key of the line that ends an export which broke off."""
 Request = dict[str, Any]
 Reply = dict[str, Any]
 
 
 def export(shared: Shared, request: Request) -> Reply:
-    """Write runs to standard output, one a line, and return what the pages add up to."""
+    """Write runs to standard output, one a line, and return what the pages add up to.
+
+    What breaks off in the middle ends with a line that is no run, and that `bring_in` takes for what it is.
+    """
+    written = _Written()
+    try:
+        return _export(shared, request, written)
+    except KnotworkError as error:
+        if written.lines:
+            written.add({BROKEN: {"code": error.code, "message": error.message, "lines": written.lines}})
+            note = f"what was written is not all, and its last line says so: it breaks off after {written.lines - 1}"
+            print(note, file=sys.stderr, flush=True)
+        raise
+
+
+def _export(shared: Shared, request: Request, written: _Written) -> Reply:
     if "id" in request:
-        reply = _ask(shared, "run.export", request, lines=True)
+        reply = _ask(shared, "run.export", request, written)
         parts = ("part", "more") if reply.get("part") else ()
-        _write({name: reply[name] for name in ("id", "definition", "facts", *parts)})
+        written.add({name: reply[name] for name in ("id", "definition", "facts", *parts)})
         return {"exported": 1, "failed": []}
     limit, count, going, failed = request.get("limit"), 0, 0, list[Any]()
     while True:
         page = PAGE if limit is None else min(PAGE, limit - count - len(failed))
-        reply = _ask(shared, "run.export", {**request, "limit": page}, lines=True)
+        reply = _ask(shared, "run.export", {**request, "limit": page}, written)
         count, failed = count + reply["exported"], [*failed, *reply["failed"]]
         going += reply.get("going", 0)  # left out, and so not part of the limit
         if not reply["next"] or (limit is not None and count + len(failed) >= limit):
@@ -59,6 +76,9 @@ def bring_in(shared: Shared, word: str) -> Reply:
                 wrong = {"id": "", "changed": False, "run": "", "why": why, "code": "wire.not_json", "line": number}
                 told.add([wrong])
                 continue
+            if isinstance(value, dict) and BROKEN in value:  # as `export` ends what it could not write whole
+                told.add([_broken(value[BROKEN], number)])
+                continue
             if lines and (size + len(line) > BATCH_BYTES or len(lines) >= BATCH_LINES):
                 told.add(_sent(shared, lines))
                 lines, size = [], 0
@@ -71,6 +91,26 @@ def bring_in(shared: Shared, word: str) -> Reply:
     told.add(_sent(shared, lines) if lines else [])
     runs = sorted(told.runs, key=lambda one: int(one["line"]))
     return {"runs": runs, "matched": told.count, "done": told.done, "failed": told.failed}
+
+
+def _broken(told: Any, number: int) -> Reply:
+    """Return what is said of the line that ends an export which broke off."""
+    message = told.get("message") if isinstance(told, dict) else None
+    why = f"the export broke off here, and what follows is missing: {message or 'nobody knows why'}"[:500]
+    return {"id": "", "changed": False, "run": "", "why": why, "code": "flow.broken_export", "line": number}
+
+
+class _Written:
+    """What was written to standard output, one JSON value a line."""
+
+    def __init__(self) -> None:
+        self.lines = 0
+
+    def add(self, value: Any) -> None:
+        """Write one more."""
+        sys.stdout.write(f"{show.compact(value)}\n")
+        sys.stdout.flush()
+        self.lines += 1
 
 
 class _Told:
@@ -119,20 +159,15 @@ def _lines(word: str, stack: ExitStack) -> Iterator[tuple[int, bytes]]:
         number, first = number + 1, file.readline(LINE_MAX_BYTES)
 
 
-def _ask(shared: Shared, op: str, request: Request, *, lines: bool = False) -> Reply:
+def _ask(shared: Shared, op: str, request: Request, written: _Written | None = None) -> Reply:
     def piece(frame: Any) -> None:
-        if lines and frame.kind == "chunk":
-            _write(json.loads(frame.data)["data"])
+        if written is not None and frame.kind == "chunk":
+            written.add(json.loads(frame.data)["data"])
 
     timeout_s = shared.timeout_s or PAGE_TIMEOUT_S
-    raw = remote.ask(shared, op, json.dumps(request).encode(), piece, timeout_s=timeout_s)
+    raw = remote.ask(shared, op, json.dumps(request).encode(), piece, timeout_s=timeout_s, whole=True)
     reply: Reply = json.loads(raw)
     return reply
-
-
-def _write(run: Any) -> None:
-    sys.stdout.write(f"{show.compact(run)}\n")
-    sys.stdout.flush()
 
 
 def _tell(shared: Shared, text: str) -> None:

@@ -22,7 +22,7 @@ Reply = dict[str, Any]
 
 def params(op: str) -> list[click.Option]:
     """Return the further options of an op that can be answered from files."""
-    return files.options() if op in ANSWERS else []
+    return files.options() if op in ANSWERS and op not in _OF_THE_DATA_FOLDER else []
 
 
 def answer(op: str, request: Request, shared: Shared, chosen: FileOptions) -> Reply | None:
@@ -70,6 +70,21 @@ def _revisions(_: Request, shared: Shared, __: FileOptions) -> Reply:
         for row in kept
     ]
     return {"revisions": rows}
+
+
+def _rollback(request: Request, shared: Shared, _: FileOptions) -> Reply:
+    """Write the files of a revision again, unjudged: this shell may lack variables and secrets that the node will have."""
+    from knotwork.config import revisions  # the same
+
+    revision = revisions.load(local.data_dir(shared.data_dir) / "revisions", int(request["number"]))
+    done = revisions.restore(revision)
+    return {
+        "result": "applied" if done else "unchanged",
+        "revision": revision.number,
+        "trigger": "rollback",
+        "message": f"{'; '.join(done) or 'The files say that already'}. No node is ready here to judge it: "
+        "`knotwork config check` does; a node takes it when it starts.",
+    }
 
 
 def _plugins(_: Request, __: Shared, chosen: FileOptions) -> Reply:
@@ -134,6 +149,9 @@ def find(catalog: Catalog, type_name: str, kind: str = "") -> Entry:
 ANSWERS: dict[str, Callable[[Request, Shared, FileOptions], Reply]] = {
     "config.show": _show,
     "config.revisions": _revisions,
+    "config.rollback": _rollback,
     "plugin.list": _plugins,
     "plugin.info": _plugin,
 }
+_OF_THE_DATA_FOLDER = ("config.rollback",)
+"""Ops that are about what is kept there, whichever configuration somebody could name."""

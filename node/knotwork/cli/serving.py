@@ -23,7 +23,7 @@ from knotwork.mcp.bridge import Bridge
 from knotwork.mcp.keeping import Keeping
 from knotwork.mcp.lines import Lines
 from knotwork.mcp.link import Link, Newcomer
-from knotwork.sdk.errors import Unreachable
+from knotwork.sdk.errors import KnotworkError, Unreachable
 
 SESSION, PARENT, AGENT_TYPE = "KNOTWORK_SESSION", "KNOTWORK_PARENT", "KNOTWORK_AGENT_TYPE"
 START_S = 60.0
@@ -78,7 +78,12 @@ def main(words: Sequence[str]) -> int | None:
     wanted = read(words)
     if wanted is None:
         return None
-    serve(wanted)
+    try:
+        serve(wanted)
+    except KnotworkError as error:
+        from knotwork.cli import trouble  # only for what does not begin
+
+        return trouble.tell(error, as_json=False)
     return 0
 
 
@@ -90,7 +95,8 @@ def serve(wanted: Wanted) -> None:
     folder, path = local.data_dir(wanted.data_dir), str(local.folder_meant())[:1024]
     label, parent, kind = (os.environ.pop(name, "") for name in (SESSION, PARENT, AGENT_TYPE))
     lines = Lines()
-    with labels.held(folder / "run" / "sessions", path, parent, wanted.session or label) as held:
+    place, named = folder / "run" / "sessions", wanted.session or label
+    with labels.held(place, path, parent, named, labels.shared()) as held:
         asyncio.run(_serve(wanted, lines, _Self(path, held, parent, kind)))
     lines.close()
     os._exit(0)  # a thread may still be starting a node for us: it goes on without us

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -53,14 +54,20 @@ def typed(op: Row, request: dict[str, Any]) -> str:
         parts = value if isinstance(value, list) and field.shape == "list" else [value]
         for part in parts:
             text = part if isinstance(part, str) else json.dumps(part)
-            shown = f"'{text}'" if set(text) & set(' {}[]*"$') else text
             if name in op.cli.positional:
-                words.append(shown)
+                words.append(quoted(text))
             elif field.shape == "flag":
                 words.append(flag)
             else:
-                words += [flag, f"{shown}s" if field.seconds else shown]
+                words += [flag, f"{text}s" if field.seconds else quoted(text)]
     return " ".join(words)
+
+
+def quoted(text: str) -> str:
+    """Return a word as it is typed into a shell; text with single quotes in it stays readable where that can be."""
+    if "'" in text and not set(text) & set('"$`\\!\n'):
+        return f'"{text}"'
+    return shlex.quote(text)
 
 
 _LONGEST = "7d"

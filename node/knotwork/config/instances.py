@@ -31,13 +31,15 @@ class Known:
     """Which plugin types there are: the config class of each by kind and name.
 
     `apart` are the classes for instances that run hosted, where those are others. `broken` says why a type that exists
-    cannot be used, `absent` why there is none ("": not known yet, say nothing), both by (kind, type).
+    cannot be used, `absent` why there is none ("": not known yet, say nothing), both by (kind, type). Those of `broken`
+    that are in `slow` only took too long, which a machine may be to blame for.
     """
 
     classes: Mapping[Kind, Types] = field(default_factory=dict)
     apart: Mapping[Kind, Types] | None = None
     broken: Mapping[Key, str] = field(default_factory=dict)
     absent: Mapping[Key, str] = field(default_factory=dict)
+    slow: Collection[Key] = frozenset()
 
     def types(self, kind: Kind, *, hosted: bool) -> Types:
         """Return the types of a kind as an instance meets them that is hosted, or not."""
@@ -92,14 +94,16 @@ def check_instances(
 def unusable(loaded: Loaded, known: Known) -> list[tuple[Problem, bool]]:
     """Return a problem for every enabled instance whose plugin is broken, and whether a node refuses to start with it.
 
-    It does when the instance says `on_start_error = "fail"`; else it starts, and its slot waits.
+    It does when the instance says `on_start_error = "fail"`; else it starts, and its slot waits. One that only took too
+    long is opened in any case: then it is given all of `plugins.start_timeout_s`.
     """
     found = []
     for kind in KINDS:
         for name, table in loaded.config.instances(kind).items():
             if table.enabled and (reason := known.broken.get((kind, table.type))):
                 problem = _broken(loaded.merged, (SECTIONS[kind], name), table.type, reason)
-                found += [(one, table.on_start_error == "fail") for one in problem]
+                fatal = table.on_start_error == "fail" and (kind, table.type) not in known.slow
+                found += [(one, fatal) for one in problem]
     return found
 
 

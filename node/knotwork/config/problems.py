@@ -49,10 +49,10 @@ def invalid(problems: Iterable[Problem]) -> ConfigInvalid:
     )
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the known word most like `word`, empty when none is alike."""
+def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Return the known word most like `word`, empty when none is alike by `cutoff` (1: the same)."""
     names = {name.lower(): name for name in known}
-    found = difflib.get_close_matches(word[:256].lower().replace(" ", "_"), names, n=1, cutoff=0.6)
+    found = difflib.get_close_matches(word[:256].lower().replace(" ", "_"), names, n=1, cutoff=cutoff)
     return names[found[0]] if found else ""
 
 

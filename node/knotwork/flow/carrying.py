@@ -327,6 +327,12 @@ def holder(run: str, token: str, tries: int = 0) -> str:
     return f"{run}.s.{token}.{tries}" if tries else f"{run}.s.{token}"
 
 
+def named(one: str) -> str:
+    """Return a holder as it is told to people: `<run>`, or `<run>/<step>`."""
+    run, _, rest = one.partition(".")
+    return run if rest == RUN else f"{run}/{rest.removeprefix('s.').partition('.')[0]}"
+
+
 def _task(run: Run, token: str, spec: Work, value: bytes, blob: str) -> records.Task:
     """Return a step as the task that it is."""
     workflow, start = run.graph.workflow, run.start

@@ -12,9 +12,11 @@ from cronsim import CronSim, CronSimError
 from knotwork.sdk.errors import Invalid
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d)", re.ASCII)
+DURATION = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)"
+"""One part of a duration that is written as a text."""
+_PART = re.compile(DURATION)
 _HOW = 'write a duration as "30s", "5m" or "1h30m"'
-_WHOLE = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
+_WHOLE = re.compile(rf"(?:{DURATION})+")
 _LONGEST = 64
 
 

@@ -28,6 +28,7 @@ from knotwork.flow.model import (
     Workflow,
     with_kind,
 )
+from knotwork.flow.model import STEPS_MAX as STEPS_MOST
 
 Path = tuple[str | int, ...]
 ROUNDS_MAX = 12
@@ -48,6 +49,13 @@ _WORDS = {
     EVENT: "an event has one to eight words with dots between them, of small letters, digits, - and _",
 }
 """What the patterns of the model ask for."""
+_PLAIN = {
+    "too_short": "it has {actual_length} items, and needs at least {min_length}",
+    "dict_type": "it should be a table",
+    "model_type": "it should be a table",
+    "tuple_type": "it should be a list",
+}
+"""What the model says in words of Python."""
 _KIND_ERRORS = ("union_tag_invalid", "union_tag_not_found")
 
 
@@ -151,22 +159,26 @@ def _mend(data: dict[str, Any], read: Any, at: Path, misfits: list[Misfit]) -> A
     data = copy.deepcopy(data)
     tried: dict[Path, int] = {}
     seen = {one.path for one in misfits}
+    ours: set[Path] = set()  # where something stands that nobody wrote: what is wrong with that is not told
     for _ in range(ROUNDS_MAX):
         try:
             return read(data)
         except ValidationError as error:
             found = {one.path: one for one in reversed(list(_misfits(error, data, at)))}
         for path, one in reversed(found.items()):
-            if path not in seen:
-                seen.add(path)
+            if path not in seen and not any(path[:end] in ours for end in range(len(at), len(path) + 1)):
                 misfits.append(one)
-            _replace(data, path[len(at) :], tried.get(path, 0), one)
+            seen.add(path)
+            ours |= {(*at, *put) for put in _replace(data, path[len(at) :], tried.get(path, 0), one)}
             tried[path] = tried.get(path, 0) + 1
     return None
 
 
-def _replace(data: dict[str, Any], path: Path, times: int, misfit: Misfit) -> None:
-    """Put something harmless in the place of what does not fit; `times`: how often that was done before."""
+def _replace(data: dict[str, Any], path: Path, times: int, misfit: Misfit) -> Iterator[Path]:
+    """Put something harmless in the place of what does not fit; `times`: how often that was done before.
+
+    Yields where it was put.
+    """
     if not path:  # it is the step as a whole: it says two things of which it may say one, or none of them
         _choose(data)
         return
@@ -182,8 +194,10 @@ def _replace(data: dict[str, Any], path: Path, times: int, misfit: Misfit) -> No
         meant = nearest(str(path[0]), _fields(data)) if len(path) == 1 else ""
         if meant and meant not in data and not meant.endswith("_schema"):  # those are never missing
             data[meant] = where[path[0]]  # so that what it stands for is not told to be missing
+            yield (meant,)
     if value is not _GONE:
         where[path[-1]] = copy.deepcopy(value)
+        yield path
     elif isinstance(where, dict):
         where.pop(path[-1], None)
 
@@ -230,6 +244,10 @@ def _told(path: Path, error: Any) -> str:
     """Return what is wrong in words: nobody should have to read a pattern, or which of two types was tried first."""
     if path and path[-1] == "allowed_failures" and error["type"] in ("int_parsing", "string_pattern_mismatch"):
         return 'it should be a number of items, or a share of them from "0%" to "100%"'
+    if path and path[-1] == "need" and error["type"] != "extra_forbidden":
+        return f'it should be "all", "any", or how many of its steps, from 1 to {STEPS_MOST}'
+    if error["type"] in _PLAIN:
+        return _PLAIN[error["type"]].format(**error.get("ctx", {}))
     pattern = str(error.get("ctx", {}).get("pattern", ""))
     message: str = _WORDS.get(pattern) or error["msg"].removeprefix("Value error, ")
     return message

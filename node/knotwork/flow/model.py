@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from knotwork.flow.durations import seconds
+from knotwork.flow.durations import DURATION, seconds
 from knotwork.sdk.checked import Checked
 
 STEPS_MAX = 5_000
@@ -29,9 +29,18 @@ Token = Annotated[str, Field(pattern=WORD)]
 Expression = Annotated[str, Field(min_length=1, max_length=4096)]
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ][0-9:.]+(?:[Zz]|[+-]\d\d:\d\d)$")
 Text = Annotated[str, Field(max_length=16_384)]
-Duration = Annotated[float, BeforeValidator(seconds), Field(ge=0, le=YEAR_S)]
+_Spelled = Annotated[str, Field(pattern=rf"^(?:{DURATION})+$")]
+Duration = Annotated[
+    float,
+    Field(ge=0, le=YEAR_S, allow_inf_nan=False),
+    BeforeValidator(seconds, json_schema_input_type=Annotated[float, Field(ge=0, le=YEAR_S)] | _Spelled),
+]
 """Seconds, or a text such as "30s", "5m", "1h30m"."""
-Some = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=YEAR_S)]
+Some = Annotated[
+    float,
+    Field(gt=0, le=YEAR_S, allow_inf_nan=False),
+    BeforeValidator(seconds, json_schema_input_type=Annotated[float, Field(gt=0, le=YEAR_S)] | _Spelled),
+]
 Schema = dict[str, Any]
 
 
@@ -361,3 +370,9 @@ class Workflow(Part):
     priority: int = Field(default=5, ge=1, le=10)
     labels: dict[Token, Annotated[str, Field(max_length=256)]] = Field(default={}, max_length=32)
     on_failure: Name | None = Field(default=None, description="step that runs before a failed run ends")
+
+
+def json_schema() -> Schema:
+    """Return the JSON Schema (draft 2020-12) of a workflow as it is written."""
+    found = Workflow.model_json_schema(mode="validation")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}

@@ -110,10 +110,12 @@ def _near(path: Path, data: Any) -> str:
         at = at[part]
     kind = at.get("kind", "task") if path[0] == "steps" and len(path) == STEP_KEY else ""
     model: Any = Workflow if len(path) == 1 else KINDS.get(str(kind))
-    near = nearest(str(path[-1]), model.model_fields) if model is not None else ""
+    near = nearest(str(path[-1]), model.model_fields, cutoff=_ALIKE) if model is not None else ""
     return f"; did you mean {near!r}?" if near else ""
 
 
+_ALIKE = 0.65
+"""How alike a key must be to what may have been meant: `order` is not `retry`."""
 STEP_KEY = 3
 """Parts of the path of a key of a step: steps.<id>.<key>."""
 

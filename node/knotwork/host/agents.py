@@ -18,6 +18,7 @@ from knotwork.sdk.router import Ask
 
 if TYPE_CHECKING:
     from knotwork.bus.frames import Frame
+    from knotwork.host.seen_agents import SeenAgents
     from knotwork.mesh.directory import State
     from knotwork.mesh.membership import Membership
     from knotwork.mesh.records import AgentRecord, NodeRecord
@@ -32,9 +33,9 @@ PIECES_MAX_BYTES = 64 * 1024 * 1024
 class MeshDesk:
     """One project's nodes and agents (`ops.ports.Mesh`)."""
 
-    def __init__(self, membership: Membership, hides: Callable[[str], bool] = lambda _handle: False) -> None:
-        """Look through our membership of the project; `hides` says which agents that came in are not to be seen."""
-        self._membership, self._hides = membership, hides
+    def __init__(self, membership: Membership, seen: SeenAgents) -> None:
+        """Look through our membership of the project, for somebody who sees these agents."""
+        self._membership, self._seen = membership, seen
 
     async def nodes(self) -> Sequence[replies.NodeRow]:
         """Return every node known."""
@@ -68,13 +69,11 @@ class MeshDesk:
         ]
 
     def _agents(self) -> Iterator[tuple[NodeRecord, AgentRecord, State]]:
-        for record, agent, state in self._membership.directory.agents():
-            if not (agent.attached and self._hides(agent.name)):
-                yield record, agent, state
+        return self._seen.of(self._membership.directory)
 
     async def agent(self, target: str) -> replies.AgentDetail:
         """Return one agent; of several with this name the first."""
-        node, _, name = target.rpartition("/")
+        node, _, name = self._seen.named(target).rpartition("/")
         self._membership.look()
         for record, agent, state in self._agents():
             if agent.name == name and node in ("", record.node):

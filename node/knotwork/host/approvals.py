@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from knotwork.bus.away import why_away
 from knotwork.flow import approvals
 from knotwork.host.flow_rows import moment
-from knotwork.ops import flow_replies
+from knotwork.ops import flow_replies, serve
+from knotwork.sdk.errors import KnotworkError
 
 if TYPE_CHECKING:
     from knotwork.flow.approvals import Approvals, Link
@@ -32,10 +34,13 @@ class ApprovalDesk:
         return _told(await room.answer(found, approve=approve, comment=comment))
 
     async def _find(self, link: str) -> tuple[Approvals, Link]:
+        away: KnotworkError | None = None
         for flow in self._rooms:
-            if (found := await flow.approvals.read(link)) is not None:
+            if (gone := why_away(flow.connection)) is not None:
+                away = gone
+            elif (found := await flow.approvals.read(link)) is not None:
                 return flow.approvals, found
-        raise approvals.not_ours()
+        raise serve.told(away) if away is not None else approvals.not_ours()
 
 
 def _told(question: approvals.Question) -> flow_replies.Question:

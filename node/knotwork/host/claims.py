@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from knotwork.bus import codec, subjects
 from knotwork.host.agents import caller_name
+from knotwork.host.seen_agents import check_name
 from knotwork.host.task_rows import at
 from knotwork.host.task_values import SHOWN_MAX_BYTES
 from knotwork.mesh.records import AgentRecord
@@ -19,8 +20,11 @@ from knotwork.work import records
 from knotwork.work.attached import KIND
 
 if TYPE_CHECKING:
+    from knotwork.mesh.directory import Directory
+    from knotwork.mesh.sessions import Sessions
     from knotwork.ops.claim_ports import Shown, Worker
     from knotwork.ops.op import Caller
+    from knotwork.trust.who import Who
     from knotwork.work.claims import Claimed, Settled
     from knotwork.work.leases import Claim
     from knotwork.work.room import Work
@@ -32,12 +36,18 @@ ANSWER_MAX_BYTES = 5 * 1024 * 1024
 class ClaimDesk:
     """One project's claims (`ops.claim_ports.Claims`)."""
 
-    def __init__(self, work: Work) -> None:
-        """Give and take through our part in the project's work."""
+    def __init__(self, work: Work, sessions: Sessions, directory: Directory, owner: Callable[[], str]) -> None:
+        """Give and take through our part in the project's work, at a node of `owner()`, to agents that are themselves."""
         self._work, self._claims = work, work.claims
+        self._sessions, self._directory, self._owner = sessions, directory, owner
 
-    async def connect(self, worker: Worker) -> AsyncGenerator[replies.Chunk, None]:
+    def _itself(self, worker: Worker, by: Who) -> None:
+        """Raise `Denied` (`claim.not_you`) when somebody comes in the name of another who is there."""
+        check_name(worker.name, by, self._owner(), self._sessions, self._directory)
+
+    async def connect(self, worker: Worker, caller: Caller) -> AsyncGenerator[replies.Chunk, None]:
         """Let an agent in until the generator is closed; yields what it is told."""
+        self._itself(worker, caller.who)
         with self._work.attached.line(_record(worker)) as notices:
             yield replies.Chunk(data={"event": "connected", "worker": worker.name})
             async for notice in notices:
@@ -47,6 +57,7 @@ class ClaimDesk:
         self, worker: Worker, caller: Caller, *, count: int, wait_s: float, lease_s: float
     ) -> claim_replies.ClaimedTasks:
         """Return up to `count` tasks as soon as there are some, none after `wait_s`."""
+        self._itself(worker, caller.who)
         record, held_max = self._work.attached.asked(_record(worker), wait_s)
         own = tuple(subjects.own(one, name) for one in circles(caller.who) for name in record.capabilities)
         record = msgspec.structs.replace(record, concurrency=count, capabilities=(*record.capabilities, *own))

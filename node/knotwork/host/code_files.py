@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from knotwork.config import regular
 from knotwork.sdk import Kind, PluginConfig
 
 Code = dict[Path, str]
@@ -24,7 +25,7 @@ def read(paths: Iterable[Path]) -> Code:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with regular.opened(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""

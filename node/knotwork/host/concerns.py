@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from knotwork.bus.away import why_away
 from knotwork.config import secrets
 from knotwork.ops import replies
 
 if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
     from knotwork.host.project_rooms import ProjectRooms
     from knotwork.mesh.membership import Membership
 
 
-def of(opened: Mapping[str, ProjectRooms], memberships: Iterable[Membership] = ()) -> list[replies.Check]:
-    """Return what is wrong in the projects that are open; what is right is not among it."""
-    return [*_stores(opened), *_views(opened), *_twins(memberships)]
+def of(
+    opened: Mapping[str, ProjectRooms], memberships: Iterable[Membership] = (), commons: Connection | None = None
+) -> list[replies.Check]:
+    """Return what is wrong in the projects that are open, and with COMMONS; what is right is not among it."""
+    return [*_stores(opened), *_views(opened), *_twins(memberships), *_commons(commons)]
 
 
 def _stores(opened: Mapping[str, ProjectRooms]) -> Iterator[replies.Check]:
@@ -32,6 +36,12 @@ def _views(opened: Mapping[str, ProjectRooms]) -> Iterator[replies.Check]:
         if told.stuck:
             why = f"it cannot be written, make room in the data folder: {secrets.redact(told.why)}"
             yield replies.Check(name=f"view {name}", ok=False, why=why, needed=False)
+
+
+def _commons(link: Connection | None) -> Iterator[replies.Check]:
+    """Yield that what is personal or public cannot be had: each project goes on without."""
+    if link is not None and (away := why_away(link)) is not None:
+        yield replies.Check(name="COMMONS", ok=False, why=secrets.redact(away.message), needed=False)
 
 
 def _twins(memberships: Iterable[Membership]) -> Iterator[replies.Check]:

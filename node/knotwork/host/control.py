@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import knotwork
 from knotwork.bus import clock
+from knotwork.bus.away import must_reach
 from knotwork.config import revisions, secrets
 from knotwork.config.keys import dotted, leaves
 from knotwork.config.loaded import effective
 from knotwork.host import concerns, node_rows
 from knotwork.host.agents import MeshDesk
 from knotwork.host.moments import rfc3339
+from knotwork.host.seen_agents import SeenAgents
 from knotwork.mcp.held import Held
 from knotwork.ops import replies
 from knotwork.sdk import KINDS
@@ -29,6 +31,7 @@ from knotwork.trust.scopes import circles
 from knotwork.trust.who import owner_of, person
 
 if TYPE_CHECKING:
+    from knotwork.bus.connection import Connection
     from knotwork.host.boot import Nats
     from knotwork.host.drain import Drain
     from knotwork.host.events import Watching
@@ -79,19 +82,24 @@ class Control:
     began: int = field(default_factory=clock.steady_ns)
     opened: Mapping[str, ProjectRooms] = field(default_factory=dict)
     held: Held = field(default_factory=Held)
+    commons: Callable[[], Connection | None] = lambda: None
 
     def mesh(self, project: str, by: Who | None = None) -> Mesh:
         """Return the mesh of a project, as somebody may see it, all by default; raises `NotFound`, `Unavailable`."""
         membership, rooms = self.projects.get(project), self.opened.get(project)
-        if by is None or rooms is None:
-            return MeshDesk(membership)
-        return MeshDesk(membership, lambda handle: rooms.sessions.hides(handle, by))
+        return MeshDesk(membership, SeenAgents(rooms.sessions if rooms is not None else None, by))
 
     def _rooms(self, project: str) -> ProjectRooms:
         """Return the open rooms of a project; raises `NotFound`, `Unavailable`."""
         membership, rooms = self.projects.get(project), self.opened.get(project)
         if rooms is None:
             raise Unavailable(f"{membership.project} is just being joined.", code="bus.disconnected", retry_after_s=1.0)
+        return rooms
+
+    def _with_store(self, project: str) -> ProjectRooms:
+        """Return them for what only the store can answer; raises at once `bus.disconnected` while it is away, too."""
+        rooms = self._rooms(project)
+        must_reach(rooms.flow.connection)
         return rooms
 
     def tasks(self, project: str, by: Who | None = None) -> Tasks:
@@ -104,18 +112,16 @@ class Control:
 
         rooms = self._rooms(project)
         return TaskDesk(
-            rooms.work,
-            self.projects.get(project),
-            ViewedPast(rooms.view),
-            rooms.spinups,
-            circles=circles(by) if by else None,
-        )
+            rooms.work, self.projects.get(project), ViewedPast(rooms.view), rooms.spinups,
+            circles=circles(by) if by else None, agents=SeenAgents(rooms.sessions, by),
+        )  # fmt: skip
 
     def claims(self, project: str) -> Claims:
         """Return the claims of a project; raises `NotFound`, `Unavailable`."""
         from knotwork.host.claims import ClaimDesk
 
-        return ClaimDesk(self._rooms(project).work)
+        rooms = self._rooms(project)
+        return ClaimDesk(rooms.work, rooms.sessions, self.projects.get(project).directory, self.owner)
 
     def flows(self, project: str, by: Who | None = None) -> Flows:
         """Return the workflows of a project, with the runs that somebody may see, all by default.
@@ -125,20 +131,21 @@ class Control:
         from knotwork.host.flows import FlowDesk
         from knotwork.host.run_planned import Planned
 
-        rooms, seen = self._rooms(project), circles(by) if by else None
+        rooms, seen = self._with_store(project), circles(by) if by else None
         return FlowDesk(rooms.flow, rooms.view, lambda: self.http_url, seen, Planned(rooms.triggers))
 
     def crews(self, project: str, by: Who) -> Crews:
         """Return the orchestrations of a project, as somebody may see them; raises `NotFound`, `Unavailable`."""
         from knotwork.host.crew import CrewDesk
 
-        return CrewDesk(self._rooms(project).crew, self.projects.get(project), by)
+        rooms = self._rooms(project)
+        return CrewDesk(rooms.crew, self.projects.get(project), by, SeenAgents(rooms.sessions, by))
 
     def triggers(self, project: str) -> Triggers:
         """Return the triggers of a project; raises `NotFound`, `Unavailable`."""
         from knotwork.host.triggers import TriggerDesk
 
-        return TriggerDesk(self._rooms(project).triggers, lambda: self.http_url)
+        return TriggerDesk(self._with_store(project).triggers, lambda: self.http_url)
 
     def sessions(self, project: str) -> Sessions:
         """Return the sessions of a project; raises `NotFound`, `Unavailable`."""
@@ -231,9 +238,12 @@ class Control:
             idle_s=self._idle_s(),
             memory_bytes=_memory_bytes(),
             safe_mode=self.safe_mode,
-            warnings=[f"{one.name}: {one.why}" for one in concerns.of(self.opened, self.projects.memberships())],
+            warnings=[f"{one.name}: {one.why}" for one in self._concerns()],
             slots=[node_rows.slot_row(slot) for slot in self.world.slots.everything()],
         )
+
+    def _concerns(self) -> list[replies.Check]:
+        return concerns.of(self.opened, self.projects.memberships(), self.commons())
 
     def _idle_s(self) -> float:
         """Return for how long nothing has been worked on here, nor held by an agent that came in through us."""
@@ -257,7 +267,7 @@ class Control:
             checks.append(
                 replies.Check(name="nats-server", ok=self.nats.server.state == "running", why=self.nats.server.why)
             )
-        checks += concerns.of(self.opened, self.projects.memberships())
+        checks += self._concerns()
         checks.append(node_rows.taking_work(self.drainer.state, self.projects.all()))
         return replies.NodeHealth(live=True, ready=all(one.ok or not one.needed for one in checks), checks=checks)
 

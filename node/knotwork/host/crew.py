@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock, codec
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from knotwork.crew.records import Record, Result
     from knotwork.crew.room import Crew
     from knotwork.crew.sight import PartSight, View
+    from knotwork.host.seen_agents import SeenAgents
     from knotwork.mesh.membership import Membership
     from knotwork.ops.crew_ports import Assessing, NewPart, Progressing, Spawning, Together
     from knotwork.ops.op import Caller
@@ -34,9 +35,9 @@ STATES = frozenset({"online", "stale", "draining"})
 class CrewDesk:
     """One project's orchestrations (`ops.crew_ports.Crews`)."""
 
-    def __init__(self, crew: Crew, membership: Membership, by: Who) -> None:
-        """Work through our part in the project's orchestrations for somebody; `membership` knows who can what."""
-        self._crew, self._membership, self._by = crew, membership, by
+    def __init__(self, crew: Crew, membership: Membership, by: Who, agents: SeenAgents) -> None:
+        """Work through our part in the project's orchestrations for somebody, who sees these `agents` in `membership`."""
+        self._crew, self._membership, self._by, self._agents = crew, membership, by, agents
 
     async def _seen(self, orchestration: str, *, steered: bool = False) -> Record:
         """Return one that whoever asks may see, and with `steered` may steer, too.
@@ -59,7 +60,8 @@ class CrewDesk:
         known = self._known() if wanted.capabilities is None else frozenset(wanted.capabilities)
         asked = None
         if wanted.planner_capability or wanted.planner_agent:
-            asked = Planner(wanted.planner_capability, wanted.planner_agent, wanted.planner_wait_s)
+            named = self._agents.named(wanted.planner_agent)
+            asked = Planner(wanted.planner_capability, named, wanted.planner_wait_s)
         if wanted.parent:
             await self._seen(wanted.parent)
         wish = Wish(wanted.task, caller.who.name, known, wanted.default, wanted.parts_max)
@@ -73,7 +75,7 @@ class CrewDesk:
         self._membership.look()
         return frozenset(
             capability
-            for _, agent, state in self._membership.directory.agents()
+            for _, agent, state in self._agents.of(self._membership.directory)
             if state in STATES
             for capability in agent.capabilities
         )
@@ -85,14 +87,14 @@ class CrewDesk:
         record = await self._seen(orchestration)
         if parts is None:
             return crew_rows.planned(record)
-        return crew_rows.planned(await self._crew.edit(orchestration, _parts(parts), revision, caller.who))
+        return crew_rows.planned(await self._crew.edit(orchestration, _parts(parts, self._agents.named), revision, caller.who))
 
     async def spawn(self, orchestration: str, how: Spawning, caller: Caller) -> crew_replies.CrewState:
         """Carry a plan out."""
         wanted = Spawn(
-            None if how.parts is None else _parts(how.parts), how.revision,
-            Budget(how.depth, how.children, how.time_s, how.tokens, how.cost), _together(how.synthesis), how.boundary,
-            how.priority, how.parallel, caller.traceparent,
+            None if how.parts is None else _parts(how.parts, self._agents.named), how.revision,
+            Budget(how.depth, how.children, how.time_s, how.tokens, how.cost),
+            _together(how.synthesis, self._agents.named), how.boundary, how.priority, how.parallel, caller.traceparent,
         )  # fmt: skip
         await self._seen(orchestration)
         view, new = await self._crew.spawn(orchestration, wanted, caller.who)
@@ -153,7 +155,7 @@ class CrewDesk:
         if how.capability and how.capability not in self._known():
             return f"Nobody has {how.capability} now: the synthesis waits until somebody does."
         self._membership.look()
-        there = {agent.name for _, agent, state in self._membership.directory.agents() if state in STATES}
+        there = {agent.name for _, agent, state in self._agents.of(self._membership.directory) if state in STATES}
         return f"{how.agent} is not here now: the synthesis waits for it." if how.agent not in {"", *there} else ""
 
     async def watch(self, orchestration: str, timeout_s: float) -> AsyncGenerator[dict[str, Any], None]:
@@ -227,7 +229,9 @@ class CrewDesk:
     ) -> crew_replies.CrewResult:
         """Put the results together."""
         await self._seen(orchestration, steered=True)
-        view, result = await self._crew.steering.synthesize(orchestration, _together(how), caller.who)
+        view, result = await self._crew.steering.synthesize(
+            orchestration, _together(how, self._agents.named), caller.who
+        )
         if result is None and wait_s:
             async with contextlib.aclosing(self.watch(orchestration, wait_s)) as events:
                 async for _ in events:
@@ -244,15 +248,15 @@ def _behind(known: Sequence[Record], cursor: str) -> list[Record]:
     return [one for one in ordered if (one.created_ns, one.id) < (int(began), name)] if cursor else ordered
 
 
-def _parts(found: Sequence[NewPart]) -> plan.Parts:
+def _parts(found: Sequence[NewPart], named: Callable[[str], str]) -> plan.Parts:
     return tuple(
         Part(
-            one.id, one.title, one.instructions, one.capability, one.agent, one.needs, one.acceptance, one.timeout_s,
+            one.id, one.title, one.instructions, one.capability, named(one.agent), one.needs, one.acceptance, one.timeout_s,
             one.attempts,
         )
         for one in found
     )  # fmt: skip
 
 
-def _together(how: Together) -> Synthesis:
-    return Synthesis(how.how, how.capability, how.agent, how.partial)
+def _together(how: Together, named: Callable[[str], str]) -> Synthesis:
+    return Synthesis(how.how, how.capability, named(how.agent), how.partial)

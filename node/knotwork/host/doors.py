@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import frames, subjects, way
 from knotwork.bus.background import background
+from knotwork.bus.credit import Credit
 from knotwork.ops import serve
 from knotwork.ops.op import Caller
 from knotwork.ops.table import TABLE
@@ -42,6 +43,7 @@ class NatsDoor:
         self._node = node
         self._group: asyncio.TaskGroup | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._credits: dict[str, Credit] = {}
         self._running = 0
 
     async def open(self, group: asyncio.TaskGroup) -> None:
@@ -50,10 +52,11 @@ class NatsDoor:
         await self._connection.listen("op.*.*", self._asked, queue="ops")
         await self._connection.listen(f"op.*.*.{self._node}", self._asked)
         await self._connection.listen(subjects.ALL_OP_CANCELS, self._cancelled)
+        await self._connection.listen(subjects.ALL_OP_CREDITS, self._used)
 
     def _asked(self, message: Message) -> None:
         parts = message.subject.split(".")
-        if parts[1] == "cancel" or not subjects.may_answer(message.reply) or self._group is None:
+        if parts[1] in ("cancel", "credit") or not subjects.may_answer(message.reply) or self._group is None:
             return
         name = f"{parts[1]}.{parts[2]}"
         try:
@@ -74,11 +77,17 @@ class NatsDoor:
     def _done(self, call: str) -> None:
         self._running -= 1
         self._tasks.pop(call, None)
+        self._credits.pop(call, None)
 
     def _cancelled(self, message: Message) -> None:
         task = self._tasks.get(message.subject.rpartition(".")[2])
         if task is not None:
             task.cancel()
+
+    def _used(self, message: Message) -> None:
+        credit = self._credits.get(message.subject.rpartition(".")[2])
+        if credit is not None:
+            credit.heard(message.data)
 
     async def _answer(self, name: str, message: Message, envelope: frames.Envelope, who: Who) -> None:
         caller = Caller(
@@ -90,10 +99,13 @@ class NatsDoor:
             traceparent=trace.clean(envelope.traceparent),
             who=who,
         )
-        task = asyncio.current_task()
-        assert task is not None
-        back = way.Way(self._connection, message.reply, task.cancel)
-        signs = None if envelope.plain else _Signs(back)
+        if envelope.plain:  # one who gets no signs of life cannot be missed
+            back, signs = way.Way(self._connection, message.reply), None
+        else:
+            task = asyncio.current_task()
+            assert task is not None
+            back = way.Way(self._connection, message.reply, task.cancel)
+            signs = _Signs(back)
         answered = False
         try:
             op = TABLE.get(name)
@@ -101,10 +113,11 @@ class NatsDoor:
                 frame = await serve.whole(op, message.data, caller, self._control)
                 answered = await _send(back, frame, envelope, surely=bool(caller.undo))
                 return
+            credit = self._credit(envelope, signs)
             async with aclosing(serve.dispatch(name, message.data, caller, self._control)) as answers:
                 async for frame in answers:
                     if frame.kind in frames.LAST or not envelope.plain:
-                        answered = await _send(back, frame, envelope, surely=bool(caller.undo))
+                        answered = await _send(back, frame, envelope, credit, surely=bool(caller.undo))
         except Unreachable as error:
             answered = False
             log.debug("an answer is lost: %s", error)
@@ -115,28 +128,45 @@ class NatsDoor:
                 signs.close()
             back.close()
 
+    def _credit(self, envelope: frames.Envelope, signs: _Signs | None) -> Credit | None:
+        """Return what is kept of a reader who says what he has used, None for one who does not."""
+        if not (envelope.window and envelope.id) or signs is None:
+            return None
+        signs.credit = self._credits[envelope.id] = Credit(envelope.window)
+        return signs.credit
+
 
 class _Signs:
-    """Signs of life to one caller, until closed."""
+    """Signs of life to one caller, until closed; with a `credit` they tell how much was sent."""
 
     def __init__(self, back: way.Way) -> None:
         self._back = back
+        self.credit: Credit | None = None
         self._next = asyncio.get_running_loop().call_later(way.EVERY_S, self._sign)
 
     def _sign(self) -> None:
         self._next = asyncio.get_running_loop().call_later(way.EVERY_S, self._sign)
-        self._back.sign()
+        if self.credit is not None and self.credit.sent:
+            self._back.sign(head=self.credit.head("alive", 0))
+        else:
+            self._back.sign()
 
     def close(self) -> None:
         self._next.cancel()
 
 
-async def _send(back: way.Way, frame: serve.Frame, envelope: frames.Envelope, *, surely: bool) -> bool:
+async def _send(
+    back: way.Way, frame: serve.Frame, envelope: frames.Envelope, credit: Credit | None = None, *, surely: bool
+) -> bool:
     """Send one frame; when NATS is away it waits for it, as long as makes sense. Raises `Unreachable` after that.
 
-    Returns False when it is known not to be received, which is found out only when that matters (`surely`).
+    Waits for the `credit` of the reader, too. Returns False when it is known not to be received, which is found out
+    only when that matters (`surely`).
     """
     head = frames.HEADS.get(frame.kind)
+    if credit is not None and head is not None:
+        await credit.room()
+        head = credit.head(frame.kind, len(frame.data))
     if head is None:
         head = frames.error_head(frames.read_error(frame.data))
     within_s = min(way.KEEP_S, envelope.timeout_s or way.KEEP_S)
@@ -144,6 +174,8 @@ async def _send(back: way.Way, frame: serve.Frame, envelope: frames.Envelope, *,
         if surely:
             return await back.hand_over(frame.data, head, within_s)
         await back.bring(frame.data, head, within_s)
+        if credit is not None:
+            credit.sent += len(frame.data)
     except Unreachable:
         raise
     except KnotworkError as error:  # too large

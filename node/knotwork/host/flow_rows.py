@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from knotwork.flow import anew, effects, facts
+from knotwork.flow.carrying import RUN, holder, named
 from knotwork.flow.looking import Outline
 from knotwork.flow.run import OVER, decoded
 from knotwork.host.moments import rfc3339
@@ -19,8 +20,15 @@ if TYPE_CHECKING:
     from knotwork.flow.run import Progress, Run
     from knotwork.flow.runs import Sight
 
+    Books = Mapping[str, list[str]]
+    """By the key of a limit who is in its book, as `carrying.holder` names them."""
+
+SHOWN_MAX = 3
+"""How many of those who hold the places of a limit are named."""
 OUTPUT_MAX_BYTES = 64 * 1024
 """What is shown of the output of one step; a larger one is had with the blob or from its task."""
+TIMES = "--"
+"""Between a step that is begun several times and which time it is (`decide`)."""
 
 
 def moment(time_ns: int) -> str:
@@ -32,7 +40,7 @@ def info(sight: Sight | Outline) -> flow_replies.RunInfo:
     """Return a run whole; of one that this version cannot follow what its facts say."""
     finish = sight.finish
     parent = sight.start.parent
-    seen = _seen(sight) if isinstance(sight, Outline) else [_step(sight.run, step) for step in sight.run.steps.values()]
+    seen = _seen(sight) if isinstance(sight, Outline) else _steps(sight)
     return flow_replies.RunInfo(
         **row(sight).model_dump(),
         digest=sight.start.digest,
@@ -78,6 +86,47 @@ def _seen(outline: Outline) -> list[flow_replies.StepInfo]:
                     output=decoded(bytes(end.output)) if len(end.output) <= OUTPUT_MAX_BYTES else None,
                 )  # fmt: skip
     return list(found.values())
+
+
+def _steps(sight: Sight) -> list[flow_replies.StepInfo]:
+    """Return the steps as they are; of one that handles failures or undoes each time that it did."""
+    run, found = sight.run, []
+    times: dict[str, list[flow_replies.StepInfo]] = {}
+    for one in _handled(sight):
+        times.setdefault(one.id.partition(TIMES)[0], []).append(one)
+    for name, step in run.steps.items():
+        found += times.get(name) or [_step(run, step)]
+    return found
+
+
+def _handled(sight: Sight) -> list[flow_replies.StepInfo]:
+    """Return each time that a step handled a failure, or undid another: those that end, in the order of their facts."""
+    run = sight.run
+    places = {str(step.box.place): name for name, step in run.steps.items()}
+    begun: dict[str, str] = dict.fromkeys(run.handling, "")
+    ends: dict[str, facts.StepEnd] = {}
+    for stored in sight.facts:
+        _, _, _, what, *about = stored.subject.split(".")
+        if not about or about[0].partition(TIMES)[0] not in run.graph.handlers or what not in ("started", "outcome"):
+            continue
+        begun[about[0]] = begun.get(about[0]) or moment(stored.time_ns)
+        fact = facts.read_stored(stored) if what == "outcome" else None
+        if fact is not None and isinstance(fact.body, facts.StepEnd):
+            ends[about[0]] = fact.body
+    found = []
+    for token, since in begun.items():
+        name, _, place = token.partition(TIMES)
+        told = {"id": token, "kind": run.steps[name].box.spec.kind, "handles": places.get(place.removesuffix("u"), "")}
+        end = ends.get(token)
+        if end is None or token in run.handling:
+            found.append(flow_replies.StepInfo(**told, state="open", begun_at=since))
+        else:
+            found.append(flow_replies.StepInfo(
+                **told, state=end.state, begun_at=moment(end.started_ns) or since, ended_at=moment(end.ended_ns),
+                output=decoded(bytes(end.output)) if len(end.output) <= OUTPUT_MAX_BYTES else None,
+                error=_error(end.error),
+            ))  # fmt: skip
+    return found
 
 
 def child(run: Run, token: str) -> flow_replies.Child:
@@ -168,12 +217,12 @@ def _error(error: dict[str, Any] | None) -> TaskError | None:
     return TaskError(**{key: error[key] for key in ("kind", "code", "message", "hint", "detail") if error.get(key)})
 
 
-def waiting(sight: Sight | Outline) -> list[flow_replies.Wait]:
+def waiting(sight: Sight | Outline, books: Books | None = None) -> list[flow_replies.Wait]:
     """Return what a run that goes on waits for; of one that this version cannot follow as far as facts tell."""
     told = problem(sight)
     found = [flow_replies.Wait(step="", what=f"a node that can follow it. {told}")] if told else []
     if not isinstance(sight, Outline):
-        return found + waits(sight.run)
+        return found + waits(sight.run, books)
     found += [
         flow_replies.Wait(step=one.id, what="its work, as far as facts tell", since=one.begun_at)
         for one in _seen(sight)
@@ -185,12 +234,40 @@ def waiting(sight: Sight | Outline) -> list[flow_replies.Wait]:
 _TO_RESUME = flow_replies.Wait(step="", what="somebody to resume it")
 
 
-def waits(run: Run) -> list[flow_replies.Wait]:
-    """Return everything that a run waits for."""
-    found = [_wait(run, effect) for effect in run.open.values()]
+def limits_of(sight: Sight | Outline) -> set[str]:
+    """Return the keys of the limits that what a run waits for is subject to."""
+    held = [] if isinstance(sight, Outline) else sight.run.open.values()
+    return {limit.key for effect in held if (limit := getattr(effect, "limit", None)) is not None}
+
+
+def waits(run: Run, books: Books | None = None) -> list[flow_replies.Wait]:
+    """Return everything that a run waits for; `books` are those of its limits (`limits_of`): who is in each."""
+    found = [_held_up(run, effect, books or {}) or _wait(run, effect) for effect in run.open.values()]
     if run.paused:
         found.append(_TO_RESUME)
     return [one for one in found if one is not None]
+
+
+def _held_up(run: Run, effect: effects.Effect, books: Books) -> flow_replies.Wait | None:
+    """Return what a run, or a step, waits for that its limit has not admitted yet."""
+    if (
+        not isinstance(effect, effects.Admit | effects.Dispatch)
+        or effect.limit is None
+        or effect.limit.key not in books
+    ):
+        return None
+    limit, inside = effect.limit, books[effect.limit.key]
+    token = RUN if isinstance(effect, effects.Admit) else effect.token
+    if holder(run.id, token) in inside:
+        return None
+    what = "its place among the runs of its workflow" if token == RUN else "its place in the limit"
+    if limit.concurrency and len(inside) >= limit.concurrency:
+        others = ", ".join(named(one) for one in inside[:SHOWN_MAX])
+        more = f" and {len(inside) - SHOWN_MAX} more" if len(inside) > SHOWN_MAX else ""
+        what += f": {len(inside)} of {limit.concurrency} are taken, by {others}{more}"
+    elif limit.rate:
+        what += f": {limit.rate:g} may begin in {limit.per_s:g} s"
+    return flow_replies.Wait(step="" if token == RUN else token, what=what)
 
 
 def _wait(run: Run, effect: effects.Effect) -> flow_replies.Wait | None:  # noqa: C901, PLR0911  one answer for each kind

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from knotwork.view.room import View
 
 LOOK_S = 0.5
+BOOKS_MAX = 20
+"""Of how many limits it is looked up who holds their places, when somebody asks why a run waits."""
 
 
 class FlowDesk:
@@ -55,6 +57,12 @@ class FlowDesk:
         self._lists, self._copies = RunLists(flow, view, self._sight, planned), RunCopies(flow)
 
     # -- definitions -------------------------------------------------------------------------------------------------
+
+    def schema(self) -> flow_replies.DefinitionSchema:
+        """Return the JSON Schema of a workflow."""
+        from knotwork.flow.model import json_schema  # a node need not load it to start
+
+        return flow_replies.DefinitionSchema(json_schema=json_schema())
 
     def check(self, definition: Any) -> flow_replies.Verdict:
         """Return everything that is wrong with a definition."""
@@ -215,7 +223,10 @@ class FlowDesk:
                 what = f"its trigger {coming.trigger}, which is disabled (`knotwork trigger enable {coming.trigger}`)"
             begins = flow_replies.Wait(step="", what=what, until=coming.started_at)
             return flow_replies.RunWhy(id=run, state="scheduled", waits=[begins])
-        waits = flow_rows.waiting(sight) if sight.finish is None else []
+        waits = []
+        if sight.finish is None:
+            books = {key: await self._flow.limits.holders(key) for key in sorted(flow_rows.limits_of(sight))[:BOOKS_MAX]}
+            waits = flow_rows.waiting(sight, books)
         if sight.finish is not None and sight.finish.next:
             going_on = await self._flow.runs.latest(run)
             waits = [flow_replies.Wait(step="", what=f"nothing: it went on as another run, now {going_on}")]

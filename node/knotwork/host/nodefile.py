@@ -62,7 +62,7 @@ class NodeFile:
                 "project": config.project_names()[0],
                 "seed_file": "",
                 "http_token_file": "",
-                "projects": {name: {"seed_file": "", "paths": _paths(table)} for name, table in _projects(found)},
+                "projects": {name: {"seed_file": "", "paths": _paths(found, table)} for name, table in _projects(found)},
             }
         )
 
@@ -73,7 +73,8 @@ class NodeFile:
     def ready(self, nats: Nats, found: Loaded, http_url: str) -> None:
         """Say that it is ready: addresses, and for each project the key for local doors and its folders."""
         projects = {
-            name: {"seed_file": nats.local_seed_file(name), "paths": _paths(table)} for name, table in _projects(found)
+            name: {"seed_file": nats.local_seed_file(name), "paths": _paths(found, table)}
+            for name, table in _projects(found)
         }
         first = next(iter(projects))
         self._write(
@@ -144,5 +145,7 @@ def _projects(found: Loaded) -> list[tuple[str, ProjectTable]]:
     return list(boot.projects_of(found.config).items())
 
 
-def _paths(table: ProjectTable) -> list[str]:
-    return [str(Path(path).expanduser()) for path in table.path]
+def _paths(found: Loaded, table: ProjectTable) -> list[str]:
+    """Return a project's folders as whoever asks finds himself in them: absolute, from the first file on, links followed."""
+    homes = (os.path.expanduser(path) for path in table.path)  # noqa: PTH111  never raises
+    return [str(Path(found.folder, path).resolve()) for path in homes]

@@ -116,7 +116,7 @@ class Rooms:
         self.reloader = Reloader(self.world, self.projects, nats, self.layout, self.group)
         self.control = Control(
             self.who, self.layout, self.world, self.projects, nats, self.reloader, self.drain, Watching(self.emitter),
-            safe_mode, self.stopping.stop, began=self.began, opened=self.opened,
+            safe_mode, self.stopping.stop, began=self.began, opened=self.opened, commons=lambda: self.commons,
         )  # fmt: skip
         self.around = Around(
             self.who.name, self.world, nats, self.hosting, self.emitter, self.keeper, self.layout.view, self.control,

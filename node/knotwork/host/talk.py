@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -150,7 +149,7 @@ class TalkDesk:
         if to:
             sent = _sent(await self._talk.sending.to_agent(caller.who, to, _draft(message)))
             return talk_replies.SentMessages(count=1, id=sent.id, thread=sent.thread, sent=[sent])
-        draft = _draft(dataclasses.replace(message, scope="team"))  # it says who is meant, and they alone get it
+        draft = _draft(message._replace(scope="team"))  # it says who is meant, and they alone get it
         done = await self._talk.sending.to_capability(caller.who, capability, draft, message.scope)
         rows = [_sent(receipt) for receipt in done.sent]
         return talk_replies.SentMessages(

@@ -14,6 +14,7 @@ from knotwork.bus import clock, codec, kv, reading, subjects
 from knotwork.host import dead_letters, task_ends, task_filter, task_rows, task_values
 from knotwork.host.agents import caller_name
 from knotwork.host.known_nodes import KNOWN
+from knotwork.host.seen_agents import SeenAgents
 from knotwork.host.task_ends import not_cancelled
 from knotwork.host.task_watch import Watching
 from knotwork.ops import replies, task_replies
@@ -46,12 +47,13 @@ class TaskDesk:
         spinups: SpinUps | None = None,
         *,
         circles: tuple[str, ...] | None = None,
+        agents: SeenAgents | None = None,
     ) -> None:
         """Work through our part in the project; what is long over is asked of `past`, what is started of `spinups`.
 
         Beside what is the whole project's, the work of these circles is shown (`trust.scopes`), with None everybody's.
         """
-        self._spinups, self._circles = spinups, circles
+        self._spinups, self._circles, self._agents = spinups, circles, agents or SeenAgents()
         self._work, self._membership, self._past = work, membership, past
         self._connection, self._values = membership.connection, work.values
 
@@ -59,7 +61,7 @@ class TaskDesk:
 
     async def submit(self, wanted: NewTask, caller: Caller) -> task_replies.TaskInfo:
         """Store a task durably and return it."""
-        node, _, agent = wanted.target.rpartition("/")
+        node, _, agent = self._agents.named(wanted.target).rpartition("/")
         if node:
             await self._check_node(node)
         if wanted.blob:
@@ -136,6 +138,7 @@ class TaskDesk:
         candidates = self._membership.directory.candidates(
             agent=task.agent, node=task.node, capability=task.capability, attached=True
         )  # fmt: skip
+        candidates = self._agents.among(self._membership.directory, candidates)
         barred = self._membership.policy().against(task.boundary, candidates)
         if any(one.state == "online" and one.name not in barred for one in candidates):
             return ""
@@ -214,6 +217,7 @@ class TaskDesk:
         self._membership.look()
         directory = self._membership.directory
         candidates = directory.candidates(agent=task.agent, capability=task.capability, attached=True)
+        candidates = self._agents.among(directory, candidates)
         barred = self._membership.policy().against(task.boundary, candidates)
         worker = sight.started.node if sight.started is not None else task.node
         around = why.Surroundings(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knotwork.bus import clock
+from knotwork.config import regular
 from knotwork.flow.definitions import SIZE_MAX_BYTES, digest_of, text_of
 from knotwork.sdk.errors import KnotworkError
 
@@ -166,5 +167,5 @@ def _stamps(folder: Path) -> Stamps:
 
 
 def _text(path: Path) -> str:
-    with path.open("rb") as file:
+    with regular.opened(path) as file:
         return file.read(SIZE_MAX_BYTES + 1).decode()

@@ -17,8 +17,8 @@ from knotwork.trust.scopes import Scope
 
 Plan = list[dict[str, Any]] | dict[str, Any]
 _PART = record(id="text", title="text?", instructions="text?", capability="text?", agent="text?", needs="texts?")
-PART_CHARS, NOTES_CHARS = 1500, 6000
-"""What is shown of one part beside others, and of all notes."""
+PART_CHARS, NOTES_CHARS, PLAN_CHARS = 1500, 6000, 16_000
+"""What is shown of one part beside others, of all notes, and of a plan before its parts are told in short."""
 STATE = record(
     orchestrationId="text", phase="text", percent="number", order="text?", held="text?", why="text?", error="object?",
     parts=many(
@@ -48,11 +48,11 @@ class AssessInput(CamelInput):
     "assess_task", AssessInput,
     record(
         orchestrationId="text", complexity="object", order="text?", groups={"type": "array"}, parts=many(_PART),
-        revision="int", notes="texts?", plannedBy="text?",
+        revision="int", notes="texts?", plannedBy="text?", next="text?",
     ),
     title="Split a big job",
     description="Say how complex a job is and split it into parts for sub-agents, with what depends on what. Nothing "
-    "begins yet: show the plan, change it, then spawn_subagents.",
+    "begins yet: show the plan, change it, then spawn_subagents. A long plan goes on in get_orchestration_state at `next`.",
     hints=ADDS,
 )  # fmt: skip
 async def assess_task(given: AssessInput, session: Session) -> dict[str, Any]:
@@ -75,10 +75,13 @@ async def assess_task(given: AssessInput, session: Session) -> dict[str, Any]:
     shown = {
         "orchestrationId": plan["id"], "order": plan["order"], "notes": plan["notes"], "plannedBy": plan["planned_by"],
     }  # fmt: skip
-    return without(shown) | {
+    told = without(shown) | {
         "complexity": plan["complexity"], "groups": plan["groups"], "revision": plan["revision"],
-        "parts": [_only(one, "id", "title", "instructions", "capability", "agent", "needs") for one in plan["parts"]],
     }  # fmt: skip
+    parts = [_only(one, "id", "title", "instructions", "capability", "agent", "needs") for one in plan["parts"]]
+    if wording.size(parts) > PLAN_CHARS:  # then what each is to do stands in short
+        parts = [wording.fit(one, 400) for one in parts]
+    return told | crew_values.behind("parts", parts, "", wording.size(told))
 
 
 def _only(one: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Who is behind a request to `/mcp`? An agent with a session of its own, opened at its first call and closed when it is silent.
 
 A client with a handshake is known by its MCP session. One without (2026-07-28) is known by the label that it gives in
-the address (`/mcp?session=reviewer`), or else by its name.
+the address (`/mcp?session=reviewer`), or else by its name. Who gives a label is that agent at every node; who gives none
+is an agent of this node.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from knotwork.sdk.errors import Busy, KnotworkError, Unavailable, from_wire
 
 if TYPE_CHECKING:
     from knotwork.ops.ports import NodeControl
-    from knotwork.trust.who import Who
 
 IDLE_S = 30 * 60.0
 """How long an agent may be silent before its session is closed; it comes back as itself."""
@@ -37,7 +37,7 @@ _LOOK_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """How a client came in: the project, what it calls itself, and what tells its sessions apart."""
+    """How a client came in: the project, what it calls itself, what tells its sessions apart, the label it gave or ""."""
 
     project: str
     client: str
@@ -53,7 +53,8 @@ class Guest:
     label: str
     sets: tuple[str, ...]
     keeping: Keeping
-    who: Who | None = None
+    secret: str = field(default="", repr=False)
+    """What asks as it, "" while it has no session."""
     trouble: KnotworkError | None = None
     heard_s: float = 0.0
     inside: int = 0
@@ -92,7 +93,8 @@ class Guests:
 
     def _free_label(self, door: Door) -> str:
         """Return the first number that no other agent of the same client has."""
-        taken = {guest.label for guest in self._guests.values() if guest.door.client == door.client}
+        name = labels.token_of(door.client)
+        taken = {guest.label for guest in self._guests.values() if labels.token_of(guest.door.client) == name}
         return next(str(number) for number in range(1, GUESTS_MAX + 2) if str(number) not in taken)
 
     def opener(self, project: str) -> Caller:
@@ -100,10 +102,11 @@ class Guests:
         return Caller("http", project, "mcp", "write", who=self._node.who(project, ""))
 
     def caller(self, guest: Guest) -> Caller:
-        """Return as whom an agent asks; raises `Unavailable` while it has no session."""
-        if guest.who is None:
+        """Return as whom an agent asks; raises `Unavailable` while it has no session, `Denied` when it was just ended."""
+        if not guest.secret:
             raise guest.trouble or Unavailable("This session is just being opened.", code="mcp.no_session")
-        return Caller("http", guest.door.project, "mcp", "write", label=guest.door.client, who=guest.who)
+        who = self._node.who(guest.door.project, guest.secret)  # each time: it may be called otherwise by now
+        return Caller("http", guest.door.project, "mcp", "write", label=guest.door.client, who=who)
 
     async def caller_of(self, guest: Guest) -> Caller:
         """Return as whom an agent asks, after opening its session; raises what stands in the way."""
@@ -124,14 +127,15 @@ class Guests:
                 await asyncio.wait(work[:1], timeout=_LOOK_S)
             for task in work:
                 task.cancel()
-        guest.who = None
+        guest.secret = ""
         if self._guests.get((guest.door.project, guest.door.key)) is guest and not guest.inside:
             del self._guests[guest.door.project, guest.door.key]
 
     async def _session(self, guest: Guest) -> None:
         name = labels.token_of(guest.door.client) or "agent"
-        fields = {"host": "http", "path": f"/mcp/{name}", "label": guest.label, "type": name, "take_over": True}
         opener = self.opener(guest.door.project)
+        place = f"/mcp/{name}" if guest.door.label else f"/mcp/{name} at {opener.who.node}"
+        fields = {"host": "http", "path": place, "label": guest.label, "type": name, "take_over": True}
         try:
             async with aclosing(serve.dispatch("session.open", codec.encode(fields), opener, self._node)) as frames:
                 async for frame in frames:
@@ -139,7 +143,7 @@ class Guests:
                     if frame.kind == "error":
                         raise from_wire(value)
                     if frame.kind == "chunk" and value["data"].get("event") == "opened":
-                        guest.who = self._node.who(guest.door.project, value["data"]["session"])
+                        guest.secret = value["data"]["session"]
                         guest.trouble = None
                         guest.ready.set()
                     elif frame.kind == "chunk" and value["data"].get("event") == "lost":
@@ -147,7 +151,7 @@ class Guests:
         except KnotworkError as error:
             guest.trouble = error
         finally:
-            guest.who = None
+            guest.secret = ""
             guest.ready.set()
 
     def left(self, project: str, key: str) -> None:

@@ -90,8 +90,7 @@ class HttpDoor:
             raise Invalid(f"{label[:64]!r} is no label of a session.", code="mcp.bad_label")
         session = request.headers.get("mcp-session-id", "")
         name = client[:200] or "agent"
-        key = session or f"{name}/{label or '1'}"
-        return Door(self.project(request.scope), name, key, label if session else label or "1")
+        return Door(self.project(request.scope), name, session or f"{name}/{label}", label)
 
 
 def _header(scope: Scope, name: bytes) -> str:

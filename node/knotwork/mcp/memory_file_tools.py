@@ -21,7 +21,7 @@ FilePath = Annotated[str, Field(max_length=1024)]
 class ExportInput(CamelInput):
     """What to write, and where."""
 
-    output_path: FilePath = Field(default="", description="a file in a folder that the node's operator allows")
+    output_path: FilePath = Field(default="", description="a name in your folder of the node")
     scope: AnyScope | None = Field(default=None, description="only this one")
     category: Category | None = Field(default=None, description="only this one")
     since: Since = Field(default="", description="written since then: 24h, or RFC 3339")
@@ -47,7 +47,7 @@ class ImportInput(CamelInput):
     """What to read."""
 
     input_path: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
-        description="a file in a folder that the node's operator allows"
+        description="a name in your folder of the node, or the filepath of an export"
     )
     overwrite_existing: bool = Field(default=False, description="bring what is remembered already up to date")
     skip_invalid: bool = Field(default=True, description="pass over bad lines")

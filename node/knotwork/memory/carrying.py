@@ -84,7 +84,7 @@ class Carrying:
 
     async def export(self, name: str, query: Query, who: Who, *, overwrite: bool) -> Exported:
         """Write what fits and may be seen; raises `Denied` (`memory.outside`), `Conflict` (`memory.file_exists`)."""
-        file = files.allowed(name, self._memory.settings.folders)
+        file = files.allowed(name, self._memory.settings.folders, files.place_of(who))
         lines, cursor = [], ""
         while True:
             page = await self._reading.page(_with(query, cursor), who)
@@ -102,7 +102,7 @@ class Carrying:
 
         Without `skip_invalid` one bad line means that nothing is kept: `Invalid` (`memory.bad_file`) names them all.
         """
-        file = files.allowed(name, self._memory.settings.folders)
+        file = files.allowed(name, self._memory.settings.folders, files.place_of(who))
         found = await asyncio.to_thread(lambda: list(_read(file)))
         drafts, errors = _drafts(found, scope)
         drafts, refused = await asyncio.to_thread(self._refused, drafts, who)  # before anything is kept

@@ -1,5 +1,6 @@
-"""Which files may memory be written to and read from? Those inside folders that the operator named, and no link out.
+"""Which files may memory be written to and read from? Those of whoever asks, in folders the operator named; no link out.
 
+A person has a folder for each project, an agent one of its own in there: files hold what others may not see.
 Every folder on the way is opened by itself and must be no symbolic link, so what is checked is what is used, whatever
 is renamed meanwhile.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from knotwork.sdk.errors import Conflict, Denied, Invalid, NotFound, TooLarge, Unavailable
+from knotwork.trust.who import Who
 
 READ_MAX_BYTES = 256 * 1024 * 1024
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
@@ -36,8 +38,13 @@ class Allowed:
         return self.folder.joinpath(*self.parts)
 
 
-def allowed(name: str, folders: Sequence[Path]) -> Allowed:
-    """Return the file that a name means: relative to the first folder, or absolute and inside one of them.
+def place_of(who: Who) -> tuple[str, ...]:
+    """Return where in a folder somebody's files are; an agent's id stays its own, its handle may become another's."""
+    return (who.project, who.id) if who.kind == "agent" else (who.project,)
+
+
+def allowed(name: str, folders: Sequence[Path], place: tuple[str, ...] = ()) -> Allowed:
+    """Return the file that a name means: relative to `place` in the first folder, or absolute and inside one of them.
 
     Raises `Invalid` (`memory.bad_path`), and `Denied` (`memory.outside`) for a file elsewhere.
     """
@@ -46,15 +53,15 @@ def allowed(name: str, folders: Sequence[Path]) -> Allowed:
     path = Path(name)
     for folder in folders:
         try:
-            inside = path.relative_to(folder) if path.is_absolute() else path
+            inside = path.relative_to(folder.joinpath(*place)) if path.is_absolute() else path
         except ValueError:
             continue
         if inside.parts and ".." not in inside.parts:
-            return Allowed(folder, inside.parts)
-    places = ", ".join(str(folder) for folder in folders)
+            return Allowed(folder, (*place, *inside.parts))
+    places = ", ".join(str(folder.joinpath(*place)) for folder in folders)
     raise Denied(
-        f"{name[:200]!r} is outside of the folders for memory: {places}.", code="memory.outside",
-        hint="Give a name without folders, or let memory.folders name another folder.",
+        f"{name[:200]!r} is outside of your folders for memory: {places}.", code="memory.outside",
+        hint="Give a name without folders, put a file that you were given in there, or let memory.folders name another.",
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from knotwork.bus import clock, kv, subjects
+from knotwork.bus.background import what_ended
 from knotwork.mesh import session_records as rules
 from knotwork.sdk.errors import Invalid, KnotworkError
 from knotwork.trust.scopes import may_see, reaches_out
@@ -98,8 +99,9 @@ class Afar:
             except KnotworkError as error:
                 log.debug("agents of other projects are looked for in a moment: %s", error)
             except ExceptionGroup as error:  # one of the two below; anything but an error of ours is a bug
-                if error.split(KnotworkError)[1] is not None:
-                    raise
+                ended = what_ended(error)
+                if isinstance(ended, asyncio.CancelledError) or error.split(KnotworkError)[1] is not None:
+                    raise ended from None
             await asyncio.sleep(AGAIN_S)
 
     async def _attend(self, bucket: Bucket) -> None:

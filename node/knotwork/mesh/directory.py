@@ -7,9 +7,9 @@ waits or asks anybody, so that choosing an agent costs microseconds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from knotwork.mesh import records
 from knotwork.sdk.errors import Invalid
@@ -189,12 +189,12 @@ class Directory:
         return [self._fresh(place, states[place.node]) for place in found]
 
     def capabilities(self) -> list[str]:
-        """Return every capability that somebody offers now."""
-        return sorted(self._by_capability)
+        """Return every capability that an agent offers now which can be called."""
+        return sorted(name for name, places in self._by_capability.items() if _callable(places))
 
     def agent_names(self) -> list[str]:
-        """Return the name of every agent there is now."""
-        return sorted(self._by_agent)
+        """Return the name of every agent that can be called now; those that came in are named to those who see them."""
+        return sorted(name for name, places in self._by_agent.items() if _callable(places))
 
     def node_names(self) -> list[str]:
         """Return every node that has not gone."""
@@ -242,6 +242,10 @@ class Directory:
             _drop(self._by_agent, name, node)
             for capability in place.record.capabilities:
                 _drop(self._by_capability, capability, (node, name))
+
+
+def _callable(places: Mapping[Any, Place]) -> bool:
+    return any(not place.record.attached for place in places.values())
 
 
 def _drop(index: dict[str, dict[Inner, Place]], key: str, inner: Inner) -> None:

@@ -186,7 +186,7 @@ def _nobody(ask: Ask, directory: Directory) -> KnotworkError:
         gone = [
             record.node
             for record, agent, state in directory.agents()
-            if state == "offline" and agent.name == ask.agent and ask.node in ("", record.node)
+            if state == "offline" and agent.name == ask.agent and not agent.attached and ask.node in ("", record.node)
         ]
         if gone:
             return _gone(ask.agent, gone)
@@ -194,7 +194,8 @@ def _nobody(ask: Ask, directory: Directory) -> KnotworkError:
     away = {
         f"{record.node}/{agent.name}": "the node is offline"
         for record, agent, state in directory.agents()
-        if state == "offline" and ask.capability in agent.capabilities and ask.node in ("", record.node)
+        if state == "offline" and not agent.attached
+        and ask.capability in agent.capabilities and ask.node in ("", record.node)
     }
     if away:
         return _none_fits(ask, away)

@@ -128,7 +128,7 @@ async def invoke(
         idempotency_key=request.idempotency_key,
         sticky=request.sticky,
     )
-    async with aclosing(node.mesh(caller.project).invoke(call, caller)) as pieces:
+    async with aclosing(node.mesh(caller.project, caller.who).invoke(call, caller)) as pieces:
         async for piece in pieces:
             if request.stream or isinstance(piece, replies.Answer):
                 yield piece
@@ -176,4 +176,4 @@ async def why(request: WhyRequest, node: NodeControl, caller: Caller) -> replies
         path=request.path, labels=labels(request.labels), require=frozenset(request.require),
         prefer=frozenset(request.prefer), exclude=frozenset(request.exclude), sticky=request.sticky,
     )  # fmt: skip
-    return await node.mesh(caller.project).why(question)
+    return await node.mesh(caller.project, caller.who).why(question)

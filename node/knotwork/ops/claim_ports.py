@@ -38,8 +38,11 @@ class Claims(Protocol):
     `claim.ended`) and `Cancelled` (`claim.cancelled`); what stores something `Unavailable` and `Unreachable`, too.
     """
 
-    def connect(self, worker: Worker) -> AsyncGenerator[replies.Chunk, None]:
-        """Let an agent in until the generator is closed; yields what it is told."""
+    def connect(self, worker: Worker, caller: Caller) -> AsyncGenerator[replies.Chunk, None]:
+        """Let an agent in until the generator is closed; yields what it is told.
+
+        Raises `Denied` (`claim.not_you`) for the name of another who is there, as `claim` does.
+        """
         ...
 
     async def claim(

@@ -74,7 +74,7 @@ async def connect(
     _itself(request, caller)
     worker = request.described(description=request.description, max_tasks=request.max_tasks)
     count = 0
-    async with aclosing(node.claims(caller.project).connect(worker)) as notices:
+    async with aclosing(node.claims(caller.project).connect(worker, caller)) as notices:
         async for notice in notices:
             count += 1
             yield notice

@@ -68,7 +68,8 @@ class RollbackRequest(Request):
     "config.rollback", RollbackRequest, replies.ReloadVerdict, effect="admin",
     cli=CliForm(("config", "rollback"), positional=("number",)),
     summary="Put an earlier configuration into force.",
-    help="The files are written again as they were then, and go through the same steps as any reload.",
+    help="The files are written again as they were then, and go through the same steps as any reload. With no node running "
+    "they are only written, for the next start.",
     examples=(Example("Go back to revision 3", {"number": 3}),),
 )  # fmt: skip
 async def rollback(request: RollbackRequest, node: NodeControl, _: Caller) -> replies.ReloadVerdict:

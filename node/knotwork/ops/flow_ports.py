@@ -66,6 +66,10 @@ class RunBatch:
 class Flows(Protocol):
     """One project's workflows and their runs. Every method raises errors of `knotwork.sdk.errors`."""
 
+    def schema(self) -> flow_replies.DefinitionSchema:
+        """Return the JSON Schema of a workflow."""
+        ...
+
     def check(self, definition: Any) -> flow_replies.Verdict:
         """Return everything that is wrong with a definition: a text, or what was read from one."""
         ...

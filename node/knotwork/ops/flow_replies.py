@@ -25,6 +25,12 @@ class Flaw(Reply):
     hint: str = ""
 
 
+class DefinitionSchema(Reply):
+    """What may be written in a workflow."""
+
+    json_schema: dict[str, Any] = Field(description="JSON Schema, draft 2020-12")
+
+
 class Verdict(Reply):
     """Whether a definition makes sense."""
 
@@ -114,6 +120,7 @@ class StepInfo(Reply):
     kind: str
     state: str
     items: str = Field(default="", description="of a map: how many are done, of how many")
+    handles: str = Field(default="", description="of a handler: the step that it undoes, or whose failure it handles")
     begun_at: str = ""
     ended_at: str = ""
     output: Any = None

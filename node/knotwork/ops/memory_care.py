@@ -143,7 +143,7 @@ async def cleanup(request: CleanupRequest, node: NodeControl, caller: Caller) ->
 class ExportRequest(WantedFields):
     """What to write, and where."""
 
-    path: FilePath = Field(description="a file in one of memory.folders (default: exports in the data folder)")
+    path: FilePath = Field(description="a file of yours, in one of memory.folders (default: exports in the data folder)")
     overwrite: bool = Field(default=False, description="in place of a file that is there")
 
 
@@ -151,7 +151,8 @@ class ExportRequest(WantedFields):
     "memory.export", ExportRequest, replies.Exported, effect="write",
     cli=CliForm(("memory", "export"), positional=("path",)),
     summary="Write memories that you may see to a file of JSON lines, on the node.",
-    help="Only into folders that the operator named; links are not followed. All pages are written, whatever the limit.",
+    help="Only into folders that the operator named, where each project has a folder and each agent its own in there; links "
+    "are not followed. All pages are written, whatever the limit.",
     examples=(Example("What the team knows", {"path": "team.jsonl", "scopes": ["team"]}),),
 )  # fmt: skip
 async def export(request: ExportRequest, node: NodeControl, caller: Caller) -> replies.Exported:
@@ -164,7 +165,7 @@ async def export(request: ExportRequest, node: NodeControl, caller: Caller) -> r
 class ImportRequest(Request):
     """What to read."""
 
-    path: FilePath = Field(description="a file in one of memory.folders (default: exports in the data folder)")
+    path: FilePath = Field(description="a file of yours, in one of memory.folders (default: exports in the data folder)")
     skip_invalid: bool = Field(
         default=False, description="pass over bad lines; else one of them means that nothing is read"
     )

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pydantic
 import pydantic_core
@@ -38,8 +37,7 @@ PROBLEMS_MAX = 50
 Kind = Literal["chunk", "progress", "result", "error"]
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One piece of an answer. `result` and `error` are last; `data` is JSON (an error's is `KnotworkError.to_wire`)."""
 
     kind: Kind

@@ -65,8 +65,9 @@ class Table(Mapping[str, Op]):
         return len(_all())
 
 
+@cache
 def _load(room: str) -> str:
-    """Import a room and return the name of its module."""
+    """Import a room, whole, and return the name of its module."""
     return import_module(f"{__package__}.{room}").__name__
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from knotwork.ops import replies, talk_replies
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from knotwork.trust.scopes import Scope
 
 
-@dataclass(frozen=True, slots=True)
-class NewMessage:
+class NewMessage(NamedTuple):
     """What somebody wants to say, already checked. `expires_ns` is nanoseconds since 1970, 0 for never."""
 
     text: str = ""

@@ -57,6 +57,19 @@ async def all_of_them(_: Nothing, node: NodeControl, caller: Caller) -> flow_rep
     return flow_replies.WorkflowList(workflows=await node.flows(caller.project).workflows())
 
 
+@op(
+    "workflow.schema", Nothing, flow_replies.DefinitionSchema, effect="read",
+    cli=CliForm(("workflow", "schema"), answer="json_schema"),
+    summary="Give the JSON Schema of a workflow.",
+    help="Every key with its meaning, default and bounds. Editors complete and check by it: begin a YAML file with "
+    "`# yaml-language-server: $schema=FILE`.",
+    examples=(Example("Into a file, for an editor: add `> workflow.schema.json`"),),
+)  # fmt: skip
+async def schema(_: Nothing, node: NodeControl, caller: Caller) -> flow_replies.DefinitionSchema:
+    """Return it."""
+    return node.flows(caller.project).schema()
+
+
 class NameRequest(Request):
     """Which workflow."""
 

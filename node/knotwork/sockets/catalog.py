@@ -45,7 +45,8 @@ class CatalogSettings:
     `disabled` holds names of entry points, folders or files that are not loaded; `safe_mode` loads bundled ones only.
     `uses` are the instances there are to be: a foreign plugin is imported here only when one of them needs that; None
     means that anything may be needed. With `imports` false no foreign plugin is, and all tables are judged elsewhere.
-    An import may take `patience_s`, and while it is tried `import_memory_mb` MiB (0: no limit).
+    An import may take `patience_s`, on a slow machine as much longer as that is slow, but never over `start_timeout_s`;
+    while it is tried it may take `import_memory_mb` MiB (0: no limit).
     """
 
     files: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from knotwork.config import regular
 from knotwork.sdk import PluginFailed
 
 if TYPE_CHECKING:
@@ -107,8 +108,10 @@ def _from_file(path: Path, digest: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # pydantic resolves annotations through it
     try:
+        with regular.opened(path) as file:
+            text = file.read()
         # Not `exec_module`: its bytecode cache takes an edit of equal length within one second for no edit at all.
-        exec(compile(path.read_bytes(), path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102  what a plugin is
+        exec(compile(text, path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102  what a plugin is
     except BaseException:
         sys.modules.pop(name, None)
         raise

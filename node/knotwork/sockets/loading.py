@@ -6,6 +6,7 @@ Blocks: call it before the loop runs or in a thread.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -27,14 +28,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 TURN_S = 1.0
 """How long an import may keep the next one waiting: they run one after the other, but a slow one holds up nobody."""
-BUNDLED_S = 120.0
-"""How long our own plugins may take: they do not hang, and a node without them is of no use, however slow its machine is."""
 Offered = list[tuple[Kind, Factory[Any]]]
 Results = dict["Source", "list[Entry] | Broken"]
 
 
 def load(settings: CatalogSettings, earlier: Catalog | None = None) -> Catalog:
-    """Return everything that can be used. Blocks for imports; foreign ones are given up after `settings.import_s`.
+    """Return everything that can be used. Blocks for imports; foreign ones that hang are given up.
 
     With `earlier`, what it holds and what has not changed since is taken over instead of tried again. Never raises for
     what a plugin does.
@@ -142,7 +141,7 @@ def _wanted(source: Source, settings: CatalogSettings, *, here: bool = False) ->
     limits_mb = [use.memory_mb for use in uses] if apart else []
     memory_mb = (0 if 0 in limits_mb else max(limits_mb)) if limits_mb else settings.import_memory_mb
     tables = [_table(use) for use in uses if use.hosted or source.hosted or not settings.imports]
-    return tried.Wanted(source, apart, memory_mb, settings.import_s, tables)
+    return tried.Wanted(source, apart, memory_mb, settings.import_s, settings.start_timeout_s, tables)
 
 
 def _table(use: Use) -> tried.Table:
@@ -212,12 +211,13 @@ def _imported(sources: Iterable[Source], settings: CatalogSettings, known: Mappi
         errand.finished(min(TURN_S, settings.import_s))
     results: Results = {}
     for source, errand in errands:
-        offered = _awaited(errand, source, BUNDLED_S if source.kind == "bundled" else settings.import_s)
+        before = {(entry.kind, entry.type): entry for entry in known.get(source, ())}
+        tried_s = tried.SLOWNESS * max((entry.load_s for entry in before.values()), default=0.0)
+        offered = _awaited(errand, source, tried.patience(settings.import_s, settings.start_timeout_s, tried_s))
         if isinstance(offered, Broken):
             log.warning("plugin %s is broken: %s", source, offered.reason)
             results[source] = offered
             continue
-        before = {(entry.kind, entry.type): entry for entry in known.get(source, ())}
         results[source] = [
             replace(before[kind, factory.name], factory=factory, load_s=errand.took_s)
             if (kind, factory.name) in before
@@ -228,8 +228,13 @@ def _imported(sources: Iterable[Source], settings: CatalogSettings, known: Mappi
 
 
 def _awaited(errand: Errand[Offered], source: Source, import_s: float) -> Offered | Broken:
-    """Return the factories of an import that is under way, or why there are none."""
-    if not errand.finished(max(0.0, errand.start_s + import_s - time.monotonic())):
+    """Return the factories of an import that is under way, or why there are none.
+
+    Our own may take however long they do: they do not hang, and without them a node is of no use on any machine.
+    """
+    if source.kind == "bundled":
+        errand.finished(threading.TIMEOUT_MAX)
+    elif not errand.finished(max(0.0, errand.start_s + import_s - time.monotonic())):
         errand.abandon()
         return tried.hangs(source, import_s)
     try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from knotwork.config import regular
 from knotwork.sdk import API_VERSION, KINDS, Invalid, Kind
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def read(folder: Path) -> Manifest:
     """Return the checked manifest of `folder`; raises `Invalid` (code `plugin.manifest`) saying all that is wrong."""
     path = folder / FILE_NAME
     try:
-        with path.open("rb") as file:
+        with regular.opened(path) as file:
             raw = file.read(SIZE_MAX_BYTES + 1)
     except OSError as error:
         raise _wrong(path, f"cannot be read: {error.strerror or error}") from error

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from knotwork.config import regular
 from knotwork.sdk import API_VERSION, Invalid, Kind
 from knotwork.sockets import manifest
 
@@ -70,7 +71,7 @@ def from_packages(group: str = GROUP) -> Iterator[Source]:
 def from_file(path: Path) -> Source:
     """Describe a single-file plugin; raises `Invalid` (`plugin.file`) when it cannot be read or is no Python."""
     try:
-        with path.open("rb") as file:
+        with regular.opened(path) as file:
             raw = file.read(FILE_MAX_BYTES + 1)
     except OSError as error:
         raise Invalid(f"{path}: cannot be read: {error.strerror or error}", code="plugin.file") from error

@@ -32,8 +32,11 @@ from knotwork.sockets.sources import Source
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 ARGUMENT = "--plugin-try"
-BEGIN_S = 30.0
+HUNG = "plugin.import_hung"
+BEGIN_S = 120.0
 """How long our own interpreter may take to be there: long, because that says nothing about the plugin."""
+SLOWNESS = 4.0
+"""How many times what our own interpreter took an import may take: a slow or cold machine is no fault of the plugin."""
 GRACE_S = 0.5
 """How much later the process ends itself than it is ended, should nobody be left to do that."""
 REAP_S = 2.0
@@ -57,13 +60,15 @@ class Wanted(msgspec.Struct):
     """What is to be tried. `apart`: as a hosted plugin, with a clean environment and its own packages.
 
     `path` is where this process looks for modules, `memory_mb` what an import may take (0: no limit), `patience_s` how
-    long it may take, in seconds; `token` marks what is said about it.
+    long it may take, in seconds, on a machine of usual speed, and `longest_s` on the slowest (0: no longer); `token` marks
+    what is said about it.
     """
 
     source: Source
     apart: bool
     memory_mb: int
     patience_s: float
+    longest_s: float = 0.0
     tables: list[Table] = []
     path: list[str] = []
     token: str = ""
@@ -129,6 +134,7 @@ def with_tables(wanted: Wanted, tables: list[Table]) -> Wanted:
 
 def _tried(wanted: Wanted) -> Told | Broken:
     name = str(wanted.source)
+    started_s = time.monotonic()
     try:
         process = _started(apart=wanted.apart)
     except OSError as error:
@@ -138,9 +144,10 @@ def _tried(wanted: Wanted) -> Told | Broken:
         if lines(BEGIN_S, "importing") is None:
             return Broken(name, "plugin.spawn_failed", f"the process to try it in did not begin: {_end(process)}")
         began_s = time.monotonic()
-        told = lines(wanted.patience_s, "survived", "broken")
-        if told is None and time.monotonic() - began_s >= wanted.patience_s:
-            return hangs(wanted.source, wanted.patience_s)
+        patience_s = patience(wanted.patience_s, wanted.longest_s, SLOWNESS * (began_s - started_s))
+        told = lines(patience_s, "survived", "broken")
+        if told is None and time.monotonic() - began_s >= patience_s:
+            return hangs(wanted.source, patience_s)
         if told is None:
             return _crashed(wanted, process)
     finally:
@@ -148,16 +155,22 @@ def _tried(wanted: Wanted) -> Told | Broken:
     return told if told.word == "survived" else Broken(name, told.code, told.reason, told.hint)
 
 
+def patience(usual_s: float, longest_s: float, here_s: float) -> float:
+    """Return how many seconds an import may take where `here_s` tells how slow this machine is just now."""
+    return max(usual_s, min(longest_s, here_s))
+
+
 def hangs(source: Source, patience_s: float) -> Broken:
     """Return what is said of an import that takes longer than `patience_s` seconds."""
-    told = f"still importing after {patience_s:g} s"
-    return Broken(str(source), "plugin.import_hung", told, "Move slow work from import into `open`.")
+    told = f"still importing after {round(patience_s, 1):g} s"
+    hint = "Move slow work from import into `open`, or raise plugins.start_timeout_s where the machine is slow."
+    return Broken(str(source), HUNG, told, hint)
 
 
 def _crashed(wanted: Wanted, process: subprocess.Popen[bytes]) -> Broken:
     how = _end(process)
     if process.returncode == -getattr(signal, "SIGALRM", 0):  # it was faster to end itself than we were
-        return hangs(wanted.source, wanted.patience_s)
+        return hangs(wanted.source, max(wanted.patience_s, wanted.longest_s))
     told = f"its import ended the process that it was tried in ({how})"
     return Broken(str(wanted.source), "plugin.import_crashed", told, "Nothing of it is in this process. Mend it.")
 

@@ -80,7 +80,7 @@ def _bound(wanted: tried.Wanted) -> None:
     limits.limit_memory(wanted.memory_mb)
     if sys.platform != "win32":
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, wanted.patience_s + tried.GRACE_S)
+        signal.setitimer(signal.ITIMER_REAL, max(wanted.patience_s, wanted.longest_s) + tried.GRACE_S)
 
 
 def _surround(wanted: tried.Wanted) -> None:

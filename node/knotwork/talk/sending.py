@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -41,8 +41,7 @@ ROOM_TRIES = 20
 """So often room is made for one message: others may take it first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """A message that is stored; `already` when the same was sent before with this key."""
 
     id: str
@@ -303,8 +302,10 @@ class Sending:
 
 def _expiry(envelope: Envelope) -> list[tuple[str, str]]:
     """Return the header that has the server let a message go in time."""
+    if not envelope.expires_ns:
+        return []
     left_ns = envelope.expires_ns - clock.now_ns()
-    return [publisher.ttl(-(-left_ns // 1_000_000_000))] if envelope.expires_ns else []
+    return [publisher.ttl(-(-left_ns // 1_000_000_000))]
 
 
 def _must_be_same(before: Envelope | None, envelope: Envelope) -> None:

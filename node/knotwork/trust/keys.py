@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nkeys
 
+from knotwork.config import regular
 from knotwork.sdk.errors import Denied, Invalid, Unavailable
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -66,7 +67,7 @@ def load(path: Path) -> KeyPair:
     (`trust.key_unreadable`) when it cannot be read and `Invalid` (`trust.bad_seed`) when it holds no seed.
     """
     try:
-        with path.open("rb") as file:
+        with regular.opened(path) as file:
             _check_private(path, os.fstat(file.fileno()))
             text = file.read(_FILE_BYTES_MAX + 1)
     except OSError as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from knotwork.bus import clock, reading, space, streams, subjects
+from knotwork.bus.background import what_ended
 from knotwork.sdk.errors import KnotworkError, NotFound, Unavailable
 from knotwork.view.fold import Message
 from knotwork.view.writer import BEYOND_REPAIR, Place, Writer
@@ -243,7 +244,7 @@ async def _together(*work: Coroutine[Any, Any, T]) -> list[T]:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one) for one in work]
     except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
+        raise what_ended(failed) from None
     return [task.result() for task in tasks]
 
 

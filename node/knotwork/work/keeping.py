@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -56,6 +56,11 @@ class Kept:
     renewed_s: float
     busy: bool = False
     """Something is being done about it: it is not begun twice."""
+    consumer: str = field(init=False)
+    """Looked at several times a second."""
+
+    def __post_init__(self) -> None:
+        self.consumer = self.claim.consumer
 
 
 class Keeper:
@@ -95,11 +100,11 @@ class Keeper:
 
     def consumers(self) -> Iterable[str]:
         """Yield the consumer of each task that this node keeps; others' keepers may be dead."""
-        return (kept.claim.consumer for kept in self._mine())
+        return (kept.consumer for kept in self._mine())
 
     def all_consumers(self) -> Iterable[str]:
         """Yield the consumer of each task that an agent from outside holds, on any node."""
-        return (kept.claim.consumer for kept in self._kept.values())
+        return (kept.consumer for kept in self._kept.values())
 
     def keeps(self, task: Task) -> bool:
         """Return whether an agent from outside holds an attempt, as far as this node has heard."""
@@ -157,7 +162,7 @@ class Keeper:
                 return True
 
     def _look_after(self, kept: Kept, now_s: float) -> None:
-        if now_s - kept.renewed_s >= self._patience.of(kept.claim.consumer) / 3:
+        if now_s - kept.renewed_s >= self._patience.of(kept.consumer) / 3:
             self._renew(kept, now_s)
         if kept.busy:
             return

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 LONG_S = 0.25
 """An attempt that takes longer goes on record as begun (`worker.LONG_S`; `view.archive.LONG_NS` counts on both)."""
-GATHER_S = 0.05
+GATHER_S = 0.25
+"""How long those that have lasted so long wait for each other: they share one write then."""
 
 
 class Lasting:

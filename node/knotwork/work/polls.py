@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 GATHER_S = 0.5
 """How long a poll that has something waits at most for the rest of what was asked for in its name."""
 STEP_S = 0.002
+KNOWN_S = 0.03
+"""How long a poll waits for what is in the queues that we know, before we look whether there are others."""
 LOOK_S = 0.25
 """How long a poll waits at least: what is there now needs a moment to come. Nobody looks at all queues more often."""
 
@@ -140,12 +142,20 @@ class Polls:
 
     async def _look(self, poll: Poll) -> None:
         """Ask for what waits already in the queues that a poll is about."""
-        served = [depth.queue for depth in self._depths if serves(poll, depth.queue, self._node)]
-        if not served:  # its queue may be younger than our last look
-            async with self._looking:
-                await self._look_anew()
-            served = [depth.queue for depth in self._depths if serves(poll, depth.queue, self._node)]
-        self.taking.know(served)
+        known = self._served(poll)
+        self.taking.know(known)
+        if known:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KNOWN_S):
+                    await poll.some.wait()
+                    return
+        async with self._looking:  # what it could have may lie in a queue that is younger than our last look
+            await self._look_anew()
+        self.taking.know(one for one in self._served(poll) if one not in known)
+
+    def _served(self, poll: Poll) -> list[Queue]:
+        known = dict.fromkeys((*(depth.queue for depth in self._depths), *self.taking.unserved))
+        return [queue for queue in known if serves(poll, queue, self._node)]
 
     async def _look_anew(self) -> None:
         now_s = asyncio.get_running_loop().time()

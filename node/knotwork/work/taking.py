@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -32,6 +32,8 @@ ANSWER_S = 2.0
 SOON = b"soon"
 SOON_S = 0.2
 """How long a request waits for the one task that a hint says is being stored."""
+UNSERVED_MAX = 1000
+"""How many queues are remembered for those who come for them later: the look at all queues shows them anyway."""
 _HINT_PARTS = 5
 
 
@@ -105,6 +107,7 @@ class Taking:
         self._on_delivery = on_delivery
         self._pulls = pulls.Pulls(connection, subjects.TASKS, self._arrived, self._no_more)
         self._lines: dict[str, Line] = {}
+        self._unserved: dict[str, Queue] = {}
         self._reserved: Counter[str] = Counter()
         self._pumping = False
 
@@ -136,6 +139,7 @@ class Taking:
                 self._release(line)
                 line.asked = False
         for depth in depths:
+            self._unserved.pop(depth.queue.consumer, None)
             if depth.pending or depth.taken > mine[depth.queue.consumer]:
                 self._heat(depth.queue)
         self.pump()
@@ -154,6 +158,11 @@ class Taking:
     def reserved(self, agent: str) -> int:
         """Return how many places of an agent are kept for what was asked for and may still come."""
         return self._reserved[agent]
+
+    @property
+    def unserved(self) -> Collection[Queue]:
+        """Return queues that we heard of when nobody was here for them, and that no look at all queues showed since."""
+        return self._unserved.values()
 
     def know(self, queues: Iterable[Queue]) -> None:
         """Take note of queues that may have work for somebody who was not there before."""
@@ -244,6 +253,9 @@ class Taking:
         line = self._lines.get(queue.consumer)
         if line is None:
             if not any(serves(agent, queue, self._node) for agent in self._agents()):
+                while len(self._unserved) >= UNSERVED_MAX:
+                    del self._unserved[next(iter(self._unserved))]
+                self._unserved[queue.consumer] = queue
                 return
             line = self._lines[queue.consumer] = Line(queue, hot=False)
         line.soon = soon and not line.hot
@@ -255,8 +267,7 @@ class Taking:
         if line is not None:
             self._release(line)
             line.asked, line.hot, line.again = False, line.again, False
-            if line.hot:
-                self.pump()
+            self.pump()  # the places that were kept for it may be what another hot queue lacks
 
     def _arrived(self, delivery: Delivery) -> None:
         line = self._lines.get(delivery.consumer)

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from knotwork.bus.background import begin_in
-from knotwork.sdk.errors import KnotworkError, NotFound
+from knotwork.sdk.errors import KnotworkError, NotFound, TimedOut, Unreachable
 from knotwork.work import fold, records
 
 if TYPE_CHECKING:
@@ -51,7 +51,13 @@ class Waiters:
         """
         async with self.expected(run) as coming:
             self._seen.add(run)
-            found = await self._find(run)
+            try:
+                found = await self._find(run)
+            except (Unreachable, TimedOut) as error:
+                if error.code not in ("bus.lost", "bus.no_answer"):
+                    raise
+                found = None  # the server was killed, or is slow: no reason to wait no more
+                begin_in(self._group, self._look(run))
             return found if found is not None else await coming
 
     @contextlib.asynccontextmanager

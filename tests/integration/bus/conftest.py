@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from tests.integration.bus import raw_server
 
 from knotwork.bus import child
 from knotwork.bus.connection import Connection, open_connection
 from knotwork.bus.endpoint import Endpoint
-
-
-def _load(name: str) -> ModuleType:
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-raw_server = _load("raw_server")
 
 
 @pytest_asyncio.fixture

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from tests.integration.bus import raw_server
 
 from knotwork.bus import away, reading, streams, wire
 from knotwork.bus.connection import open_connection
@@ -266,7 +267,7 @@ def test_the_loop_a_node_runs_on_behaves_the_same(tmp_path):
     """Sockets of uvloop raise other things at other moments."""
     import uvloop
 
-    raw = sys.modules["raw_server"]
+    raw = raw_server
 
     async def live() -> None:
         from knotwork.bus import child

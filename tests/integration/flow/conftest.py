@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import sys
 import time
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest_asyncio
-from tests.integration.work.conftest import PATIENCE_S, open_bench
+from tests.integration.flow import flow_node
+from tests.integration.work.conftest import PATIENCE_S, ROOT, open_bench
 
 from knotwork.flow.definitions import parsed
 from knotwork.flow.facts import Finish
 from knotwork.flow.room import Flow
 from knotwork.flow.runs import Wanted
-
-
-def _load(name: str) -> ModuleType:
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-flow_node = _load("flow_node")
 
 
 class Flows:
@@ -46,9 +33,14 @@ class Flows:
     async def process(self, name: str, lease_s: float = 2.0, **agents: dict[str, Any]) -> asyncio.subprocess.Process:
         """Start a node in a process of its own; returns when it looks after runs."""
         told = {"url": self.bench.url, "seed": self.bench.seed, "name": name, "agents": agents, "lease_s": lease_s}
-        program = Path(__file__).with_name("flow_node.py")
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(program), json.dumps(told), stdout=asyncio.subprocess.PIPE, start_new_session=True
+            sys.executable,
+            "-m",
+            flow_node.__name__,
+            json.dumps(told),
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
         self.bench.processes.append(process)
         async with asyncio.timeout(PATIENCE_S):

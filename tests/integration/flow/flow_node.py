@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
+
+from tests.integration.work import work_node
 
 from knotwork.flow.room import Flow, open_flow
 from knotwork.work.room import Work
-
-
-def _load(path: Path) -> ModuleType:
-    if path.stem not in sys.modules:
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        sys.modules[path.stem] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[path.stem]
-
-
-work_node = _load(Path(__file__).parents[1] / "work" / "work_node.py")
 
 
 @contextlib.asynccontextmanager

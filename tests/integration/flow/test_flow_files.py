@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+import pytest
 import pytest_asyncio
 from tests.integration.flow.conftest import define
 from tests.integration.work.conftest import until
@@ -79,3 +82,16 @@ async def test_a_name_that_moves_to_another_file_stays(looked):
 
 async def _none(flow, name: str) -> bool:
     return await flow.definitions.named(name) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+async def test_a_pipe_in_the_folder_is_refused_and_holds_up_no_other_file(looked):
+    folder, flow = looked
+    os.mkfifo(folder / "a.yaml")
+    (folder / "b.yaml").write_text(text("b", 1))
+    await until(lambda: is_from(flow, "b", "b.yaml", 1))
+    (folder / "b.yaml").write_text(text("b", 2))
+    await until(lambda: is_from(flow, "b", "b.yaml", 2))
+    (folder / "a.yaml").unlink()
+    (folder / "a.yaml").write_text(text("a", 1))
+    await until(lambda: is_from(flow, "a", "a.yaml", 1))

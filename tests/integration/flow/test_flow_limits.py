@@ -287,3 +287,30 @@ async def test_a_loop_with_pauses_leaves_its_place_between_iterations(flows):
         starts += [(one.started_ns, run) for one in ends]
     order = [run for _, run in sorted(starts)]
     assert order != sorted(order, key=runs.index), "one after the other: they kept their places"
+
+
+async def test_who_holds_the_places_is_told_of_what_waits_for_one(flows):
+    flow = await flows.here("here", do={"concurrency": 5})
+    await define(flow, steps={"s": {"capability": "do", "limit": {"concurrency": 1}}})
+    first = await start(flow, {"sleep": 100})
+    await until(lambda: _held(flow.limits, [f"{first}.s.s"]))
+    second = await start(flow, 1)
+    waiting = await until(lambda: _waits_for(flow, second))
+    assert waiting == [f"its place in the limit: 1 of 1 are taken, by {first}/s"]
+    assert await _waits_for(flow, first) == ["its task: any agent with do"]
+    await define(flow, name="one", concurrency={"max_runs": 1}, steps={"s": {"capability": "do"}})
+    third = await start(flow, {"sleep": 100}, "one")
+    await until(lambda: _begun(flow, third))
+    fourth = await start(flow, 1, "one")
+    waiting = await until(lambda: _waits_for(flow, fourth))
+    assert waiting == [f"its place among the runs of its workflow: 1 of 1 are taken, by {third}"]
+
+
+async def _begun(flow, run: str) -> bool:
+    return [one.step for one in flow_rows.waiting(await flow.runs.glance(run))] == ["s"]
+
+
+async def _waits_for(flow, run: str) -> list[str]:
+    sight = await flow.runs.glance(run)
+    books = {key: await flow.limits.holders(key) for key in flow_rows.limits_of(sight)}
+    return [one.what for one in flow_rows.waiting(sight, books)]

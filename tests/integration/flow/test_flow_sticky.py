@@ -8,13 +8,12 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from tests.integration.flow.conftest import define, ended, output, start
 from tests.integration.policy.conftest import policy_node
-from tests.integration.work.conftest import open_bench, until
+from tests.integration.work.conftest import ROOT, open_bench, until
 
 from knotwork.flow.room import open_flow
 from knotwork.host import flow_rows
@@ -40,9 +39,14 @@ class World:
 
 
 async def policy_process(bench, told):
-    program = Path(policy_node.__file__)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(program), json.dumps(told), stdout=asyncio.subprocess.PIPE, start_new_session=True
+        sys.executable,
+        "-m",
+        policy_node.__name__,
+        json.dumps(told),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
     bench.processes.append(process)
     async with asyncio.timeout(60):

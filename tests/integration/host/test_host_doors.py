@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import sys
 import time
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.integration.bus import raw_server
+from tests.unit.ops import stand_in
 
-from knotwork.bus import child, way
+from knotwork.bus import child, client, credit, frames, subjects, way
 from knotwork.bus.background import background
 from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint
 from knotwork.host.doors import NatsDoor
 from knotwork.ops import replies
+from knotwork.sdk.errors import Unreachable
 
 TESTS = Path(__file__).parents[2]
 WAIT_S = 30.0
-
-
-def load(path: Path) -> Any:
-    if path.stem not in sys.modules:
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
-    return sys.modules[path.stem]
-
-
-raw_server = load(TESTS / "integration" / "bus" / "raw_server.py")
-stand_in = load(TESTS / "unit" / "ops" / "stand_in.py")
+PIECES, PIECE_BYTES = 100, 512 * 1024
+MUCH = b'{"target": "echo", "input": "much", "stream": true}'
 
 
 class Mesh(stand_in.StandInMesh):
@@ -41,14 +32,18 @@ class Mesh(stand_in.StandInMesh):
 
     def __init__(self) -> None:
         super().__init__()
+        self.made = 0
         self.started, self.release, self.stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def invoke(self, call, caller):
         self.started.set()
         try:
             await self.release.wait()
-            for number in range(5 if call.stream else 0):
+            for number in range(5 if call.stream and call.input != "much" else 0):
                 yield replies.Chunk(data=number)
+            for number in range(PIECES if call.input == "much" else 0):
+                self.made = number + 1
+                yield replies.Chunk(data="x" * PIECE_BYTES)
         except (asyncio.CancelledError, GeneratorExit):
             self.stopped.set()
             raise
@@ -209,3 +204,82 @@ async def test_an_answer_nobody_waits_for_any_more_is_dropped(server, door, ask)
     mesh.release.set()
     await server.start()
     await until(lambda: idle(door), 60)
+
+
+async def test_a_slow_reader_holds_up_the_pieces_of_an_answer_and_gets_all_of_them(server, door):
+    mesh = door.control.one_mesh
+    mesh.release.set()
+    endpoint = Endpoint((server.url,), pause_min_s=0.02, pause_max_s=0.1)
+    pieces = client.call(endpoint, "agents.invoke", MUCH, timeout_s=600.0, whole=True)
+    async with aclosing(pieces), asyncio.timeout(2 * WAIT_S):
+        first = await anext(pieces)
+        for _ in range(3):  # signs of life come, and nothing more is made for who has used nothing
+            before = mesh.made
+            await asyncio.sleep(way.EVERY_S)
+        assert (mesh.made, mesh.made * PIECE_BYTES < 2 * credit.WINDOW_BYTES) == (before, True)
+        rest = [frame async for frame in pieces]
+    assert [len(frame.data) for frame in (first, *rest)] == [len(first.data)] * PIECES + [len(rest[-1].data)]
+    assert rest[-1].kind == "result"
+    await until(lambda: idle(door) and not door._credits)
+
+
+async def test_a_reader_that_names_no_window_gets_everything_at_once(server, door):
+    mesh = door.control.one_mesh
+    mesh.release.set()
+    endpoint = Endpoint((server.url,), pause_min_s=0.02, pause_max_s=0.1)
+    async with open_connection(endpoint) as connection, asyncio.timeout(2 * WAIT_S):
+        came = asyncio.Queue()
+        reply = connection.open_reply(came.put_nowait)
+        envelope = frames.Envelope("anolderone", 600.0, "test", plain=False)
+        connection.send(subjects.op("agents.invoke"), MUCH, reply, envelope.head())
+        kinds = []
+        while "result" not in kinds:
+            message = await came.get()
+            kinds.append(frames.read(message).kind)
+            assert not message.header(frames.SENT)
+    assert kinds.count("chunk") == PIECES
+
+
+async def pieces_with_a_loss(connection, lose, *, whole):
+    """Return the kinds of frames that come when messages are lost from the second piece on, as `lose` says."""
+    kinds = []
+    pieces = client.over(connection, "agents.invoke", MUCH, timeout_s=600.0, whole=whole)
+    async with aclosing(pieces), asyncio.timeout(2 * WAIT_S):
+        async for frame in pieces:
+            kinds.append(frame.kind)
+            if len(kinds) == 1:
+                (key, deliver), *_ = connection._inbox._waiting.items()
+                connection._inbox._waiting[key] = lambda message: lose(message) or deliver(message)
+    return kinds
+
+
+async def test_who_needs_the_whole_is_told_that_a_piece_was_lost_and_others_go_on(server, door):
+    door.control.one_mesh.release.set()
+
+    def one():
+        left = [None]
+        return lambda message: left and frames.read(message).kind == "chunk" and (left.clear() or True)
+
+    endpoint = Endpoint((server.url,), pause_min_s=0.02, pause_max_s=0.1)
+    async with open_connection(endpoint) as connection:
+        with pytest.raises(Unreachable, match="A part of the answer to agents.invoke was lost between NATS") as told:
+            await pieces_with_a_loss(connection, one(), whole=True)
+        kinds = await pieces_with_a_loss(connection, one(), whole=False)
+    assert told.value.code == "node.lost"
+    assert (kinds.count("chunk"), kinds[-1]) == (PIECES - 1, "result")
+
+
+async def test_a_reader_whose_link_was_cut_is_told_that_and_not_that_the_node_hangs(server, door, monkeypatch):
+    monkeypatch.setattr(client, "ALIVE_MAX_S", 2.0)
+    door.control.one_mesh.release.set()
+    endpoint = Endpoint((server.url,), pause_min_s=0.02, pause_max_s=0.1)
+    async with open_connection(endpoint) as connection:
+
+        def cut(message):
+            if connection.reconnects == 0 and connection._client is not None:
+                connection._client.abort()
+            return True
+
+        with pytest.raises(Unreachable, match="was lost before agents.invoke was answered"):
+            await pieces_with_a_loss(connection, cut, whole=True)
+        await until(lambda: connection.state == "connected")

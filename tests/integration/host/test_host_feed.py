@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import sys
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.bus import raw_server
+from tests.unit.ops import stand_in
 
 from knotwork.bus import child
 from knotwork.bus.connection import open_connection
@@ -23,19 +23,6 @@ TESTS = Path(__file__).parents[2]
 WAIT_S = 30.0
 RUN = "t0198c0ffee00d15ea5e0ddba11"
 EVERYTHING = frozenset({"work", "agents", "targets", "spinups", "stats"})
-
-
-def load(path: Path) -> Any:
-    if path.stem not in sys.modules:
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
-    return sys.modules[path.stem]
-
-
-raw_server = load(TESTS / "integration" / "bus" / "raw_server.py")
-stand_in = load(TESTS / "unit" / "ops" / "stand_in.py")
 
 
 @pytest.fixture

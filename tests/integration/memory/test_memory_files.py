@@ -11,18 +11,19 @@ from tests.integration.memory.test_memory_life import found, remember
 
 from knotwork.memory import carrying
 from knotwork.memory.query import Query
+from knotwork.memory.settings import Settings
 from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError, NotFound
 
 
-def exports(node: Any) -> Path:
-    return node.around.now.folders[0]
+def exports(node: Any, who: Any) -> Path:
+    return node.around.now.folders[0] / who.project / who.id
 
 
-def put(node: Any, name: str, *lines: bytes | dict) -> str:
-    """Write a file into the folder for exports."""
-    exports(node).mkdir(parents=True, exist_ok=True)
+def put(node: Any, who: Any, name: str, *lines: bytes | dict) -> str:
+    """Write a file into the folder for an agent's exports."""
+    exports(node, who).mkdir(parents=True, exist_ok=True)
     data = b"".join((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines)
-    (exports(node) / name).write_bytes(data)
+    (exports(node, who) / name).write_bytes(data)
     return name
 
 
@@ -48,7 +49,7 @@ async def test_what_was_exported_comes_back_as_the_importers_own(bench: Any):
         await one.desk.export("all.jsonl", Query(), ann, overwrite=False)
     assert refused.value.code == "memory.file_exists"
 
-    put(two, "theirs.jsonl", Path(told.path).read_bytes())
+    put(two, bob, "theirs.jsonl", Path(told.path).read_bytes())
     done = await load(two, bob, "theirs.jsonl")
     assert (done.imported, done.duplicates, done.skipped) == (4, 0, 0)
     rows = [*(await two.desk.page(Query(), bob)).memories]
@@ -69,7 +70,14 @@ async def test_an_import_forges_nobody(node: Any):
         "agentId": bob.id, "projectId": "other", "project": "other", "id": "m" + "0" * 24, "version": 99,
         "created_at": "1999-01-01T00:00:00Z", "forgotten": True, "past": [], "expires_ns": 5,
     }  # fmt: skip
-    put(node, "forged.jsonl", forged, {**forged, "scope": "personal", "category": "core"}, {**forged, "scope": "team"})
+    put(
+        node,
+        ann,
+        "forged.jsonl",
+        forged,
+        {**forged, "scope": "personal", "category": "core"},
+        {**forged, "scope": "team"},
+    )
     assert (await load(node, ann, "forged.jsonl")).imported == 3
     assert await found(node, bob) == ["forged"]  # what is the team's, and there it says who brought it
     rows = (await node.desk.page(Query(), ann)).memories
@@ -102,7 +110,7 @@ BAD = [
 
 async def test_bad_lines_are_all_told_and_nothing_is_kept(node: Any):
     ann = node.agent("writer")
-    put(node, "bad.jsonl", {"content": "good"}, *BAD, b"", {"content": "last"})
+    put(node, ann, "bad.jsonl", {"content": "good"}, *BAD, b"", {"content": "last"})
     with pytest.raises(Invalid) as refused:
         await load(node, ann, "bad.jsonl")
     assert refused.value.code == "memory.bad_file"
@@ -116,7 +124,7 @@ async def test_bad_lines_are_all_told_and_nothing_is_kept(node: Any):
 async def test_secrets_and_a_full_core_stop_an_import_only_there(node: Any):
     ann = node.agent("writer")
     lines = [{"content": f"core {number}", "category": "core"} for number in range(103)]
-    put(node, "core.jsonl", *lines, {"content": "ghp_" + "a1B2" * 9}, {"content": "fine"})
+    put(node, ann, "core.jsonl", *lines, {"content": "ghp_" + "a1B2" * 9}, {"content": "fine"})
     done = await load(node, ann, "core.jsonl", skip_invalid=True)
     assert (done.imported, done.skipped) == (101, 4)
     assert {one.message.split(".")[0].split(":")[0] for one in done.errors} == {
@@ -126,7 +134,7 @@ async def test_secrets_and_a_full_core_stop_an_import_only_there(node: Any):
 
 async def test_a_secret_is_a_bad_line(node: Any):
     ann = node.agent("writer")
-    put(node, "secret.jsonl", {"content": "good"}, {"content": "x", "source": "ghp_" + "a1B2" * 9})
+    put(node, ann, "secret.jsonl", {"content": "good"}, {"content": "x", "source": "ghp_" + "a1B2" * 9})
     with pytest.raises(Invalid) as refused:
         await load(node, ann, "secret.jsonl")
     assert [one["line"] for one in refused.value.detail["errors"]] == [2]
@@ -137,13 +145,14 @@ async def test_all_of_a_file_can_be_put_into_one_scope(node: Any):
     ann, bob = node.agent("writer"), node.agent("other", owner="bob")
     put(
         node,
+        ann,
         "some.jsonl",
         {"content": "a", "category": "core"},
         {"content": "b", "scope": "private", "category": "tasks"},
     )
     await load(node, ann, "some.jsonl", scope="team")
     assert sorted(await found(node, bob)) == ["a", "b"]
-    put(node, "more.jsonl", {"content": "c", "scope": "team", "category": "decisions"})
+    put(node, ann, "more.jsonl", {"content": "c", "scope": "team", "category": "decisions"})
     await load(node, ann, "more.jsonl", scope="private")
     told = await node.desk.recall(Query(), ann)
     assert [(row.content, row.category) for row in told.private] == [("c", "longterm")]
@@ -159,9 +168,9 @@ async def test_files_elsewhere_are_neither_read_nor_written(node: Any, name: str
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file.jsonl").write_text('{"content":"of somebody else"}')
-    (exports(node) / "folder").mkdir(parents=True)
-    (exports(node) / "link.jsonl").symlink_to(outside / "file.jsonl")
-    (exports(node) / "way").symlink_to(outside)
+    (exports(node, ann) / "folder").mkdir(parents=True)
+    (exports(node, ann) / "link.jsonl").symlink_to(outside / "file.jsonl")
+    (exports(node, ann) / "way").symlink_to(outside)
     with pytest.raises(KnotworkError) as refused:
         await load(node, ann, name)
     assert isinstance(refused.value, Denied | Invalid | NotFound)
@@ -183,3 +192,29 @@ async def test_an_export_holds_every_page(node: Any):
     told = await node.desk.export("deep/er/many.jsonl", Query(limit=1), ann, overwrite=False)
     lines = Path(told.path).read_text().splitlines()
     assert told.exported == len(lines) == len({json.loads(line)["content"] for line in lines}) == 1203
+
+
+async def test_no_agent_reads_or_overwrites_what_another_exported(bench: Any):
+    """An export holds private lines: it is its agent's alone, also for agents of other projects of the same node."""
+    one, other = await bench.node("one", "default"), await bench.node("one", "lab")
+    shared = (one.around.now.folders[0],)
+    other.around.now = Settings(folders=shared)
+    ann, bob, lab = one.agent("writer"), one.agent("other", owner="bob"), other.agent("writer")
+    await remember(one, ann, "private of ann")
+    told = await one.desk.export("backup.jsonl", Query(scopes=("private",)), ann, overwrite=False)
+    assert Path(told.path) == shared[0] / "default" / ann.id / "backup.jsonl"
+    kept = Path(told.path).read_bytes()
+    for node, who in ((one, bob), (other, lab), (other, other.person())):
+        for name, kind in (
+            ("backup.jsonl", NotFound), (told.path, Denied), (f"../{ann.id}/backup.jsonl", Denied),
+            (f"../../default/{ann.id}/backup.jsonl", Denied), (f"default/{ann.id}/backup.jsonl", NotFound),
+        ):  # fmt: skip
+            with pytest.raises(kind):
+                await load(node, who, name)
+        with pytest.raises(Denied):
+            await node.desk.export(told.path, Query(), who, overwrite=True)
+        await node.desk.export("backup.jsonl", Query(), who, overwrite=True)
+        assert await found(node, who) == []
+    assert Path(told.path).read_bytes() == kept
+    assert (await load(one, ann, told.path)).duplicates == 1
+    assert (await load(one, one.person(), f"{ann.id}/backup.jsonl", scope="team")).imported == 1

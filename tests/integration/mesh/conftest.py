@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from tests.integration.bus import raw_server
+from tests.integration.mesh import mesh_member
 
 from knotwork.bus import child, codec
 from knotwork.sdk.router import Ask
 
 HERE = Path(__file__).parent
-
-
-def load(path: Path) -> ModuleType:
-    if path.stem not in sys.modules:
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
-    return sys.modules[path.stem]
-
-
-raw_server = load(HERE.parent / "bus" / "raw_server.py")
-mesh_member = load(HERE / "mesh_member.py")
 
 
 @pytest_asyncio.fixture

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 import time
 
 import msgspec
 import pytest
+from tests.integration.mesh import mesh_member
 
 from knotwork.bus import kv, publisher, streams, subjects
 from knotwork.bus.connection import open_connection
@@ -19,7 +19,7 @@ from knotwork.sdk.errors import Conflict, KnotworkError, NotFound, TimedOut, Una
 
 
 def members():
-    return sys.modules["mesh_member"]
+    return mesh_member
 
 
 async def messages(connection) -> int:

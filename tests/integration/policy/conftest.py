@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -13,23 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest_asyncio
+from tests.integration.policy import policy_node
+from tests.integration.work.conftest import ROOT
 
 from knotwork.bus import child, server
 from knotwork.trust import keys
 
 PATIENCE_S = 60.0
-
-
-def _load(name: str) -> Any:
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-policy_node = _load("policy_node")
 
 
 @dataclass
@@ -50,9 +39,14 @@ class Mesh:
     async def process(self, name: str, agents: dict[str, Any], **settings: Any) -> asyncio.subprocess.Process:
         """Start a node in a process of its own; returns when it works."""
         told = {"url": self.url, "seed": self.seed, "name": name, "agents": agents, **settings}
-        program = Path(__file__).with_name("policy_node.py")
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(program), json.dumps(told), stdout=asyncio.subprocess.PIPE, start_new_session=True
+            sys.executable,
+            "-m",
+            policy_node.__name__,
+            json.dumps(told),
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
         self.processes.append(process)
         async with asyncio.timeout(PATIENCE_S):

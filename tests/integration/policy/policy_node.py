@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import sys
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
+
+from tests.integration.work import work_node
 
 from knotwork.bus.background import background
 from knotwork.bus.connection import open_connection
@@ -31,17 +30,6 @@ from knotwork.telemetry.emitter import Emitter
 from knotwork.telemetry.measure import Meter
 from knotwork.work.room import open_work
 
-
-def _load(name: str, folder: str) -> ModuleType:
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / folder / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-work_node = _load("work_node", "work")
 CATALOG = loading.load(catalog.CatalogSettings(safe_mode=True))
 
 

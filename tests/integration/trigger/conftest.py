@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import sys
 import time
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest_asyncio
-from tests.integration.work.conftest import PATIENCE_S, open_bench
+from tests.integration.trigger import trigger_node
+from tests.integration.work.conftest import PATIENCE_S, ROOT, open_bench
 
 from knotwork.flow import listing
 from knotwork.flow.definitions import parsed
@@ -21,17 +19,6 @@ from knotwork.trigger import source
 from knotwork.trigger.room import Triggers
 
 DO = {"do": {"concurrency": 20}}
-
-
-def _load(name: str) -> ModuleType:
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-trigger_node = _load("trigger_node")
 
 
 class Nodes:
@@ -48,9 +35,14 @@ class Nodes:
     async def process(self, name: str, *, lines: str = "", **agents: dict[str, Any]) -> asyncio.subprocess.Process:
         """Start a node in a process of its own; returns when it sees to triggers."""
         told = {"url": self.bench.url, "seed": self.bench.seed, "name": name, "agents": agents or DO, "lines": lines}
-        program = Path(__file__).with_name("trigger_node.py")
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(program), json.dumps(told), stdout=asyncio.subprocess.PIPE, start_new_session=True
+            sys.executable,
+            "-m",
+            trigger_node.__name__,
+            json.dumps(told),
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
         self.bench.processes.append(process)
         async with asyncio.timeout(PATIENCE_S):

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
+
+from tests.integration.flow import flow_node
 
 from knotwork.config import secrets
 from knotwork.flow.room import Flow
@@ -24,17 +24,6 @@ from knotwork.sockets.pace import Pace
 from knotwork.sockets.slot import Instance, Slot
 from knotwork.sockets.sources import Source
 from knotwork.trigger.room import Triggers, open_triggers
-
-
-def _load(path: Path) -> ModuleType:
-    if path.stem not in sys.modules:
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        sys.modules[path.stem] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[path.stem]
-
-
-flow_node = _load(Path(__file__).parents[1] / "flow" / "flow_node.py")
 
 
 class Lines:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import os
 import signal
@@ -13,11 +12,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import msgspec
 import pytest_asyncio
+from tests.integration.work import work_node
 
 from knotwork.bus import child, server
 from knotwork.trust import keys
@@ -25,18 +24,8 @@ from knotwork.work import ids, queues, records
 from knotwork.work.room import Work
 
 PATIENCE_S = 60.0
-
-
-def _load(name: str) -> ModuleType:
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-work_node = _load("work_node")
+ROOT = Path(__file__).parents[3]
+"""Where `-m tests.…` is found."""
 
 
 @dataclass
@@ -64,9 +53,14 @@ class Bench:
         """
         told = {"url": self.url, "seed": self.seed, "name": name, "agents": agents, "lease_s": lease_s, "view": view}
         told["ahead_s"] = ahead_s
-        program = Path(__file__).with_name("work_node.py")
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(program), json.dumps(told), stdout=asyncio.subprocess.PIPE, start_new_session=True
+            sys.executable,
+            "-m",
+            work_node.__name__,
+            json.dumps(told),
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
         self.processes.append(process)
         async with asyncio.timeout(PATIENCE_S):

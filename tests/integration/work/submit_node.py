@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import work_node
+from tests.integration.work import work_node
 
 from knotwork.sdk.errors import KnotworkError
 from knotwork.work import ids, records

@@ -479,3 +479,17 @@ async def test_a_signal_is_sent_once(bench):
     assert await refused(work.signals.send(one.run, "late", 1, "a")) == "work.ended"
     with contextlib.suppress(TimeoutError):
         assert bytes((await work.signals.wait(one.run, "go", SOON_S)).value) == b"1"
+
+
+async def test_work_for_a_capability_is_claimed_at_once_by_one_that_had_work_in_its_own_name(bench):
+    work = await bench.room("here", lease_s=60.0)
+    who = agent("pq", "rare")
+    named = task(value=0, agent="pq", capability="")
+    await work.submitter.submit(named)
+    assert (await claim(work, who)).task.run == named.run
+    await work.claims.polls._look_anew()
+    work.claims.swept = lambda _depths: None  # from here on nobody looks at all queues for it
+    work.claims.polls._looked_s = float("inf")
+    for number in range(10):
+        await work.submitter.submit(task(value=number, capability="rare"))
+        await claim(work, who)

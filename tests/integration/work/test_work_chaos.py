@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
-from tests.integration.work.conftest import Bench
+from tests.integration.work.conftest import ROOT, Bench
 
 from knotwork.bus import reading, subjects
 from knotwork.bus.connection import Connection
@@ -62,10 +62,15 @@ class Chaos:
             "url": self.bench.url, "seed": self.bench.seed, "file": str(self.acked), "seconds": seconds, "at_once": 40,
             "per_s": PER_S,
         }  # fmt: skip
-        program = Path(__file__).with_name("submit_node.py")
         while True:  # likewise
             self.submitter = await asyncio.create_subprocess_exec(
-                sys.executable, str(program), json.dumps(told), stdout=asyncio.subprocess.PIPE, start_new_session=True
+                sys.executable,
+                "-m",
+                "tests.integration.work.submit_node",
+                json.dumps(told),
+                cwd=ROOT,
+                stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,
             )
             self.bench.processes.append(self.submitter)
             if await self.submitter.stdout.readline() == b"ready\n":

@@ -78,6 +78,27 @@ async def test_who_waits_goes_on_waiting_when_the_store_comes_back_with_the_task
     assert outcome.state == "completed"
 
 
+async def test_who_begins_to_wait_at_the_moment_the_connection_is_lost_waits_on(bench, monkeypatch, tmp_path):
+    work, go = await bench.room(do={}), tmp_path / "go"
+    one = task(value={"until": str(go)})
+    await work.submitter.submit(one)
+    find, connection = work.waiters._find, work._connection
+
+    async def lost(run):
+        monkeypatch.setattr(work.waiters, "_find", find)
+        before = connection.reconnects
+        await bench.kill_server()
+        await until(lambda: connection.state != "connected" or connection.reconnects > before)
+        raise away.lost_error("what was asked")
+
+    monkeypatch.setattr(work.waiters, "_find", lost)
+    async with asyncio.TaskGroup() as group:
+        wait = group.create_task(ended(work, one.run))
+        await until(lambda: work.waiters._find is not lost)
+        go.touch()
+    assert wait.result().state == "completed"
+
+
 async def test_what_is_submitted_while_nats_is_away_is_refused_at_once(bench, monkeypatch):
     monkeypatch.setattr(away, "BLINK_S", 0.0)
     work = await bench.room()

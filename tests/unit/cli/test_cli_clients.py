@@ -146,3 +146,9 @@ def test_the_block_for_agents_comes_and_goes(text: str):
 def test_what_stands_behind_the_block_stays():
     text = clients.with_notes("# Before") + "\n## After\n"
     assert clients.without_notes(text) == "# Before\n\n## After\n"
+
+
+def test_a_begin_that_lost_its_end_takes_no_text_with_it():
+    text = f"{clients.BEGIN}\nMine.\n"
+    assert clients.without_notes(text) == text
+    assert clients.without_notes(clients.with_notes(text)) == text

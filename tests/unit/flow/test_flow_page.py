@@ -7,17 +7,42 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from jsonschema import Draft202012Validator
 
-from knotwork.flow import source
-from knotwork.flow.model import AnyStep, Case, Children, Retry, Sticky, Workflow
+from knotwork.flow import source, texts
+from knotwork.flow.model import AnyStep, Case, Children, Retry, Sticky, Workflow, json_schema
 
 PAGE = (Path(__file__).parents[3] / "docs" / "workflows.md").read_text(encoding="utf-8")
 MODELS = (Workflow, Case, Retry, Sticky, Children, *get_args(get_args(AnyStep)[0]))
 
 
-@pytest.mark.parametrize("text", re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+EXAMPLES = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
 def test_examples_make_sense(text):
     assert source.check(text).flaws == ()
+
+
+def test_the_json_schema_lets_the_examples_pass_and_tells_what_does_not():
+    schema = json_schema()
+    Draft202012Validator.check_schema(schema)
+    judge = Draft202012Validator(schema)
+    for text in EXAMPLES:
+        assert [error.message for error in judge.iter_errors(texts.read(text, 1 << 20)[0])] == []
+    steps = {
+        "a": {"capability": "x", "timeout": "5m", "retry": {"delay": "1h30m"}},
+        "b": {"kind": "sleep", "duration": 3},
+    }
+    assert judge.is_valid({"name": "w", "steps": steps})
+    for wrong in (
+        {"name": "w", "steps": {"a": {"kind": "map", "capability": "x", "order": True}}},
+        {"name": "w", "steps": {"a": {"capability": "x", "timeout": "5 minutes"}}},
+        {"name": "w", "steps": {"a": {"capability": "x", "timeout": -1}}},
+        {"name": "w", "steps": {}},
+        {"steps": steps},
+    ):
+        assert not judge.is_valid(wrong)
 
 
 def test_every_key_and_kind_is_named():

@@ -106,7 +106,7 @@ ALL = [
     (22, 7, "steps.h.kind", "a respond cannot handle a failure"),
     (22, 22, "steps.h.status", "greater than or equal to 200"),
     (23, 3, "steps.j.depends_on", "a join needs steps"),
-    (24, 3, "steps.n", "valid dictionary"),
+    (24, 3, "steps.n", "a table"),
     (25, 3, "steps.task", "no step can be called 'task'"),
     (26, 38, "steps.ch.cases.0.then.0", "does not depend on this choice"),
     (26, 47, "steps.ch.cases.1", "it can never be reached"),

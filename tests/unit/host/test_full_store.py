@@ -14,7 +14,7 @@ from knotwork.cli import up
 from knotwork.cli.options import Shared
 from knotwork.host import concerns, layout, node, nodefile
 from knotwork.ops import replies
-from knotwork.sdk.errors import Unavailable
+from knotwork.sdk.errors import Denied, Unavailable
 from knotwork.view.keeper import Told
 
 NODE = SimpleNamespace(node="n", pid=7, url="nats://x", http="http://x", early=False, state="running", why="")
@@ -46,6 +46,15 @@ def test_a_view_that_cannot_be_written_is_told_of_a_node_that_is_ready():
     (check,) = concerns.of(rooms)
     assert (check.name, check.ok, check.needed) == ("view default", False, False)
     assert "default.db: database or disk is full" in check.why
+
+
+def test_commons_that_refuses_our_credentials_is_told_of_a_node_that_is_ready():
+    refused = Denied("NATS at nats://hub:4222 refuses these credentials.", code="bus.denied")
+    link = SimpleNamespace(state="denied", failure=refused)
+    (check,) = concerns.of({}, (), link)
+    assert (check.name, check.ok, check.needed, check.why) == ("COMMONS", False, False, refused.message)
+    assert concerns.of({}, (), SimpleNamespace(state="connected", down_for_s=lambda: 0.0)) == []
+    assert concerns.of({}, (), None) == []
 
 
 @pytest.mark.parametrize("group", [False, True])

@@ -66,3 +66,19 @@ def test_handlers_are_not_counted_but_the_steps_that_they_stand_in_for():
     broken = ended(2, "a", state="failed", error={"kind": "failed", "code": "x", "message": "no"})
     mending = flow_rows.row(sight(broken))
     assert (mending.state, mending.done, mending.steps) == ("running", 0, 2)
+
+
+def test_each_time_that_a_handler_began_is_told_and_for_which_step():
+    failed = {"kind": "failed", "code": "x.y", "message": "no"}
+    going = sight(ended(2, "a", state="failed", error=failed), fact(3, "started", "mend--0", "0", "1", "1", node="n"))
+    told = {one.id: one for one in flow_rows.info(going).progress}
+    assert [(one.id, one.state, one.handles) for one in told.values()] == [
+        ("a", "open", ""), ("b", "blocked", ""), ("mend--0", "open", "a"), ("undo", "handler", ""),
+    ]  # fmt: skip
+    over = sight(
+        ended(2, "a"), ended(3, "b", output="booked"), fact(4, "cancel"),
+        ended(5, "undo--1u", output={"gone": True}),
+    )  # fmt: skip
+    undone = next(one for one in flow_rows.info(over).progress if one.id == "undo--1u")
+    assert (undone.state, undone.handles, undone.output) == ("completed", "b", {"gone": True})
+    assert (undone.begun_at, undone.ended_at) == (flow_rows.moment(5), flow_rows.moment(6))

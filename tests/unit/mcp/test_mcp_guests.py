@@ -1,4 +1,4 @@
-"""Agents behind HTTP: what is told while their session cannot be opened."""
+"""Agents behind HTTP: who they are, and what is told while their session cannot be opened."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from knotwork.bus import codec
 from knotwork.bus.background import background
 from knotwork.mcp import guests
 from knotwork.mcp.held import Held
+from knotwork.mesh import session_records
 from knotwork.ops.serve import Frame
 from knotwork.sdk.errors import Unavailable
-from knotwork.trust.who import person
+from knotwork.trust.who import Who, person
 
 
 class SilentNode:
@@ -37,3 +39,50 @@ async def test_a_session_that_does_not_open_in_time_is_told_as_that(monkeypatch:
         with pytest.raises(Unavailable) as refused:
             await made.caller_of(guest)
     assert refused.value.code == "mcp.no_session"
+
+
+class NamedNode:
+    """A node of a name, whose agents are called as `names` says by their secrets."""
+
+    def __init__(self, name: str, names: dict[str, str]) -> None:
+        self.name, self.names, self.opened = name, names, []
+
+    def who(self, project: str, session: str) -> Who:
+        if not session:
+            return person("ann", project, self.name)
+        return Who("a1", self.names[session], project, "ann", node=self.name)
+
+
+async def opening(_op: str, body: bytes, _caller: Any, node: NamedNode) -> AsyncGenerator[Frame, None]:
+    """Open a session as a node does, and hold it."""
+    node.opened.append(codec.decode(body))
+    yield Frame("chunk", codec.encode({"data": {"event": "opened", "session": "s1"}}))
+    await asyncio.Event().wait()
+
+
+def known_by(node: NamedNode) -> list[str]:
+    return [session_records.identity("default", "ann", one["host"], one["path"], one["label"], "") for one in node.opened]
+
+
+@pytest.mark.parametrize("label", ["", "reviewer"])
+async def test_who_names_no_session_is_an_agent_of_this_node_alone(monkeypatch: pytest.MonkeyPatch, label: str):
+    monkeypatch.setattr(guests.serve, "dispatch", opening)
+    alpha, beta = NamedNode("alpha", {"s1": "httper"}), NamedNode("beta", {"s1": "httper"})
+    for node in (alpha, beta):
+        async with background() as group:
+            made = guests.Guests(node, Held(), group)
+            for key in ("k1", "k2"):
+                await made.caller_of(made.of(guests.Door("default", "httper", key, label)))
+    assert (known_by(alpha) == known_by(beta)) is bool(label)
+    assert len({*known_by(alpha), *known_by(beta)}) == (1 if label else 4)
+
+
+async def test_an_agent_that_calls_itself_otherwise_asks_by_its_new_name(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(guests.serve, "dispatch", opening)
+    node = NamedNode("alpha", {"s1": "httper"})
+    async with background() as group:
+        made = guests.Guests(node, Held(), group)
+        guest = made.of(guests.Door("default", "httper", "k1"))
+        assert (await made.caller_of(guest)).who.name == "httper"
+        node.names["s1"] = "critic"
+        assert (await made.caller_of(guest)).who.name == "critic"

@@ -101,6 +101,28 @@ def test_each_session_of_a_folder_has_a_label_of_its_own(tmp_path: Path):
         assert (mine, also) == ("me", "me-2")
 
 
+def test_sessions_of_one_folder_through_two_data_folders_have_labels_of_their_own_and_keep_them(tmp_path: Path):
+    first, second, beside = tmp_path / "a", tmp_path / "b", tmp_path / "user"
+    with (
+        labels.held(first, "/x", "", beside=beside) as one,
+        labels.held(second, "/x", "", beside=beside) as two,
+        labels.held(first, "/x", "", beside=beside) as three,
+    ):
+        assert (one, two, three) == ("1", "2", "3")
+        with labels.held(first, "/x", "", "me", beside) as me, labels.held(second, "/x", "", "me", beside) as also:
+            assert (me, also) == ("me", "me-2")
+    with labels.held(second, "/x", "", beside=beside) as two, labels.held(first, "/x", "", beside=beside) as one:
+        assert (one, two) == ("1", "2")
+    with labels.held(second, "/x", "", "me", beside) as me:  # who names its label is that one, from wherever
+        assert me == "me"
+
+
+def test_a_home_that_cannot_be_written_keeps_nobody_out(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with labels.held(tmp_path / "a", "/x", "", beside=tmp_path / "file" / "sessions") as one:
+        assert one == "1"
+
+
 @pytest.mark.parametrize("label", ["A", "a b", "", "-a", "a" * 49, "../x", "ä"])
 def test_a_bad_label_is_refused(tmp_path: Path, label: str):
     if not label:

@@ -22,7 +22,7 @@ class StandInClaims:
         self.gone = asyncio.Event()
         self.stays = False
 
-    async def connect(self, worker: Worker) -> AsyncGenerator[replies.Chunk, None]:
+    async def connect(self, worker: Worker, _caller: Caller) -> AsyncGenerator[replies.Chunk, None]:
         try:
             yield replies.Chunk(data={"event": "connected", "worker": worker.name})
             yield replies.Chunk(data={"event": "lost", "id": RUN, "why": "ended"})

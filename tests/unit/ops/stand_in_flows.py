@@ -17,6 +17,9 @@ DIGEST = "0" * 32
 class StandInFlows:
     """One workflow, one run."""
 
+    def schema(self) -> replies.DefinitionSchema:
+        return replies.DefinitionSchema(json_schema={"title": "Workflow"})
+
     def check(self, definition: Any) -> replies.Verdict:
         return replies.Verdict(ok=True, name="hello", digest=DIGEST, steps=1)
 

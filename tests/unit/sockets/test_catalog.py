@@ -13,10 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from knotwork.config import elsewhere, judge, references
+from knotwork.config import elsewhere, instances, judge, references
 from knotwork.config.layers import Layer, Merged
+from knotwork.config.load import read
+from knotwork.config.loaded import Sources
 from knotwork.sdk import NotFound, PluginFailed
-from knotwork.sockets import catalog, factories, importing, loading, options, tried, tried_child
+from knotwork.sockets import catalog, factories, importing, loading, offered, options, tried, tried_child
 from knotwork.sockets.catalog import CatalogSettings, Use
 
 NOBODY = "knotwork-tests"  # an entry point group that no installed package uses
@@ -551,7 +553,7 @@ def test_bundled_plugins_are_there_however_slow_the_machine_is(tmp_path, monkeyp
     offers = factories.offers
 
     def slowly(source):
-        time.sleep(0.5)
+        time.sleep(0.5)  # a machine that is busy
         return offers(source)
 
     monkeypatch.setattr(factories, "offers", slowly)
@@ -566,3 +568,32 @@ def test_bundled_plugins_come_through_the_same_door(tmp_path):
         assert found.broken() == []
         bundled = {(entry.kind, entry.type) for entry in found.entries() if entry.source.kind == "bundled"}
         assert {("executors", "process"), ("routers", "capability"), ("telemetry", "jsonl")} <= bundled
+
+
+def test_an_import_may_take_longer_where_our_own_interpreter_does(tmp_path, monkeypatch):
+    """A stand-in for a slow machine: our interpreter counts as having taken very long."""
+    monkeypatch.setattr(tried, "SLOWNESS", 1e6)
+    write(tmp_path / "slow.py", "import time\ntime.sleep(0.3)\n" + textwrap.dedent(WHOLE), "slow")
+    found = load(tmp_path, "slow.py", patience_s=0.05)
+    assert (found.broken(), [entry.type for entry in found.entries()]) == ([], ["slow"])
+
+
+@pytest.mark.parametrize(
+    ("usual_s", "longest_s", "here_s", "expected_s"),
+    [(2, 10, 1, 2), (2, 10, 6, 6), (2, 10, 40, 10), (2, 0, 40, 2), (0.3, 0.3, 40, 0.3)],
+)
+def test_how_long_an_import_may_take(usual_s, longest_s, here_s, expected_s):
+    assert tried.patience(usual_s, longest_s, here_s) == expected_s
+
+
+def test_one_that_only_took_too_long_is_no_reason_to_refuse_a_configuration(tmp_path):
+    write(tmp_path / "hangs.py", "import time; time.sleep(3600)")
+    write(tmp_path / "wrong.py", "1 / 0")
+    for name, kept in (("hangs", [False]), ("wrong", [True])):
+        (tmp_path / "knotwork.toml").write_text(
+            f'[executors.one]\ntype = "./{name}.py"\non_start_error = "fail"\n[plugins]\nstart_timeout_s = 1\n'
+        )
+        loaded = read(Sources(files=(tmp_path / "knotwork.toml",)))
+        found = loading.load(replace(offered.settings_of(loaded, imports=False), group=NOBODY))
+        known = offered.types_of(found, loaded.merged.data)
+        assert [fatal for _, fatal in instances.unusable(loaded, known)] == kept, known.broken
