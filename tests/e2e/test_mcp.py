@@ -92,11 +92,12 @@ async def test_more_tools_are_listed_when_asked_for(node: Node, mode: str):
 
 
 async def test_every_listed_tool_says_all_about_itself(node: Node):
+    unlisted = {"send_message", "send_direct_message", "recall_context"}  # they understand more than they list
     async with stdio_agent(node, "--toolset", "all") as agent:
         for tool in (await agent.client.list_tools()).tools:
             assert tool.output_schema
             assert tool.title
-            assert tool.input_schema["additionalProperties"] is False
+            assert tool.input_schema.get("additionalProperties", True) is (tool.name in unlisted)
             hints = tool.annotations
             assert hints is not None
             assert None not in (

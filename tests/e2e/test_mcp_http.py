@@ -50,6 +50,9 @@ async def test_bad_calls_are_told_and_more_tools_listed(node: Node, mode: str):
     async with http_agent(node, mode=mode, name=f"asks-{mode}") as agent:
         said = await agent.refused("assign_work", task="x", capabilty="y")
         assert "did you mean capability" in said
+        async with http_agent(node, mode=mode, query="?toolset=zzz") as lost:
+            with pytest.raises(MCPError, match=r"no toolset 'zzz'.*core, classic"):
+                await lost.tools()
         with pytest.raises(MCPError, match="Did you mean check_work"):
             await agent.tried("chek_work")
         assert "cancel_work" not in await agent.tools()

@@ -95,6 +95,38 @@ async def test_a_long_message_is_read_in_parts_and_a_full_inbox_in_pages(node: N
         assert seen == [f"{number:04d}" for number in range(20)]
 
 
+async def test_what_is_too_large_for_a_message_goes_as_a_blob(node: Node):
+    text = "".join(
+        f"{number:08d} \u00e4\u20ac\U0001f9f6\n" for number in range(60_000)
+    )  # 1.1 MB in characters of all lengths
+    async with stdio_agent(node, name="gives") as gives, http_agent(node, name="takes") as takes:
+        who = await takes.call("get_my_handle")
+        refused = await gives.refused("send_direct_message", recipientGuid=who["guid"], message=text[:1_000_000])
+        assert "put_blob (toolset talk)" in refused
+        kept = await gives.call("put_blob", text=text)
+        assert kept["sizeBytes"] == len(text.encode())
+        none = "sha256-" + 64 * "a"
+        said = await gives.refused("send_direct_message", recipientGuid=who["guid"], message="see", blob=none)
+        assert "There is no blob" in said
+        await gives.call(
+            "send_direct_message", recipientGuid=who["guid"], message="see", blob=kept["digest"], expires="1h"
+        )
+        await gives.call("send_message", channel="roadmap", message="see", blob=kept["digest"])
+        (message,) = (await takes.call("read_direct_messages"))["messages"]
+        assert message["blob"] == kept["digest"]
+        got, at = "", 0
+        for at_first in (0, kept["sizeBytes"] - 30_000 - 30_000 % 18):
+            got, at = "", at_first
+            while at is not None and len(got) < 30_000:
+                piece = await takes.call("get_blob", digest=message["blob"], offset=at)
+                got, at = got + piece["text"], piece.get("next")
+            assert got == text.encode()[at_first:].decode()[: len(got)]
+        assert at is None
+        assert got == text.encode()[at_first:].decode()
+        assert (await takes.call("get_blob", digest=message["blob"], offset=kept["sizeBytes"]))["text"] == ""
+        assert "There is no blob" in await takes.refused("get_blob", digest=none)
+
+
 async def test_memory_lasts_over_sessions_and_is_the_owners_on_every_door(node: Node):
     async with stdio_agent(node, "--toolset", "classic", name="keeper") as agent:
         mine = await agent.call(

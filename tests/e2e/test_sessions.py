@@ -127,3 +127,33 @@ def test_agents_are_known_again_after_their_node_was_killed(nodes):
     with agent(node) as again:
         assert (again.id, again.handle) == (one.id, "chief")
         assert again.ask("session.get", agent="chief")["capabilities"] == ["review"]
+
+
+def test_an_agent_that_may_not_be_seen_reads_and_behaves_as_if_it_were_not_there(nodes):
+    node = nodes.node().up()
+    with agent(node, handle="anna", capabilities=["merger-lawyer"]) as anna, agent(node, label="2") as other:
+        named = node.ask("task.submit", target=anna.id, input="by id")  # ids are understood as names are
+        assert not named.get("note")
+        (held,) = anna.ask("work.claim", worker="anna", wait_s=30)["tasks"]
+        assert held["id"] == named["id"]
+        anna.ask("work.complete", claim=held["claim"], output=1)
+        forged = node.call("work.claim", worker="anna", wait_s=0)
+        assert (forged.json["code"], forged.status) == ("claim.not_you", 403)
+
+        anna.ask("session.update", scope="private")
+        for name, nobody in (("anna", "nemo"), (anna.id, "outis")):
+            known, missing = (other.ask("task.submit", target=one, input=1) for one in (name, nobody))
+            assert known["note"] == missing["note"].replace(nobody, name)
+            whys = [other.ask("task.why", id=one["id"])["why"] for one in (known, missing)]
+            assert whys[0] == whys[1].replace(nobody, name)
+        for op, wrong in (("invoke", "merger-lawyr"), ("why", "merger-lawyr")):
+            refused = other.call(f"agents.{op}", capability=wrong).json
+            assert "merger-lawyer" not in str(refused)
+            assert "anna" not in str(other.call(f"agents.{op}", target="ann").json["hint"])
+        plan = other.ask("crew.assess", task="- merger-lawyer: read the contract\n- tests: write tests")
+        assert "merger-lawyer" not in {part["capability"] for part in plan["parts"]}
+        assert other.ask("task.submit", capability="merger-lawyer", input=1)["note"]
+        assert not anna.ask("work.claim", worker="anna", capabilities=["none"], wait_s=0)["tasks"]
+        anna.ask("session.update", scope="team")
+        (late,) = anna.ask("work.claim", worker="anna", capabilities=["none"], wait_s=30)["tasks"]
+        assert late["id"] != named["id"]

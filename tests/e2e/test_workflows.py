@@ -129,6 +129,7 @@ def test_a_run_starts_itself_anew(node):
     third = node.ask("run.show", id=second["next"])
     assert (second["previous"], second["number"], third["previous"], third["number"]) == (first, 1, second["id"], 2)
     assert (third["next"], third["output"]) == ("", "c")
+    assert [node.json("run", "output", one["id"]) for one in (shown, second, third)] == ["c"] * 3
     assert third["id"] in node.ask("run.why", id=first)["waits"][0]["what"]
     wanted = {first: second["id"], second["id"]: third["id"], third["id"]: ""}
     until(lambda: {one["id"]: one["next"] for one in node.ask("run.list", workflow="anew")["runs"]} == wanted)
@@ -327,6 +328,21 @@ def test_retry_fork_and_replay(node):
     for one in (run, again, other, own):
         assert node.ask("run.replay", id=one) == {"id": one, "same": True, "number": 0, "fact": "", "expected": ""}
     assert node.refused("run", "retry", run, "--step", "nothing")[1]["code"] == "flow.no_step"
+    steps = {
+        "again": {"kind": "continue_as_new", "when": "input.n < `2`", "input": {"n": "sum([input.n, `1`])"}},
+        "ask": {"kind": "approval", "when": "input.n == `2`"},
+    }
+    node.ask("workflow.register", definition={"name": "pieces", "steps": steps})
+    first = node.ask("run.start", workflow="pieces", input={"n": 0})["id"]
+    second = until(lambda: node.ask("run.show", id=first)["next"])
+    third = until(lambda: node.ask("run.show", id=second)["next"])
+    until(lambda: node.ask("run.why", id=third)["waits"][0]["step"] == "ask")
+    node.ask("run.reject", id=third, step="ask")
+    assert node.ask("run.await", id=first, timeout_s=55)["state"] == "failed"
+    told = node.ask("run.retry", ids=[first])
+    assert told["runs"][0]["why"] == f"from {third}, which went on for it"
+    assert node.ask("run.show", id=told["id"])["input"] == {"n": 2}, "what went before is not done again"
+    node.ask("run.cancel", ids=[told["id"]])
 
 
 def test_files_bring_workflows_and_take_them_with_them(node):

@@ -86,11 +86,7 @@ async def over(
                 if message is None:
                     raise link.lost(op, 0.0)
                 if is_no_responders(message):  # not a frame, so that it is never taken for what a node answered
-                    raise Unreachable(
-                        "Nobody answers there.",
-                        code="bus.no_responders",
-                        hint="Is the node running? See `knotwork status`.",
-                    )
+                    raise _nobody()
                 frame = frames.read(message)
                 alive = frame.kind == "alive"
                 place = reading.place(message, 0 if alive else len(frame.data))
@@ -116,6 +112,12 @@ async def over(
                 connection.send(subjects.op_cancel(call_id))
 
 
+def _nobody() -> Unreachable:
+    """Return the error of a caller whom no node hears."""
+    hint = "Is the node running? See `knotwork status`."
+    return Unreachable("Nobody answers there.", code="bus.no_responders", hint=hint)
+
+
 class _Link:
     """What became of the connection while one answer was waited for, and the errors that say so."""
 
@@ -138,7 +140,7 @@ class _Link:
         connection = self._connection
         if self._why or connection.state != "connected":
             why = self._why or connection.last_error or "it was closed at the other end"
-            what = f"The connection to NATS at {connection.endpoint.shown} was lost before {op} was answered: {why}."
+            what = f"The connection to NATS at {connection.endpoint.shown} was lost before {op} was answered: {why.rstrip('.')}."
         else:
             what = f"The node gave no sign of life for {silent_s:g} s: it went away, or hangs, before it answered {op}."
         return Unreachable(
@@ -149,7 +151,7 @@ class _Link:
 
     def torn(self, op: str) -> Unreachable:
         """Return the error of one who needs the whole of an answer of which pieces are missing."""
-        why = f", when the connection to it was lost: {self._why}" if self._why else ""
+        why = f", when the connection to it was lost: {self._why.rstrip('.')}" if self._why else ""
         return Unreachable(
             f"A part of the answer to {op} was lost between NATS at {self._connection.endpoint.shown} and here{why}.",
             code="node.lost",

@@ -171,11 +171,11 @@ def told(of: str) -> str:
 
 
 _OWN = r"==(?:private|personal)-[0-9a-f]{24}=" + _TOKEN.pattern
-_QUEUE = re.compile(rf"({_TOKEN.pattern})?=({_TOKEN.pattern})?|{_TOKEN.pattern}|{_OWN}")
+_QUEUE = re.compile(rf"({_TOKEN.pattern})?=({_TOKEN.pattern})?|={_TOKEN.pattern}=|{_TOKEN.pattern}|{_OWN}")
 
 
 def queue(text: object) -> str:
-    """Return `text` when it may be what a task is routed by: a capability, `=agent`, `node=agent`, `node=`, or `own`.
+    """Return `text` when it may be what a task is routed by: a capability, `=agent`, `node=agent`, `node=`, `seen` or `own`.
 
     Names cannot hold '=', so an agent never receives what was meant for a capability of the same name.
     """
@@ -189,7 +189,17 @@ def addressee(routed: str) -> tuple[str, str] | None:
     if routed.startswith("=="):
         return None
     node, named, agent = routed.partition("=")
-    return (node, agent) if named else None
+    return (node, agent.removesuffix("=")) if named else None
+
+
+def seen(agent: str) -> str:
+    """Return what work for any agent of this name is routed by whom the whole project may see."""
+    return queue(f"={token(agent, 'agent')}=")
+
+
+def shown(routed: str) -> str:
+    """Return what work is routed by as it is told: that an agent of the name may not be seen by somebody is not."""
+    return routed[:-1] if routed.startswith("=") and routed.endswith("=") else routed
 
 
 def own(circle: str, capability: str) -> str:

@@ -149,8 +149,15 @@ def _one_refused(reply: dict[str, Any]) -> bool:
     return failed > 0
 
 
+def _makes_no_sense(reply: dict[str, Any]) -> bool:
+    """Say what may be meant so, and return whether anything is wrong."""
+    for one in reply.get("warnings", ()):
+        print(f"warning: {show.plain(one)}", file=sys.stderr)
+    return not reply.get("ok")
+
+
 FAILED: dict[str, Callable[[dict[str, Any]], bool]] = {
-    "workflow.check": lambda reply: not reply.get("ok"),
+    "workflow.check": _makes_no_sense,
     "targets.test": lambda reply: reply.get("health") == "unhealthy",
     "task.cancel": _one_failed,
     "task.redrive": _one_failed,

@@ -6,8 +6,6 @@ command is typed, or when help about all of them is wanted.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from knotwork.cli import options
+from knotwork.cli import options, outlet
 
 if TYPE_CHECKING:
     from knotwork.ops.form import Row
@@ -157,13 +155,10 @@ def tree() -> Tree:
 
 def run(words: Sequence[str]) -> int:
     """Run one command line; returns its exit code and never raises."""
+    outlet.open_closed()
     code = _run(words)
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader left early, as `head` does: nobody wants what is still buffered
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return code
+    lost = outlet.lost()
+    return code if lost is None else _unwritten(lost, as_json=wants_json(words))
 
 
 def _run(words: Sequence[str]) -> int:
@@ -184,6 +179,9 @@ def _ended(error: BaseException, *, as_json: bool) -> int:
     from knotwork.cli import trouble  # only on the error path
 
     error = trouble.single(error)
+    lost = outlet.lost(error) if isinstance(error, OSError) else None
+    if lost is not None:
+        return _unwritten(lost, as_json=as_json)
     match error:
         case click.Abort() | KeyboardInterrupt():
             return INTERRUPTED
@@ -194,6 +192,13 @@ def _ended(error: BaseException, *, as_json: bool) -> int:
             return trouble.tell(trouble.usage(error.format_message()), as_json=True)
         case _:
             return trouble.tell(error, as_json=as_json)
+
+
+def _unwritten(error: OSError, *, as_json: bool) -> int:
+    """Return the exit code of a command whose answer could not be written; one whose reader left wants to hear nothing."""
+    from knotwork.cli import trouble  # only on the error path
+
+    return 1 if isinstance(error, BrokenPipeError) else trouble.tell(outlet.told(error), as_json=as_json)
 
 
 def wants_json(words: Sequence[str]) -> bool:

@@ -22,7 +22,7 @@ from knotwork.mcp import labels, toolsets, ways
 from knotwork.mcp.bridge import Bridge
 from knotwork.mcp.keeping import Keeping
 from knotwork.mcp.lines import Lines
-from knotwork.mcp.link import Link, Newcomer
+from knotwork.mcp.link import STOPPED, Link, Newcomer
 from knotwork.sdk.errors import KnotworkError, Unreachable
 
 SESSION, PARENT, AGENT_TYPE = "KNOTWORK_SESSION", "KNOTWORK_PARENT", "KNOTWORK_AGENT_TYPE"
@@ -118,10 +118,10 @@ async def _serve(wanted: Wanted, lines: Lines, who: _Self) -> None:
 
     async def extend(work_id: str, claim: str, lease_s: float) -> None:
         told = {"claim": claim, "id": work_id, "lease_s": lease_s}
-        await link.ask("work.extend", told, timeout_s=lease_s, patience_s=lease_s / 3)
+        await link.ask("work.extend", told, timeout_s=lease_s, patience_s=lease_s / 3, wakes=False)
 
     link = Link(
-        lambda: _find(wanted),
+        lambda asked: _find(wanted, asked=asked),
         lambda: who.newcomer(bridge.client_name if bridge is not None else ""),
         lambda notice: bridge.noticed(notice) if bridge is not None else None,
     )
@@ -133,8 +133,11 @@ async def _serve(wanted: Wanted, lines: Lines, who: _Self) -> None:
     await bridge.run()
 
 
-def _find(wanted: Wanted) -> ways.Way:
-    """Return the way to the node, after starting one when none runs and that is wanted."""
+def _find(wanted: Wanted, *, asked: bool) -> ways.Way:
+    """Return the way to the node, after starting one when none runs and that is wanted.
+
+    One that ended in peace was stopped by somebody: unless an agent `asked` for something, it is left alone.
+    """
     from knotwork.cli import options, remote  # click: the client has its first answers by now
 
     shared = options.Shared(
@@ -148,6 +151,10 @@ def _find(wanted: Wanted) -> ways.Way:
     except Unreachable:
         if not wanted.start:
             raise
+        if not asked and not local.node_file(folder).exists():
+            raise Unreachable(
+                "The node was stopped.", code=STOPPED, hint="The next call of a tool starts it again."
+            ) from None
         _start(folder)
         node = local.ready(folder)
     project = shared.project or node.project_of(local.folder_meant())

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 CELL_MAX = 60
+VALUE_MAX = 1000
+"""Characters of a list or an object in one piece of text; whole it is in `-o json`."""
 _MISSING = "-"
 
 
@@ -39,10 +41,17 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"  # noqa: PLR2004 - three digits are read at a glance
     if isinstance(value, list) and all(isinstance(part, str | int | float) for part in value):
-        return plain(",".join(str(part) for part in value)).replace("\n", " ")
+        return _begun(plain(",".join(str(part) for part in value)).replace("\n", " "))
     if isinstance(value, dict | list):
-        return plain(compact(value))
+        return _begun(plain(compact(value)))
     return plain(str(value)).replace("\n", " ").replace("\t", " ")
+
+
+def _begun(text: str) -> str:
+    """Return text that stands for a value, cut where nobody reads on."""
+    if len(text) <= VALUE_MAX:
+        return text
+    return f"{text[:VALUE_MAX]}… ({len(text) - VALUE_MAX} characters more: -o json)"
 
 
 def width(text: str) -> int:

@@ -15,6 +15,8 @@ _NUMBERED = re.compile(r"(\s*)(?:\(?(\d{1,3})[.)]|([a-zA-Z])[.)])\s+(\S.*)$")
 _BULLET = re.compile(r"(\s*)[-*+•‣]\s+(?:\[[ xX]\]\s+)?(\S.*)$")
 _STEP = re.compile(r"(\s*)(?:step|phase|stage|milestone)\s+(\d{1,3}|[A-Za-z])\s*[:.)-]\s*(\S.*)$", re.IGNORECASE)
 _INLINE = re.compile(r"(?:^|\s)\(?(\d{1,2})[.)]\s+")
+_STEPS = re.compile(r"(?:^|\s)\(?(?:step|phase|stage|milestone)\s+(\d{1,2})\s*[:.)-]\s*(?=\S)", re.IGNORECASE)
+_AND = re.compile(r"[\s,;.]*(?:\b(?:and then|and|then))?[\s,;.]*$", re.IGNORECASE)
 _LABEL = re.compile(r"(\s*)\**([A-Za-z][A-Za-z ]{2,40})\**:\**\s*(.*)$")
 _FENCE = re.compile(r"\s*(```|~~~)")
 _ACCEPTANCE = re.compile(
@@ -95,7 +97,7 @@ def outline(text: str) -> Outline:
     plain, dropped = clean(text)
     lines = plain.split("\n")[:LINES_MAX]
     found = _Lines(lines)
-    found.items = _wanted(found.items)
+    found.items = _wanted(_unfolded(found.items))
     if len(found.headings) > 1 and not found.listed:
         return Outline(found.headings, "headings", found.acceptance, dropped)
     if len(found.items) > 1:
@@ -103,7 +105,12 @@ def outline(text: str) -> Outline:
     if len(found.headings) > 1:
         return Outline(found.headings, "headings", found.acceptance, dropped)
     prose = " ".join(" ".join(found.prose).split())
-    for by, take in (("enumeration", _numbers), ("enumeration", _enumeration), ("sentences", _sentences)):
+    for by, take in (
+        ("enumeration", _steps),
+        ("enumeration", _numbers),
+        ("enumeration", _enumeration),
+        ("sentences", _sentences),
+    ):
         items = _wanted(take(prose))
         if len(items) > 1:
             return Outline(items, by, found.acceptance, dropped)
@@ -271,14 +278,53 @@ def _level(lines: list[str]) -> int:
     return next((level for level in sorted(counts) if counts[level] > 1), 0)
 
 
+def _unfolded(items: list[Item]) -> list[Item]:
+    """Return the items of a numbered list of which several stand in one line: "1. this 2. that"; else what was given.
+
+    A number inside an item is one of the list only when all of them together count from 1 on without a gap.
+    """
+    if not items or not all(item.number.isdecimal() for item in items) or _counts(items):
+        return items
+    found: list[Item] = []
+    for item in items:
+        long = bool(item.body) and item.title == shortened(item.body[0])
+        text = item.body[0] if long else item.title
+        lead, marks = (f"step {item.number}: ", _STEPS) if item.stepped else (f"{item.number}. ", _INLINE)
+        pieces = _marked(lead + text, marks, int(item.number), stepped=item.stepped)
+        if pieces:
+            pieces[-1].body += item.body[1:] if long else item.body
+            pieces[-1].acceptance += item.acceptance
+        found += pieces or [item]
+    return found if _counts(found) else items
+
+
+def _counts(items: list[Item]) -> bool:
+    """Return whether the numbers of at least two items are 1, 2, 3 and so on."""
+    return len(items) > 1 and [int(item.number) for item in items] == list(range(1, len(items) + 1))
+
+
+def _steps(prose: str) -> list[Item]:
+    """Return what steps in a line name: Step 1: this Step 2: that."""
+    return _marked(prose, _STEPS, 1, stepped=True)
+
+
 def _numbers(prose: str) -> list[Item]:
     """Return what an enumeration with numbers in a line names: (1) this (2) that."""
-    marks = list(_INLINE.finditer(prose))
-    if len(marks) < 2 or [int(mark[1]) for mark in marks] != list(range(1, len(marks) + 1)):  # noqa: PLR2004
+    return _marked(prose, _INLINE, 1, stepped=False)
+
+
+def _marked(text: str, pattern: re.Pattern[str], first: int, *, stepped: bool) -> list[Item]:
+    """Return what stands behind the marks in a text, when they count from `first` on and are two at least."""
+    marks = list(pattern.finditer(text))
+    if len(marks) < 2 or [int(mark[1]) for mark in marks] != list(range(first, first + len(marks))):  # noqa: PLR2004
         return []
-    ends = [*(mark.start() for mark in marks[1:]), len(prose)]
-    texts = [prose[mark.end() : end].strip(" ,;.") for mark, end in zip(marks, ends, strict=True)]
-    return [Item(shortened(text), [text], number=mark[1]) for mark, text in zip(marks, texts, strict=True) if text]
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    said = [_AND.sub("", text[mark.end() : end]).strip() for mark, end in zip(marks, ends, strict=True)]
+    return [
+        Item(shortened(one), [one], number=mark[1], stepped=stepped)
+        for mark, one in zip(marks, said, strict=True)
+        if one
+    ]
 
 
 def _enumeration(prose: str) -> list[Item]:

@@ -47,10 +47,10 @@ def move(found: View, wanted: Phase) -> Move:
 def over(found: View) -> Conflict:
     """Return the error of a wish that comes after the end."""
     again = "`knotwork crew retry` does a part again."
-    if found.phase == "cancelled":
+    if found.record.stop is not None or found.phase == "cancelled":  # it was ended on purpose: no part is done again
         again = (
-            "What was cancelled stays so: `knotwork crew results` has what it gave, `knotwork crew assess` begins anew."
+            "What was stopped stays so: `knotwork crew results` has what it gave, `knotwork crew assess` begins anew."
         )
     return Conflict(
-        f"{found.record.id} is {found.phase}.", code="crew.over", hint=again, detail={"phase": found.phase},
+        f"{found.record.id} is {found.phase if found.phase in OVER else 'being stopped'}.", code="crew.over", hint=again, detail={"phase": found.phase},
     )  # fmt: skip

@@ -119,7 +119,7 @@ class Approvals:
         if isinstance(effect, Ask):
             assert effect.spec.kind == "approval"
             shown = decoded(effect.input) if len(effect.input) <= SHOWN_MAX_BYTES else None
-            return Question(link, sight, "waiting", effect.spec.title, shown, effect.since_ns)
+            return Question(link, sight, "waiting", _title(sight, link.step), shown, effect.since_ns)
         return await self._answered(link, sight)
 
     async def answer(self, link: Link, *, approve: bool, comment: str) -> Question:
@@ -143,8 +143,7 @@ class Approvals:
         found = await answers.standing(self._connection, sight.run, sight.facts, link.step)
         if found is None:
             return Question(link, sight, "gone")
-        spec = sight.run.graph.workflow.steps[link.step]
-        return Question(link, sight, found.state, getattr(spec, "title", ""), by=found.by, comment=found.comment)
+        return Question(link, sight, found.state, _title(sight, link.step), by=found.by, comment=found.comment)
 
     async def _secret(self) -> bytes:
         """Return the key of the project's links; its secret is made by whoever needs it first, and then stays."""
@@ -164,6 +163,12 @@ class Approvals:
                 )  # fmt: skip
             self._key = hashlib.sha256(b"knotwork approval\0" + found).digest()
         return self._key
+
+
+def _title(sight: Sight, name: str) -> str:
+    """Return what a step asks; as it is written when its answer was taken over from another run."""
+    step = sight.run.steps[name]
+    return step.title or getattr(step.box.spec, "title", "")
 
 
 def _must_hold(link: Link) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.flow import admission, expressions, outputs
 from knotwork.flow.admission import Limit
-from knotwork.flow.effects import NULL, Admit, CancelChild, Dispatch, Near, Readmit, StartChild, Withdraw
+from knotwork.flow.effects import NULL, Admit, CancelChild, Dispatch, HoldChild, Near, Readmit, StartChild, Withdraw
 from knotwork.flow.facts import CHILD
 from knotwork.flow.run import Spawned, context, decoded
 
@@ -47,7 +47,8 @@ def spawn(run: Run, token: str, wish: Spawn) -> None:
     run.spawned[token] = Spawned(wish.workflow or wish.capability, bool(wish.workflow))
     value = bytes(wish.input)
     if wish.workflow:
-        run.emit(StartChild(token, wish.workflow, value, wish.blob, spawned=True))
+        paused = run.paused and held not in run.handling
+        run.emit(StartChild(token, wish.workflow, value, wish.blob, spawned=True, paused=paused))
     else:
         from knotwork.flow.model import TaskStep  # loaded already by whoever has workflows
 
@@ -60,6 +61,15 @@ def recall_spawned(run: Run, step: Progress) -> None:
     for token, one in run.spawned.items():
         if one.end is None and token.partition("--")[0] == step.box.id:
             recall(run, token)
+
+
+def hold_children(run: Run) -> None:
+    """Have the attached runs that steps started pause, or go on, as this one does; failures are handled all the same."""
+    for effect in list(run.open.values()):
+        if not isinstance(effect, StartChild) or effect.detach or f"cancel-child.{effect.token}" in run.open:
+            continue
+        if effect.token.rpartition(CHILD)[0] not in run.handling and effect.token not in run.handling:
+            run.emit(HoldChild(effect.token, run.paused, run.place))
 
 
 def again(run: Run, token: str, end: StepEnd) -> None:

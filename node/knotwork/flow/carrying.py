@@ -25,6 +25,7 @@ from knotwork.flow.effects import (
     Dispatch,
     Effect,
     End,
+    HoldChild,
     Readmit,
     Respond,
     SendSignal,
@@ -134,6 +135,12 @@ class Carrier:
                 wish = facts.Wish(by=run.id, why="the run that started it ends")
                 child = await anew.latest(self._connection, facts.child_run(run.id, effect.token))
                 await anew.deliver(self._connection, self._facts, child, ("cancel",), facts.encode(wish))
+            case HoldChild():
+                what, why = ("pause", "is paused") if effect.pause else ("resume", "goes on")
+                wish = facts.Wish(by=run.id, why=f"the run that started it {why}", order=effect.order)
+                child = await anew.latest(self._connection, facts.child_run(run.id, effect.token))
+                place = (what, f"{run.id}-{effect.order}")
+                await anew.deliver(self._connection, self._facts, child, place, facts.encode(wish))
             case WatchEvent():
                 self._events.watch(
                     run.id, effect, lambda body: self._record(run.id, effect.token, outputs.as_json(body))
@@ -379,5 +386,5 @@ def _child_start(run: Run, effect: StartChild, digest: str) -> Start:
     return facts.Start(
         effect.workflow, digest, msgspec.Raw(effect.input), effect.blob, run.start.by, run.start.labels,
         run.start.priority, run.start.boundary, parent, run.start.depth + 1, traceparent=run.start.traceparent,
-        started_ns=clock.now_ns(), tree=tree, tree_depth=depth, circle=run.start.circle,
+        started_ns=clock.now_ns(), tree=tree, tree_depth=depth, circle=run.start.circle, paused=effect.paused,
     )  # fmt: skip

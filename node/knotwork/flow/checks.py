@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -249,6 +250,30 @@ def _schema(path: Path, schema: dict[str, Any] | None) -> Iterator[Problem]:
 def reads_of(spec: AnyStep) -> frozenset[str]:
     """Return the steps that the expressions of a step look at; raises `Invalid` for one that was not checked."""
     return frozenset(step for _, text, _ in expressions_of(spec) for step in expressions.names(text)[1])
+
+
+def titled_by(spec: AnyStep) -> frozenset[str]:
+    """Return the steps that the title of an approval looks at; those of one that makes no sense are left out.
+
+    Such a title is told to whoever writes a workflow (`titles`); one that was kept before still runs.
+    """
+    found: set[str] = set()
+    for text in expressions.holes(spec.title) if spec.kind == "approval" else ():
+        with contextlib.suppress(Invalid):
+            found |= expressions.names(text)[1]
+    return frozenset(found)
+
+
+def titles(workflow: Workflow) -> Iterator[Problem]:
+    """Yield what is wrong with the expressions in titles of approvals."""
+    asking = {name: spec.title for name, spec in workflow.steps.items() if spec.kind == "approval"}
+    if not any(expressions.holes(title) for title in asking.values()):
+        return
+    above, _ = ordering.above(workflow)
+    place = {name: number for number, name in enumerate(workflow.steps)}
+    for name, title in asking.items():
+        for text in expressions.holes(title):
+            yield from _expression(("steps", name, "title"), text, _sees(place, above[name]), _ALWAYS, workflow.steps)
 
 
 def _anew_problems(workflow: Workflow) -> Iterator[Problem]:

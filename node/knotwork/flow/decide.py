@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.flow import calls, ending, items, opening, outputs, plans
 from knotwork.flow.effects import End, SetTimer
-from knotwork.flow.facts import Finish, Signal, Spawn, StepEnd
+from knotwork.flow.facts import Finish, Signal, Spawn, StepEnd, Wish
 from knotwork.sdk.errors import Invalid
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def started(run: Run) -> list[Effect]:
     return _settled(run)
 
 
-def advance(run: Run, fact: Fact) -> list[Effect]:  # noqa: C901  one line for each kind of fact
+def advance(run: Run, fact: Fact) -> list[Effect]:
     """Take the next fact of a run, and return the effects it calls for; facts of what is over change nothing."""
     run.now_ns = max(run.now_ns, fact.at_ns)
     if fact.what == "ended" and isinstance(fact.body, Finish):
@@ -65,9 +65,7 @@ def advance(run: Run, fact: Fact) -> list[Effect]:  # noqa: C901  one line for e
             run.held = False
             run.close("admit")
         case "pause" | "resume":
-            run.paused = fact.what == "pause"
-            if not run.paused:
-                _resume(run)
+            _hold(run, fact)
     return _settled(run)
 
 
@@ -97,8 +95,15 @@ def _next(run: Run) -> Progress | None:
     return None
 
 
-def _resume(run: Run) -> None:
-    for step in run.steps.values():
+def _hold(run: Run, fact: Fact) -> None:
+    """Begin nothing more, or go on, and have the attached runs below do the same."""
+    order = fact.body.order if isinstance(fact.body, Wish) else 0
+    if order and order <= run.heard:
+        return  # its parent wished something else since
+    run.heard, run.paused = max(run.heard, order), fact.what == "pause"
+    if run.phase == "running":
+        calls.hold_children(run)
+    for step in run.steps.values() if not run.paused else ():
         if step.items is not None:
             items.go_on(run, step)
 
@@ -108,7 +113,8 @@ def _complete(run: Run) -> None:
         unheard = sorted(place for waiting in run.signals.values() for place, _ in waiting)
         run.phase = "over"
         run.close_all()
-        run.emit(End("completed", anew=replace(run.anew, after=run.place, unheard=tuple(unheard))))
+        anew = replace(run.anew, after=run.place, unheard=tuple(unheard), heard=run.heard)
+        run.emit(End("completed", anew=anew))
         return
     try:
         output, blob = outputs.of_run(run)
@@ -130,7 +136,7 @@ def _step_ended(run: Run, token: str, end: StepEnd) -> None:
         return  # it is over already: a late answer
     for name in awaited:
         run.close(name)
-    for kind in ("again", "withdraw", "cancel-child"):
+    for kind in ("again", "withdraw", "cancel-child", "hold-child"):
         run.close(f"{kind}.{token}")
     if token in run.spawned:
         run.spawned[token].end = end

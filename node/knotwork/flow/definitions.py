@@ -151,6 +151,12 @@ class Definitions:
         entry = await self._bucket.get(f"name.{subjects.token(name, 'workflow')}")
         return None if entry is None or entry.value is None else _named(entry.value)
 
+    async def means_something(self, name: str) -> bool:
+        """Return whether a name, or a digest, means a definition."""
+        if await self.named(name) is not None:
+            return True
+        return len(name) == DIGEST_LENGTH and await self._bucket.get(f"def.{name}") is not None
+
     async def all(self) -> dict[str, Named]:
         """Return what every name means."""
         found = await self._bucket.all()

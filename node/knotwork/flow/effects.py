@@ -104,6 +104,8 @@ class StartChild(OfStep):
     detach: bool = False
     spawned: bool = False
     """Whoever holds a step wanted it."""
+    paused: bool = False
+    """It begins nothing before it is resumed, because the run that starts it is paused."""
     made: dict[str, Any] | None = field(default=None, hash=False)
 
 
@@ -112,6 +114,15 @@ class CancelChild(OfStep):
     """Cancel the run that a step started, and wait for its end."""
 
     KIND: ClassVar[str] = "cancel-child"
+
+
+@dataclass(frozen=True, slots=True)
+class HoldChild(OfStep):
+    """Pause the run that a step started, or resume it; `order` is the place of the fact that says so, in the parent."""
+
+    KIND: ClassVar[str] = "hold-child"
+    pause: bool
+    order: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +178,7 @@ class Respond(OfStep):
 class Anew:
     """With what a run starts itself anew. `after` is the place of the last fact that it saw.
 
-    `unheard` are the places of signals that nobody waited for.
+    `unheard` are the places of signals that nobody waited for, `heard` is the order of its parent's last wish.
     """
 
     step: str
@@ -176,6 +187,7 @@ class Anew:
     latest: bool = False
     after: int = 0
     unheard: tuple[int, ...] = ()
+    heard: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +214,7 @@ Effect = (
     | SetTimer
     | StartChild
     | CancelChild
+    | HoldChild
     | WatchEvent
     | Ask
     | Expect

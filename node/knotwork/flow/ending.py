@@ -52,8 +52,17 @@ def _failed(run: Run, step: Progress, state: str) -> None:
     settle(run, step, "failed")
     if not step.box.spec.allow_failure:
         error = step.error or {}
-        told = {**error, "message": f"Step {step.box.id}: {error.get('message', state)}"}
+        told = {**error, "message": _from_step(step.box.id, error, state)}
         stop(run, "failed", _with_detail(told, step=step.box.id))
+
+
+def _from_step(name: str, error: Error, state: str) -> str:
+    """Return a message with the step that it comes from; one from a sub-workflow as a path: "Step a → b: no"."""
+    message = str(error.get("message", state))
+    inner = (error.get("detail") or {}).get("step") if isinstance(error.get("detail"), dict) else None
+    if isinstance(inner, str) and message.startswith((f"Step {inner}: ", f"Step {inner} → ")):
+        return f"Step {name} → {message.removeprefix('Step ')}"
+    return f"Step {name}: {message}"
 
 
 def settle(run: Run, step: Progress, state: StepState, output: bytes = NULL, blob: str = "") -> None:

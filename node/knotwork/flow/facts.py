@@ -84,6 +84,10 @@ class Start(msgspec.Struct, frozen=True, omit_defaults=True):
     tree_depth: Whole = 0
     circle: Name = ""
     """Who alone may see it and take its steps (`trust.scopes.circle`); empty: the whole project."""
+    paused: bool = False
+    """It begins nothing before it is resumed."""
+    heard: Whole = 0
+    """The order of the last wish of its parent that the run before it heard."""
 
 
 class StepEnd(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -101,10 +105,14 @@ class StepEnd(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Wish(msgspec.Struct, frozen=True, omit_defaults=True):
-    """That somebody wants a run cancelled, paused or resumed."""
+    """That somebody wants a run cancelled, paused or resumed.
+
+    The wishes of a parent have an `order`: one that comes behind a later one, from an owner that lags, counts no more.
+    """
 
     by: Name = ""
     why: Text = ""
+    order: Whole = 0
 
 
 class Signal(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from knotwork.flow import expressions
-from knotwork.flow.checks import HANDLERS, check, expressions_of, handlers_of, reads_of
+from knotwork.flow.checks import HANDLERS, check, expressions_of, handlers_of, reads_of, titled_by
 from knotwork.flow.durations import next_due
 from knotwork.flow.order import Problem
 from knotwork.sdk.errors import Invalid
@@ -64,10 +64,11 @@ def graph(workflow: Workflow) -> Graph:
     for name, spec in workflow.steps.items():
         for parent in dict.fromkeys(spec.depends_on):
             children[parent].append(name)
+    asked = {name: titled_by(spec) & workflow.steps.keys() for name, spec in workflow.steps.items()}
     boxes = {
         name: Box(
-            name, place, spec, tuple(dict.fromkeys(spec.depends_on)), tuple(children[name]), reads_of(spec),
-            next(expressions_of(spec), None) is not None,
+            name, place, spec, tuple(dict.fromkeys(spec.depends_on)), tuple(children[name]), reads_of(spec) | asked[name],
+            next(expressions_of(spec), None) is not None or bool(asked[name]),
         )
         for place, (name, spec) in enumerate(workflow.steps.items())
     }  # fmt: skip

@@ -53,6 +53,7 @@ _PLAIN = {
     "too_short": "it has {actual_length} items, and needs at least {min_length}",
     "dict_type": "it should be a table",
     "model_type": "it should be a table",
+    "model_attributes_type": "it should be a table",
     "tuple_type": "it should be a list",
 }
 """What the model says in words of Python."""

@@ -278,7 +278,7 @@ class ApprovalStep(Waiting):
     """Waits until somebody approves or rejects."""
 
     kind: Literal["approval"]
-    title: Text = ""
+    title: Text = Field(default="", description="what is asked, with {{ expressions }} in it")
     approvers: tuple[Annotated[str, Field(max_length=256)], ...] = Field(
         default=(), max_length=100, description="who may decide; empty: whoever may write"
     )

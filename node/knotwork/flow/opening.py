@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 S = 1_000_000_000
 FAR_NS = 4_000_000_000 * S
+TITLE_MAX = 16_384
+"""Letters of what an approval asks, when it is filled in."""
 _NOT_DONE = frozenset({"skipped", "cancelled"})
 
 
@@ -87,6 +89,7 @@ def _open(run: Run, step: Progress, spec: AnyStep, token: str) -> None:  # noqa:
                 run.expecting.setdefault(spec.signal, deque()).append(token)
                 _limit(run, step, spec.timeout)
         case "approval":
+            step.title = _title(run, step, spec.title)
             run.emit(Ask(token, spec, value, run.now_ns))
             _limit(run, step, spec.timeout)
         case "signal":
@@ -161,6 +164,19 @@ def _call_off(run: Run, step: Progress) -> None:
 def timer_of(step: Progress) -> str:
     """Return the name of the one timer that a step may have."""
     return f"{'sleep' if step.box.spec.kind == 'sleep' else 'wait'}-{step.box.id}"
+
+
+def _title(run: Run, step: Progress, template: str) -> str:
+    """Return what an approval asks; as it is written where that cannot be worked out: people can still answer.
+
+    It follows from the facts alone, and nothing follows from it: no history is led elsewhere by it.
+    """
+    if not expressions.holes(template):
+        return template
+    try:
+        return expressions.filled(template, context(run, step.box.reads))[:TITLE_MAX]
+    except Invalid:
+        return template
 
 
 def _limit(run: Run, step: Progress, timeout_s: float | None) -> None:

@@ -44,7 +44,7 @@ def ended(run: Run, step: Progress, plan: bytes) -> None:
     except Invalid as error:
         ending.finish(run, step, ending.failure(error))
     else:
-        run.emit(StartChild(step.box.id, made["name"], step.input, step.input_blob, made=made))
+        run.emit(StartChild(step.box.id, made["name"], step.input, step.input_blob, paused=run.paused, made=made))
 
 
 def _made(run: Run, spec: PlannerStep, plan: Any, name: str) -> dict[str, Any]:

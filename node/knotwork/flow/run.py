@@ -71,6 +71,8 @@ class Progress:
     """A choice went another way."""
     chosen: tuple[str, ...] = ()
     """What a choice chose: nothing, when it was skipped or failed."""
+    title: str = ""
+    """What an approval asks, with what its expressions gave."""
 
 
 @dataclass(slots=True)
@@ -97,6 +99,8 @@ class Run:
     working: int = 0
     """Steps that are open."""
     paused: bool = False
+    heard: int = 0
+    """The order of the last wish of its parent."""
     held: bool = False
     """It waits to be admitted among the runs of its workflow."""
     admitted: Limit | None = None
@@ -150,6 +154,7 @@ def begin(run: str, graph: Graph, start: Start, now_ns: int) -> Run:
     """Return a run of which nothing is known but its start."""
     steps = {box.id: Progress(box, len(box.parents)) for box in graph.boxes.values()}
     made = Run(run, graph, start, steps, now_ns=now_ns, left=len(steps) - len(graph.handlers))
+    made.paused, made.heard = start.paused, start.heard
     for name in graph.roots:
         made.enqueue(steps[name])
     return made

@@ -130,6 +130,7 @@ class Runs(Looking):
         made_of = msgspec.structs.replace(
             start, input=msgspec.Raw(kept), blob=blob, by=by, key=key, parent=None, started_ns=now_ns, of=run,
             given=again.given(sight.run, step), handed=again.handed(sight.run, step, own), traceparent="", trigger="", first="", number=0, after=0, tree=None, tree_depth=0,
+            paused=False, heard=0,
         )  # fmt: skip
         made = keyed_run(f"{run}.{step}", key) if key else new_run(now_ns)
         return made, await self._begin(made, made_of)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from knotwork.flow import expressions, opening
+from knotwork.flow.checks import titles
 from knotwork.flow.order import Problem
 from knotwork.sdk.errors import Invalid
 
@@ -13,16 +14,31 @@ if TYPE_CHECKING:
 
     from knotwork.flow.model import Workflow
 
+_TEMPLATES = {"agent": "prompt", "approval": "title"}
+"""Kinds of steps with a text that is filled in."""
+
 
 def slips(workflow: Workflow) -> Iterator[Problem]:
     """Yield what is surely a mistake in a workflow, though its steps make sense together."""
+    yield from titles(workflow)
     for name, spec in workflow.steps.items():
-        if spec.kind == "agent" and expressions.unclosed(spec.prompt):
+        key = _TEMPLATES.get(spec.kind, "")
+        if key and expressions.unclosed(getattr(spec, key)):
             hint = "Close it with }}. Braces that are meant as they are come from an expression: {{ '{{' }}."
-            yield Problem(("steps", name, "prompt"), "a {{ is never closed: nothing would be put in its place", hint)
+            yield Problem(("steps", name, key), "a {{ is never closed: nothing would be put in its place", hint)
         if spec.kind == "sleep" and spec.until is not None and (told := _never(spec.until)):
             hint = "Give an RFC 3339 time with its zone, or seconds since 1970."
             yield Problem(("steps", name, "until"), told, hint)
+
+
+def started_by(workflow: Workflow) -> Iterator[tuple[str, str]]:
+    """Yield which step starts which workflow, or may have its worker start it."""
+    for name, spec in workflow.steps.items():
+        if spec.kind == "workflow":
+            yield name, spec.workflow
+        children = getattr(spec, "children", None)
+        for one in children.workflows if children is not None else ():
+            yield name, one
 
 
 def _never(until: str) -> str:

@@ -174,7 +174,7 @@ def _joining(found: Loaded, shown: NatsTable | ProjectTable | CommonsTable, name
         user=shown.user,
         password=_secret(shown.password, folder),
         token=_secret(shown.token, folder),
-        seed=_secret(shown.nkey_seed, folder, key=True),
+        seed=_secret(shown.nkey_seed, folder),
         creds=_private(_path(shown.creds, folder)),
         tls=_tls(tls, folder) if wants_tls else None,
         connect_timeout_s=config.nats.connect_timeout_s,
@@ -184,14 +184,14 @@ def _joining(found: Loaded, shown: NatsTable | ProjectTable | CommonsTable, name
     )
 
 
-def _secret(reference: SecretRef | None, folder: Path, *, key: bool = False) -> str:
-    if key and reference is not None and reference.file is not None:
+def _secret(reference: SecretRef | None, folder: Path) -> str:
+    if reference is not None and reference.file is not None:
         _private(_path(reference.file, folder))
     return secrets.resolve(reference, folder=folder, child_env=child.clean_env) if reference is not None else ""
 
 
 def _private(path: str) -> str:
-    """Return the path of a key file; raises `Denied` (`trust.key_exposed`) when others may read it, as of our own."""
+    """Return the path of a secret file; raises `Denied` (`trust.key_exposed`) when others may read it, as of our own."""
     if path:
         keys.check_private(Path(path))
     return path
@@ -204,4 +204,4 @@ def _path(written: str, folder: Path) -> str:
 
 def _tls(table: TlsTable, folder: Path) -> Tls:
     ca, cert, key = (_path(written, folder) for written in (table.ca, table.cert, table.key))
-    return Tls(ca, cert, key, table.hostname, table.handshake_first)
+    return Tls(ca, cert, _private(key), table.hostname, table.handshake_first)

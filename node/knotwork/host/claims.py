@@ -45,6 +45,10 @@ class ClaimDesk:
         """Raise `Denied` (`claim.not_you`) when somebody comes in the name of another who is there."""
         check_name(worker.name, by, self._owner(), self._sessions, self._directory)
 
+    def _is_seen(self, by: Who) -> bool:
+        """Return whether the whole project may see somebody."""
+        return by.kind != "agent" or self._sessions.find(by.id).scope in ("team", "public")
+
     async def connect(self, worker: Worker, caller: Caller) -> AsyncGenerator[replies.Chunk, None]:
         """Let an agent in until the generator is closed; yields what it is told."""
         self._itself(worker, caller.who)
@@ -60,6 +64,8 @@ class ClaimDesk:
         self._itself(worker, caller.who)
         record, held_max = self._work.attached.asked(_record(worker), wait_s)
         own = tuple(subjects.own(one, name) for one in circles(caller.who) for name in record.capabilities)
+        if self._is_seen(caller.who):
+            own += (subjects.seen(worker.name),)
         record = msgspec.structs.replace(record, concurrency=count, capabilities=(*record.capabilities, *own))
         found = await self._claims.claim(record, lease_s=lease_s, wait_s=wait_s, held_max=held_max)
         if not found and self._work.submitter.storage.tight:  # else it would wait without knowing why

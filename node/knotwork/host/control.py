@@ -9,15 +9,12 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import knotwork
 from knotwork.bus import clock
 from knotwork.bus.away import must_reach
 from knotwork.config import revisions, secrets
-from knotwork.config.keys import dotted, leaves
-from knotwork.config.loaded import effective
 from knotwork.host import concerns, node_rows
 from knotwork.host.agents import MeshDesk
 from knotwork.host.moments import rfc3339
@@ -157,7 +154,8 @@ class Control:
         """Return the channels and inboxes of a project; raises `NotFound`, `Unavailable`."""
         from knotwork.host.talk import TalkDesk
 
-        return TalkDesk(self._rooms(project).talk)
+        rooms = self._rooms(project)
+        return TalkDesk(rooms.talk, rooms.work.values.blobs)
 
     def tools(self) -> Tools:
         """Return the tools that agents use."""
@@ -297,13 +295,7 @@ class Control:
 
     async def show_config(self) -> replies.ConfigShown:
         """Return the configuration in force with the origin of every value."""
-        loaded = self.world.loaded
-        origin = loaded.origin
-        plain: Any = secrets.redact_tree(effective(loaded.config))
-        settings = [
-            replies.Setting(key=dotted(path), value=value, origin=origin.get(dotted(path), "default"))
-            for path, value in leaves(plain)
-        ]
+        settings = node_rows.settings(self.world.loaded)
         return replies.ConfigShown(revision=self.world.revision, files=self._files(), settings=settings)
 
     async def plan(self) -> replies.ConfigPlan:
@@ -315,16 +307,7 @@ class Control:
     async def revisions(self) -> Sequence[replies.Revision]:
         """Return the accepted configurations kept, newest first."""
         kept = await asyncio.to_thread(revisions.listed, self.layout.revisions)
-        return [
-            replies.Revision(
-                number=one.number,
-                at=datetime.fromtimestamp(one.at_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-                digest=one.digest,
-                current=one.number == self.world.revision,
-                files=[str(text.path) for text in one.texts],
-            )
-            for one in kept
-        ]
+        return [node_rows.revision_row(one, self.world.revision) for one in kept]
 
     async def rollback(self, number: int) -> replies.ReloadVerdict:
         """Put revision `number` into force."""
@@ -343,18 +326,7 @@ class Control:
         for entry in self.world.catalog.entries():
             if entry.type == type_name and kind in ("", entry.kind):
                 using = [slot for slot in self.world.slots.all(entry.kind) if slot.instance.entry.type == type_name]
-                return replies.PluginInfo(
-                    kind=entry.kind,
-                    type=entry.type,
-                    origin=str(entry.source),
-                    version=entry.source.version,
-                    summary=entry.factory.summary,
-                    abilities=list(entry.factory.abilities),
-                    hosted_only=entry.hosted_only,
-                    config_schema=entry.factory.config.model_json_schema(),
-                    docs=describe.docs(entry),
-                    slots=[node_rows.slot_row(slot) for slot in using],
-                )
+                return node_rows.plugin_info(entry, using)
         hint = guess(type_name, (entry.type for entry in self.world.catalog.entries())) or "See `knotwork plugin list`."
         raise NotFound(f"There is no plugin type {type_name!r}.", code="plugin.not_found", hint=hint)
 

@@ -87,7 +87,8 @@ class CrewDesk:
         record = await self._seen(orchestration)
         if parts is None:
             return crew_rows.planned(record)
-        return crew_rows.planned(await self._crew.edit(orchestration, _parts(parts, self._agents.named), revision, caller.who))
+        made = await self._crew.edit(orchestration, _parts(parts, self._agents.named), revision, caller.who)
+        return crew_rows.planned(made)
 
     async def spawn(self, orchestration: str, how: Spawning, caller: Caller) -> crew_replies.CrewState:
         """Carry a plan out."""

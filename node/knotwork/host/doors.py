@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 AT_ONCE_MAX = 10_000
+VERDICT_S = 2.0
+"""How long a door that closes waits for the answers to those who told the node to change: they may have closed it."""
 
 
 class NatsDoor:
@@ -45,6 +47,7 @@ class NatsDoor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._credits: dict[str, Credit] = {}
         self._running = 0
+        self._verdicts: set[asyncio.Task[None]] = set()
 
     async def open(self, group: asyncio.TaskGroup) -> None:
         """Listen; answers run in tasks of `group`."""
@@ -72,7 +75,16 @@ class NatsDoor:
         task = self._group.create_task(self._answer(name, message, envelope, who))
         if envelope.id:
             self._tasks[envelope.id] = task
+        op = TABLE.get(name)
+        if op is not None and op.effect == "admin" and not op.streams:
+            self._verdicts.add(task)
+            task.add_done_callback(self._verdicts.discard)
         task.add_done_callback(lambda _task: self._done(envelope.id))
+
+    async def last_words(self) -> None:
+        """Wait until those who told the node to change have their verdict, `VERDICT_S` seconds at most."""
+        if self._verdicts:
+            await asyncio.wait(self._verdicts, timeout=VERDICT_S)
 
     def _done(self, call: str) -> None:
         self._running -= 1
@@ -172,8 +184,10 @@ async def _send(
     within_s = min(way.KEEP_S, envelope.timeout_s or way.KEEP_S)
     try:
         if surely:
-            return await back.hand_over(frame.data, head, within_s)
-        await back.bring(frame.data, head, within_s)
+            answered = await back.hand_over(frame.data, head, within_s)
+        else:
+            await back.bring(frame.data, head, within_s)
+            answered = True
         if credit is not None:
             credit.sent += len(frame.data)
     except Unreachable:
@@ -181,12 +195,14 @@ async def _send(
     except KnotworkError as error:  # too large
         await back.bring(frames.error_body(error), frames.error_head(error), within_s)
         return False
-    return True
+    return answered
 
 
 @asynccontextmanager
 async def open_nats_door(connection: Connection, control: NodeControl, project: str, node: str) -> AsyncIterator[None]:
     """Answer the ops of a project inside the block."""
     async with background() as group:
-        await NatsDoor(connection, control, project, node).open(group)
+        door = NatsDoor(connection, control, project, node)
+        await door.open(group)
         yield
+        await door.last_words()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SHOWN_MAX = 3
 """How many of those who hold the places of a limit are named."""
+TITLE_MAX = 300
+"""Letters of what an approval asks that are shown in a line."""
 OUTPUT_MAX_BYTES = 64 * 1024
 """What is shown of the output of one step; a larger one is had with the blob or from its task."""
 TIMES = "--"
@@ -191,7 +193,8 @@ def state_of(sight: Sight | Outline) -> flow_replies.RunState:
         wishes = [fact.what for fact in sight.known if fact.what in ("cancel", "pause", "resume")]
         if "cancel" in wishes:
             return "stopping"
-        return "paused" if wishes[-1:] == ["pause"] else "running"
+        paused = wishes[-1] == "pause" if wishes else sight.start.paused
+        return "paused" if paused else "running"
     if sight.run.phase != "running":
         return "stopping"
     return "paused" if sight.run.paused else "running"
@@ -202,6 +205,7 @@ def _step(run: Run, step: Progress) -> flow_replies.StepInfo:
     items = step.items
     return flow_replies.StepInfo(
         id=step.box.id, kind=step.box.spec.kind, state="handler" if _idle_handler(run, step) else step.state,
+        title=step.title,
         items=f"{len(items.outputs) - items.left}/{len(items.outputs)}" if items is not None else "",
         begun_at=moment(step.begun_ns), ended_at=moment(step.ended_ns), output=shown, error=_error(step.error),
     )  # fmt: skip
@@ -296,9 +300,13 @@ def _wait(run: Run, effect: effects.Effect) -> flow_replies.Wait | None:  # noqa
         case effects.Expect():
             return flow_replies.Wait(step=token, what=f"the signal {effect.signal}", since=moment(effect.since_ns))
         case effects.Ask():
-            return flow_replies.Wait(step=token, what="somebody to approve or reject", since=moment(effect.since_ns))
+            title = " ".join(step.title.split())[:TITLE_MAX] if step is not None else ""
+            told = f"somebody to approve or reject{f': {title}' if title else ''}"
+            return flow_replies.Wait(step=token, what=told, since=moment(effect.since_ns))
         case effects.Withdraw() | effects.CancelChild():
             return flow_replies.Wait(step=token, what="its work to stop", since=since)
+        case effects.HoldChild():
+            return None  # what it waits for is the run below, which is told already
         case effects.End():
             return flow_replies.Wait(step="", what="its end to be recorded")
         case _:

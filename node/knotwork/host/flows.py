@@ -25,6 +25,7 @@ from knotwork.ops.flow_replies import AllChanged
 from knotwork.sdk.errors import Denied, Invalid, NotFound
 
 if TYPE_CHECKING:
+    from knotwork.flow.model import Workflow
     from knotwork.flow.room import Flow
     from knotwork.host.run_planned import Planned
     from knotwork.ops.flow_ports import NewRun, RunBatch, RunFilter
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from knotwork.view.room import View
 
 LOOK_S = 0.5
+LOOKED_UP_MAX, WARNINGS_MAX = 200, 20
+"""Of how many sub-workflows it is looked up whether they are there, and how many are told that are not."""
 BOOKS_MAX = 20
 """Of how many limits it is looked up who holds their places, when somebody asks why a run waits."""
 
@@ -64,7 +67,7 @@ class FlowDesk:
 
         return flow_replies.DefinitionSchema(json_schema=json_schema())
 
-    def check(self, definition: Any) -> flow_replies.Verdict:
+    async def check(self, definition: Any) -> flow_replies.Verdict:
         """Return everything that is wrong with a definition."""
         from knotwork.flow import source  # and with it YAML, which a node need not load to start
 
@@ -77,7 +80,22 @@ class FlowDesk:
             return flow_replies.Verdict(ok=False, problems=flaws)
         workflow = checked.workflow
         digest = digest_of(text_of(workflow))
-        return flow_replies.Verdict(ok=True, name=workflow.name, digest=digest, steps=len(workflow.steps))
+        return flow_replies.Verdict(
+            ok=True, name=workflow.name, digest=digest, steps=len(workflow.steps), warnings=await self._absent(workflow)
+        )
+
+    async def _absent(self, workflow: Workflow) -> list[str]:
+        """Return which workflows its steps start that are not there; they may come later, so it is no error."""
+        from knotwork.flow.slips import started_by  # likewise
+
+        known: dict[str, bool] = {workflow.name: True}
+        found: list[str] = []
+        for step, name in started_by(workflow):
+            if name not in known and len(known) <= LOOKED_UP_MAX:
+                known[name] = await self._flow.definitions.means_something(name)
+            if not known.get(name, True) and len(found) < WARNINGS_MAX:
+                found.append(f"steps.{step}: the workflow {name!r} is not there; register it before a run gets to it")
+        return found
 
     async def register(self, definition: Any) -> flow_replies.Registered:
         """Keep a definition under its name."""
@@ -85,8 +103,9 @@ class FlowDesk:
         named = await self._flow.definitions.named(workflow.name)
         digest = await self._flow.definitions.put(workflow, now_ns=clock.now_ns())
         return flow_replies.Registered(
-            name=workflow.name, digest=digest, new=named is None or named.digests[-1] != digest
-        )
+            name=workflow.name, digest=digest, new=named is None or named.digests[-1] != digest,
+            warnings=await self._absent(workflow),
+        )  # fmt: skip
 
     async def workflows(self) -> list[flow_replies.WorkflowRow]:
         """Return every workflow there is, by name; one that is taken away meanwhile is left out."""
@@ -124,8 +143,10 @@ class FlowDesk:
         _, graph = await self._flow.definitions.find(name)
         return drawing.drawn(graph, form)
 
-    async def remove(self, name: str) -> bool:
-        """Take a name away."""
+    async def remove(self, name: str, *, force: bool = False) -> bool:
+        """Take a name away; raises `Conflict` (`flow.in_use`) while triggers start it, except with `force`."""
+        if not force and self._planned is not None and await self._flow.definitions.named(name) is not None:
+            self._planned.must_not_start(name)
         return await self._flow.definitions.remove(name)
 
     # -- runs --------------------------------------------------------------------------------------------------------
@@ -225,7 +246,8 @@ class FlowDesk:
             return flow_replies.RunWhy(id=run, state="scheduled", waits=[begins])
         waits = []
         if sight.finish is None:
-            books = {key: await self._flow.limits.holders(key) for key in sorted(flow_rows.limits_of(sight))[:BOOKS_MAX]}
+            keys = sorted(flow_rows.limits_of(sight))[:BOOKS_MAX]
+            books = {key: await self._flow.limits.holders(key) for key in keys}
             waits = flow_rows.waiting(sight, books)
         if sight.finish is not None and sight.finish.next:
             going_on = await self._flow.runs.latest(run)

@@ -1,20 +1,26 @@
-"""How do plugins, their slots and changes of the configuration look to those who ask? As the ops' replies."""
+"""How do plugins, their slots, settings, revisions and changes of the configuration look to those who ask? As replies."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock
 from knotwork.config import secrets
 from knotwork.config.instance_tables import SECTIONS
+from knotwork.config.keys import dotted, leaves
+from knotwork.config.loaded import effective
 from knotwork.host.moments import rfc3339
 from knotwork.ops import replies
+from knotwork.sockets import describe
 
 if TYPE_CHECKING:
     from knotwork.config import diff
+    from knotwork.config.loaded import Loaded
+    from knotwork.config.revisions import Revision
     from knotwork.host.projects import Project
-    from knotwork.sockets import describe
+    from knotwork.sockets.catalog import Entry
     from knotwork.sockets.slot import Slot
 
 
@@ -51,6 +57,43 @@ def plugin_row(row: describe.Row) -> replies.PluginRow:
         summary=row.summary,
         hosted_only=row.state == "hosted",
         broken=row.reason,
+    )
+
+
+def plugin_info(entry: Entry, using: Sequence[Slot]) -> replies.PluginInfo:
+    """Return one type of plugin whole, with the slots that are of it."""
+    return replies.PluginInfo(
+        kind=entry.kind,
+        type=entry.type,
+        origin=str(entry.source),
+        version=entry.source.version,
+        summary=entry.factory.summary,
+        abilities=list(entry.factory.abilities),
+        hosted_only=entry.hosted_only,
+        config_schema=entry.factory.config.model_json_schema(),
+        docs=describe.docs(entry),
+        slots=[slot_row(slot) for slot in using],
+    )
+
+
+def settings(loaded: Loaded) -> list[replies.Setting]:
+    """Return every setting with where it comes from; secrets are not shown."""
+    origin = loaded.origin
+    plain: Any = secrets.redact_tree(effective(loaded.config))
+    return [
+        replies.Setting(key=dotted(path), value=value, origin=origin.get(dotted(path), "default"))
+        for path, value in leaves(plain)
+    ]
+
+
+def revision_row(one: Revision, current: int) -> replies.Revision:
+    """Return one accepted configuration; `current` is the number of the one in force."""
+    return replies.Revision(
+        number=one.number,
+        at=datetime.fromtimestamp(one.at_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        digest=one.digest,
+        current=one.number == current,
+        files=[str(text.path) for text in one.texts],
     )
 
 

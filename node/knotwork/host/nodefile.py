@@ -62,7 +62,9 @@ class NodeFile:
                 "project": config.project_names()[0],
                 "seed_file": "",
                 "http_token_file": "",
-                "projects": {name: {"seed_file": "", "paths": _paths(found, table)} for name, table in _projects(found)},
+                "projects": {
+                    name: {"seed_file": "", "paths": _paths(found, table)} for name, table in _projects(found)
+                },
             }
         )
 

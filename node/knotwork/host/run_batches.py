@@ -124,8 +124,12 @@ def _act(runs: Runs, sight: RunSight, batch: RunBatch, caller: Caller, planned: 
                     and start.key == batch.key
                 ):
                     return Changed(id=run, changed=False, why="it is a retry with this key itself")
-                made, new = await runs.fork(run, batch.step, by=by, key=batch.key)
-                return Changed(id=run, changed=new, run=made, why="" if new else "it was retried with this key before")
+                last = await runs.latest(run) if batch.ids else run  # what a filter found is meant itself
+                made, new = await runs.fork(last, batch.step, by=by, key=batch.key)
+                why = "" if new else "it was retried with this key before"
+                if last != run:
+                    why = "; ".join(one for one in (f"from {last}, which went on for it", why) if one)
+                return Changed(id=run, changed=new, run=made, why=why)
             case "pause" | "resume":
                 await runs.hold(run, by=by, resume=batch.what == "resume")
         return Changed(id=run, changed=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from knotwork.flow import anew
@@ -15,9 +18,11 @@ from knotwork.trigger.model import Once
 if TYPE_CHECKING:
     from knotwork.ops.flow_ports import RunFilter
     from knotwork.trigger.room import Triggers
-    from knotwork.trigger.store import Known
 
 CHUNK = 500
+TURN = 200
+NAMED_MAX, TOLD_MAX = 5, 100
+"""Triggers that are named in a message, and beside it."""
 
 
 def id_of(trigger: Once, workflow: str) -> str:
@@ -54,11 +59,24 @@ class Planned:
         """Look among these triggers."""
         self._triggers = triggers
 
+    def must_not_start(self, workflow: str) -> None:
+        """Refuse (`Conflict`, `flow.in_use`) while triggers start a workflow by its name."""
+        known = self._triggers.store.known.values()
+        names = sorted(one.trigger.id for one in known if one.trigger.workflow == workflow)
+        if names:
+            more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
+            raise Conflict(
+                f"Triggers start the workflow {workflow!r}: {', '.join(names[:NAMED_MAX])}{more}.", code="flow.in_use",
+                hint="Remove them first (`knotwork trigger remove`), or remove it all the same with --force: they fail then.",
+                detail={"triggers": names[:TOLD_MAX], "count": len(names)},
+            )  # fmt: skip
+
     async def find(self, run: str) -> flow_replies.RunInfo | None:
         """Return a run that is to come, None when there is none with this id."""
-        for known in list(self._triggers.store.known.values()):
-            if isinstance(known.trigger, Once) and (found := await self._meant(known)) is not None and found.id == run:
-                return found
+        async with aclosing(self._once()) as found:
+            async for trigger, workflow, by in found:
+                if id_of(trigger, workflow) == run:
+                    return info(trigger, workflow, by=by)
         return None
 
     async def all(self, wanted: RunFilter, limit: int) -> list[tuple[int, flow_replies.RunInfo]]:
@@ -66,12 +84,10 @@ class Planned:
         if wanted.states and "scheduled" not in wanted.states:
             return []
         coming: list[tuple[int, flow_replies.RunInfo]] = []
-        for known in list(self._triggers.store.known.values()):
-            if not isinstance(known.trigger, Once):
-                continue
-            run = await self._meant(known)
-            if run is not None and fits(known.trigger.at_ns, run, wanted):
-                coming.append((known.trigger.at_ns, run))
+        async for trigger, workflow, by in self._once():
+            run = info(trigger, workflow, by=by)
+            if fits(trigger.at_ns, run, wanted):
+                coming.append((trigger.at_ns, run))
         coming.sort(key=lambda one: (one[0], one[1].id), reverse=True)
         found: list[tuple[int, flow_replies.RunInfo]] = []
         for begin in range(0, len(coming), CHUNK):
@@ -95,16 +111,22 @@ class Planned:
                 hint=f"Wait until then; `knotwork run cancel {run}` calls it off.", detail={"id": run},
             )  # fmt: skip
 
-    async def _meant(self, known: Known) -> flow_replies.RunInfo | None:
-        trigger = known.trigger
-        assert isinstance(trigger, Once)
-        workflow = trigger.workflow
-        if len(workflow) == DIGEST_LENGTH:  # it may be a digest, and names of workflows may be as long
-            try:
-                workflow = (await self._triggers.flow.definitions.find(workflow))[1].workflow.name
-            except KnotworkError:
-                return None
-        return info(trigger, workflow, by=known.by)
+    async def _once(self) -> AsyncGenerator[tuple[Once, str, str], None]:
+        """Yield the triggers that start one run, each with the name of the workflow it means and with who made it."""
+        for number, known in enumerate(list(self._triggers.store.known.values()), 1):
+            if number % TURN == 0:  # of 100,000 each takes some microseconds: others have their turn meanwhile
+                await asyncio.sleep(0)
+            if isinstance(known.trigger, Once) and (workflow := await self._meant(known.trigger.workflow)) is not None:
+                yield known.trigger, workflow, known.by
+
+    async def _meant(self, workflow: str) -> str | None:
+        """Return the name of a workflow that is named or has this digest, None for a digest that is not known."""
+        if len(workflow) != DIGEST_LENGTH:  # else it may be a digest, and names of workflows may be as long
+            return workflow
+        try:
+            return (await self._triggers.flow.definitions.find(workflow))[1].workflow.name
+        except KnotworkError:
+            return None
 
     async def call_off(self, run: str) -> str:
         """Remove the trigger that would start a run; returns its id, an empty text when there is none."""

@@ -29,6 +29,10 @@ PAUSE_S = 0.1
 CHILDREN_MAX = 16
 """Sub-workflows whose own steps are counted."""
 SAID_MAX = 1000
+BACKLOG_MAX = 200
+"""Facts that are told of what was before somebody looked on: the last of them."""
+OPEN_MAX_PERCENT = 99.0
+"""What is not over is not done, whatever its steps are: its compensations may go on."""
 _ends = msgspec.json.Decoder(facts.StepEnd)
 Piece = replies.Progress | replies.Chunk
 
@@ -79,9 +83,8 @@ class RunWatch:
                 self._news.clear()
                 sight = await self._flow.runs.glance(run)
                 percent = _percent(sight)
-                for number, stored in enumerate(sight.facts[told:], start=told + 1):
-                    for text in lines(number, stored, begun):
-                        yield replies.Progress(percent=percent, text=text)
+                for piece in _told(sight, told, begun, percent):
+                    yield piece
                 told = max(told, len(sight.facts))
                 for step, said in self._taken():
                     shown = "" if said.percent is None else f"{said.percent:.0f} % "
@@ -159,7 +162,19 @@ class RunWatch:
 
 def _percent(sight: Sight | Outline) -> float:
     row = flow_rows.row(sight)
-    return 100.0 if sight.finish is not None else round(100 * row.done / max(1, row.steps), 1)
+    return 100.0 if sight.finish is not None else min(OPEN_MAX_PERCENT, round(100 * row.done / max(1, row.steps), 1))
+
+
+def _told(sight: Sight | Outline, told: int, begun: set[tuple[str, ...]], percent: float) -> list[replies.Progress]:
+    """Return what is said of the facts behind the first `told`; how far the run is now stands at the last of them."""
+    numbered = list(enumerate(sight.facts, start=1))[told:]
+    left = max(0, len(numbered) - BACKLOG_MAX) if told == 0 else 0
+    texts = [f"{left} facts before: `knotwork run events {sight.id}` lists them"] if left else []
+    for number, stored in numbered:
+        new = lines(number, stored, begun)  # also of those that are left out: it says what has begun
+        texts += new if number > left else []
+    last = len(texts) - 1
+    return [replies.Progress(percent=percent if place == last else None, text=text) for place, text in enumerate(texts)]
 
 
 def lines(number: int, stored: Stored, begun: set[tuple[str, ...]]) -> list[str]:

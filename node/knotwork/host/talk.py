@@ -21,6 +21,7 @@ from knotwork.talk.index_rows import Wish
 from knotwork.talk.message import Draft, Said
 
 if TYPE_CHECKING:
+    from knotwork.bus.blobs import Blobs
     from knotwork.ops.op import Caller
     from knotwork.ops.talk_ports import ChannelPage, InboxPage, Limits, NewMessage, Search
     from knotwork.talk.contact import Mode
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 class TalkDesk:
     """One project's channels and inboxes (`ops.talk_ports.Talk`)."""
 
-    def __init__(self, talk: Talk) -> None:
-        """Ask our part in it."""
-        self._talk = talk
+    def __init__(self, talk: Talk, blobs: Blobs) -> None:
+        """Ask our part in it; what messages tell of is kept in `blobs`."""
+        self._talk, self._blobs = talk, blobs
 
     # -- channels ----------------------------------------------------------------------------------------------------
 
@@ -80,11 +81,12 @@ class TalkDesk:
 
     async def say(self, channel: str, message: NewMessage, caller: Caller) -> talk_replies.Sent:
         """Say something in a channel."""
+        await self._must_be_kept(message.blob)
         return _sent(await self._talk.sending.to_channel(caller.who, channel, _draft(message)))
 
     async def page(self, wanted: ChannelPage, caller: Caller) -> talk_replies.Messages:
         """Return a page of a channel."""
-        after, before = index_rows.cursor(wanted.cursor) if wanted.cursor else (0, 0)
+        after, before = index_rows.cursor(wanted.cursor, wanted.channel) if wanted.cursor else (0, 0)
         wish = Wish(
             wanted.channel, after, before, self._sender(wanted.sender, caller), wanted.thread, wanted.kind, wanted.mentions,
             newest=not wanted.cursor.startswith("a"), limit=wanted.limit,
@@ -97,7 +99,7 @@ class TalkDesk:
 
     async def watch(self, channel: str, cursor: str, caller: Caller) -> AsyncGenerator[replies.Chunk, None]:
         """Yield what is said in a channel, for ever."""
-        after = index_rows.cursor(cursor)[0] if cursor else None
+        after = index_rows.cursor(cursor, channel)[0] if cursor else None
         async with aclosing(self._talk.history.watch(caller.who, channel, after)) as said:
             async for one in said:
                 yield replies.Chunk(data=_row(one).model_dump(mode="json", exclude_defaults=True))
@@ -142,10 +144,16 @@ class TalkDesk:
                 found = self._talk.book.find(name, caller.who)
         return found.id if found is not None else name
 
+    async def _must_be_kept(self, blob: str) -> None:
+        """Raise `NotFound` (`blob.not_found`) when a message is to tell of something that is not there."""
+        if blob:
+            await self._blobs.info(blob)
+
     # -- inboxes -----------------------------------------------------------------------------------------------------
 
     async def send(self, to: str, capability: str, message: NewMessage, caller: Caller) -> talk_replies.SentMessages:
         """Send something to one, or to everybody with a capability."""
+        await self._must_be_kept(message.blob)
         if to:
             sent = _sent(await self._talk.sending.to_agent(caller.who, to, _draft(message)))
             return talk_replies.SentMessages(count=1, id=sent.id, thread=sent.thread, sent=[sent])
@@ -159,11 +167,12 @@ class TalkDesk:
 
     async def reply(self, message: NewMessage, caller: Caller) -> talk_replies.Sent:
         """Answer a message."""
+        await self._must_be_kept(message.blob)
         return _sent(await self._talk.sending.reply(caller.who, _draft(message)))
 
     async def inbox(self, wanted: InboxPage, caller: Caller, *, wait_s: float = 0.0) -> talk_replies.InboxMessages:
         """Return what is in an inbox."""
-        after = index_rows.cursor(wanted.cursor)[0] if wanted.cursor else 0
+        after = index_rows.cursor(wanted.cursor, index_rows.INBOX)[0] if wanted.cursor else 0
         wish = InboxWish(
             wanted.kind, self._sender(wanted.sender, caller), wanted.thread, wanted.priority, wanted.all, wanted.urgent,
             after, wanted.limit, wanted.key,
@@ -178,7 +187,9 @@ class TalkDesk:
             messages=[_row(one, shown.state.status(one)) for one in shown.messages],
             unread=shown.unread,
             more=shown.more,
-            newer=index_rows.next_cursor(shown.after or after, older=False) if shown.after or after else "",
+            newer=index_rows.next_cursor(shown.after or after, older=False, of=index_rows.INBOX)
+            if shown.after or after
+            else "",
         )
 
     async def get(self, message: str, caller: Caller) -> talk_replies.MessageRow:

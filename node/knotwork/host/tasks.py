@@ -71,7 +71,7 @@ class TaskDesk:
         own = scopes.circle(wanted.scope, caller.who)
         task = records.Task(
             run=keyed.keyed_run(f"{own}{wanted.key}") if wanted.key else ids.new_run(now_ns),
-            queue=subjects.own(own, wanted.capability) if own else queues.routed(wanted.capability, agent, node),
+            queue=self._queue(own, wanted.capability, agent, node),
             capability=wanted.capability, agent=agent, node=node, boundary=wanted.boundary or records.NO_BOUNDARY,
             priority=wanted.priority, input=msgspec.Raw(value), blob=wanted.blob or digest,
             timeout_s=wanted.attempt_timeout_s, deadline_ns=wanted.deadline_ns, retry=_retry(wanted.retry),
@@ -84,6 +84,12 @@ class TaskDesk:
         if (wanted.key and await self._was_done(task)) or not await self._work.submitter.submit(task):
             return await self.get(task.run)
         return task_rows.info(lookup.Sight(task, "pending"), new=True, note=self._note(task))
+
+    def _queue(self, own: str, capability: str, agent: str, node: str) -> str:
+        """Return what a new task is routed by: a name whose agent may not be seen waits for one that may."""
+        if own:
+            return subjects.own(own, capability)
+        return subjects.seen(agent) if agent and self._agents.hides(agent) else queues.routed(capability, agent, node)
 
     async def retry(self, run: str, caller: Caller) -> task_replies.TaskInfo:
         """Submit the work of an ended task anew."""
@@ -283,7 +289,7 @@ class TaskDesk:
             queues=[
                 task_replies.QueueRow(
                     boundary="" if one.queue.boundary == records.NO_BOUNDARY else one.queue.boundary,
-                    route=one.queue.routed, capability=subjects.capability_of(one.queue.routed),
+                    route=subjects.shown(one.queue.routed), capability=subjects.capability_of(one.queue.routed),
                     scope=subjects.circle_of(one.queue.routed).partition("-")[0], lane=one.queue.lane,
                     waiting=one.pending, taken=one.taken,
                 )

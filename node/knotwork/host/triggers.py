@@ -244,7 +244,7 @@ class ServedHook:
         """Fire, and answer."""
         arrived = Arrived(request.kind, request.method, request.path, request.headers, request.query, request.body)
         found = await self.triggers.arrivals.answer(self.trigger, arrived)
-        return HookAnswer(found.status, found.body, found.run)
+        return HookAnswer(found.status, found.body, found.run, found.error)
 
 
 class HookDesk:

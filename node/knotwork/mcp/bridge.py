@@ -74,7 +74,7 @@ class Bridge:
                 for work_id, claim in self._keeping.all():
                     with contextlib.suppress(KnotworkError):
                         told = {"claim": claim, "id": work_id, "why": "the session ended"}
-                        await self._link.ask("work.release", told, timeout_s=LEAVE_S, patience_s=0.0)
+                        await self._link.ask("work.release", told, timeout_s=LEAVE_S, patience_s=0.0, wakes=False)
 
     # -- lines -------------------------------------------------------------------------------------------------------
 

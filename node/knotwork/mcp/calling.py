@@ -71,12 +71,26 @@ class OpSession:
         row, raw = serve.find(op), codec.encode(fields)
         if not row.streams:
             return _reply(await serve.whole(row, raw, self._caller, self._node))
+        return await self._streamed(op, raw, self._piece)
+
+    async def pieces(self, op: str, **fields: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Return the data of an op's chunks, and its reply; raises what the op raises."""
+        found: list[Any] = []
+
+        def keep(frame: serve.Frame) -> None:
+            if frame.kind == "chunk":
+                found.append(codec.decode(frame.data)["data"])
+
+        reply = await self._streamed(op, codec.encode(fields), keep)
+        return found, reply
+
+    async def _streamed(self, op: str, raw: bytes, hear: Callable[[serve.Frame], None]) -> dict[str, Any]:
         frames = serve.dispatch(op, raw, self._caller, self._node)
         async with aclosing(frames):
             async for frame in frames:
                 if frame.kind in ("result", "error"):
                     return _reply(frame)
-                self._piece(frame)
+                hear(frame)
         raise Internal(f"{op} ended without an answer.", code="ops.no_answer")
 
     def _piece(self, frame: serve.Frame) -> None:

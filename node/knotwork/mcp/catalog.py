@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from knotwork.mcp import (
+    blob_tools,
     channel_care_tools,
     channel_tools,
     crew_steering_tools,
@@ -31,6 +32,7 @@ GROUPS = (
     channel_tools,
     channel_care_tools,
     message_tools,
+    blob_tools,
     work_tools,
     queue_tools,
     dead_letter_tools,

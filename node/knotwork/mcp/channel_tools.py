@@ -8,9 +8,10 @@ from pydantic import Field, StringConstraints
 
 from knotwork.mcp import message_values
 from knotwork.mcp.message_values import ROW, ROWS
-from knotwork.mcp.shapes import many, record
+from knotwork.mcp.shapes import HIDDEN, many, record
 from knotwork.mcp.tool import ADDS, READS, CamelInput, Cursor, Input, PageInput, Session, Words, tool, without
 from knotwork.ops.talk_words import Id
+from knotwork.ops.task_words import Digest
 from knotwork.ops.words import Token
 from knotwork.sdk.errors import NotFound
 from knotwork.talk.channel import DEFAULTS
@@ -77,6 +78,7 @@ class SendInput(CamelInput):
     message: Words = Field(description="@handle tells somebody that he is meant")
     scope: Scope = Field(default="team", description="who may read it")
     reply_to: Id | None = Field(default=None, description="id of what you answer")
+    blob: Digest | None = Field(default=None, description="digest of put_blob", json_schema_extra=HIDDEN)
 
 
 @tool(
@@ -87,7 +89,7 @@ async def send_message(given: SendInput, session: Session) -> dict[str, Any]:
     """Say something."""
     sent = await session.ask(
         "channel.send", channel=given.channel, text=given.message, scope=given.scope,
-        **without({"reply_to": given.reply_to}), **session.key,
+        **without({"reply_to": given.reply_to, "blob": given.blob}), **session.key,
     )  # fmt: skip
     return without({"id": sent["id"], "channel": sent["channel"], "thread": sent["thread"]})
 

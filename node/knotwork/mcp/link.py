@@ -1,6 +1,7 @@
 """How does the bridge stay with its node? One connection and one open session, made again whenever either is lost.
 
-A node may be stopped and started under us: what was asked before it was lost is asked again where that does no harm.
+A node may be stopped and started under us: what was asked before it was lost is asked again where that does no harm. One
+that was stopped on purpose is left alone until the agent asks for something.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ TAKEN_OVER_S = 10.0
 SESSION_S = 6 * 86400.0
 _AGAIN = frozenset({"session.unknown", "bus.disconnected", "bus.closed", "bus.no_responders"})
 """Errors that say that nothing was done."""
+STOPPED = "node.stopped"
+"""The code by which `find` says that a node was stopped on purpose and nobody has asked for anything since."""
 MAYBE = frozenset({"node.lost", "bus.lost"})
 """Errors that leave open whether it was."""
 
@@ -61,14 +64,18 @@ class Link:
 
     def __init__(
         self,
-        find: Callable[[], Way],
+        find: Callable[[bool], Way],
         newcomer: Callable[[], Newcomer],
         on_notice: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
-        """Look for the node with `find`, which may block, and start one; it raises what stands in the way."""
+        """Look for the node with `find`, which may block, and start one; it raises what stands in the way.
+
+        `find(False)` does not start one that was stopped on purpose: it raises `Unreachable` (`STOPPED`).
+        """
         self._find, self._newcomer, self._on_notice = find, newcomer, on_notice
         self._up: Up | None = None
-        self._changed = asyncio.Event()
+        self._changed, self._asked = asyncio.Event(), asyncio.Event()
+        self._met, self._askers = False, 0
         self.trouble: KnotworkError | None = None
         """Why there is no session now."""
 
@@ -76,6 +83,11 @@ class Link:
     def handle(self) -> str:
         """Return the name we are known by, "" while there is no session."""
         return self._up.handle if self._up is not None else ""
+
+    @property
+    def stopped(self) -> bool:
+        """Return whether the node was stopped on purpose, and is not started before somebody asks for something."""
+        return self.trouble is not None and self.trouble.code == STOPPED
 
     # -- the life of it ----------------------------------------------------------------------------------------------
 
@@ -85,13 +97,16 @@ class Link:
         while True:
             began_s = asyncio.get_running_loop().time()
             try:
-                await self._attend(await asyncio.to_thread(self._find))
+                self._asked.clear()
+                await self._attend(await asyncio.to_thread(self._find, not self._met or self._askers > 0))
             except KnotworkError as error:
                 self._failed(error)
             steady = asyncio.get_running_loop().time() - began_s > PAUSE_MAX_S
             pause_s = PAUSE_MIN_S if steady else min(pause_s * 2, PAUSE_MAX_S)
             taken = isinstance(self.trouble, Conflict)
-            await asyncio.sleep(TAKEN_OVER_S if taken else pause_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TAKEN_OVER_S if taken else pause_s):
+                    await (self._asked if self.stopped else asyncio.Event()).wait()
 
     async def _attend(self, way: Way) -> None:
         """Hold a session open until it is over."""
@@ -122,7 +137,7 @@ class Link:
             case "opened":
                 up = self._up = Up(asker, said["session"], said["handle"], said.get("node", ""))
                 up.over = _Ends(limit)
-                self.trouble = None
+                self.trouble, self._met = None, True
                 self._tell()
             case "closed":
                 raise Conflict(f"This session was closed: {said.get('why', '')}.", code="mcp.session_closed")
@@ -130,6 +145,8 @@ class Link:
                 self._on_notice(said)
 
     def _failed(self, error: KnotworkError) -> None:
+        if error.code == STOPPED and self._askers:  # somebody asked while we looked
+            return
         if self.trouble is None or self.trouble.message != error.message:
             print(f"knotwork mcp: {error}", file=sys.stderr, flush=True)  # noqa: T201  people read it in their client's log
         self.trouble = error
@@ -159,12 +176,13 @@ class Link:
         patience_s: float = PATIENCE_S,
         waits_s: float = 0.0,
         traceparent: str = "",
+        wakes: bool = True,
     ) -> dict[str, Any]:
         """Return the reply of an op, over restarts of the node; raises what it raises.
 
         Who may not ask `again` is told (`node.lost`) when it is unknown whether it was done. A call that `waits_s` at
         its own wish waits as long for a node that went away under it; `fields` may then be made anew for each asking,
-        from how many seconds are gone.
+        from how many seconds are gone. What is not asked for an agent `wakes` no node that was stopped on purpose.
         """
         from knotwork.bus import codec  # the same
 
@@ -173,7 +191,8 @@ class Link:
         until_s = began_s + patience_s
         held = False
         while True:
-            up = await self._wait_up(until_s, held=held)
+            up = await self._wait_up(until_s, held=held, wakes=wakes)
+            wakes = wakes and not waits_s  # a node that is stopped while a call only waits there stays so
             asked_s = loop.time()
             body = codec.encode(fields(asked_s - began_s) if callable(fields) else fields)
             try:
@@ -190,10 +209,20 @@ class Link:
                 self._lost(up)
                 await asyncio.sleep(PAUSE_MIN_S)
 
-    async def _wait_up(self, until_s: float, *, held: bool) -> Up:
+    async def _wait_up(self, until_s: float, *, held: bool, wakes: bool) -> Up:
         """Return the open session; one that is just coming is waited for, and with `held` also one that is gone."""
+        self._askers += wakes
+        try:
+            return await self._waited_up(until_s, held=held, wakes=wakes)
+        finally:
+            self._askers -= wakes
+
+    async def _waited_up(self, until_s: float, *, held: bool, wakes: bool) -> Up:
         loop = asyncio.get_running_loop()
         while self._up is None:
+            if wakes and self.stopped:
+                self.trouble = None
+                self._asked.set()
             if self.trouble is not None and not isinstance(self.trouble, Unavailable | Conflict):
                 raise self.trouble
             if not held and isinstance(self.trouble, Unreachable) and self.trouble.code == "node.not_running":

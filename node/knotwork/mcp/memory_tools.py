@@ -214,7 +214,7 @@ class ShareInput(CamelInput):
     memory_id: MemoryId
     category: Literal["decisions", "architecture", "learnings"] = "learnings"
     keep_private: bool = Field(default=False, description="keep your own, too; else it is moved")
-    keep_original: bool = Field(default=False, description="the same", json_schema_extra=HIDDEN)
+    keep_original: bool = Field(default=False, description="the same")
     target_scope: Literal["team", "public"] = "team"
 
 

@@ -24,6 +24,7 @@ from knotwork.mcp.tool import (
     without,
 )
 from knotwork.ops.talk_words import Id, Kind, Thread, Whom
+from knotwork.ops.task_words import Digest
 from knotwork.trust.scopes import Scope
 
 WAIT_DEFAULT_S, WAIT_MAX_S = 50.0, 600.0
@@ -33,7 +34,7 @@ class SendInput(CamelInput):
     """What to send to whom."""
 
     recipient_guid: Whom | None = Field(default=None, description="guid, handle or handle@project")
-    capability: Capability | None = Field(default=None, description="or: all who have it")
+    capability: Capability | None = Field(default=None, description="or: all who have it; scope: team, public")
     scope: Scope | None = Field(
         default=None, description="with capability: personal, team (default), or public: other projects, too",
         json_schema_extra=HIDDEN,
@@ -44,7 +45,8 @@ class SendInput(CamelInput):
     priority: Priority = 5
     ack_required: bool = Field(default=False, description="shown again until acknowledged")
     reply_to: Id | None = Field(default=None, description="id of what you answer; alone: to its sender")
-    expires: Until = Field(default="", description="gone then: 30m, 2h, or RFC 3339", json_schema_extra=HIDDEN)
+    expires: Until = Field(default="", description="30m, or RFC 3339")
+    blob: Digest | None = Field(default=None, description="digest of put_blob", json_schema_extra=HIDDEN)
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -66,7 +68,7 @@ class SendInput(CamelInput):
 async def send_direct_message(given: SendInput, session: Session) -> dict[str, Any]:
     """Send a message, or answer one."""
     said = {"text": given.message, "kind": given.message_type, "priority": given.priority, "ack": given.ack_required}
-    said |= without({"data": given.metadata, "expires": given.expires}) | session.key
+    said |= without({"data": given.metadata, "expires": given.expires, "blob": given.blob}) | session.key
     to = given.recipient_guid
     if given.reply_to is not None and to is None and given.capability is None:
         if not given.reply_to.startswith("m"):

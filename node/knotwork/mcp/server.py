@@ -80,10 +80,10 @@ class Served:
         client = told.client_info.name if told is not None and told.client_info is not None else ""
         request: Any = ctx.request
         try:
+            named = toolsets.chosen(request.query_params.getlist("toolset"))
             guest = self._guests.of(self._door_of(request, client))
         except KnotworkError as error:
             raise _error(error) from error
-        named = tuple(name for name in request.query_params.getlist("toolset") if name in toolsets.ABOUT)
         if named and guest.sets == (toolsets.DEFAULT,):
             guest.sets = named
         return guest

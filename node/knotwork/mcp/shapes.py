@@ -20,7 +20,10 @@ _TYPES: dict[str, Schema] = {
 _DROPPED = frozenset({"title", "default", "pattern", "minLength", "maxLength", "minItems", "maxItems", "minimum"})
 """What a schema says that costs more to read than it helps: who goes against it is told what is wrong."""
 HIDDEN: Schema = {"hidden": True}
-"""Marks an argument that is understood and not listed: `Field(json_schema_extra=HIDDEN)`."""
+"""Marks an argument that is understood and not listed: `Field(json_schema_extra=HIDDEN)`.
+
+A schema with such arguments does not say that there are no others, so that clients that check let them through.
+"""
 PLAIN: Schema = {"plain": True}
 """Marks an object whose description says what is in it: its properties are not listed."""
 
@@ -53,7 +56,8 @@ def of_input(model: type[BaseModel]) -> Schema:
     definitions = whole.pop("$defs", {})
     found: Schema = _short(whole, definitions)
     found.pop("description", None)  # the tool has its own
-    found.setdefault("properties", {})
+    if len(found.setdefault("properties", {})) < len(whole.get("properties", {})):
+        found.pop("additionalProperties", None)
     return found
 
 

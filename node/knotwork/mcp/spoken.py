@@ -29,6 +29,7 @@ TOOLS = {
     "memory history": "memory_history", "memory revert": "revert_memory",
     "crew watch": "get_orchestration_state", "work claim": "claim_work", "memory stats": "pattern_health",
     "channel list": "list_channels", "inbox": "read_direct_messages", "message get": "read_message",
+    "blob put": "put_blob", "blob get": "get_blob",
     "message send": "send_direct_message", "memory list": "recall_context", "memory get": "read_memory",
 }  # fmt: skip
 """Which tool does what a command does, by the words of the command."""

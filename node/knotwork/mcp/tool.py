@@ -57,6 +57,10 @@ class Session(Protocol):
         """Return the reply of an op; raises what the op raises. Its progress is the tool's."""
         ...
 
+    async def pieces(self, op: str, **fields: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Return the data of an op's chunks, and its reply; for ops whose answers are bounded."""
+        ...
+
     def progress(self, percent: float | None, text: str) -> None:
         """Tell the client how far the call is."""
         ...

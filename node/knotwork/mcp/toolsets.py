@@ -29,7 +29,7 @@ TOOLSETS: dict[str, tuple[str, ...]] = {
         "update_presence", "deregister_agent", "list_channels", "channels_status", "create_channel",
         "configure_channel", "archive_channel", "send_message", "read_messages",
         "send_direct_message", "read_direct_messages", "wait_for_message", "ack_messages", "read_message",
-        "search_messages",
+        "search_messages", "put_blob", "get_blob",
     ),
     "work": (
         "toolsets", "list_agents", "discover_agents", "assign_work", "await_work", "check_work", "broadcast_work_offer",
@@ -110,6 +110,16 @@ def asked(arguments: dict[str, Any]) -> tuple[str, ...]:
             code="tool.bad_arguments", hint=f"toolsets takes: add. There are: {', '.join(ABOUT)}.",
         )  # fmt: skip
     return tuple(dict.fromkeys(wanted))
+
+
+def chosen(names: list[str]) -> tuple[str, ...]:
+    """Return the sets that an address names; raises `Invalid` (`tool.bad_toolset`) for one that there is not."""
+    for name in names:
+        if name not in ABOUT:
+            raise Invalid(
+                f"There is no toolset {name[:64]!r}.", code="tool.bad_toolset", hint=f"There are: {', '.join(ABOUT)}."
+            )
+    return tuple(dict.fromkeys(names))
 
 
 def told(sets: tuple[str, ...], every: tuple[str, ...]) -> dict[str, Any]:

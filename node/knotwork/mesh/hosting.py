@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from knotwork.bus import clock, codec, frames, way
 from knotwork.mesh import late, refusal
 from knotwork.mesh.answers import Answers
-from knotwork.mesh.job import Answering, HostedAgent, Job, can_be_told, crashed
+from knotwork.mesh.job import Answering, HostedAgent, Job, can_be_told, crashed, sayable
 from knotwork.mesh.policy import READY
 from knotwork.sdk import Attempt, Done, Span
 from knotwork.sdk import Failed as FailedOutcome
@@ -283,7 +283,7 @@ class Hosting:
         )
         with agent.slot.lease(lambda: self._revoked(job)) as executor:
             job.begun = True
-            outcome = await executor.execute(attempt)
+            outcome = sayable(await executor.execute(attempt))
         if isinstance(outcome, FailedOutcome):
             detail = {**outcome.detail, "retriable": outcome.retriable}
             raise Failed(outcome.message, code=outcome.code, detail=detail, retry_after_s=outcome.retry_after_s)

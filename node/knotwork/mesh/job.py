@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from knotwork.bus import codec, frames
 from knotwork.config import secrets
 from knotwork.mesh import late
+from knotwork.sdk import Continue, Done, Outcome
+from knotwork.sdk import Failed as FailedOutcome
 from knotwork.sdk.errors import Failed, Invalid, KnotworkError, Unreachable
 
 if TYPE_CHECKING:
@@ -192,3 +194,10 @@ def crashed(job: Job, error: BaseException) -> Failed:
     except Exception:  # noqa: BLE001  even its text is the plugin's code
         words = "its text cannot be had"
     return Failed(f"{type(error).__name__}: {words}", code="agent.crashed", detail={"retriable": True})
+
+
+def sayable(outcome: Any) -> Outcome:
+    """Return what an executor answered; raises TypeError for what is no outcome, which is a mistake like any other."""
+    if not isinstance(outcome, Done | Continue | FailedOutcome):
+        raise TypeError(f"answered {type(outcome).__name__}, not an outcome: return Done, Failed or Continue")
+    return outcome

@@ -194,8 +194,10 @@ def _nobody(ask: Ask, directory: Directory) -> KnotworkError:
     away = {
         f"{record.node}/{agent.name}": "the node is offline"
         for record, agent, state in directory.agents()
-        if state == "offline" and not agent.attached
-        and ask.capability in agent.capabilities and ask.node in ("", record.node)
+        if state == "offline"
+        and not agent.attached
+        and ask.capability in agent.capabilities
+        and ask.node in ("", record.node)
     }
     if away:
         return _none_fits(ask, away)

@@ -70,7 +70,7 @@ class Flows(Protocol):
         """Return the JSON Schema of a workflow."""
         ...
 
-    def check(self, definition: Any) -> flow_replies.Verdict:
+    async def check(self, definition: Any) -> flow_replies.Verdict:
         """Return everything that is wrong with a definition: a text, or what was read from one."""
         ...
 
@@ -90,8 +90,8 @@ class Flows(Protocol):
         """Return a workflow as a picture in words."""
         ...
 
-    async def remove(self, name: str) -> bool:
-        """Take a name away."""
+    async def remove(self, name: str, *, force: bool) -> bool:
+        """Take a name away; raises `Conflict` (`flow.in_use`) while triggers start it, except with `force`."""
         ...
 
     async def start(self, wanted: NewRun, caller: Caller) -> flow_replies.RunInfo:

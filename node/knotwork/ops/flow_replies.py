@@ -39,6 +39,7 @@ class Verdict(Reply):
     digest: str = ""
     steps: int = 0
     problems: list[Flaw] = Field(default=[])
+    warnings: list[str] = Field(default=[], description="what may be meant so: a sub-workflow that is not there")
 
 
 class Registered(Reply):
@@ -47,6 +48,7 @@ class Registered(Reply):
     name: str
     digest: str
     new: bool = Field(description="whether the name meant something else before, or nothing")
+    warnings: list[str] = Field(default=[], description="what may be meant so: a sub-workflow that is not there")
 
 
 class WorkflowRow(Reply):
@@ -119,6 +121,7 @@ class StepInfo(Reply):
     id: str
     kind: str
     state: str
+    title: str = Field(default="", description="of an approval: what is asked")
     items: str = Field(default="", description="of a map: how many are done, of how many")
     handles: str = Field(default="", description="of a handler: the step that it undoes, or whose failure it handles")
     begun_at: str = ""

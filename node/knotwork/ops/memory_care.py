@@ -143,7 +143,9 @@ async def cleanup(request: CleanupRequest, node: NodeControl, caller: Caller) ->
 class ExportRequest(WantedFields):
     """What to write, and where."""
 
-    path: FilePath = Field(description="a file of yours, in one of memory.folders (default: exports in the data folder)")
+    path: FilePath = Field(
+        description="a file of yours, in one of memory.folders (default: exports in the data folder)"
+    )
     overwrite: bool = Field(default=False, description="in place of a file that is there")
 
 
@@ -165,7 +167,9 @@ async def export(request: ExportRequest, node: NodeControl, caller: Caller) -> r
 class ImportRequest(Request):
     """What to read."""
 
-    path: FilePath = Field(description="a file of yours, in one of memory.folders (default: exports in the data folder)")
+    path: FilePath = Field(
+        description="a file of yours, in one of memory.folders (default: exports in the data folder)"
+    )
     skip_invalid: bool = Field(
         default=False, description="pass over bad lines; else one of them means that nothing is read"
     )

@@ -68,7 +68,7 @@ def cancel(request: CancelRequest, node: NodeControl, caller: Caller) -> Pieces:
     "run.pause", BatchRequest, flow_replies.AllChanged, effect="write", streams=True,
     cli=CliForm(("run", "pause"), positional=("ids",), rows="runs", columns=flow_replies.CHANGED),
     summary="Begin no new steps of runs.",
-    help=f"What runs goes on to its end. {_MANY}",
+    help=f"What runs goes on to its end. Attached runs below are paused, too. {_MANY}",
     examples=(Example("Hold it", {"ids": [ID]}), Example("Hold all of a customer's", {"labels": ["customer=17"]})),
 )  # fmt: skip
 def pause(request: BatchRequest, node: NodeControl, caller: Caller) -> Pieces:
@@ -80,7 +80,7 @@ def pause(request: BatchRequest, node: NodeControl, caller: Caller) -> Pieces:
     "run.resume", BatchRequest, flow_replies.AllChanged, effect="write", streams=True,
     cli=CliForm(("run", "resume"), positional=("ids",), rows="runs", columns=flow_replies.CHANGED),
     summary="Let paused runs go on.",
-    help=f"Steps whose turn came meanwhile begin at once. {_MANY}",
+    help=f"Steps whose turn came meanwhile begin at once. Attached runs below go on, too. {_MANY}",
     examples=(Example("Go on", {"ids": [ID]}), Example("Let all go on", {"all": True})),
 )  # fmt: skip
 def resume(request: BatchRequest, node: NodeControl, caller: Caller) -> Pieces:
@@ -103,7 +103,8 @@ class RetryRequest(BatchRequest):
     ),
     summary="Do runs again, without what was done.",
     help="Each becomes a run of its own, with the same definition: its id is the answer. What was done before the step is "
-    f"taken over. {_MANY} Give a --key, so that going on retries none twice.",
+    f"taken over; of a chain that started itself anew its last run is retried. {_MANY} Give a --key, so that going on "
+    "retries none twice.",
     examples=(
         Example("Whatever failed, and all behind it", {"ids": [ID]}),
         Example("From a step on", {"ids": [ID], "step": "ship"}),

@@ -16,6 +16,14 @@ from knotwork.sdk.errors import Invalid
 
 EXPORT_MAX = 1000
 IMPORT_MAX = 1000
+WRITTEN = {
+    "id": ID, "definition": {"name": "hello", "steps": {"a": {"kind": "choice", "cases": [{}]}}},
+    "facts": [
+        {"s": f"run.w6.{ID}.start", "q": 1, "t": "2026-05-01T12:00:00Z", "d": {"workflow": "hello", "digest": "71b8359b52ed6d74fb699399a122d888"}},
+        {"s": f"run.w6.{ID}.ended", "q": 2, "t": "2026-05-01T12:00:01Z", "d": {"state": "completed"}},
+    ],
+}  # fmt: skip
+"""A run that had nothing to do, as `run export` writes it."""
 Pieces = AsyncIterator[replies.Chunk | flow_replies.Exported]
 
 
@@ -83,7 +91,7 @@ class ImportRequest(Request):
     "any number of them, one a line: a bad line is told with its number, the others are kept, and the exit code is 1. "
     "The parts of a large run are put by until the last of them comes. "
     "What is there already stays, so a file can be read again.",
-    examples=(Example("Bring it back", {"run": {"id": ID, "definition": {}, "facts": []}}),),
+    examples=(Example("Bring one back (`@runs.jsonl` reads a file)", {"run": WRITTEN}),),
 )  # fmt: skip
 async def bring_in(request: ImportRequest, node: NodeControl, caller: Caller) -> flow_replies.AllChanged:
     """Keep them."""

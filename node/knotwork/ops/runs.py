@@ -31,7 +31,7 @@ class StartRequest(Request):
     priority: int | None = Field(default=None, ge=1, le=10, description="10 is the most urgent")
     boundary: Token | None = Field(default=None, description="data class of the input")
     wait_s: float = Field(default=0.0, ge=0, le=WEEK_S, description="seconds to wait for its end")
-    at: Moment = Field(default="", description="start it at this time (RFC 3339), not now")
+    at: Moment = Field(default="", description="start it at this time (RFC 3339; UTC when it names no zone), not now")
     in_s: float = Field(default=0.0, ge=0, le=YEAR_S, description="start it in so many seconds, not now")
 
 
@@ -107,12 +107,14 @@ async def show(request: ShowRequest, node: NodeControl, caller: Caller) -> flow_
     "run.output", RunRequest, flow_replies.RunInfo, effect="read",
     cli=CliForm(("run", "output"), positional=("id",), answer="output"),
     summary="Show what a run gave.",
-    help="Null while it has not ended, and when it failed.",
+    help="Null while it has not ended, and when it failed. Of a run that started itself anew it is what the last one gave.",
     examples=(Example("What came out?", {"id": ID}),),
 )  # fmt: skip
 async def output(request: RunRequest, node: NodeControl, caller: Caller) -> flow_replies.RunInfo:
-    """Return it."""
-    return await node.flows(caller.project, caller.who).run(request.id)
+    """Return it, or that of the last run which goes on for it, as `run.await` does."""
+    flows = node.flows(caller.project, caller.who)
+    found = await flows.run(request.id)
+    return await flows.ended(found.next, 0.0) if found.next else found
 
 
 class AwaitRequest(RunRequest):

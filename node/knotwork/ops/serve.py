@@ -115,11 +115,19 @@ async def _pieces(
     raise Internal(f"{op.name} ended without an answer.", code="ops.no_answer")
 
 
+DESTROYS = frozenset(
+    """archive cancel cleanup close disable drain drop fail forget forget_bulk pause quarantine rebuild reject release
+    remove revert rollback stop""".split()  # noqa: SIM905 - twenty lines as a list
+)
+"""What takes away or ends something: never suggested to one who mistyped, who may well do what he is told."""
+
+
 def find(name: str, rows: Mapping[str, table.Op] = table.TABLE) -> table.Op:
     """Return the op; raises `NotFound` (`ops.unknown`) with the nearest name."""
     if name in rows:
         return rows[name]
-    hint = guess(name, rows) or f"There are: {', '.join(sorted(rows))}."
+    harmless = [known for known, row in rows.items() if row.verb not in DESTROYS]
+    hint = guess(name, harmless) or f"There are: {', '.join(sorted(rows))}."
     raise NotFound(f"There is no op {name[:128]!r}.", code="ops.unknown", hint=hint)
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from knotwork.ops.flow_ports import NewRun
     from knotwork.ops.flow_replies import RunInfo
     from knotwork.ops.op import Caller
+    from knotwork.sdk.errors import KnotworkError
 
 
 class Triggers(Protocol):
@@ -71,11 +72,12 @@ class HookRequest:
 
 @dataclass(frozen=True, slots=True)
 class HookAnswer:
-    """What it is answered: a status, a JSON body, the run that it was for."""
+    """What it is answered: a status, a JSON body or an error in its place, the run that it was for."""
 
     status: int
     body: bytes
     run: str = ""
+    error: KnotworkError | None = None
 
 
 class Hook(Protocol):

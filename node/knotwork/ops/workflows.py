@@ -25,12 +25,13 @@ class DefinitionRequest(Request):
     "workflow.check", DefinitionRequest, flow_replies.Verdict, effect="read",
     cli=CliForm(("workflow", "check"), positional=("definition",), rows="problems", columns=("line", "column", "path", "message", "hint")),
     summary="Say everything that is wrong with a workflow.",
-    help="Nothing is kept or started. The exit code is 1 when something is wrong.",
+    help="Nothing is kept or started. The exit code is 1 when something is wrong; a warning, such as of a sub-workflow "
+    "that is not there yet, is none of that.",
     examples=(Example("Does it make sense?", {"definition": SHOWN}),),
 )  # fmt: skip
 async def check(request: DefinitionRequest, node: NodeControl, caller: Caller) -> flow_replies.Verdict:
     """Return the verdict."""
-    return node.flows(caller.project).check(request.definition)
+    return await node.flows(caller.project).check(request.definition)
 
 
 @op(
@@ -106,13 +107,21 @@ async def draw(request: GraphRequest, node: NodeControl, caller: Caller) -> flow
     return flow_replies.Drawing(text=await node.flows(caller.project).drawn(request.name, request.form))
 
 
+class RemoveRequest(NameRequest):
+    """Which workflow, and what may be left without it."""
+
+    force: bool = Field(default=False, description="also when triggers start it: they fail from then on")
+
+
 @op(
-    "workflow.remove", NameRequest, flow_replies.Removed, effect="write",
+    "workflow.remove", RemoveRequest, flow_replies.Removed, effect="write",
     cli=CliForm(("workflow", "remove"), positional=("name",)),
     summary="Take a workflow's name away.",
-    help="Runs of it go on, and its digest can still be started. What a file brought is removed with the file.",
+    help="Runs of it go on, and its digest can still be started. What a file brought is removed with the file. "
+    "Refused while triggers start it (`flow.in_use`), except with `force`.",
     examples=(Example("It is not needed any more", {"name": "hello"}),),
 )  # fmt: skip
-async def remove(request: NameRequest, node: NodeControl, caller: Caller) -> flow_replies.Removed:
+async def remove(request: RemoveRequest, node: NodeControl, caller: Caller) -> flow_replies.Removed:
     """Take it away."""
-    return flow_replies.Removed(name=request.name, removed=await node.flows(caller.project).remove(request.name))
+    removed = await node.flows(caller.project).remove(request.name, force=request.force)
+    return flow_replies.Removed(name=request.name, removed=removed)

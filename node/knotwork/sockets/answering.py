@@ -26,7 +26,7 @@ async def executed(executor: Executor, attempt: Attempt) -> msgspec.Raw:
     try:
         outcome = await executor.execute(attempt)
         if not isinstance(outcome, Done | Continue | Failed):
-            raise TypeError(f"answered {type(outcome).__name__}, not an outcome")  # noqa: TRY301  like any other mistake
+            raise TypeError(f"answered {type(outcome).__name__}, not an outcome: return Done, Failed or Continue")  # noqa: TRY301  like any other mistake
         if isinstance(outcome, Failed):
             outcome = _sayable(outcome)
     except asyncio.CancelledError as error:

@@ -212,11 +212,19 @@ class Catalog:
         for row in self.broken():
             if row.source == absolute and not found:
                 raise row.error()
-        offered = ", ".join(f"{type_name.partition(':')[0]}:{entry.type}" for entry in found)
+        offered = ", ".join(f"{file_of(type_name)}:{entry.type}" for entry in found)
+        none = f"no {kind} plugin" + (f" {name.removeprefix(':')!r}" if name else "")
+        instead = offered or ", ".join(
+            f"{entry.type!r} ({one})"
+            for (one, where), row in self._by_path.items()
+            if where == absolute
+            for entry in row
+        )
         raise NotFound(
-            f"{absolute} offers " + (f"several {kind}: {offered}" if fitting else f"no such {kind} plugin"),
+            f"{absolute} offers "
+            + (f"several {kind}: {offered}" if fitting else none + (f", but {instead}" if instead else "")),
             code="plugin.unknown_type",
-            hint="Write the file and the type, like `./file.py:name`."
+            hint=f"Write one of these as `type`: {offered}."
             if found
             else "Is the file listed and the hook named right?",
         )

@@ -247,7 +247,7 @@ class Slot:
         task = asyncio.current_task()
         assert task is not None
         self.starts += 1
-        self._to("starting")
+        self._to("starting", str(self.failure) if self.failure is not None else "")  # why it is tried again
         ran = False
         try:
             async with asyncio.timeout(self.instance.start_timeout_s) as limit:

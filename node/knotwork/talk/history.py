@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from knotwork.bus import clock, reading, subjects
+from knotwork.bus import clock, reading, streams, subjects
+from knotwork.sdk.errors import Invalid
 from knotwork.talk import index_rows, message
 from knotwork.talk.fitting import ANSWER_MAX_BYTES, fitting
 from knotwork.talk.inbox_state import expired
@@ -69,8 +70,9 @@ class History:
         """Return a page of a channel, the newest unless a bound is wished for; with `unread` from the first unread on.
 
         What was shown counts as read from then on when `mark` is set and nothing was left out by a filter. Raises
-        `NotFound` (`channel.not_found`).
+        `NotFound` (`channel.not_found`), `Invalid` (`message.bad_cursor`) for a bound that nothing has come to.
         """
+        asked = max(wish.after, wish.before)
         channel = (await self._channels.get(wish.channel)).name
         plain = not (wish.sender or wish.thread or wish.kind or wish.mentions_me)
         since = 0
@@ -83,16 +85,18 @@ class History:
             wish = replace(wish, newest=False)
         now_ns = clock.now_ns()
 
-        def look(index: Index) -> tuple[list[Row], bool, int, int]:
+        def look(index: Index) -> tuple[list[Row], bool, int, int, int]:
             found = index.page(replace(wish, limit=wish.limit + 1), who, now_ns)
             more = len(found) > wish.limit
             if more:
                 found = found[1:] if wish.newest else found[:-1]
             left, _, _ = index.unread(channel, max([since, *(row[0] for row in found)]), who, now_ns)
             before = index.unread(channel, since, who, now_ns, before=found[0][0])[0] if marking and found else 0
-            return found, more, left, before
+            return found, more, left, before, index.place
 
-        rows, more, left, skipped = await self._following.ask(look)
+        rows, more, left, skipped, end = await self._following.ask(look)
+        if asked > end:
+            await self._must_have_been(asked)
         shown = fitting(rows[::-1], _size)[::-1] if wish.newest else fitting(rows, _size)
         rows, cut = shown, len(shown) < len(rows)
         if marking and rows and rows[-1][0] > since:
@@ -101,11 +105,23 @@ class History:
         newest = rows[-1][0] if rows else max(wish.after, wish.before - 1, 0)
         return Page(
             [_said(row) for row in rows],
-            index_rows.next_cursor(rows[0][0], older=True) if older else "",
-            index_rows.next_cursor(newest, older=False),
+            index_rows.next_cursor(rows[0][0], older=True, of=channel) if older else "",
+            index_rows.next_cursor(newest, older=False, of=channel),
             left,
             skipped,
         )
+
+    async def _must_have_been(self, place: int) -> None:
+        """Raise `Invalid` (`message.bad_cursor`) for a place that the stream has not come to.
+
+        An index that was made anew may not know places whose messages are gone: so the stream itself is asked.
+        """
+        info = await streams.api(self._connection, f"STREAM.INFO.{subjects.TALK}")
+        if place > int(info["state"]["last_seq"]):
+            raise Invalid(
+                f"Nothing was said at {place} yet: this is no cursor of an answer here.", code="message.bad_cursor",
+                hint="Use `older` or `newer` of an answer, or no cursor for the newest.",
+            )  # fmt: skip
 
     async def unread(self, who: Who) -> list[Unread]:
         """Return how much is unread, for every channel in use that is not archived."""
@@ -152,6 +168,8 @@ class History:
         subject, news = subjects.channel(channel), asyncio.Event()
         listening = await self._connection.listen(subjects.heard(subject), lambda _message: news.set())
         try:
+            if after:
+                await self._must_have_been(after)
             place = await self._last(subject) if after is None else after
             while True:
                 news.clear()

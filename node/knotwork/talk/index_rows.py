@@ -5,6 +5,8 @@ What is visible is said once, in `trust.scopes`; here it stands in the words of 
 
 from __future__ import annotations
 
+import re
+import zlib
 from dataclasses import dataclass
 
 from knotwork.sdk.errors import Invalid
@@ -122,18 +124,39 @@ def _quoted(text: str, star: str) -> str:
     return f'"{text}"{star}'.replace("\x00", " ")
 
 
-def next_cursor(place: int, *, older: bool) -> str:
-    """Return the cursor of the page before or behind a place; it means the same whatever is sent meanwhile."""
-    return f"{'b' if older else 'a'}{place}"
+INBOX = " inbox"
+"""Of what the cursors of inboxes are: no channel is called so."""
 
 
-def cursor(text: str) -> tuple[int, int]:
-    """Return what a cursor stands for, `after` and `before`; raises `Invalid` (`message.bad_cursor`)."""
-    digits = text[1:]
+def next_cursor(place: int, *, older: bool, of: str) -> str:
+    """Return the cursor of the page before or behind a place; it means the same whatever is sent meanwhile.
+
+    `of` is the channel that was read, or `INBOX`: a mark behind the place keeps it from being taken for another.
+    """
+    return f"{'b' if older else 'a'}{place}-{_mark(of)}"
+
+
+def _mark(of: str) -> str:
+    return f"{zlib.crc32(of.encode()) & 0xFFFF:04x}"
+
+
+def cursor(text: str, of: str) -> tuple[int, int]:
+    """Return what a cursor stands for, `after` and `before`; one made by hand, such as b120, needs no mark.
+
+    Raises `Invalid` (`message.bad_cursor`, `message.other_cursor`).
+    """
+    place_text, dash, mark = text[1:].partition("-")
+    digits = place_text if not dash or re.fullmatch("[0-9a-f]{4}", mark) else ""
     if text[:1] not in ("a", "b") or not digits.isascii() or not digits.isdigit() or len(digits) > 15:  # noqa: PLR2004
         raise Invalid(
             f"{text[:32]!r} is no cursor of ours.", code="message.bad_cursor",
             hint="Use `older` or `newer` of an answer, or no cursor for the newest.",
+        )  # fmt: skip
+    if dash and mark != _mark(of):
+        here = "inboxes" if of == INBOX else f"the channel {of}"
+        raise Invalid(
+            f"{text[:32]!r} is no cursor of {here}: it was given for another place.", code="message.other_cursor",
+            hint="Use `older` or `newer` of an answer of that one, or no cursor for the newest.",
         )  # fmt: skip
     place = int(digits)
     return (place, 0) if text[0] == "a" else (0, max(1, place))

@@ -13,7 +13,7 @@ import msgspec
 from knotwork.bus import reading, subjects
 from knotwork.bus.background import what_ended
 from knotwork.flow import facts, history
-from knotwork.sdk.errors import Failed, KnotworkError, TimedOut
+from knotwork.sdk.errors import Failed, KnotworkError, TimedOut, from_wire
 from knotwork.work import records
 
 if TYPE_CHECKING:
@@ -30,11 +30,12 @@ _STATUS = {"completed": 200, "cancelled": 503}
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a request is answered: a status, a JSON body, and the run that it was for."""
+    """What a request is answered: a status, a JSON body or an error in its place, and the run that it was for."""
 
     status: int
-    body: bytes
+    body: bytes = b""
     run: str = ""
+    error: KnotworkError | None = None
 
 
 class Answers:
@@ -130,4 +131,4 @@ def _failed(status: int, error: dict[str, Any], run: str) -> Answer:
     detail = told.get("detail")
     if isinstance(detail, dict):  # whoever asks from outside need not know our folders
         told = {**told, "detail": {key: value for key, value in detail.items() if key != "where"}}
-    return Answer(status, msgspec.json.encode({"error": told, "run": run}), run)
+    return Answer(status, run=run, error=from_wire(told))

@@ -85,12 +85,17 @@ def load(path: Path) -> KeyPair:
 
 
 def check_private(path: Path) -> None:
-    """Raise `Denied` (`trust.key_exposed`) when others than the owner may read or write a key file that is there."""
+    """Raise `Denied` (`trust.key_exposed`) when others than the owner may read or write a secret file that is there."""
     try:
         status = path.stat()
     except OSError:  # whoever reads it says it better
         return
-    _check_private(path, status)
+    if stat.S_ISREG(status.st_mode) and _exposed(status):
+        raise Denied(
+            f"The file {path} holds a secret, and may be read or written by others (mode {stat.S_IMODE(status.st_mode):04o}).",
+            code="trust.key_exposed",
+            hint=f"Run: chmod 600 {path}. If others used this machine meanwhile, have a new secret made.",
+        )
 
 
 def load_or_create(folder: Path, name: str) -> KeyPair:
@@ -137,13 +142,17 @@ def _store(path: Path, seed: str) -> None:
 
 
 def _check_private(path: Path, status: os.stat_result) -> None:
-    if sys.platform == "win32" or not stat.S_IMODE(status.st_mode) & 0o077:
+    if not _exposed(status):
         return
     raise Denied(
         f"The key file {path} may be read or written by others (mode {stat.S_IMODE(status.st_mode):04o}).",
         code="trust.key_exposed",
         hint=f"Run: chmod 600 {path}. If others used this machine meanwhile, delete the file to get a new key.",
     )
+
+
+def _exposed(status: os.stat_result) -> bool:
+    return sys.platform != "win32" and bool(stat.S_IMODE(status.st_mode) & 0o077)
 
 
 def _check_folder(folder: Path) -> None:

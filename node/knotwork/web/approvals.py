@@ -61,7 +61,8 @@ def _decision(request: Request, body: bytes) -> tuple[bool, str]:
     """Return what somebody decided, and the comment; raises `Invalid` (`web.bad_decision`)."""
     said: Any = None
     try:
-        if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+        if form and not body.lstrip().startswith(b"{"):  # what curl says of whatever it sends
             said = {key: values[0] for key, values in parse_qs(body.decode(), max_num_fields=10).items()}
         else:
             said = json.loads(body)

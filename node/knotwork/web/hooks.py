@@ -78,6 +78,10 @@ async def _answered(hook: Hook, wanted: HookRequest) -> Response:
         return refused
     except KnotworkError as error:
         return problem.response(error)
+    if found.error is not None:
+        failed = problem.response(found.error, found.status, run=found.run)
+        failed.headers["knotwork-run"] = found.run
+        return failed
     headers = {"knotwork-run": found.run} if found.run else {}
     return Response(found.body, found.status, headers, media_type="application/json")
 

@@ -27,6 +27,7 @@ _PROBLEM = {
         "problems": {"type": "array", "items": {"type": "object"}, "description": "Everything that is wrong."},
         "data": {"type": "object"},
         "retry_after_s": {"type": "number"},
+        "run": {"type": "string", "description": "Of a request to `/run/…`: the run that it was for."},
     },
 }
 

@@ -15,15 +15,15 @@ MEDIA_TYPE = "application/problem+json"
 _CLIENT_CLOSED = 499  # not in the registry; what proxies write when the caller went away
 
 
-def response(error: KnotworkError, status: int | None = None) -> Response:
-    """Return the response for an error; `status` overrides the class's own (401 has no class)."""
+def response(error: KnotworkError, status: int | None = None, **more: str) -> Response:
+    """Return the response for an error; `status` overrides the class's own (401 has no class), `more` are members beside."""
     code = status or error.http_status
     headers: dict[str, str] = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
     if code == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = 'Bearer realm="knotwork"'
-    return Response(body(error, code), status_code=code, media_type=MEDIA_TYPE, headers=headers)
+    return Response(body(error, code, **more), status_code=code, media_type=MEDIA_TYPE, headers=headers)
 
 
 def from_frame(data: bytes, *, shell: bool = True) -> Response:
@@ -32,8 +32,8 @@ def from_frame(data: bytes, *, shell: bool = True) -> Response:
     return response(error if shell else spoken.for_programs(error))
 
 
-def body(error: KnotworkError, status: int) -> bytes:
-    """Return the JSON text: the members of RFC 9457, and those of `KnotworkError.to_wire`."""
+def body(error: KnotworkError, status: int, **more: str) -> bytes:
+    """Return the JSON text: the members of RFC 9457, those of `KnotworkError.to_wire`, and `more`."""
     title = "Cancelled" if status == _CLIENT_CLOSED else HTTPStatus(status).phrase
     wire: dict[str, Any] = error.to_wire()
     members = {
@@ -44,6 +44,7 @@ def body(error: KnotworkError, status: int) -> bytes:
         "problems": wire.get("detail", {}).get("problems", []),
         "data": wire.pop("detail", {}),
         **wire,
+        **more,
     }
     members["data"].pop("problems", None)
     return pydantic_core.to_json({key: value for key, value in members.items() if value not in ([], {})}, fallback=str)

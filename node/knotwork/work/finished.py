@@ -86,7 +86,7 @@ class Finished:
         """Look while it is `mine()` to do."""
         self._connection, self._recorder, self._mine = connection, recorder, mine
         self._rests = Rests()
-        self._next_s = 0.0
+        self._next_s = self._after_s = 0.0
         self.removed = 0
         """How many were taken out."""
 
@@ -101,24 +101,43 @@ class Finished:
     async def look(self) -> None:
         """Look through the queues whose turn it is; call it every second. Raises what reading raises."""
         began_s = time.monotonic()
-        due = self._rests.due(began_s, tired=began_s < self._next_s) if self._mine() else []
-        for rest in due:
-            depth = rest.depth
-            await self._look_through(depth.queue.filter)
-            rest.looked, rest.anew = depth, False
+        if began_s < self._after_s or not self._mine():
+            return
+        due = self._rests.due(began_s, tired=began_s < self._next_s)
+        try:
+            for rest in due:
+                await self._look_at(rest)
+        except KnotworkError:  # not from the beginning every second: the next look may fail as late as this one
+            now_s = time.monotonic()
+            self._after_s = now_s + SHARE * (now_s - began_s)
+            raise
         if due:
             now_s = time.monotonic()
             self._next_s = now_s + SHARE * (now_s - began_s)
 
+    async def _look_at(self, rest: Rest) -> None:
+        depth, anew = rest.depth, rest.anew
+        rest.anew = False  # before: a connection that is lost and back meanwhile asks for another look
+        try:
+            await self._look_through(depth.queue.filter)
+        except KnotworkError:
+            rest.anew = rest.anew or anew
+            raise
+        rest.looked = depth
+
     async def _look_through(self, pattern: str) -> None:
+        """Take what has ended out of a queue, of the 100,000 that stand there first by their names."""
+        before = self.removed
         places = await reading.subjects_of(self._connection, subjects.TASKS, pattern)
-        ends = {end: place for place in places if (end := subjects.outcome_of(place))}
-        named = list(ends)
-        for begin in range(0, len(named), CHUNK):
-            found = await reading.each_last(self._connection, subjects.FACTS, named[begin : begin + CHUNK])
+        for begin in range(0, len(places), CHUNK):  # to name the outcomes of all at once takes a second
+            named = ((subjects.outcome_of(place), place) for place in places[begin : begin + CHUNK])
+            ends = {end: place for end, place in named if end}
+            found = await reading.each_last(self._connection, subjects.FACTS, list(ends)) if ends else []
             async with asyncio.TaskGroup() as group:
                 for stored in found:
                     group.create_task(self._take_out(ends[stored.subject], stored))
+        if self.removed > before:
+            log.info("%d tasks had ended and are taken out of the queue %s", self.removed - before, pattern)
 
     async def _take_out(self, place: str, stored: Stored) -> None:
         """Take an attempt out of its queue; what does not belong together is left to whoever gets it."""
@@ -137,7 +156,7 @@ class Finished:
             with contextlib.suppress(NotFound):
                 await reading.delete(self._connection, subjects.TASKS, waits.seq)
                 self.removed += 1
-                log.info("%s had ended (%s) and is taken out of its queue", task.run, end[1].state)
+                log.debug("%s had ended (%s) and is taken out of its queue", task.run, end[1].state)
         except KnotworkError as error:  # the others are looked at all the same, and this one by whoever gets it
             log.debug("what stands on %s is left there: %s", place, error)
 

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from knotwork.bus import codec, reading, subjects
-from knotwork.sdk.errors import Conflict, NotFound
+from knotwork.sdk.errors import Conflict, NotFound, Unavailable
 from knotwork.work import lookup, records
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
     from knotwork.bus.connection import Connection
     from knotwork.work.records import Task
+
+
+TRIES = 20
+"""How often a task may be refused for an attempt of it in TASKS that is nowhere to be found: it may just be leaving."""
 
 
 class Keyed:
@@ -36,18 +40,27 @@ class Keyed:
         self._submitting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def submit(self, task: Task) -> bool:
-        """Store a task; False when the same work was taken before. Raises `Conflict` (`work.key_reused`)."""
+        """Store a task; False when the same work was taken before.
+
+        Raises `Conflict` (`work.key_reused`), `Unavailable` (`work.key_blocked`).
+        """
         lock = self._submitting.setdefault(task.run, asyncio.Lock())
         async with lock:  # in one batch of this process the server would not tell two of them apart
             return await self._submit(task)
 
     async def _submit(self, task: Task) -> bool:
-        if await is_new(self._connection, task.run) or not await self._is_known(task):
-            while not await self._store(task):
-                if await self._is_known(task):
-                    return False
-            return await is_new(self._connection, task.run) or not await self._ended_meanwhile(task)
-        return False
+        if not await is_new(self._connection, task.run) and await self._is_known(task):
+            return False
+        for _ in range(TRIES):
+            if await self._store(task):
+                return await is_new(self._connection, task.run) or not await self._ended_meanwhile(task)
+            if await self._is_known(task):
+                return False
+        raise Unavailable(
+            f"Something stands in a queue as {task.run} that cannot be read, or that no fact calls for: the key "
+            f"{task.key!r} cannot be used.",
+            code="work.key_blocked", hint="Look at its queue with `knotwork task list`, or use a new key.",
+        )  # fmt: skip
 
     async def _is_known(self, task: Task) -> bool:
         """Return whether the same work was taken before; raises `Conflict` when it was other work."""

@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 SWEEP_S = 1.0
 EARLY_NS = 100_000_000
 """A deadline this close has come: two clocks may differ by that."""
+STORING_NS = 60_000_000_000
+"""Whoever has set the deadline of a task and has not stored it for so long has died."""
 
 
 class Work:
@@ -229,20 +231,25 @@ class Work:
 
     async def _due(self, name: str, task: Task) -> None:
         if name.partition("-")[0] == "deadline":
-            await self._deadline(task.run)
+            await self._deadline(task)
         elif name.partition("-")[0] == recording.START:
             await overdue.unbegun(self._connection, self.recorder, task, node=self._node, over=self._over)
         elif not await self._over(task):  # a timer fires again when the server forgot that it was handled
             await self.recorder.enqueue(task)
 
-    async def _deadline(self, run: str) -> None:
-        """End a task whose deadline has passed: its own, for whoever submits other work with its key may have set one."""
+    async def _deadline(self, timed: Task) -> None:
+        """End a task whose deadline has passed: its own, for whoever submits other work with its key may have set one.
+
+        It is set before the task is stored, so it may pass before: then it is set anew, as long as somebody may be at it.
+        """
+        run, now_ns = timed.run, clock.now_ns()
         task = await self.current(run)
-        if task is None or not task.deadline_ns:
-            return
-        if task.deadline_ns > clock.now_ns() + EARLY_NS:
+        if task is None:
+            if now_ns < timed.deadline_ns + STORING_NS and await lookup.look(self._connection, run) is None:
+                await self.recorder.set_timer(run, "deadline", now_ns + STORING_NS // 30, records.encode(timed))
+        elif task.deadline_ns > now_ns + EARLY_NS:
             await self.recorder.set_timer(run, "deadline", task.deadline_ns, records.encode(task))
-        else:
+        elif task.deadline_ns:
             await self.end(run, "timed-out", TimedOut("Its deadline passed.", code="work.deadline"))
 
     async def _fired(self, subject: str) -> None:

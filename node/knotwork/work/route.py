@@ -76,8 +76,11 @@ class Routing:
             )
         queue = queues.routed(task.capability, task.agent, task.node)
         if task.agent:
+            named = f"{queue.lstrip('=').replace('=', '/')} was named by {task.by or 'whoever submitted it'}"
+            if task.queue == subjects.seen(task.agent):
+                return task.queue, named
             self._check_named(task, policy)
-            return queue, f"{queue.lstrip('=').replace('=', '/')} was named by {task.by or 'whoever submitted it'}"
+            return queue, named
         if not any(PINS in slot.factory.abilities for slot in self._membership.routers()):
             return queue, self._pulled(task, policy)
         return None
@@ -129,7 +132,7 @@ class Routing:
         why = f"it waits for whoever has {task.capability} and is free first"
         if task.boundary == NONE:
             return why
-        candidates = self._membership.directory.candidates(capability=task.capability, attached=True)
+        candidates = self._membership.directory.candidates(capability=task.capability)  # of others not all see all
         judged = (
             (one.name, policy.judge(task.boundary, one.node, one.agent, one.executor, one.boundaries))
             for one in candidates

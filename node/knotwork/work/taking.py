@@ -291,4 +291,6 @@ def serves(agent: Taker, queue: Queue, node: str) -> bool:
     meant = subjects.addressee(queue.routed)
     if meant is None:
         return queue.routed in record.capabilities
+    if record.attached and queue.routed == subjects.seen(record.name):  # known where it comes in, not here
+        return queue.routed in record.capabilities
     return meant[1] == record.name and meant[0] in ("", node)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from knotwork.bus import subjects
 from knotwork.work import records
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _failed(sight: Sight) -> str:
 
 def _pending(sight: Sight, around: Surroundings) -> str:
     task = sight.task
-    place = f"It waits in queue {task.queue}" + (
+    place = f"It waits in queue {subjects.shown(task.queue)}" + (
         "" if task.boundary == records.NO_BOUNDARY else f" of boundary {task.boundary}"
     )
     before = "" if around.before is None else f", lane {task.lane}, with {around.before} before it"

@@ -180,6 +180,7 @@ class Authority:
     def _write(self, name: str, data: bytes) -> Path:
         path = self.folder / name
         path.write_bytes(data)
+        path.chmod(0o600 if name.endswith(".key") else 0o644)
         return path
 
     def _sign(self, key, name: str, *, ca: bool = False, host: str = "") -> x509.Certificate:

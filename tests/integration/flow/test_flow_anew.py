@@ -188,6 +188,40 @@ async def test_what_is_paused_does_not_start_anew(flows):
     assert (finish.state, await flow.runs.latest(run)) == ("completed", facts.chained(run, 1))
 
 
+async def test_a_pause_reaches_a_chain_below_and_lasts_though_its_owner_is_killed(flows):
+    """The run and the one between may be anybody's; the resume reaches the chain where it stands."""
+    flow = await flows.here(**DO)
+    other = await flows.process("other", **DO)
+    await define(flow, name="inner", steps=COUNT, output="steps.end.output.was")
+    await define(flow, name="mid", steps={"m": {"kind": "workflow", "workflow": "inner"}})
+    await define(flow, steps={"a": {"kind": "workflow", "workflow": "mid"}})
+    run = await start(flow, {"left": 100_000})
+    first = facts.child_run(facts.child_run(run, "a"), "m")
+    await until(lambda: _begun(flow, facts.chained(first, 3)))
+    await flow.runs.hold(run)
+    os.killpg(other.pid, signal.SIGKILL)
+    await until(lambda: _rests(flow, first))
+    held = await flow.runs.latest(first)
+    await flow.runs.hold(run, resume=True)
+    await until(lambda: _other(flow, first, held))
+    await flow.runs.cancel(run)
+    assert [(await ended(flow, one)).state for one in (run, first)] == ["cancelled"] * 2
+
+
+async def _begun(flow, run) -> bool:
+    return await anew.exists(flow.connection, run)
+
+
+async def _rests(flow, run) -> bool:
+    """Return whether the last of a chain is paused, and nobody works for it."""
+    found = (await flow.runs.look(await flow.runs.latest(run))).run
+    return found.paused and not found.open
+
+
+async def _other(flow, run, held) -> bool:
+    return await flow.runs.latest(run) != held
+
+
 async def test_what_is_packed_away_is_still_followed(flows, monkeypatch):
     monkeypatch.setattr(history, "KEEP_S", 0.05)
     flow = await flows.here(**DO)

@@ -22,6 +22,7 @@ from knotwork.flow.runs import keyed_run, new_run
 from knotwork.host.flows import FlowDesk
 from knotwork.ops.flow_ports import RunFilter
 from knotwork.ops.replies import Progress
+from knotwork.ops.run_copies import WRITTEN
 from knotwork.sdk.errors import Invalid, NotFound
 
 
@@ -95,6 +96,28 @@ async def test_a_definition_of_another_version_can_be_read_and_not_started(flows
             await asked
         assert caught.value.code == "flow.not_here"
     assert (await ended(flow, await start(flow))).state == "completed"
+
+
+async def test_a_sub_workflow_that_is_not_there_is_warned_of(flows):
+    flow = await flows.here()
+    await define(flow, name="there", steps={"s": {"kind": "sleep", "duration": 0}})
+    desk = FlowDesk(flow, None, lambda: "")
+    starts = {"capability": "x", "children": {"workflows": ["there", "gone"]}}
+    steps = {name: {"kind": "workflow", "workflow": name} for name in ("there", "later", "self")} | {"w": starts}
+    verdict = await desk.check({"name": "self", "steps": steps})
+    assert (verdict.ok, [one.partition(";")[0] for one in verdict.warnings]) == (
+        True, ["steps.later: the workflow 'later' is not there", "steps.w: the workflow 'gone' is not there"]
+    )  # fmt: skip
+    assert (await desk.register({"name": "self", "steps": steps})).warnings == verdict.warnings
+    await define(flow, name="later", steps={"s": {"kind": "sleep", "duration": 0}})
+    assert [one[:8] for one in (await desk.check({"name": "self", "steps": steps})).warnings] == ["steps.w:"]
+
+
+async def test_the_example_of_an_import_is_a_whole_run(flows):
+    flow = await flows.here()
+    desk = FlowDesk(flow, None, lambda: "")
+    assert (await desk.imported(WRITTEN)).changed
+    assert (await desk.replay(WRITTEN["id"])).same
 
 
 async def _kept(flow, runs, count) -> bool:

@@ -17,7 +17,7 @@ from knotwork.bus import child, client, credit, frames, subjects, way
 from knotwork.bus.background import background
 from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint
-from knotwork.host.doors import NatsDoor
+from knotwork.host.doors import NatsDoor, open_nats_door
 from knotwork.ops import replies
 from knotwork.sdk.errors import Unreachable
 
@@ -213,10 +213,9 @@ async def test_a_slow_reader_holds_up_the_pieces_of_an_answer_and_gets_all_of_th
     pieces = client.call(endpoint, "agents.invoke", MUCH, timeout_s=600.0, whole=True)
     async with aclosing(pieces), asyncio.timeout(2 * WAIT_S):
         first = await anext(pieces)
-        for _ in range(3):  # signs of life come, and nothing more is made for who has used nothing
-            before = mesh.made
-            await asyncio.sleep(way.EVERY_S)
-        assert (mesh.made, mesh.made * PIECE_BYTES < 2 * credit.WINDOW_BYTES) == (before, True)
+        await until(lambda: mesh.made * PIECE_BYTES >= credit.WINDOW_BYTES)
+        await asyncio.sleep(2 * way.EVERY_S)  # signs of life come, and nothing more is made for who has used nothing
+        assert mesh.made * PIECE_BYTES < 2 * credit.WINDOW_BYTES
         rest = [frame async for frame in pieces]
     assert [len(frame.data) for frame in (first, *rest)] == [len(first.data)] * PIECES + [len(rest[-1].data)]
     assert rest[-1].kind == "result"
@@ -249,7 +248,7 @@ async def pieces_with_a_loss(connection, lose, *, whole):
             kinds.append(frame.kind)
             if len(kinds) == 1:
                 (key, deliver), *_ = connection._inbox._waiting.items()
-                connection._inbox._waiting[key] = lambda message: lose(message) or deliver(message)
+                connection._inbox._waiting[key] = lambda message, on=deliver: lose(message) or on(message)
     return kinds
 
 
@@ -262,7 +261,7 @@ async def test_who_needs_the_whole_is_told_that_a_piece_was_lost_and_others_go_o
 
     endpoint = Endpoint((server.url,), pause_min_s=0.02, pause_max_s=0.1)
     async with open_connection(endpoint) as connection:
-        with pytest.raises(Unreachable, match="A part of the answer to agents.invoke was lost between NATS") as told:
+        with pytest.raises(Unreachable, match=r"A part of the answer to agents\.invoke was lost between NATS") as told:
             await pieces_with_a_loss(connection, one(), whole=True)
         kinds = await pieces_with_a_loss(connection, one(), whole=False)
     assert told.value.code == "node.lost"
@@ -280,6 +279,35 @@ async def test_a_reader_whose_link_was_cut_is_told_that_and_not_that_the_node_ha
                 connection._client.abort()
             return True
 
-        with pytest.raises(Unreachable, match="was lost before agents.invoke was answered"):
+        with pytest.raises(Unreachable, match=r"was lost before agents\.invoke was answered"):
             await pieces_with_a_loss(connection, cut, whole=True)
         await until(lambda: connection.state == "connected")
+
+
+async def test_who_told_a_node_to_change_has_the_verdict_before_that_closes_the_door(server):
+    control, asked, release = Control(), asyncio.Event(), asyncio.Event()
+    usual = control.reload
+
+    async def reload():
+        asked.set()
+        await release.wait()
+        return await usual()
+
+    control.reload = reload
+    node, caller = Endpoint((server.url,), inbox_prefix="_NODE"), Endpoint((server.url,))
+
+    async def ask(theirs):
+        while not asked.is_set():
+            with contextlib.suppress(Unreachable):  # the door may not be open yet
+                answers = client.over(theirs, "node.reload", b"{}", timeout_s=600.0)
+                return [frame.kind async for frame in answers]
+        return []
+
+    async with (
+        asyncio.timeout(WAIT_S), open_connection(caller) as theirs, asyncio.TaskGroup() as asking,
+        open_connection(node) as ours, open_nats_door(ours, control, "default", "here"),
+    ):  # fmt: skip
+        kinds = asking.create_task(ask(theirs))
+        await asked.wait()
+        release.set()  # and from here on nothing waits: the door closes first
+    assert kinds.result() == ["result"]

@@ -85,7 +85,7 @@ async def test_answers_and_errors_come_back_whole():
         for wrong, told in (
             ("raise", "ValueError: boom"),
             ("exit", "SystemExit: 7"),
-            ("odd", "TypeError: answered int, not an outcome"),
+            ("odd", "TypeError: answered int, not an outcome: return Done, Failed or Continue"),
         ):
             assert await sample.execute(attempt([wrong])) == Failed(told, "agent.crashed", retriable=True)
         assert (await sample.execute(attempt(["no_json"]))).code == "agent.bad_output"

@@ -35,12 +35,12 @@ async def test_the_newest_come_first_and_cursors_do_not_drift_while_others_talk(
     assert texts(newest) == [str(number) for number in range(20, 30)]
     await say(talk, "30", "31", channel="roadmap", who=CYD)
     await say(talk, "elsewhere", channel="errors")
-    older = await talk.history.page(BOB, Wish(channel="roadmap", limit=10, before=cursor(newest.older)[1]))
+    older = await talk.history.page(BOB, Wish(channel="roadmap", limit=10, before=cursor(newest.older, "roadmap")[1]))
     assert texts(older) == [str(number) for number in range(10, 20)]
-    oldest = await talk.history.page(BOB, Wish(channel="roadmap", limit=10, before=cursor(older.older)[1]))
+    oldest = await talk.history.page(BOB, Wish(channel="roadmap", limit=10, before=cursor(older.older, "roadmap")[1]))
     assert texts(oldest) == [str(number) for number in range(10)]
     assert oldest.older == ""
-    after = await talk.history.page(BOB, Wish(channel="roadmap", after=cursor(newest.newer)[0]))
+    after = await talk.history.page(BOB, Wish(channel="roadmap", after=cursor(newest.newer, "roadmap")[0]))
     assert texts(after) == ["30", "31"]
 
 

@@ -221,7 +221,7 @@ async def test_who_watches_hears_what_he_may_and_misses_nothing(talk):
     await say(talk, "before he came")
 
     async def listen() -> None:
-        async with contextlib.aclosing(talk.history.watch(BOB, "roadmap", cursor(page.newer)[0])) as said:
+        async with contextlib.aclosing(talk.history.watch(BOB, "roadmap", cursor(page.newer, "roadmap")[0])) as said:
             async for one in said:
                 got.append(one.envelope.text)
                 if len(got) == 4:

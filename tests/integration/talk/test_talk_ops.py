@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 
 import pytest
+import pytest_asyncio
 from tests.integration.talk.conftest import ANN, BOB, CYD
 from tests.integration.work.conftest import until
 
 from knotwork.bus import publisher
+from knotwork.bus.blobs import Blobs
 from knotwork.host.talk import TalkDesk
 from knotwork.ops import serve, table
 from knotwork.ops.op import Caller
@@ -47,8 +50,8 @@ VALUES = [
 class Door:
     """A node that has nothing but talk, asked as the NATS door does."""
 
-    def __init__(self, talk) -> None:
-        self._desk = TalkDesk(talk)
+    def __init__(self, talk, blobs) -> None:
+        self._desk = TalkDesk(talk, blobs)
 
     def talk(self, _project: str) -> TalkDesk:
         return self._desk
@@ -67,9 +70,16 @@ class Door:
         return answer
 
 
+@pytest_asyncio.fixture
+async def blobs(nodes):
+    kept = Blobs(await nodes.connection())
+    await kept.open()
+    return kept
+
+
 @pytest.fixture
-def door(talk):
-    return Door(talk)
+def door(talk, blobs):
+    return Door(talk, blobs)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -96,6 +106,45 @@ async def test_whatever_is_asked_the_answer_helps(door, seed):
             results += 1
     assert results > 50
     await door.must(ANN, "channel.list")
+
+
+async def test_a_cursor_is_of_its_channel_and_of_what_was_said(door):
+    for number in range(5):
+        await door.must(ANN, "channel.send", channel="roadmap", text=f"r{number}")
+        await door.must(ANN, "message.send", to="bob", text=f"d{number}")
+    page = await door.must(BOB, "channel.read", channel="roadmap", limit=2)
+    inbox = (await door.must(BOB, "message.inbox", limit=2))["newer"]
+    before = await door.must(BOB, "channel.read", channel="roadmap", cursor=page["older"])
+    assert [one["text"] for one in before["messages"]] == ["r0", "r1", "r2"]
+    assert (await door.must(BOB, "channel.read", channel="roadmap", cursor=page["newer"]))["messages"] == []
+    wrong = [("errors", page["older"]), ("errors", page["newer"]), ("roadmap", inbox)]
+    for channel, cursor in wrong:
+        kind, answer = await door.ask(BOB, "channel.read", channel=channel, cursor=cursor)
+        assert (kind, answer.get("code")) == ("error", "message.other_cursor"), cursor
+    kind, answer = await door.ask(BOB, "message.inbox", cursor=page["newer"])
+    assert (kind, answer.get("code")) == ("error", "message.other_cursor")
+    for cursor in ("a99999999", "b99999999"):
+        for op in ("channel.read", "channel.watch"):
+            if (op, cursor[0]) != ("channel.watch", "b"):
+                kind, answer = await door.ask(BOB, op, channel="roadmap", cursor=cursor)
+                assert (kind, answer.get("code")) == ("error", "message.bad_cursor"), (op, cursor)
+
+
+async def test_no_message_tells_of_a_blob_that_is_not_there(door, blobs):
+    digest = f"sha256-{hashlib.sha256(b'large').hexdigest()}"
+    before = await door.must(ANN, "message.send", to="bob", text="before")
+    wanted = {
+        "message.send": {"to": "bob"}, "channel.send": {"channel": "roadmap"}, "message.reply": {"id": before["id"]},
+    }  # fmt: skip
+    for op, more in wanted.items():
+        kind, answer = await door.ask(BOB if op == "message.reply" else ANN, op, text="see", blob=digest, **more)
+        assert (kind, answer.get("code")) == ("error", "blob.not_found"), op
+    assert [one["text"] for one in (await door.must(BOB, "message.inbox"))["messages"]] == ["before"]
+    assert (await door.must(BOB, "channel.read", channel="roadmap"))["messages"] == []
+    assert await blobs.put(b"large") == digest
+    for op, more in wanted.items():
+        await door.must(BOB if op == "message.reply" else ANN, op, text="see", blob=digest, **more)
+    assert [one["blob"] for one in (await door.must(BOB, "message.inbox"))["messages"]] == [digest]
 
 
 async def test_nothing_is_seen_over_a_scope_by_any_op(door):

@@ -143,9 +143,9 @@ async def test_how_a_run_ends_is_an_answer_too(nodes):
     done = await send(triggers, "http", "do", b"[1]")
     assert (done.status, done.body) == (200, b"[1]")
     failed = await send(triggers, "http", "do", b'{"fail": {"message": "broken"}}')
-    assert (failed.status, json.loads(failed.body)["error"]["code"]) == (500, "agent.failed")
+    assert (failed.status, failed.error.code, failed.run != "") == (500, "agent.failed", True)
     late = await send(triggers, "http", "late")
-    assert (late.status, json.loads(late.body)["error"]["code"]) == (504, "trigger.timeout")
+    assert (late.status, late.error.code, late.error.detail) == (504, "trigger.timeout", {"id": late.run})
     await flow.runs.cancel(late.run)
 
     async def cancel() -> None:

@@ -227,6 +227,22 @@ async def test_backfill_starts_what_is_missing_and_nothing_twice(nodes):
     assert len(dry) == 5
 
 
+async def test_a_workflow_that_triggers_start_is_not_removed_by_mistake(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await define(flow, "other")
+    flows = FlowDesk(flow, None, str, None, Planned(triggers))
+    await keep(triggers, "b", cron="@daily")
+    await keep(triggers, "a", cron="@daily")
+    await until(lambda: asyncio.sleep(0, {"a", "b"} <= triggers.store.known.keys()))
+    with pytest.raises(Conflict, match="'w': a, b") as refused:
+        await flows.remove("w")
+    assert (refused.value.code, refused.value.detail) == ("flow.in_use", {"triggers": ["a", "b"], "count": 2})
+    assert await flows.remove("other")
+    assert await flows.remove("w", force=True)
+    assert await flows.remove("w") is False  # it is gone: nothing to refuse
+
+
 async def test_a_run_that_is_to_come_is_shown_waited_for_and_called_off_by_its_id(nodes):
     flow, triggers = await nodes.here()
     await define(flow)

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from tests.integration.work.conftest import ended, task, until
 
-from knotwork.bus import reading, subjects
-from knotwork.sdk.errors import Cancelled, Conflict
+from knotwork.bus import publisher, reading, subjects
+from knotwork.sdk.errors import Cancelled, Conflict, Unavailable
 from knotwork.view import archive
 from knotwork.work import keyed, lookup, records
 from knotwork.work.records import Retry
@@ -224,3 +224,27 @@ async def test_what_a_submitter_that_died_has_stored_twice_is_not_begun(bench, a
 
     await until(gone)
     assert len(lines(tmp_path / "once")) == 1
+
+
+async def test_a_key_whose_name_something_else_has_taken_is_told_to_be_blocked(bench):
+    work = await bench.room()
+    await publisher.publish(work._connection, task("q", run=RUN).subject, b"?")
+    with pytest.raises(Unavailable) as caught:
+        await work.submitter.submit(asked({"a": 1}))
+    assert caught.value.code == "work.key_blocked"
+
+
+async def test_a_deadline_that_passes_before_its_task_is_stored_holds_all_the_same(bench):
+    work = await bench.room()
+    late = task("q", deadline_ns=time.time_ns())
+    place = f"timer.*.{late.run}.deadline"
+    await work.recorder.set_timer(late.run, "deadline", late.deadline_ns + 500_000_000, records.encode(late))
+    first = await reading.last(work._connection, subjects.TIMERS, place)
+
+    async def set_anew() -> bool:
+        stored = await reading.last(work._connection, subjects.TIMERS, place)
+        return stored is not None and stored.seq > first.seq
+
+    await until(set_anew)
+    await work.recorder.enqueue(late)
+    assert (await ended(work, late.run)).state == "timed-out"

@@ -401,3 +401,9 @@ def test_version_names_its_parts(run):
 
 def test_the_help_names_every_bench():
     assert tuple(suite.BENCHES) == exhibits.BENCHES
+
+
+def test_a_large_value_is_begun_for_people_and_says_where_the_rest_is():
+    told = show.details({"input": list(range(20_000)), "text": "x" * 5000, "deep": {"rows": [[1] * 9000]}})
+    assert [len(line) < show.VALUE_MAX + 100 for line in told.splitlines()] == [True, False, True, True]
+    assert told.count("characters more: -o json)") == 2

@@ -71,6 +71,21 @@ REALISTIC = [
         "data-analysis general general",
     ),
     (
+        "Step 1: dump the data Step 2: convert it, then Step 3: load it.",
+        "[dump-data] → [convert] → [load]",
+        "data-analysis general general",
+    ),
+    (
+        "1. write the database 2. write the API 3. test it",
+        "[database+api] → [test]",
+        "database backend testing",
+    ),
+    (
+        "1. Upgrade to Python 2. Then go on\n2. Draft the outline",
+        "[upgrade-python-2+draft-outline]",
+        "backend writing",
+    ),
+    (
         "Refactor the storage layer.\n  - split the module\n  - keep the public API\nThen benchmark it.",
         "[split-module+keep-public-api] → [benchmark]",
         "general backend general",

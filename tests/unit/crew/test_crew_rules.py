@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -206,6 +207,16 @@ def test_phases_go_forward_as_facts_allow():
     with pytest.raises(Conflict) as over:
         phases.move(seen("complete", "completed"), "cancelled")
     assert over.value.code == "crew.over"
+    assert "crew retry" in over.value.hint
+
+
+@pytest.mark.parametrize("phase", ["execution", "failed", "cancelled"])
+def test_who_would_retry_what_was_stopped_is_not_told_to_retry(phase):
+    found = seen(phase, "failed")
+    record = msgspec.structs.replace(found.record, stop=records.Stop("failed" if phase == "failed" else "cancelled"))
+    told = phases.over(dataclasses.replace(found, record=record))
+    assert ("crew retry" in told.hint, "crew assess" in told.hint) == (False, True)
+    assert ("being stopped" in told.message) is (phase == "execution")
 
 
 # -- putting together ----------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from knotwork.flow.effects import (
     Dispatch,
     End,
     Expect,
+    HoldChild,
     Readmit,
     Respond,
     SendSignal,
@@ -131,7 +132,7 @@ class World:
         self.graphs = {name: graph(Workflow.model_validate(spec)) for name, spec in program.workflows.items()}
         self.runs: dict[str, Stored] = {}
         self.owners: list[Owner] = []
-        self.early: dict[str, list[tuple[str, str, Any]]] = {}
+        self.early: dict[str, list[tuple[str, str, Any, str]]] = {}
         self.tasks: dict[tuple[str, str], Dispatch] = {}
         self.asked: dict[tuple[str, str], Effect] = {}
         self.signals: list[tuple[str, str, str]] = []
@@ -159,7 +160,7 @@ class World:
     def put(self, run: str, what: str, about: str, body: Any, subject: str = "") -> bool:
         """Store a fact, unless there is one on its subject."""
         if run not in self.runs:
-            self.early.setdefault(run, []).append((what, about, body))
+            self.early.setdefault(run, []).append((what, about, body, subject))
             return True
         stored, subject = self.runs[run], subject or f"{what}.{about}"
         if subject in stored.subjects:
@@ -184,7 +185,9 @@ class World:
     def carry_out(self, owner: Owner, effect: Effect) -> None:  # noqa: C901, PLR0912
         stored = owner.stored
         run = stored.id
-        name = f"{effect.name}.{effect.count}" if isinstance(effect, Readmit) else effect.name
+        name = effect.name
+        if isinstance(effect, Readmit | HoldChild):
+            name += f".{effect.count if isinstance(effect, Readmit) else effect.order}"
         assert stored.done.setdefault(name, effect) == effect, "two owners would do different things"
         match effect:
             case Dispatch():
@@ -210,12 +213,17 @@ class World:
                 )
                 parent = None if effect.detach else facts.Parent(run, effect.token)
                 self.start(
-                    child, made, where, facts.Start(effect.workflow, "d", msgspec.Raw(effect.input), parent=parent)
-                )
+                    child, made, where,
+                    facts.Start(effect.workflow, "d", msgspec.Raw(effect.input), parent=parent, paused=effect.paused),
+                )  # fmt: skip
                 if effect.detach:
                     self.outcome(run, effect.token, {"run": child})
             case CancelChild():
                 self.send(facts.child_run(run, effect.token), "cancel", "", facts.Wish(by=run))
+            case HoldChild():
+                wish = facts.Wish(by=run, order=effect.order)
+                what, subject = "pause" if effect.pause else "resume", f"hold.{run}.{effect.order}"
+                self.send(facts.child_run(run, effect.token), what, "", wish, subject)
             case WatchEvent() | Ask():
                 if f"outcome.{effect.token}" not in stored.subjects:
                     self.asked[run, effect.token] = effect
@@ -263,18 +271,18 @@ class World:
             place = f"{fact.what}.{fact.about}.of.{stored.id}.{fact.seq}"
             if fact.what in anew.PASSED_ON and unseen:
                 new = self.put(following, fact.what, fact.about, fact.body, place)
-                if new and fact.what in ("pause", "resume"):
+                if new and fact.what in ("pause", "resume") and not fact.body.order:
                     self.runs[following].paused = fact.what == "pause"
 
     def seal(self, stored: Stored, following: str) -> None:
         self.put(stored.id, "ended", "", facts.Finish("completed", next=following))
 
-    def send(self, run: str, what: str, about: str, body: Any) -> None:
+    def send(self, run: str, what: str, about: str, body: Any, subject: str = "") -> None:
         """Send something to a run, and to those that go on for it."""
-        self.put(run, what, about, body)
+        self.put(run, what, about, body, subject)
         number = 1
         while (following := facts.chained(run, number)) in self.runs:
-            self.put(following, what, about, body)
+            self.put(following, what, about, body, subject)
             number += 1
 
     # -- what may happen next ----------------------------------------------------------------------------------------

@@ -184,6 +184,16 @@ def test_nothing_is_started_for_who_holds_nothing_or_below():
     assert "child.b--c3" not in play.open
 
 
+def test_what_is_started_while_its_run_is_paused_waits_with_it():
+    play = spawned(Play({"a": task(children=GRANT)}), "a--c1", workflow="kid")
+    spawned(play.fact("pause"), "a--c2", workflow="kid")
+    assert play.open == {"do.a", "child.a--c1", "hold-child.a--c1", "child.a--c2"}
+    assert [play.run.open[f"child.a--c{number}"].paused for number in (1, 2)] == [False, True]
+    play.fact("resume")
+    assert [play.run.open[f"hold-child.a--c{number}"].pause for number in (1, 2)] == [False, False]
+    assert play.done("a--c1").done("a--c2").done("a", 5).completed() == 5
+
+
 def test_of_a_map_each_item_has_its_own():
     play = Play({"m": {"kind": "map", "capability": "work", "children": GRANT}}, [1, 2])
     spawned(play, "m--0--c1", capability="work").done("m--0--c1", "x").done("m--0", 5)

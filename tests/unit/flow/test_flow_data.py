@@ -8,7 +8,8 @@ import msgspec
 import pytest
 from tests.unit.flow.play import Play, task
 
-from knotwork.flow.effects import Dispatch, Respond, SendSignal, StartChild
+from knotwork.flow import anew, facts
+from knotwork.flow.effects import Dispatch, HoldChild, Respond, SendSignal, StartChild
 from knotwork.flow.facts import Start, StepEnd
 from knotwork.flow.run import begin
 
@@ -254,3 +255,48 @@ def test_a_pause_begins_nothing_new_and_ends_with_resume():
     assert play.fact("pause").fact("resume").open == {"do.b", "do.m--1"}
     play.fact("pause").done("m--1", 2).done("b", 3)
     assert play.completed() == {"b": 3, "m": [1, 2]}, "what has begun comes to its end"
+
+
+def test_attached_runs_are_held_and_let_go_with_the_run_that_started_them():
+    inner = {"kind": "workflow", "workflow": "x"}
+    steps = {
+        "a": inner,
+        "p": task(kind="planner"),
+        "d": {**inner, "detach": True},
+        "f": task(on_failure="h"),
+        "h": inner,
+    }
+    play = Play(steps).fail("f").fact("pause")
+    handler = next(name for name in play.open if name.startswith("child.h--"))
+    assert play.called == [HoldChild("a", True, play.run.place)], "a detached one goes on, and so do handlers"
+    plan = play.done("p--plan", {"steps": {"one": {"capability": "work"}}}).run.open["child.p"]
+    assert isinstance(plan, StartChild)
+    assert plan.paused
+    place = play.fact("resume").run.place
+    assert play.called == [HoldChild("a", False, place), HoldChild("p", False, place)]
+    play.done("a").done("p").done("d").done(handler.removeprefix("child."))
+    assert play.completed() == {"a": None, "p": None, "d": None, "f": None}
+
+
+def test_a_cancelled_run_holds_nothing():
+    play = Play({"a": {"kind": "workflow", "workflow": "x"}}).cancel().fact("pause").fact("resume")
+    assert play.open == {"child.a", "cancel-child.a"}
+
+
+def test_what_a_parent_wished_before_its_last_wish_is_past():
+    play = Play({"a": task(), "b": task("a")})
+    play.fact("resume", "", facts.Wish(order=9)).fact("pause", "", facts.Wish(order=5)).done("a")
+    assert play.open == {"do.b"}, "it came late"
+    play.fact("pause", "", facts.Wish()).fact("resume", "", facts.Wish(order=9))
+    assert play.run.paused, "people are heard whenever they speak, and one wish counts once"
+    assert not play.fact("resume", "", facts.Wish(order=10)).run.paused
+
+
+def test_a_run_that_goes_on_for_another_knows_what_that_heard():
+    steps = {"a": task(), "again": {"kind": "continue_as_new", "depends_on": ["a"]}}
+    play = Play(steps, start={"paused": True})
+    assert play.open == set()
+    play.fact("resume", "", facts.Wish(order=9)).done("a")
+    _, start = anew.started("w1", play.start, play.end.anew, "d")
+    assert (start.paused, start.heard) == (False, 9)
+    assert Play(steps, start={"heard": 9}).fact("pause", "", facts.Wish(order=9)).open == {"do.a"}

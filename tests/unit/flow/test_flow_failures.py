@@ -33,6 +33,16 @@ def test_what_a_worker_wrote_as_its_error_may_be_anything(detail):
     assert (error["message"], error["detail"]["step"]) == ("Step a: 5", "a")
 
 
+def test_a_failure_deep_inside_names_the_way_to_it_once():
+    error = Play({"a": task()}).fail("a").failed()
+    for _ in range(7):
+        play = Play({"a": {"kind": "workflow", "workflow": "w"}}).fail("a", error)
+        error = play.failed()
+    assert error["message"] == f"Step {' → '.join('a' * 8)}: no"
+    spoken = {"kind": "failed", "code": "agent.failed", "message": "Step 1: look", "detail": {"step": 1}}
+    assert Play({"a": task()}).fail("a", spoken).failed()["message"] == "Step a: Step 1: look"
+
+
 def test_only_the_first_failure_counts():
     assert Play({"a": task(), "b": task()}).fail("b").fail("a").failed()["detail"] == {"step": "b"}
 

@@ -186,11 +186,19 @@ def test_what_is_wrong_hides_nothing_that_only_seems_to_follow():
         ('{kind: map, capability: x, allowed_failures: "200%"}', [("allowed_failures", 'from "0%" to "100%"')]),
         ("{capability: Bad Name}", [("capability", "small letters, digits")]),
         ("{agent: a/b/c}", [("agent", "node/agent")]),
+        ('{kind: approval, title: "x {{ nope }} {{ steps.a.output }} {{ a..b }} {{"}', [("title", "'nope' is not there"),
+            ("title", "'a' may not have ended"), ("title", "is no expression"), ("title", "never closed")]),
+        ('{kind: approval, title: "x {{ input.y }} {{ run.id }}"}', []),
+        ("{kind: map, capability: x, order: true}", [("order", "unknown key")]),
+        ("{kind: choice, cases: []}", [("cases", "has 0 items, and needs at least 1")]),
+        ("{kind: join, depends_on: [b], need: 0}", [("need", '"all", "any", or how many of its steps, from 1 to')]),
+        ("{capability: x, labels: [], retry: []}", [("labels", "a table"), ("retry", "a table")]),
+        ("{capability: x, time_out: soon}", [("time_out", "did you mean 'timeout'?")]),
         ("{kind: wait_for_event, event: A B}", [("event", "with dots between them")]),
     ],
 )  # fmt: skip
 def test_what_was_hardly_meant_is_told_in_words_and_hides_nothing(step, flaws):
-    found = source.check(f"name: w\nsteps:\n  a: {step}\n").flaws
+    found = source.check(f"name: w\nsteps:\n  a: {step}\n  b: {{capability: x}}\n").flaws
     assert [one.path for one in found] == [f"steps.a.{path}" for path, _ in flaws]
     for flaw, (_, told) in zip(found, flaws, strict=True):
         assert told in flaw.message

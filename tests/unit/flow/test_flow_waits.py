@@ -8,6 +8,7 @@ import pytest
 from tests.unit.flow.play import NOW_NS, Play, S, task
 
 from knotwork.flow.effects import Ask, Expect, SetTimer, WatchEvent
+from knotwork.host import flow_rows
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,25 @@ def test_an_approval_is_asked_for_once_and_ends_with_the_answer():
     assert no.failed() == {
         "kind": "failed", "code": "flow.rejected", "message": "Step a: Ann rejected it.", "detail": {"step": "a"}
     }  # fmt: skip
+
+
+def test_the_title_of_an_approval_is_filled_in_and_one_that_cannot_be_hinders_nobody():
+    ship = {"kind": "approval", "title": "Ship {{ steps.a.output.what }} to {{ input.who }}?", "depends_on": ["a"]}
+    play = Play({"a": task(), "q": ship}, {"who": "Ann"}).done("a", {"what": [1, "x"]})
+    assert play.run.steps["q"].title == 'Ship [1,"x"] to Ann?'
+    (waits,) = flow_rows.waits(play.run)
+    assert waits.what == 'somebody to approve or reject: Ship [1,"x"] to Ann?'
+    assert play.done("q", {"approved": True}).completed() == {"approved": True}
+    kept_before = {
+        "{{ abs(input) }}": None,
+        "{{ steps.zzz.output }} {{": "null {{",
+        "{{ [ }}": None,
+        "{{ steps.* }}": "[]",
+    }
+    for title, shown in kept_before.items():  # before it was checked
+        play = Play({"q": {"kind": "approval", "title": title}}, "x")
+        assert play.run.steps["q"].title == (shown or title)
+        assert play.done("q", {"approved": True}).completed() == {"approved": True}
 
 
 def test_a_run_that_takes_too_long_is_stopped_and_undone():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from knotwork.bus.reading import Stored
 from knotwork.flow import facts, looking
@@ -10,7 +11,7 @@ from knotwork.flow.graph import graph
 from knotwork.flow.looking import Sight
 from knotwork.flow.model import Workflow
 from knotwork.host import flow_rows
-from knotwork.host.run_watch import lines
+from knotwork.host.run_watch import BACKLOG_MAX, OPEN_MAX_PERCENT, _percent, _told, lines
 
 RUN = "w0198c0ffee0012345678ab"
 STEPS = {
@@ -82,3 +83,25 @@ def test_each_time_that_a_handler_began_is_told_and_for_which_step():
     undone = next(one for one in flow_rows.info(over).progress if one.id == "undo--1u")
     assert (undone.state, undone.handles, undone.output) == ("completed", "b", {"gone": True})
     assert (undone.begun_at, undone.ended_at) == (flow_rows.moment(5), flow_rows.moment(6))
+
+
+def many(count: int, *, finish: facts.Finish | None) -> Sight:
+    stored = [fact(n, "started", f"m--{n}", "0", "1", "1", node="n") for n in range(1, count + 1)]
+    return replace(sight(), facts=stored, finish=finish)
+
+
+def test_of_a_long_past_the_end_is_told_and_once_how_far_the_run_is():
+    past = many(5000, finish=None)
+    told = _told(past, 0, set(), 50.0)
+    assert len(told) == 1 + BACKLOG_MAX
+    assert told[0].text == f"{5000 - BACKLOG_MAX} facts before: `knotwork run events {RUN}` lists them"
+    assert [one.percent for one in told] == [None] * BACKLOG_MAX + [50.0]
+    assert len(_told(past, 1000, set(), 50.0)) == 4000  # what happens while somebody looks on is told whole
+    assert _told(past, 5000, set(), 50.0) == []
+
+
+def test_what_is_not_over_is_never_shown_as_done(monkeypatch):
+    row = flow_rows.row(many(1, finish=None)).model_copy(update={"done": 3, "steps": 3})
+    monkeypatch.setattr(flow_rows, "row", lambda _: row)
+    assert _percent(many(1, finish=None)) == OPEN_MAX_PERCENT
+    assert _percent(many(1, finish=facts.Finish(state="failed"))) == 100.0

@@ -61,7 +61,9 @@ async def opening(_op: str, body: bytes, _caller: Any, node: NamedNode) -> Async
 
 
 def known_by(node: NamedNode) -> list[str]:
-    return [session_records.identity("default", "ann", one["host"], one["path"], one["label"], "") for one in node.opened]
+    return [
+        session_records.identity("default", "ann", one["host"], one["path"], one["label"], "") for one in node.opened
+    ]
 
 
 @pytest.mark.parametrize("label", ["", "reviewer"])

@@ -506,3 +506,9 @@ async def test_a_group_that_ends_is_not_kept_open_by_those_who_wait(until):
         group.create_task(work(3))
         await until(lambda: begun)
     assert begun[0] == 3
+
+
+async def test_an_executor_that_answers_no_outcome_is_told_what_one_is(bench):
+    await bench.agent(returning(7))
+    told = (await bench.call().error()).message
+    assert told == "TypeError: answered int, not an outcome: return Done, Failed or Continue"

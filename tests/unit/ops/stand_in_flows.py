@@ -20,7 +20,7 @@ class StandInFlows:
     def schema(self) -> replies.DefinitionSchema:
         return replies.DefinitionSchema(json_schema={"title": "Workflow"})
 
-    def check(self, definition: Any) -> replies.Verdict:
+    async def check(self, definition: Any) -> replies.Verdict:
         return replies.Verdict(ok=True, name="hello", digest=DIGEST, steps=1)
 
     async def register(self, definition: Any) -> replies.Registered:
@@ -35,7 +35,7 @@ class StandInFlows:
     async def drawn(self, name: str, form: str) -> str:
         return f"{form} of {name}"
 
-    async def remove(self, name: str) -> bool:
+    async def remove(self, name: str, *, force: bool) -> bool:
         return True
 
     async def start(self, wanted: NewRun, caller: Caller) -> replies.RunInfo:

@@ -11,7 +11,7 @@ from knotwork.ops import trigger_replies as replies
 from knotwork.ops.flow_ports import NewRun
 from knotwork.ops.op import Caller
 from knotwork.ops.trigger_ports import HookAnswer, HookRequest
-from knotwork.sdk.errors import Denied
+from knotwork.sdk.errors import Denied, TimedOut
 
 RUN = "w0198c0ffee0012345678ab"
 
@@ -52,13 +52,16 @@ class StandInTriggers:
 
 @dataclass
 class StandInHook:
-    """Says what came; refuses whoever says that he is not who he is."""
+    """Says what came; refuses whoever says that he is not who he is, and is late for who says so."""
 
     max_body: int = 100
 
     async def answer(self, request: HookRequest) -> HookAnswer:
         if "x-wrong" in request.headers:
             raise Denied("The signature does not fit.", code="trigger.bad_signature")
+        if "x-late" in request.headers:
+            late = TimedOut("It has not answered.", code="trigger.timeout", detail={"id": RUN})
+            return HookAnswer(504, b"", RUN, late)
         return HookAnswer(202, request.body or b"null", RUN)
 
 

@@ -151,6 +151,14 @@ async def test_an_unknown_op_names_the_nearest(node):
     assert (wire["code"], wire["hint"]) == ("ops.unknown", "Did you mean agents.list?")
 
 
+@pytest.mark.parametrize("name", ["node.stp", "node.stopp", "node.top", "trigger.remov", "config.rolback", "task.drp"])
+async def test_what_ends_or_takes_away_is_never_suggested(node, name):
+    wire = await refusal(node, name)
+    meant = wire["hint"].removeprefix("Did you mean ").removesuffix("?")
+    assert meant not in ("node.stop", "trigger.remove", "config.rollback", "task.drop")
+    assert meant in serve.table.TABLE or wire["hint"].startswith("There are: ")
+
+
 async def test_all_problems_are_told_at_once(node):
     wire = await refusal(node, "agents.invoke", {"target": "a.b", "timeout_s": -1, "retires": 2, "input": 1})
     fields = {problem["field"]: problem for problem in wire["detail"]["problems"]}

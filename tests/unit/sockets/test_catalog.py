@@ -597,3 +597,18 @@ def test_one_that_only_took_too_long_is_no_reason_to_refuse_a_configuration(tmp_
         found = loading.load(replace(offered.settings_of(loaded, imports=False), group=NOBODY))
         known = offered.types_of(found, loaded.merged.data)
         assert [fatal for _, fatal in instances.unusable(loaded, known)] == kept, known.broken
+
+
+def test_a_name_that_a_file_does_not_offer_is_answered_with_those_it_offers(tmp_path):
+    write(
+        tmp_path / "countdown.py", WHOLE + '        yield Factory(name="two", config=Config, open=open_echo)\n', "one"
+    )
+    found = load(tmp_path, "countdown.py")
+    for kind, offered_there in (
+        ("executors", "./countdown.py:one, ./countdown.py:two"),
+        ("routers", "'one' (executors)"),
+    ):
+        with pytest.raises(NotFound, match="offers no ") as raised:
+            found.find(kind, "./countdown.py:nope")
+        assert f"no {kind} plugin 'nope', but " in raised.value.message
+        assert offered_there in raised.value.message

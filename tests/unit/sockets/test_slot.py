@@ -58,6 +58,17 @@ async def test_a_failing_start_says_why(world):
         assert raised.value.code == "plugin.not_running"
 
 
+async def test_one_that_is_tried_again_says_why_meanwhile(world):
+    async with world.slots() as slots:
+        said = []
+        slots.on_change = lambda slot: said.append((slot.state, slot.why))
+        slot = await started(slots, world.instance(how="raises", times=1), lenient=True)
+        slot.on_change = lambda slot: said.append((slot.state, slot.why))
+        assert await slot.reached(("running",), 60) == "running"
+    assert ("starting", "ValueError: no luck") in said
+    assert ("running", "") in said
+
+
 async def test_a_crash_in_the_background_is_contained_and_restarted(world):
     async with world.slots() as slots:
         slot = await started(slots, world.instance(), world.instance("neighbour"))

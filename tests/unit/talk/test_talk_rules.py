@@ -97,17 +97,22 @@ def test_what_is_no_id_is_not_found(bad):
     assert caught.value.code == "message.not_found"
 
 
-@pytest.mark.parametrize("bad", ["", "a", "b-1", "c7", "a1.5", "b٣", "a" + "9" * 16])
+@pytest.mark.parametrize("bad", ["", "a", "b-1", "a5-", "a5-xyz1", "a5-12345", "c7", "a1.5", "b٣", "a" + "9" * 16])
 def test_what_is_no_cursor_is_refused(bad):
     with pytest.raises(Invalid) as caught:
-        index_rows.cursor(bad)
+        index_rows.cursor(bad, "roadmap")
     assert caught.value.code == "message.bad_cursor"
 
 
 @given(st.integers(0, 10**14), st.booleans())
 def test_a_cursor_says_from_where_on(place, older):
-    after, before = index_rows.cursor(index_rows.next_cursor(place, older=older))
-    assert (after, before) == ((0, max(1, place)) if older else (place, 0))
+    text = index_rows.next_cursor(place, older=older, of="roadmap")
+    assert index_rows.cursor(text, "roadmap") == ((0, max(1, place)) if older else (place, 0))
+    assert index_rows.cursor(text.partition("-")[0], "errors") == index_rows.cursor(text, "roadmap")
+    for other in ("errors", index_rows.INBOX):
+        with pytest.raises(Invalid) as caught:
+            index_rows.cursor(text, other)
+        assert caught.value.code == "message.other_cursor"
 
 
 @given(st.text())

@@ -28,6 +28,13 @@ async def test_programs_are_shown_json(client):
     assert shown.headers["cache-control"] == "no-store"
 
 
+async def test_json_is_taken_under_the_content_type_that_curl_gives_it(client):
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    said = await client.post("/approve/ok", content=b' {"decision": "approve", "comment": "a=b&c"}', headers=form)
+    assert (said.status_code, said.json()["state"], said.json()["comment"]) == (200, "approved", "a=b&c")
+    assert (await client.post("/approve/ok", content=b'{"decision":', headers=form)).status_code == 422
+
+
 async def test_people_are_shown_a_page_in_which_nothing_is_markup(client):
     shown = await client.get("/approve/ok", headers=PAGE)
     assert shown.headers["content-type"] == "text/html; charset=utf-8"

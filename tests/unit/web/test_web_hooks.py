@@ -39,6 +39,14 @@ async def test_what_is_refused(client):
     assert (await client.get("/api/node/status")).status_code == 401
 
 
+async def test_a_run_that_fails_or_is_late_is_told_by_a_problem_document(client):
+    late = await client.post("/run/a/b", headers={"x-late": "yes"})
+    assert (late.status_code, late.headers["content-type"]) == (504, "application/problem+json")
+    told = late.json()
+    assert (told["status"], told["code"], told["kind"]) == (504, "trigger.timeout", "timed_out")
+    assert told["run"] == told["data"]["id"] == late.headers["knotwork-run"]
+
+
 async def test_the_description_names_what_triggers_serve(client):
     paths = (await client.get("/openapi.json")).json()["paths"]
     hook, run = paths["/hooks/{path}"], paths["/run/{path}"]

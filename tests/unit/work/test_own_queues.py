@@ -56,3 +56,22 @@ def test_no_request_can_name_such_a_queue():
     for field in ("capability", "target"):
         with pytest.raises(ValueError, match="match pattern"):
             SubmitRequest.model_validate({field: subjects.own(circle("private", ME), "review")})
+
+
+def test_work_for_a_name_that_may_be_seen_is_for_hosted_agents_and_those_who_show_that_they_may():
+    routed = subjects.seen("anna")
+    queue = Queue("none", routed, "normal")
+    assert from_consumer(queue.consumer) == queue
+    assert (subjects.addressee(routed), subjects.circle_of(routed), subjects.shown(routed)) == (
+        ("", "anna"),
+        "",
+        "=anna",
+    )
+    came_in = {"attached": True}
+    for record, served in (
+        (AgentRecord("anna", ()), True),
+        (AgentRecord("bob", ()), False),
+        (AgentRecord("anna", (), **came_in), False),
+        (AgentRecord("anna", (routed,), **came_in), True),
+    ):
+        assert serves(SimpleNamespace(up=True, record=record), queue, "here") is served

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from knotwork.bus import subjects
-from knotwork.work.finished import STILL_S, Rests
+from knotwork.sdk.errors import Unreachable
+from knotwork.work import finished as finished_module
+from knotwork.work.finished import SHARE, STILL_S, Finished, Rests
 from knotwork.work.queues import Depth, Queue
 from knotwork.work.records import Task
 
@@ -54,3 +58,33 @@ def test_where_an_attempt_stands_tells_where_its_outcome_does():
     assert subjects.outcome_of(task.subject) == subjects.outcome(task.run, "a--3", 2, 4)
     for odd in ("task.none.do.normal", f"{task.subject}.5", task.subject.replace(".2.4", ".x.4"), "task.a.b.c.d.e.1.2"):
         assert subjects.outcome_of(odd) == ""
+
+
+async def test_a_look_that_failed_is_made_up_for_later_and_one_is_asked_for_meanwhile(monkeypatch):
+    finished = Finished(None, None, mine=lambda: True)  # it reads nothing: when the server fails is up to the test
+    looks: list[str] = []
+
+    async def look_through(pattern: str) -> None:
+        looks.append(pattern)
+        now[0] += 2.0
+        if len(looks) == 1:
+            raise Unreachable("It is gone.", code="bus.lost")
+        if len(looks) == 2:  # the connection was lost and is back before this look has ended
+            finished.reconnected()
+            finished.swept([depth("a")])
+
+    now = [1000.0]
+    monkeypatch.setattr(finished_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(finished, "_look_through", look_through)
+    finished.swept([depth("a")])
+    with pytest.raises(Unreachable):
+        await finished.look()
+    now[0] += 1.0
+    await finished.look()
+    assert len(looks) == 1  # not again from the beginning every second
+    now[0] += 2.0 * SHARE
+    await finished.look()
+    await finished.look()
+    assert len(looks) == 3
+    await finished.look()
+    assert len(looks) == 3
