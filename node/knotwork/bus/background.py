@@ -35,11 +35,27 @@ def begin_in(group: asyncio.TaskGroup, work: Coroutine[Any, Any, T]) -> asyncio.
         return None
 
 
+async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
+    """Do several things at the same time and return what they return; the first error ends them all and is raised.
+
+    Raises `CancelledError` when it was cancelled, also in the moment in which one of them fails (`what_ended`).
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+            if tasks:  # waited for inside: a task that fails while a group ends leaves whoever waits looking cancelled
+                await asyncio.wait(tasks)
+    except BaseExceptionGroup as failed:
+        raise what_ended(failed) from None
+    return [task.result() for task in tasks]
+
+
 def what_ended(failed: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return what a task group ended by, as itself: our own cancellation, when there was one, else its first error.
 
     Python's groups up to 3.12 forget that they were cancelled when one of their tasks fails at the same time
-    (github.com/python/cpython/issues/116720); whoever goes on after errors would never end then.
+    (github.com/python/cpython/issues/116720); whoever goes on after errors would never end then. They count a
+    cancellation of their own as one from outside when a task fails after the block's last line: have the block wait.
     """
     task = asyncio.current_task()
     return asyncio.CancelledError() if task is not None and task.cancelling() else failed.exceptions[0]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from knotwork.bus import clock, kv, subjects
-from knotwork.bus.background import what_ended
+from knotwork.bus.background import together
 from knotwork.mesh import session_records as rules
 from knotwork.sdk.errors import Invalid, KnotworkError
 from knotwork.trust.scopes import may_see, reaches_out
@@ -98,17 +98,11 @@ class Afar:
                 await self._attend(await kv.open_bucket(connection, subjects.AGENTS))
             except KnotworkError as error:
                 log.debug("agents of other projects are looked for in a moment: %s", error)
-            except ExceptionGroup as error:  # one of the two below; anything but an error of ours is a bug
-                ended = what_ended(error)
-                if isinstance(ended, asyncio.CancelledError) or error.split(KnotworkError)[1] is not None:
-                    raise ended from None
             await asyncio.sleep(AGAIN_S)
 
     async def _attend(self, bucket: Bucket) -> None:
         self._news |= dict(self._ours)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(bucket.watch(self._entry, lambda: None), name="agents of other projects")
-            group.create_task(self._tell(bucket), name="agents told to other projects")
+        await together(bucket.watch(self._entry, lambda: None), self._tell(bucket))
 
     async def _tell(self, bucket: Bucket) -> None:
         beaten_s = 0.0

@@ -13,7 +13,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from knotwork.bus import reading, streams
-from knotwork.bus.background import what_ended
+from knotwork.bus.background import together
 from knotwork.bus.reader import reader_of
 from knotwork.flow import expressions
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound
@@ -186,12 +186,7 @@ class _Follower:
                 await self._fire(firing)
             return
         for begin in range(0, len(firings), AT_ONCE):
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for firing in firings[begin : begin + AT_ONCE]:
-                        group.create_task(self._fire(firing))
-            except BaseExceptionGroup as failed:
-                raise what_ended(failed) from None
+            await together(*(self._fire(firing) for firing in firings[begin : begin + AT_ONCE]))
 
     async def _fire(self, firing: Firing) -> None:
         trigger = self._trigger

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from knotwork.bus import clock
-from knotwork.bus.background import background, what_ended
+from knotwork.bus.background import background, together
 from knotwork.flow.facts import SHARDS
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
 from knotwork.trigger import due
@@ -64,12 +64,7 @@ class Triggers:
 
     async def open(self) -> None:
         """Make the stores."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                for part in (self.store, self.firings, self.arrivals):
-                    group.create_task(part.open())
-        except BaseExceptionGroup as failed:
-            raise what_ended(failed) from None
+        await together(self.store.open(), self.firings.open(), self.arrivals.open())
 
     async def run(self) -> None:
         """See to the triggers that are ours, for ever."""

@@ -10,13 +10,13 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from knotwork.bus import clock, reading, space, streams, subjects
-from knotwork.bus.background import what_ended
+from knotwork.bus.background import together
 from knotwork.sdk.errors import KnotworkError, NotFound, Unavailable
 from knotwork.view.fold import Message
 from knotwork.view.writer import BEYOND_REPAIR, Place, Writer
@@ -127,7 +127,7 @@ class Follower:
         wanted, began_ns = self._wanted, clock.now_ns()
         writer = self._open()
         asked = [_extent(connection, name, is_known=name in writer.places) for name in STREAMS]
-        extents = dict(zip(STREAMS, await _together(*asked), strict=True))
+        extents = dict(zip(STREAMS, await together(*asked), strict=True))
         if _was_replaced(writer, extents):
             log.warning("the streams of %s were made anew, and so is the view", self.project)
             writer.make_anew()
@@ -165,7 +165,7 @@ class Follower:
     async def _step(self, connection: Connection, writer: Writer, extents: dict[str, Extent]) -> None:
         """Read and write one batch of each stream that goes further."""
         names = [name for name in STREAMS if writer.place(name) < extents[name].last]
-        read = await _together(*(_read(connection, name, writer.place(name), extents[name]) for name in names))
+        read = await together(*(_read(connection, name, writer.place(name), extents[name]) for name in names))
         found = {name: messages for name, (messages, _) in zip(names, read, strict=True)}
         places = {name: place for name, (_, place) in zip(names, read, strict=True)}
         # ends first: then an attempt in TASKS that has one need not even be decoded
@@ -236,16 +236,6 @@ async def _check_removed(connection: Connection, stream: str, place: int) -> Non
     except NotFound:
         return
     raise Unavailable(f"The replica of {stream} that answers is behind.", code="view.behind", retry_after_s=1.0)
-
-
-async def _together(*work: Coroutine[Any, Any, T]) -> list[T]:
-    """Return what all of them return, done at the same time; raises what one of them raises."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
-    except ExceptionGroup as failed:
-        raise what_ended(failed) from None
-    return [task.result() for task in tasks]
 
 
 def _was_replaced(writer: Writer, extents: dict[str, Extent]) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from knotwork.bus.background import what_ended
+import pytest
+
+from knotwork.bus.background import together, what_ended
 
 
 async def test_a_group_that_fails_while_it_is_cancelled_is_cancelled():
@@ -38,3 +40,18 @@ async def test_a_group_that_fails_while_it_is_cancelled_is_cancelled():
         task.cancel()
     assert task.cancelled()
     assert rounds == 1
+
+
+async def test_what_fails_while_the_others_are_waited_for_is_no_cancellation():
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise ValueError
+
+    for _ in range(3):  # and whoever goes on after it can be cancelled as before
+        with pytest.raises(ValueError):
+            await together(asyncio.Event().wait(), fails())
+    assert await together() == []
+    assert await together(asyncio.sleep(0, 1), asyncio.sleep(0, 2)) == [1, 2]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await together(asyncio.Event().wait())
