@@ -62,8 +62,9 @@ def server(tmp_path):
 @pytest.fixture
 def guest(nodes, server):
     node = nodes.node(name="guest")
-    node.write("secret", "secret")
-    node.write("wrong", "wrong")
+    for name in ("secret", "wrong"):
+        node.write(name, name)
+        (node.folder / name).chmod(0o600)
 
     def config(user: str, password: str = "secret") -> str:
         project = f'[projects.work]\nuser = "{user}"\npassword = {{ file = "{password}" }}\n' if user else ""
