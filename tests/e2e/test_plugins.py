@@ -109,7 +109,7 @@ def test_hanging_at_import(nodes):
             answered += 1
             time.sleep(0.1)  # each call starts a process, and a few are enough
     assert verdict.result()["result"] == "refused"
-    assert "still importing after 2 s" in verdict.result()["message"]
+    assert "still importing after " in verdict.result()["message"]
     assert answered > 0  # nothing waited for the import
     node.stop()
     node.up()  # and the start is held up by it no longer than that

@@ -132,6 +132,7 @@ def test_agents_are_known_again_after_their_node_was_killed(nodes):
 def test_an_agent_that_may_not_be_seen_reads_and_behaves_as_if_it_were_not_there(nodes):
     node = nodes.node().up()
     with agent(node, handle="anna", capabilities=["merger-lawyer"]) as anna, agent(node, label="2") as other:
+        until(lambda: anna.call("agents.show", target=anna.id).status == 200)
         named = node.ask("task.submit", target=anna.id, input="by id")  # ids are understood as names are
         assert not named.get("note")
         (held,) = anna.ask("work.claim", worker="anna", wait_s=30)["tasks"]
