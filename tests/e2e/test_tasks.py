@@ -312,6 +312,18 @@ def test_a_cancel_stops_what_runs_and_what_waits_never_starts(hub, figure):
     assert (again["changed"], {row["state"] for row in again["tasks"]}) == (0, {"cancelled"})
 
 
+def test_what_waits_is_cancelled_before_what_runs_in_whatever_order_it_is_named(hub):
+    pids = hub.folder / "pids"
+    pids.unlink(missing_ok=True)
+    runs = [submit(hub, "sleeper") for _ in range(6)]
+    until(lambda: pids.exists() and len(pids.read_text().splitlines()) == 3, PATIENCE_S)
+    told = hub.ask("task.cancel", ids=[*runs, runs[0]])
+    assert ([one["id"] for one in told["tasks"]], told["changed"]) == (runs, 6)
+    # The place of one that was stopped is taken by none that is meant, too.
+    until(lambda: hub.ask("task.stats")["running_here"] == 0, PATIENCE_S)
+    assert len(pids.read_text().splitlines()) == 3
+
+
 def test_a_cancel_needs_to_know_what_is_meant(hub):
     code, error = hub.refused("task", "cancel")
     assert (code, error["code"]) == (2, "work.filter_needed")

@@ -167,10 +167,10 @@ def _percent(sight: Sight | Outline) -> float:
 
 def _told(sight: Sight | Outline, told: int, begun: set[tuple[str, ...]], percent: float) -> list[replies.Progress]:
     """Return what is said of the facts behind the first `told`; how far the run is now stands at the last of them."""
-    numbered = list(enumerate(sight.facts, start=1))[told:]
-    left = max(0, len(numbered) - BACKLOG_MAX) if told == 0 else 0
+    news = sight.facts[told:]
+    left = max(0, len(news) - BACKLOG_MAX) if told == 0 else 0
     texts = [f"{left} facts before: `knotwork run events {sight.id}` lists them"] if left else []
-    for number, stored in numbered:
+    for number, stored in enumerate(news, start=told + 1):
         new = lines(number, stored, begun)  # also of those that are left out: it says what has begun
         texts += new if number > left else []
     last = len(texts) - 1

@@ -40,17 +40,27 @@ class Ending:
         self._places = asyncio.Semaphore(AT_ONCE)
 
     async def all(self, find: Callable[[], AsyncIterator[Sight]]) -> task_replies.CancelledTasks:
-        """End all that `find()` yields, each once; raises what it raises when that does not pass."""
+        """End all that `find()` yields, each once; raises what it raises when that does not pass.
+
+        What waits is ended before what runs: the place of one that was stopped would be taken by one that is meant, too.
+        """
         failure: KnotworkError | None = None
+        running: dict[str, Sight] = {}
         async with asyncio.TaskGroup() as group:
             while failure is None:
                 try:
                     async for sight in find():
-                        await self._begin(sight, group)
+                        if sight.state == "running":
+                            running[sight.task.run] = sight
+                        else:
+                            await self._begin(sight, group)
                     break
                 except PASSING as error:
                     failure = error if self._is_stuck() else None
                     await asyncio.sleep(PAUSE_S)
+        async with asyncio.TaskGroup() as group:
+            for sight in running.values():
+                await self._begin(sight, group)
         if failure is not None and not self._rows:
             raise failure
         return task_replies.CancelledTasks(tasks=self._rows, changed=sum(one.changed for one in self._rows))

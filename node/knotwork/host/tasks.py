@@ -315,21 +315,23 @@ class TaskDesk:
     # -- ending ------------------------------------------------------------------------------------------------------
 
     async def cancel(self, runs: Sequence[str], why: str, caller: Caller) -> task_replies.CancelledTasks:
-        """End tasks wherever they are; raises `Unavailable` when none of them can be ended now."""
-        rows: list[task_replies.Cancelled] = []
+        """End tasks wherever they are, what waits first; raises `Unavailable` when none of them can be ended now."""
+        rows: dict[str, task_replies.Cancelled] = {}
+        states: dict[str, str] = {}
         for run in runs:
             try:
-                sight = await self._sight(run)
+                states[run] = (await self._sight(run)).state
             except NotFound as failure:
-                rows.append(not_cancelled(run, failure))
-                continue
+                rows[run] = not_cancelled(run, failure)
+        for run in sorted(states, key=lambda run: states[run] == "running"):
             try:
-                rows.append(await self._cancel(run, why, caller))
+                rows[run] = await self._cancel(run, why, caller)
             except task_ends.PASSING as failure:
-                if not any(one.changed for one in rows):
+                if not any(one.changed for one in rows.values()):
                     raise
-                rows.append(not_cancelled(run, failure, sight.state))
-        return task_replies.CancelledTasks(tasks=rows, changed=sum(one.changed for one in rows))
+                rows[run] = not_cancelled(run, failure, states[run])
+        asked = [rows[run] for run in dict.fromkeys(runs)]
+        return task_replies.CancelledTasks(tasks=asked, changed=sum(one.changed for one in asked))
 
     async def _cancel(self, run: str, why: str, caller: Caller, since_ns: int = 0) -> task_replies.Cancelled:
         """End a task; that it ended so since then (nanoseconds, now by default) was our doing."""

@@ -46,8 +46,8 @@ class Registry:
         await self._bucket.watch(self._heard, self._complete)
 
     async def put_target(self, target: Target) -> None:
-        """Write the record of one of our targets, when it says anything new."""
-        key = records.target_key(target.node, target.target)
+        """Write the record of one of our targets, when it says anything new; how many launches run is counted here."""
+        key, target = records.target_key(target.node, target.target), self._counted(target)
         if self.targets.get(key) != target:
             await self._kept.put(key, records.encode(target))
             self.targets[key] = target
@@ -129,8 +129,10 @@ class Registry:
         """Count how many launches of a target run: what its owner wrote of that is up to a look of his late."""
         key = records.target_key(node, target)
         if key in self.targets and self.current.is_set():
-            running = len(self.live(node, target))
-            self.targets[key] = msgspec.structs.replace(self.targets[key], running=running)
+            self.targets[key] = self._counted(self.targets[key])
+
+    def _counted(self, target: Target) -> Target:
+        return msgspec.structs.replace(target, running=len(self.live(target.node, target.target)))
 
     def _complete(self) -> None:
         self.current.set()

@@ -246,7 +246,7 @@ class SpinUps:
         self._busy.add(launch.id)
         try:
             await self.registry.put_launch(launch)
-            await self._count(target, launches=target.launches + 1, last_launch_ns=now_ns)
+            await self._note(target, launches=target.launches + 1, last_launch_ns=now_ns)
             launch = await self.launcher.start(own, launch)
             await self._judged(launch)
         finally:
@@ -269,13 +269,12 @@ class SpinUps:
             now_ns = clock.now_ns()
             if launch.state == "failed":
                 why = launch.why
-                await self._count(target, failures=target.failures + 1, last_failure_ns=now_ns, failed_why=why)
+                await self._note(target, failures=target.failures + 1, last_failure_ns=now_ns, failed_why=why)
             elif launch.state == "up":
-                await self._count(target, failures=0, last_success_ns=now_ns, failed_why="")
+                await self._note(target, failures=0, last_success_ns=now_ns, failed_why="")
 
-    async def _count(self, target: Target, **fields: int | str) -> None:
-        running = len(self.registry.live(target.node, target.target))
-        await self.registry.put_target(msgspec.structs.replace(target, running=running, **fields))
+    async def _note(self, target: Target, **fields: int | str) -> None:
+        await self.registry.put_target(msgspec.structs.replace(target, **fields))
 
     async def _declare(self, own: Mapping[str, Own]) -> None:
         """Bring the records of our targets up to date with the configuration."""
@@ -290,7 +289,6 @@ class SpinUps:
                     before, type=mine.type, capabilities=mine.capabilities, boundaries=mine.boundaries, cost=mine.cost,
                     max_concurrent=mine.max_concurrent, cooldown_s=mine.cooldown_s, register_s=mine.register_s, wait_s=mine.wait_s,
                     enabled=mine.enabled,
-                    running=len(self.registry.live(self._node, mine.target)),
                 )
             )  # fmt: skip
 

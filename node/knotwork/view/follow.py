@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock, reading, space, streams, subjects
 from knotwork.bus.background import together
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 IDLE_S, BUSY_S = 0.25, 0.1
 """How long after a turn the next one begins: one that found nothing, one that did."""
 AGAIN_S, AGAIN_MAX_S = 0.25, 15.0

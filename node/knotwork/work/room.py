@@ -81,7 +81,7 @@ class Work:
         """What was proved of attempts; it asks the view, too, when there is one."""
         self.values = Values(connection)
         self.recorder = Recorder(group, connection, facts, tasks)
-        self.submitter = Submitter(connection, self.recorder, facts, tasks, lease_s=lease_s)
+        self.submitter = Submitter(connection, self.recorder, tasks, lease_s=lease_s)
         self.recorder.on_bytes, self.recorder.has_room = self.submitter.storage.add, self.submitter.storage.has_room
         self.dead = DeadLetters(connection, self.recorder, facts)
         self.waiters = Waiters(group, connection, self.find, self._is_there)

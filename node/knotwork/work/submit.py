@@ -31,11 +31,9 @@ TASK_BYTES = 600
 class Submitter:
     """Takes tasks of one project."""
 
-    def __init__(
-        self, connection: Connection, recorder: Recorder, facts: GroupCommit, tasks: GroupCommit, *, lease_s: float
-    ) -> None:
+    def __init__(self, connection: Connection, recorder: Recorder, tasks: GroupCommit, *, lease_s: float) -> None:
         """Store through these; `lease_s` is given to queues that are opened."""
-        self._connection, self._recorder, self._facts, self._tasks = connection, recorder, facts, tasks
+        self._connection, self._recorder, self._tasks = connection, recorder, tasks
         self._lease_s, self._keyed = lease_s, keyed.Keyed(connection, self._store)
         self._open: set[Queue] = set()
         self.full: Callable[[], bool] = lambda: False
