@@ -340,7 +340,7 @@ async def claims(ask: Ask) -> float:
 
     async with asyncio.TaskGroup() as group:
         for number in range(WORKERS):
-            group.create_task(worker(f"bench-{number}"))
+            group.create_task(worker(f"claimer-{number}"))
     async with asyncio.TaskGroup() as group:
         for claim in held:
             group.create_task(ask("work.complete", claim=claim, output=None))
