@@ -40,6 +40,17 @@ async def test_the_last_vain_wait_of_a_worker_is_no_part_of_claiming(monkeypatch
     assert await agents.claims(ask) == 1.0
 
 
+async def test_every_call_of_the_bench_is_answered(monkeypatch):
+    """The whole bench, with few of everything, so that it is run at every change."""
+    few = {"ROUNDS": 1, "ALONE": 2, "AGENTS": 5, "MEMORIES": 100, "CLAIMS": 8}
+    for name, number in few.items():
+        monkeypatch.setattr(agents, name, number)
+    result = await agents.measure(0)
+    assert (result["agents"], result["memories"]) == (5, 100)
+    for figure in (*(f"{tool}_p50_ms" for tool in TOOLS), "direct_per_s", "memory_writes_per_s", "claims_per_s"):
+        assert result[figure] > 0, figure
+
+
 @pytest.mark.bench
 @pytest.mark.timeout(600)
 def test_agents_prints_how_fast_they_talk_claim_and_remember():

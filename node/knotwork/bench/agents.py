@@ -43,13 +43,14 @@ Ask = Callable[..., Coroutine[Any, Any, Any]]
 def run(seconds: float) -> dict[str, Any]:
     """Measure for about `seconds`; `ratio` is channel messages per second / raw publishes per second."""
     if sys.platform == "win32":
-        return asyncio.run(_measure(seconds))
+        return asyncio.run(measure(seconds))
     import uvloop  # what a node runs on
 
-    return uvloop.run(_measure(seconds))
+    return uvloop.run(measure(seconds))
 
 
-async def _measure(seconds: float) -> dict[str, Any]:
+async def measure(seconds: float) -> dict[str, Any]:
+    """Return what `run` returns."""
     many: dict[str, list[float]] = {key: [] for key in ("raw", "channel", "direct", "memory", "claims")}
     async with (
         child.guard(),
