@@ -9,7 +9,7 @@ def bench(name: str, seconds: str) -> dict:
     done = subprocess.run(
         [sys.executable, "-m", "knotwork", "bench", name, "--for", seconds, "-o", "json"],
         capture_output=True,
-        timeout=200,  # it takes its 8 seconds, on a busy machine many more
+        timeout=200,  # it takes its seconds, on a busy machine many more
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
@@ -17,7 +17,7 @@ def bench(name: str, seconds: str) -> dict:
 
 
 def test_invoke_prints_ours_beside_raw_of_the_same_run():
-    result = bench("invoke", "8s")
+    result = bench("invoke", "2s")
     assert set(result) >= {"name", "ratio", "ours", "raw", "durability", "versions", "machine"}
     assert result["name"] == "invoke"
     assert result["ours"] > 0
@@ -35,7 +35,7 @@ def test_an_unknown_bench_names_those_there_are():
         [sys.executable, "-m", "knotwork", "bench", "nonsense"], capture_output=True, timeout=30, check=False
     )
     assert done.returncode != 0
-    assert b"invoke" in done.stderr
+    assert all(name in done.stderr for name in (b"invoke", b"view", b"agents", b"start"))
 
 
 def test_start_prints_how_long_a_node_takes_beside_a_bare_server():

@@ -20,9 +20,12 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import pytest
+from tests.e2e import forked
 
 T = TypeVar("T")
 PROGRAM = (sys.executable, "-m", "knotwork")
+COPY: tuple[str, ...] = ()
+"""For `program`: a copy of a process that has imported the program already, see `forked`."""
 MARK = "XDG_KNOTWORK_TEST"
 """Every child of a node inherits it: a clean environment keeps XDG_* names."""
 WAIT_S = 60.0
@@ -62,7 +65,34 @@ def marked(mark: str) -> dict[int, str]:
             found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-    return found
+    # the system shows what they were copied from
+    return found | {one.pid: " ".join(one.args) + " " for one in forked.living() if one.env.get(MARK) == mark}
+
+
+def begin(
+    program: tuple[str, ...], *words: str, cwd: Path, env: dict[str, str], stdout: int
+) -> subprocess.Popen[str] | forked.Forked:
+    """Start a command line of the program."""
+    by_the_interpreter = ("PYTHON", "LC_", "LANG", "LD_", "TZ", "SSL_")  # what it reads before the program begins
+    told = {name: value for name, value in env.items() if name.startswith(by_the_interpreter)}
+    if not program and told == {
+        name: value for name, value in os.environ.items() if name.startswith(by_the_interpreter)
+    }:
+        return forked.Forked(words, cwd=cwd, env=env, stdout=stdout, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [*(program or PROGRAM), *words],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env=env,
+        start_new_session=True,
+    )
+
+
+def pytest_sessionfinish() -> None:
+    forked.close()
 
 
 _SEVERAL = """
@@ -162,17 +192,8 @@ class Shell:
         fresh.replace(path)
         return path
 
-    def start(self, *words: str, program: tuple[str, ...] = PROGRAM, **env: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*program, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.folder,
-            env={**self.env, **env},
-            start_new_session=True,
-        )
+    def start(self, *words: str, program: tuple[str, ...] = COPY, **env: str) -> subprocess.Popen[str] | forked.Forked:
+        return begin(program, *words, cwd=self.folder, env={**self.env, **env}, stdout=subprocess.PIPE)
 
     def run(self, *words: str, timeout_s: float = WAIT_S, **env: str) -> tuple[int, str, str]:
         """Run one command line to its end."""
@@ -202,24 +223,15 @@ class Node(Shell):
 
     def __init__(self, folder: Path, mark: str) -> None:
         super().__init__(folder, mark)
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | forked.Forked | None = None
         self.lines: list[str] = []
         self._reader: threading.Thread | None = None
         self._following = contextlib.ExitStack()
         self._told: list[dict[str, Any]] | None = None
 
-    def up(self, *words: str, wait_s: float = WAIT_S, program: tuple[str, ...] = PROGRAM, **env: str) -> Node:
+    def up(self, *words: str, wait_s: float = WAIT_S, program: tuple[str, ...] = COPY, **env: str) -> Node:
         """Start the node in this process's care; returns when it is ready (`wait_s` 0: at once)."""
-        self.process = subprocess.Popen(
-            [*program, "up", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.folder,
-            env={**self.env, **env},
-            start_new_session=True,
-        )
+        self.process = begin(program, "up", *words, cwd=self.folder, env={**self.env, **env}, stdout=subprocess.DEVNULL)
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self._reader.start()
         if wait_s:
@@ -229,7 +241,7 @@ class Node(Shell):
                 raise AssertionError(f"{error}\n{self.log}") from None
         return self
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
+    def _read(self, process: subprocess.Popen[str] | forked.Forked) -> None:
         assert process.stderr is not None
         with process.stderr as said:
             for line in said:

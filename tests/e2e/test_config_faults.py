@@ -408,15 +408,19 @@ BROKEN_PLUGINS = {
 
 def with_broken_plugins(nodes, *policies: str):
     """Return a node with a broken plugin of each sort under each policy, and the line of each agent's type."""
-    text, lines = GOOD, {}
+    text, lines = GOOD + '[plugins]\nfolders = ["plugins"]\n', {}
     node = nodes.node()
+    node.write('name = "torn"\nkind = "executor"\nentry = "torn.py"\n', "plugins/torn/plugin.toml")
+    node.write("1 / 0\n", "plugins/torn/torn.py")
+    for number, broken in enumerate(BROKEN_PLUGINS.values()):
+        if broken is not None:
+            node.write(broken, f"own{number}.py")
+    types = [*(f"./own{number}.py" for number in range(len(BROKEN_PLUGINS))), "torn"]
     for policy in policies:
-        for number, broken in enumerate(BROKEN_PLUGINS.values()):
+        for number, type_name in enumerate(types):
             name = f"own-{number}-{policy}"
             lines[name] = len(text.splitlines()) + 2
-            text += f'[executors.{name}]\ntype = "./own{number}.py"\non_start_error = "{policy}"\n'
-            if broken is not None:
-                node.write(broken, f"own{number}.py")
+            text += f'[executors.{name}]\ntype = "{type_name}"\non_start_error = "{policy}"\n'
     node.write(text)
     return node, lines
 
@@ -444,9 +448,12 @@ def test_the_check_and_the_start_agree_about_broken_plugins(nodes):
 
 def test_the_check_and_the_start_agree_about_broken_plugins_that_must_not_be(nodes):
     node, lines = with_broken_plugins(nodes, "fail")
-    (code, _, wire), (started, _, said) = several((node, ("config", "check", "-o", "json"), {}), (node, ("up",), {}))
+    (code, _, wire), (started, _, said) = several(
+        (node, ("config", "check", "-o", "json"), {}), (node, ("up", "-o", "json"), {})
+    )
     assert (code, started) == (78, 78)
     rows = problems(wire)
+    assert problems(said) == rows  # before it stands the log
     assert {row["code"] for row in rows} == {"config.broken_plugin"}
     assert [(row["file"], row["line"]) for row in rows] == [(str(node.file), line) for line in lines.values()]
     for name, line in lines.items():

@@ -80,11 +80,13 @@ def test_waiting_becomes_a_task_for_a_client_that_knows_them(node: Node, door: s
     assert (unknowing["resultType"], unknowing["structuredContent"]["is_complete"]) == ("complete", False)
     found = ask("tasks/get", {"taskId": work})["result"]
     assert (found["resultType"], found["status"]) == ("complete", "working")
+    assert found["createdAt"] == found["lastUpdatedAt"] == made["createdAt"]  # it was made once
     assert ask("tasks/update", {"taskId": work, "inputResponses": {}})["result"]["resultType"] == "complete"
     call("claim_work", capability=f"tasks-{door}", timeout=20000)
     call("complete_work", work_id=work, result="done")
     found = ask("tasks/get", {"taskId": work})["result"]
     assert (found["status"], found["result"]["structuredContent"]["result"]) == ("completed", "done")
+    assert found["createdAt"] == made["createdAt"] < found["lastUpdatedAt"]
     other = call("assign_work", task="never", capability=f"never-{door}")["structuredContent"]["work_id"]
     assert "error" not in ask("tasks/cancel", {"taskId": other})
     assert ask("tasks/get", {"taskId": other})["result"]["status"] == "cancelled"

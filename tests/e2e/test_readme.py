@@ -176,8 +176,10 @@ def test_the_demo_prints_what_the_page_shows(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "knotwork", "demo"],
         cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "state").exists()  # nor does it leave anything with the user
     shown = marked("output of: knotwork demo")
     same(shown, done.stdout, {str(tmp_path): "~/knotwork", "/tmp/": "/tmp/"}, end=False)
 

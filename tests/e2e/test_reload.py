@@ -310,6 +310,12 @@ def test_twenty_revisions_are_kept_and_one_comes_back(live):
     assert (verdict["result"], verdict["trigger"]) == ("applied", "rollback")
     assert node.invoke("word").strip() == "5"
     assert node.file.read_text() == WORD.format("5")
+    node.write("[executors.word")  # in no revision, and dear to somebody all the same
+    verdict = node.json("config", "rollback", str(first + 6))
+    assert node.invoke("word").strip() == "6"
+    aside = node.file.with_name(node.file.name + ".not-in-revision")
+    assert aside.name in verdict["message"]
+    assert aside.read_text() == "[executors.word"
     code, wire = node.refused("config", "rollback", "1")
     assert (code, wire["kind"]) == (1, "not_found")
     assert node.ask("config.revisions")["revisions"][0]["current"] is True

@@ -64,6 +64,12 @@ def agent(node: Node, **fields: Any) -> Iterator[Agent]:
         made.die()
 
 
+def starts_nobody(one: Agent, run: str) -> str:
+    """Return why a task waits once it is told that no target starts an agent for it, "" before."""
+    why = str(one.ask("task.why", id=run)["why"])
+    return why if "No target" in why else ""
+
+
 def status(node: Node, name: str) -> str:
     return node.ask("session.get", agent=name)["status"]
 
@@ -145,7 +151,8 @@ def test_an_agent_that_may_not_be_seen_reads_and_behaves_as_if_it_were_not_there
         for name, nobody in (("anna", "nemo"), (anna.id, "outis")):
             known, missing = (other.ask("task.submit", target=one, input=1) for one in (name, nobody))
             assert known["note"] == missing["note"].replace(nobody, name)
-            whys = [other.ask("task.why", id=one["id"])["why"] for one in (known, missing)]
+            both = (known["id"], missing["id"])  # once it was seen that nobody can start one
+            whys = [until(lambda run=run: starts_nobody(other, run)) for run in both]
             assert whys[0] == whys[1].replace(nobody, name)
         for op, wrong in (("invoke", "merger-lawyr"), ("why", "merger-lawyr")):
             refused = other.call(f"agents.{op}", capability=wrong).json
@@ -158,3 +165,61 @@ def test_an_agent_that_may_not_be_seen_reads_and_behaves_as_if_it_were_not_there
         anna.ask("session.update", scope="team")
         (late,) = anna.ask("work.claim", worker="anna", capabilities=["none"], wait_s=30)["tasks"]
         assert late["id"] != named["id"]
+
+
+def work_of(one: Agent, name: str, **more: Any) -> list[dict[str, Any]]:
+    return [dict(task) for task in one.ask("work.claim", worker=name, wait_s=0, **more)["tasks"]]
+
+
+def test_no_way_to_name_an_agent_that_may_not_be_seen_reaches_it(nodes):
+    node = nodes.node().up()
+    with agent(node, handle="anna") as anna, agent(node, label="2", handle="eve") as eve:
+        early = eve.ask("task.submit", target="rosa", input=1)["id"]  # nobody is called so yet
+        given = node.ask("task.submit", target="anna", input="from whoever may see her")["id"]
+        (held,) = anna.ask("work.claim", worker="anna", wait_s=30)["tasks"]
+        assert held["id"] == given
+        anna.ask("work.complete", claim=held["claim"], output=1)
+        anna.ask("session.update", scope="private", handle="rosa")
+        workflow = {"name": "named", "steps": {"a": {"kind": "task", "agent": "rosa"}}}
+        node.ask("workflow.register", definition=workflow)
+        run = eve.ask("run.start", workflow="named")["id"]
+        eve.ask("run.fork", id=run, step="a")
+        eve.ask("task.retry", id=given)
+        crew = eve.ask("crew.assess", task="1. write 2. test", capabilities=[])["id"]
+        parts = [{"id": "a", "agent": "rosa"}, {"id": "b", "agent": "anna"}]
+        eve.ask("crew.spawn", id=crew, parts=parts)
+        until(lambda: node.ask("task.stats")["waiting"] == 6)  # both parts, both runs, both tasks
+        mine = anna.ask("run.start", workflow="named")["id"]
+        found = until(lambda: work_of(anna, "rosa", max_tasks=10))
+        assert [one["id"] for one in found] == [mine]
+        assert not work_of(anna, "rosa", max_tasks=10)
+        anna.ask("work.complete", claim=found[0]["claim"], output="by herself")
+        assert node.ask("run.await", id=mine, timeout_s=30)["state"] == "completed"
+        plan = {"task": "1. sell 2. buy", "planner_capability": "nobody-can", "timeout_s": 1}
+        anna.ask("crew.assess", scope="private", **plan)  # whoever is asked for a plan of it is asked in private
+        assert "crew-plan" not in {one["workflow"] for one in eve.ask("run.list")["runs"]}
+        eve.ask("crew.assess", **plan)
+        assert "crew-plan" in {one["workflow"] for one in eve.ask("run.list")["runs"]}
+        anna.ask("session.update", scope="team")  # now everybody sees her, and what waited for one of her name is hers
+        assert {one["id"] for one in until(lambda: work_of(anna, "rosa", max_tasks=10))} >= {early}
+
+
+def test_work_for_an_agent_by_name_reaches_it_under_its_new_name(nodes):
+    node = nodes.node().up()
+    with agent(node, label="2") as other:
+        with agent(node, handle="bob", capabilities=["review"]) as bob:
+            held = node.ask("task.submit", capability="review", input=1)["id"]
+            assert [one["id"] for one in until(lambda: work_of(bob, "bob", lease_s=3600))] == [held]
+            named = node.ask("task.submit", target="bob", input=2)["id"]
+            bob.ask("session.update", handle="robert")
+            (task,) = until(lambda: work_of(bob, "robert"))
+            assert task["id"] == named
+            bob.ask("work.complete", claim=task["claim"], output=2)
+            other.ask("session.update", handle="bob")
+            later = node.ask("task.submit", target="bob", input=3)["id"]
+            assert not work_of(bob, "robert")  # the name is somebody else's now
+            (task,) = until(lambda: work_of(other, "bob"))
+            assert task["id"] == later
+            other.ask("session.update", handle="carl")
+        free = until(lambda: work_of(other, "carl", capabilities=["review"]))  # what bob claimed, who died as robert
+        assert [one["id"] for one in free] == [held]

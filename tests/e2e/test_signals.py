@@ -98,7 +98,7 @@ def test_five_hundred_signals_at_any_moment(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_ready_node_ends_with_0(nodes, number):
-    node = nodes.node(CONFIG).up()
+    node = nodes.node(CONFIG).up(program=PROGRAM)
     node.signal(number)
     assert node.ended() == 0
     assert not (node.data / "run" / "node.json").exists()
@@ -106,7 +106,7 @@ def test_a_ready_node_ends_with_0(nodes, number):
 
 
 def test_hangups_without_end_do_not_kill(nodes):
-    node = nodes.node(CONFIG).up()
+    node = nodes.node(CONFIG).up(program=PROGRAM)
     for _ in range(300):
         node.signal(signal.SIGHUP)
     assert node.invoke("shout", "alive") == "ALIVE"
@@ -120,7 +120,7 @@ def test_hangups_without_end_do_not_kill(nodes):
 def test_stopping_while_a_plugin_hangs_at_start(nodes):
     node = nodes.node('[executors.h]\ntype = "./hanging.py"\n')
     node.write(OPENS.format(start="await asyncio.sleep(3600)"), "hanging.py")
-    node.up(wait_s=0)
+    node.up(wait_s=0, program=PROGRAM)
     until((node.data / "plugins" / "executors.h").exists)
     node.signal(signal.SIGTERM)
     assert node.ended() == 0
@@ -131,7 +131,7 @@ def test_stopping_while_a_plugin_hangs_at_import(nodes):
     node.write(
         "import time, pathlib\npathlib.Path(__file__).with_name('begun').touch()\ntime.sleep(3600)\n", "hanging.py"
     )
-    node.up(wait_s=0)
+    node.up(wait_s=0, program=PROGRAM)
     until((node.folder / "begun").exists)
     node.signal(signal.SIGTERM)
     assert node.ended() == 0
@@ -142,7 +142,7 @@ def test_threads_that_never_end_do_not_hold_the_node(nodes):
     start = "threading.Thread(target=time.sleep, args=(3600,), name='forever').start()\n"
     start += "    asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)"
     node.write(OPENS.format(start=start), "threads.py")
-    node.up()
+    node.up(program=PROGRAM)
     node.signal(signal.SIGTERM)
     assert node.ended() == 0
     assert "leaving without threads that do not end" in node.log
@@ -187,7 +187,7 @@ def test_a_plugin_that_refuses_to_close_does_not_hold_the_node(nodes):
 
 
 def test_stopping_while_a_reload_waits_for_a_plugin(nodes):
-    node = nodes.node(CONFIG).up()
+    node = nodes.node(CONFIG).up(program=PROGRAM)
     node.write(OPENS.format(start="await asyncio.sleep(3600)"), "hanging.py")
     node.write(CONFIG + '[executors.h]\ntype = "./hanging.py"\n')
     until((node.data / "plugins" / "executors.h").exists)

@@ -134,6 +134,16 @@ def test_targets_are_tested_and_switched_and_launches_ended_by_hand(nodes):
     assert node.call("targets.stop", id=launch["id"], timeout_s=60.0).json["state"] == "stopped"
     assert node.call("targets.stop", id="unknown").status == 404
     assert node.call("targets.show", target="nowhere").status == 404
+    left = node.ask("targets.spin_up", target="here", capability="shout")
+    node.write("[executors]\n")
+    node.ask("node.reload")
+    over = until(lambda: next((one for one in launches(node, all=True) if _is_over(one, left)), None), 60.0)
+    assert (over["state"], over["why"]) == ("stopped", "its target is not configured any more")
+    assert until(lambda: not node.ask("targets.list")["targets"], 30.0)
+
+
+def _is_over(one: dict[str, Any], launch: dict[str, Any]) -> bool:
+    return one["id"] == launch["id"] and one["state"] in ("stopped", "failed")
 
 
 def test_a_task_whose_worker_vanished_starts_another_agent(nodes):

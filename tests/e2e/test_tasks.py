@@ -368,7 +368,8 @@ def test_dead_letters_come_back_or_go(hub):
     code, wire = hub.refused("dead", "show", fine)
     assert (code, wire["code"]) == (1, "work.not_dead")
     unknown = "t0198c0ffee00d15ea5e0ddba11"
-    for words in (("dead", "redrive", unknown), ("dead", "redrive", fine), ("task", "cancel", unknown)):
+    redrive, drop = ("dead", "redrive"), ("dead", "drop")
+    for words in ((*redrive, unknown), (*redrive, fine), (*drop, unknown), (*drop, fine), ("task", "cancel", unknown)):
         code, out, _ = hub.run(*words, "-o", "json")
         assert (code, json.loads(out)["changed"]) == (1, 0), words
     assert hub.run("task", "cancel", fine)[0] == 0  # it had ended; that is no failure

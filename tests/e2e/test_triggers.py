@@ -104,6 +104,15 @@ def test_trying_keeps_nothing(node):
     assert (tried["meant"], tried["input"], tried["times"]) == (False, 1, [])
     code, problem = node.refused("trigger", "test", "--cron", "61 * * * *")
     assert (code, problem["code"]) == (2, "trigger.bad_definition")
+    assert node.json("trigger", "test", "--at", "2020-01-01T00:00:00Z")["fires"] == "at once: its moment is over"
+
+
+def test_a_definition_is_tried_as_a_file_before_it_is_kept(node):
+    node.write("id: early\nworkflow: one\ncron: 0 3 * * *\nenabled: false\ninput: [1]\n", "early.yaml")
+    tried = node.json("trigger", "test", f"@{node.folder / 'early.yaml'}", "-n", "2")
+    assert (len(tried["times"]), tried["fires"], tried["input"]) == (2, "not before it is enabled", [1])
+    assert node.refused("trigger", "show", "early")[1]["code"] == "trigger.not_found"
+    assert node.refused("trigger", "test", '{"cron": "@daily", "workflow": "none"}')[1]["code"] == "flow.no_workflow"
 
 
 def test_a_webhook_over_http(node):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from knotwork.sdk.errors import Denied, KnotworkError, Unreachable
+from knotwork.sdk.errors import Denied, KnotworkError, Unavailable, Unreachable
 
 if TYPE_CHECKING:
     from knotwork.bus.endpoint import Endpoint
@@ -73,6 +73,13 @@ def why_away(connection: Link) -> KnotworkError | None:
             hint="Check user, token, nkey_seed or creds under [nats]; it is tried again by itself.",
         )  # fmt: skip
     return not_connected(connection) if connection.down_for_s() > BLINK_S else None
+
+
+def unavailable(error: KnotworkError) -> Unavailable:
+    """Return an error about NATS as whoever asks this node gets it: the node is there, and what is away comes back by itself."""
+    return Unavailable(
+        error.message, code=error.code, hint=error.hint, detail=error.detail, retry_after_s=error.retry_after_s
+    )
 
 
 def must_reach(connection: Link) -> None:

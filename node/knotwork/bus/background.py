@@ -35,6 +35,12 @@ def begin_in(group: asyncio.TaskGroup, work: Coroutine[Any, Any, T]) -> asyncio.
         return None
 
 
+def heard(future: asyncio.Future[Any]) -> None:
+    """Let nobody complain of the error of what is done and nobody waits for any more."""
+    if not future.cancelled():
+        future.exception()
+
+
 async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
     """Do several things at the same time and return what they return; the first error ends them all and is raised.
 

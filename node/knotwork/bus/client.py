@@ -33,19 +33,21 @@ async def call(
     caller: str = "",
     patient: bool = True,
     whole: bool = False,
+    answer_s: float = 0.0,
     session: str = "",
 ) -> AsyncIterator[frames.Frame]:
     """Ask for one op and yield its frames, the last one being `result` or `error`; `alive` frames are kept back.
 
     Leaving early (or Ctrl-C) tells the node to stop. A node may answer after a reconnect, so who is `patient` waits for
     that; who may simply ask again is told at once that the connection was lost. Pieces may be lost with a connection:
-    who needs the `whole` of them gets an error then. Raises `Unreachable` (`node.lost` once
+    who needs the `whole` of them gets an error then. A node that was asked to wait, and shows that it lives, may take
+    `answer_s` longer to put its answer together. Raises `Unreachable` (`node.lost` once
     it was asked, `bus.no_responders` when no such node is there), `Denied`, `TimedOut` after `timeout_s` seconds.
     """
     async with open_connection(endpoint) as connection:
         pieces = over(
             connection, op, request, timeout_s=timeout_s, node=node, caller=caller, patient=patient, whole=whole,
-            session=session,
+            answer_s=answer_s, session=session,
         )  # fmt: skip
         async with aclosing(pieces):
             async for frame in pieces:
@@ -62,6 +64,7 @@ async def over(
     caller: str = "",
     patient: bool = True,
     whole: bool = False,
+    answer_s: float = 0.0,
     session: str = "",
     traceparent: str = "",
 ) -> AsyncGenerator[frames.Frame, None]:
@@ -71,12 +74,14 @@ async def over(
     arrived: asyncio.Queue[Message | None] = asyncio.Queue()
     reply = connection.open_reply(arrived.put_nowait)
     link = _Link(connection, None if patient else lambda: arrived.put_nowait(None))
+    left_s = timeout_s + answer_s
     envelope = frames.Envelope(
-        call_id, timeout_s, caller, traceparent=traceparent, plain=False, session=session, window=WINDOW_BYTES
+        call_id, left_s, caller, traceparent=traceparent, plain=False, session=session, window=WINDOW_BYTES
     )
     reading = Reading(connection, call_id)
     finished = False
     limit = asyncio.timeout(timeout_s)
+    last_s = asyncio.get_running_loop().time() + left_s
     try:
         async with limit:
             connection.send(subject, request, reply, envelope.head())
@@ -89,6 +94,8 @@ async def over(
                     raise _nobody()
                 frame = frames.read(message)
                 alive = frame.kind == "alive"
+                if alive and answer_s:
+                    _allow(limit, last_s)
                 place = reading.place(message, 0 if alive else len(frame.data))
                 if place == "gap" and whole:
                     raise link.torn(op)
@@ -99,17 +106,26 @@ async def over(
     except TimeoutError:
         if not limit.expired():
             raise link.lost(op, ALIVE_MAX_S) from None
-        raise TimedOut(
-            f"No answer to {op} within {timeout_s:g} s.",
-            code="call.timed_out",
-            hint="Allow more with --timeout, or see `knotwork status`.",
-        ) from None
+        raise _too_late(op, timeout_s) from None
     finally:
         link.close()
         connection.close_reply(reply)
         if not finished:
             with contextlib.suppress(KnotworkError):  # the link is gone: the node notices by itself
                 connection.send(subjects.op_cancel(call_id))
+
+
+def _allow(limit: asyncio.Timeout, last_s: float) -> None:
+    """Give a node that has just shown that it lives the time in which it has to do so again, up to a moment."""
+    until_s = min(asyncio.get_running_loop().time() + ALIVE_MAX_S, last_s)
+    if (now_s := limit.when()) is not None and until_s > now_s:
+        limit.reschedule(until_s)
+
+
+def _too_late(op: str, timeout_s: float) -> TimedOut:
+    """Return the error of a caller who has waited long enough."""
+    hint = "Allow more with --timeout, or see `knotwork status`."
+    return TimedOut(f"No answer to {op} within {timeout_s:g} s.", code="call.timed_out", hint=hint)
 
 
 def _nobody() -> Unreachable:

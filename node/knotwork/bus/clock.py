@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,11 @@ def read(text: str) -> int:
         return _second(head) * 1_000_000_000 + int(f"{rest:0<9}"[:9] or 0)
     except ValueError:
         return 0
+
+
+def written(time_ns: int) -> str:
+    """Return a time in nanoseconds since 1970 as the server reads one, to the microsecond."""
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 @lru_cache(maxsize=256)  # thousands of messages are stored in one second

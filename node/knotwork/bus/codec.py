@@ -13,7 +13,7 @@ _decoder = msgspec.json.Decoder()
 
 
 def encode(value: Any) -> bytes:
-    """Return `value` as JSON; raises `Invalid` (`wire.not_json`) for what JSON cannot say, such as NaN-free bytes."""
+    """Return `value` as JSON; raises `Invalid` (`wire.not_json`) for what JSON cannot say, such as half a character."""
     try:
         return _encoder.encode(value)
     except (TypeError, ValueError, RecursionError) as error:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from knotwork.bus import endpoint as endpoints
 from knotwork.bus import library
 from knotwork.bus.away import forbidden, lost_error, not_connected
+from knotwork.bus.background import heard
 from knotwork.bus.inbox import Inbox
 from knotwork.bus.wire import DirectClient, Handler, Message, Wire
 from knotwork.sdk.errors import Denied, KnotworkError, TimedOut, Unreachable
@@ -245,7 +246,7 @@ class Connection:
     # -- the life of it ----------------------------------------------------------------------------------------------
 
     async def run(self, *, first: asyncio.Future[None]) -> None:
-        """Connect, watch, connect again, for ever; `first` is told how the first try went."""
+        """Connect, watch, connect again, for ever; `first` is told how the first try went, unless nobody waits for that."""
         loop = asyncio.get_running_loop()
         pause_s = 0.0
         while not self._ending.is_set():  # nats-py swallows a cancellation now and then
@@ -253,10 +254,12 @@ class Connection:
             try:
                 await self._connect()
             except KnotworkError as error:
+                if not first.done():
+                    first.set_exception(error)  # whoever waits for the first try hears why
+                elif error.message != self.last_error:  # each reason once, not each try
+                    log.warning("%s", error)
                 self.last_error, self.failure = error.message, error
                 self._set("denied" if isinstance(error, Denied) else "reconnecting")
-                if not first.done():
-                    first.set_exception(error)
                 if isinstance(error, Denied) and await self._is_renewed():
                     pause_s = 0.0
             else:
@@ -370,7 +373,9 @@ async def open_connection(
     """
     connection = Connection(endpoint, on_state, anew)
     first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    first.add_done_callback(lambda done: done.cancelled() or done.exception())  # heard, whoever waits for it
+    first.add_done_callback(heard)  # whoever waits for it
+    if not wait_first:
+        first.set_result(None)
     try:
         async with asyncio.TaskGroup() as group:
             runner = group.create_task(connection.run(first=first), name=f"nats {endpoint.name}")

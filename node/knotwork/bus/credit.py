@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Literal
 
-from knotwork.bus import frames, subjects, wire
+from knotwork.bus import digits, frames, subjects, wire
 from knotwork.sdk.errors import KnotworkError
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 WINDOW_BYTES = 2 * 1024 * 1024
 """What a reader of ours has sent to him ahead of what he has used; one more frame, at most 8 MiB, may come on top."""
 _SHARE = 4
-_DIGITS_MAX = 18
 Place = Literal["next", "again", "gap"]
 
 
@@ -49,7 +48,7 @@ class Credit:
 
     def heard(self, told: bytes) -> None:
         """Take what the reader says that he has used; what is no number, or too large, is ignored."""
-        used = _number(told.decode("ascii", "replace"))
+        used = digits.read(told.decode("ascii", "replace"))
         if used is not None and self._used < used <= self.sent:
             self._used = used
             self._more.set()
@@ -67,7 +66,7 @@ class Reading:
 
     def place(self, message: Message, size: int) -> Place:
         """Return where a frame of `size` bytes (0 for a sign of life) stands, and count it; `gap`: some are missing."""
-        sent = _number(message.header(frames.SENT))
+        sent = digits.read(message.header(frames.SENT))
         if sent is None:  # a node that counts nothing, or an error
             return "next"
         if sent <= self._arrived:
@@ -83,7 +82,3 @@ class Reading:
         with contextlib.suppress(KnotworkError):  # no link: it is said again with the next sign of life
             self._connection.send(subjects.op_credit(self._call), str(self._used).encode())
             self._told = self._used
-
-
-def _number(text: str) -> int | None:
-    return int(text) if 0 < len(text) <= _DIGITS_MAX and text.isascii() and text.isdigit() else None

@@ -187,8 +187,20 @@ async def connect(endpoint: Endpoint, heard: Callable[[Exception], None]) -> Dir
     raise Unreachable(
         f"NATS cannot be reached: {'; '.join(problems)}.",
         code="bus.unreachable",
-        hint="Check the address, and that the server runs.",
+        hint=_what_to_do(problems),
     )
+
+
+def _what_to_do(problems: list[str]) -> str:
+    """Return the hint for addresses that nobody was reached at: a server whose TLS does not fit ours is there."""
+    told = [problem.lower() for problem in problems]
+    cut = any(one.startswith("tls:") and ("connection lost" in one or "reset" in one or "eof" in one) for one in told)
+    if cut or any(word in one for one in told for word in ("ssl:", "[ssl", "certificate")):
+        return (
+            "It speaks TLS, and that does not fit: check ca, cert and key under [nats.tls], and whether its certificate is"
+            " still valid, and for this host."
+        )
+    return "Check the address, and that the server runs."
 
 
 def _refuses(said: str) -> bool:

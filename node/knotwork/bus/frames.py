@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import quote, unquote
 
-from knotwork.bus import codec, wire
+from knotwork.bus import codec, digits, wire
 from knotwork.bus.connection import is_no_responders
 from knotwork.sdk.errors import Internal, Invalid, KnotworkError, Unreachable, from_wire
 
@@ -30,11 +30,10 @@ _KINDS: dict[str, Kind] = {
     "continue": "continue",
     "error": "error",
 }
-_HEADS = {kind: wire.header((FRAME, kind)) for kind in _KINDS}
 RESULT = b""
 HEADS: dict[str, bytes] = {
     "result": RESULT,
-    **{kind: _HEADS[kind] for kind in ("chunk", "progress", "alive", "continue")},
+    **{kind: wire.header((FRAME, kind)) for kind in ("chunk", "progress", "alive", "continue")},
 }
 """The header block of every frame but an error, whose block tells about the error."""
 LAST = frozenset({"result", "continue", "error"})
@@ -101,18 +100,18 @@ def read_envelope(headers: dict[str, str] | None) -> Envelope:
     if len(call) > _CALL_MAX or len(parts) != _CALL_PARTS:
         raise Invalid("The envelope of this call is malformed.", code="wire.bad_envelope")
     call_id, timeout, caller, capability, boundary, number, key = parts
-    if timeout and not (timeout.isascii() and timeout.isdigit() and len(timeout) <= 10):  # noqa: PLR2004
+    left_ms, count = digits.read(timeout, 10), digits.read(number, 4)
+    if timeout and left_ms is None:
         raise Invalid("The time-out of this call is malformed.", code="wire.bad_envelope")
-    timeout_s = min(int(timeout) / 1000, TIMEOUT_MAX_S) if timeout else None
-    if number != "1" and not (number.isascii() and number.isdigit() and len(number) <= 4):  # noqa: PLR2004
+    if count is None:
         raise Invalid("The attempt number of this call is malformed.", code="wire.bad_envelope")
     return Envelope(
         call_id,
-        timeout_s,
+        None if left_ms is None else min(left_ms / 1000, TIMEOUT_MAX_S),
         caller,
         capability,
         boundary,
-        int(number),
+        count,
         unquote(key) if key else "",
         traceparent,
         plain=False,
@@ -123,9 +122,8 @@ def read_envelope(headers: dict[str, str] | None) -> Envelope:
 
 def _window(text: str) -> int:
     """Return a window as it is kept to: one that is no number counts as none."""
-    if not (text and len(text) <= _WINDOW_DIGITS_MAX and text.isascii() and text.isdigit()):
-        return 0
-    return min(max(int(text), _WINDOW_MIN_BYTES), _WINDOW_MAX_BYTES)
+    size = digits.read(text, _WINDOW_DIGITS_MAX)
+    return 0 if size is None else min(max(size, _WINDOW_MIN_BYTES), _WINDOW_MAX_BYTES)
 
 
 def error_head(error: KnotworkError) -> bytes:

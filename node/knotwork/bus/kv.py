@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock, codec, publisher, streams, subjects
 from knotwork.bus.background import what_ended
-from knotwork.sdk.errors import Conflict, Internal, Invalid, KnotworkError, NotFound, TimedOut
+from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TimedOut
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -64,9 +64,7 @@ class Bucket:
         if found.get("Status") == "404" or _is_gone(found):
             return None
         if "Status" in found:
-            raise Internal(
-                f"JetStream answered {found['Status']} {found.get('Description', '')}.", code="bus.bad_answer"
-            )
+            raise publisher.odd_answer(found)
         at_ns = clock.read(found.get("Nats-Time-Stamp", ""))
         return Entry(key, message.data, int(found.get("Nats-Sequence", 0)), at_ns)
 

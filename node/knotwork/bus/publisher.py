@@ -17,6 +17,8 @@ from knotwork.bus.connection import is_no_responders
 from knotwork.sdk.errors import Conflict, Internal, Invalid, KnotworkError, TimedOut, TooLarge, Unavailable, Unreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from knotwork.bus.connection import Connection
     from knotwork.bus.wire import Message
 
@@ -72,6 +74,12 @@ def refusal(error: dict[str, Any]) -> KnotworkError:
 def no_stream(subject: str) -> Unreachable:
     """Return the error of a message that no stream took."""
     return Unreachable(f"No stream takes {subject}, or JetStream is away.", code="bus.no_stream", retry_after_s=1.0)
+
+
+def odd_answer(headers: Mapping[str, str]) -> Internal:
+    """Return the error of an answer that has a status which nobody expects."""
+    status = f"{headers.get('Status', '')} {headers.get('Description', '')}"
+    return Internal(f"JetStream answered {status}.", code="bus.bad_answer")
 
 
 def read_ack(message: Message) -> Ack:

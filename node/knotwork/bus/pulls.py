@@ -58,7 +58,7 @@ def read_delivery(message: Message) -> Delivery | None:
 
 
 class Pulls:
-    """All pulls of one worker; made by `open_pulls`."""
+    """All pulls of one worker; nothing comes before `open`."""
 
     def __init__(
         self,

@@ -6,7 +6,6 @@ The server keeps nothing for such a reader, so nothing has to be resumed after a
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,7 +13,7 @@ import msgspec
 from knotwork.bus import clock, codec, publisher, streams
 from knotwork.bus.away import lost_error, not_connected
 from knotwork.bus.connection import is_no_responders
-from knotwork.sdk.errors import Internal, Invalid, NotFound, TimedOut
+from knotwork.sdk.errors import Invalid, NotFound, TimedOut
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -62,10 +61,8 @@ async def place_at(connection: Connection, stream: str, subject: str, time_ns: i
     The time is nanoseconds since 1970, by the server's clock.
     """
     newest = await last_seq(connection, stream)
-    start = datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    found = await _gather(
-        connection, stream, {"batch": 1, "start_time": start, "next_by_subj": subject}, READ_TIMEOUT_S
-    )
+    body = {"batch": 1, "start_time": clock.written(time_ns), "next_by_subj": subject}
+    found = await _gather(connection, stream, body, READ_TIMEOUT_S)
     return found[0].seq if found else newest + 1
 
 
@@ -107,8 +104,7 @@ async def _gather(connection: Connection, stream: str, body: dict[str, Any], tim
         elif status in ("204", "404"):
             end.set_result(None)
         elif status:
-            told = (message.headers or {}).get("Description", "")
-            end.set_exception(Internal(f"JetStream answered {status} {told}.", code="bus.bad_answer"))
+            end.set_exception(publisher.odd_answer(message.headers or {}))
         else:
             stored = _stored(message)
             if stored is not None:
@@ -148,7 +144,7 @@ def _stored(message: Message) -> Stored | None:
     if status == "404":
         return None
     if status:
-        raise Internal(f"JetStream answered {status} {headers.get('Description', '')}.", code="bus.bad_answer")
+        raise publisher.odd_answer(headers)
     return Stored(
         headers.get("Nats-Subject", ""), message.data, int(headers.get("Nats-Sequence", 0)),
         headers.get("Nats-Time-Stamp", ""),

@@ -84,9 +84,9 @@ class Storage:
         """Return how much room is left, in reserves; a store without a limit has endless room."""
         used_bytes, limit_bytes = self.shared()
         own = (self.used_bytes, self.limit_bytes)
-        left = [
-            (limit - used - self._added_bytes - more_bytes) / reserve(limit)
-            for used, limit in (own, (used_bytes, limit_bytes))
-            if limit > 0 and reserve(limit) > 0
-        ]
-        return min(left, default=float("inf"))
+        left = float("inf")
+        for used, limit in (own, (used_bytes, limit_bytes)):
+            kept = reserve(limit) if limit > 0 else 0
+            if kept > 0:
+                left = min(left, (limit - used - self._added_bytes - more_bytes) / kept)
+        return left

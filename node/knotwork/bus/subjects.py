@@ -11,6 +11,7 @@ import zlib
 from functools import lru_cache
 from typing import Literal
 
+from knotwork.bus import digits
 from knotwork.sdk.errors import Invalid
 
 _TOKEN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -24,6 +25,8 @@ TALK, INBOXES, POST, TELEMETRY = "TALK", "INBOXES", "POST", "TELEMETRY"
 AGENTS, CHANNELS, CHECKPOINTS, CREW, CREW_CHECKPOINTS = "AGENTS", "CHANNELS", "CHECKPOINTS", "CREW", "CREW_CHECKPOINTS"
 DEFS, DELIVERIES, ENGINES, LEASES, LIMITS = "DEFS", "DELIVERIES", "ENGINES", "LEASES", "LIMITS"
 MEMORY, NODES, READS, SETTINGS, TARGETS, TRIGGERS = "MEMORY", "NODES", "READS", "SETTINGS", "TARGETS", "TRIGGERS"
+CLAIMED = (LEASES, "LEASES_1", "LEASES_2", "LEASES_3")
+"""The buckets of claims: the server writes one message of a stream after the other to disk, and those of several at once."""
 
 
 def bucket_stream(bucket: str) -> str:
@@ -135,6 +138,11 @@ def is_run(text: object) -> bool:
     return isinstance(text, str) and _RUN.fullmatch(text) is not None
 
 
+def claimed(run: str) -> str:
+    """Return the bucket of the claims on a run: the same everywhere and always."""
+    return CLAIMED[zlib.crc32(run.encode()) % len(CLAIMED)]
+
+
 def shard(run: str) -> str:
     """Return the shard of a run: the same everywhere and always, and never the same for tasks and for workflows.
 
@@ -157,7 +165,13 @@ def facts_of(run: str) -> str:
 
 def outcome(run: str, step: str, iteration: int, number: int) -> str:
     """Return the one place of the outcome of an attempt, in FACTS."""
-    return f"{facts_of(run)}.outcome.{token(step, 'fact')}.{iteration:d}.{number:d}"
+    return attempt(run, "outcome", step, iteration, number)
+
+
+def attempt(run: str, what: str, step: str, iteration: int, number: int, *, delivery: int = 0) -> str:
+    """Return the one place of a fact about an attempt, in FACTS; of one about each delivery where it stands, or begins."""
+    place = f"{facts_of(run)}.{token(what, 'fact')}.{token(step, 'fact')}.{iteration:d}.{number:d}"
+    return f"{place}.{delivery:d}" if delivery else place
 
 
 def keyed(run: str) -> str:
@@ -242,9 +256,10 @@ def task_queue(boundary: str, routed: str, lane: str) -> str:
 def outcome_of(task: str) -> str:
     """Return the place of the outcome of the attempt that waits at a place in TASKS, "" for what is no such place."""
     parts = task.split(".")
-    if len(parts) != 8 or not is_run(parts[4]) or not (parts[6].isdigit() and parts[7].isdigit()):  # noqa: PLR2004
+    if len(parts) != 8 or not (is_run(parts[4]) and is_token(parts[5])):  # noqa: PLR2004
         return ""
-    return outcome(parts[4], parts[5], int(parts[6]), int(parts[7])) if is_token(parts[5]) else ""
+    iteration, number = digits.read(parts[6]), digits.read(parts[7])
+    return "" if iteration is None or number is None else outcome(parts[4], parts[5], iteration, number)
 
 
 def tasks_of(run: str, step: str = "") -> str:
@@ -303,6 +318,11 @@ def heard(of: str) -> str:
 def live(run: str, step: str) -> str:
     """Return where progress and live output of a step go."""
     return f"stream.{token(run, 'run')}.{token(step, 'step')}"
+
+
+def live_of(run: str) -> str:
+    """Return the pattern of that of all steps of a run."""
+    return f"stream.{token(run, 'run')}.*"
 
 
 def dead(routed: str, run: str) -> str:

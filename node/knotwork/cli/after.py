@@ -161,6 +161,7 @@ FAILED: dict[str, Callable[[dict[str, Any]], bool]] = {
     "targets.test": lambda reply: reply.get("health") == "unhealthy",
     "task.cancel": _one_failed,
     "task.redrive": _one_failed,
+    "task.drop": lambda reply: bool(reply.get("missing")),
     "run.cancel": _one_refused,
     "run.pause": _one_refused,
     "run.resume": _one_refused,

@@ -124,14 +124,27 @@ def read(client: Client, text: str, shown: str) -> Json:
     """Return what a file says; raises `Invalid` (`connect.bad_config`) when it cannot be read."""
     try:
         text = text.removeprefix("\ufeff")  # what editors on Windows begin a file with
-        found: Any = (tomllib.loads(text) if client.form == "toml" else json.loads(text)) if text.strip() else {}
+        found: Any = _parsed(client, text) if text.strip() else {}
         servers = found.get(client.key, {}) if isinstance(found, dict) else None
     except (ValueError, RecursionError) as error:
         raise _unreadable(shown, str(error)) from error
     if not isinstance(servers, dict):
-        raise _unreadable(shown, f"{client.key} is no table")
+        raise _unreadable(shown, f"{client.key} is no table" if isinstance(found, dict) else "it holds no table")
     told: Json = found
     return told
+
+
+def _parsed(client: Client, text: str) -> Any:
+    """Return the value of a file; raises `ValueError`, also for a key that stands twice: one of both would be lost."""
+    return tomllib.loads(text) if client.form == "toml" else json.loads(text, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Json:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
+        raise ValueError(f"the key {twice[:64]!r} stands twice in one table")
+    return table
 
 
 def servers(client: Client, text: str, shown: str) -> Json:

@@ -27,7 +27,7 @@ from knotwork.cli.story import Story
 from knotwork.cli.undisturbed import undisturbed
 from knotwork.sdk.errors import Failed, KnotworkError
 
-STEP_TIMEOUT_S = 20.0
+STEP_TIMEOUT_S = 60.0
 
 
 class _Weather(BaseHTTPRequestHandler):

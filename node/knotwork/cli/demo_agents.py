@@ -24,7 +24,8 @@ class _Agent:
     def __init__(self, data_dir: Path, name: str, capability: str) -> None:
         self._process = subprocess.Popen(
             [*child.program(), "mcp", "--data-dir", str(data_dir), "--session", name, "--toolset", "all"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=child.self_env(),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env=child.self_env({"XDG_STATE_HOME": str(data_dir / "state")}),  # its locks go with the demo
         )  # fmt: skip
         self._count = 0
         self._ask("initialize", protocolVersion=REVISION, capabilities={}, clientInfo={"name": name, "version": "1"})

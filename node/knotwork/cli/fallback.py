@@ -63,7 +63,7 @@ def _revisions(_: Request, shared: Shared, __: FileOptions) -> Reply:
     rows = [
         {
             "number": row.number,
-            "at": datetime.fromtimestamp(row.at_s, UTC).isoformat(timespec="seconds"),
+            "at": datetime.fromtimestamp(row.at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),  # as a node tells it
             "digest": row.digest[:12],
             "files": [str(text.path) for text in row.texts],
         }
@@ -76,8 +76,9 @@ def _rollback(request: Request, shared: Shared, _: FileOptions) -> Reply:
     """Write the files of a revision again, unjudged: this shell may lack variables and secrets that the node will have."""
     from knotwork.config import revisions  # the same
 
-    revision = revisions.load(local.data_dir(shared.data_dir) / "revisions", int(request["number"]))
-    done = revisions.restore(revision)
+    folder = local.data_dir(shared.data_dir) / "revisions"
+    revision = revisions.load(folder, int(request["number"]))
+    done = revisions.restore(revision, revisions.listed(folder))
     return {
         "result": "applied" if done else "unchanged",
         "revision": revision.number,
@@ -93,19 +94,7 @@ def _plugins(_: Request, __: Shared, chosen: FileOptions) -> Reply:
 
 def rows(catalog: Catalog) -> list[Reply]:
     """Return what `plugin.list` says about a catalog: usable types, then broken ones with their reason."""
-    usable = [
-        {
-            "kind": entry.kind,
-            "type": entry.type,
-            "origin": str(entry.source),
-            "version": entry.source.version,
-            "summary": entry.factory.summary or entry.source.summary,
-            "abilities": list(entry.factory.abilities),
-            "hosted_only": entry.hosted_only,
-            "broken": "",
-        }
-        for entry in catalog.entries()
-    ]
+    usable = [{**_told(entry), "broken": ""} for entry in catalog.entries()]
     broken = [
         {"kind": "", "type": "", "origin": row.source, "summary": "", "abilities": [], "broken": row.reason}
         for row in catalog.broken()
@@ -117,6 +106,10 @@ def _plugin(request: Request, _: Shared, chosen: FileOptions) -> Reply:
     entry = find(
         files.catalog(files.load(chosen), safe_mode=chosen.safe_mode), request["type"], request.get("kind", "")
     )
+    return {**_told(entry), "config_schema": entry.factory.config.model_json_schema(), "slots": []}
+
+
+def _told(entry: Entry) -> Reply:
     return {
         "kind": entry.kind,
         "type": entry.type,
@@ -125,8 +118,6 @@ def _plugin(request: Request, _: Shared, chosen: FileOptions) -> Reply:
         "summary": entry.factory.summary or entry.source.summary,
         "abilities": list(entry.factory.abilities),
         "hosted_only": entry.hosted_only,
-        "config_schema": entry.factory.config.model_json_schema(),
-        "slots": [],
     }
 
 

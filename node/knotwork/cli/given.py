@@ -18,6 +18,11 @@ def read_input(text: str) -> Any:
     return _value(read_text(text), _what(text))
 
 
+def is_no_name(word: str | None) -> bool:
+    """Return whether a word names a file or standard input, or is a whole text, and so can be no id."""
+    return word is not None and (word == "-" or word.startswith(("@", "{")) or "\n" in word)
+
+
 def read_text(text: str) -> str:
     """Return the text meant by a word: of standard input for `-`, of a file for `@file`, else its own.
 
@@ -56,7 +61,9 @@ def read_bytes(text: str) -> bytes:
 
 def _value(text: str, what: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=_no_constant)
+        if "\\ud" in text.lower():  # nobody could write half a character
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
         raise Invalid(f"{what} is nested too deeply.", code="wire.not_json") from error
     except ValueError as error:
@@ -70,6 +77,7 @@ def _value(text: str, what: str) -> Any:
             code="wire.not_json",
             hint=f"{wrong.hint} Check the quotes your shell took away, or put it into a file and give @file.",
         ) from error
+    return value
 
 
 def _no_constant(name: str) -> Any:

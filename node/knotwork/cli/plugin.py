@@ -11,7 +11,7 @@ import click
 
 from knotwork.cli import fallback, files, given, options, show
 from knotwork.cli.files import FileOptions
-from knotwork.sdk.errors import Invalid, NotFound
+from knotwork.sdk.errors import Invalid, NotFound, sentence
 
 if TYPE_CHECKING:
     from knotwork.sockets.catalog import Entry
@@ -56,7 +56,9 @@ def _test(**values: Any) -> None:
 
     shared = options.take(values)
     chosen = files.take(values)
-    entry = _entry(values["what"], values["kind"] or "", chosen, imports=not values["apart"])
+    entry = _entry(
+        values["what"], values["kind"] or "", chosen, imports=not values["apart"], tells=shared.shape == "table"
+    )
     sample = given.read_input(values["sample"]) if values["sample"] is not None else trial.SAMPLE
     table = given.read_input(values["table"]) if values["table"] else {}
     if not isinstance(table, dict):
@@ -77,10 +79,11 @@ def _test(**values: Any) -> None:
     sys.exit(0 if passed == len(results) else 1)
 
 
-def _entry(what: str, kind: str, chosen: FileOptions, *, imports: bool) -> Entry:
+def _entry(what: str, kind: str, chosen: FileOptions, *, imports: bool, tells: bool) -> Entry:
     """Return the plugin named by a type, a `.py` file (`./x.py` or `./x.py:type`) or a folder with a manifest.
 
-    It is imported into this process when `imports`, else only looked at in another.
+    It is imported into this process when `imports`, else only looked at in another. With `tells` a person is told when
+    another plugin has the same type.
     """
     from knotwork.sockets import catalog as catalogs  # plugins are imported: only here
     from knotwork.sockets import loading, offered  # the same
@@ -96,12 +99,15 @@ def _entry(what: str, kind: str, chosen: FileOptions, *, imports: bool) -> Entry
         settings = offered.settings_of(files.load(chosen), safe_mode=chosen.safe_mode, imports=imports)
         return fallback.find(loading.load(replace(settings, uses=None)), what, kind)
     for row in found.broken():
-        if row.source == str(folder):
+        if row.source == str(folder) and row.code != "plugin.duplicate":
             raise row.error()
+        if row.source == str(folder) and tells:  # most often the same plugin, installed: no reason not to test this one
+            print(show.plain(f"note: {sentence(row.reason, row.hint)}"), file=sys.stderr)
     wanted = what.rpartition(".py")[2].removeprefix(":") if not Path(what).is_dir() else ""
     fitting = [
         entry
-        for entry in found.entries()
+        for entries in found.rows.values()
+        for entry in entries
         if entry.source.where == str(folder) and kind in ("", entry.kind) and wanted in ("", entry.type)
     ]
     if len(fitting) != 1:

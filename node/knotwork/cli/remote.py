@@ -34,11 +34,12 @@ def ask(
     timeout_s: float,
     patient: bool = True,
     whole: bool = False,
+    answer_s: float = 0.0,
 ) -> bytes:
     """Ask and return the result's JSON; pieces go to `on_piece` as they come. Raises the node's error as it was sent.
 
     Who is not `patient` is told at once when the link is lost (`node.lost`), because he can ask again. Who needs the
-    `whole` of the pieces gets the same when one of them was lost on the way.
+    `whole` of the pieces gets the same when one of them was lost on the way. A node that lives may take `answer_s` longer.
     """
     from knotwork.bus import frames  # nats-py: loaded only when somebody is really asked
 
@@ -72,7 +73,7 @@ def ask(
         _end_like_ctrl_c(came)
         pieces: Any = client.call(
             target, op, request, timeout_s=timeout_s, node=on, caller=local.caller() or "cli", patient=patient,
-            whole=whole,
+            whole=whole, answer_s=answer_s,
         )  # fmt: skip
         async with aclosing(pieces):
             async for frame in pieces:

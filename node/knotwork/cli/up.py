@@ -56,7 +56,7 @@ def _up(**values: Any) -> None:
     own = launched.is_own(folder)
     if own:
         launched.sweep(folder, _is_used)
-    code = run_here(folder, chosen, quiet=shared.quiet)
+    code = run_here(folder, chosen, quiet=shared.quiet, as_json=shared.shape != "table")
     if own and not code:
         launched.remove(folder)
     sys.exit(code)
@@ -90,8 +90,8 @@ up = click.Command(
 )
 
 
-def run_here(folder: Path, chosen: FileOptions, *, quiet: bool) -> int:
-    """Be the node until it stops; returns the exit code."""
+def run_here(folder: Path, chosen: FileOptions, *, quiet: bool, as_json: bool = False) -> int:
+    """Be the node until it stops; returns the exit code. With `as_json` the error that ends it is one JSON object."""
     gc.set_threshold(YOUNG_MAX)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else it looks through all that is installed: 30 ms
     from knotwork.host import node  # the whole node: loaded by nobody else
@@ -104,6 +104,7 @@ def run_here(folder: Path, chosen: FileOptions, *, quiet: bool) -> int:
             sets=chosen.sets,
             safe_mode=chosen.safe_mode,
             quiet=quiet,
+            as_json=as_json,
         )
     )
 

@@ -140,6 +140,7 @@ def _request(op: Row, values: dict[str, Any], shared: Shared) -> dict[str, Any]:
         if values.get(flag) and values.get(places[-1]) is None and places[0] == positional:
             shifted = [values[name] for name in places[:-1]]  # `invoke -c summarize "text"`: the text is the input
             values |= dict(zip(places, [None, *shifted], strict=True))
+    _swap_written(op, values)
     request: dict[str, Any] = {}
     for field in op.fields:
         value = values.get(field.name)
@@ -155,6 +156,15 @@ def _request(op: Row, values: dict[str, Any], shared: Shared) -> dict[str, Any]:
             value = given.read_input(value)
         request[field.name] = value
     return request
+
+
+def _swap_written(op: Row, values: dict[str, Any]) -> None:
+    """Take a definition for one that stands where an id could: `trigger test @nightly.yaml`."""
+    names = {field.name for field in op.fields}
+    for place in op.cli.positional[:1]:
+        for written in names & AS_WRITTEN - {place}:
+            if values.get(written) is None and given.is_no_name(values.get(place)):
+                values[written], values[place] = values[place], None
 
 
 def _run(op: Row, request: dict[str, Any], shared: Shared, chosen: files.FileOptions, *, looks: bool) -> None:
@@ -278,6 +288,13 @@ def _print(op: Row, reply: dict[str, Any], shared: Shared, answer: str) -> None:
             print(f"\n{show.details({'result': reply['result']})}")
     elif op.effect == "read" or not shared.quiet:  # that something was done is no answer: the exit code says it
         print(show.details({key: value for key, value in reply.items() if key not in op.cli.hidden}))
+    _tell_of_more(op, reply, shared)
+
+
+def _tell_of_more(op: Row, reply: dict[str, Any], shared: Shared) -> None:
+    """Say how to go on behind the page that is shown, where the page itself does not say it."""
+    if op.effect == "read" and op.cli.rows and reply.get("next") and shared.shape != "json" and not shared.quiet:
+        print(f"there are more: go on with --cursor {show.plain(str(reply['next']))}", file=sys.stderr)
 
 
 def _print_answer(reply: dict[str, Any], answer: str, shared: Shared) -> None:

@@ -20,6 +20,8 @@ AWAITS = frozenset({"task.await", "task.watch", "run.await", "run.watch", "crew.
 STARTS = {"task.submit": ("wait", "task.await"), "run.start": ("wait_s", "run.await")}
 """Ops that start something and can wait for it: the field that says so, and the op that waits."""
 PAUSE_S = 0.5
+ANSWER_S = 60.0
+"""How long a node that shows that it lives may take, once the time is over, to put together what is to be told of it."""
 _LOST = frozenset({"node.lost", "bus.lost", "bus.disconnected", "bus.closed"})
 
 Request = dict[str, Any]
@@ -71,7 +73,9 @@ def ask(
     while True:
         try:
             left_s = max(until - time.monotonic(), PAUSE_S)
-            raw = remote.ask(shared, op, json.dumps(asked).encode(), on_piece, timeout_s=left_s, patient=False)
+            raw = remote.ask(
+                shared, op, json.dumps(asked).encode(), on_piece, timeout_s=left_s, patient=False, answer_s=ANSWER_S
+            )
         except KnotworkError as error:
             if not _passes(error, begun=begun) or time.monotonic() + PAUSE_S >= until:
                 raise

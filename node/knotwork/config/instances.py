@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from knotwork.config import elsewhere, judge, references, wording
+from knotwork.config import bones, elsewhere, judge, references, wording
 from knotwork.config.instance_tables import SECTIONS
 from knotwork.config.keys import Path, dotted, known_part, lookup
 from knotwork.config.layers import Merged
@@ -179,10 +179,10 @@ def _check(
     config, errors = judge.fit(model, merged, path, settings)
     errors = errors + _behind(model, path, settings, errors)
     errors = [(error, _named(error, at, path, settings)) for error, at in errors]
-    bones = {**dict.fromkeys(Config.KIND_TABLES[_kind(path)].common_keys()), **judge.skeleton(model)}
+    keys = {**dict.fromkeys(Config.KIND_TABLES[_kind(path)].common_keys()), **bones.skeleton(model)}
 
     def keys_at(at: Path) -> Sequence[str]:
-        return judge.keys_in(bones, at[len(path) :])
+        return bones.keys_in(keys, at[len(path) :])
 
     told = [(error, at) for error, at in errors if not (partly and error["type"] == "missing")]
     return config, [judge.problem_of(error, at, merged, keys_at) for error, at in told]

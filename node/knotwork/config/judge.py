@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, get_args, get_origin
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from knotwork.config import contradictions, wording
-from knotwork.config.elsewhere import Elsewhere
-from knotwork.config.instance_tables import InstanceTable
+from knotwork.config import bones, contradictions, wording
 from knotwork.config.keys import Path, dotted, known_part, lookup
 from knotwork.config.layers import Merged
 from knotwork.config.model import Config
@@ -90,35 +88,10 @@ def problem_of(
 
 def known_keys(path: Path) -> Sequence[str]:
     """Return the keys that may stand in the table at `path` of the configuration."""
-    return keys_in(SKELETON, path)
+    return bones.keys_in(SKELETON, path)
 
 
-def keys_in(skeleton: Any, path: Path) -> Sequence[str]:
-    """Return the keys that may stand at `path` of a `skeleton`."""
-    for part in path:
-        skeleton = skeleton.get(part, skeleton.get("*")) if isinstance(skeleton, Mapping) else None
-    return [key for key in skeleton if key != "*"] if isinstance(skeleton, Mapping) else []
-
-
-def skeleton(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the keys of a model as nested tables; "*" stands for any id or place in an array, None for a value."""
-    if issubclass(model, Elsewhere):
-        return dict(model.bones)
-    fields = model.common_keys() if issubclass(model, InstanceTable) else tuple(model.model_fields)
-    return {name: _bones(model.model_fields[name].annotation) for name in fields}
-
-
-def _bones(annotation: Any) -> Any:
-    if isinstance(annotation, type) and not get_args(annotation):
-        return skeleton(annotation) if issubclass(annotation, BaseModel) else None
-    inside = [bones for argument in get_args(annotation) if (bones := _bones(argument))]
-    if not inside:
-        return None
-    merged = {key: value for bones in inside for key, value in bones.items()}
-    return {"*": merged} if get_origin(annotation) in (dict, list, tuple, set, frozenset, Mapping, Sequence) else merged
-
-
-SKELETON = skeleton(Config)
+SKELETON = bones.skeleton(Config)
 
 
 def _home_of(path: Path) -> str:

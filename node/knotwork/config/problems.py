@@ -6,8 +6,9 @@ Values are not repeated in messages: what was written by mistake may be a passwo
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from knotwork.sdk import ConfigInvalid
 
@@ -63,3 +64,14 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     if known and len(known) <= 12:  # noqa: PLR2004 - a list longer than a line helps nobody
         return "Known: " + ", ".join(sorted(known)) + "."
     return ""
+
+
+def standing(loc: Sequence[str | int], data: Any) -> Iterator[str | int]:
+    """Yield the part of a place that stands in `data`, or is missing there: pydantic adds which of several models it tried."""
+    at = data
+    for number, part in enumerate(loc):
+        if (isinstance(at, dict) and part in at) or (isinstance(at, list) and isinstance(part, int) and part < len(at)):
+            at = at[part]  # type: ignore[index]  # one of the two, as just seen
+            yield part
+        elif number == len(loc) - 1 and isinstance(at, dict) and part != "[key]":
+            yield part  # what is missing

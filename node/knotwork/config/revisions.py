@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +77,12 @@ def load(folder: Path, number: int) -> Revision:
     return revision
 
 
-def restore(revision: Revision) -> list[str]:
+def restore(revision: Revision, kept: Iterable[Revision]) -> list[str]:
     """Write the files of a revision again and return one line per file changed.
 
-    A `*.toml` of the folder that is not in the revision is renamed, not removed. Each file changes at once or not at
-    all. Raises `Conflict` when a file cannot be written; files written before stay written.
+    What a file says now is written beside it first when none of the revisions in `kept` has it: a refused edit, say. A
+    `*.toml` of the folder that is not in the revision is renamed, not removed. Each file changes at once or not at all.
+    Raises `Conflict` when a file cannot be written; files written before stay written.
     """
     if not revision.texts:
         raise Conflict(
@@ -87,7 +90,17 @@ def restore(revision: Revision) -> list[str]:
             code="config.nothing_to_restore",
             hint="Choose one that names files in `knotwork config revisions`.",
         )
-    return list(_restore(revision))
+    return list(_restore(revision, {(text.path, text.text) for one in kept for text in one.texts}))
+
+
+def aside_of(path: Path) -> Path:
+    """Return where a file goes that is in the way of a rollback: beside it, in place of nothing else that is there."""
+    said = path.read_bytes()
+    for number in count(1):
+        aside = path.with_name(f"{path.name}{ASIDE}{'' if number == 1 else f'-{number}'}")
+        if not os.path.lexists(aside) or (aside.is_file() and aside.read_bytes() == said):
+            return aside
+    raise AssertionError  # numbers do not end
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -110,13 +123,17 @@ def write_whole(path: Path, text: str) -> None:
         raise
 
 
-def _restore(revision: Revision) -> Iterator[str]:
+def _restore(revision: Revision, known: set[tuple[Path, str]]) -> Iterator[str]:
     wanted = {text.path: text.text for text in revision.texts}
     for path, text in wanted.items():
         try:
-            same = path.is_file() and path.read_bytes().removeprefix(b"\xef\xbb\xbf") == text.encode()
-            if not same:
+            now = path.read_bytes().removeprefix(b"\xef\xbb\xbf") if path.is_file() else None
+            if now != text.encode():
                 path.parent.mkdir(parents=True, exist_ok=True)
+                if now is not None and now.strip() and (path, now.decode("utf-8", "replace")) not in known:
+                    aside = aside_of(path)
+                    shutil.copy2(path, aside)
+                    yield f"kept what {path} said, which is in no revision, as {aside.name}"
                 write_whole(path, text)
                 yield f"wrote {path}"
         except OSError as error:
@@ -125,10 +142,11 @@ def _restore(revision: Revision) -> Iterator[str]:
         for path in sorted(revision.config_dir.glob("*.toml")):
             if path not in wanted and not path.name.startswith("."):
                 try:
-                    path.replace(path.with_name(path.name + ASIDE))
+                    aside = aside_of(path)
+                    path.replace(aside)
                 except OSError as error:
                     raise _not_written(path, error) from error
-                yield f"renamed {path} to {path.name}{ASIDE}"
+                yield f"renamed {path} to {aside.name}"
 
 
 def _not_written(path: Path, error: OSError) -> Conflict:

@@ -17,6 +17,7 @@ from knotwork.flow.definitions import parsed
 from knotwork.flow.run import decoded
 from knotwork.flow.runs import Wanted
 from knotwork.sdk.errors import Failed, Invalid, KnotworkError, TimedOut
+from knotwork.work.records import NOBODY, Asker
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -46,6 +47,10 @@ class Wish:
     known: Collection[str]
     default: str = ""
     parts_max: int = 20
+    orchestration: str = ""
+    circle: str = ""
+    """Who alone may be asked for a plan by capability (`trust.scopes.circle`), "" for everybody in the project."""
+    asker: Asker = NOBODY
 
 
 async def plan_of(flow: Flow, wish: Wish, asked: Planner | None) -> tuple[Assessment, str]:
@@ -77,7 +82,13 @@ async def _asked(flow: Flow, wish: Wish, made: Assessment, asked: Planner) -> pl
         "task": wish.task, "max_parts": wish.parts_max, "capabilities": sorted(wish.known)[:500], "default": default,
         "by_rules": made.parts,
     }  # fmt: skip
-    run, _ = await flow.runs.start(Wanted(digest, codec.encode(msgspec.to_builtins(told)), by=wish.by))
+    labels = {"orchestration": wish.orchestration} if wish.orchestration else {}
+    run, _ = await flow.runs.start(
+        Wanted(
+            digest, codec.encode(msgspec.to_builtins(told)), by=wish.by, labels=labels, circle=wish.circle,
+            asker=wish.asker,
+        )
+    )  # fmt: skip
     finish = await _ended(flow, run, asked.wait_s)
     if finish.state != "completed":
         error = finish.error or {}

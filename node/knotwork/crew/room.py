@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,6 +25,8 @@ from knotwork.crew.steering import Steering
 from knotwork.crew.store import Store
 from knotwork.flow.run import decoded
 from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
+from knotwork.trust.scopes import circle
+from knotwork.work import records as work_records
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,11 +116,13 @@ class Crew:
             with contextlib.suppress(NotFound):
                 return self._same(await self.store.get(made_id), wish.task)
         above = await self._parent(parent, by)
+        scope = (await self.store.get(above)).scope if above else scope
+        wish = replace(wish, orchestration=made_id, circle=circle(scope, by), asker=work_records.Asker(by.id, by.owner))
         found, planned_by = await planning.plan_of(self._flow, wish, asked)
         made = Record(
             made_id, wish.task, Asker(by.id, by.name, by.owner), parts=found.parts, planned_by=planned_by,
             complexity=found.complexity, remarks=found.notes, parent=above, node=self._node, created_ns=clock.now_ns(),
-            scope=(await self.store.get(above)).scope if above else scope,
+            scope=scope,
         )  # fmt: skip
         if not await self.store.create(made):
             return self._same(await self.store.get(made_id), wish.task)

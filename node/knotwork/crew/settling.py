@@ -144,7 +144,9 @@ class Settling:
         """Close what is over, or put it together first."""
         record = view.record
         if record.stop is not None:
-            return await self.close(view, record.stop.phase, {"code": "crew.stopped", "message": record.stop.why})
+            stop = record.stop
+            told = f"It was stopped by {stop.by}" + (f": {stop.why}" if stop.why else ".") if stop.by else stop.why
+            return await self.close(view, stop.phase, {"kind": "cancelled", "code": "crew.stopped", "message": told})
         if not view.done and not (record.synthesis.partial and view.named("completed")):
             return await self.close(view, "failed", _error(view))
         how = record.synthesis.how

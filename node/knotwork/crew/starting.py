@@ -15,6 +15,7 @@ from knotwork.flow.runs import Wanted, keyed_run
 from knotwork.sdk.errors import Conflict
 from knotwork.trust.scopes import circle
 from knotwork.trust.who import Who
+from knotwork.work.records import Asker
 
 if TYPE_CHECKING:
     from knotwork.crew.files import Files
@@ -66,6 +67,7 @@ class Starting:
                 digest, codec.encode(definition.run_input(record, record.parts, places)), key_of(record, made),
                 record.by.name, {"orchestration": record.id}, record.priority, record.boundary,
                 traceparent=record.traceparent, given=given, circle=_circle(record),
+                asker=Asker(record.spawner.id, record.spawner.owner),
             )
         )  # fmt: skip
 

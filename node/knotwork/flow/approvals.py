@@ -7,22 +7,20 @@ and whoever sends the same answer again, because the first was not acknowledged,
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
-import hmac
-import re
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.bus import clock, kv, subjects
+from knotwork.bus import clock, subjects
 from knotwork.flow import answers
 from knotwork.flow.effects import Ask
 from knotwork.flow.run import decoded
 from knotwork.sdk.errors import Conflict, Denied, Internal, NotFound
+from knotwork.trust import seals
 from knotwork.work.records import Name, Token, Whole
 
 if TYPE_CHECKING:
@@ -30,12 +28,10 @@ if TYPE_CHECKING:
     from knotwork.flow.runs import Runs, Sight
 
 KEY = "approval_secret"
-SECRET_BYTES = 32
+_MARK = "ka1"
 LINK_MAX = 1024
 SHOWN_MAX_BYTES = 64 * 1024
 """A larger input is not shown."""
-_SHAPE = re.compile(r"ka1\.([A-Za-z0-9_-]{1,900})\.([A-Za-z0-9_-]{43})")
-_SECRET = re.compile(rb"[0-9a-f]{64}")
 
 
 class Link(msgspec.Struct, frozen=True, array_like=True):
@@ -68,27 +64,16 @@ _decoder = msgspec.msgpack.Decoder(Link)
 
 def sealed(key: bytes, link: Link) -> str:
     """Return a link as a text (pure)."""
-    body = _text(_encode(link))
-    return f"ka1.{body}.{_mac(key, body)}"
+    return seals.close(key, _MARK, _encode(link))
 
 
 def opened(key: bytes, text: str) -> Link | None:
     """Return what a text says, None unless it was sealed with this key (pure)."""
-    found = _SHAPE.fullmatch(text) if len(text) <= LINK_MAX else None
-    if found is None or not hmac.compare_digest(_mac(key, found[1]), found[2]):
-        return None
+    found = seals.open_(key, _MARK, text, size_max=LINK_MAX)
     try:
-        return _decoder.decode(base64.urlsafe_b64decode(found[1] + "=" * (-len(found[1]) % 4)))
+        return None if found is None else _decoder.decode(found)
     except (msgspec.DecodeError, ValueError):  # sealed by another version
         return None
-
-
-def _mac(key: bytes, body: str) -> str:
-    return _text(hmac.digest(key, body.encode(), "sha256"))
-
-
-def _text(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 class Approvals:
@@ -146,17 +131,10 @@ class Approvals:
         return Question(link, sight, found.state, _title(sight, link.step), by=found.by, comment=found.comment)
 
     async def _secret(self) -> bytes:
-        """Return the key of the project's links; its secret is made by whoever needs it first, and then stays."""
+        """Return the key of the project's links."""
         if not self._key:
-            bucket = await kv.open_bucket(self._connection, subjects.SETTINGS)
-            fresh = secrets.token_hex(SECRET_BYTES).encode()
-            try:
-                await bucket.create(KEY, fresh)
-                found: bytes | None = fresh
-            except Conflict:
-                entry = await bucket.get(KEY)
-                found = entry.value if entry is not None else None
-            if found is None or _SECRET.fullmatch(found) is None:
+            found = await seals.shared_secret(self._connection, KEY)
+            if found is None:
                 raise Internal(
                     "The secret of the project's links is damaged.", code="flow.bad_secret",
                     hint=f"Delete the key {KEY} of the bucket {subjects.SETTINGS}: links that were given out end then.",

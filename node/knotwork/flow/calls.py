@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def call(run: Run, step: Progress, token: str, value: bytes = NULL, blob: str = "", /, **told: Any) -> None:
     """Have a step carried out under a name on the wire, with this input; raises `Invalid` for a prompt that fails.
 
-    `told` is what a prompt sees beside what all see.
+    `told` is what a prompt, and the key of a limit, sees beside what all see.
     """
     spec = step.box.spec
     match spec.kind:
@@ -28,14 +28,14 @@ def call(run: Run, step: Progress, token: str, value: bytes = NULL, blob: str = 
         case "agent":
             prompt = expressions.filled(spec.prompt, context(run, step.box.reads, **told))
             work = {"prompt": prompt, "tools": list(spec.tools), "input": decoded(value)}
-            dispatch(run, step, token, outputs.encoded(work))
+            dispatch(run, step, token, outputs.encoded(work), limit=limit_of(run, step, **told))
         case _:
-            dispatch(run, step, token, value, blob)
+            dispatch(run, step, token, value, blob, limit=limit_of(run, step, **told))
 
 
-def dispatch(run: Run, step: Progress, token: str, value: bytes, blob: str = "") -> None:
-    """Have an agent carry out a step, or one item of it, when its limit admits it; raises `Invalid` for a bad key."""
-    run.emit(Dispatch(token, step.box.id, step.box.spec, value, blob, limit_of(run, step), near(run, step)))
+def dispatch(run: Run, step: Progress, token: str, value: bytes, blob: str = "", *, limit: Limit | None) -> None:
+    """Have an agent carry out a step, or one item of it, when its limit admits it."""
+    run.emit(Dispatch(token, step.box.id, step.box.spec, value, blob, limit, near(run, step)))
 
 
 def spawn(run: Run, token: str, wish: Spawn) -> None:
@@ -100,15 +100,21 @@ def near(run: Run, step: Progress) -> Near | None:
     return Near(other.node, other.agent, sticky.mode == "hard") if other.node else None
 
 
-def limit_of(run: Run, step: Progress) -> Limit | None:
-    """Return what must admit a step before it begins."""
-    spec = step.box.spec
-    limit: StepLimit | None = getattr(spec, "limit", None)
+def limit_of(run: Run, step: Progress, /, **told: Any) -> Limit | None:
+    """Return what must admit a step before it begins; raises `Invalid` for a key that cannot be worked out.
+
+    `told` is what the key sees beside what all see: in a handler what it handles.
+    """
+    limit: StepLimit | None = getattr(step.box.spec, "limit", None)
     if limit is None:
         return None
-    value = b""
-    if limit.key is not None:
-        value = outputs.encoded(expressions.evaluate(limit.key, context(run, step.box.reads)))
+    return limit_in(run, step, limit, context(run, step.box.reads, **told) if limit.key is not None else {})
+
+
+def limit_in(run: Run, step: Progress, limit: StepLimit, seen: dict[str, Any]) -> Limit:
+    """Return the same with what its key sees; raises `Invalid`."""
+    spec = step.box.spec
+    value = outputs.encoded(expressions.evaluate(limit.key, seen)) if limit.key is not None else b""
     what = getattr(spec, "capability", None) or getattr(spec, "agent", None) or ""
     scope, name = (
         ("cap", what.replace("/", "="))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -249,7 +250,8 @@ class Carrier:
             digest = await self._definitions.put(parsed(effect.made), now_ns=clock.now_ns(), named=False)
         else:
             digest, _ = await self._definitions.find(effect.workflow)
-        start = _child_start(run, effect, digest)
+        value, blob = (effect.input, effect.blob) if effect.blob else await self._work.values.keep(effect.input)
+        start = _child_start(run, effect, digest, value, blob)
         if not (again and await history.is_kept(self._connection, child)):
             await self._append(facts.subject(child, "start"), facts.encode(start))
         if effect.detach:
@@ -291,6 +293,9 @@ class Carrier:
         digest = run.start.digest
         if wanted.latest and (named := await self._definitions.named(run.start.workflow)) is not None:
             digest = named.digests[-1]
+        if not wanted.blob:
+            value, blob = await self._work.values.keep(wanted.input)
+            wanted = replace(wanted, input=value, blob=blob)
         following, start = anew.started(run.id, run.start, wanted, digest)
         if not (again and await history.is_kept(self._connection, following)):
             await self._append(facts.subject(following, "start"), facts.encode(start))
@@ -355,7 +360,7 @@ def _task(run: Run, token: str, spec: Work, value: bytes, blob: str) -> records.
         agent=agent, node=node, boundary=spec.boundary or start.boundary or workflow.boundary or records.NO_BOUNDARY,
         priority=spec.priority or start.priority, input=msgspec.Raw(value), blob=blob, timeout_s=spec.timeout,
         retry=_retry(retry), labels={**workflow.labels, **start.labels, **spec.labels}, traceparent=start.traceparent,
-        by=start.by, submitted_ns=now_ns, loop=loop, start_within_s=spec.schedule_to_start,
+        by=start.by, asker=start.asker, submitted_ns=now_ns, loop=loop, start_within_s=spec.schedule_to_start,
         start_by_ns=now_ns + int(spec.schedule_to_start * 1e9) if spec.schedule_to_start is not None else 0,
         heartbeat_s=spec.heartbeat_timeout, gated=spec.limit is not None,
     )  # fmt: skip
@@ -378,13 +383,14 @@ def _retry(retry: Retry) -> records.Retry:
     )  # fmt: skip
 
 
-def _child_start(run: Run, effect: StartChild, digest: str) -> Start:
+def _child_start(run: Run, effect: StartChild, digest: str, value: bytes, blob: str) -> Start:
     parent = None if effect.detach else facts.Parent(run.id, effect.token)
     tree, depth = run.start.tree, run.start.tree_depth
     if effect.spawned:
         tree, depth = tree or facts.Parent(run.id, effect.token.rpartition(facts.CHILD)[0]), depth + 1
     return facts.Start(
-        effect.workflow, digest, msgspec.Raw(effect.input), effect.blob, run.start.by, run.start.labels,
+        effect.workflow, digest, msgspec.Raw(value), blob, run.start.by, run.start.labels,
         run.start.priority, run.start.boundary, parent, run.start.depth + 1, traceparent=run.start.traceparent,
         started_ns=clock.now_ns(), tree=tree, tree_depth=depth, circle=run.start.circle, paused=effect.paused,
+        asker=run.start.asker,
     )  # fmt: skip

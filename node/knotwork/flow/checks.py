@@ -201,7 +201,7 @@ def expressions_of(spec: AnyStep) -> Iterator[tuple[Path, str, frozenset[str]]]:
     for path, text in expressions.texts(spec.input, ("input",)):
         yield path, text, items
     if (limit := getattr(spec, "limit", None)) is not None and limit.key is not None:
-        yield ("limit", "key"), limit.key, _NONE
+        yield ("limit", "key"), limit.key, items
     match spec.kind:
         case "agent":
             yield from ((("prompt",), text, _NONE) for text in expressions.holes(spec.prompt))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.bus import clock, codec, reading, subjects
+from knotwork.bus import clock, codec, digits, reading, subjects
 from knotwork.flow import anew, facts
 from knotwork.flow.facts import Parent, Spawn
 from knotwork.sdk.errors import Conflict, Denied
@@ -102,10 +102,10 @@ class Children:
         found: dict[int, Spawn] = {}
         pattern = f"{facts.subject(run, 'spawned', step)}.*"
         for stored in await reading.each_last(self._connection, subjects.FACTS, [pattern]):
-            number = stored.subject.rpartition(".")[2]
+            number = digits.read(stored.subject.rpartition(".")[2])
             with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-                if number.isdigit():
-                    found[int(number)] = _decode(stored.data)
+                if number is not None:
+                    found[number] = _decode(stored.data)
         return found
 
 

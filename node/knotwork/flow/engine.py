@@ -10,12 +10,10 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from knotwork.bus.background import begin_in
-from knotwork.flow import calls, decide, facts
+from knotwork.flow import calls, decide, facts, large
 from knotwork.flow.effects import Dispatch, SetTimer
-from knotwork.flow.facts import Handed, Start, StepEnd
+from knotwork.flow.facts import Start
 from knotwork.flow.forgetting import Over
 from knotwork.flow.journal import AGAIN_MAX_S, AGAIN_MIN_S
 from knotwork.flow.run import begin
@@ -88,15 +86,9 @@ class Engine:
 
     def _needs_time(self, live: Live, fact: Fact) -> bool:
         """Return whether something must be fetched before a fact can be understood: a definition, or a large value."""
-        if isinstance(fact.body, Start):
-            graph = self._definitions.known(fact.body.digest)
-            large = any(end.blob for end in fact.body.given.values())
-            large = large or any(one.blob for one in fact.body.handed.values())
-            return graph is None or bool(fact.body.blob) or large
-        if isinstance(fact.body, StepEnd) and fact.what == "outcome" and fact.body.blob and live.run is not None:
-            name = fact.about.partition("--")[0]
-            return name in live.run.graph.looked_at or "--" in fact.about
-        return False
+        if isinstance(fact.body, Start) and self._definitions.known(fact.body.digest) is None:
+            return True
+        return large.stands_for_more(fact, live.run.graph if live.run is not None else None)
 
     async def _slowly(self, live: Live, fact: Fact) -> None:
         """Fetch what a fact needs, and take it and those behind it."""
@@ -125,23 +117,7 @@ class Engine:
     async def _completed(self, fact: Fact) -> Fact:
         if isinstance(fact.body, Start):
             await self._definitions.graph(fact.body.digest)
-        body = fact.body
-        if isinstance(body, Start):
-            for name, end in body.given.items():
-                if end.blob:
-                    whole = msgspec.structs.replace(
-                        end, output=msgspec.Raw(await self._values.blobs.get(end.blob)), blob=""
-                    )
-                    body = msgspec.structs.replace(body, given={**body.given, name: whole})
-            for name, one in body.handed.items():
-                if one.blob:
-                    brought = Handed(msgspec.Raw(await self._values.blobs.get(one.blob)))
-                    body = msgspec.structs.replace(body, handed={**body.handed, name: brought})
-        if isinstance(body, Start | StepEnd) and body.blob:
-            value = await self._values.blobs.get(body.blob)
-            key = "input" if isinstance(body, Start) else "output"
-            body = msgspec.structs.replace(body, **{key: msgspec.Raw(value), "blob": ""})
-        return msgspec.structs.replace(fact, body=body)
+        return await large.whole(fact, self._values.blobs)
 
     def _apply(self, live: Live, fact: Fact) -> None:
         """Let the rules decide what follows, and have it carried out; a bug of ours in them stops this run alone."""

@@ -88,6 +88,8 @@ class Start(msgspec.Struct, frozen=True, omit_defaults=True):
     """It begins nothing before it is resumed."""
     heard: Whole = 0
     """The order of the last wish of its parent that the run before it heard."""
+    asker: records.Asker | None = None
+    """With whose eyes agents are looked for that its steps name."""
 
 
 class StepEnd(msgspec.Struct, frozen=True, omit_defaults=True):

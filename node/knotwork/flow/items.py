@@ -12,6 +12,7 @@ from knotwork.flow.run import Items, context, decoded
 from knotwork.sdk.errors import Failed
 
 if TYPE_CHECKING:
+    from knotwork.flow.admission import Limit
     from knotwork.flow.model import MapStep
     from knotwork.flow.run import Progress, Run
 
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 def begin(run: Run, step: Progress, spec: MapStep, value: bytes) -> None:
     """Begin a map over a JSON list; raises `Invalid` when it is none, or too long."""
     found = outputs.listed(value, spec.max_items)
+    limits = _limits(run, step, spec, found)
     if spec.input is not None:
         seen = context(run, step.box.reads)
         found = [
             outputs.shaped(spec.input, {**seen, "item": decoded(item), "index": index})
             for index, item in enumerate(found)
         ]
-    step.items = Items(found, [NULL] * len(found), _allowed(spec, len(found)), left=len(found))
+    step.items = Items(found, [NULL] * len(found), _allowed(spec, len(found)), left=len(found), limits=limits)
     go_on(run, step)
 
 
@@ -64,7 +66,8 @@ def go_on(run: Run, step: Progress) -> None:
         while items.next < len(items.inputs) and len(items.running) < spec.parallelism:
             index, items.next = items.next, items.next + 1
             items.running.add(index)
-            calls.dispatch(run, step, f"{step.box.id}--{index}", items.inputs[index])
+            limit = items.limits[index] if items.limits else None
+            calls.dispatch(run, step, f"{step.box.id}--{index}", items.inputs[index], limit=limit)
             items.inputs[index] = NULL
     if items.running:
         return
@@ -75,6 +78,19 @@ def go_on(run: Run, step: Progress) -> None:
     elif run.phase != "running":
         error = Failed("It was stopped.", code="flow.step_cancelled").to_wire()
         ending.finish(run, step, StepEnd("cancelled", error=error))
+
+
+def _limits(run: Run, step: Progress, spec: MapStep, found: list[bytes]) -> list[Limit]:
+    """Return what must admit each item, all of them before the first begins: a key that is wrong fails the whole step."""
+    if spec.limit is None:
+        return []
+    if spec.limit.key is None:
+        return [calls.limit_in(run, step, spec.limit, {})] * len(found)
+    seen = context(run, step.box.reads)
+    return [
+        calls.limit_in(run, step, spec.limit, {**seen, "item": decoded(item), "index": index})
+        for index, item in enumerate(found)
+    ]
 
 
 def _allowed(spec: MapStep, count: int) -> int:

@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from knotwork.bus import reading, subjects
-from knotwork.flow import again, anew, decide, facts, history, unknown
+from knotwork.bus.background import heard
+from knotwork.flow import again, anew, decide, facts, history, large, unknown
 from knotwork.flow.run import Run, begin
 from knotwork.sdk.errors import Invalid, NotFound, TimedOut, Unavailable, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from knotwork.bus.blobs import Blobs
     from knotwork.bus.connection import Connection
     from knotwork.bus.reading import Stored
     from knotwork.bus.wire import Message
     from knotwork.flow.definitions import Definitions
     from knotwork.flow.facts import Fact, Finish, Start
+    from knotwork.flow.graph import Graph
     from knotwork.flow.history import Keeps
 
 log = logging.getLogger(__name__)
@@ -60,9 +63,12 @@ class Outline:
 class Looking:
     """The runs of one project, as they can be looked at."""
 
-    def __init__(self, connection: Connection, definitions: Definitions, keeps: Callable[[], Keeps]) -> None:
-        """Read over `connection`; `keeps()` says how much of the past is kept."""
+    def __init__(
+        self, connection: Connection, definitions: Definitions, blobs: Blobs, keeps: Callable[[], Keeps]
+    ) -> None:
+        """Read over `connection`, large values from `blobs`; `keeps()` says how much of the past is kept."""
         self._connection, self._definitions, self._keeps = connection, definitions, keeps
+        self._blobs = blobs
         self._waiting: dict[str, list[asyncio.Future[Finish]]] = {}
 
     async def open(self) -> None:
@@ -108,7 +114,7 @@ class Looking:
 
     async def _seen(self, outline: Outline) -> Sight:
         graph = await self._definitions.graph(outline.start.digest)
-        seen = folded(outline.id, graph, outline.known)
+        seen = folded(outline.id, graph, await self._whole(graph, outline.known))
         return Sight(outline.id, outline.start, seen, outline.finish, outline.facts, outline.newer)
 
     async def ended(self, run: str) -> Finish:
@@ -136,8 +142,8 @@ class Looking:
                     return found if found is not None else await future
             return future.result()
         finally:
-            if future.done() and not future.cancelled():
-                future.exception()  # heard, whoever found out by himself meanwhile
+            if future.done():
+                heard(future)  # whoever found out by himself meanwhile
             waiting = self._waiting[run]
             waiting.remove(future)
             if not waiting:
@@ -198,7 +204,19 @@ class Looking:
         Raises what `look` does.
         """
         outline = await self.outline(run)
-        return again.difference(run, await self._definitions.graph(outline.start.digest), outline.known)
+        graph = await self._definitions.graph(outline.start.digest)
+        return again.difference(run, graph, await self._whole(graph, outline.known))
+
+    async def _whole(self, graph: Graph, known: list[Fact]) -> list[Fact]:
+        """Return facts with the large values that the rules look at; without one that is not kept any more."""
+        found = []
+        for fact in known:
+            one = fact
+            if large.stands_for_more(fact, graph):
+                with contextlib.suppress(NotFound):
+                    one = await large.whole(fact, self._blobs)
+            found.append(one)
+        return found
 
 
 def outlined(run: str, found: list[Stored], up_to: int | None = None) -> Outline:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
-from knotwork.config.problems import nearest
+from knotwork.config.problems import nearest, standing
 from knotwork.flow.model import (
     AGENT,
     EVENT,
@@ -255,19 +255,14 @@ def _told(path: Path, error: Any) -> str:
 
 
 def _real(loc: Path, data: Any, within: int) -> Iterator[str | int]:
-    """Yield the part of a place that stands in the text: pydantic adds which of several models it tried.
+    """Yield the part of a place that stands in the text (`standing`).
 
     `within` is how far inside of a workflow the place begins.
     """
-    at: Any = data
-    for place, part in enumerate(loc):
-        if place + within == STEP and part in KINDS and (within or loc[0] == "steps"):
-            continue  # the kind of the step
-        if (isinstance(at, dict) and part in at) or (isinstance(at, list) and isinstance(part, int) and part < len(at)):
-            at = at[part]  # type: ignore[index]  # one of the two, as just seen
-            yield part
-        elif place == len(loc) - 1 and isinstance(at, dict) and part != "[key]":
-            yield part  # what is missing
+    kind = STEP - within
+    if 0 <= kind < len(loc) and loc[kind] in KINDS and (within or loc[0] == "steps"):
+        loc = (*loc[:kind], *loc[kind + 1 :])  # the kind of the step
+    return standing(loc, data)
 
 
 _made: list[TypeAdapter[Any]] = []

@@ -86,7 +86,10 @@ class StepLimit(Part):
     )
     per: Some = Field(default=1.0, description="the time of the rate")
     units: float = Field(default=1.0, gt=0, le=1e6, allow_inf_nan=False, description="what one of these counts")
-    key: Expression | None = Field(default=None, description="a limit of its own for each value that this gives")
+    key: Expression | None = Field(
+        default=None,
+        description="a limit of its own for each value that this gives; in a map it sees `item` and `index`",
+    )
     scope: Literal["capability", "step"] = Field(
         default="capability", description="shared by all steps with this capability or agent, or this step's own"
     )

@@ -106,6 +106,7 @@ def _open(run: Run, step: Progress, spec: AnyStep, token: str) -> None:  # noqa:
         case "planner":
             plans.ask(run, step)
         case "continue_as_new":
+            outputs.must_be_kept(value, "Its input", "Pass on what the next run needs of it.")
             run.anew = run.anew or Anew(token, value, blob, spec.latest)
             ending.finish(run, step, ending.done(value, blob))
         case _:

@@ -77,7 +77,11 @@ def input_by_default(run: Run, step: Progress) -> Value:
 
 
 def of_run(run: Run) -> Value:
-    """Return the output of a run whose steps have all ended; raises `Invalid` when it does not fit or cannot be worked out."""
+    """Return the output of a run whose steps have all ended.
+
+    Raises `Invalid` when it cannot be worked out, does not fit, or is larger than what can be kept: nothing could end the
+    run with it.
+    """
     workflow = run.graph.workflow
     if workflow.output is not None:
         value: Value = shaped(workflow.output, context(run, run.graph.output_reads)), ""
@@ -86,9 +90,17 @@ def of_run(run: Run) -> Value:
         value = last.output, last.blob
     else:
         value = together(run, run.graph.ends), ""
+    must_be_kept(value[0], "The output of the run", "Write an `output` that gives what matters of it.")
     if workflow.output_schema is not None and not value[1]:
         must_fit(workflow.output_schema, value[0], "The output of the run")
     return value
+
+
+def must_be_kept(value: bytes, what: str, hint: str) -> None:
+    """Raise `Invalid` (`flow.too_large`) for a value that is larger than what can be kept."""
+    if len(value) > expressions.SIZE_MAX_BYTES:
+        told = f"{what} has {len(value)} bytes; {expressions.SIZE_MAX_BYTES} can be kept."
+        raise Invalid(told, code="flow.too_large", hint=hint)
 
 
 def together(run: Run, names: Iterable[str]) -> bytes:

@@ -28,7 +28,7 @@ def token_of(step: Progress) -> str:
 
 def ask(run: Run, step: Progress) -> None:
     """Have an agent plan."""
-    calls.dispatch(run, step, token_of(step), step.input, step.input_blob)
+    calls.dispatch(run, step, token_of(step), step.input, step.input_blob, limit=calls.limit_of(run, step))
 
 
 def ended(run: Run, step: Progress, plan: bytes) -> None:
@@ -84,11 +84,11 @@ def _overstep(spec: PlannerStep, one: AnyStep, boundary: str | None) -> str:
         return f"a {one.kind}"
     if not isinstance(one, model.Work):
         return ""
+    if one.children is not None:
+        return "`children`, which lets workers start what no plan may name"
     if one.boundary not in (None, boundary):
         return f"the boundary {one.boundary!r}"
     if one.agent is not None and (spec.capabilities or one.agent != spec.agent):
         return f"the agent {one.agent!r}"
-    allowed = spec.capabilities or (spec.capability,)
-    if one.capability is not None and one.capability not in allowed:
-        return f"the capability {one.capability!r}"
-    return ""
+    allowed = (None, *(spec.capabilities or (spec.capability,)))
+    return "" if one.capability in allowed else f"the capability {one.capability!r}"

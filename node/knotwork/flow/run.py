@@ -34,6 +34,8 @@ class Items:
     left: int = 0
     failed: int = 0
     running: set[int] = field(default_factory=set)
+    limits: list[Limit] = field(default_factory=list)
+    """What must admit each of them; nothing when nothing must."""
 
 
 @dataclass(slots=True)

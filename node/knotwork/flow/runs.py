@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from knotwork.work.room import Work
 
 __all__ = ["Runs", "Sight", "Wanted", "keyed_run", "new_run"]
+GIVEN_INLINE_MAX_BYTES, GIVEN_SMALL_BYTES = 1024 * 1024, 4096
+"""How much of what a run takes over stands in its start; when it is more, each end over so many bytes is a blob."""
 HEARD_IN = 100
 """In how many of the runs that went before in a chain is looked for the key of a signal."""
 
@@ -47,6 +49,8 @@ class Wanted:
     """Ends of steps that were reached elsewhere: it takes them over, and does not do these again."""
     circle: str = ""
     """Who alone may see it and take its steps (`trust.scopes.circle`)."""
+    asker: records.Asker = records.NOBODY
+    """With whose eyes agents are looked for that its steps name: those of whoever starts it."""
 
 
 class Runs(Looking):
@@ -56,7 +60,7 @@ class Runs(Looking):
         self, connection: Connection, work: Work, definitions: Definitions, keeps: Callable[[], history.Keeps]
     ) -> None:
         """Read and append facts over `connection`; `keeps()` says how much of the past is kept."""
-        super().__init__(connection, definitions, keeps)
+        super().__init__(connection, definitions, work.values.blobs, keeps)
         self._work, self._facts = work, work.facts
 
     # -- starting ----------------------------------------------------------------------------------------------------
@@ -78,6 +82,7 @@ class Runs(Looking):
             workflow.name, digest, msgspec.Raw(value), blob, wanted.by, wanted.labels or {},
             wanted.priority or workflow.priority, wanted.boundary, key=wanted.key, trigger=wanted.trigger,
             traceparent=wanted.traceparent, started_ns=now_ns, given=wanted.given or {}, circle=wanted.circle,
+            asker=wanted.asker,
         )  # fmt: skip
         run = keyed_run(workflow.name, wanted.key) if wanted.key else new_run(now_ns)
         new = await self._begin(run, start)
@@ -113,6 +118,7 @@ class Runs(Looking):
         value: bytes | None = None,
         by: str = "",
         key: str = "",
+        asker: records.Asker = records.NOBODY,
     ) -> tuple[str, bool]:
         """Start a new run of the same definition that takes over what was done before `step`, or all that was done.
 
@@ -129,11 +135,21 @@ class Runs(Looking):
             own = facts.Handed(msgspec.Raw(own_value), own_blob)
         made_of = msgspec.structs.replace(
             start, input=msgspec.Raw(kept), blob=blob, by=by, key=key, parent=None, started_ns=now_ns, of=run,
-            given=again.given(sight.run, step), handed=again.handed(sight.run, step, own), traceparent="", trigger="", first="", number=0, after=0, tree=None, tree_depth=0,
-            paused=False, heard=0,
+            given=await self._given(sight, step), handed=again.handed(sight.run, step, own), traceparent="", trigger="", first="", number=0, after=0, tree=None, tree_depth=0,
+            paused=False, heard=0, asker=asker,
         )  # fmt: skip
         made = keyed_run(f"{run}.{step}", key) if key else new_run(now_ns)
         return made, await self._begin(made, made_of)
+
+    async def _given(self, sight: Sight, step: str) -> dict[str, facts.StepEnd]:
+        """Return the ends of steps that a new run takes over, those that are large by their digests."""
+        given = again.given(sight.run, step)
+        many = sum(len(end.output) for end in given.values()) > GIVEN_INLINE_MAX_BYTES
+        for name, end in given.items():
+            if len(end.output) > (GIVEN_SMALL_BYTES if many else records.INLINE_MAX_BYTES):
+                digest = await self._work.values.blobs.put(bytes(end.output))
+                given[name] = msgspec.structs.replace(end, output=NOTHING, blob=digest)
+        return given
 
     async def keep(self, run: str, data: bytes, digest: str, *, part: int = 1) -> bool:
         """Put the facts of a run that is over, as JSON, into the past; False when there is one of this name.

@@ -15,6 +15,7 @@ from knotwork.mesh.calls import Answered
 from knotwork.ops import replies
 from knotwork.sdk.errors import KnotworkError, NotFound, guess
 from knotwork.sdk.router import Ask
+from knotwork.work.records import Asker
 
 if TYPE_CHECKING:
     from knotwork.bus.frames import Frame
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from knotwork.mesh.records import AgentRecord, NodeRecord
     from knotwork.ops.op import Caller
     from knotwork.ops.ports import AgentFilter, Call, RouteQuestion
+    from knotwork.trust.who import Who
 
 PIECES_MAX = 10_000
 PIECES_MAX_BYTES = 64 * 1024 * 1024
@@ -227,6 +229,11 @@ def piece_of(frame: Frame) -> replies.Progress | replies.Chunk:
     except (KnotworkError, AttributeError):
         return replies.Chunk(data=None)
     return replies.Chunk(data=value)
+
+
+def asker(who: Who) -> Asker:
+    """Return with whose eyes agents are looked for that somebody's work names."""
+    return Asker(who.id, who.owner)
 
 
 def caller_name(caller: Caller) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus.away import why_away
 from knotwork.flow import approvals
-from knotwork.host.flow_rows import moment
+from knotwork.host.moments import moment
 from knotwork.ops import flow_replies, serve
 from knotwork.sdk.errors import KnotworkError
 

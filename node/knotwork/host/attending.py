@@ -40,7 +40,9 @@ class Attending:
         elif line.record.registered and line.record.status != "offline":
             stack = self._shown[line.record.id] = ExitStack()
             try:
-                notices = stack.enter_context(self._work.attached.line(_shown(line.record)))
+                notices = stack.enter_context(
+                    self._work.attached.line(_shown(line.record), self._sessions.names(line.record))
+                )
             except Conflict:  # an executor of ours has that name: it can be found, but is given no work by name
                 del self._shown[line.record.id]
                 return
@@ -52,7 +54,8 @@ class Attending:
         await asyncio.sleep(AGAIN_S)
         known = self._sessions.find(record.id)
         if self._sessions.presence(known) in ("stale", "offline"):
-            self._work.claims.keeper.abandon(record.handle)
+            for name in self._sessions.names(known):
+                self._work.claims.keeper.abandon(name)
 
 
 async def _tell(line: Line, notices: AsyncGenerator[Any, None]) -> None:

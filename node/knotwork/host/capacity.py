@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from knotwork.bus import clock, codec, reading, subjects
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from knotwork.spinup.demand import Demand
     from knotwork.spinup.records import Launch
     from knotwork.telemetry.emitter import Emitter
+    from knotwork.work.meant import Meant
     from knotwork.work.queues import Depth
     from knotwork.work.room import Work
 
@@ -161,14 +163,16 @@ class Queues:
         return found[0] if found else None
 
 
-def can_take(membership: Membership, policy: Callable[[], Policy]) -> Callable[[str, str], bool]:
+def can_take(membership: Membership, policy: Callable[[], Policy], meant: Meant) -> Callable[[str, str], bool]:
     """Return what says whether an agent online takes work of a boundary and route."""
 
     def somebody(boundary: str, routed: str) -> bool:
         addressed = subjects.addressee(routed)
         directory = membership.directory
-        meant = {"node": addressed[0], "agent": addressed[1]} if addressed else {"capability": routed}
-        found = directory.candidates(**meant, attached=True)
+        asked = {"node": addressed[0], "agent": addressed[1]} if addressed else {"capability": routed}
+        found = directory.candidates(**asked, attached=True)
+        if addressed and routed == subjects.seen(addressed[1]):
+            found = [one for one in found if not meant.is_hidden(one.agent)]
         rules = policy()
         return any(
             one.state in ("online", "stale")
@@ -256,11 +260,12 @@ async def open_capacity(
     queues = Queues(work, membership)
     async with background() as group:
         access = LaunchAccess(group, nats, project)
-        async with open_spinups(
-            membership.connection, LaunchedAgents(membership), project=project, node=membership.here,
-            own=lambda: own(world, project), waiting=queues.waiting, task_of=queues.task_of, waited_s=queues.waited_s,
-            is_online=lambda one: membership.directory.state(one) in ("online", "stale"),
-            can_take=can_take(membership, policy), may_spin_up=may_spin_up, env=env, on_change=changed,
-        ) as spinups:  # fmt: skip
+        made = partial(
+            SpinUps, connection=membership.connection, agents=LaunchedAgents(membership), project=project,
+            node=membership.here, own=lambda: own(world, project), waiting=queues.waiting, task_of=queues.task_of,
+            waited_s=queues.waited_s, is_online=lambda one: membership.directory.state(one) in ("online", "stale"),
+            can_take=can_take(membership, policy, work.meant), may_spin_up=may_spin_up, env=env, on_change=changed,
+        )  # fmt: skip
+        async with open_spinups(made) as spinups:
             group.create_task(access.tidy(spinups.registry))
             yield spinups

@@ -9,14 +9,14 @@ import msgspec
 
 from knotwork.bus import codec, subjects
 from knotwork.host.agents import caller_name
+from knotwork.host.moments import moment
 from knotwork.host.seen_agents import check_name
-from knotwork.host.task_rows import at
 from knotwork.host.task_values import SHOWN_MAX_BYTES
 from knotwork.mesh.records import AgentRecord
 from knotwork.ops import claim_replies, replies
 from knotwork.sdk.errors import NotFound
 from knotwork.trust.scopes import circles
-from knotwork.work import records
+from knotwork.work import queues, records
 from knotwork.work.attached import KIND
 
 if TYPE_CHECKING:
@@ -45,9 +45,14 @@ class ClaimDesk:
         """Raise `Denied` (`claim.not_you`) when somebody comes in the name of another who is there."""
         check_name(worker.name, by, self._owner(), self._sessions, self._directory)
 
-    def _is_seen(self, by: Who) -> bool:
-        """Return whether the whole project may see somebody."""
-        return by.kind != "agent" or self._sessions.find(by.id).scope in ("team", "public")
+    def _by_name(self, name: str, by: Who) -> tuple[str, ...]:
+        """Return what else work is routed by that is for somebody: names of before, and its names as all see them."""
+        if by.kind != "agent":
+            return (subjects.seen(name),)
+        agent = self._sessions.find(by.id)
+        names = self._sessions.names(agent) if agent.handle == name else (name,)
+        seen = names if agent.scope in ("team", "public") else ()
+        return (*(queues.routed(agent=one) for one in names[1:]), *(subjects.seen(one) for one in seen))
 
     async def connect(self, worker: Worker, caller: Caller) -> AsyncGenerator[replies.Chunk, None]:
         """Let an agent in until the generator is closed; yields what it is told."""
@@ -64,8 +69,7 @@ class ClaimDesk:
         self._itself(worker, caller.who)
         record, held_max = self._work.attached.asked(_record(worker), wait_s)
         own = tuple(subjects.own(one, name) for one in circles(caller.who) for name in record.capabilities)
-        if self._is_seen(caller.who):
-            own += (subjects.seen(worker.name),)
+        own += self._by_name(worker.name, caller.who)
         record = msgspec.structs.replace(record, concurrency=count, capabilities=(*record.capabilities, *own))
         found = await self._claims.claim(record, lease_s=lease_s, wait_s=wait_s, held_max=held_max)
         if not found and self._work.submitter.storage.tight:  # else it would wait without knowing why
@@ -161,7 +165,7 @@ class ClaimDesk:
         if found is None:
             return claim_replies.SignalRow(id=run, name=name, sent=False)
         return claim_replies.SignalRow(
-            id=run, name=name, sent=True, data=codec.decode(bytes(found.value)), by=found.by, at=at(found.at_ns)
+            id=run, name=name, sent=True, data=codec.decode(bytes(found.value)), by=found.by, at=moment(found.at_ns)
         )
 
 
@@ -182,14 +186,14 @@ def _claimed(one: Claimed, value: bytes, blob: str) -> claim_replies.ClaimedTask
         input=codec.decode(value),
         input_blob=blob,
         capability=task.capability,
-        boundary="" if task.boundary == records.NO_BOUNDARY else task.boundary,
+        boundary=records.shown_boundary(task.boundary),
         priority=task.priority,
         attempt=task.number,
         iteration=task.iteration,
         key=task.key or task.run,
         checkpoint=None if one.checkpoint is None else codec.decode(one.checkpoint),
         lease_s=claim.lease_s,
-        deadline=at(claim.ends_ns),
+        deadline=moment(claim.ends_ns),
         labels=task.labels,
         parent=task.parent,
         by=task.by,
@@ -209,8 +213,8 @@ def lost(claim: Claim, why: str) -> dict[str, str]:
 
 
 def _held(claim: Claim) -> claim_replies.Held:
-    return claim_replies.Held(id=claim.run, lease_s=claim.lease_s, until=at(claim.until_ns))
+    return claim_replies.Held(id=claim.run, lease_s=claim.lease_s, until=moment(claim.until_ns))
 
 
 def _settled(ended: Settled) -> claim_replies.Settled:
-    return claim_replies.Settled(id=ended.run, state=ended.state, due_at=at(ended.due_ns), already=ended.already)
+    return claim_replies.Settled(id=ended.run, state=ended.state, due_at=moment(ended.due_ns), already=ended.already)

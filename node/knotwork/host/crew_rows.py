@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from knotwork.crew import plan
-from knotwork.host.flow_rows import moment
+from knotwork.host.moments import moment
+from knotwork.host.task_rows import error_of
 from knotwork.ops import crew_replies
-from knotwork.ops.task_replies import TaskError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from knotwork.crew.budget import Spent
     from knotwork.crew.records import Record, Result
     from knotwork.crew.sight import PartSight, View
@@ -90,7 +88,7 @@ def state(view: View, used: Spent, why: str, now_ns: int) -> crew_replies.CrewSt
             crew_replies.CrewNote(at=moment(one.at_ns), by=one.by, text=one.text, part=one.part, phase=one.phase)
             for one in record.notes
         ],
-        error=_error(record.error), created_at=moment(record.created_ns), spawned_at=moment(record.spawned_ns),
+        error=error_of(record.error), created_at=moment(record.created_ns), spawned_at=moment(record.spawned_ns),
         ended_at=moment(record.ended_ns),
     )  # fmt: skip
 
@@ -103,7 +101,7 @@ def _part(record: Record, part: PartSight) -> crew_replies.PartState:
         agent=part.agent, node=part.node, percent=part.percent, text=part.text, attempt=part.attempt,
         needs=list(planned_part.needs) if planned_part is not None else [], run=part.run,
         begun_at=moment(part.begun_ns), ended_at=moment(part.ended_ns), tokens=part.used.tokens,
-        cost=round(part.used.cost, 9), error=_error(part.error),
+        cost=round(part.used.cost, 9), error=error_of(part.error),
     )  # fmt: skip
 
 
@@ -111,8 +109,9 @@ def part_result(record: Record, part: PartSight, output: Any, blob: str) -> crew
     """Return what a part gave."""
     title = next((one.title for one in record.parts if one.id == part.id), "")
     return crew_replies.PartResult(
-        id=part.id, title=title, state=part.state, agent=part.agent, output=output, blob=blob, error=_error(part.error)
-    )
+        id=part.id, title=title, state=part.state, agent=part.agent, output=output, blob=blob,
+        error=error_of(part.error),
+    )  # fmt: skip
 
 
 def result(view: View, found: Result, output: Any, blob: str) -> crew_replies.CrewResult:
@@ -122,9 +121,3 @@ def result(view: View, found: Result, output: Any, blob: str) -> crew_replies.Cr
         conflicts=[crew_replies.Contradiction(**msgspec.json.decode(one)) for one in found.conflicts],
         missing=list(found.missing), by=found.by, at=moment(found.at_ns),
     )  # fmt: skip
-
-
-def _error(error: Mapping[str, Any] | None) -> TaskError | None:
-    if not error:
-        return None
-    return TaskError(**{key: error[key] for key in ("kind", "code", "message", "hint", "detail") if error.get(key)})

@@ -7,8 +7,9 @@ import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from knotwork.bus import clock
+from knotwork.bus import clock, digits
 from knotwork.host import task_rows
+from knotwork.host.moments import moment
 from knotwork.host.task_filter import letter_fits, may_know
 from knotwork.ops import task_replies
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 
 async def page(letters: DeadLetters, wanted: DeadFilter) -> task_replies.DeadList:
     """Return those that fit, the oldest first, behind the cursor."""
-    if wanted.cursor and not (wanted.cursor.isascii() and wanted.cursor.isdigit()):
+    behind = digits.read(wanted.cursor or "0")
+    if behind is None:
         raise Invalid("This is no cursor of this list.", code="work.bad_cursor", hint="Give the `next` of a page.")
     rows: list[task_replies.DeadRow] = []
     following, place = "", 0
-    async with aclosing(letters.after(int(wanted.cursor or 0))) as found:
+    async with aclosing(letters.after(behind)) as found:
         async for letter in found:
             if letter_fits(letter, wanted):
                 if len(rows) == wanted.limit:  # there is one more
@@ -68,13 +70,15 @@ async def _redrive(letters: DeadLetters, letter: Letter, by: str) -> task_replie
 
 async def drop(letters: DeadLetters, wanted: DeadFilter) -> task_replies.Dropped:
     """Remove those that fit."""
+    ids: list[str] = []
+    missing: list[task_replies.NoLetter] = []
     async with aclosing(_meant(letters, wanted)) as found:
-        ids = [
-            letter.task.run
-            async for letter in found
-            if not isinstance(letter, task_replies.Redriven) and await letters.drop(letter)
-        ]
-    return task_replies.Dropped(ids=ids, changed=len(ids))
+        async for letter in found:
+            if isinstance(letter, task_replies.Redriven):
+                missing.append(task_replies.NoLetter(id=letter.id, why=letter.why))
+            elif await letters.drop(letter):
+                ids.append(letter.task.run)
+    return task_replies.Dropped(ids=ids, changed=len(ids), missing=missing)
 
 
 async def _meant(letters: DeadLetters, wanted: DeadFilter) -> AsyncGenerator[Letter | task_replies.Redriven, None]:
@@ -104,12 +108,12 @@ def _row(letter: Letter) -> task_replies.DeadRow:
     task, error = letter.task, letter.outcome.error or {}
     return task_replies.DeadRow(
         id=task.run,
-        died_at=task_rows.at(letter.died_ns),
+        died_at=moment(letter.died_ns),
         code=str(error.get("code", "")),
         message=str(error.get("message", "")),
         capability=task.capability,
         agent=f"{task.node}/{task.agent}" if task.node else task.agent,
-        boundary="" if task.boundary == records.NO_BOUNDARY else task.boundary,
+        boundary=records.shown_boundary(task.boundary),
         attempts=len(task.past) + (0 if settle.ended_by_crashes(task) else 1),
         worker=task_rows.place(letter.outcome.node, letter.outcome.agent),
         labels=task.labels,

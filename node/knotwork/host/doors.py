@@ -17,7 +17,7 @@ from knotwork.bus import frames, subjects, way
 from knotwork.bus.background import background
 from knotwork.bus.credit import Credit
 from knotwork.ops import serve
-from knotwork.ops.op import Caller
+from knotwork.ops.op import Caller, Op
 from knotwork.ops.table import TABLE
 from knotwork.sdk.errors import Busy, KnotworkError, Unreachable
 from knotwork.telemetry import trace
@@ -72,10 +72,10 @@ class NatsDoor:
                 self._connection.send(message.reply, frames.error_body(error), "", frames.error_head(error))
             return
         self._running += 1
-        task = self._group.create_task(self._answer(name, message, envelope, who))
+        op = TABLE.get(name)
+        task = self._group.create_task(self._answer(name, op, message, envelope, who))
         if envelope.id:
             self._tasks[envelope.id] = task
-        op = TABLE.get(name)
         if op is not None and op.effect == "admin" and not op.streams:
             self._verdicts.add(task)
             task.add_done_callback(self._verdicts.discard)
@@ -101,7 +101,7 @@ class NatsDoor:
         if credit is not None:
             credit.heard(message.data)
 
-    async def _answer(self, name: str, message: Message, envelope: frames.Envelope, who: Who) -> None:
+    async def _answer(self, name: str, op: Op | None, message: Message, envelope: frames.Envelope, who: Who) -> None:
         caller = Caller(
             name="local",  # the server lets only holders of the project's local key publish here
             project=self._project,
@@ -120,7 +120,6 @@ class NatsDoor:
             signs = _Signs(back)
         answered = False
         try:
-            op = TABLE.get(name)
             if op is not None and not op.streams:
                 frame = await serve.whole(op, message.data, caller, self._control)
                 answered = await _send(back, frame, envelope, surely=bool(caller.undo))

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from knotwork.bus import subjects
+from knotwork.bus import digits, subjects
 from knotwork.bus.background import background
 from knotwork.bus.reading import Stored
 from knotwork.host.moments import rfc3339
@@ -190,16 +190,19 @@ class Feed:
     def _queued(self, message: Message) -> None:
         """Take an attempt on its way into a queue; its subject tells all there is to say."""
         parts = message.subject.split(".")
-        if len(parts) != _TASK_PARTS or not (parts[6].isdigit() and parts[7].isdigit()):
+        if len(parts) != _TASK_PARTS:
             return
-        _, boundary, route, lane, run, _, iteration, number = parts
+        _, boundary, route, lane, run, *_ = parts
+        iteration, number = digits.read(parts[6]), digits.read(parts[7])
+        if iteration is None or number is None:
+            return
         if subjects.circle_of(route):  # who looks on is told what the whole project may know
             return
-        data = {"id": run, "state": "pending", "route": route, "lane": lane, "attempt": int(number)}
+        data = {"id": run, "state": "pending", "route": route, "lane": lane, "attempt": number}
         if boundary != records.NO_BOUNDARY:
             data["boundary"] = boundary
-        if int(iteration):
-            data["iteration"] = int(iteration)
+        if iteration:
+            data["iteration"] = iteration
         self._offer(self._made("work", "queued", data))
 
     # -- telling -----------------------------------------------------------------------------------------------------

@@ -8,12 +8,14 @@ from knotwork.flow import anew, effects, facts
 from knotwork.flow.carrying import RUN, holder, named
 from knotwork.flow.looking import Outline
 from knotwork.flow.run import OVER, decoded
-from knotwork.host.moments import rfc3339
+from knotwork.host.moments import moment
+from knotwork.host.task_rows import error_of
 from knotwork.ops import flow_replies
-from knotwork.ops.task_replies import TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import msgspec
 
     from knotwork.bus.reading import Stored
     from knotwork.flow.listing import Listed
@@ -33,11 +35,6 @@ TIMES = "--"
 """Between a step that is begun several times and which time it is (`decide`)."""
 
 
-def moment(time_ns: int) -> str:
-    """Return a time as it is shown, empty for none."""
-    return rfc3339(time_ns) if time_ns else ""
-
-
 def info(sight: Sight | Outline) -> flow_replies.RunInfo:
     """Return a run whole; of one that this version cannot follow what its facts say."""
     finish = sight.finish
@@ -52,7 +49,7 @@ def info(sight: Sight | Outline) -> flow_replies.RunInfo:
         input=decoded(bytes(sight.start.input)),
         output=decoded(bytes(finish.output)) if finish is not None else None,
         blob=finish.blob if finish is not None else "",
-        error=_error(_failure(sight)),
+        error=error_of(_failure(sight)),
         facts=len(sight.facts),
         progress=seen,
         children=[] if isinstance(sight, Outline) else [child(sight.run, token) for token in sight.run.spawned],
@@ -80,14 +77,21 @@ def _seen(outline: Outline) -> list[flow_replies.StepInfo]:
         before = found.get(about[0])
         if before is None or before.state == "open":
             begun = before.begun_at if before is not None else moment(stored.time_ns) if what == "started" else ""
-            found[about[0]] = flow_replies.StepInfo(id=about[0], kind="", state="open", begun_at=begun)
-            if isinstance(end, facts.StepEnd):
-                found[about[0]] = flow_replies.StepInfo(
-                    id=about[0], kind="", state=end.state, begun_at=moment(end.started_ns) or begun,
-                    ended_at=moment(end.ended_ns), error=_error(end.error),
-                    output=decoded(bytes(end.output)) if len(end.output) <= OUTPUT_MAX_BYTES else None,
-                )  # fmt: skip
+            told = _ended(end, begun) if isinstance(end, facts.StepEnd) else {"state": "open", "begun_at": begun}
+            found[about[0]] = flow_replies.StepInfo(id=about[0], kind="", **told)
     return list(found.values())
+
+
+def _ended(end: facts.StepEnd, since: str) -> dict[str, Any]:
+    """Return how a step ended, as it is told; `since` is when it began if it does not say so itself."""
+    return {
+        "state": end.state, "begun_at": moment(end.started_ns) or since, "ended_at": moment(end.ended_ns),
+        "output": _shown(end.output), "error": error_of(end.error),
+    }  # fmt: skip
+
+
+def _shown(output: bytes | msgspec.Raw) -> Any:
+    return decoded(bytes(output)) if len(output) <= OUTPUT_MAX_BYTES else None
 
 
 def _steps(sight: Sight) -> list[flow_replies.StepInfo]:
@@ -123,11 +127,7 @@ def _handled(sight: Sight) -> list[flow_replies.StepInfo]:
         if end is None or token in run.handling:
             found.append(flow_replies.StepInfo(**told, state="open", begun_at=since))
         else:
-            found.append(flow_replies.StepInfo(
-                **told, state=end.state, begun_at=moment(end.started_ns) or since, ended_at=moment(end.ended_ns),
-                output=decoded(bytes(end.output)) if len(end.output) <= OUTPUT_MAX_BYTES else None,
-                error=_error(end.error),
-            ))  # fmt: skip
+            found.append(flow_replies.StepInfo(**told, **_ended(end, since)))
     return found
 
 
@@ -137,8 +137,8 @@ def child(run: Run, token: str) -> flow_replies.Child:
     end = one.end
     return flow_replies.Child(
         step=token, what=one.what, run=facts.child_run(run.id, token) if one.is_run else "",
-        state=end.state if end is not None else "open", error=_error(end.error) if end is not None else None,
-        output=decoded(bytes(end.output)) if end is not None and len(end.output) <= OUTPUT_MAX_BYTES else None,
+        state=end.state if end is not None else "open", error=error_of(end.error) if end is not None else None,
+        output=_shown(end.output) if end is not None else None,
     )  # fmt: skip
 
 
@@ -201,24 +201,18 @@ def state_of(sight: Sight | Outline) -> flow_replies.RunState:
 
 
 def _step(run: Run, step: Progress) -> flow_replies.StepInfo:
-    shown = decoded(step.output) if len(step.output) <= OUTPUT_MAX_BYTES else None
     items = step.items
     return flow_replies.StepInfo(
         id=step.box.id, kind=step.box.spec.kind, state="handler" if _idle_handler(run, step) else step.state,
         title=step.title,
         items=f"{len(items.outputs) - items.left}/{len(items.outputs)}" if items is not None else "",
-        begun_at=moment(step.begun_ns), ended_at=moment(step.ended_ns), output=shown, error=_error(step.error),
+        begun_at=moment(step.begun_ns), ended_at=moment(step.ended_ns), output=_shown(step.output),
+        error=error_of(step.error),
     )  # fmt: skip
 
 
 def _idle_handler(run: Run, step: Progress) -> bool:
     return step.box.id in run.graph.handlers and step.state == "blocked"
-
-
-def _error(error: dict[str, Any] | None) -> TaskError | None:
-    if error is None:
-        return None
-    return TaskError(**{key: error[key] for key in ("kind", "code", "message", "hint", "detail") if error.get(key)})
 
 
 def waiting(sight: Sight | Outline, books: Books | None = None) -> list[flow_replies.Wait]:

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock, codec
@@ -15,7 +15,8 @@ from knotwork.flow import anew, drawing, facts
 from knotwork.flow.definitions import digest_of, text_of
 from knotwork.flow.runs import Wanted
 from knotwork.host import flow_rows, run_batches
-from knotwork.host.agents import caller_name
+from knotwork.host.agents import asker, caller_name
+from knotwork.host.moments import moment
 from knotwork.host.run_copies import RunCopies, understood
 from knotwork.host.run_lists import RunLists
 from knotwork.host.run_sight import Circles, RunSight
@@ -133,7 +134,7 @@ class FlowDesk:
         return flow_replies.WorkflowInfo(
             name=meant, digest=kept.digest, versions=len(named.digests) if named else 0,
             steps=len(steps) if isinstance(steps, dict) else 0, owner=named.owner if named else "",
-            updated_at=flow_rows.moment(named.updated_ns) if named else "",
+            updated_at=moment(named.updated_ns) if named else "",
             description=str(definition.get("description", "")), definition=definition,
             digests=named.digests if named else [], problem=kept.why,
         )  # fmt: skip
@@ -156,7 +157,7 @@ class FlowDesk:
         run, new = await self._flow.runs.start(
             Wanted(
                 wanted.workflow, codec.encode(wanted.input), wanted.key, caller_name(caller), wanted.labels,
-                wanted.priority, wanted.boundary, traceparent=caller.traceparent,
+                wanted.priority, wanted.boundary, traceparent=caller.traceparent, asker=asker(caller.who),
             )
         )  # fmt: skip
         if not new:
@@ -203,15 +204,8 @@ class FlowDesk:
                 return
             await asyncio.sleep(LOOK_S)
 
-    @contextlib.asynccontextmanager
-    async def _begun_by_now(self, run: str) -> AsyncIterator[None]:
-        """Say of a run that is planned so (`flow.scheduled`) where it is not found inside the block."""
-        try:
-            yield
-        except NotFound:
-            if self._planned is not None:
-                await self._planned.refuse(run)
-            raise
+    def _begun_by_now(self, run: str) -> AbstractAsyncContextManager[None]:
+        return self._planned.begun_by_now(run) if self._planned is not None else contextlib.nullcontext()
 
     async def watch(
         self, run: str, timeout_s: float, *, tree: bool
@@ -316,7 +310,7 @@ class FlowDesk:
         until_ns = clock.now_ns() + int(expires_s * 1e9)
         link = await self._flow.approvals.link(run, step, by=by or ours, until_ns=until_ns)
         return flow_replies.ApprovalLink(
-            url=f"{self._address()}/approve/{link}", by=by or ours, expires_at=flow_rows.moment(until_ns)
+            url=f"{self._address()}/approve/{link}", by=by or ours, expires_at=moment(until_ns)
         )
 
     async def fork(
@@ -327,7 +321,7 @@ class FlowDesk:
         handed, value = (codec.encode(inputs[one]) if one in inputs else None for one in ("input", "run_input"))
         async with self._begun_by_now(run):
             made, new = await self._flow.runs.fork(
-                run, step, handed=handed, value=value, by=caller_name(caller), key=key
+                run, step, handed=handed, value=value, by=caller_name(caller), key=key, asker=asker(caller.who)
             )
         return (await self.run(made)).model_copy(update={"new": new})
 

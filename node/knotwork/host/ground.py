@@ -19,6 +19,7 @@ from knotwork.sdk.errors import KnotworkError
 from knotwork.talk import stores as talk_stores
 from knotwork.trigger import firings
 from knotwork.work import stores as work_stores
+from knotwork.work import stripes
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -40,8 +41,7 @@ def of(config: Config) -> tuple[StreamSpec, ...]:
     """Return everything that a project has from its first moment on, in the shape that its room gives it."""
     plain = (
         subjects.SETTINGS, subjects.AGENTS, subjects.CHANNELS, subjects.READS, subjects.CREW, subjects.CREW_CHECKPOINTS,
-        subjects.DEFS, subjects.LIMITS, subjects.TRIGGERS, subjects.DELIVERIES, subjects.TARGETS, subjects.LEASES,
-        subjects.CHECKPOINTS,
+        subjects.DEFS, subjects.LIMITS, subjects.TRIGGERS, subjects.DELIVERIES, subjects.TARGETS, subjects.CHECKPOINTS,
     )  # fmt: skip
     return (
         streams.telemetry_stream(),
@@ -56,6 +56,7 @@ def of(config: Config) -> tuple[StreamSpec, ...]:
         kv.spec(subjects.NODES, **presence.SHAPE),
         kv.spec(subjects.ENGINES, **shards.SHAPE),
         kv.spec(subjects.MEMORY, allow_atomic=True),
+        *stripes.SPECS,
         *map(kv.spec, plain),
     )
 

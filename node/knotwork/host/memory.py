@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-from knotwork.host.moments import rfc3339
+from knotwork.host.moments import moment, rfc3339
 from knotwork.memory import names
 from knotwork.memory.model import Quarantine, Record, Version
 from knotwork.memory.rules import NS
@@ -113,7 +113,7 @@ class MemoryDesk:
         if settings.undo_s and not purge:
             until_ns = self._rooms.memory.now_ns() + settings.undo_s * NS
             until_ns = min(until_ns, gone.expires_ns) if gone.expires_ns else until_ns
-        return replies.Forgotten(id=gone.id, scope=gone.scope, category=gone.category, until=_at(until_ns))
+        return replies.Forgotten(id=gone.id, scope=gone.scope, category=gone.category, until=moment(until_ns))
 
     async def forget_all(
         self, memories: Sequence[str], who: Who, *, force: bool, purge: bool, stop_on_error: bool
@@ -193,7 +193,7 @@ class MemoryDesk:
 
     def _remembered(self, record: Record, duplicate_of: str = "") -> replies.Remembered:
         return replies.Remembered(
-            id=record.id, scope=record.scope, category=record.category, expires_at=_at(record.expires_ns),
+            id=record.id, scope=record.scope, category=record.category, expires_at=moment(record.expires_ns),
             duplicate_of=duplicate_of, version=record.version, warnings=list(record.warnings),
             note=" ".join(self._notes((record.scope,))),
         )  # fmt: skip
@@ -223,8 +223,8 @@ def row(record: Record, found_by: Sequence[str] = ()) -> replies.MemoryRow:
     return replies.MemoryRow(
         id=record.id, scope=record.scope, category=record.category, content=record.content, tags=list(record.tags),
         priority=record.priority, related=list(record.related), source=record.source, author=by.name, author_id=by.id,
-        owner=by.owner, project=by.project, node=by.node, created_at=_at(record.created_ns),
-        updated_at=_at(record.updated_ns), expires_at=_at(record.expires_ns), version=record.version,
+        owner=by.owner, project=by.project, node=by.node, created_at=moment(record.created_ns),
+        updated_at=moment(record.updated_ns), expires_at=moment(record.expires_ns), version=record.version,
         origin=record.origin, warnings=list(record.warnings), found_by=list(found_by),
     )  # fmt: skip
 
@@ -232,14 +232,10 @@ def row(record: Record, found_by: Sequence[str] = ()) -> replies.MemoryRow:
 def _version(one: Version) -> replies.MemoryVersion:
     return replies.MemoryVersion(
         number=one.number, content=one.content, category=one.category, what=one.what, by=one.by.name,
-        since=_at(one.since_ns), until=_at(one.until_ns), tags=list(one.tags), priority=one.priority,
+        since=moment(one.since_ns), until=moment(one.until_ns), tags=list(one.tags), priority=one.priority,
         related=list(one.related), source=one.source,
     )  # fmt: skip
 
 
 def _bulk(index: int, error: KnotworkError, memory: str = "") -> replies.BulkError:
     return replies.BulkError(index=index, id=memory, code=error.code, message=str(error))
-
-
-def _at(when_ns: int) -> str:
-    return rfc3339(when_ns) if when_ns else ""

@@ -14,6 +14,11 @@ def rfc3339(time_ns: int | None) -> str:
     return f"{_second(second)}.{rest_ns // 1_000_000:03d}Z"
 
 
+def moment(time_ns: int) -> str:
+    """Return a time in the same way, "" for none (0)."""
+    return rfc3339(time_ns) if time_ns else ""
+
+
 @functools.lru_cache(maxsize=1024)
 def _second(second: int) -> str:
     """Return a whole second; times that are told together are often of the same few."""

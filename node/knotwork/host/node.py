@@ -51,6 +51,8 @@ class UpOptions:
     sets: tuple[str, ...] = ()
     safe_mode: bool = False
     quiet: bool = False
+    as_json: bool = False
+    """Whether the error that ends it is one JSON object on standard error, behind the log."""
 
 
 def main(options: UpOptions) -> int:
@@ -61,7 +63,7 @@ def main(options: UpOptions) -> int:
         sources = loaded.Sources(options.config_files, options.config_dir, None, options.sets)
         found = load.read(sources, find_types=partial(offered.types_for, safe_mode=options.safe_mode))
     except KnotworkError as error:
-        return _last_word(error)
+        return _last_word(error, options)
     logs.set_level(found.config.node.log_level, quiet=options.quiet)
     code = _live(options, found, caught)
     caught.over()
@@ -134,16 +136,16 @@ def _live(options: UpOptions, found: Loaded, caught: signals.Signals) -> int:
         try:
             runner.run(run(options, found, caught))
         except KnotworkError as error:
-            code = _last_word(error)
+            code = _last_word(error, options)
         except OSError as error:
             if not _is_full_disk(error):
                 raise
-            code = _last_word(unusable(options.data_dir, error))
+            code = _last_word(unusable(options.data_dir, error), options)
         except BaseExceptionGroup as group:
             ours = _only_ours(group, options.data_dir)
             if ours is None:
                 raise
-            code = _last_word(ours)
+            code = _last_word(ours, options)
         threads.shutdown(wait=False, cancel_futures=True)
         if held := _threads_left(THREADS_END_TIMEOUT_S):
             log.warning("leaving without threads that do not end: %s", ", ".join(held))
@@ -171,8 +173,11 @@ def _server_state(emitter: Emitter) -> boot.OnState:
     return told
 
 
-def _last_word(error: KnotworkError) -> int:
-    print(f"error: {error}\n  ({error.code})", file=sys.stderr)  # noqa: T201  a node that cannot start says why
+def _last_word(error: KnotworkError, options: UpOptions) -> int:
+    told = f"error: {error}\n  ({error.code})"
+    if options.as_json:
+        told = json.dumps({**error.to_wire(), "exit_code": error.exit_code}, ensure_ascii=False, separators=(",", ":"))
+    print(told, file=sys.stderr)  # noqa: T201  a node that cannot start says why
     return error.exit_code
 
 

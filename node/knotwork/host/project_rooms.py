@@ -20,6 +20,7 @@ from knotwork.mesh.sessions import Sessions, open_sessions
 from knotwork.spinup.room import SpinUps
 from knotwork.talk.room import Talk, open_talk
 from knotwork.trigger.room import Triggers, open_triggers
+from knotwork.trust.who import Who
 from knotwork.view.room import View, open_view
 from knotwork.work.room import Work, open_work
 
@@ -120,6 +121,7 @@ async def open_rooms(around: Around, membership: Membership, works: dict[str, Wo
         )
         sessions.afar = around.afar
         Attending(sessions, work, group)
+        work.meant.hides = lambda agent, asker: sessions.hides(agent, Who(asker.id, "", project, asker.owner))
         crew = await enter(
             open_crew(
                 flow, work.values, around.view_file.parent / "crew", node=around.node,

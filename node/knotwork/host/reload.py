@@ -121,15 +121,16 @@ class Reloader:
             self._admit()
             revision = await asyncio.to_thread(revisions.load, self._layout.revisions, number)
             before = await asyncio.to_thread(put_back.Before, revision)
+            kept = await asyncio.to_thread(revisions.listed, self._layout.revisions)
             try:
-                await asyncio.to_thread(revisions.restore, revision)
-                return await self._exchange("rollback")
+                done = await asyncio.to_thread(revisions.restore, revision, kept)
+                return await self._exchange("rollback", put_back.Back(revision, done))
             except BaseException:
                 await asyncio.to_thread(before.put_back)
                 raise
 
-    async def _exchange(self, trigger: str) -> replies.ReloadVerdict:
-        """Put what the files say into force; the caller holds the lock."""
+    async def _exchange(self, trigger: str, back: put_back.Back | None = None) -> replies.ReloadVerdict:
+        """Put what the files say into force; the caller holds the lock. `back` is the revision they were written from."""
         start_s = time.monotonic()
         try:
             self._admit()
@@ -139,8 +140,10 @@ class Reloader:
                 return self._told(
                     replies.ReloadVerdict(result="unchanged", revision=self._world.revision), start_s, trigger
                 )
-            if trigger != "rollback":
+            if back is None:
                 _refuse_emptied(self._world.loaded, loaded)
+            else:
+                back.refuse_other(loaded)
             change = await self._world.prepare(loaded)
             await self._put(change)
         except Exception as error:  # a plugin or a bug of ours: it must not end a node that runs
@@ -149,8 +152,9 @@ class Reloader:
             if ours is error:
                 raise
             raise ours from error
-        unkept = await self._keep(change.loaded)
-        return self._told(_applied(change, self._world.revision, unkept), start_s, trigger)
+        told = [back.aside if back else "", await self._keep(change.loaded)]
+        message = " ".join(line for line in told if line)
+        return self._told(_applied(change, self._world.revision, message), start_s, trigger)
 
     async def _has_new_code(self) -> bool:
         code = self._world.code

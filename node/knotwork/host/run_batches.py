@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from knotwork.flow.looking import check_id
-from knotwork.host.agents import caller_name
+from knotwork.host.agents import asker, caller_name
 from knotwork.host.run_lists import LIVING, Found
 from knotwork.ops import replies, run_words
 from knotwork.ops.flow_replies import AllChanged, Changed
@@ -125,7 +125,7 @@ def _act(runs: Runs, sight: RunSight, batch: RunBatch, caller: Caller, planned: 
                 ):
                     return Changed(id=run, changed=False, why="it is a retry with this key itself")
                 last = await runs.latest(run) if batch.ids else run  # what a filter found is meant itself
-                made, new = await runs.fork(last, batch.step, by=by, key=batch.key)
+                made, new = await runs.fork(last, batch.step, by=by, key=batch.key, asker=asker(caller.who))
                 why = "" if new else "it was retried with this key before"
                 if last != run:
                     why = "; ".join(one for one in (f"from {last}, which went on for it", why) if one)
@@ -141,11 +141,8 @@ def _unless_planned(act: Act, planned: Planned) -> Act:
     """Do the same; of a run that is to come say that it has not begun, where none is found."""
 
     async def told(run: str) -> Changed:
-        try:
+        async with planned.begun_by_now(run):
             return await act(run)
-        except NotFound:
-            await planned.refuse(run)
-            raise
 
     return told
 

@@ -143,13 +143,5 @@ def listed_fits(one: Listed, wanted: RunFilter) -> bool:
     """Return whether a run fits, but for its state (pure)."""
     start = one.start
     error: Mapping[str, object] = (one.finish.error if one.finish is not None else None) or {}
-    said = (one.id, start.workflow, start.by, start.trigger, *(f"{key}={text}" for key, text in start.labels.items()))
-    told = "\n".join((*said, str(error.get("code", "")), str(error.get("message", ""))))
-    return (
-        wanted.workflow in ("", start.workflow)
-        and wanted.labels <= start.labels.items()
-        and start.started_ns >= wanted.since_ns
-        and (not wanted.until_ns or start.started_ns < wanted.until_ns)
-        and (wanted.below is None or (start.started_ns, one.id) < wanted.below)
-        and wanted.text.lower() in told.lower()
-    )
+    told = (start.by, start.trigger, str(error.get("code", "")), str(error.get("message", "")))
+    return wanted.fits(start.started_ns, one.id, start.workflow, start.labels, *told)

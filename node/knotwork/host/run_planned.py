@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from knotwork.flow import anew
 from knotwork.flow.definitions import DIGEST_LENGTH
 from knotwork.flow.runs import keyed_run
 from knotwork.ops import flow_replies
-from knotwork.sdk.errors import Conflict, KnotworkError
+from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
 from knotwork.trigger import due
 from knotwork.trigger.model import Once
 
@@ -40,16 +40,8 @@ def info(trigger: Once, workflow: str, *, by: str, new: bool = False) -> flow_re
 
 def fits(at_ns: int, run: flow_replies.RunInfo, wanted: RunFilter) -> bool:
     """Return whether a run that is to come at a moment fits; it counts as started then (pure)."""
-    said = (run.id, run.workflow, run.by, run.trigger, *(f"{key}={text}" for key, text in run.labels.items()))
-    return (
-        (not wanted.states or "scheduled" in wanted.states)
-        and wanted.workflow in ("", run.workflow)
-        and wanted.labels <= run.labels.items()
-        and at_ns >= wanted.since_ns
-        and (not wanted.until_ns or at_ns < wanted.until_ns)
-        and (wanted.below is None or (at_ns, run.id) < wanted.below)
-        and wanted.text.lower() in "\n".join(said).lower()
-    )
+    meant = not wanted.states or "scheduled" in wanted.states
+    return meant and wanted.fits(at_ns, run.id, run.workflow, run.labels, run.by, run.trigger)
 
 
 class Planned:
@@ -110,6 +102,15 @@ class Planned:
                 f"{run} has not begun: the trigger {coming.trigger} starts it at {coming.started_at}.", code="flow.scheduled",
                 hint=f"Wait until then; `knotwork run cancel {run}` calls it off.", detail={"id": run},
             )  # fmt: skip
+
+    @asynccontextmanager
+    async def begun_by_now(self, run: str) -> AsyncIterator[None]:
+        """Refuse a run that has not begun yet in the same way, where it is not found inside the block."""
+        try:
+            yield
+        except NotFound:
+            await self.refuse(run)
+            raise
 
     async def _once(self) -> AsyncGenerator[tuple[Once, str, str], None]:
         """Yield the triggers that start one run, each with the name of the workflow it means and with who made it."""

@@ -58,7 +58,7 @@ class RunWatch:
         self._tried: dict[str, int] = {}
 
     async def pieces(self, run: str, timeout_s: float) -> AsyncGenerator[Piece, None]:
-        """Yield what happens until the run is over, those that go on for it included; raises what `look` does."""
+        """Yield what happens until the run is over, those that go on for it included; raises what `Looking.glance` does."""
         until_s = time.monotonic() + timeout_s
         while True:
             async for piece in self._one(run, until_s):
@@ -74,7 +74,7 @@ class RunWatch:
         listen = self._flow.connection.listen
         heard = [
             await listen(subjects.told(f"{facts.subject(run)}.>"), lambda _: self._news.set()),
-            await listen(f"stream.{subjects.token(run, 'run')}.*", self._hear),
+            await listen(subjects.live_of(run), self._hear),
         ]
         told = 0
         begun: set[tuple[str, ...]] = set()

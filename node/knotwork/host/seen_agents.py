@@ -61,17 +61,13 @@ def check_name(name: str, by: Who, owner: str, sessions: Sessions, directory: Di
 
     That is one with a session, unless it is `by` itself, and for an `owner` one at a node of somebody else.
     """
-    try:
-        record = sessions.find(name)
-    except NotFound:
-        record = None
-    told = ""
+    record, told = sessions.known(name), ""
     if record is not None and name in (record.handle, record.id) and record.id != by.id:
         if sessions.presence(record) != "offline":
             told = "an agent with a session of its own"
     elif by.kind != "agent":
-        others = (one for one, agent, state in directory.agents() if state != "offline" and agent.name == name)
-        if other := next((one for one in others if one.owner not in ("", owner)), None):
+        others = (one for one, state in directory.called(name) if state != "offline" and one.owner not in ("", owner))
+        if other := next(others, None):
             told = f"an agent of {other.owner} on {other.node}"
     if told:
         raise Denied(

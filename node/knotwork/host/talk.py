@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from knotwork.bus import clock
-from knotwork.host.task_rows import at
+from knotwork.host.moments import moment
 from knotwork.ops import replies, talk_replies
 from knotwork.sdk.errors import Denied, KnotworkError, NotFound
 from knotwork.talk import contact, index_rows, message
@@ -18,13 +18,14 @@ from knotwork.talk.channel import Channel
 from knotwork.talk.fitting import fitting
 from knotwork.talk.inbox_state import Wish as InboxWish
 from knotwork.talk.index_rows import Wish
-from knotwork.talk.message import Draft, Said
+from knotwork.talk.message import Said
 
 if TYPE_CHECKING:
     from knotwork.bus.blobs import Blobs
     from knotwork.ops.op import Caller
-    from knotwork.ops.talk_ports import ChannelPage, InboxPage, Limits, NewMessage, Search
+    from knotwork.ops.talk_ports import ChannelPage, InboxPage, Limits, Search
     from knotwork.talk.contact import Mode
+    from knotwork.talk.message import Draft
     from knotwork.talk.room import Talk
     from knotwork.talk.sending import Receipt
     from knotwork.trust.who import Who
@@ -79,10 +80,10 @@ class TalkDesk:
         made = await self._talk.channels.change(name, make)
         return _channel(made, *(await self._talk.history.counts()).get(name, (0, 0)))
 
-    async def say(self, channel: str, message: NewMessage, caller: Caller) -> talk_replies.Sent:
+    async def say(self, channel: str, message: Draft, caller: Caller) -> talk_replies.Sent:
         """Say something in a channel."""
         await self._must_be_kept(message.blob)
-        return _sent(await self._talk.sending.to_channel(caller.who, channel, _draft(message)))
+        return _sent(await self._talk.sending.to_channel(caller.who, channel, message))
 
     async def page(self, wanted: ChannelPage, caller: Caller) -> talk_replies.Messages:
         """Return a page of a channel."""
@@ -151,13 +152,13 @@ class TalkDesk:
 
     # -- inboxes -----------------------------------------------------------------------------------------------------
 
-    async def send(self, to: str, capability: str, message: NewMessage, caller: Caller) -> talk_replies.SentMessages:
+    async def send(self, to: str, capability: str, message: Draft, caller: Caller) -> talk_replies.SentMessages:
         """Send something to one, or to everybody with a capability."""
         await self._must_be_kept(message.blob)
         if to:
-            sent = _sent(await self._talk.sending.to_agent(caller.who, to, _draft(message)))
+            sent = _sent(await self._talk.sending.to_agent(caller.who, to, message))
             return talk_replies.SentMessages(count=1, id=sent.id, thread=sent.thread, sent=[sent])
-        draft = _draft(message._replace(scope="team"))  # it says who is meant, and they alone get it
+        draft = msgspec.structs.replace(message, scope="team")  # it says who is meant, and they alone get it
         done = await self._talk.sending.to_capability(caller.who, capability, draft, message.scope)
         rows = [_sent(receipt) for receipt in done.sent]
         return talk_replies.SentMessages(
@@ -165,10 +166,10 @@ class TalkDesk:
             refused=[_refused(who, error) for who, error in done.refused],
         )  # fmt: skip
 
-    async def reply(self, message: NewMessage, caller: Caller) -> talk_replies.Sent:
+    async def reply(self, message: Draft, caller: Caller) -> talk_replies.Sent:
         """Answer a message."""
         await self._must_be_kept(message.blob)
-        return _sent(await self._talk.sending.reply(caller.who, _draft(message)))
+        return _sent(await self._talk.sending.reply(caller.who, message))
 
     async def inbox(self, wanted: InboxPage, caller: Caller, *, wait_s: float = 0.0) -> talk_replies.InboxMessages:
         """Return what is in an inbox."""
@@ -223,13 +224,6 @@ class TalkDesk:
         return self.policy()
 
 
-def _draft(wanted: NewMessage) -> Draft:
-    return Draft(
-        text=wanted.text, data=wanted.data, blob=wanted.blob, kind=wanted.kind, scope=wanted.scope,
-        reply_to=wanted.reply_to, priority=wanted.priority, expires_ns=wanted.expires_ns, ack=wanted.ack, key=wanted.key,
-    )  # fmt: skip
-
-
 def _limited(channel: Channel, limits: Limits) -> Channel:
     given = {name: getattr(limits, name) for name in ("about", "max_messages", "max_bytes", "max_age_s")}
     return msgspec.structs.replace(channel, **{name: value for name, value in given.items() if value is not None})
@@ -249,7 +243,7 @@ def _channel(channel: Channel, count: int = 0, size: int = 0) -> talk_replies.Ch
     return talk_replies.ChannelRow(
         name=channel.name, about=channel.about, messages=count, bytes=size, max_messages=channel.max_messages,
         max_bytes=channel.max_bytes, max_age_s=channel.max_age_s, archived=bool(channel.archived_ns), by=channel.by,
-        made_at=at(channel.made_ns),
+        made_at=moment(channel.made_ns),
     )  # fmt: skip
 
 
@@ -269,11 +263,11 @@ def _row(one: Said, status: str = "") -> talk_replies.MessageRow:
     envelope = one.envelope
     far = bool(envelope.post)  # it came from another project, where its sender is known by that name
     return talk_replies.MessageRow(
-        id=one.id, at=at(one.at_ns), sender=f"{envelope.handle}@{envelope.project}" if far else envelope.handle, sender_id=envelope.sender,
+        id=one.id, at=moment(one.at_ns), sender=f"{envelope.handle}@{envelope.project}" if far else envelope.handle, sender_id=envelope.sender,
         sender_kind=envelope.sender_kind, sender_node=envelope.node, channel=one.to if one.where == "channel" else "",
         to=one.to if one.where != "channel" else "", kind=envelope.kind, text=envelope.text, data=envelope.data,
         blob=envelope.blob, scope=envelope.scope if one.where == "channel" else "", reply_to=envelope.reply_to,
-        thread=one.thread, priority=envelope.priority, expires_at=at(envelope.expires_ns), ack=envelope.ack,
+        thread=one.thread, priority=envelope.priority, expires_at=moment(envelope.expires_ns), ack=envelope.ack,
         state=status, again=status == "read" and envelope.ack, mentions=list(envelope.mentions),
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock
 from knotwork.host.asking import ask
-from knotwork.host.moments import rfc3339
+from knotwork.host.moments import moment
 from knotwork.ops import target_replies as replies
 from knotwork.spinup import ranking
 from knotwork.spinup.launcher import LAUNCH_TIMEOUT_S
@@ -91,10 +91,6 @@ class TargetDesk:
         return replies.LaunchRow.model_validate(told)
 
 
-def _at(when_ns: int) -> str:
-    return rfc3339(when_ns) if when_ns else ""
-
-
 def _target(target: Target) -> replies.TargetRow:
     now_ns = clock.now_ns()
     state: Any = "available"
@@ -113,8 +109,8 @@ def _target(target: Target) -> replies.TargetRow:
         name=f"{target.node}/{target.target}", target=target.target, node=target.node, type=target.type, state=state,
         why=why, capabilities=list(target.capabilities), boundaries=list(target.boundaries), cost=target.cost,
         running=target.running, max_concurrent=target.max_concurrent, launches=target.launches,
-        failures=target.failures, health=target.health, checked_at=_at(target.checked_ns),
-        last_launch_at=_at(target.last_launch_ns), last_success_at=_at(target.last_success_ns),
+        failures=target.failures, health=target.health, checked_at=moment(target.checked_ns),
+        last_launch_at=moment(target.last_launch_ns), last_success_at=moment(target.last_success_ns),
     )  # fmt: skip
 
 
@@ -122,5 +118,6 @@ def _launch(launch: Launch) -> replies.LaunchRow:
     return replies.LaunchRow(
         id=launch.id, target=launch.target, node=launch.node, state=launch.state, agent=launch.agent,
         capability=launch.capability, boundary=launch.boundary, task=launch.task, by=launch.by, why=launch.why,
-        created_at=_at(launch.created_ns), registered_at=_at(launch.registered_ns), ended_at=_at(launch.ended_ns),
+        created_at=moment(launch.created_ns), registered_at=moment(launch.registered_ns),
+        ended_at=moment(launch.ended_ns),
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from knotwork.bus import subjects
-from knotwork.host.task_rows import at
+from knotwork.host.moments import moment
 from knotwork.ops import task_replies
 from knotwork.sdk.errors import Unavailable
 from knotwork.view.lists import Filter
@@ -74,9 +74,10 @@ def _row(row: Mapping[str, Any]) -> task_replies.TaskRow:
     meant = f"{node}/{agent}" if node else agent
     return task_replies.TaskRow(
         id=row["id"], state=row["state"], capability=row["capability"], agent=meant,
-        boundary="" if row["boundary"] == records.NO_BOUNDARY else row["boundary"], priority=row["priority"],
-        attempt=row["attempts"], iteration=row["iteration"], worker=row["worker"], submitted_at=at(row["submitted_ns"]),
-        started_at=at(row["started_ns"]), ended_at=at(row["ended_ns"]), due_at=at(row["due_ns"]),
-        deadline=at(row["deadline_ns"]), code=row["code"], by=row["submitter"], parent=row["parent"],
+        boundary=records.shown_boundary(row["boundary"]), priority=row["priority"],
+        attempt=row["attempts"], iteration=row["iteration"], worker=row["worker"],
+        submitted_at=moment(row["submitted_ns"]),
+        started_at=moment(row["started_ns"]), ended_at=moment(row["ended_ns"]), due_at=moment(row["due_ns"]),
+        deadline=moment(row["deadline_ns"]), code=row["code"], by=row["submitter"], parent=row["parent"],
         labels=row["labels"],
     )  # fmt: skip

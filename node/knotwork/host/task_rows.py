@@ -4,30 +4,45 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from knotwork.bus import codec
-from knotwork.host.moments import rfc3339
+from knotwork.bus import codec, subjects
+from knotwork.host.moments import moment
 from knotwork.ops import task_replies
 from knotwork.sdk.errors import Invalid
 from knotwork.work import lookup, records, settle
 from knotwork.work import why as reasons
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from knotwork.work.history import Happened
     from knotwork.work.lookup import Sight
+    from knotwork.work.queues import Depth
     from knotwork.work.records import Outcome, Past
     from knotwork.work.why import Surroundings
 
 SPARED = "Its input was not kept: the store had no room for it when it ended."
 
 
-def at(time_ns: int) -> str:
-    """Return a time as RFC 3339 in UTC, "" for none."""
-    return rfc3339(time_ns) if time_ns else ""
-
-
 def place(node: str, agent: str) -> str:
     """Return who works, as `node/agent`; what is not known is left out."""
     return f"{node}/{agent}" if node and agent else agent or node
+
+
+def queue_rows(depths: Iterable[Depth]) -> list[task_replies.QueueRow]:
+    """Return how queues stand; those that are told as one are one, whoever may be meant in each."""
+    found: dict[tuple[str, str, str], task_replies.QueueRow] = {}
+    for depth in depths:
+        routed, lane = depth.queue.routed, depth.queue.lane
+        row = task_replies.QueueRow(
+            boundary=records.shown_boundary(depth.queue.boundary), route=subjects.shown(routed),
+            capability=subjects.capability_of(routed), scope=subjects.circle_of(routed).partition("-")[0], lane=lane,
+            waiting=depth.pending, taken=depth.taken,
+        )  # fmt: skip
+        known = found.setdefault((row.boundary, row.route, lane), row)
+        if known is not row:
+            more = {"waiting": known.waiting + row.waiting, "taken": known.taken + row.taken}
+            found[row.boundary, row.route, lane] = known.model_copy(update=more)
+    return list(found.values())
 
 
 def of_outcome(outcome: Outcome) -> Sight:
@@ -51,16 +66,16 @@ def _row(sight: Sight) -> dict[str, Any]:
         "state": sight.state,
         "capability": task.capability,
         "agent": f"{task.node}/{task.agent}" if task.node else task.agent,
-        "boundary": "" if task.boundary == records.NO_BOUNDARY else task.boundary,
+        "boundary": records.shown_boundary(task.boundary),
         "priority": task.priority,
         "attempt": task.number,
         "iteration": task.iteration,
         "worker": place(worker.node, worker.agent) if worker is not None else "",
-        "submitted_at": at(task.submitted_ns),
-        "started_at": at(began_ns),
-        "ended_at": at(outcome.ended_ns) if outcome is not None and ended else "",
-        "due_at": at(outcome.due_ns) if outcome is not None and sight.state == "waiting" else "",
-        "deadline": at(task.deadline_ns),
+        "submitted_at": moment(task.submitted_ns),
+        "started_at": moment(began_ns),
+        "ended_at": moment(outcome.ended_ns) if outcome is not None and ended else "",
+        "due_at": moment(outcome.due_ns) if outcome is not None and sight.state == "waiting" else "",
+        "deadline": moment(task.deadline_ns),
         "code": str(error.get("code", "")) if ended or sight.state == "waiting" else "",
         "by": task.by,
         "parent": task.parent,
@@ -99,7 +114,7 @@ def value(raw: Any) -> Any:
         return None
 
 
-def error_of(wire: dict[str, Any] | None) -> task_replies.TaskError | None:
+def error_of(wire: Mapping[str, Any] | None) -> task_replies.TaskError | None:
     """Return a stored error."""
     if not wire:
         return None
@@ -120,8 +135,8 @@ def attempt(past: Past) -> task_replies.Attempt:
         iteration=past.iteration,
         state=past.state,
         worker=place(past.node, past.agent),
-        started_at=at(past.started_ns),
-        ended_at=at(past.ended_ns),
+        started_at=moment(past.started_ns),
+        ended_at=moment(past.ended_ns),
         code=past.code,
         message=past.message,
     )
@@ -130,13 +145,13 @@ def attempt(past: Past) -> task_replies.Attempt:
 def transition(one: Happened) -> task_replies.Transition:
     """Return one thing that happened to a task."""
     return task_replies.Transition(
-        at=at(one.at_ns),
+        at=moment(one.at_ns),
         what=one.what,
         state=one.state,
         attempt=one.number,
         iteration=one.iteration,
         worker=place(one.node, one.agent),
-        due_at=at(one.due_ns),
+        due_at=moment(one.due_ns),
         code=one.code,
         message=one.message,
     )
@@ -152,7 +167,7 @@ def why(sight: Sight, around: Surroundings, now_ns: int) -> task_replies.TaskWhy
         why=reasons.explain(sight, around, now_ns),
         routed=reasons.routed(sight.task),
         before=around.before,
-        due_at=at(sight.outcome.due_ns) if sight.state == "waiting" and sight.outcome is not None else "",
+        due_at=moment(sight.outcome.due_ns) if sight.state == "waiting" and sight.outcome is not None else "",
         agents=[
             task_replies.Considered(
                 agent=place(one.agent.node, one.agent.agent), state=one.agent.state, why_not=one.why_not

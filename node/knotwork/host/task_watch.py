@@ -42,7 +42,7 @@ class Watching:
         listen = self._connection.listen
         self._listening = [
             await listen(subjects.told(f"{records.facts_of(self._run)}.>"), self._told),
-            await listen(f"stream.{subjects.token(self._run, 'run')}.*", self._said),
+            await listen(subjects.live_of(self._run), self._said),
         ]
         await self._connection.round_trip()
 

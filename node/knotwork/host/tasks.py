@@ -12,7 +12,7 @@ import msgspec
 
 from knotwork.bus import clock, codec, kv, reading, subjects
 from knotwork.host import dead_letters, task_ends, task_filter, task_rows, task_values
-from knotwork.host.agents import caller_name
+from knotwork.host.agents import asker, caller_name
 from knotwork.host.known_nodes import KNOWN
 from knotwork.host.seen_agents import SeenAgents
 from knotwork.host.task_ends import not_cancelled
@@ -71,12 +71,12 @@ class TaskDesk:
         own = scopes.circle(wanted.scope, caller.who)
         task = records.Task(
             run=keyed.keyed_run(f"{own}{wanted.key}") if wanted.key else ids.new_run(now_ns),
-            queue=self._queue(own, wanted.capability, agent, node),
+            queue=subjects.own(own, wanted.capability) if own else queues.routed(wanted.capability, agent, node),
             capability=wanted.capability, agent=agent, node=node, boundary=wanted.boundary or records.NO_BOUNDARY,
             priority=wanted.priority, input=msgspec.Raw(value), blob=wanted.blob or digest,
             timeout_s=wanted.attempt_timeout_s, deadline_ns=wanted.deadline_ns, retry=_retry(wanted.retry),
             key=wanted.key, labels=wanted.labels, parent=wanted.parent, traceparent=caller.traceparent,
-            by=caller_name(caller), submitted_ns=now_ns,
+            by=caller_name(caller), asker=asker(caller.who), submitted_ns=now_ns,
         )  # fmt: skip
         if wanted.key:  # what was asked for stays the same, wherever it is placed by today's policy
             task = msgspec.structs.replace(task, asked=keyed.asked(task))
@@ -84,12 +84,6 @@ class TaskDesk:
         if (wanted.key and await self._was_done(task)) or not await self._work.submitter.submit(task):
             return await self.get(task.run)
         return task_rows.info(lookup.Sight(task, "pending"), new=True, note=self._note(task))
-
-    def _queue(self, own: str, capability: str, agent: str, node: str) -> str:
-        """Return what a new task is routed by: a name whose agent may not be seen waits for one that may."""
-        if own:
-            return subjects.own(own, capability)
-        return subjects.seen(agent) if agent and self._agents.hides(agent) else queues.routed(capability, agent, node)
 
     async def retry(self, run: str, caller: Caller) -> task_replies.TaskInfo:
         """Submit the work of an ended task anew."""
@@ -104,10 +98,11 @@ class TaskDesk:
                 f"The input of {run} was not kept: the store had no room for it when it ended.",
                 code="work.input_not_kept", hint="Submit it anew with its input.",
             )  # fmt: skip
-        now_ns = clock.now_ns()
+        now_ns, before = clock.now_ns(), sight.task
         task = msgspec.structs.replace(
-            sight.task, run=ids.new_run(now_ns), key="", asked="", deadline_ns=0, parent=run, traceparent=caller.traceparent,
-            by=caller_name(caller), submitted_ns=now_ns, number=1, iteration=0, past=(), why="",
+            before, run=ids.new_run(now_ns), key="", asked="", deadline_ns=0, parent=run, traceparent=caller.traceparent,
+            by=caller_name(caller), submitted_ns=now_ns, number=1, iteration=0, past=(), why="", asker=asker(caller.who),
+            queue=queues.routed(agent=before.agent, node=before.node) if before.agent else before.queue,
         )  # fmt: skip
         task = await self._work.placed(task)
         await self._work.submitter.submit(task)
@@ -237,7 +232,7 @@ class TaskDesk:
             before=await self._before(sight) if sight.seq and sight.state == "pending" else None,
             node_state=directory.state(worker) if worker else "",
             lease_s=self._work.lease_s,
-            spin_up=self._spinups.told(task.boundary, task.queue) if self._spinups is not None else "",
+            spin_up=self._spinups.told(task.boundary, task.queue, missing=not candidates) if self._spinups else "",
             dropped=sight.state == "dead" and not await self._work.dead.is_there(run),
         )
         return task_rows.why(sight, around, clock.now_ns())
@@ -286,16 +281,11 @@ class TaskDesk:
             running_here=len(self._work.worker.running),
             refused_here=self._work.recorder.refused,
             by_state=await self._past.counts(),
-            queues=[
-                task_replies.QueueRow(
-                    boundary="" if one.queue.boundary == records.NO_BOUNDARY else one.queue.boundary,
-                    route=subjects.shown(one.queue.routed), capability=subjects.capability_of(one.queue.routed),
-                    scope=subjects.circle_of(one.queue.routed).partition("-")[0], lane=one.queue.lane,
-                    waiting=one.pending, taken=one.taken,
-                )
+            queues=task_rows.queue_rows(
+                one
                 for one in sorted(depths)
                 if self._circles is None or subjects.circle_of(one.queue.routed) in ("", *self._circles)
-            ],
+            ),
         )  # fmt: skip
 
     def _in_hands(self, depths: Sequence[queues.Depth]) -> Sequence[queues.Depth]:

@@ -14,7 +14,7 @@ from knotwork.flow.run import decoded
 from knotwork.flow.runs import keyed_run
 from knotwork.host import run_planned
 from knotwork.host.agents import caller_name
-from knotwork.host.flow_rows import moment
+from knotwork.host.moments import moment
 from knotwork.ops import flow_replies, task_words
 from knotwork.ops import trigger_replies as replies
 from knotwork.ops.trigger_ports import HookAnswer, HookRequest
@@ -114,14 +114,16 @@ class TriggerDesk:
             named = {"id": name, **fields} if name else fields
             written = source.table(definition)[0] if definition is not None else {}
             standing_in = {key: "trial" for key in ("id", "workflow") if key not in written}
-            trigger = source.trigger(definition, **(standing_in | named))
+            reading = source.reading(definition, **(standing_in | named))
+            names = {key: text for key, text in reading.named().items() if key not in standing_in or key in named}
+            trigger = reading.checked(await self._triggers.missing(names))
         now_ns = clock.now_ns()
         times = self._triggers.times(trigger, count, now_ns)
         given = body if body is not None else getattr(trigger, "input", None)
         firing = Firing(f"{trigger.id}/trial", codec.encode(given), times[0] if times else 0, now_ns, {"input": given})
         return replies.Trial(
             times=[moment(one) for one in times], meant=envelope.is_meant(trigger, firing) if body is not None else None,
-            input=decoded(envelope.input_of(trigger, firing)), fires=_fires_for(trigger),
+            input=decoded(envelope.input_of(trigger, firing)), fires=_fires_for(trigger, times) if trigger.enabled else "not before it is enabled",
         )  # fmt: skip
 
     async def fire(self, name: str, body: Any, key: str) -> replies.FiredRun:
@@ -213,9 +215,11 @@ def _fires(trigger: Definition) -> str:
             return route(trigger)
 
 
-def _fires_for(trigger: Definition) -> str:
-    """Return when a trigger fires that has no times, in words."""
+def _fires_for(trigger: Definition, times: list[int]) -> str:
+    """Return when a trigger fires whose `times` do not say it, in words."""
     match trigger:
+        case Once() if not times:
+            return "at once: its moment is over"
         case Cron() | Once():
             return ""
         case Subject():

@@ -176,12 +176,8 @@ class World:
         It is given more time than a reload gives it, because nobody waits for it.
         """
         table = loaded.config.instances(kind)[name]
-        settings = replace(
-            self.catalog.settings,
-            files=(table.type,), folders=(), group="", uses=(offered.use_of(loaded, kind, name),), imports=True,
-            patience_s=loaded.config.plugins.start_timeout_s,
-        )  # fmt: skip
-        piece = await asyncio.to_thread(loading.load, settings)
+        use, patience_s = offered.use_of(loaded, kind, name), loaded.config.plugins.start_timeout_s
+        piece = await asyncio.to_thread(loading.looked_again, self.catalog, use, patience_s=patience_s)
         entry = piece.find(kind, table.type)
         known = instances.Known(piece.config_classes(), piece.config_classes(apart=True))
         configs = await asyncio.to_thread(instances.check_instances, loaded, known, only=(kind, name))

@@ -238,7 +238,7 @@ class Bridge:
                 checked = await self._tool("check_work", {"work_id": arguments.get("work_id")})
                 if not checked["isError"] and not checked["structuredContent"]["is_complete"]:
                     found = checked["structuredContent"]
-                    return tasks.handle(found["work_id"], found["status"])
+                    return tasks.handle(found)
             return await self._tool(name, arguments, answers.teller(asked, self._send), answers.trace_of(asked))
         except KnotworkError as error:
             if error.code == "tool.unknown":

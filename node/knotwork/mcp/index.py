@@ -26,7 +26,7 @@ def listed(tool: Tool) -> dict[str, Any]:
         "title": tool.title,
         "description": tool.description,
         "inputSchema": shapes.of_input(tool.input),
-        "outputSchema": tool.output,
+        "outputSchema": shapes.of_output(tool.output),
         "annotations": tool.hints.annotations(),
     }
 

@@ -70,7 +70,8 @@ def get(name: Any, arguments: Any) -> dict[str, Any]:
     prompt = next((one for one in PROMPTS if one.name == name), None)
     if prompt is None:
         raise NotFound(
-            f"There is no prompt {str(name)[:64]!r}.", code="mcp.no_prompt",
+            f"There is no prompt {name[:64]!r}." if isinstance(name, str) else "`name` is needed: which prompt.",
+            code="mcp.no_prompt",
             hint=f"There are: {', '.join(one.name for one in PROMPTS)}.",
         )  # fmt: skip
     given = arguments if isinstance(arguments, dict) else {}

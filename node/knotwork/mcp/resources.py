@@ -92,6 +92,6 @@ async def _text(uri: str, ask: Ask) -> str:
     if kind not in _ONE or not name or not uri.startswith(SCHEME):
         raise NotFound(
             f"There is no resource {uri[:200]!r}.", code="mcp.no_resource",
-            hint=f"There are: {', '.join(one.uri for one in RESOURCES)}.",
+            hint=f"There are: {', '.join((*(one.uri for one in RESOURCES), *(f'{SCHEME}{kind}/ID' for kind in _ONE)))}.",
         )  # fmt: skip
     return wording.text_of(await ask(_ONE[kind], id=name))

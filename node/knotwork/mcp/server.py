@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
@@ -137,7 +137,7 @@ class Served:
             if name in tasks.WAITS and _takes_tasks(ctx):
                 checked = await self._outcome(ctx, guest, "check_work", {"work_id": arguments.get("work_id")})
                 if not checked.is_error and not checked.structured["is_complete"]:
-                    return tasks.handle(checked.structured["work_id"], checked.structured["status"])
+                    return tasks.handle(checked.structured)
             outcome = await self._outcome(ctx, guest, name, arguments)
         finally:
             guest.inside -= 1
@@ -147,7 +147,7 @@ class Served:
 
     async def _outcome(self, ctx: Context, guest: Guest, name: str, arguments: dict[str, Any]) -> calling.Outcome:
         try:
-            caller = replace(await self._guests.caller_of(guest), traceparent=_traceparent(ctx))
+            caller = msgspec.structs.replace(await self._guests.caller_of(guest), traceparent=_traceparent(ctx))
             tell = _Teller(ctx)
             async with aclosing(calling.play(name, arguments, caller, self._node, self._held)) as pieces:
                 async for piece in pieces:

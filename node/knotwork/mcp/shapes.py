@@ -19,6 +19,8 @@ _TYPES: dict[str, Schema] = {
 }
 _DROPPED = frozenset({"title", "default", "pattern", "minLength", "maxLength", "minItems", "maxItems", "minimum"})
 """What a schema says that costs more to read than it helps: who goes against it is told what is wrong."""
+_BOUND_MAX = 1_000_000
+"""A larger maximum is there against nonsense: who goes beyond it is told, and nobody else need read it."""
 HIDDEN: Schema = {"hidden": True}
 """Marks an argument that is understood and not listed: `Field(json_schema_extra=HIDDEN)`.
 
@@ -61,6 +63,12 @@ def of_input(model: type[BaseModel]) -> Schema:
     return found
 
 
+def of_output(schema: Schema) -> Schema:
+    """Return the schema of a tool's result as it is listed: what is always in it. What else there is speaks for itself."""
+    needed = schema.get("required", ())
+    return {**schema, "properties": {name: schema["properties"][name] for name in needed}}
+
+
 def _short(schema: Any, definitions: Schema) -> Any:
     if isinstance(schema, list):
         return [_short(part, definitions) for part in schema]
@@ -72,17 +80,29 @@ def _short(schema: Any, definitions: Schema) -> Any:
         meant = definitions[str(schema["$ref"]).rpartition("/")[2]]
         beside = {key: value for key, value in schema.items() if key != "$ref"}
         return _short({**{k: v for k, v in meant.items() if k != "description"}, **beside}, definitions)
-    either = [part for part in schema.get("anyOf", ()) if part != {"type": "null"}]
+    either = _choices(schema)
     if len(either) == 1 and "anyOf" in schema:
         beside = {key: value for key, value in schema.items() if key != "anyOf"}
         return _short({**either[0], **beside}, definitions)
     made: Schema = {}
-    for key, value in schema.items():
+    for key, value in (schema | ({"anyOf": either} if either else {})).items():
         if key == "properties":
             listed = {name: part for name, part in value.items() if not part.get("hidden")}
             made[key] = {name: _short(part, definitions) for name, part in listed.items()}
         elif key == "default" and value not in (None, "", [], {}, False):
             made[key] = value
-        elif key not in _DROPPED and (key, value) != ("additionalProperties", True):
+        elif _is_said(key, value):
             made[key] = _short(value, definitions)
     return made
+
+
+def _is_said(key: str, value: Any) -> bool:
+    """Return whether a word of a schema is worth reading."""
+    if key == "maximum" and value >= _BOUND_MAX:
+        return False
+    return key not in _DROPPED and (key, value) != ("additionalProperties", True)
+
+
+def _choices(schema: Schema) -> list[Any]:
+    """Return what a value may be one of, without null."""
+    return [part for part in schema.get("anyOf", ()) if part != {"type": "null"}]

@@ -14,9 +14,9 @@ WAITS = frozenset({"await_work"})
 POLL_MS = 1000
 
 
-def handle(work_id: str, status: str) -> dict[str, Any]:
-    """Return the answer to a call that becomes a task."""
-    return {"resultType": "task", **_task(work_id, "working", status)}
+def handle(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer to a call that becomes a task; `found` is what `check_work` says."""
+    return {"resultType": "task", **_task(found["work_id"], "working", found)}
 
 
 def state(work_id: str, found: dict[str, Any], call_result: dict[str, Any]) -> dict[str, Any]:
@@ -26,15 +26,19 @@ def state(work_id: str, found: dict[str, Any], call_result: dict[str, Any]) -> d
     """
     status = str(found.get("status", ""))
     if not found.get("is_complete"):
-        return _task(work_id, "working", status)
+        return _task(work_id, "working", found)
     if status == "cancelled":
-        return _task(work_id, "cancelled", status)
-    return _task(work_id, "completed", status) | {"result": call_result}
+        return _task(work_id, "cancelled", found)
+    return _task(work_id, "completed", found) | {"result": call_result}
 
 
-def _task(work_id: str, shown: str, status: str) -> dict[str, Any]:
+def _task(work_id: str, shown: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Return a task as it is on record: however often it is asked for, it was made once."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    made = str(found.get("submitted_at") or found.get("started_at") or now)  # a run has begun when it was started
+    changed = str(found.get("ended_at") or found.get("started_at") or made)
     return {
-        "taskId": work_id, "status": shown, "statusMessage": status, "createdAt": now, "lastUpdatedAt": now,
+        "taskId": work_id, "status": shown, "statusMessage": str(found.get("status", "")), "createdAt": made,
+        "lastUpdatedAt": changed,
         "ttlMs": None, "pollIntervalMs": POLL_MS,
     }  # fmt: skip

@@ -127,7 +127,7 @@ async def assign_work(given: AssignInput, session: Session) -> dict[str, Any]:
 
 _TOLD: dict[str, str] = {
     "work_id": "text", "status": "text", "is_complete": "flag", "success": "flag", "result": "any?", "error": "object?",
-    "why": "text?", "cut": "int?",
+    "why": "text?", "cut": "int?", "submitted_at": "text?", "started_at": "text?", "ended_at": "text?",
 }  # fmt: skip
 _RESULT = record(**_TOLD)
 

@@ -37,6 +37,7 @@ def result_of(found: dict[str, Any]) -> dict[str, Any]:
         shown["error"] = {key: value for key, value in error.items() if value not in ("", {}, None)}
     if found.get("worker"):
         shown["station_id"] = found["worker"]
+    shown |= without({name: found.get(name) for name in ("submitted_at", "started_at", "ended_at")})
     took = _between_ms(found.get("started_at", ""), found.get("ended_at", ""))
     if took is not None:
         shown["duration_ms"] = took

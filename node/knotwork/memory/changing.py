@@ -75,9 +75,11 @@ class Changing:
         rules.admit_change(record, who)
         if record.forgotten or record.scope not in OWN_SCOPES or record.category not in ("longterm", "core"):
             now = "forgotten" if record.forgotten else f"in {record.scope}/{record.category}"
+            known = record.scope not in OWN_SCOPES
+            hint = "It is known to others already." if known else "Commit it first."
             raise Conflict(
                 f"{memory} is {now}: only one's own longterm and core memories can be shared.", code="memory.not_kept",
-                hint="Commit it first.",
+                hint="Bring it back first: `knotwork memory revert`." if record.forgotten else hint,
             )  # fmt: skip
         if move and record.category == "core" and who.kind == "agent" and record.author.id != who.id:
             raise Denied(

@@ -151,6 +151,12 @@ class Directory:
             for agent in sorted(record.agents, key=lambda one: one.name):
                 yield record, agent, state
 
+    def called(self, agent: str) -> Iterator[tuple[NodeRecord, State]]:
+        """Yield every node that has an agent of this name, also one that went."""
+        for key, known in self._nodes.items():
+            if any(one.name == agent for one in known.record.agents):
+                yield known.record, self.state(key)
+
     def away(self, *, agent: str = "", capability: str = "") -> Iterator[tuple[str, AwayRecord]]:
         """Yield, with their nodes, agents that could be meant if their plugins ran; of nodes that have not gone."""
         for key, known in self._nodes.items():

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from knotwork.bus import clock, codec, frames, way
 from knotwork.mesh import late, refusal
 from knotwork.mesh.answers import Answers
-from knotwork.mesh.job import Answering, HostedAgent, Job, can_be_told, crashed, sayable
+from knotwork.mesh.job import Answering, HostedAgent, Job, crashed
 from knotwork.mesh.policy import READY
 from knotwork.sdk import Attempt, Done, Span
 from knotwork.sdk import Failed as FailedOutcome
@@ -33,6 +33,7 @@ from knotwork.sdk.errors import (
     TooLarge,
     Unavailable,
 )
+from knotwork.sockets import said
 from knotwork.telemetry import trace
 from knotwork.telemetry.measure import AgentMeter, Meter
 
@@ -242,7 +243,7 @@ class Hosting:
         except GeneratorExit:
             raise
         except KnotworkError as error:
-            self._settle(job, "error", b"", error if can_be_told(error) else crashed(job, error))
+            self._settle(job, "error", b"", error if said.can_be_told(error) else crashed(job, error))
         except BaseException as error:  # noqa: BLE001  the boundary: whatever an executor raises becomes an answer
             self._settle(job, "error", b"", crashed(job, error))
         else:
@@ -283,7 +284,7 @@ class Hosting:
         )
         with agent.slot.lease(lambda: self._revoked(job)) as executor:
             job.begun = True
-            outcome = sayable(await executor.execute(attempt))
+            outcome = said.outcome(await executor.execute(attempt))
         if isinstance(outcome, FailedOutcome):
             detail = {**outcome.detail, "retriable": outcome.retriable}
             raise Failed(outcome.message, code=outcome.code, detail=detail, retry_after_s=outcome.retry_after_s)

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from knotwork.bus import codec, frames
 from knotwork.config import secrets
 from knotwork.mesh import late
-from knotwork.sdk import Continue, Done, Outcome
-from knotwork.sdk import Failed as FailedOutcome
 from knotwork.sdk.errors import Failed, Invalid, KnotworkError, Unreachable
+from knotwork.sockets import said
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -180,24 +179,7 @@ class Job:
         self.unsent -= 1
 
 
-def can_be_told(error: KnotworkError) -> bool:
-    """Return whether an error that a plugin raised is made of what an error is made of."""
-    words = isinstance(error.message, str) and isinstance(error.code, str) and isinstance(error.hint, str)
-    return words and isinstance(error.detail, dict) and isinstance(error.retry_after_s, int | float | None)
-
-
 def crashed(job: Job, error: BaseException) -> Failed:
     """Return what a call ends with whose executor raised something that is none of our errors."""
     log.warning("agent %s raised", job.agent.record.name, exc_info=error)
-    try:
-        words = str(error)[:500]
-    except Exception:  # noqa: BLE001  even its text is the plugin's code
-        words = "its text cannot be had"
-    return Failed(f"{type(error).__name__}: {words}", code="agent.crashed", detail={"retriable": True})
-
-
-def sayable(outcome: Any) -> Outcome:
-    """Return what an executor answered; raises TypeError for what is no outcome, which is a mistake like any other."""
-    if not isinstance(outcome, Done | Continue | FailedOutcome):
-        raise TypeError(f"answered {type(outcome).__name__}, not an outcome: return Done, Failed or Continue")
-    return outcome
+    return Failed(said.crash(error), code="agent.crashed", detail={"retriable": True})

@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from knotwork.bus import codec, subjects
+from knotwork.bus import clock, codec, subjects
 from knotwork.sdk.errors import KnotworkError
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ class Micro:
         self._connection = connection
         self._services = services
         self._version = semver(version)
-        self._started = datetime.fromtimestamp(started_ns / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        self._started = clock.written(started_ns)
 
     async def open(self) -> None:
         """Listen to the questions."""

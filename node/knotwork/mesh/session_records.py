@@ -22,6 +22,8 @@ Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Time = Annotated[int, msgspec.Meta(ge=0, le=4_000_000_000_000_000_000)]
 STALE_S = 60.0
 """How long an agent whose session is gone counts as stale: it may be just starting again."""
+NAMES_MAX = 4
+"""How many of the names it had an agent still answers to."""
 FORGET_S = 24 * 3600
 """After how long without its session an agent is forgotten, its handle is free again, and so is what it was."""
 
@@ -29,7 +31,8 @@ FORGET_S = 24 * 3600
 class AgentSession(msgspec.Struct, frozen=True):
     """One agent. Times are nanoseconds since 1970; `gone_ns` is 0 while its session is open.
 
-    `host`, `path` and `label` are what tells it from others of its owner; `status` is what it says of itself.
+    `host`, `path` and `label` are what tells it from others of its owner; `status` is what it says of itself. `formerly` are
+    names it had before, the last one first: work may wait for it there.
     """
 
     id: Name
@@ -54,6 +57,7 @@ class AgentSession(msgspec.Struct, frozen=True):
     registered_ns: Time = 0
     seen_ns: Time = 0
     gone_ns: Time = 0
+    formerly: tuple[Name, ...] = ()
 
     @property
     def who(self) -> Who:
@@ -85,10 +89,18 @@ def decode(key: str, data: bytes) -> AgentSession:
         record = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Invalid(f"The record of agent {key[:64]} is malformed: {error}.", code="session.bad_record") from error
-    tokens = (record.id, record.handle, record.owner, record.project, *record.capabilities, *record.boundaries)
+    tokens = (
+        record.id, record.handle, record.owner, record.project, *record.capabilities, *record.boundaries, *record.formerly,
+    )  # fmt: skip
     if record.id != key or not all(map(subjects.is_token, tokens)):
         raise Invalid(f"The record of agent {key[:64]} makes no sense.", code="session.bad_record")
     return record
+
+
+def renamed(record: AgentSession, handle: str) -> AgentSession:
+    """Return an agent under another name; the one it had is the first of those it had before."""
+    before = [one for one in dict.fromkeys((record.handle, *record.formerly)) if one not in ("", handle)]
+    return msgspec.structs.replace(record, handle=handle, formerly=tuple(before[:NAMES_MAX]))
 
 
 def presence(record: AgentSession, *, node: str, same_instance: bool, now_ns: int) -> Presence:

@@ -89,15 +89,23 @@ class Sessions:
 
     def find(self, name: str) -> AgentSession:
         """Return the agent with this id or handle; raises `NotFound` (`agent.not_found`)."""
-        found = self._known.get(name) or self._known.get(self._by_handle.get(name, ""))
+        found = self.known(name)
         if found is None:
             raise rules.unknown(name, self.project)
         return found
+
+    def known(self, name: str) -> AgentSession | None:
+        """Return the agent with this id or handle, None when there is none."""
+        return self._known.get(name) or self._known.get(self._by_handle.get(name, ""))
 
     def hides(self, handle: str, by: Who) -> bool:
         """Return whether there is an agent of this handle that somebody may not see."""
         record = self._known.get(self._by_handle.get(handle, ""))
         return record is not None and not may_see(record.scope, record.who, by)
+
+    def names(self, record: AgentSession) -> tuple[str, ...]:
+        """Return what an agent answers to: its handle, and those it had before that nobody else has now."""
+        return (record.handle, *(one for one in record.formerly if one not in self._by_handle))
 
     def presence(self, record: AgentSession) -> rules.Presence:
         """Return how an agent is now."""
@@ -176,7 +184,10 @@ class Sessions:
                     await self._write(gone)
 
     def _check_parent(self, wanted: AgentSession) -> None:
-        if wanted.parent and self.find(wanted.parent).owner != wanted.owner:
+        parent = self.find(wanted.parent) if wanted.parent else None
+        if parent is not None and parent.owner != wanted.owner:
+            if not may_see(parent.scope, parent.who, wanted.who):
+                raise rules.unknown(wanted.parent, self.project)
             raise Denied("An agent of somebody else cannot be the parent.", code="session.bad_parent")
 
     def _remembered(self, wanted: AgentSession, known: AgentSession | None) -> AgentSession:
@@ -190,7 +201,7 @@ class Sessions:
         return msgspec.structs.replace(
             made, handle=known.handle, registered=known.registered, registered_ns=known.registered_ns,
             capabilities=made.capabilities or known.capabilities, boundaries=made.boundaries or known.boundaries,
-            scope=known.scope, description=made.description or known.description,
+            scope=known.scope, description=made.description or known.description, formerly=known.formerly,
         )  # fmt: skip
 
     async def update(self, who: Who, handle: str, changes: dict[str, Any]) -> AgentSession:
@@ -237,7 +248,8 @@ class Sessions:
                 await self._take(before, agent)
                 handle = before
         handle = handle or await self._first_free(otherwise, agent)
-        line.record = msgspec.structs.replace(line.record, handle=handle)
+        had = msgspec.structs.replace(line.record, handle=before or handle)
+        line.record = rules.renamed(had, handle)
 
     async def _first_free(self, like: str, agent: str) -> str:
         for name in rules.handles(like):
@@ -274,7 +286,7 @@ class Sessions:
 
     async def _rename(self, line: Line, handle: str) -> None:
         await self._take(handle, line.record.id)
-        old, line.record = line.record.handle, msgspec.structs.replace(line.record, handle=handle)
+        old, line.record = line.record.handle, rules.renamed(line.record, handle)
         entry = await self._bucket.get(_HANDLE + old)
         if entry is not None and entry.value == line.record.id.encode():
             await self._bucket.delete(_HANDLE + old, ttl_s=60)

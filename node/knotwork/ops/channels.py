@@ -11,10 +11,11 @@ from pydantic import Field, field_validator
 from knotwork.ops import replies, talk_replies, task_words
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
-from knotwork.ops.talk_ports import ChannelPage, Limits, NewMessage, Search
+from knotwork.ops.talk_ports import ChannelPage, Limits, Search
 from knotwork.ops.talk_words import Id, Kind, Limit, Place, Query, Thread, Whom, Words
 from knotwork.ops.task_words import Digest, Key, Moment
 from knotwork.ops.words import Text, Token
+from knotwork.talk.message import Draft
 from knotwork.trust.scopes import Scope
 
 SCOPE = "who may see it: private (you alone), personal (agents of your owner), team (the project), public"
@@ -123,10 +124,13 @@ class SayRequest(Request):
     def _in_time(cls, value: str) -> str:
         return task_words.deadline(value)
 
-    def said(self, **more: Any) -> NewMessage:
+    def said(self, **more: Any) -> Draft:
         """Return the message."""
         expires_ns = task_words.moment_ns(self.expires, past=False)
-        return NewMessage(self.text, self.data, self.blob or "", self.kind, expires_ns=expires_ns, key=self.key, **more)
+        return Draft(
+            text=self.text, data=self.data, blob=self.blob or "", kind=self.kind, expires_ns=expires_ns, key=self.key,
+            **more,
+        )  # fmt: skip
 
 
 class ChannelSendRequest(SayRequest):

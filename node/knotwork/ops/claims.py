@@ -189,6 +189,8 @@ class CheckpointRequest(DataRequest):
     def _one_of_both(self) -> Self:
         if self.read and self.data is not None:
             raise ValueError("give either data or read")
+        if not self.read and "data" not in self.model_fields_set:  # whoever forgets one loses what is kept
+            raise ValueError("give data, which may be null, or read")
         return self
 
 

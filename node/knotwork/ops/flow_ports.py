@@ -44,6 +44,18 @@ class RunFilter:
         """Return whether it means less than every run there is."""
         return self != RunFilter(below=self.below)
 
+    def fits(self, started_ns: int, run: str, workflow: str, labels: Mapping[str, str], *said: str) -> bool:
+        """Return whether a run fits, but for its state; `said` is what its text is looked for in beside these (pure)."""
+        told = (run, workflow, *(f"{key}={text}" for key, text in labels.items()), *said)
+        return (
+            self.workflow in ("", workflow)
+            and self.labels <= labels.items()
+            and started_ns >= self.since_ns
+            and (not self.until_ns or started_ns < self.until_ns)
+            and (self.below is None or (started_ns, run) < self.below)
+            and self.text.lower() in "\n".join(told).lower()
+        )
+
 
 Wish = Literal["cancel", "pause", "resume", "retry"]
 

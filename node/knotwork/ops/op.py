@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+import msgspec
 from pydantic import BaseModel, ConfigDict
 
 from knotwork.ops.form import CliForm, Effect, Example
@@ -28,8 +29,7 @@ class Reply(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """Who asks, as the door established it. `may` is the strongest effect allowed.
 
     `who` is the agent whose session it is, else the person who owns the node; both written by the node. `label` is
@@ -44,7 +44,7 @@ class Caller:
     label: str = ""
     traceparent: str = ""
     who: Who = NOBODY
-    undo: list[Callable[[], None]] = field(default_factory=list, compare=False, repr=False)
+    undo: list[Callable[[], None]] = msgspec.field(default_factory=list)
 
     def received(self) -> None:
         """Take note that the answer reached whoever asked."""

@@ -2971,7 +2971,7 @@ ROWS: list[dict[str, Any]] = \
   'module': 'triggers',
   'effect': 'read',
   'summary': 'Say when a trigger fires next, and what its run would be given.',
-  'help': 'Of one that is kept (an id), or of one in words. Nothing is kept or started.',
+  'help': 'Of one that is kept (an id), or of a definition (`@nightly.yaml`, `-`), or of one in words. Nothing is kept or started.',
   'streams': False,
   'live': False,
   'cli': {'words': ('trigger', 'test'),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from knotwork.ops import task_words
 from knotwork.ops.flow_ports import RunFilter
@@ -73,6 +73,11 @@ class BatchRequest(FilterRequest):
     dry_run: bool = Field(default=False, description="only say which, and how many")
     limit: int = Field(default=1000, ge=1, le=BATCH_MAX, description="at most so many; `next` goes on")
     timeout_s: float = Field(default=300.0, ge=1, le=86400, description="seconds after which it says how to go on")
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        task_words.either_ids_or_filter(self, (name for name in FilterRequest.model_fields if name != "cursor"))
+        return self
 
     def must_mean_some(self) -> None:
         """Raise `Invalid` (`flow.filter_needed`) when this would mean everything there is, and does not say so."""

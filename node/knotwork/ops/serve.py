@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import pydantic
 import pydantic_core
 
-from knotwork.bus import codec
+from knotwork.bus import away, codec
 from knotwork.ops import table, words
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.replies import Progress
@@ -25,7 +25,6 @@ from knotwork.sdk.errors import (
     KnotworkError,
     NotFound,
     TooLarge,
-    Unavailable,
     Unreachable,
     guess,
 )
@@ -83,15 +82,8 @@ def _refused(error: KnotworkError, caller: table.Caller) -> Frame:
 
 
 def told(error: KnotworkError) -> KnotworkError:
-    """Return an error as whoever asked gets it: what is away is our NATS, not the node, which has just answered.
-
-    That comes back by itself, so it is `Unavailable` to him.
-    """
-    if not (isinstance(error, Unreachable) and error.code.startswith("bus.")):
-        return error
-    return Unavailable(
-        error.message, code=error.code, hint=error.hint, detail=error.detail, retry_after_s=error.retry_after_s
-    )
+    """Return an error as whoever asked gets it: what is away is our NATS, not the node, which has just answered."""
+    return away.unavailable(error) if isinstance(error, Unreachable) and error.code.startswith("bus.") else error
 
 
 def _admit(op: table.Op, caller: table.Caller) -> None:
@@ -180,7 +172,7 @@ def _problem(op: table.Op, found: Any) -> dict[str, str]:
 def encode(reply: pydantic.BaseModel) -> bytes:
     """Return a reply as JSON; raises `Internal` for what JSON cannot say."""
     try:
-        return reply.model_dump_json().encode()
+        return reply.__pydantic_serializer__.to_json(reply)  # what `model_dump_json` makes a text of
     except pydantic_core.PydanticSerializationError as error:
         raise Internal(f"The answer cannot be written as JSON: {error}.", code="ops.bad_answer") from error
 

@@ -4,28 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from knotwork.ops import replies, talk_replies
     from knotwork.ops.op import Caller
     from knotwork.talk.contact import Mode
-    from knotwork.trust.scopes import Scope
-
-
-class NewMessage(NamedTuple):
-    """What somebody wants to say, already checked. `expires_ns` is nanoseconds since 1970, 0 for never."""
-
-    text: str = ""
-    data: Any = None
-    blob: str = ""
-    kind: str = "text"
-    scope: Scope = "team"
-    reply_to: str = ""
-    priority: int = 5
-    expires_ns: int = 0
-    ack: bool = False
-    key: str = ""
+    from knotwork.talk.message import Draft
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +85,7 @@ class Talk(Protocol):
         """Let nothing more be said in a channel, or again."""
         ...
 
-    async def say(self, channel: str, message: NewMessage, caller: Caller) -> talk_replies.Sent:
+    async def say(self, channel: str, message: Draft, caller: Caller) -> talk_replies.Sent:
         """Say something in a channel."""
         ...
 
@@ -124,11 +109,11 @@ class Talk(Protocol):
         """Return what holds all words of a query; raises `Invalid` (`message.bad_query`)."""
         ...
 
-    async def send(self, to: str, capability: str, message: NewMessage, caller: Caller) -> talk_replies.SentMessages:
+    async def send(self, to: str, capability: str, message: Draft, caller: Caller) -> talk_replies.SentMessages:
         """Send something to one (id or handle), or to everybody with a capability."""
         ...
 
-    async def reply(self, message: NewMessage, caller: Caller) -> talk_replies.Sent:
+    async def reply(self, message: Draft, caller: Caller) -> talk_replies.Sent:
         """Answer a message where it was said."""
         ...
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from knotwork.ops import task_replies, task_words
 from knotwork.ops.op import Caller, CliForm, Example, op
@@ -22,6 +22,11 @@ class CancelRequest(FilterRequest):
     ids: Annotated[list[Run], Field(max_length=10_000)] = Field(default=[], description="ids of tasks")
     all: bool = Field(default=False, description="every task that has not ended, when no filter is given")
     why: Text = Field(default="", description="a reason, kept with the outcome")
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        task_words.either_ids_or_filter(self, FilterRequest.model_fields)
+        return self
 
 
 @op(

@@ -213,11 +213,19 @@ class RedrivenTasks(Reply):
     dry_run: bool = False
 
 
+class NoLetter(Reply):
+    """A task that was named, and has no dead letter."""
+
+    id: str
+    why: str
+
+
 class Dropped(Reply):
-    """Dead letters that are gone; their tasks stay dead for good."""
+    """Dead letters that are gone; their tasks stay dead for good. `missing` are those named that there are none of."""
 
     ids: list[str]
     changed: int = 0
+    missing: list[NoLetter] = Field(default=[], description="ids that were named, and why there is nothing to drop")
 
 
 class BlobKept(Reply):

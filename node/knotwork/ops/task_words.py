@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, Field, StringConstraints
 
 from knotwork.bus import clock
 from knotwork.ops.words import NAMED
@@ -42,7 +43,10 @@ _RUN, _LABEL, _DIGEST = (
 )
 NAMED |= {
     f"^{_RUN}$": ("not the id of a task", "Ids are what `knotwork task submit` prints; see `knotwork task list`."),
-    f"^{_LABEL}$": ("not a label", "Write key=value."),
+    f"^{_LABEL}$": (
+        "not a label",
+        "Write key=value: up to 64 characters (A-Z a-z 0-9 . _ - /), =, and up to 256 of any kind.",
+    ),
     f"^{_DIGEST}$": ("not a digest", "Give what `blob.put` answered: sha256- and 64 hex digits."),
 }
 Run = Annotated[str, StringConstraints(pattern=f"^{_RUN}$", max_length=40)]
@@ -101,6 +105,12 @@ def bound(text: str) -> str:
     """Return a bound of a search that makes sense; raises `ValueError`."""
     moment_ns(text, past=True)
     return text
+
+
+def either_ids_or_filter(request: BaseModel, filters: Iterable[str]) -> None:
+    """Raise `ValueError` when a request names ids and narrows them, too: then the filter would be passed over."""
+    if getattr(request, "ids", None) and (both := [name for name in filters if getattr(request, name)]):
+        raise ValueError(f"give either ids or a filter, not both: ids and {', '.join(both)}")
 
 
 def filter_needed() -> Invalid:

@@ -136,7 +136,7 @@ class TrialRequest(Fields):
     "trigger.test", TrialRequest, replies.Trial, effect="read",
     cli=CliForm(("trigger", "test"), positional=("id",), short={"count": "n"}),
     summary="Say when a trigger fires next, and what its run would be given.",
-    help="Of one that is kept (an id), or of one in words. Nothing is kept or started.",
+    help="Of one that is kept (an id), or of a definition (`@nightly.yaml`, `-`), or of one in words. Nothing is kept or started.",
     examples=(
         Example("When?", {"id": "nightly"}),
         Example("When would that be?", {"cron": "0 9 * * MON-FRI", "timezone": "Europe/Berlin", "count": 3}),

@@ -11,22 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.sdk import Attempt, Continue, Done, Failed, KnotworkError
-from knotwork.sockets import carried, frames
+from knotwork.sdk import Attempt, Failed, KnotworkError
+from knotwork.sockets import carried, frames, said
 
 if TYPE_CHECKING:
     from knotwork.sdk import Executor, Outcome
-
-_MESSAGE_MAX = 500
 
 
 async def executed(executor: Executor, attempt: Attempt) -> msgspec.Raw:
     """Return the outcome of one attempt as it travels; raises what an executor raises on purpose."""
     outcome: Outcome
     try:
-        outcome = await executor.execute(attempt)
-        if not isinstance(outcome, Done | Continue | Failed):
-            raise TypeError(f"answered {type(outcome).__name__}, not an outcome: return Done, Failed or Continue")  # noqa: TRY301  like any other mistake
+        outcome = said.outcome(await executor.execute(attempt))
         if isinstance(outcome, Failed):
             outcome = _sayable(outcome)
     except asyncio.CancelledError as error:
@@ -71,17 +67,12 @@ def _can_be_told(error: KnotworkError) -> bool:
         frames.raw(error.to_wire())
     except (TypeError, ValueError, RecursionError):
         return False
-    words = isinstance(error.message, str) and isinstance(error.code, str) and isinstance(error.hint, str)
-    return words and isinstance(error.detail, dict) and isinstance(error.retry_after_s, int | float | None)
+    return said.can_be_told(error)
 
 
 def _crashed(error: BaseException) -> Failed:
     traceback.print_exception(error)  # into the node's log
-    try:
-        words = str(error)[:_MESSAGE_MAX]
-    except Exception:  # noqa: BLE001  even its text is the plugin's code
-        words = "its text cannot be had"
-    return Failed(_clean(f"{type(error).__name__}: {words}"), code="agent.crashed", retriable=True)
+    return Failed(_clean(said.crash(error)), code="agent.crashed", retriable=True)
 
 
 def _clean(text: str) -> str:

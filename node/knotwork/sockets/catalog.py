@@ -152,6 +152,8 @@ class Catalog:
             raise PluginFailed(told, code="plugin.safe_mode", hint="Start the node without --safe-mode.")
         if is_path(type_name):
             return self._find_by_path(kind, type_name)
+        if (row := self._broken_one(kind, type_name)) is not None:
+            raise row.error()
         names = [name for a_kind, name in self._entries if a_kind == kind]
         near = difflib.get_close_matches(type_name, names, n=1)
         broken = "; ".join(f"{row.source}: {row.reason}" for row in self.broken())
@@ -197,10 +199,21 @@ class Catalog:
 
     def healed(self, piece: Catalog) -> Catalog:
         """Return a catalog with the entries of `piece`, whose sources count as broken in this one no more."""
-        failed = {source: row for source, row in self.failed.items() if source not in piece.rows}
-        where = {str(source) for source in piece.rows}
+        where = {str(source) for source in piece.rows}  # its code may be another now, and so the source
+        failed = {source: row for source, row in self.failed.items() if str(source) not in where}
         unread = [row for row in self.unread if row.source not in where]
         return Catalog(self.settings, {**self.rows, **piece.rows}, failed, unread)
+
+    def _broken_one(self, kind: Kind, type_name: str) -> Broken | None:
+        """Return why the plugin that would offer a type cannot be used, as far as it is known what it would offer.
+
+        A manifest says it; a package, a file and a folder whose manifest cannot be read are taken for what they are
+        called, as `plugin new` makes them.
+        """
+        for source, row in self.failed.items():
+            if source.may_offer(kind, type_name):
+                return row
+        return next((row for row in self.unread if Path(row.source).stem == type_name), None)
 
     def _find_by_path(self, kind: Kind, type_name: str) -> Entry:
         name = type_name.rpartition(".py")[2]

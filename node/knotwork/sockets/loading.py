@@ -21,7 +21,7 @@ from knotwork.sockets.factories import Broken
 from knotwork.sockets.importing import Errand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from knotwork.sockets.sources import Source
 
@@ -32,13 +32,16 @@ Offered = list[tuple[Kind, Factory[Any]]]
 Results = dict["Source", "list[Entry] | Broken"]
 
 
-def load(settings: CatalogSettings, earlier: Catalog | None = None) -> Catalog:
+def load(
+    settings: CatalogSettings, earlier: Catalog | None = None, only: Callable[[Source], bool] = lambda _: True
+) -> Catalog:
     """Return everything that can be used. Blocks for imports; foreign ones that hang are given up.
 
-    With `earlier`, what it holds and what has not changed since is taken over instead of tried again. Never raises for
-    what a plugin does.
+    With `earlier`, what it holds and what has not changed since is taken over instead of tried again; sources that are
+    not `only` are passed over. Never raises for what a plugin does.
     """
     found, unread = survey(settings)
+    found = [source for source in found if only(source)]
     building = _Building(settings, found, unread)
     for source in found:
         building.take_over(source, earlier)
@@ -65,6 +68,14 @@ def extended(
         imports=imports,
     )
     return load(settings, earlier=catalog)
+
+
+def looked_again(catalog: Catalog, use: Use, *, patience_s: float) -> Catalog:
+    """Return what the one plugin behind an instance offers, tried again: it was broken. Blocks, `patience_s` or longer."""
+    settings = replace(catalog.settings, uses=(use,), imports=True, patience_s=patience_s)
+    if is_path(use.type):
+        return load(replace(settings, files=(use.type,), folders=(), group=""))
+    return load(settings, only=lambda source: source.kind != "bundled" and source.may_offer(use.kind, use.type))
 
 
 class _Building:

@@ -45,7 +45,9 @@ def render(kind: str, name: str, *, single_file: bool = False) -> dict[str, str]
     module = name.replace("-", "_")
     if not re.match(manifest.TOKEN, name) or not module.isidentifier() or keyword.iskeyword(module):
         raise Invalid(
-            f"{name[:80]!r} is no name for a plugin", code="plugin.bad_name", hint="Like `my-agent`: a-z, 0-9, - and _."
+            f"{name[:80]!r} is no name for a plugin",
+            code="plugin.bad_name",
+            hint="Like `my-agent`: a-z, 0-9, - and _, a letter first; no word of Python's.",
         )
     if module in sys.stdlib_module_names or module in ("knotwork", "knotwork_plugins", "tests"):
         raise Invalid(f"{name!r} is the name of another module", code="plugin.bad_name", hint="Choose another name.")

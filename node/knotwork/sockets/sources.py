@@ -51,6 +51,12 @@ class Source:
             return "bundled"
         return f"package {self.name}" if self.kind == "package" else self.where
 
+    def may_offer(self, kind: Kind, type_name: str) -> bool:
+        """Say whether a type is likely of this source: what none but a manifest says, it is called after."""
+        if self.types:
+            return kind == self.plugin_kind and type_name in self.types
+        return type_name == self.name
+
 
 def from_packages(group: str = GROUP) -> Iterator[Source]:
     """Yield the bundled plugins first, then every installed package with an entry point in `group`, by name."""

@@ -19,7 +19,7 @@ from typing import IO, Any
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
-from knotwork.config import judge, references
+from knotwork.config import bones, references
 from knotwork.config.elsewhere import Fault, Verdict
 from knotwork.sdk import Factory, PluginConfig
 from knotwork.sdk.factory import Kind
@@ -101,7 +101,7 @@ def _offer(kind: Kind, factory: Factory[Any]) -> tried.Offer:
         abilities=[str(ability) for ability in factory.abilities],
         about=config.__doc__ or "",
         keys=list(config.model_fields),
-        bones=judge.skeleton(config),
+        bones=bones.skeleton(config),
         schema=_schema(config),
     )
 

@@ -32,12 +32,17 @@ class Demand(NamedTuple):
     @property
     def capability(self) -> str:
         """Return the capability that is missing; an agent asked for by name offers its name."""
-        return self.routed.rpartition("=")[2]
+        return self.routed.removesuffix("=").rpartition("=")[2]
 
     @property
     def key(self) -> str:
         """Return its name in LEASES: two nodes never launch for the same demand."""
         return f"spinup.{self.boundary}.{self.routed}"
+
+
+def keys(boundary: str, capability: str) -> tuple[str, ...]:
+    """Return the names in LEASES of the demands that a launch for a capability may serve: any agent's, or one of that name."""
+    return tuple(Demand(boundary, routed, 0).key for routed in (capability, f"={capability}"))
 
 
 def demands(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LAUNCH_TIMEOUT_S = 120.0
 CONDITION_TIMEOUT_S = 20.0
+LEFT_GRACE_S = 30.0
+LEFT = "its target is not configured any more"
 S = 1_000_000_000
 
 
@@ -99,10 +101,14 @@ class Launcher:
             return await self.failed(own, launch, f"{type(error).__name__}: {error}"[:2000])
         return await self._moved(launch, ref=dict(launched.ref))
 
-    async def look(self, own: Own, launch: Launch, now_ns: int) -> Launch:
-        """Take a launch one step on, when it is time."""
+    def agent_of(self, launch: Launch) -> str:
+        """Return what registered for a launch and is online, "" while there is nothing."""
+        return self._agents.of_launch(launch.id)
+
+    async def look(self, own: Own, launch: Launch, now_ns: int, *, missing: bool = False) -> Launch:
+        """Take a launch one step on, when it is time; `missing`: nobody takes yet what it was started for."""
         if launch.state == "starting":
-            return await self._starting(own, launch, now_ns)
+            return await self._starting(own, launch, now_ns, missing=missing)
         if launch.state in ("up", "idle"):
             return await self._up(own, launch, now_ns)
         if launch.state == "stopping":
@@ -124,6 +130,25 @@ class Launcher:
             return await self._moved(launch, why=problem)  # still stopping: it is tried again
         return await self._moved(launch, state="stopped", ended_ns=clock.now_ns())
 
+    async def left(self, launch: Launch) -> Launch:
+        """End a launch whose target, and so what could end it, is gone: its agent is asked to leave, its key is taken back.
+
+        `stopped` when the agent has left; else `failed`, because nobody can tell what is left of it.
+        """
+        agent = launch.agent or self._agents.of_launch(launch.id)
+        if launch.state != "stopping":
+            launch = await self._moved(launch, state="stopping", why=LEFT)
+        if agent:
+            try:
+                await self._agents.goodbye(agent, LEFT_GRACE_S)
+            except KnotworkError as error:
+                log.debug("%s could not be told to leave: %s", agent, error)
+        if agent and not self._agents.of_launch(launch.id):
+            return await self._moved(launch, state="stopped", ended_ns=clock.now_ns())
+        why = f"{LEFT[0].upper()}{LEFT[1:]}, so nobody can end what it started, or tell whether it is gone: look there."
+        log.warning("launch %s of %s: %s", launch.id, launch.target, why)
+        return await self._moved(launch, state="failed", why=why, ended_ns=clock.now_ns())
+
     async def failed(self, own: Own, launch: Launch, why: str) -> Launch:
         """Record that a launch brought no agent, and clear away what is left of it."""
         if launch.ref:
@@ -132,9 +157,9 @@ class Launcher:
         log.warning("launch %s of %s failed: %s", launch.id, own.target, why)
         return await self._moved(launch, state="failed", why=why[:4000], ended_ns=clock.now_ns())
 
-    async def _starting(self, own: Own, launch: Launch, now_ns: int) -> Launch:
+    async def _starting(self, own: Own, launch: Launch, now_ns: int, *, missing: bool) -> Launch:
         agent = self._agents.of_launch(launch.id)
-        if agent:
+        if agent and not missing:
             return await self._moved(launch, state="up", agent=agent, registered_ns=now_ns, why="")
         if not launch.ref:  # we died between starting it and writing down where: the same id starts it once
             return await self.start(own, launch)
@@ -144,7 +169,7 @@ class Launcher:
             return await self.failed(own, launch, f"It ended before its agent registered: {why}")
         if now_ns - launch.created_ns > own.register_s * S:
             said = f" The target says: {condition.state}. {condition.why}" if condition is not None else ""
-            why = f"No agent registered within {own.register_s:g} s.{said}"
+            why = _useless(agent, launch) if agent else f"No agent registered within {own.register_s:g} s.{said}"
             return await self.failed(own, launch, why)
         return launch
 
@@ -209,3 +234,12 @@ class Launcher:
         if changed.state != launch.state:
             self._on_change(changed)
         return changed
+
+
+def _useless(agent: str, launch: Launch) -> str:
+    """Return why a launch whose agent came is a failure all the same: another one would be as little use (pure)."""
+    wanted = f"{launch.capability} in the boundary {launch.boundary}"
+    return (
+        f"{agent} registered, and takes no work for {wanted}, for which it was started: what it offers does not fit the "
+        "target's `capabilities` and `boundaries`."
+    )

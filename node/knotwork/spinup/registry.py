@@ -38,7 +38,7 @@ class Registry:
     async def open(self) -> None:
         """Make sure that the buckets are there."""
         self._bucket = await kv.open_bucket(self._connection, subjects.TARGETS)
-        self._leases = await kv.open_bucket(self._connection, subjects.LEASES)
+        self._leases = await kv.open_bucket(self._connection, subjects.LEASES, allow_atomic=True)
 
     async def watch(self) -> None:
         """Keep up with the bucket, for ever."""

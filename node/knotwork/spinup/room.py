@@ -7,24 +7,26 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from knotwork.bus import clock
-from knotwork.bus.background import background
+from knotwork.bus.background import background, begin_in
 from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
 from knotwork.spinup import demand as demands
 from knotwork.spinup import ranking
-from knotwork.spinup.launcher import Launcher, Own
-from knotwork.spinup.records import Launch, Target
+from knotwork.spinup.demand import Demand
+from knotwork.spinup.held import Held
+from knotwork.spinup.launcher import LEFT, Launcher, Own
+from knotwork.spinup.records import LIVE, Launch, Target
 from knotwork.spinup.registry import Registry
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
-    from knotwork.spinup.demand import Demand, Waiting
+    from knotwork.spinup.demand import Waiting
     from knotwork.spinup.launcher import Agents
 
 log = logging.getLogger(__name__)
@@ -60,13 +62,15 @@ class SpinUps:
     ) -> None:
         """`own()` are this node's targets, `waiting()` how the queues stand; see `demand.demands` and `Launcher`.
 
-        `task_of(demand)` names a task that waits, `waited_s(demand)` says how long the oldest has, `is_online(node)` says whether a node can launch anything.
+        `task_of(demand)` names a task that waits, `waited_s(demand)` says how long the oldest has, `is_online(node)`
+        says whether a node can launch anything.
         """
         self._group, self._node, self._own = group, node, own
         self._waiting, self._can_take, self._may_spin_up = waiting, can_take, may_spin_up
         self._task_of, self._waited_s, self._is_online = task_of, waited_s, is_online
         self.registry = Registry(connection)
         self.launcher = Launcher(self.registry, agents, env, project=project, on_change=on_change)
+        self._held = Held(self.registry, node)
         self._busy: set[str] = set()
         self._ready = asyncio.Event()
         self._probed_s: dict[str, float] = {}
@@ -78,6 +82,12 @@ class SpinUps:
     async def run(self) -> None:
         """Look after targets, demand and launches, until cancelled."""
         await self.registry.open()
+        try:
+            await self._follow()
+        finally:
+            self._held.close()
+
+    async def _follow(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.registry.watch(), name="targets")
             await self.registry.current.wait()
@@ -89,10 +99,15 @@ class SpinUps:
                     log.debug("targets are looked after again in a moment: %s", error)
                 await asyncio.sleep(LOOK_S)
 
-    def told(self, boundary: str, routed: str) -> str:
-        """Return, in a sentence, what becomes of starting an agent for such work; "" when none is missing."""
+    def told(self, boundary: str, routed: str, *, missing: bool = False) -> str:
+        """Return, in a sentence, what becomes of starting an agent for such work; "" when none is missing.
+
+        To somebody who sees nobody for it, one is `missing` whoever there is.
+        """
         demands = (*self.missing, *self._crowded)
         demand = next((one for one in demands if (one.boundary, one.routed) == (boundary, routed)), None)
+        if missing and (demand is None or demand.busy):
+            demand = Demand(boundary, routed, 1)
         if demand is None:
             return ""
         now_ns = clock.now_ns()
@@ -145,6 +160,8 @@ class SpinUps:
             raise NotFound(
                 f"There is no launch {launch_id[:64]!r}.", code="spinup.no_launch", hint="See `knotwork launches`."
             )
+        if launch.node == self._node and launch.target not in self._own():
+            return await self._leave(launch)
         _, own = self._mine(f"{launch.node}/{launch.target}")
         return await self.launcher.stop(own, launch, "stopped by hand")
 
@@ -169,14 +186,15 @@ class SpinUps:
         now_ns = clock.now_ns()
         own = dict(self._own())
         await self._declare(own)
+        self._held.look(own)
         for launch in list(self.registry.launches.values()):
+            if launch.node != self._node or launch.state not in LIVE:
+                continue
             mine = own.get(launch.target)
-            if (
-                launch.node == self._node
-                and mine is not None
-                and launch.state in ("starting", "up", "idle", "stopping")
-            ):
+            if mine is not None:
                 self._spawn(launch.id, self._carry_on(mine, launch, now_ns))
+            else:
+                self._spawn(launch.id, self._left(launch, now_ns))
         for target in self._targets_here():
             mine = own.get(target.target)
             last_s = self._probed_s.get(target.target, -1e9)
@@ -244,6 +262,7 @@ class SpinUps:
             boundary=boundary, task=task, by=by, created_ns=now_ns,
         )  # fmt: skip
         self._busy.add(launch.id)
+        self._held.take(own)
         try:
             await self.registry.put_launch(launch)
             await self._note(target, launches=target.launches + 1, last_launch_ns=now_ns)
@@ -254,13 +273,28 @@ class SpinUps:
         return launch
 
     async def _carry_on(self, own: Own, launch: Launch, now_ns: int) -> None:
-        after = await self.launcher.look(own, launch, now_ns)
+        wanted = (launch.boundary, launch.capability)
+        missing = launch.by == BY_DEMAND and any((one.boundary, one.capability) == wanted for one in self.missing)
+        after = await self.launcher.look(own, launch, now_ns, missing=missing)
         if after.state != launch.state:
             await self._judged(after)
         if launch.by == BY_DEMAND and launch.state == "starting" and after.state != "starting":
-            key = demands.Demand(launch.boundary, launch.capability, 0).key
             with contextlib.suppress(KnotworkError):
-                await self.registry.release(key)
+                for key in demands.keys(launch.boundary, launch.capability):
+                    await self.registry.release(key)
+
+    async def _left(self, launch: Launch, now_ns: int) -> None:
+        """End a launch whose target has left the configuration; one that is starting may register yet, to be told."""
+        target = self.registry.targets.get(f"target.{launch.node}.{launch.target}")
+        register_s = target.register_s if target is not None else 0.0
+        known = launch.agent or self.launcher.agent_of(launch) or self._held.left(launch.target)
+        if launch.state != "starting" or known or now_ns - launch.created_ns > register_s * S:
+            await self._leave(launch)
+
+    async def _leave(self, launch: Launch) -> Launch:
+        """End a launch whose target is not configured any more: by its plugin, as long as that is there."""
+        own = self._held.left(launch.target)
+        return await (self.launcher.left(launch) if own is None else self.launcher.stop(own, launch, LEFT))
 
     async def _judged(self, launch: Launch) -> None:
         """Let a target's record tell how its launches went."""
@@ -318,33 +352,29 @@ class SpinUps:
         await self.registry.put_target(changed)
         return changed
 
-    def _spawn(self, key: str, work: object) -> None:
+    def _spawn(self, key: str, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside the loop, one at a time for each key."""
-        if key in self._busy:
-            work.close()  # type: ignore[attr-defined]  # a coroutine that is not needed
+        task = begin_in(self._group, _contained(work)) if key not in self._busy else None
+        if task is None:
+            work.close()
             return
         self._busy.add(key)
-        try:
-            task = self._group.create_task(_contained(work))
-        except RuntimeError:  # the group is closing
-            work.close()  # type: ignore[attr-defined]
-            return
         task.add_done_callback(lambda _task: self._busy.discard(key))
 
 
-async def _contained(work: object) -> None:
+async def _contained(work: Coroutine[Any, Any, None]) -> None:
     """Carry on when one step of one launch fails: it is taken again by the next look."""
     try:
-        await work  # type: ignore[misc]
+        await work
     except KnotworkError as error:
         log.debug("a step of a launch is taken again: %s", error)
 
 
 @asynccontextmanager
-async def open_spinups(*arguments: object, **settings: object) -> AsyncIterator[SpinUps]:
-    """Let capacity follow demand inside the block; the arguments are those of `SpinUps` without its group."""
+async def open_spinups(make: Callable[[asyncio.TaskGroup], SpinUps]) -> AsyncIterator[SpinUps]:
+    """Let capacity follow demand inside the block; `make` wires the parts, to work in tasks of a group."""
     async with background() as group:
-        spinups = SpinUps(group, *arguments, **settings)  # type: ignore[arg-type]
+        spinups = make(group)
         group.create_task(spinups.run(), name="spin-ups")
         await spinups.ready(READY_S)
         yield spinups

@@ -101,7 +101,7 @@ class Channels:
         """Make a channel; raises `Conflict` (`channel.exists`), `Unavailable` (`channel.too_many`)."""
         subjects.token(wanted.name, "channel")
         if wanted.name in self._known:
-            raise _exists(wanted.name)
+            raise _exists(wanted.name, self._known.get(wanted.name))
         if len(self._known) >= settings.CHANNELS_MAX:
             raise Unavailable(
                 f"There are {settings.CHANNELS_MAX} channels already.", code="channel.too_many",
@@ -111,7 +111,7 @@ class Channels:
         try:
             revision = await self._bucket.create(key, settings.encode(wanted))
         except Conflict as error:
-            raise _exists(wanted.name) from error
+            raise _exists(wanted.name, self._known.get(wanted.name)) from error
         self._wrote(key, settings.encode(wanted), revision)
         return wanted
 
@@ -150,9 +150,12 @@ class Channels:
             self._take(key, value)
 
 
-def _exists(name: str) -> Conflict:
+def _exists(name: str, known: Channel | None) -> Conflict:
+    closed = known is not None and known.archived_ns
     return Conflict(
-        f"There is a channel {name} already.",
+        f"There is a channel {name} already" + (", which is archived." if closed else "."),
         code="channel.exists",
-        hint="Use it, or change it with `knotwork channel set`.",
+        hint="Bring it back with `knotwork channel archive --undo`, or choose another name."
+        if closed
+        else "Use it, or change it with `knotwork channel set`.",
     )

@@ -75,10 +75,8 @@ class History:
         asked = max(wish.after, wish.before)
         channel = (await self._channels.get(wish.channel)).name
         plain = not (wish.sender or wish.thread or wish.kind or wish.mentions_me)
-        since = 0
         marking = mark and plain and not wish.before
-        if unread or marking:
-            since = (await self._reads.channels(who.id)).get(channel, 0)
+        since = (await self._reads.channels(who.id)).get(channel, 0)
         if unread:
             wish = replace(wish, after=max(since, wish.after), before=0, newest=False)
         elif wish.after:

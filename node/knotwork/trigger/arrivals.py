@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from knotwork.bus import clock, kv, subjects
-from knotwork.bus.away import why_away
+from knotwork.bus.away import unavailable, why_away
 from knotwork.config import secrets as config_secrets
 from knotwork.flow import schemas
 from knotwork.sdk.errors import Busy, Conflict, Denied, Invalid, KnotworkError, NotFound, TooLarge, Unavailable
@@ -85,7 +85,7 @@ class Arrivals:
         `Unavailable`.
         """
         if (away := why_away(self._connection)) is not None:  # nothing is done, so it can be sent again
-            raise Unavailable(away.message, code=away.code, hint=away.hint, retry_after_s=away.retry_after_s)
+            raise unavailable(away)
         if len(arrived.body) > trigger.max_body:
             raise TooLarge(
                 f"The body is over {trigger.max_body} bytes.", code="trigger.body_too_large", hint="Send less."

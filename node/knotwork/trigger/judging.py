@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from knotwork.config.problems import nearest
+from knotwork.config.problems import nearest, standing
 from knotwork.flow.texts import Path
 from knotwork.trigger.model import (
     LOOSE,
@@ -130,22 +129,11 @@ def _wrong(model: type[Trigger], found: dict[str, Any]) -> list[Problem]:
     }
     inside = {one["loc"][0] for one in errors if len(one["loc"]) > 1}
     return [
-        Problem(tuple(_place(one["loc"], found)), _told(one, model))
+        Problem(tuple(standing(one["loc"], found)), _told(one, model))
         for one in errors
         if not (one["type"] == "missing" and one["loc"][0] in unknown.values())  # it is there, misspelt
         and not (one["type"] == "too_short" and one["loc"][0] in inside)  # it is so because of what is wrong inside
     ]
-
-
-def _place(loc: Path, found: Any) -> Iterator[str | int]:
-    """Yield the part of a place that stands in the text: pydantic adds which of several types it tried."""
-    at = found
-    for number, part in enumerate(loc):
-        if (isinstance(at, dict) and part in at) or (isinstance(at, list) and isinstance(part, int) and part < len(at)):
-            at = at[part]  # type: ignore[index]  # one of the two, as just seen
-            yield part
-        elif number == len(loc) - 1 and isinstance(at, dict) and part != "[key]":
-            yield part  # what is missing
 
 
 def _near(error: Any, model: type[Trigger]) -> str:

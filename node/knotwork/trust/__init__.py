@@ -1,4 +1,5 @@
-"""Who may do what: keys and, above them, projects, tokens, invitations and audit.
+"""Who asks, what may they see, and how do they prove it?
 
-`keys` keeps the nkey seeds that nodes and local doors prove themselves with.
+`who` says who asks, `scopes` what somebody may see; `keys` keeps the nkey seeds that nodes and local doors prove
+themselves with, `seals` makes what is given out provably ours.
 """

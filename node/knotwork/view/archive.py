@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import kv, publisher, reading, subjects
+from knotwork.bus import digits, kv, publisher, reading, subjects
 from knotwork.bus.commit import open_group_commit
 from knotwork.sdk.errors import Conflict, KnotworkError
 from knotwork.view.relief import Relief
@@ -106,7 +106,7 @@ class Archiver:
         while True:
             await asyncio.sleep(EVERY_S)
             with contextlib.suppress(KnotworkError):
-                bucket = await kv.open_bucket(self._connection, subjects.LEASES)
+                bucket = await kv.open_bucket(self._connection, subjects.LEASES, allow_atomic=True)
                 while True:
                     more = False
                     if await self._mine(bucket):
@@ -225,9 +225,9 @@ class Archiver:
     async def _last_place(self) -> int:
         """Return the place in FACTS up to which everything is packed."""
         stored = await reading.last(self._connection, subjects.ARCHIVE, "ended.>")
-        place = stored.subject.rpartition(".")[2] if stored is not None else "0"
+        place = digits.read(stored.subject.rpartition(".")[2]) if stored is not None else None
         newest = await reading.last_seq(self._connection, subjects.FACTS)
-        return int(place) if place.isdigit() and int(place) <= newest else 0  # else FACTS was made anew
+        return place if place is not None and place <= newest else 0  # else FACTS was made anew
 
     async def _mine(self, bucket: Bucket) -> bool:
         """Return whether it is this node's turn: it takes the lease, or keeps it."""

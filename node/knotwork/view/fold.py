@@ -21,7 +21,10 @@ from knotwork.view.evidence import Entry, Garbage, Trace
 ORD_BITS = 11
 """A task's `ord` is the microsecond of its submission and so many bits that tell tasks of the same one apart."""
 ORD_SPREAD = 0xFFFFFF
-"""How far from its microsecond a task may stand when all places there are taken."""
+"""How far from its microsecond a task may stand when the places there are taken."""
+ORD_TRIES = 16
+"""So many places of its own microsecond are tried before."""
+_ORD_MASK = (1 << ORD_BITS) - 1
 
 
 class Message(NamedTuple):
@@ -213,7 +216,7 @@ def plan(
 
 def first_place(entry: Entry) -> int:
     """Return the `ord` that a task gets when no other has it."""
-    return (entry.submitted_ns // 1000 << ORD_BITS) + (zlib.crc32(entry.id.encode()) & ((1 << ORD_BITS) - 1))
+    return (entry.submitted_ns // 1000 << ORD_BITS) + (zlib.crc32(entry.id.encode()) & _ORD_MASK)
 
 
 class _Places:
@@ -227,7 +230,8 @@ class _Places:
         base, place, turn = entry.submitted_ns // 1000 << ORD_BITS, first_place(entry), 0
         while place in self._given or self._is_taken(place):
             turn += 1
-            place = base + (zlib.crc32(f"{entry.id}{turn}".encode()) & ORD_SPREAD)
+            within = _ORD_MASK if turn < ORD_TRIES else ORD_SPREAD
+            place = base + (zlib.crc32(f"{entry.id}{turn}".encode()) & within)
         self._given.add(place)
         return place
 

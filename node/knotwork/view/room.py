@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from knotwork.bus import clock, reading, subjects
+from knotwork.bus import clock, digits, reading, subjects
 from knotwork.sdk.errors import Busy, Unavailable
 from knotwork.view import evidence, lists, runs, sql, vanished
 from knotwork.view.lists import By, Filter
@@ -180,12 +180,9 @@ class View:
         """
         if self.behind().seconds > RECENT_S:
             await self.synced(CERTAIN_S)
-        found = await self._reader.ask(
-            lambda db: db.execute("SELECT rank FROM tasks WHERE id = ?", (task.run,)).fetchone()
-        )
-        if found is None:
+        rank = await self._rank(task.run)
+        if rank is None:
             return False
-        rank: int = found[0]
         standing, asked = evidence.attempt_of(rank), evidence.attempt(task.iteration, task.number)
         return rank >= evidence.CLOSED or standing > asked or (standing == asked and evidence.is_end(rank))
 
@@ -293,13 +290,19 @@ class View:
 
     async def _is_behind_the_end(self, run: str, subject: str) -> bool:
         """Return whether an outcome is garbage, because an attempt before it ended the task."""
-        found = await self._reader.ask(lambda db: db.execute("SELECT rank FROM tasks WHERE id = ?", (run,)).fetchone())
-        if found is None or found[0] < evidence.CLOSED:
+        rank = await self._rank(run)
+        if rank is None or rank < evidence.CLOSED:
             return False
-        iteration, number = subject.split(".")[5:7]
-        if not (iteration.isdecimal() and number.isdecimal()):
+        iteration, number = (digits.read(part) for part in subject.split(".")[5:7])
+        if iteration is None or number is None:
             return True
-        return evidence.attempt_of(found[0]) < evidence.attempt(int(iteration), int(number))
+        return evidence.attempt_of(rank) < evidence.attempt(iteration, number)
+
+    async def _rank(self, run: str) -> int | None:
+        """Return what is known of the latest attempt of a task (`evidence`), None when the task is not known."""
+        query = "SELECT rank FROM tasks WHERE id = ?"
+        found = await self._reader.ask(lambda db: db.execute(query, (run,)).fetchone())
+        return None if found is None else int(found[0])
 
     async def _packed(self, run: str) -> bytes | None:
         """Return the last outcome of a task as ARCHIVE has it."""

@@ -247,9 +247,7 @@ class Writer:
         return []
 
     def _apply(self, messages: Sequence[Message], packed: Sequence[Message], places: Mapping[str, Place]) -> None:
-        db = self.db
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._whole() as db:
             found = fold.gather([*self._new(packed), *messages])
             runs = json.dumps([*found.entries, *(run for run in found.traces if run not in found.entries)])
             known = {row[0]: Known(*row) for row in db.execute(_SELECT, (runs,))}
@@ -259,11 +257,6 @@ class Writer:
             db.executemany(
                 "INSERT OR REPLACE INTO places VALUES (?, ?, ?)", [(name, *place) for name, place in places.items()]
             )
-            db.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
-            raise
         self.places.update(places)
         self.folded += len(messages) + len(packed)
         self._tell_garbage(found.garbage)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 from knotwork.ops import commands
 from knotwork.ops.listed import LISTED
@@ -25,11 +26,20 @@ def _routes() -> Mapping[str, str]:
 
 
 def for_programs(error: KnotworkError) -> KnotworkError:
-    """Return an error whose message and hint name routes."""
-    said = [commands.said(text, _say) for text in (error.message, error.hint)]
-    if said == [error.message, error.hint]:
-        return error
-    return from_wire(error.to_wire() | {"message": said[0], "hint": said[1]})
+    """Return an error whose message and hint, and those of each of its problems, name routes."""
+    wire = error.to_wire()
+    said = _said(wire)
+    problems = error.detail.get("problems")
+    if isinstance(problems, list):
+        each = [_said(one) if isinstance(one, Mapping) else one for one in problems]
+        if each != problems:
+            said = {**said, "detail": {**error.detail, "problems": each}}
+    return error if said == wire else from_wire(said)
+
+
+def _said(wire: Mapping[str, Any]) -> dict[str, Any]:
+    texts = {name: wire[name] for name in ("message", "hint") if isinstance(wire.get(name), str)}
+    return {**wire, **{name: commands.said(text, _say) for name, text in texts.items()}}
 
 
 def _say(command: str) -> str:

@@ -7,7 +7,7 @@ them: they come and ask for work.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -52,7 +52,7 @@ class Present:
 class Line:
     """An open line to an agent."""
 
-    worker: str
+    names: frozenset[str]
     notices: asyncio.Queue[Notice] = field(default_factory=lambda: asyncio.Queue(NOTICES_MAX))
 
 
@@ -113,12 +113,15 @@ class Attached:
         return record, held_max
 
     @contextmanager
-    def line(self, record: AgentRecord) -> Iterator[AsyncGenerator[Notice, None]]:
-        """Let an agent in for as long as the block lasts; yields what it is told, for ever."""
+    def line(self, record: AgentRecord, formerly: Collection[str] = ()) -> Iterator[AsyncGenerator[Notice, None]]:
+        """Let an agent in for as long as the block lasts; yields what it is told, for ever.
+
+        It is told, too, what it claimed when it was called otherwise.
+        """
         self.admit(record)
         present = self._present[record.name]
         present.lines += 1
-        line = Line(record.name)
+        line = Line(frozenset((record.name, *formerly)))
         self._lines.add(line)
         try:
             yield _notices(line)
@@ -138,7 +141,7 @@ class Attached:
 
     def _lost(self, claim: Claim, why: Over) -> None:
         for line in self._lines:
-            if line.worker == claim.worker and not line.notices.full():
+            if claim.worker in line.names and not line.notices.full():
                 line.notices.put_nowait(Notice(claim, why))
 
 

@@ -78,7 +78,7 @@ class Claims:
         connection: Connection,
         recorder: Recorder,
         facts: GroupCommit,
-        held: GroupCommit,
+        held: Sequence[GroupCommit],
         *,
         values: Values,
         project: str,
@@ -108,7 +108,7 @@ class Claims:
     async def open(self) -> None:
         """Make sure that everything is there, and listen."""
         self._seal = await tickets.open_seal(self._connection, self._project)
-        await self.leases.open()
+        await self.leases.kept.open()
         await self.checkpoints.open()
         await self.keeper.open()
         await self.polls.taking.open()
@@ -259,8 +259,7 @@ class Claims:
         state: records.Ended = "completed" if said == "completed" else "continued"
         due_ns, wire = 0, error.to_wire() if error is not None else None
         if wire is not None:
-            state, due_ns = settle.after_failure(task, wire, now_ns, random.random())  # noqa: S311  (jitter)
-            wire = settle.told_of(task, wire, state, now_ns)
+            state, due_ns, wire = settle.judged(task, wire, now_ns, random.random())  # noqa: S311  (jitter)
         outcome = Outcome(
             state, msgspec.Raw(data), msgspec.Raw(value), digest, wire,
             self._node, claim.worker, claim.started_ns, now_ns, due_ns, claim.delivery,
@@ -304,8 +303,7 @@ class Claims:
             task, data = found
             now_ns = clock.now_ns()
             error = late(task, claim, now_ns).to_wire()
-            state, due_ns = settle.after_failure(task, error, now_ns, random.random())  # noqa: S311  (jitter)
-            error = settle.told_of(task, error, state, now_ns)
+            state, due_ns, error = settle.judged(task, error, now_ns, random.random())  # noqa: S311  (jitter)
             outcome = Outcome(
                 state, msgspec.Raw(data), error=error, node=self._node, agent=claim.worker,
                 started_ns=claim.started_ns, ended_ns=now_ns, due_ns=due_ns, delivery=claim.delivery,
@@ -382,8 +380,8 @@ class Claims:
 
 
 def _is_of(outcome: Outcome, ticket: Ticket) -> bool:
-    """Return whether an outcome was said by the holder of this very claim, and not by its keeper."""
-    if outcome.error is not None and outcome.error.get("code") in TIME_OVER:
+    """Return whether an outcome was said by the holder of this very claim, and not by its keeper or who ended the task."""
+    if outcome.state == "cancelled" or (outcome.error is not None and outcome.error.get("code") in TIME_OVER):
         return False
     return (outcome.agent, outcome.started_ns, outcome.delivery) == (ticket.worker, ticket.started_ns, ticket.delivery)
 

@@ -16,7 +16,7 @@ import msgspec
 
 from knotwork.bus import reading, subjects
 from knotwork.sdk.errors import Conflict, Invalid, NotFound
-from knotwork.work import records, settle
+from knotwork.work import history, records, settle
 
 if TYPE_CHECKING:
     from knotwork.bus.commit import GroupCommit
@@ -83,7 +83,7 @@ class DeadLetters:
 
         Raises `Conflict` (`work.attempts_used_up`) for one that had a thousand, and what storing raises.
         """
-        task = settle.revived(letter.task, letter.outcome, now_ns)
+        task = settle.revived(letter.task, letter.outcome, now_ns, by)
         if task is None:
             raise Conflict(
                 f"{letter.task.run} had {records.ATTEMPTS_MAX} attempts; that is all it can have.",
@@ -91,7 +91,7 @@ class DeadLetters:
             )  # fmt: skip
         subject = records.redriven_subject(task)
         try:
-            await self._facts.append(subject, records.encode(msgspec.structs.replace(task, why=f"redriven by {by}")))
+            await self._facts.append(subject, records.encode(msgspec.structs.replace(task, why=history.redriven(by))))
         except Conflict:  # it was redriven before, perhaps by somebody who died then
             stored = await reading.last(self._connection, subjects.FACTS, subject)
             with contextlib.suppress(Invalid):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from knotwork.bus import digits
 from knotwork.sdk.errors import Invalid
 from knotwork.work import records, settle
 
@@ -23,14 +24,17 @@ FIRST: Place = (0, 1)
 def outcome_at(subject: str, data: bytes) -> tuple[Place, Outcome] | None:
     """Return the outcome stored (or told) on a subject and its attempt; None for what is none, or belongs elsewhere."""
     parts = subject.split(".")
-    if len(parts) != _PARTS or parts[3] != "outcome" or not (parts[5].isdigit() and parts[6].isdigit()):
+    if len(parts) != _PARTS or parts[3] != "outcome":
+        return None
+    iteration, number = digits.read(parts[5]), digits.read(parts[6])
+    if iteration is None or number is None:
         return None
     try:
         outcome = records.decode_outcome(data)
         task = records.decode_task(bytes(outcome.task))
     except Invalid:
         return None
-    place = int(parts[5]), int(parts[6])
+    place = iteration, number
     stands = (records.shard(task.run), task.run, task.step, *place_of(task))
     return (place, outcome) if stands == (parts[1], parts[2], parts[4], *place) else None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from knotwork.bus import digits
 from knotwork.sdk.errors import Invalid
 from knotwork.work import fold, records, settle
 from knotwork.work.records import Past, Released, Started, State, Task
@@ -67,6 +68,8 @@ def transitions(task: Task, facts: Iterable[Stored], ended: Outcome | None = Non
     seen = {(*one.beginning, one.at_ns) for one in told if one.what == "started"}
     crashed = (_of_past(past)[0] for past in task.past if past.state == settle.CRASHED)
     told += [one for one in crashed if one is not None and (*one.beginning, one.at_ns) not in seen]
+    revived = {(one.iteration, one.number) for one in told if one.what == "redriven"}
+    told += [one for one in _of_redrives(task) if (one.iteration, one.number) not in revived]
     first = Happened(0, 1, _BEFORE, task.submitted_ns, "submitted", "pending")
     happened = [first, *told, *ends.values()]
     if ended is not None:  # what is behind the end was written by somebody else
@@ -89,6 +92,22 @@ def told(stored: Stored) -> list[Happened]:
     """Return what one fact tells, as it was just stored."""
     found = fold.outcome_at(stored.subject, stored.data)
     return [_of_outcome(found[1])[1]] if found is not None else _of_trace(stored)
+
+
+def redriven(by: str) -> str:
+    """Return how it is told that somebody redrove a dead task."""
+    return f"redriven by {by}"
+
+
+def _of_redrives(task: Task) -> list[Happened]:
+    return [
+        Happened(
+            past.iteration, past.number + 1, _BEFORE, past.redriven_ns, "redriven", "pending",
+            message=redriven(past.redriven_by),
+        )
+        for past in task.past
+        if past.redriven_ns
+    ]  # fmt: skip
 
 
 def _of_past(past: Past) -> tuple[Happened | None, Happened]:
@@ -125,9 +144,13 @@ def _of_trace(stored: Stored) -> list[Happened]:
             task = records.decode_task(stored.data)
             place = task.iteration, task.number, _BEFORE
             return [Happened(*place, stored.time_ns, "redriven", "pending", message=task.why)]
-        if len(parts) != _TRACE_PARTS or not (parts[5].isdigit() and parts[6].isdigit()):
+        if (
+            len(parts) != _TRACE_PARTS
+            or (iteration := digits.read(parts[5])) is None
+            or (number := digits.read(parts[6])) is None
+        ):
             return []
-        place = int(parts[5]), int(parts[6]), _WITHIN
+        place = iteration, number, _WITHIN
         if parts[3] == "started":
             begun = msgspec.json.decode(stored.data, type=Started)
             return [Happened(*place, begun.started_ns, "started", "running", begun.node, begun.agent)]

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from knotwork.bus import clock, pulls, reading, subjects
-from knotwork.bus.background import begin_in
+from knotwork.bus import clock, digits, pulls, reading, subjects
+from knotwork.bus.background import begin_in, heard
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TimedOut
 from knotwork.work import fold, keyed, proof, records, settle
 from knotwork.work.records import Outcome, Released, Started, Task
@@ -25,7 +25,6 @@ from knotwork.work.records import Outcome, Released, Started, Task
 if TYPE_CHECKING:
     from knotwork.bus.commit import GroupCommit
     from knotwork.bus.connection import Connection
-    from knotwork.bus.publisher import Ack
     from knotwork.bus.pulls import Delivery
     from knotwork.bus.reading import Stored
     from knotwork.work.recording import Recorder
@@ -128,7 +127,7 @@ class Intake:
         """Give an attempt back unfinished, on record: somebody else takes it at once, and it counts as no crash."""
         fact = Released(self._node, agent, clock.now_ns(), why[:256])
         try:
-            await self._facts.append(trace_subject(task, "released", delivery), records.encode(fact))
+            await self._facts.append(records.trace_subject(task, "released", delivery), records.encode(fact))
         except KnotworkError as failure:
             log.debug("handing %s back is not on record: %s", task.run, failure)
         self._taking.answer(reply, pulls.NAK)
@@ -137,10 +136,10 @@ class Intake:
         """Have it go on record that an attempt was begun; nobody waits for it."""
         fact = Started(self._node, agent, started_ns, delivery, self._beginner.claims)
         try:
-            stored = self._facts.put(trace_subject(task, "started", delivery), records.encode(fact))
+            stored = self._facts.put(records.trace_subject(task, "started", delivery), records.encode(fact))
         except KnotworkError:
             return
-        stored.add_done_callback(_seen)
+        stored.add_done_callback(heard)
 
     # -- within ------------------------------------------------------------------------------------------------------
 
@@ -228,14 +227,14 @@ class Intake:
         name, claims = self._beginner.name(taker), self._beginner.claims
         fact = Started(self._node, name, clock.now_ns(), delivery.count, claims)
         with contextlib.suppress(Conflict):  # a server that crashed counts deliveries anew
-            await self._facts.append(trace_subject(task, "started", delivery.count), records.encode(fact))
+            await self._facts.append(records.trace_subject(task, "started", delivery.count), records.encode(fact))
         return None
 
     async def _traces(self, task: Task, what: str) -> dict[int, Stored]:
         """Return what is on record about deliveries of an attempt, by their number."""
-        found = await reading.each_last(self._connection, subjects.FACTS, [f"{trace_subject(task, what)}.*"])
-        numbered = ((stored.subject.rpartition(".")[2], stored) for stored in found)
-        return {int(number): stored for number, stored in numbered if number.isdigit()}
+        found = await reading.each_last(self._connection, subjects.FACTS, [f"{records.trace_subject(task, what)}.*"])
+        numbered = ((digits.read(stored.subject.rpartition(".")[2]), stored) for stored in found)
+        return {number: stored for number, stored in numbered if number is not None}
 
     def _poison(self, task: Task, delivery: Delivery, crashed: int, ended: Sequence[Started | None]) -> None:
         """End a task that kills its workers; those of this attempt go with it as attempts that crashed."""
@@ -268,12 +267,6 @@ def key_of(task: Task) -> Key:
     return task.run, task.step, task.iteration, task.number
 
 
-def trace_subject(task: Task, what: str, delivery: int = 0) -> str:
-    """Return where it goes on record that a delivery was `started` or `released`; without one what all of them share."""
-    parts = (what, task.step, str(task.iteration), str(task.number), *((str(delivery),) if delivery else ()))
-    return subjects.fact(records.shard(task.run), task.run, *parts)
-
-
 def _begun(stored: Stored) -> Started | None:
     with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
         return msgspec.json.decode(stored.data, type=Started)
@@ -291,8 +284,3 @@ def _left_s(task: Task) -> float | None:
     if task.deadline_ns:
         left.append((task.deadline_ns - clock.now_ns()) / 1e9)
     return min(left) if left else None
-
-
-def _seen(future: asyncio.Future[Ack]) -> None:
-    if not future.cancelled():
-        future.exception()

@@ -125,7 +125,7 @@ def asked(task: Task) -> str:
     """
     alike = msgspec.structs.replace(
         task, input=msgspec.Raw(codec.canonical(bytes(task.input))), queue="", submitted_ns=0, traceparent="",
-        by="", why="", deadline_ns=0, number=1, past=(), asked="",
+        by="", why="", deadline_ns=0, number=1, past=(), asked="", asker=None,
     )  # fmt: skip
     return records.derived("", records.encode(alike).decode(), 52)
 

@@ -13,14 +13,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from knotwork.bus import subjects
+from knotwork.bus.background import heard
 from knotwork.sdk.errors import KnotworkError
 from knotwork.work import records
 from knotwork.work.records import Started
 
 if TYPE_CHECKING:
     from knotwork.bus.commit import GroupCommit
-    from knotwork.bus.publisher import Ack
     from knotwork.work.leases import Claim
 
 LONG_S = 0.25
@@ -56,18 +55,9 @@ class Lasting:
             self._loop.call_later(max(GATHER_S, self._young[0][0] - now_s), self._look)
 
     def _record(self, claim: Claim) -> None:
-        step, iteration, number = claim.subject.split(".")[5:]
-        place = (step, iteration, number, str(claim.delivery))
-        subject = subjects.fact(records.shard(claim.run), claim.run, "started", *place)
         fact = Started(claim.node, claim.worker, claim.started_ns, claim.delivery, claimed=True)
         try:
-            stored = self._facts.put(subject, records.encode(fact))
+            stored = self._facts.put(claim.trace_subject("started", claim.delivery), records.encode(fact))
         except KnotworkError:  # the node is closing, or cannot keep up
             return
-        stored.add_done_callback(_seen)
-
-
-def _seen(future: asyncio.Future[Ack]) -> None:
-    """Let nobody complain of an answer that nobody waits for."""
-    if not future.cancelled():
-        future.exception()
+        stored.add_done_callback(heard)

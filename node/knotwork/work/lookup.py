@@ -103,6 +103,16 @@ class Holds(Protocol):
         """Return the claim of an agent that came in, which may be too young to be on record as begun."""
 
 
+async def worker(connection: Connection, task: Task, holds: Holds) -> Started | None:
+    """Return who works on an attempt that has no outcome, None while nobody does (or nobody is known to)."""
+    started, begun_seq = _read(await _trace(connection, task, "started"), Started)
+    if started is not None:
+        _, back_seq = _read(await _trace(connection, task, "released"), Released)
+        if begun_seq > back_seq:
+            return started if await holds.holds(task, started) else None
+    return await holds.begun(task)
+
+
 async def look(connection: Connection, run: str, holds: Holds | None = None) -> Sight | None:
     """Return a run as it is, None when neither FACTS nor TASKS knows it (any more).
 
@@ -149,8 +159,7 @@ def final_state(outcome: Outcome) -> State:
 
 
 async def _trace(connection: Connection, task: Task, what: str) -> Stored | None:
-    place = f"{records.facts_of(task.run)}.{what}.{task.step}.{task.iteration}.{task.number}"
-    return await reading.last(connection, subjects.FACTS, f"{place}.*")
+    return await reading.last(connection, subjects.FACTS, f"{records.trace_subject(task, what)}.*")
 
 
 def _read(stored: Stored | None, kind: type[T]) -> tuple[T | None, int]:

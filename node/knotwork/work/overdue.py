@@ -11,7 +11,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from knotwork.bus import clock, reading, subjects
+from knotwork.bus import clock, digits, reading, subjects
 from knotwork.sdk.errors import NotFound, TimedOut
 from knotwork.work import intake, queues, recording, records, settle
 
@@ -59,11 +59,9 @@ class Overdue:
         """Return whether an attempt has ended, or was begun again by somebody: then its time is counted anew."""
         if await intake.outcome_at(self._connection, claim.outcome_subject) is not None:
             return True
-        step, iteration, number = claim.subject.split(".")[5:]
-        place = subjects.fact(records.shard(claim.run), claim.run, "started", step, iteration, number)
-        begun = await reading.last(self._connection, subjects.FACTS, f"{place}.*")
-        delivery = begun.subject.rpartition(".")[2] if begun is not None else ""
-        return delivery.isdigit() and int(delivery) > claim.delivery
+        begun = await reading.last(self._connection, subjects.FACTS, f"{claim.trace_subject('started')}.*")
+        delivery = digits.read(begun.subject.rpartition(".")[2]) if begun is not None else None
+        return delivery is not None and delivery > claim.delivery
 
 
 async def unbegun(connection: Connection, recorder: Recorder, task: Task, *, node: str, over: Over) -> None:
@@ -93,7 +91,7 @@ async def _is_begun(connection: Connection, task: Task) -> bool:
     """Return whether somebody began an attempt and has not handed it back since."""
     found = {}
     for what in ("started", "released"):
-        stored = await reading.last(connection, subjects.FACTS, f"{intake.trace_subject(task, what)}.*")
+        stored = await reading.last(connection, subjects.FACTS, f"{records.trace_subject(task, what)}.*")
         found[what] = stored.seq if stored is not None else 0
     return found["started"] > found["released"]
 

@@ -18,7 +18,7 @@ from knotwork.bus import codec, reading, subjects
 from knotwork.mesh.policy import NONE
 from knotwork.mesh.schemas import Schema
 from knotwork.sdk.errors import KnotworkError, NotFound
-from knotwork.work import queues
+from knotwork.work import queues, records
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -32,7 +32,6 @@ Passes = Callable[["Task", str, bytes], Awaitable[bool]]
 REFUSED = "agent.bad_input"
 PASSED = "whose input schema refuses it, passed it on to"
 """How `Task.why` tells of it."""
-WHY_MAX = 4000
 
 
 def may_pass(task: Task, error: KnotworkError) -> bool:
@@ -64,7 +63,7 @@ class Passing:
             return False
         told = f"{task.why}; {self._membership.here}/{agent}, {PASSED} {other.name}"
         queue = queues.routed(agent=other.agent, node=other.node)
-        there = msgspec.structs.replace(task, queue=queue, why=told[-WHY_MAX:])
+        there = msgspec.structs.replace(task, queue=queue, why=told[-records.WHY_MAX :])
         await self._submitter.requeue(there)
         stood = await reading.last(self._connection, subjects.TASKS, task.subject)
         if stood is not None:  # else it could not come back to that queue, should it have to

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from knotwork.bus.pulls import Delivery
     from knotwork.mesh.records import AgentRecord
     from knotwork.work.leases import Claim, Leases
+    from knotwork.work.meant import Meant
     from knotwork.work.queues import Depth
     from knotwork.work.recording import Recorder
     from knotwork.work.records import Task
@@ -95,6 +96,8 @@ class Polls:
         """Give tasks out by `leases`."""
         self._connection, self._leases, self._node = connection, leases, node
         self._polls: dict[str, Poll] = {}
+        self.meant: Meant | None = None
+        """Whom work is meant for that names an agent; without it, whoever has the name."""
         self._count = 0
         self._depths: Sequence[Depth] = ()
         self._looked_s, self._looking = 0.0, asyncio.Lock()
@@ -123,12 +126,11 @@ class Polls:
         poll = Poll(record, f"{record.name}/{self._count}", lease_s, limit)
         self._polls[poll.key] = poll
         try:
-            try:
-                async with asyncio.timeout(max(wait_s, LOOK_S)):
-                    await self._look(poll)
-                    await poll.some.wait()
-            except TimeoutError:
-                pass
+            end_s = asyncio.get_running_loop().time() + max(wait_s, LOOK_S)
+            known = self._served(poll)
+            self.taking.know(known)
+            if not known or not await _given(poll, KNOWN_S):
+                await self._look(poll, known, end_s)
             await self._gathered(poll)
         except BaseException:
             poll.closed = True
@@ -140,18 +142,14 @@ class Polls:
             del self._polls[poll.key]
         return poll.given
 
-    async def _look(self, poll: Poll) -> None:
-        """Ask for what waits already in the queues that a poll is about."""
-        known = self._served(poll)
-        self.taking.know(known)
-        if known:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(KNOWN_S):
-                    await poll.some.wait()
-                    return
-        async with self._looking:  # what it could have may lie in a queue that is younger than our last look
-            await self._look_anew()
-        self.taking.know(one for one in self._served(poll) if one not in known)
+    async def _look(self, poll: Poll, known: Collection[Queue], end_s: float) -> None:
+        """Wait until `end_s` for something to be given to a poll, also of queues that were not `known` to be there."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(end_s):
+                async with self._looking:  # what it could have may lie in a queue that is younger than our last look
+                    await self._look_anew()
+                self.taking.know(one for one in self._served(poll) if one not in known)
+                await poll.some.wait()
 
     def _served(self, poll: Poll) -> list[Queue]:
         known = dict.fromkeys((*(depth.queue for depth in self._depths), *self.taking.unserved))
@@ -198,6 +196,9 @@ class Polls:
         if poll is None or poll.limit() <= self._coming(poll.record.name):
             self.intake.spawn(self.intake.release(task, delivery.count, delivery.reply, self.name(taker), "no poll"))
             return
+        if self.meant is not None and not self.meant.is_for(task, poll.record.name):
+            self.intake.spawn(self.meant.set_aside(task, delivery))
+            return
         poll.coming += 1
         self.intake.spawn(self._give(poll, task, delivery, left_s))
 
@@ -239,3 +240,11 @@ class Polls:
         if claim is not None or ours:
             claim = claim or given.claim
             await self.intake.release(given.task, claim.delivery, claim.reply, claim.worker, why)
+
+
+async def _given(poll: Poll, wait_s: float) -> bool:
+    """Return whether something was given to a poll within so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait_s):
+            return await poll.some.wait()
+    return False

@@ -13,7 +13,6 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from knotwork.bus import clock, publisher, reading, subjects
@@ -180,10 +179,8 @@ class Recorder:
     async def set_timer(self, run: str, name: str, due_ns: int, payload: bytes) -> None:
         """Have `payload` arrive at `fired` when it is due; setting it again replaces it."""
         shard = records.shard(run)
-        due = datetime.fromtimestamp(due_ns / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        head = publisher.head(
-            ("Nats-Schedule", f"@at {due}"), ("Nats-Schedule-Target", subjects.fired(shard, run, name))
-        )
+        target = subjects.fired(shard, run, name)
+        head = publisher.head(("Nats-Schedule", f"@at {clock.written(due_ns)}"), ("Nats-Schedule-Target", target))
         await publisher.publish(self._connection, subjects.timer(shard, run, name), payload, head=head)
 
     # -- within ------------------------------------------------------------------------------------------------------

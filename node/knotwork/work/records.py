@@ -23,6 +23,8 @@ SPARED_BYTES = 4 * 1024
 INLINE_MAX_BYTES = 512 * 1024
 """Larger inputs and outputs are kept in BLOBS, and stand here by reference."""
 ATTEMPTS_MAX = 1000
+WHY_MAX = 4000
+"""Letters that are kept of why a task waits where it does."""
 NO_BOUNDARY = "none"
 """What stands for work that was given no boundary."""
 
@@ -65,7 +67,10 @@ class Loop(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Past(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An earlier attempt, as the next one carries it along. Times are nanoseconds since 1970."""
+    """An earlier attempt, as the next one carries it along. Times are nanoseconds since 1970.
+
+    One that died may have been redriven, and by somebody: what tells that else is packed away with it.
+    """
 
     number: Whole
     state: Name
@@ -76,6 +81,18 @@ class Past(msgspec.Struct, frozen=True, omit_defaults=True):
     started_ns: Whole = 0
     ended_ns: Whole = 0
     iteration: Whole = 0
+    redriven_ns: Whole = 0
+    redriven_by: Name = ""
+
+
+class Asker(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who wants work done, as the node knows it that was asked; nobody (a trigger) sees what the whole project sees."""
+
+    id: Name = ""
+    owner: Name = ""
+
+
+NOBODY = Asker()
 
 
 class Task(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -86,7 +103,7 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     bounds the wait in the queue, which for this attempt is over at `start_by_ns` (0: never); `heartbeat_s` is how long
     its worker may be silent. A `gated` one is stored anew, after a pause, by whoever admits it. `spared`: its input was left
     out of this record of its end, because the store had no room. `asked` is what all submissions with its `key` share
-    (`keyed.asked`).
+    (`keyed.asked`). `asker` is with whose eyes an agent is looked for that it names; None: not recorded.
     """
 
     run: Token
@@ -119,6 +136,7 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
     gated: bool = False
     spared: bool = False
     asked: Token = ""
+    asker: Asker | None = None
 
     @property
     def lane(self) -> subjects.Lane:
@@ -156,8 +174,12 @@ class OnAttempt:
     @property
     def outcome_subject(self) -> str:
         """Return the place of the attempt's outcome in FACTS."""
+        return self.trace_subject("outcome")
+
+    def trace_subject(self, what: str, delivery: int = 0) -> str:
+        """Return the place of another fact about it (`trace_subject`)."""
         run, step, iteration, number = self.subject.split(".")[4:]
-        return outcome_subject(run, step, int(iteration), int(number))
+        return subjects.attempt(run, what, step, int(iteration), int(number), delivery=delivery)
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -244,6 +266,11 @@ def spared_end(outcome: Outcome) -> Outcome:
     return msgspec.structs.replace(outcome, task=raw(spare(decode_task(bytes(outcome.task)))))
 
 
+def shown_boundary(boundary: str) -> str:
+    """Return a boundary as it is told, "" for none."""
+    return "" if boundary == NO_BOUNDARY else boundary
+
+
 def run_id(text: str) -> str:
     """Return `text` when it may be the id of a run; raises `Invalid` (`work.bad_id`)."""
     if not is_run(text):
@@ -259,9 +286,14 @@ def derived(kind: str, of: str, length: int) -> str:
 
 def next_subject(task: Task) -> str:
     """Return where an attempt that waits for its time is recorded, so that it can be found meanwhile."""
-    return subjects.fact(shard(task.run), task.run, "next", task.step, str(task.iteration), str(task.number))
+    return trace_subject(task, "next")
 
 
 def redriven_subject(task: Task) -> str:
     """Return where it is recorded that a dead task was given this attempt."""
-    return subjects.fact(shard(task.run), task.run, "redriven", task.step, str(task.iteration), str(task.number))
+    return trace_subject(task, "redriven")
+
+
+def trace_subject(task: Task, what: str, delivery: int = 0) -> str:
+    """Return where it goes on record that a delivery was `started` or `released`; without one what all of them share."""
+    return subjects.attempt(task.run, what, task.step, task.iteration, task.number, delivery=delivery)

@@ -215,4 +215,4 @@ def elsewhere(task: Task, why: str) -> Task:
     """Return a task as it waits for anybody with its capability, or of its agent's name (pure)."""
     queue = queues.routed(task.capability, task.agent)
     told = f"{task.why}; then it was moved back to {queue.lstrip('=')}: {why}"
-    return msgspec.structs.replace(task, queue=queue, why=told[-4000:])
+    return msgspec.structs.replace(task, queue=queue, why=told[-records.WHY_MAX :])

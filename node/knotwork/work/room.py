@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from knotwork.work.claims import Claims
 from knotwork.work.dead import DeadLetters
 from knotwork.work.finished import Finished, first_of
 from knotwork.work.holding import Holding
+from knotwork.work.meant import Meant
 from knotwork.work.passing import Passing
 from knotwork.work.recording import Recorder
 from knotwork.work.reroute import Rerouter
@@ -61,7 +62,7 @@ class Work:
         facts: GroupCommit,
         tasks: GroupCommit,
         *,
-        held: GroupCommit,
+        held: Sequence[GroupCommit],
         project: str,
         node: str,
         agents: Callable[[], Sequence[HostedAgent]],
@@ -104,6 +105,7 @@ class Work:
             accepts=self.accepts, has_ended=self._has_ended, adopts=self.claims.keeper.adopt, values=self.values,
             patience=self.patience,
         )  # fmt: skip
+        self.meant = self.claims.polls.meant = Meant(connection, self.submitter)
         if membership is not None:
             self.worker.passes = Passing(connection, membership, self.submitter).pass_on
         self._purged: dict[str, int] = {}
@@ -134,8 +136,10 @@ class Work:
                 group.create_task(self.worker.renew(), name="leases")
                 group.create_task(self.claims.keeper.run(), name="claims")
                 group.create_task(self._resume(), name="work after a reconnect")
-                group.create_task(self._reroute(), name="work of agents that are gone")
-                group.create_task(self._take_out(), name="work that has ended")
+                if (rerouter := self._rerouter) is not None:
+                    moving = _again_and_again(lambda: rerouter.look(self.depths))
+                    group.create_task(moving, name="work of agents that are gone")
+                group.create_task(_again_and_again(self.finished.look), name="work that has ended")
                 while True:
                     await asyncio.sleep(SWEEP_S * random.uniform(0.8, 1.2))  # noqa: S311  (jitter)
                     with contextlib.suppress(KnotworkError):  # NATS is away: next time
@@ -181,18 +185,6 @@ class Work:
                 await reading.purge(self._connection, subjects.TASKS, depth.queue.filter, depth.floor + 1)
                 self._purged[name] = depth.floor
 
-    async def _reroute(self) -> None:
-        while self._rerouter is not None:
-            await asyncio.sleep(SWEEP_S)
-            with contextlib.suppress(KnotworkError):  # NATS is away: next time
-                await self._rerouter.look(self.depths)
-
-    async def _take_out(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            with contextlib.suppress(KnotworkError):  # NATS is away: next time
-                await self.finished.look()
-
     async def _over(self, task: Task) -> bool:
         """Return whether an attempt has its outcome."""
         subject = records.outcome_subject(task.run, task.step, task.iteration, task.number)
@@ -204,10 +196,12 @@ class Work:
 
     async def placed(self, task: Task, value: object = None) -> Task:
         """Return a new task with boundary, queue and `why` filled in; raises what `route.Routing.placed` raises."""
+        task = self.meant.placed(task)
         return task if self.routing is None else await self.routing.placed(task, value)
 
     def placed_at_once(self, task: Task) -> Task | None:
         """Do the same without waiting; None when a router must be asked."""
+        task = self.meant.placed(task)
         return task if self.routing is None else self.routing.placed_at_once(task)
 
     def near(self, task: Task, node: str, agent: str, *, hard: bool) -> Task:
@@ -270,6 +264,11 @@ class Work:
             now_ns = clock.now_ns()
             kept = records.spare(task) if self.submitter.storage.scarce else task
             outcome = records.Outcome(state, records.raw(kept), error=error.to_wire(), node=self._node, ended_ns=now_ns)
+            begun = await lookup.worker(self._connection, task, self.holding)
+            if begun is not None:  # whose attempt it was is told by its end alone, once its traces are packed away
+                outcome = msgspec.structs.replace(
+                    outcome, node=begun.node, agent=begun.agent, started_ns=begun.started_ns, delivery=begun.delivery
+                )
             standing = await self._ended(task, outcome)
             if standing.state in records.FINAL:
                 break
@@ -310,6 +309,14 @@ class Work:
         return False if self.past is None else await self.past(task)
 
 
+async def _again_and_again(look: Callable[[], Awaitable[None]]) -> None:
+    """Look every second, for ever."""
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        with contextlib.suppress(KnotworkError):  # NATS is away: next time
+            await look()
+
+
 @asynccontextmanager
 async def open_work(
     connection: Connection,
@@ -326,7 +333,8 @@ async def open_work(
         group = await stack.enter_async_context(background())
         facts = await stack.enter_async_context(open_group_commit(connection))
         tasks = await stack.enter_async_context(open_group_commit(connection))
-        held = await stack.enter_async_context(open_group_commit(connection, returning=True))
+        returning = [open_group_commit(connection, returning=True) for _ in subjects.CLAIMED]
+        held = [await stack.enter_async_context(one) for one in returning]
         work = Work(
             group, connection, hosting, facts, tasks, held=held, project=project, node=node, agents=agents,
             lease_s=lease_s, membership=membership,

@@ -16,7 +16,7 @@ from knotwork.mesh import classes, routing
 from knotwork.mesh.policy import NONE
 from knotwork.sdk.errors import Denied, KnotworkError
 from knotwork.sdk.router import Ask
-from knotwork.work import queues
+from knotwork.work import queues, records
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,6 @@ PATH_LABEL = "path"
 PINS = "pins"
 """What a router is able to do that chooses agents for tasks."""
 SHOWN_MAX = 5
-WHY_MAX = 4000
 
 
 class _HasPath(msgspec.Struct):
@@ -143,14 +142,14 @@ class Routing:
 def _told(task: Task, why: str, queue: str, more: str) -> Task:
     """Return a task in its queue, with all that led there."""
     told = "; ".join(part for part in (why, more) if part)
-    return msgspec.structs.replace(task, queue=queue, why=told[:WHY_MAX])
+    return msgspec.structs.replace(task, queue=queue, why=told[: records.WHY_MAX])
 
 
 def near(task: Task, node: str, agent: str, *, hard: bool) -> Task:
     """Return a task as it waits for an agent on a node, "" for none; `hard`: for that one alone (pure)."""
     if not agent:
         told = f"{task.why}; it was to be done on {node}, where nobody can do it"
-        return msgspec.structs.replace(task, why=told[-WHY_MAX:])
+        return msgspec.structs.replace(task, why=told[-records.WHY_MAX :])
     told = f"a step before it was done on {node}, so it is done by {agent} there"
     task = msgspec.structs.replace(task, queue=queues.routed(agent=agent, node=node), why=told)
     return msgspec.structs.replace(task, agent=agent, node=node) if hard else task

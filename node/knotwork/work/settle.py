@@ -105,6 +105,12 @@ def told_of(task: Task, error: dict[str, Any], state: Ended, now_ns: int) -> dic
     return late.to_wire()
 
 
+def judged(task: Task, error: dict[str, Any], now_ns: int, spread: float) -> tuple[Ended, int, dict[str, Any]]:
+    """Return how a failed attempt ends its task, when the next one is due, and its error as it goes on record."""
+    state, due_ns = after_failure(task, error, now_ns, spread)
+    return state, due_ns, told_of(task, error, state, now_ns)
+
+
 def poison(crashes: int, last: dict[str, Any] | None = None) -> Failed:
     """Return the error of a task that ended its workers so often; `last` is how the last one said that it went."""
     told = f" {str(last.get('message', ''))[:2000]}" if last else ""
@@ -168,9 +174,7 @@ def not_begun(task: Task) -> TimedOut:
 
 def unbegun(task: Task, node: str, now_ns: int, spread: float) -> Outcome:
     """Return the outcome of an attempt that nobody began in time: it counts as one that failed."""
-    error = not_begun(task).to_wire()
-    state, due_ns = after_failure(task, error, now_ns, spread)
-    error = told_of(task, error, state, now_ns)
+    state, due_ns, error = judged(task, not_begun(task).to_wire(), now_ns, spread)
     return Outcome(state, raw(task), error=error, node=node, ended_ns=now_ns, due_ns=due_ns)
 
 
@@ -182,18 +186,19 @@ def silent(who: str, heartbeat_s: float) -> TimedOut:
     )  # fmt: skip
 
 
-def revived(task: Task, outcome: Outcome, now_ns: int) -> Task | None:
-    """Return the attempt that a redrive of a dead task calls for, None when it had all that there can be.
+def revived(task: Task, outcome: Outcome, now_ns: int, by: str = "") -> Task | None:
+    """Return the attempt that a redrive `by` somebody calls for, None when the task had all that there can be.
 
     Its history is kept, its failures count anew, and a deadline that has passed is taken off.
     """
     if task.number >= ATTEMPTS_MAX:
         return None
-    past = _with_past(task, outcome)[-ATTEMPTS_MAX:]
+    *past, died = _with_past(task, outcome)[-ATTEMPTS_MAX:]
+    died = msgspec.structs.replace(died, redriven_ns=now_ns, redriven_by=by[:256])
     deadline_ns = task.deadline_ns if task.deadline_ns > now_ns else 0
     start_by_ns = now_ns + int(task.start_within_s * S) if task.start_within_s is not None else 0
     return msgspec.structs.replace(
-        task, number=task.number + 1, past=past, deadline_ns=deadline_ns, start_by_ns=start_by_ns
+        task, number=task.number + 1, past=(*past, died), deadline_ns=deadline_ns, start_by_ns=start_by_ns
     )
 
 

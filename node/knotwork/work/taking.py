@@ -218,12 +218,10 @@ class Taking:
         places: dict[str, int] = {}
         left = BATCH_MAX
         for agent in self._agents():
-            if not left or not serves(agent, queue, self._node) or not self._accepts(agent, queue):
-                continue
-            free = agent.free - self._reserved[agent.key]
-            if free > 0:
-                places[agent.key] = min(left, free)
-                left -= min(left, free)
+            free = min(left, agent.free - self._reserved[agent.key])
+            if free > 0 and serves(agent, queue, self._node) and self._accepts(agent, queue):
+                places[agent.key] = free
+                left -= free
         return places
 
     def _release(self, line: Line) -> None:
@@ -291,6 +289,8 @@ def serves(agent: Taker, queue: Queue, node: str) -> bool:
     meant = subjects.addressee(queue.routed)
     if meant is None:
         return queue.routed in record.capabilities
+    if record.attached and queue.routed in record.capabilities:  # a name it had before, or that of one whom all see
+        return True
     if record.attached and queue.routed == subjects.seen(record.name):  # known where it comes in, not here
-        return queue.routed in record.capabilities
+        return False
     return meant[1] == record.name and meant[0] in ("", node)

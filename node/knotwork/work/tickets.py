@@ -6,17 +6,14 @@ SETTINGS. It says which claim it is and what it is a claim on; whether that clai
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import hmac
-import re
-import secrets
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from knotwork.bus import kv, subjects
-from knotwork.sdk.errors import Conflict, Internal, Invalid
+from knotwork.bus import subjects
+from knotwork.sdk.errors import Internal, Invalid
+from knotwork.trust import seals
 from knotwork.work.records import OnAttempt, Token, Whole
 
 if TYPE_CHECKING:
@@ -25,10 +22,7 @@ if TYPE_CHECKING:
 TOKEN_MAX = 2048
 """Characters of a token; one of ours has about 600 at most."""
 KEY = "claim_secret"
-SECRET_BYTES = 32
 _MARK = "kc1"
-_SHAPE = re.compile(r"kc1\.([A-Za-z0-9_-]{1,1900})\.([A-Za-z0-9_-]{43})")
-_SECRET = re.compile(rb"[0-9a-f]{64}")
 
 
 class Ticket(OnAttempt, msgspec.Struct, frozen=True, array_like=True):
@@ -59,46 +53,28 @@ class Seal:
 
     def close(self, ticket: Ticket) -> str:
         """Return the token of a ticket."""
-        body = _text(_encoder.encode(ticket))
-        return f"{_MARK}.{body}.{self._mac(body)}"
+        return seals.close(self._key, _MARK, _encoder.encode(ticket))
 
     def open(self, token: str) -> Ticket:
         """Return the ticket in a token; raises `Invalid` (`claim.invalid`) unless we sealed every character of it."""
-        found = _SHAPE.fullmatch(token) if len(token) <= TOKEN_MAX else None
-        # compared as text: two texts that stand for the same bytes are two tokens, and only one of them is ours
-        if found is None or not hmac.compare_digest(self._mac(found[1]), found[2]):
+        found = seals.open_(self._key, _MARK, token, size_max=TOKEN_MAX)
+        if found is None:
             raise _not_ours()
         try:
-            return _decoder.decode(base64.urlsafe_b64decode(found[1] + "=" * (-len(found[1]) % 4)))
+            return _decoder.decode(found)
         except (msgspec.DecodeError, ValueError) as error:  # sealed by a node of another version
             raise _not_ours() from error
 
-    def _mac(self, body: str) -> str:
-        return _text(hmac.digest(self._key, body.encode(), "sha256"))
-
 
 async def open_seal(connection: Connection, project: str) -> Seal:
-    """Return the seal of a project; its secret is made by whoever needs it first, and then stays."""
-    bucket = await kv.open_bucket(connection, subjects.SETTINGS)
-    entry = await bucket.get(KEY)
-    if entry is None:
-        try:
-            fresh = secrets.token_hex(SECRET_BYTES).encode()
-            await bucket.create(KEY, fresh)
-        except Conflict:
-            entry = await bucket.get(KEY)
-        else:
-            return Seal(project, fresh)
-    if entry is None or entry.value is None or _SECRET.fullmatch(entry.value) is None:
+    """Return the seal of a project."""
+    secret = await seals.shared_secret(connection, KEY)
+    if secret is None:
         raise Internal(
             f"The secret of project {project} is damaged.", code="claim.bad_secret",
             hint=f"Delete the key {KEY} of the bucket {subjects.SETTINGS}: claims that are held now are lost then.",
         )  # fmt: skip
-    return Seal(project, entry.value)
-
-
-def _text(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+    return Seal(project, secret)
 
 
 def _not_ours() -> Invalid:

@@ -13,7 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from knotwork.bus.background import begin_in
+from knotwork.bus.background import begin_in, heard
 from knotwork.sdk.errors import KnotworkError, NotFound, TimedOut, Unreachable
 from knotwork.work import fold, records
 
@@ -140,8 +140,8 @@ class Waiters:
                 )  # fmt: skip
 
     def _leave(self, run: str, future: asyncio.Future[Outcome]) -> None:
-        if future.done() and not future.cancelled():
-            future.exception()  # heard, whoever found out by himself meanwhile
+        if future.done():
+            heard(future)  # whoever found out by himself meanwhile
         waiting = self._waiting[run]
         waiting.remove(future)
         if not waiting:

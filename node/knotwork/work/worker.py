@@ -261,9 +261,7 @@ class Worker:
     def _failed(self, running: Running, error: KnotworkError) -> None:
         wire = error.to_wire()
         wire.get("detail", {}).pop("begun", None)
-        now_ns = clock.now_ns()
-        state, due_ns = settle.after_failure(running.task, wire, now_ns, random.random())  # noqa: S311  (jitter)
-        wire = settle.told_of(running.task, wire, state, now_ns)
+        state, due_ns, wire = settle.judged(running.task, wire, clock.now_ns(), random.random())  # noqa: S311  (jitter)
         self._record(running, state, error=wire, due_ns=due_ns)
 
     async def _record_large(self, running: Running, state: records.Ended, output: bytes) -> None:

@@ -6,7 +6,6 @@ One bounded request over HTTP, and one table that makes errors of ours from stat
 from __future__ import annotations
 
 import asyncio
-import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from knotwork.sdk import Busy, Conflict, Denied, Invalid, KnotworkError, NotFound, Unavailable, Unreachable
-from knotwork_plugins.executors.http_call.plugin import retry_after_s
+from knotwork_plugins.over_http import no_cookies, retry_after_s, trusted
 from knotwork_plugins.spinups import words
 
 if TYPE_CHECKING:
@@ -75,24 +74,11 @@ def client(*, verify: bool, ca_file: str, base: Path) -> httpx.AsyncClient:
 
     Raises `Unavailable` (`http.no_certificates`) when `ca_file` cannot be read.
     """
-    from http.cookiejar import CookieJar, DefaultCookiePolicy
-
     import httpx
 
-    trusted: ssl.SSLContext | bool = verify
-    if verify and ca_file:
-        try:
-            trusted = ssl.create_default_context(cafile=str(base / Path(ca_file).expanduser()))
-        except (OSError, ssl.SSLError) as error:
-            raise Unavailable(
-                f"the certificates in {ca_file!r} cannot be read: {error}.",
-                code="http.no_certificates",
-                hint="Mend `ca_file`.",
-            ) from error
-    nobody = CookieJar(DefaultCookiePolicy(allowed_domains=()))
     return httpx.AsyncClient(
-        cookies=nobody,
-        verify=trusted,
+        cookies=no_cookies(),
+        verify=trusted(str(base / Path(ca_file).expanduser()) if ca_file else "", verify=verify),
         follow_redirects=False,
         timeout=None,  # noqa: S113  `ask` bounds it
         headers={"user-agent": "knotwork"},

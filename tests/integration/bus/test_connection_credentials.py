@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from tests.free_port import free_port
 
 from knotwork.bus import server_talk
 from knotwork.bus.away import why_away
@@ -232,6 +233,7 @@ async def test_tls_with_an_authority_of_ones_own(make_server, connect, tmp_path,
     with pytest.raises(Unreachable) as caught:
         await connect(url, tls=Tls(ca=stranger.file, handshake_first=first))
     assert "certificate" in caught.value.message.lower()
+    assert "[nats.tls]" in caught.value.hint  # the server is there: it is no use to look whether it runs
     with pytest.raises(Unreachable):  # an unknown authority is not trusted by default
         await connect(url, tls=Tls(handshake_first=first))
 
@@ -247,7 +249,7 @@ async def test_tls_checks_the_name(make_server, connect, tmp_path):
     await (await connect(url, tls=Tls(ca=authority.file, hostname="hub.example"))).round_trip()
 
 
-async def test_mutual_tls(make_server, connect, tmp_path, until):
+async def test_mutual_tls(make_server, connect, tmp_path, until, caplog):
     authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
     cert, key = authority.issue("server")
     mine, mine_key = authority.issue("client")
@@ -260,6 +262,7 @@ async def test_mutual_tls(make_server, connect, tmp_path, until):
         with pytest.raises(KnotworkError) as caught:
             await connect(url, tls=wrong)
         assert caught.value.code in {"bus.unreachable", "bus.denied"}
+        assert "[nats" in caught.value.hint
     with pytest.raises(ConfigInvalid) as invalid:  # a key of another certificate
         await connect(url, tls=Tls(ca=authority.file, cert=mine, key=key))
     assert invalid.value.code == "bus.bad_tls"
@@ -267,6 +270,8 @@ async def test_mutual_tls(make_server, connect, tmp_path, until):
     await server.start()
     await until(lambda: connection.reconnects >= 1 and connection.state == "connected")
     await connection.round_trip()
+    await connect(f"tls://127.0.0.1:{free_port()}", wait_first=False)
+    await until(lambda: "that the server runs" in caplog.text)
 
 
 async def test_a_server_that_wants_tls_is_not_spoken_to_in_the_clear(make_server, connect, tmp_path):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from typing import Any
 
 import pytest_asyncio
 from tests.integration.flow import flow_node
-from tests.integration.work.conftest import PATIENCE_S, ROOT, open_bench
+from tests.integration.work.conftest import PATIENCE_S, open_bench
 
 from knotwork.flow.definitions import parsed
 from knotwork.flow.facts import Finish
@@ -32,20 +31,7 @@ class Flows:
 
     async def process(self, name: str, lease_s: float = 2.0, **agents: dict[str, Any]) -> asyncio.subprocess.Process:
         """Start a node in a process of its own; returns when it looks after runs."""
-        told = {"url": self.bench.url, "seed": self.bench.seed, "name": name, "agents": agents, "lease_s": lease_s}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            flow_node.__name__,
-            json.dumps(told),
-            cwd=ROOT,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        self.bench.processes.append(process)
-        async with asyncio.timeout(PATIENCE_S):
-            assert await process.stdout.readline() == b"ready\n"
-        return process
+        return await self.bench.process(flow_node, name=name, agents=agents, lease_s=lease_s)
 
 
 @pytest_asyncio.fixture

@@ -260,6 +260,48 @@ async def test_large_values_travel_by_digest(flows):
     assert output(await ended(flow, await start(flow, "x" * 1_000_000))) == {"n": 1_000_000}
 
 
+async def test_whoever_looks_sees_what_the_rules_saw_in_large_values(flows):
+    """Else a run is shown as one that went another way, and its approvals cannot be given."""
+    flow = await flows.here(**DO)
+    steps = {
+        "a": {"capability": "do", "when": "input.go"},
+        "b": {"capability": "do", "depends_on": ["a"], "when": "steps.a.output.go", "input": "length(steps.a.output.pad)"},
+        "ok": {"kind": "approval", "depends_on": ["b"]},
+        "c": {"capability": "do", "depends_on": ["ok"], "input": "length(input.pad)"},
+    }  # fmt: skip
+    await define(flow, steps=steps)
+    run = await start(flow, {"go": True, "pad": "n" * 600_000})
+
+    async def asked() -> bool:
+        return "ask.ok" in (await flow.runs.look(run)).run.open
+
+    await until(asked)
+    await flow.runs.answer(run, "ok", approve=True, by="me")
+    assert output(await ended(flow, run)) == 600_000
+    assert {step.state for step in (await flow.runs.look(run)).run.steps.values()} == {"completed"}
+    assert await flow.runs.replay(run) is None
+    again, _ = await flow.runs.fork(run, "c")
+    assert output(await ended(flow, again)) == 600_000
+    stored = await flow.runs.stored(again)
+    assert [one.subject.split(".", 3)[3] for one in stored] == ["start", "outcome.c.0.1", "ended"]
+    assert len(stored[0].data) < 100_000, "what is taken over is not copied"
+
+
+async def test_a_run_below_and_one_that_goes_on_are_given_what_no_message_holds(flows):
+    flow = await flows.here(**DO)
+    await define(flow, name="below", steps={"n": {"capability": "do", "input": "length(input)"}})
+    steps = {
+        "m": {"kind": "map", "capability": "do", "items": "input.items", "when": "input.items"},
+        "sub": {"kind": "workflow", "workflow": "below", "depends_on": ["m"]},
+        "on": {"kind": "continue_as_new", "depends_on": ["sub"], "input": {"all": "steps.m.output", "n": "steps.sub.output"}},
+        "last": {"capability": "do", "when": "input.all", "input": "[input.n, length(input.all)]"},
+    }  # fmt: skip
+    steps["sub"]["when"] = steps["on"]["when"] = "input.items"
+    await define(flow, steps=steps, output="steps.last.output")
+    run = await start(flow, {"items": ["n" * 450_000] * 20})
+    assert output(await ended(flow, run)) == [20, 20]
+
+
 async def test_twenty_starts_with_one_key_are_one_run(flows):
     flow = await flows.here(**DO)
     await define(flow, steps=chain(1))

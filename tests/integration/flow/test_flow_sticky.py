@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 import os
 import signal
-import sys
 
 import pytest
 import pytest_asyncio
 from tests.integration.flow.conftest import define, ended, output, start
-from tests.integration.policy.conftest import policy_node
-from tests.integration.work.conftest import ROOT, open_bench, until
+from tests.integration.policy import policy_node
+from tests.integration.work.conftest import open_bench, until
 
 from knotwork.flow.room import open_flow
 from knotwork.host import flow_rows
@@ -29,29 +26,12 @@ class World:
         self.bench, self.node, self.flow = bench, node, flow
 
     async def worker(self, name):
-        told = {"url": self.bench.url, "seed": self.bench.seed, "name": name, "agents": DO}
-        process = await policy_process(self.bench, told)
+        process = await self.bench.process(policy_node, name=name, agents=DO)
         await until(lambda: self.state(name) == "online")
         return process
 
     def state(self, name):
         return self.node.membership.directory.state(name)
-
-
-async def policy_process(bench, told):
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        policy_node.__name__,
-        json.dumps(told),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    bench.processes.append(process)
-    async with asyncio.timeout(60):
-        assert await process.stdout.readline() == b"ready\n"
-    return process
 
 
 @pytest_asyncio.fixture

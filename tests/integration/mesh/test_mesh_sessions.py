@@ -148,6 +148,23 @@ async def test_a_parent_must_be_there_and_be_of_the_same_owner(at):
             async with sessions.open(stranger):
                 pass
         assert denied.value.code == "session.bad_parent"
+        await sessions.update(parent.record.who, "", {"scope": "private"})
+        with pytest.raises(NotFound):  # who is hidden is not told of by another error
+            async with sessions.open(stranger):
+                pass
+
+
+async def test_an_agent_answers_to_the_names_it_had_that_nobody_else_has(at):
+    sessions = await at("n1")
+    async with sessions.open(newcomer("1"), handle="one") as first, sessions.open(newcomer("2")) as second:
+        for name in ("two", "three", "one", "four", "five", "six"):
+            await sessions.update(first.record.who, name, {})
+        assert sessions.names(first.record) == ("six", "five", "four", "one", "three")
+        await sessions.update(second.record.who, "four", {})
+        assert sessions.names(first.record) == ("six", "five", "one", "three")
+        assert sessions.names(second.record)[0] == "four"
+    async with sessions.open(newcomer("1")) as again:  # it is so after a restart, too
+        assert sessions.names(again.record) == ("six", "five", "one", "three")
 
 
 async def test_what_is_no_record_changes_nothing(at):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from tests.integration.policy.conftest import until
-from tests.integration.work.conftest import ended, task
+from tests.integration.work.conftest import ended, task, until
 
 from knotwork.bus import pulls, reading
 from knotwork.mesh.records import AgentRecord

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from tests.integration.policy.conftest import until
 from tests.integration.policy.test_policy_queues import all_see, submit
-from tests.integration.work.conftest import ended, task
+from tests.integration.work.conftest import ended, task, until
 
 from knotwork.bus import reading
 from knotwork.sdk.errors import Cancelled

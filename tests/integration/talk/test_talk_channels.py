@@ -73,6 +73,9 @@ async def test_unread_counts_move_by_reading_and_by_marking(talk):
     page = await talk.history.page(BOB, Wish(channel="roadmap", limit=1))
     assert (texts(page), page.skipped, page.unread) == (["five"], 2, 0)
     assert (await talk.history.unread(BOB))[0].count == 0
+    for again in (Wish(channel="roadmap", before=cursor(page.older, "roadmap")[1]), Wish(channel="roadmap", limit=1)):
+        looked = await talk.history.page(BOB, again, mark=False)
+        assert looked.unread == 0  # what was read stays so
     await say(talk, "six")
     await talk.history.mark(BOB, ["roadmap"], "m999999")
     await say(talk, "seven")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from typing import Any
 
 import pytest_asyncio
 from tests.integration.trigger import trigger_node
-from tests.integration.work.conftest import PATIENCE_S, ROOT, open_bench
+from tests.integration.work.conftest import PATIENCE_S, open_bench
 
 from knotwork.flow import listing
 from knotwork.flow.definitions import parsed
@@ -34,20 +33,7 @@ class Nodes:
 
     async def process(self, name: str, *, lines: str = "", **agents: dict[str, Any]) -> asyncio.subprocess.Process:
         """Start a node in a process of its own; returns when it sees to triggers."""
-        told = {"url": self.bench.url, "seed": self.bench.seed, "name": name, "agents": agents or DO, "lines": lines}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            trigger_node.__name__,
-            json.dumps(told),
-            cwd=ROOT,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        self.bench.processes.append(process)
-        async with asyncio.timeout(PATIENCE_S):
-            assert await process.stdout.readline() == b"ready\n"
-        return process
+        return await self.bench.process(trigger_node, name=name, agents=agents or DO, lines=lines)
 
 
 @pytest_asyncio.fixture

@@ -51,13 +51,15 @@ class Bench:
 
         The clock of its machine is `ahead_s` seconds ahead of ours.
         """
-        told = {"url": self.url, "seed": self.seed, "name": name, "agents": agents, "lease_s": lease_s, "view": view}
-        told["ahead_s"] = ahead_s
+        return await self.process(work_node, name=name, agents=agents, lease_s=lease_s, view=view, ahead_s=ahead_s)
+
+    async def process(self, module: Any, **told: Any) -> asyncio.subprocess.Process:
+        """Start the node that a module is, which is told this, in a process of its own; returns when it is ready."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            work_node.__name__,
-            json.dumps(told),
+            module.__name__,
+            json.dumps({"url": self.url, "seed": self.seed, **told}),
             cwd=ROOT,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,

@@ -14,7 +14,7 @@ from tests.integration.work.conftest import ended, task, until
 from knotwork.bus import clock, frames, reading, streams, subjects
 from knotwork.mesh.records import AgentRecord
 from knotwork.sdk.errors import Conflict, KnotworkError
-from knotwork.work import intake, lasting, records
+from knotwork.work import lasting, records
 from knotwork.work.claims import Claimed
 from knotwork.work.records import Retry
 from knotwork.work.room import Work
@@ -97,7 +97,7 @@ async def test_what_is_held_for_longer_than_a_moment_goes_on_record_as_begun(ben
     young.extend([(0.0, young.popleft()[1]) for _ in range(len(young))])  # a moment has passed
     work.claims.keeper._lasting._look()
     await until(lambda: facts(work, slow.run, "started"))
-    assert await facts(work, slow.run, "started") == [intake.trace_subject(slow, "started", 1)]
+    assert await facts(work, slow.run, "started") == [records.trace_subject(slow, "started", 1)]
     assert (await work.look(slow.run)).started.started_ns == held[slow.run].claim.started_ns
     await work.claims.release(held[slow.run].token, "no time")
     assert (await work.look(slow.run)).state == "pending"
@@ -328,7 +328,9 @@ async def test_a_cancel_reaches_the_agent(bench):
         work.claims.extend(held.token, 60), work.claims.report(held.token, 1, ""), work.claims.complete(held.token, None),
     ):  # fmt: skip
         assert await refused(late) == "claim.cancelled"
-    assert (await ended(work, one.run)).state == "cancelled"
+    outcome = await ended(work, one.run)
+    assert (outcome.state, outcome.agent) == ("cancelled", told.claim.worker), "who had it is kept with its end"
+    assert outcome.started_ns == told.claim.started_ns
 
 
 async def test_a_deadline_and_a_timeout_end_the_attempt(bench):

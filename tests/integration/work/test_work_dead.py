@@ -49,6 +49,9 @@ async def test_a_redriven_task_revives_its_run_with_its_history(bench):
     facts = await reading.batch(work._connection, subjects.FACTS, f"{records.facts_of(one.run)}.>", 1, 100)
     happened = [one.what for one in history.transitions(last, facts, outcome)]
     assert [what for what in happened if what != "started"] == ["submitted", "waiting", "dead", "redriven", "completed"]
+    packed = [one for one in history.transitions(last, [], outcome) if one.what != "started"]
+    assert [one.what for one in packed] == ["submitted", "waiting", "dead", "redriven", "completed"]
+    assert (packed[3].message, packed[3].number) == ("redriven by me", 3), "also when the facts of it are packed away"
 
 
 async def test_it_has_all_its_attempts_again_and_may_die_again(bench):
@@ -167,4 +170,8 @@ async def test_a_drop_leaves_what_dies_while_it_walks(bench, monkeypatch):
     monkeypatch.setattr(work.dead, "drop", slowly)
     dropped = await dead_letters.drop(work.dead, DeadFilter(limit=100_000))
     assert set(dropped.ids) == {one.run for one in first}
+    assert dropped.missing == []
     assert (await letter_of(work, later[0].run)).task.run == later[0].run
+    named = frozenset({first[0].run, later[0].run})
+    again = await dead_letters.drop(work.dead, DeadFilter(ids=named, limit=100_000))
+    assert (again.ids, [one.id for one in again.missing]) == ([later[0].run], [first[0].run])

@@ -10,7 +10,7 @@ from tests.integration.work.conftest import ended, task, until
 
 from knotwork.bus import reading, subjects
 from knotwork.sdk.errors import Cancelled, Conflict
-from knotwork.work import records, worker
+from knotwork.work import records, settle, worker
 from knotwork.work.records import Retry
 
 SLOW = Retry(max_attempts=4, delay_s=0.05, jitter=False)
@@ -18,6 +18,12 @@ SLOW = Retry(max_attempts=4, delay_s=0.05, jitter=False)
 
 def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
+
+
+async def _runs(work, run: str) -> bool:
+    """Return whether it is on record that a task has begun."""
+    sight = await work.look(run)
+    return sight is not None and sight.state == "running"
 
 
 async def test_a_task_is_done_once_and_its_end_can_be_awaited_by_anyone_again_and_again(bench, tmp_path):
@@ -123,11 +129,16 @@ async def test_a_cancelled_task_never_starts_when_it_waits_and_stops_when_it_run
     running = task(value={"sleep": 3600})
     waiting = task(value={"touch": str(tmp_path / "started")})
     await work.submitter.submit(running)
-    await until(lambda: work.worker.running)
+    await until(lambda: _runs(work, running.run))  # that it lasts is on record
     await work.submitter.submit(waiting)
     gone = Cancelled("Not wanted any more.", code="work.cancelled")
-    assert (await work.end(waiting.run, "cancelled", gone)).state == "cancelled"
-    assert (await work.end(running.run, "cancelled", gone)).state == "cancelled"
+    unbegun = await work.end(waiting.run, "cancelled", gone)
+    assert (unbegun.state, unbegun.agent, unbegun.started_ns) == ("cancelled", "", 0)
+    stopped = await work.end(running.run, "cancelled", gone)
+    assert (stopped.state, stopped.agent) == ("cancelled", "do"), "who had it is kept with its end"
+    assert 0 < stopped.started_ns <= stopped.ended_ns
+    [attempt] = settle.told(records.decode_task(bytes(stopped.task)), stopped)
+    assert (attempt.state, attempt.agent) == ("cancelled", "do")
     await until(lambda: not work.worker.running)
     after = task(value={"touch": str(tmp_path / "after")})
     await work.submitter.submit(after)

@@ -152,3 +152,18 @@ def test_a_begin_that_lost_its_end_takes_no_text_with_it():
     text = f"{clients.BEGIN}\nMine.\n"
     assert clients.without_notes(text) == text
     assert clients.without_notes(clients.with_notes(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"theme": 1, "theme": 2}', "the key 'theme' stands twice"),
+        ('{"mcpServers": {"x": {}, "x": {}}}', "the key 'x' stands twice"),
+        ("[]", "it holds no table"),
+        ('{"mcpServers": []}', "mcpServers is no table"),
+    ],
+)
+def test_a_file_that_would_lose_something_is_not_read(text: str, why: str):
+    with pytest.raises(Invalid, match=why) as refused:
+        clients.read(CLIENTS["cursor"], text, "mcp.json")
+    assert refused.value.code == "connect.bad_config"

@@ -38,7 +38,12 @@ def test_going_back_needs_no_node(run, tmp_path):
     assert "`knotwork config check`" in reply["message"]
     assert (tmp_path / "knotwork.toml").read_text() == "# good\n[node]\nname = 'good'\n"
     assert run("config", "check")[0] == 0
+    assert [row["at"] for row in json.loads(run("config", "revisions", "-o", "json")[1])["revisions"]] == [
+        "1970-01-01T00:00:01Z"
+    ] * 2
     assert json.loads(run("config", "rollback", "1", "-o", "json")[1])["result"] == "unchanged"
+    (tmp_path / "knotwork.toml").write_text("[node")
+    assert "knotwork.toml.not-in-revision" in json.loads(run("config", "rollback", "1", "-o", "json")[1])["message"]
     assert run("config", "rollback", "1")[0] == 0
 
 

@@ -51,6 +51,19 @@ def test_each_end_has_its_exit_code(state, code):
     assert set(after.ENDS) == ENDED
 
 
+@pytest.mark.parametrize(
+    ("shape", "quiet", "told"),
+    [("table", False, True), ("jsonl", False, True), ("json", False, False), ("table", True, False)],
+)
+def test_that_there_is_more_behind_a_page_is_told_beside_it(capsys, shape, quiet, told):
+    page = {"dead": [{"id": "t1", "code": "c"}], "next": "8", "total": 2}
+    verbs._print(OPS["task.dead_list"], page, Shared(output=shape, quiet=quiet), "")
+    out, err = capsys.readouterr()
+    assert ("t1" in out, "--cursor 8" in err) == (True, told)
+    verbs._print(OPS["task.dead_list"], page | {"next": ""}, Shared(output=shape, quiet=quiet), "")
+    assert not capsys.readouterr().err
+
+
 def test_what_is_printed_is_the_output_alone(capsys):
     op = OPS["task.submit"]
     shared = Shared()

@@ -156,6 +156,8 @@ def test_words_as_json(tmp_path, monkeypatch):
     assert given.read_input("null") is None
     assert given.read_input("bare words") == "bare words"
     assert given.read_input("NaN") == "NaN"
+    assert given.read_input('"\\ud83d\\ude00"') == "\U0001f600"
+    assert given.read_input("a \\ud800 in bare words") == "a \\ud800 in bare words"
     assert given.read_input("@") == "@"
     assert given.read_input(f"@{tmp_path / 'in.json'}") == {"a": [1, 2]}
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"from a pipe")))
@@ -163,6 +165,8 @@ def test_words_as_json(tmp_path, monkeypatch):
     for bad, code in (
         ('{"a"', "wire.not_json"),
         ("[NaN]", "wire.not_json"),
+        ('"\\ud800"', "wire.not_json"),
+        ('{"a": ["\\uDC00"]}', "wire.not_json"),
         ("[" * 100_000, "wire.not_json"),
         (f"@{tmp_path / 'latin'}", "cli.not_text"),
         (f"@{tmp_path / 'none'}", "cli.input_unreadable"),

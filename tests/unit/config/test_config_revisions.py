@@ -68,7 +68,7 @@ def test_going_back_writes_the_files_again(tmp_path):
     (extra / "b.toml").write_text("[mesh]\nheartbeat_s = 2\n")
     file.chmod(0o640)
     accepted(file, "[web]\nport = 2\n", folder, extra)
-    done = revisions.restore(revisions.load(folder, first.number))
+    done = revisions.restore(revisions.load(folder, first.number), revisions.listed(folder))
     assert done == [
         f"wrote {file}",
         f"wrote {extra / 'a.toml'}",
@@ -77,8 +77,29 @@ def test_going_back_writes_the_files_again(tmp_path):
     config = load.read(load.Sources((file,), extra, {})).config
     assert (config.web.port, config.mesh.heartbeat_s) == (1, 1)
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
-    assert revisions.restore(first) == []
+    assert revisions.restore(first, []) == []
     assert sorted(path.name for path in extra.iterdir()) == ["a.toml", "b.toml.not-in-revision"]
+
+
+def test_what_is_in_no_revision_is_kept_beside(tmp_path):
+    file, folder, extra = tmp_path / "k.toml", tmp_path / "kept", tmp_path / "conf.d"
+    extra.mkdir()
+    first = accepted(file, "[web]\nport = 1\n", folder, extra)
+    accepted(file, "[web]\nport = 2\n", folder, extra)
+    for edit, name in (("[web", "k.toml.not-in-revision"), ("[wob", "k.toml.not-in-revision-2"), ("[web", "")):
+        file.write_text(edit)
+        file.chmod(0o600)
+        (extra / "b.toml").write_text(f"# {edit}\n")
+        done = revisions.restore(first, revisions.listed(folder))
+        kept = file.with_name(name or "k.toml.not-in-revision")
+        assert done[0] == f"kept what {file} said, which is in no revision, as {kept.name}"
+        assert kept.read_text() == edit
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+        assert file.read_text() == "[web]\nport = 1\n"
+    assert len(list(tmp_path.glob("k.toml?*"))) == 2
+    assert sorted(path.name for path in extra.iterdir()) == ["b.toml.not-in-revision", "b.toml.not-in-revision-2"]
+    file.write_text("[web]\nport = 2\n")
+    assert revisions.restore(first, revisions.listed(folder)) == [f"wrote {file}"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
@@ -87,7 +108,7 @@ def test_a_link_stays_a_link(tmp_path):
     link.symlink_to(real)
     first = accepted(link, "[web]\nport = 1\n", tmp_path / "kept")
     accepted(link, "[web]\nport = 2\n", tmp_path / "kept")
-    revisions.restore(first)
+    revisions.restore(first, revisions.listed(tmp_path / "kept"))
     assert link.is_symlink()
     assert real.read_text() == "[web]\nport = 1\n"
 
@@ -100,7 +121,7 @@ def test_what_cannot_be_written_is_said(tmp_path):
     file.parent.rmdir()
     file.parent.write_text("a file where a folder was")
     with pytest.raises(Conflict, match="cannot be written"):
-        revisions.restore(first)
+        revisions.restore(first, [])
     with pytest.raises(Internal, match="cannot be kept"):
         revisions.save(file.parent / "kept", load.read(load.Sources(env={}), texts=()), 1)
 
@@ -108,4 +129,4 @@ def test_what_cannot_be_written_is_said(tmp_path):
 def test_without_files_there_is_nothing_to_restore(tmp_path):
     revision = revisions.save(tmp_path, load.read(load.Sources(env={}), texts=()), 1)
     with pytest.raises(Conflict, match="without any file"):
-        revisions.restore(revision)
+        revisions.restore(revision, [])

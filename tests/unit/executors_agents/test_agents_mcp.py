@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,50 @@ async def stdio(tool: str, **more: Any) -> AsyncIterator[McpTool]:
         yield agent
 
 
+class HttpServer:
+    """A Streamable HTTP server process on one port, which can be killed and started again."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/mcp"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        argv = [*COMMAND, "http", str(self.port)]
+        self.process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        async with asyncio.timeout(90):
+            while not await asyncio.to_thread(self._answers):
+                await asyncio.sleep(0.05)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=30):
+                return True
+        except OSError:
+            return False
+
+    async def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            await asyncio.to_thread(self.process.wait)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[HttpServer]:
+    """A server for what does not depend on whose process it is: starting one costs more than all that is asked of it."""
+    server = HttpServer()
+    asyncio.run(server.start())
+    yield server
+    asyncio.run(server.stop())
+
+
+@asynccontextmanager
+async def at(server: HttpServer, tool: str, **more: Any) -> AsyncIterator[McpTool]:
+    config = {"url": server.url, "tool": tool, "connect_timeout_s": 60, **more}
+    async with asyncio.timeout(180), host(FACTORY, config) as agent:
+        yield agent
+
+
 async def test_structured_content_is_the_output() -> None:
     async with stdio("add") as agent:
         assert await agent.execute(attempt({"a": 2, "b": 3})) == Done({"result": 5})
@@ -41,14 +85,14 @@ async def test_structured_content_is_the_output() -> None:
         assert not wrong.retriable
 
 
-async def test_text_progress_errors_and_fixed_arguments() -> None:
-    async with stdio("shout") as agent:
+async def test_text_progress_errors_and_fixed_arguments(shared: HttpServer) -> None:
+    async with at(shared, "shout") as agent:
         assert await agent.execute(attempt("hi")) == Done("HI")
     report = RecordingReporter()
     async with stdio("work", arguments={"steps": 4}) as agent:
         assert await agent.execute(attempt({"steps": 1}, report=report)) == Done({"steps": 4})
     assert report.said == [(25.0, "step 1"), (50.0, "step 2"), (75.0, "step 3"), (100.0, "step 4")]
-    async with stdio("fail") as agent:
+    async with at(shared, "fail") as agent:
         failed = await agent.execute(attempt("the disk is full"))
     assert isinstance(failed, Failed)
     assert "the disk is full" in failed.message
@@ -128,20 +172,20 @@ async def test_cancelling_reaches_the_tool(tmp_path: Path) -> None:
         await agent.probe()
 
 
-async def test_a_deadline_ends_the_call() -> None:
-    async with stdio("hang") as agent:
+async def test_a_deadline_ends_the_call(shared: HttpServer) -> None:
+    async with at(shared, "hang") as agent:
         outcome = await agent.execute(attempt({}, deadline_s=0.2))
     assert isinstance(outcome, Failed)
     assert (outcome.code, outcome.retriable) == ("agent.silent", True)
 
 
-async def test_servers_that_cannot_be_used(tmp_path: Path) -> None:
+async def test_servers_that_cannot_be_used(shared: HttpServer) -> None:
     with pytest.raises(Unavailable) as missing:
         async with host(FACTORY, {"command": ["no-such-server"], "tool": "x"}):
             pass
     assert missing.value.code == "agent.command_missing"
     with pytest.raises(Unavailable, match="Its tools: add, die, fail, hang") as tool:
-        async with stdio("no_such_tool"):
+        async with at(shared, "no_such_tool"):
             pass
     assert tool.value.code == "agent.tool_missing"
     with pytest.raises(Unavailable, match="this server is broken"):
@@ -152,42 +196,14 @@ async def test_servers_that_cannot_be_used(tmp_path: Path) -> None:
             pass
 
 
-async def test_several_arguments_need_an_object() -> None:
-    async with stdio("work") as agent:
+async def test_several_arguments_need_an_object(shared: HttpServer) -> None:
+    async with at(shared, "work") as agent:
         assert await agent.execute(attempt(0)) == Done({"steps": 0})
-    async with stdio("add", arguments={"a": 1}) as agent:
+    async with at(shared, "add", arguments={"a": 1}) as agent:
         assert await agent.execute(attempt(5)) == Done({"result": 6}), "the fixed ones do not count"
-    async with stdio("add", argument="b") as agent:
+    async with at(shared, "add", argument="b") as agent:
         refused = await agent.execute(attempt(5))
         assert isinstance(refused, Failed)
-
-
-class HttpServer:
-    """A Streamable HTTP server process on one port, which can be killed and started again."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}/mcp"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    async def start(self) -> None:
-        argv = [*COMMAND, "http", str(self.port)]
-        self.process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        async with asyncio.timeout(90):
-            while not await asyncio.to_thread(self._answers):
-                await asyncio.sleep(0.05)
-
-    def _answers(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=30):
-                return True
-        except OSError:
-            return False
-
-    async def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            await asyncio.to_thread(self.process.wait)
 
 
 @pytest.fixture

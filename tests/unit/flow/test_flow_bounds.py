@@ -6,9 +6,9 @@ import msgspec
 import pytest
 from tests.unit.flow.play import NOW_NS, Play, S, task
 
-from knotwork.flow import anew, calls, facts
+from knotwork.flow import anew, calls, expressions, facts
 from knotwork.flow.definitions import parsed
-from knotwork.flow.effects import End, Readmit
+from knotwork.flow.effects import Dispatch, End, Readmit
 from knotwork.flow.graph import graph
 from knotwork.sdk.errors import Invalid
 from knotwork.work import leases, records, settle
@@ -70,6 +70,55 @@ def test_what_is_called_off_is_not_admitted_again():
     assert calls.tries(play.run, "a") == 1
     play.recalled("a")
     assert play.end.state == "cancelled"
+
+
+def books(play, *tokens):
+    """Return the keys of the limits that admit these."""
+    effects = [play.run.open[f"do.{token}"] for token in tokens]
+    assert all(isinstance(one, Dispatch) for one in effects)
+    return [one.limit.key for one in effects if isinstance(one, Dispatch) and one.limit is not None]
+
+
+def test_the_key_of_a_limit_sees_the_items_of_a_map_as_they_are_in_its_list():
+    limit = {"concurrency": 1, "key": "[item.who, input[0].who]"}
+    ask = {"kind": "map", "capability": "work", "items": "input", "input": "item.n", "limit": limit}
+    play = Play({"m": ask}, [{"who": "a", "n": 1}, {"who": "b", "n": 2}, {"who": "a", "n": 3}])
+    first, second, third = books(play, "m--0", "m--1", "m--2")
+    assert first == third != second
+    assert play.given("m--2") == 3
+    by_place = {**ask, "limit": {"concurrency": 1, "key": "index"}}
+    assert len({*books(Play({"m": by_place}, [{}, {}, {}]), "m--0", "m--1", "m--2")}) == 3
+
+
+def test_a_key_that_cannot_be_worked_out_for_an_item_fails_the_map_before_any_begins():
+    limit = {"concurrency": 1, "key": "length(item)"}
+    play = Play({"m": {"kind": "map", "capability": "work", "parallelism": 1, "limit": limit}}, [[1], 7])
+    assert play.failed()["code"] == "flow.expression_failed"
+
+
+@pytest.mark.parametrize("kind", [{}, {"kind": "agent", "prompt": "mend {{ step }}"}], ids=["task", "agent"])
+def test_the_key_of_the_limit_of_a_handler_sees_what_it_handles(kind):
+    heal = task(**kind, limit={"concurrency": 1, "key": "step"})
+    play = Play({"a": task(on_failure="h"), "b": task(on_failure="h"), "h": heal}).fail("a").fail("b")
+    assert len({*books(play, "h--0", "h--1")}) == 2
+
+
+# -- sizes -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_whose_output_cannot_be_kept_fails_and_is_undone(monkeypatch):
+    monkeypatch.setattr(expressions, "SIZE_MAX_BYTES", 100)
+    play = Play({"m": {"kind": "map", "capability": "work", "compensate": "u"}, "u": task()}, [1, 2])
+    play.done("m--0", "x" * 60).done("m--1", "y" * 60)
+    assert play.given("u--0u")["output"] == ["x" * 60, "y" * 60]
+    assert play.done("u--0u").failed()["code"] == "flow.too_large"
+
+
+def test_what_a_run_cannot_start_itself_anew_with_fails_it(monkeypatch):
+    monkeypatch.setattr(expressions, "SIZE_MAX_BYTES", 100)
+    play = Play({"a": task(), "on": {"kind": "continue_as_new", "depends_on": ["a"]}}).done("a", "x" * 120)
+    assert play.failed()["code"] == "flow.too_large"
+    assert play.end.anew is None
 
 
 # -- nodes -----------------------------------------------------------------------------------------------------------

@@ -171,6 +171,7 @@ def test_a_plan_is_run_and_gives_the_output_of_the_step():
         ({"steps": {"a": {"kind": "planner", "capability": "work"}}}, "a planner"),
         ({"steps": {"a": {"kind": "signal", "signal": "x", "run": "'w9'"}}}, "a signal"),
         ({"steps": {"a": {"capability": "work", "boundary": "corporate"}}}, "the boundary 'corporate'"),
+        ({"steps": {"a": {"capability": "work", "children": {"workflows": ["x"]}}}}, "`children`"),
         ({"steps": {"a": {"capability": "work", "depends_on": ["b"]}}}, "no step 'b'"),
         ({"steps": {"a": {"capability": "work", "depends_on": ["a"]}}}, "a → a"),
         ({"steps": {"A": {"capability": "work"}}}, "makes no sense"),

@@ -176,6 +176,8 @@ def test_what_is_wrong_hides_nothing_that_only_seems_to_follow():
     ("step", "flaws"),
     [
         ('{capability: x, limit: {rate: 0, key: "a..b"}}', [("limit", "it limits nothing"), ("limit.key", "is no expression")]),
+        ("{capability: x, limit: {rate: 1, key: item.x}}", [("limit.key", "'item' is not there")]),
+        ("{kind: map, capability: x, limit: {rate: 1, key: '[item.x, index]'}}", []),
         ("""{kind: sleep, until: "'yesterday'"}""", [("until", "always gives 'yesterday'")]),
         ("""{kind: sleep, until: "'2030-01-01T00:00:00Z'"}""", []),
         ("{kind: sleep, until: input.at}", []),

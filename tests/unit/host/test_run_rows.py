@@ -10,7 +10,7 @@ from knotwork.flow import facts, looking
 from knotwork.flow.graph import graph
 from knotwork.flow.looking import Sight
 from knotwork.flow.model import Workflow
-from knotwork.host import flow_rows
+from knotwork.host import flow_rows, moments
 from knotwork.host.run_watch import BACKLOG_MAX, OPEN_MAX_PERCENT, _percent, _told, lines
 
 RUN = "w0198c0ffee0012345678ab"
@@ -82,7 +82,7 @@ def test_each_time_that_a_handler_began_is_told_and_for_which_step():
     )  # fmt: skip
     undone = next(one for one in flow_rows.info(over).progress if one.id == "undo--1u")
     assert (undone.state, undone.handles, undone.output) == ("completed", "b", {"gone": True})
-    assert (undone.begun_at, undone.ended_at) == (flow_rows.moment(5), flow_rows.moment(6))
+    assert (undone.begun_at, undone.ended_at) == (moments.moment(5), moments.moment(6))
 
 
 def many(count: int, *, finish: facts.Finish | None) -> Sight:

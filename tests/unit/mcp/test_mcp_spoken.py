@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,8 +30,10 @@ WORDS = {" ".join(row.cli.words) for row in LISTED.values()} | {
 }
 
 
-def literals() -> Iterator[tuple[str, str]]:
-    """Yield every text in the code that may reach somebody, with where it stands; those with values in them, too."""
+@functools.cache
+def literals() -> list[tuple[str, str]]:
+    """Return every text in the code that may reach somebody, with where it stands; those with values in them, too."""
+    found = []
     for file in sorted(ROOT.rglob("*.py")):
         room = file.relative_to(ROOT).parts[0]
         if room in ELSEWHERE or file.name == "rows.py":
@@ -46,9 +48,10 @@ def literals() -> Iterator[tuple[str, str]]:
         for node in ast.walk(tree):
             if isinstance(node, ast.JoinedStr):
                 text = "".join(str(one.value) if isinstance(one, ast.Constant) else "X" for one in node.values)
-                yield f"{room}/{file.name}:{node.lineno}", text
+                found.append((f"{room}/{file.name}:{node.lineno}", text))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
-                yield f"{room}/{file.name}:{node.lineno}", node.value
+                found.append((f"{room}/{file.name}:{node.lineno}", node.value))
+    return found
 
 
 def test_every_command_that_a_message_names_is_known_to_agents_or_known_not_to_be():

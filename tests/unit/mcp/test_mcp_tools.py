@@ -150,6 +150,13 @@ def test_what_a_session_begins_with_is_small():
     assert tokens(instructions.TEXT) <= 600
 
 
+def test_what_another_product_named_costs_no_more_than_needed():
+    listed = [json.loads(rows.ROWS[name]) for name in toolsets.TOOLSETS["classic"]]
+    assert tokens(json.dumps(listed)) <= 7700
+    for one in listed:
+        assert set(one["outputSchema"]["properties"]) == set(one["outputSchema"].get("required", ()))
+
+
 @pytest.mark.parametrize("name", list(catalog.TOOLS))
 def test_a_tool_says_all_about_itself(name: str):
     listed = json.loads(rows.ROWS[name])

@@ -8,9 +8,10 @@ from typing import Any
 
 from knotwork.ops import replies, talk_replies
 from knotwork.ops.op import Caller
-from knotwork.ops.talk_ports import ChannelPage, InboxPage, Limits, NewMessage, Search
+from knotwork.ops.talk_ports import ChannelPage, InboxPage, Limits, Search
 from knotwork.sdk.errors import NotFound
 from knotwork.talk.contact import Mode
+from knotwork.talk.message import Draft
 
 ROW = talk_replies.MessageRow(
     id="m1", at="2026-01-01T00:00:00Z", sender="ann", sender_id="a1", channel="roadmap", text="red\x1b[31m", thread="m1"
@@ -38,7 +39,7 @@ class StandInTalk:
     async def archive(self, name: str, caller: Caller, *, undo: bool) -> talk_replies.ChannelRow:
         return CHANNEL.model_copy(update={"name": name, "archived": not undo})
 
-    async def say(self, channel: str, message: NewMessage, caller: Caller) -> talk_replies.Sent:
+    async def say(self, channel: str, message: Draft, caller: Caller) -> talk_replies.Sent:
         if channel == "nowhere":
             raise NotFound("There is no channel 'nowhere'.", code="channel.not_found")
         self.asked.append((channel, message))
@@ -61,12 +62,12 @@ class StandInTalk:
         self.asked.append(wanted)
         return talk_replies.FoundMessages(messages=[ROW])
 
-    async def send(self, to: str, capability: str, message: NewMessage, caller: Caller) -> talk_replies.SentMessages:
+    async def send(self, to: str, capability: str, message: Draft, caller: Caller) -> talk_replies.SentMessages:
         self.asked.append((to, capability, message))
         sent = talk_replies.Sent(id="d1", to=to or "a1", thread="d1")
         return talk_replies.SentMessages(count=1, id="d1", thread="d1", sent=[sent])
 
-    async def reply(self, message: NewMessage, caller: Caller) -> talk_replies.Sent:
+    async def reply(self, message: Draft, caller: Caller) -> talk_replies.Sent:
         self.asked.append(message)
         return talk_replies.Sent(id="d2", to="a1", thread="d1")
 

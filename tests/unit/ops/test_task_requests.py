@@ -62,6 +62,25 @@ def test_exactly_one_of_target_and_capability():
     assert problems("task.submit", target="Not A Name").keys() == {"target"}
 
 
+@pytest.mark.parametrize("op", ["task.cancel", "run.cancel", "run.retry"])
+def test_ids_and_a_filter_are_not_taken_for_ids_alone(op):
+    """Whoever says `--state pending` beside an id does not want it ended when it runs."""
+    run = {"task.cancel": "t0123456789abcdef"}.get(op, "w0123456789abcdef")
+    assert check(op, ids=[run]).ids == [run]
+    assert check(op, ids=[run], labels=[], state=[]).ids == [run]
+    (told,) = problems(op, ids=[run], state=["running"], labels=["team=red"]).values()
+    assert told == "give either ids or a filter, not both: ids and state, labels"
+
+
+def test_a_checkpoint_is_kept_or_read_and_not_wiped_by_saying_neither():
+    claim = "kc1.gsR0aGU.c2VhbA"
+    assert check("work.checkpoint", claim=claim, data=None).data is None
+    assert check("work.checkpoint", claim=claim, read=True).read
+    for fields in ({}, {"read": True, "data": 1}):
+        (told,) = problems("work.checkpoint", claim=claim, **fields).values()
+        assert told.startswith("give ")
+
+
 def test_one_input():
     digest = "sha256-" + "0" * 64
     assert check("task.submit", target="a", blob=digest).blob == digest

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from knotwork.config import elsewhere, instances, judge, references
+from knotwork.config import bones, elsewhere, instances, judge, references
 from knotwork.config.layers import Layer, Merged
 from knotwork.config.load import read
 from knotwork.config.loaded import Sources
@@ -208,9 +208,9 @@ def test_a_table_is_judged_elsewhere_as_it_is_here(judges, written):
         merged = Merged()
         merged.add(Layer("file", {"executors": {"t": {"type": "./t.py", **written}}}))
         config, errors = judge.fit(model, merged, ("executors", "t"), dict(written))
-        known = judge.skeleton(model)
+        known = bones.skeleton(model)
         told = [
-            judge.problem_of(error, path, merged, lambda at, bones=known: judge.keys_in(bones, at[2:]))
+            judge.problem_of(error, path, merged, lambda at, known=known: bones.keys_in(known, at[2:]))
             for error, path in errors
         ]
         references_ = [] if config is None else list(references.inside(config))
@@ -251,6 +251,15 @@ def test_an_installed_package_comes_through_its_entry_point(tmp_path, monkeypatc
     assert (entry.source.kind, entry.source.version, entry.source.summary) == ("package", "1.2", "From afar.")
     assert load(tmp_path, disabled=frozenset({"foreign"})).entries() == []
     assert load(tmp_path, safe_mode=True).entries() == []
+    del sys.modules["kt_foreign"]
+    write(info / "entry_points.txt", f"[{NOBODY}]\nforeign = kt_not_there\n")
+    broken = load(tmp_path)
+    with pytest.raises(PluginFailed, match="kt_not_there"):
+        broken.find("executors", "foreign")
+    write(info / "entry_points.txt", f"[{NOBODY}]\nforeign = kt_foreign\n")
+    piece = loading.looked_again(broken, Use("executors", "foreign"), patience_s=60.0)
+    assert broken.healed(piece).find("executors", "foreign").imported
+    assert broken.healed(piece).broken() == []
     del sys.modules["kt_foreign"]
 
 
@@ -453,6 +462,39 @@ def test_the_one_executable_tries_plugins_too(tmp_path, monkeypatch, hosted):
 def test_a_try_that_is_not_asked_for_ends(line):
     done = subprocess.run([sys.executable, "-m", "knotwork", tried.ARGUMENT], input=line, timeout=60, check=False)
     assert done.returncode == tried_child.EXIT_NOT_ASKED
+
+
+def test_one_of_a_folder_that_is_broken_exists_all_the_same(tmp_path):
+    """Its type is in the manifest: it is a plugin that cannot be used, no mistake of the configuration."""
+    for name in ("mine", "torn"):
+        write(tmp_path / "plugins" / name / "p.py", "1 / 0")
+        write(tmp_path / "plugins" / name / "plugin.toml", f'name="{name}"\nkind="executor"\nentry="p.py"')
+    (tmp_path / "plugins" / "torn" / "plugin.toml").write_text("name=")
+    write(tmp_path / "plugins" / "loose.py", "def loose(:")
+    found = load(tmp_path, folders=(Path("plugins"),))
+    for name, told in (("mine", "division by zero"), ("torn", "plugin.toml"), ("loose", "loose.py:1")):
+        with pytest.raises(PluginFailed, match=told):
+            found.find("executors", name)
+    for kind, name in (("routers", "mine"), ("executors", "min")):
+        with pytest.raises(NotFound):
+            found.find(kind, name)
+
+
+def test_one_that_was_broken_is_looked_at_again_alone(tmp_path):
+    for name in ("mine", "other"):
+        write(tmp_path / "plugins" / name / "p.py", WHO + "1 / 0")
+        write(tmp_path / "plugins" / name / "plugin.toml", f'name="{name}"\nkind="executor"\nentry="p.py"')
+    found = load(tmp_path, folders=(Path("plugins"),))
+    write(tmp_path / "plugins" / "mine" / "p.py", name="mine")
+    use = Use("executors", "mine")
+    piece = loading.looked_again(found, use, patience_s=60.0)
+    assert [entry.type for entry in piece.entries()] == ["mine"]
+    healed = found.healed(piece)
+    assert healed.find("executors", "mine").imported
+    assert [Path(row.source).name for row in healed.broken()] == ["other"]
+    assert len(imported_by(tmp_path / "plugins" / "other")) == 1
+    with pytest.raises(PluginFailed, match="division by zero"):
+        loading.looked_again(found, Use("executors", "other"), patience_s=60.0).find("executors", "other")
 
 
 def test_a_broken_one_is_tried_anew_when_somebody_edits_its_table(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from knotwork.sdk.errors import Denied, NotFound
+from knotwork.sdk.errors import Denied, Invalid, NotFound
 from knotwork.web import problem, spoken
 
 ERROR = NotFound(
@@ -25,3 +25,9 @@ def test_a_shell_is_told_commands_and_a_program_routes():
     frame = json.dumps(ERROR.to_wire()).encode()
     assert "`knotwork run list`" in json.loads(problem.from_frame(frame).body)["hint"]
     assert "`GET /api/run/list`" in json.loads(problem.from_frame(frame, shell=False).body)["hint"]
+
+
+def test_each_problem_of_a_request_names_routes_too():
+    problem = {"field": "id", "message": "not the id of a task", "hint": "see `knotwork task list`."}
+    told = spoken.for_programs(Invalid("bad", code="ops.bad_request", detail={"problems": [problem], "other": 1}))
+    assert told.detail == {"problems": [{**problem, "hint": "see `GET /api/task/list`."}], "other": 1}

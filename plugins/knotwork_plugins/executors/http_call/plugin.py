@@ -27,6 +27,7 @@ from knotwork.sdk import (
     Unavailable,
 )
 from knotwork_plugins.executors.http_call import template as http_template
+from knotwork_plugins.over_http import no_cookies, retry_after_s, trusted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 MEBIBYTE = 1_048_576
 BODY_IN_DETAIL_BYTES = 2048
-RETRY_AFTER_MAX_S = 86_400.0
 CONNECTIONS_MAX = 1000
 
 
@@ -251,27 +251,6 @@ class HttpCall:
         )
 
 
-def retry_after_s(header: str, now_s: float) -> float | None:
-    """Return the pause that a Retry-After header asks for, in seconds, at most a day; None when it says nothing.
-
-    `now_s` is the time in seconds since 1970, for headers that name a date.
-    """
-    from email.utils import parsedate_to_datetime  # late, as it is rarely wanted and takes milliseconds to import
-
-    header = header.strip()
-    if not header:
-        return None
-    try:
-        pause_s = (
-            float(header)
-            if header.isascii() and header.isdigit()
-            else parsedate_to_datetime(header).timestamp() - now_s
-        )
-    except (ValueError, OverflowError):
-        return None
-    return min(max(pause_s, 0.0), RETRY_AFTER_MAX_S)
-
-
 async def _read(answer: httpx.Response, most: int) -> bytes:
     """Return the unpacked body; raises `_TooMuch(beginning)` as soon as it is longer than `most` bytes.
 
@@ -302,24 +281,11 @@ def _words(error: BaseException) -> str:
 
 def _make_client(config: HttpConfig) -> httpx.AsyncClient:
     """Make the client. Blocks: it imports httpx and reads the certificates."""
-    from http.cookiejar import CookieJar, DefaultCookiePolicy
-
     import httpx
 
-    verify: ssl.SSLContext | bool = config.verify
-    if config.verify and config.ca_file:
-        try:
-            verify = ssl.create_default_context(cafile=config.ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise Unavailable(
-                f"the certificates in {config.ca_file!r} cannot be read: {error}.",
-                code="http.no_certificates",
-                hint="Mend `ca_file`.",
-            ) from error
-    nobody = CookieJar(DefaultCookiePolicy(allowed_domains=()))  # one attempt must not carry what another was given
     return httpx.AsyncClient(
-        cookies=nobody,
-        verify=verify,
+        cookies=no_cookies(),
+        verify=trusted(config.ca_file, verify=config.verify),
         trust_env=config.use_proxies,
         follow_redirects=config.follow_redirects,
         # Only connecting has a limit of its own: an agent may think for minutes before it answers.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
-from knotwork_plugins.executors.http_call.plugin import retry_after_s
+from knotwork_plugins.over_http import retry_after_s
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from jmespath.exceptions import JMESPathError
 from pydantic import Field, model_validator
 
 from knotwork.sdk import Context, Factory, Firing, Mark, PluginConfig, SecretRef, Trigger, Unavailable
+from knotwork_plugins.over_http import retry_after_s
 from knotwork_plugins.triggers.poll import answers
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 MEBIBYTE = 1_048_576
 SEEN_MAX = 2 * answers.ITEMS_MAX
-RETRY_AFTER_MAX_S = 86_400.0
 NOT_MODIFIED, TOO_MANY = 304, 429
 
 
@@ -133,8 +134,7 @@ class Poll:
     def _must_be_well(self, answer: httpx.Response) -> None:
         if answer.is_success:
             return
-        after = answer.headers.get("retry-after", "")
-        wait_s = min(float(after), RETRY_AFTER_MAX_S) if after.isdigit() else None
+        wait_s = retry_after_s(answer.headers.get("retry-after", ""), time.time())
         if answer.status_code == TOO_MANY and wait_s is None:
             wait_s = self._config.every_s
         raise Unavailable(f"{self._address()} answers {answer.status_code}.", code="poll.refused", retry_after_s=wait_s)
