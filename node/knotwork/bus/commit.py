@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from knotwork.bus import publisher
-from knotwork.bus.parser import SHARE
 from knotwork.sdk.errors import KnotworkError, TooLarge, Unavailable, Unreachable
 
 if TYPE_CHECKING:
@@ -96,13 +95,13 @@ class GroupCommit:
             await self._some.wait()
             self._writing, start_s = self._take(), loop.time()
             count = len(self._writing)
-            write = self._singly if count < BATCH_MIN else self._together
-            answers = await write(self._writing)
-            others, took_s = len(self._waiting), loop.time() - start_s
-            await _tell(self._writing, answers)
+            if count < BATCH_MIN:
+                await self._singly(self._writing)
+            else:
+                await self._together(self._writing)
             self._writing = []
             if self._returning and count >= BATCH_MIN:
-                await self._gather(others + count, took_s / 2)
+                await self._gather(len(self._waiting) + count, (loop.time() - start_s) / 2)
             if not self._waiting:
                 self._some.clear()
 
@@ -128,13 +127,19 @@ class GroupCommit:
         group, self._waiting = self._waiting[:count], self._waiting[count:]
         return [waiting for waiting in group if not waiting.answer.done()]
 
-    async def _singly(self, group: list[_Waiting]) -> list[Ack | KnotworkError]:
+    async def _singly(self, group: list[_Waiting]) -> None:
         messages = [(waiting.subject, waiting.payload, waiting.head) for waiting in group]
         answers = await publisher.publish_many(self._connection, messages)
         self.singles += len(group)
-        return answers
+        for waiting, answer in zip(group, answers, strict=True):
+            if waiting.answer.done():
+                continue
+            if isinstance(answer, KnotworkError):
+                waiting.answer.set_exception(answer)
+            else:
+                waiting.answer.set_result(answer)
 
-    async def _together(self, group: list[_Waiting]) -> list[Ack | KnotworkError]:
+    async def _together(self, group: list[_Waiting]) -> None:
         mark = b"Nats-Batch-Id: %b\r\nNats-Batch-Sequence: " % secrets.token_hex(8).encode()
         last = len(group)
         try:
@@ -146,13 +151,18 @@ class GroupCommit:
             head = b"%b%b%d\r\nNats-Batch-Commit: 1\r\n\r\n" % (_own(end), mark, last)
             ack = await publisher.publish(self._connection, end.subject, end.payload, head=head)
         except KnotworkError as error:
-            if error.code not in UNKNOWN:
-                return await self._singly(group)
-            # each asks for itself: sent again, what is stored would be refused as a duplicate
-            return [_again(error) for _ in group]
+            if (
+                error.code in UNKNOWN
+            ):  # each asks for itself: sent again, what is stored would be refused as a duplicate
+                _fail(group, error)
+            else:
+                await self._singly(group)
+            return
         self.batches += 1
         first = ack.seq - last + 1
-        return [publisher.Ack(ack.stream, first + place, batch_size=last) for place in range(last)]
+        for place, waiting in enumerate(group):
+            if not waiting.answer.done():
+                waiting.answer.set_result(publisher.Ack(ack.stream, first + place, batch_size=last))
 
 
 def batch_length(sizes: list[int]) -> int:
@@ -170,27 +180,10 @@ def _own(waiting: _Waiting) -> bytes:
     return waiting.head[:-2] or b"NATS/1.0\r\n"
 
 
-async def _tell(group: list[_Waiting], answers: list[Ack | KnotworkError]) -> None:
-    """Tell each what became of his fact; what the first ones do then goes out before the last are told."""
-    for place, (waiting, answer) in enumerate(zip(group, answers, strict=True), start=1):
-        if not waiting.answer.done():
-            if isinstance(answer, KnotworkError):
-                waiting.answer.set_exception(answer)
-            else:
-                waiting.answer.set_result(answer)
-        if place % SHARE == 0:
-            await asyncio.sleep(0)
-
-
 def _fail(group: list[_Waiting], error: KnotworkError) -> None:
     for waiting in group:
         if not waiting.answer.done():
-            waiting.answer.set_exception(_again(error))
-
-
-def _again(error: KnotworkError) -> KnotworkError:
-    """Return the same error for one more who is to raise it."""
-    return type(error)(error.message, code=error.code, retry_after_s=error.retry_after_s)
+            waiting.answer.set_exception(type(error)(error.message, code=error.code, retry_after_s=error.retry_after_s))
 
 
 def _closed() -> Unreachable:

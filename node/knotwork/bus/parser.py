@@ -5,14 +5,10 @@ awaits a coroutine for each message. Under load that is a fifth of what an arriv
 all white space for the end of a subject, the server only blanks and tabs: whoever may publish could write a subject that
 ends the connection, or that names another subscription. So every line of a message is read here. nats-py gets the other
 lines, one at a time, and the rest of a message too large to be held.
-
-Of many messages that arrive together only a few are delivered in one turn of the loop. What these set off is on its way
-before the next are looked at, so that this process, NATS and whoever asks work at the same time and not one by one.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -20,8 +16,6 @@ from knotwork.bus.library import AWAITING_CONTROL_LINE, AWAITING_MSG_PAYLOAD, Pa
 
 HELD_MAX = 64 * 1024
 """Half messages up to so many bytes are kept and looked at again whole; larger ones are gathered by nats-py's parser."""
-SHARE = 16
-"""Messages of many that are delivered in one turn of the loop: a fifth more to a channel in a second than all at once."""
 _MSG, _HMSG = b"MSG", b"HMSG"
 _OF_MESSAGES = (b"MSG ", b"HMSG ", b"MSG\t", b"HMSG\t")
 
@@ -45,13 +39,9 @@ class DirectParser(Parser):
             self.buf.clear()
         while data:
             if self.state == AWAITING_CONTROL_LINE:
-                taken = self._take(data)
-                data = data[taken:]
+                data = data[self._take(data) :]
                 if not data:
                     return
-                if taken:
-                    await asyncio.sleep(0)
-                    continue
                 end = data.find(b"\r\n") + 2
                 if end < 2:  # noqa: PLR2004  half a line
                     self.buf.extend(data)
@@ -79,12 +69,9 @@ class DirectParser(Parser):
             raise errors.ProtocolError("nats: unknown protocol")
 
     def _take(self, data: bytes) -> int:
-        """Deliver messages that `data` begins with, `SHARE` at most; return where the first stands that is not taken."""
+        """Deliver the messages that `data` begins with, and return where the first stands that is not taken."""
         at = 0
-        for _ in range(SHARE):
-            end = data.find(b"\r\n", at)
-            if end < 0:
-                break
+        while (end := data.find(b"\r\n", at)) >= 0:
             # MSG subject number [reply] size, or HMSG subject number [reply] header-size size
             parts = data[at:end].split(b" ")  # the server writes one blank, and subjects may hold all other white space
             count = len(parts)

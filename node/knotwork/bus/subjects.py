@@ -25,8 +25,6 @@ TALK, INBOXES, POST, TELEMETRY = "TALK", "INBOXES", "POST", "TELEMETRY"
 AGENTS, CHANNELS, CHECKPOINTS, CREW, CREW_CHECKPOINTS = "AGENTS", "CHANNELS", "CHECKPOINTS", "CREW", "CREW_CHECKPOINTS"
 DEFS, DELIVERIES, ENGINES, LEASES, LIMITS = "DEFS", "DELIVERIES", "ENGINES", "LEASES", "LIMITS"
 MEMORY, NODES, READS, SETTINGS, TARGETS, TRIGGERS = "MEMORY", "NODES", "READS", "SETTINGS", "TARGETS", "TRIGGERS"
-CLAIMED = (LEASES, "LEASES_1", "LEASES_2", "LEASES_3")
-"""The buckets of claims: the server writes one message of a stream after the other to disk, and those of several at once."""
 
 
 def bucket_stream(bucket: str) -> str:
@@ -136,11 +134,6 @@ OUTCOMES, REDRIVEN = f"run.*.*.outcome.{STEP}.*.*", f"run.*.*.redriven.{STEP}.>"
 def is_run(text: object) -> bool:
     """Return whether `text` may be the id of a run."""
     return isinstance(text, str) and _RUN.fullmatch(text) is not None
-
-
-def claimed(run: str) -> str:
-    """Return the bucket of the claims on a run: the same everywhere and always."""
-    return CLAIMED[zlib.crc32(run.encode()) % len(CLAIMED)]
 
 
 def shard(run: str) -> str:

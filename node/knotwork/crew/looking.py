@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+from knotwork.bus import reading, subjects
 from knotwork.crew import sight
 from knotwork.crew.budget import Spent
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
-from knotwork.work import leases, stripes
+from knotwork.work import leases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,8 +98,10 @@ class Looking:
 
     async def _claims(self, runs: list[str]) -> dict[tuple[str, str], Claim]:
         """Return who holds which step of these runs."""
+        patterns = [subjects.bucket_key(subjects.LEASES, f"{leases.PREFIX}{run}.*") for run in runs]
+        stream = subjects.bucket_stream(subjects.LEASES)
         found: dict[tuple[str, str], Claim] = {}
-        for stored in await stripes.standing(self._flow.connection, runs):
+        for stored in await reading.each_last(self._flow.connection, stream, patterns):
             if stored.data:
                 with contextlib.suppress(Invalid):
                     claim = leases.decode(stored.data)

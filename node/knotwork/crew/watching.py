@@ -12,7 +12,7 @@ from knotwork.bus import subjects
 from knotwork.crew.records import OVER
 from knotwork.crew.store import key
 from knotwork.flow import facts
-from knotwork.work import stripes
+from knotwork.work import leases
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection, Listening
@@ -37,7 +37,7 @@ async def watch(
         ours = [f"$KV.{subjects.CREW}.{key(orchestration)}", f"$KV.{subjects.CREW_CHECKPOINTS}.{orchestration}.>"]
         seen: dict[str, Event] = {}
         while True:
-            for place in [*ours, *(place for one in record.rounds for place in _places(one))]:
+            for place in [*ours, *(place for one in record.rounds for place in (_told(one), _held(one)))]:
                 if place not in listening:
                     listening[place] = await connection.listen(place, lambda _: news.set())
             news.clear()
@@ -61,14 +61,14 @@ async def watch(
             connection.unlisten_now(one)
 
 
-def _places(one: Round) -> tuple[str, ...]:
-    """Return where a run tells what is recorded of it, and where it is told who has its parts."""
-    return (_told(one), *stripes.patterns(one.run))
-
-
 def _told(one: Round) -> str:
     """Return where a run tells what is recorded of it."""
     return subjects.told(f"{facts.subject(one.run)}.>")
+
+
+def _held(one: Round) -> str:
+    """Return where it is told who has the parts of a run."""
+    return subjects.bucket_key(subjects.LEASES, f"{leases.PREFIX}{one.run}.*")
 
 
 def _events(view: View) -> list[tuple[str, Event]]:

@@ -19,7 +19,6 @@ from knotwork.sdk.errors import KnotworkError
 from knotwork.talk import stores as talk_stores
 from knotwork.trigger import firings
 from knotwork.work import stores as work_stores
-from knotwork.work import stripes
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -56,7 +55,7 @@ def of(config: Config) -> tuple[StreamSpec, ...]:
         kv.spec(subjects.NODES, **presence.SHAPE),
         kv.spec(subjects.ENGINES, **shards.SHAPE),
         kv.spec(subjects.MEMORY, allow_atomic=True),
-        *stripes.SPECS,
+        kv.spec(subjects.LEASES, allow_atomic=True),
         *map(kv.spec, plain),
     )
 

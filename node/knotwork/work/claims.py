@@ -78,7 +78,7 @@ class Claims:
         connection: Connection,
         recorder: Recorder,
         facts: GroupCommit,
-        held: Sequence[GroupCommit],
+        held: GroupCommit,
         *,
         values: Values,
         project: str,
@@ -108,7 +108,7 @@ class Claims:
     async def open(self) -> None:
         """Make sure that everything is there, and listen."""
         self._seal = await tickets.open_seal(self._connection, self._project)
-        await self.leases.kept.open()
+        await self.leases.open()
         await self.checkpoints.open()
         await self.keeper.open()
         await self.polls.taking.open()

@@ -1,8 +1,8 @@
 """Who keeps a task alive while an agent from outside has it? The node that gave it, or that the agent spoke to last.
 
 JetStream wants a sign of life every few seconds, an agent may be silent for hours: so its node gives them, until the
-lease it was given is over. All nodes watch the claims, so each knows all claims; only a claim's keeper acts on it. When a
-keeper dies its deliveries come again; whoever gets one sees there that the task is held, and keeps it from then on.
+lease it was given is over. All nodes watch LEASES, so each knows all claims; only a claim's keeper acts on it. When a
+keeper dies its deliveries come again; whoever gets one sees in LEASES that the task is held, and keeps it from then on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import msgspec
 from knotwork.bus import clock, pulls, subjects
 from knotwork.bus.background import begin_in
 from knotwork.sdk.errors import Conflict, KnotworkError
-from knotwork.work import intake, stripes
+from knotwork.work import intake
 from knotwork.work import leases as stored
 from knotwork.work.lasting import Lasting
 from knotwork.work.leases import Claim
@@ -108,7 +108,7 @@ class Keeper:
 
     def keeps(self, task: Task) -> bool:
         """Return whether an agent from outside holds an attempt, as far as this node has heard."""
-        kept = self._kept.get(stripes.key(task.run, task.step))
+        kept = self._kept.get(stored.key(task.run, task.step))
         return kept is not None and kept.claim.subject == task.subject
 
     def keeps_alive(self, claim: Claim) -> bool:
@@ -118,7 +118,7 @@ class Keeper:
 
     def knows(self, run: str, step: str) -> bool:
         """Return whether an agent from outside holds a step of a run, as far as this node has heard."""
-        return stripes.key(run, step) in self._kept
+        return stored.key(run, step) in self._kept
 
     def on_lost(self, listener: Listener) -> Callable[[], None]:
         """Tell `listener` of every claim that is lost, on any node; returns the function that takes it back."""
@@ -218,22 +218,22 @@ class Keeper:
     async def _watch(self) -> None:
         while True:
             try:
-                await self._leases.kept.watch(self._heard)
-            except KnotworkError as error:  # a bucket is gone
+                await self._leases.bucket.watch(self._heard, lambda: None)
+            except KnotworkError as error:  # the bucket is gone
                 log.debug("claims are watched again in a moment: %s", error)
                 await asyncio.sleep(1.0)
                 with contextlib.suppress(KnotworkError):
-                    await self._leases.kept.open()
+                    await self._leases.open()
 
     def _heard(self, entry: Entry) -> None:
-        known = self._kept.get(entry.key)
+        if not entry.key.startswith(stored.PREFIX):
+            return
         if entry.value is None:
-            if known is not None and stripes.is_later(known.revision, entry.revision):
-                return
             kept = self._drop(entry.key, "expired")
             if kept is not None and self._is_mine(kept):  # the server was faster
                 self.give_back(kept)
             return
+        known = self._kept.get(entry.key)
         if known is not None and known.revision >= entry.revision:
             return  # we wrote it, and heard before that it is stored
         try:

@@ -1,4 +1,4 @@
-"""Who holds a task that was given to an agent from outside? One record per step in a bucket of claims, changed by CAS.
+"""Who holds a task that was given to an agent from outside? One record per step in the bucket LEASES, changed by CAS.
 
 The record is the truth about a claim; JetStream's own lease on the message is only kept alive in its name. It expires
 by itself: the server removes it a little after the lease ended, also when no node is left that would do it.
@@ -10,23 +10,23 @@ import contextlib
 import math
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from knotwork.bus import clock
+from knotwork.bus import clock, commit, kv, publisher, subjects
 from knotwork.sdk.errors import Conflict, Invalid
-from knotwork.work import stripes
 from knotwork.work.records import Name, OnAttempt, Seconds, Token, Whole
-from knotwork.work.stripes import Stripes
 
 if TYPE_CHECKING:
     from knotwork.bus.commit import GroupCommit
     from knotwork.bus.connection import Connection
+    from knotwork.bus.kv import Bucket
     from knotwork.bus.pulls import Delivery
     from knotwork.work.records import Task
 
+PREFIX = "claim."
 LEASE_MIN_S, LEASE_MAX_S = 5.0, 24 * 3600.0
 SLACK_S = 1
 """How much later than its keeper the server ends a lease."""
@@ -74,12 +74,17 @@ class Claim(OnAttempt, msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def key(self) -> str:
-        """Return its key in its bucket."""
-        return stripes.key(self.run, self.step)
+        """Return its key in the bucket."""
+        return key(self.run, self.step)
 
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Claim)
+
+
+def key(run: str, step: str) -> str:
+    """Return where the claim on a step stands, whichever attempt it is."""
+    return f"{PREFIX}{run}.{step}"
 
 
 def decode(data: bytes) -> Claim:
@@ -115,15 +120,21 @@ def alive(claim: Claim, now_ns: int) -> Claim:
 class Leases:
     """The claims of one project."""
 
-    def __init__(self, connection: Connection, writers: Sequence[GroupCommit]) -> None:
-        """Keep them over `connection`; what many change at a time goes to disk together, through `writers`."""
-        self.kept = Stripes(connection, writers)
+    def __init__(self, connection: Connection, writer: GroupCommit) -> None:
+        """Keep them over `connection`; what many change at a time goes to disk together, through `writer`."""
+        self._connection, self._writer = connection, writer
+        self._alone = 0
+        self.bucket: Bucket = kv.Bucket(connection, subjects.LEASES)
         self.changed: Callable[[Claim, int], None] | None = None
-        """Told of each change made here, before the watchers of `kept` are."""
+        """Told of each change made here, before the bucket's watchers are."""
+
+    async def open(self) -> None:
+        """Make sure that the bucket is there."""
+        await kv.open_bucket(self._connection, subjects.LEASES, allow_atomic=True)
 
     async def read(self, run: str, step: str) -> tuple[Claim | None, int]:
         """Return the claim on a step and its revision; None when nobody has one, revision 0 when nothing is there."""
-        entry = await self.kept.get(run, step)
+        entry = await self.bucket.get(key(run, step))
         if entry is None or entry.value is None:
             return None, 0
         try:
@@ -136,7 +147,7 @@ class Leases:
         revision = 0
         while True:
             try:
-                if revision and stripes.is_own(claim.run, revision):
+                if revision:
                     await self.change(claim, revision)
                 else:
                     self._tell(claim, await self._create(claim))
@@ -159,10 +170,19 @@ class Leases:
         try:
             return await self._store(claim, 0)
         except Conflict:  # what is there may be the mark of one that is gone
-            return await self.kept.create(claim.run, claim.step, _encoder.encode(claim), _ttl_s(claim))
+            return await self.bucket.create(claim.key, _encoder.encode(claim), ttl_s=_ttl_s(claim))
 
     async def _store(self, claim: Claim, revision: int) -> int:
-        return await self.kept.store(claim.run, claim.step, _encoder.encode(claim), revision, _ttl_s(claim))
+        """Store a claim where `revision` is now, by itself while few are on their way: they wait for nobody then."""
+        value, ttl_s = _encoder.encode(claim), _ttl_s(claim)
+        if self._alone >= commit.BATCH_MIN:
+            pairs = (publisher.expect_revision(revision), publisher.ttl(ttl_s))
+            return (await self._writer.append(self.bucket.subject(claim.key), value, *pairs)).seq
+        self._alone += 1
+        try:
+            return await self.bucket.update(claim.key, value, revision, ttl_s=ttl_s)
+        finally:
+            self._alone -= 1
 
     async def beat(self, claim: Claim, revision: int) -> Claim | None:
         """Take note of a sign of life and return the claim; None when it was changed meanwhile: read it again.

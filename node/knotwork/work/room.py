@@ -62,7 +62,7 @@ class Work:
         facts: GroupCommit,
         tasks: GroupCommit,
         *,
-        held: Sequence[GroupCommit],
+        held: GroupCommit,
         project: str,
         node: str,
         agents: Callable[[], Sequence[HostedAgent]],
@@ -333,8 +333,7 @@ async def open_work(
         group = await stack.enter_async_context(background())
         facts = await stack.enter_async_context(open_group_commit(connection))
         tasks = await stack.enter_async_context(open_group_commit(connection))
-        returning = [open_group_commit(connection, returning=True) for _ in subjects.CLAIMED]
-        held = [await stack.enter_async_context(one) for one in returning]
+        held = await stack.enter_async_context(open_group_commit(connection, returning=True))
         work = Work(
             group, connection, hosting, facts, tasks, held=held, project=project, node=node, agents=agents,
             lease_s=lease_s, membership=membership,

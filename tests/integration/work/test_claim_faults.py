@@ -15,7 +15,7 @@ from tests.integration.work.test_claims import SOON_S, agent, claim, facts, noth
 from knotwork.bus import kv, publisher, pulls, reading, streams, subjects
 from knotwork.sdk.errors import KnotworkError, Unavailable
 from knotwork.view.vanished import Begun
-from knotwork.work import history, holding, lasting, leases, records, stripes, tickets
+from knotwork.work import history, holding, lasting, leases, records, tickets
 from knotwork.work.claims import Claimed
 from knotwork.work.records import Retry
 from knotwork.work.room import Work
@@ -212,11 +212,10 @@ async def test_a_crowd_that_hangs_up_at_random_loses_nothing(bench):
         assert (await ended(work, run)).state == "completed"
 
 
-async def test_of_many_claims_at_a_time_one_that_another_has_harms_none(bench, monkeypatch):
-    """They go to disk in batches, and the server refuses one whole for the sake of one: then each goes by itself."""
-    monkeypatch.setattr(stripes, "ALONE_MAX", 1)
+async def test_of_many_claims_at_a_time_one_that_another_has_harms_none(bench):
+    """They go to disk as one batch, which the server refuses whole for the sake of one: then each goes by itself."""
     work, other = await bench.room("here"), await bench.room("there")
-    tasks = [task(value=number) for number in range(80)]
+    tasks = [task(value=number) for number in range(40)]
     seized = leases.fresh(
         tasks[17], pulls.Delivery("", b"", "$JS.ACK.t.c.1.1.1.1.0", "", 1, 1, 0, 0), worker="desk", node="there",
         lease_s=60.0, left_s=None,
@@ -227,15 +226,14 @@ async def test_of_many_claims_at_a_time_one_that_another_has_harms_none(bench, m
     held: list[Claimed] = []
     async with asyncio.timeout(SOON_S):
         while len(held) < len(tasks) - 1:
-            held += await work.claims.claim(agent(count=80), lease_s=60, wait_s=1, held_max=1000)
+            held += await work.claims.claim(agent(count=40), lease_s=60, wait_s=1, held_max=1000)
     assert {one.task.run for one in held} == {one.run for one in tasks} - {tasks[17].run}
     standing, _ = await work.claims.leases.read(tasks[17].run, "task")
     assert (standing.id, standing.worker) == (seized.id, "desk")
     async with asyncio.TaskGroup() as group:
         said = [group.create_task(work.claims.complete(one.token, "ok")) for one in held]
     assert not any(one.result().already for one in said)
-    writers = [one._writer for one in work.claims.leases.kept._stripes.values()]
-    assert any(one.batches for one in writers), "the ends of so many share writes"
+    assert work.claims.leases._writer.batches, "the ends of so many share a write"
     for one in held:
         assert (await ended(work, one.task.run)).agent == "laptop"
         standing, _ = await work.claims.leases.read(one.task.run, "task")
@@ -283,56 +281,6 @@ async def test_a_node_that_dies_before_it_records_that_a_task_is_begun(bench, mo
     assert (sight.state, sight.started.node, sight.started.agent) == ("running", "there", "laptop")
     assert not (await there.claims.complete(held.token, "ok")).already
     assert (await ended(there, one.run)).delivery == 1
-
-
-def elsewhere() -> records.Task:
-    """Return a task whose claims stand in another bucket than those that nodes of before made."""
-    return next(one for one in iter(task, None) if subjects.claimed(one.run) != subjects.LEASES)
-
-
-async def test_a_claim_made_when_there_was_one_bucket_holds_on(bench, monkeypatch):
-    there = await bench.room("there", lease_s=1.0)
-    one = elsewhere()
-    await there.submitter.submit(one)
-    with monkeypatch.context() as before:
-        before.setattr(subjects, "claimed", lambda _run: subjects.LEASES)
-        async with passing(bench, "here", lease_s=1.0) as here:
-            held = await claim(here, lease_s=120)
-    async with asyncio.timeout(SOON_S * 2):
-        while not any(kept.claim.node == "there" for kept in there.claims.keeper._kept.values()):
-            assert await there.claims.claim(agent("thief"), lease_s=60, wait_s=1, held_max=10) == []
-    await there.claims.extend(held.token, 60)
-    assert await kv.Bucket(there._connection, subjects.claimed(one.run)).get(held.claim.key) is None
-    (stored,) = await stripes.standing(there._connection, [one.run])
-    assert leases.decode(stored.data).node == "there"
-    assert not (await there.claims.complete(held.token, "ok")).already
-    assert (await ended(there, one.run)).agent == "laptop"
-
-
-async def test_what_is_left_of_a_claim_of_before_ends_no_other(bench, monkeypatch):
-    """The next attempt is claimed where its run says; that the mark of the one before goes is no end of its lease."""
-    work, there = await bench.room(), await bench.room("there")
-    one = elsewhere()
-    await work.submitter.submit(one)
-    monkeypatch.setattr(leases, "OVER_TTL_S", 1)
-    with monkeypatch.context() as before:
-        before.setattr(subjects, "claimed", lambda _run: subjects.LEASES)
-        held = await claim(work)
-        await work.claims.go_on(held.token, "more")
-    again = await claim(work, lease_s=60)
-    old, own = kv.Bucket(work._connection, subjects.LEASES), kv.Bucket(work._connection, subjects.claimed(one.run))
-    assert await own.get(again.claim.key) is not None
-    async with asyncio.timeout(SOON_S):
-        while await old.get(again.claim.key) is not None:
-            await asyncio.sleep(0.05)
-    await work._connection.round_trip()
-    for room in (work, there):
-        await until(lambda room=room: room.claims.keeper.knows(one.run, "task"))
-    claimed, revision = await work.claims.leases.read(one.run, "task")
-    assert claimed is not None
-    assert claimed.id == again.claim.id
-    assert stripes.is_own(one.run, revision)
-    assert not (await there.claims.complete(again.token, "ok")).already
 
 
 async def test_a_hosted_agent_that_is_given_a_held_task_leaves_it(bench, tmp_path):
@@ -447,10 +395,10 @@ async def test_all_nodes_make_one_secret(bench):
 async def test_garbage_in_place_of_a_claim_harms_nobody(bench, garbage):
     work = await bench.room()
     one = task()
-    await kv.Bucket(work._connection, subjects.claimed(one.run)).put(stripes.key(one.run, "task"), garbage)
+    await kv.Bucket(work._connection, subjects.LEASES).put(leases.key(one.run, "task"), garbage)
     await work.submitter.submit(one)
     held = await claim(work)
-    await kv.Bucket(work._connection, subjects.claimed(one.run)).put(stripes.key(one.run, "task"), garbage)
+    await kv.Bucket(work._connection, subjects.LEASES).put(leases.key(one.run, "task"), garbage)
     assert await refused(work.claims.complete(held.token, None)) == "claim.expired", (
         "nobody knows of the claim any more"
     )
@@ -469,9 +417,7 @@ async def test_a_record_cannot_make_a_node_publish_anywhere(bench):
         fake = json.loads(records.encode(held.claim)) | {"reply": reply, "id": "f" * 16}
         with pytest.raises(KnotworkError):
             leases.decode(json.dumps(fake).encode())
-        await kv.Bucket(work._connection, subjects.claimed(held.claim.run)).put(
-            held.claim.key, json.dumps(fake).encode()
-        )
+        await kv.Bucket(work._connection, subjects.LEASES).put(held.claim.key, json.dumps(fake).encode())
     await work._connection.round_trip()
     await until(lambda: not heard)
     assert (await streams.api(work._connection, "STREAM.INFO.FACTS"))["config"]["name"] == "FACTS"
