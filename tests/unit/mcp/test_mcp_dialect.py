@@ -97,8 +97,9 @@ def test_half_a_character_is_written_somehow():
 
 
 def test_work_looks_like_a_task_of_the_extension():
-    made = tasks.handle("t1", "pending")
+    made = tasks.handle({"work_id": "t1", "status": "pending", "submitted_at": "2026-11-22T10:00:00.000Z"})
     assert (made["resultType"], made["taskId"], made["status"], made["ttlMs"]) == ("task", "t1", "working", None)
+    assert made["createdAt"] == made["lastUpdatedAt"] == "2026-11-22T10:00:00.000Z"
     running = tasks.state("t1", {"status": "running", "is_complete": False}, {})
     failed = tasks.state("t1", {"status": "failed", "is_complete": True}, {"isError": False})
     gone = tasks.state("t1", {"status": "cancelled", "is_complete": True}, {})
