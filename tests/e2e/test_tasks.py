@@ -296,6 +296,7 @@ def test_a_cancel_stops_what_runs_and_what_waits_never_starts(hub, figure):
     pids.unlink(missing_ok=True)
     runs = [submit(hub, "sleeper", labels={"batch": "one"}) for _ in range(5)]
     until(lambda: pids.exists() and len(pids.read_text().splitlines()) == 3, PATIENCE_S)
+    until(lambda: sum(state(hub, run) == "running" for run in runs) == 3, PATIENCE_S)  # a moment later it is on record
     running = [int(line) for line in pids.read_text().splitlines()]
     code, out, _ = hub.run("task", "cancel", runs[4], "--why", "not needed")
     assert (code, "cancelled" in out) == (0, True)
@@ -317,6 +318,7 @@ def test_what_waits_is_cancelled_before_what_runs_in_whatever_order_it_is_named(
     pids.unlink(missing_ok=True)
     runs = [submit(hub, "sleeper") for _ in range(6)]
     until(lambda: pids.exists() and len(pids.read_text().splitlines()) == 3, PATIENCE_S)
+    until(lambda: sum(state(hub, run) == "running" for run in runs) == 3, PATIENCE_S)  # a moment later it is on record
     told = hub.ask("task.cancel", ids=[*runs, runs[0]])
     assert ([one["id"] for one in told["tasks"]], told["changed"]) == (runs, 6)
     # The place of one that was stopped is taken by none that is meant, too.
