@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -63,7 +62,7 @@ def _revisions(_: Request, shared: Shared, __: FileOptions) -> Reply:
     rows = [
         {
             "number": row.number,
-            "at": datetime.fromtimestamp(row.at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),  # as a node tells it
+            "at": row.at,
             "digest": row.digest[:12],
             "files": [str(text.path) for text in row.texts],
         }

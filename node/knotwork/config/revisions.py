@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,11 @@ class Revision:
     digest: str
     texts: tuple[Text, ...]
     config_dir: Path | None = None
+
+    @property
+    def at(self) -> str:
+        """Return its time as it is told: RFC 3339 in UTC, to the second."""
+        return datetime.fromtimestamp(self.at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def save(folder: Path, loaded: Loaded, at_s: float) -> Revision:

@@ -46,7 +46,7 @@ async def start_of(connection: Connection, run: str) -> facts.Start | None:
     stored = await reading.last(connection, subjects.FACTS, facts.subject(run, "start"))
     try:
         if stored is not None:
-            return msgspec.json.decode(stored.data, type=facts.Start)
+            return _start(stored.data)
         for kept in await kept_ends(connection, run):
             fact = facts.read_stored(kept)
             if fact is not None and isinstance(fact.body, facts.Start):

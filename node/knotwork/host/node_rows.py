@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock
@@ -90,7 +89,7 @@ def revision_row(one: Revision, current: int) -> replies.Revision:
     """Return one accepted configuration; `current` is the number of the one in force."""
     return replies.Revision(
         number=one.number,
-        at=datetime.fromtimestamp(one.at_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        at=one.at,
         digest=one.digest,
         current=one.number == current,
         files=[str(text.path) for text in one.texts],

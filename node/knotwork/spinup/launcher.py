@@ -135,7 +135,7 @@ class Launcher:
 
         `stopped` when the agent has left; else `failed`, because nobody can tell what is left of it.
         """
-        agent = launch.agent or self._agents.of_launch(launch.id)
+        agent = launch.agent or self.agent_of(launch)
         if launch.state != "stopping":
             launch = await self._moved(launch, state="stopping", why=LEFT)
         if agent:
@@ -143,7 +143,7 @@ class Launcher:
                 await self._agents.goodbye(agent, LEFT_GRACE_S)
             except KnotworkError as error:
                 log.debug("%s could not be told to leave: %s", agent, error)
-        if agent and not self._agents.of_launch(launch.id):
+        if agent and not self.agent_of(launch):
             return await self._moved(launch, state="stopped", ended_ns=clock.now_ns())
         why = f"{LEFT[0].upper()}{LEFT[1:]}, so nobody can end what it started, or tell whether it is gone: look there."
         log.warning("launch %s of %s: %s", launch.id, launch.target, why)
@@ -158,7 +158,7 @@ class Launcher:
         return await self._moved(launch, state="failed", why=why[:4000], ended_ns=clock.now_ns())
 
     async def _starting(self, own: Own, launch: Launch, now_ns: int, *, missing: bool) -> Launch:
-        agent = self._agents.of_launch(launch.id)
+        agent = self.agent_of(launch)
         if agent and not missing:
             return await self._moved(launch, state="up", agent=agent, registered_ns=now_ns, why="")
         if not launch.ref:  # we died between starting it and writing down where: the same id starts it once
@@ -174,7 +174,7 @@ class Launcher:
         return launch
 
     async def _up(self, own: Own, launch: Launch, now_ns: int) -> Launch:
-        agent = self._agents.of_launch(launch.id)
+        agent = self.agent_of(launch)
         if not agent:
             condition = await self._condition(own, launch)
             if condition is not None and condition.state in ("gone", "failed"):

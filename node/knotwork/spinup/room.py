@@ -17,7 +17,7 @@ from knotwork.bus import clock
 from knotwork.bus.background import background, begin_in
 from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
 from knotwork.spinup import demand as demands
-from knotwork.spinup import ranking
+from knotwork.spinup import ranking, records
 from knotwork.spinup.demand import Demand
 from knotwork.spinup.held import Held
 from knotwork.spinup.launcher import LEFT, Launcher, Own
@@ -237,7 +237,7 @@ class SpinUps:
         """Return whether a launch is about to serve a demand; one whose owner is gone is waited for no longer than it has."""
         if launch.state != "starting" or launch.boundary != demand.boundary or launch.capability != demand.capability:
             return False
-        target = self.registry.targets.get(f"target.{launch.node}.{launch.target}")
+        target = self.registry.targets.get(records.target_key(launch.node, launch.target))
         if target is None or not self._is_online(launch.node):
             register_s = target.register_s if target is not None else 0.0
             return now_ns - launch.created_ns <= register_s * S
@@ -285,7 +285,7 @@ class SpinUps:
 
     async def _left(self, launch: Launch, now_ns: int) -> None:
         """End a launch whose target has left the configuration; one that is starting may register yet, to be told."""
-        target = self.registry.targets.get(f"target.{launch.node}.{launch.target}")
+        target = self.registry.targets.get(records.target_key(launch.node, launch.target))
         register_s = target.register_s if target is not None else 0.0
         known = launch.agent or self.launcher.agent_of(launch) or self._held.left(launch.target)
         if launch.state != "starting" or known or now_ns - launch.created_ns > register_s * S:
@@ -316,7 +316,7 @@ class SpinUps:
             if target.target not in own and not self.registry.live(self._node, target.target):
                 await self.registry.drop_target(target)
         for mine in own.values():
-            key = f"target.{self._node}.{mine.target}"
+            key = records.target_key(self._node, mine.target)
             before = self.registry.targets.get(key) or Target(self._node, mine.target)
             await self.registry.put_target(
                 msgspec.structs.replace(
@@ -345,7 +345,7 @@ class SpinUps:
             why = str(error)
         except Exception as error:  # noqa: BLE001  whatever a plugin raises is a reason
             why = f"{type(error).__name__}: {error}"
-        now = self.registry.targets.get(f"target.{target.node}.{target.target}", target)
+        now = self.registry.targets.get(records.target_key(target.node, target.target), target)
         changed = msgspec.structs.replace(
             now, health="unhealthy" if why else "healthy", why=why[:4000], checked_ns=clock.now_ns()
         )

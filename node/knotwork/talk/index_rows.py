@@ -9,6 +9,7 @@ import re
 import zlib
 from dataclasses import dataclass
 
+from knotwork.bus import digits
 from knotwork.sdk.errors import Invalid
 from knotwork.trust.who import Who
 
@@ -146,8 +147,8 @@ def cursor(text: str, of: str) -> tuple[int, int]:
     Raises `Invalid` (`message.bad_cursor`, `message.other_cursor`).
     """
     place_text, dash, mark = text[1:].partition("-")
-    digits = place_text if not dash or re.fullmatch("[0-9a-f]{4}", mark) else ""
-    if text[:1] not in ("a", "b") or not digits.isascii() or not digits.isdigit() or len(digits) > 15:  # noqa: PLR2004
+    place = digits.read(place_text, 15) if not dash or re.fullmatch("[0-9a-f]{4}", mark) else None
+    if text[:1] not in ("a", "b") or place is None:
         raise Invalid(
             f"{text[:32]!r} is no cursor of ours.", code="message.bad_cursor",
             hint="Use `older` or `newer` of an answer, or no cursor for the newest.",
@@ -158,5 +159,4 @@ def cursor(text: str, of: str) -> tuple[int, int]:
             f"{text[:32]!r} is no cursor of {here}: it was given for another place.", code="message.other_cursor",
             hint="Use `older` or `newer` of an answer of that one, or no cursor for the newest.",
         )  # fmt: skip
-    place = int(digits)
     return (place, 0) if text[0] == "a" else (0, max(1, place))
