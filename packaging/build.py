@@ -50,8 +50,9 @@ def freeze(work: Path) -> Path:
     """Run PyInstaller and return the folder it made."""
     places = ["--distpath", str(work / "frozen"), "--workpath", str(work / "pyinstaller")]
     command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "ERROR", *places]
-    # strings are hashed the same way each time, so that the same source gives the same archive
-    env = {**os.environ, "PYTHONHASHSEED": "1", "SOURCE_DATE_EPOCH": "315532800"}
+    # strings are hashed the same way each time, so that the same source gives the same archive; `distutils` is Python's
+    same = {"PYTHONHASHSEED": "1", "SOURCE_DATE_EPOCH": "315532800", "SETUPTOOLS_USE_DISTUTILS": "stdlib"}
+    env = {**os.environ, **same}
     subprocess.run([*command, str(HERE / "knotwork.spec")], check=True, timeout=_TIMEOUT_S, env=env)
     return work / "frozen" / NAME
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 MARK = "XDG_KNOTWORK_SELFTEST"  # a clean environment keeps XDG_* names: children carry it, too
-NOT_STANDARD = {"distutils", "ensurepip", "venv", "test", "idlelib", "lib2to3", "turtledemo", "antigravity", "this"}
+NOT_TRIED = {"antigravity", "this"}  # the one opens a browser when it is imported, the other prints a poem
 WAIT_S = 60.0
 """For what comes within a second or two: the machine may be busy with much else, and a wait that ends costs nothing."""
 CONFIG = """
@@ -93,22 +93,16 @@ def until(found: Callable[[], Any], timeout_s: float, what: str) -> Any:
 
 
 def importable() -> list[str]:
-    """Return the public modules of the standard library that this Python can import."""
+    """Return the modules of the standard library that this Python can import."""
     names = []
+    inside = ["xml.etree.ElementTree", "wsgiref.simple_server", "email.mime.multipart", "concurrent.futures.process"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in sorted(sys.stdlib_module_names - NOT_STANDARD):
+        for name in [*sorted(sys.stdlib_module_names - NOT_TRIED), *inside]:
             with contextlib.suppress(Exception):
-                if not name.startswith("_"):
-                    importlib.import_module(name)
-                    names.append(name)
-    return [
-        *names,
-        "xml.etree.ElementTree",
-        "wsgiref.simple_server",
-        "email.mime.multipart",
-        "concurrent.futures.process",
-    ]
+                importlib.import_module(name)
+                names.append(name)
+    return names
 
 
 class Trial:

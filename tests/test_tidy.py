@@ -177,6 +177,22 @@ def test_names_say_what_is_inside():
     assert not empty
 
 
+def test_names_on_the_wire_are_built_in_one_place():
+    pattern = re.compile(
+        r"(?:run|trigger|told|task|hint|timer|fired|ended|history|dead|channel|inbox|heard|post|event|firing|count"
+        r"|telemetry|agents?|op|cancel|withdraw|notice|stream)\.(?:\S+\.)?[*>](?:\.\S+)?"
+    )
+    built = {ROOT / "node" / "knotwork" / "bus" / name for name in ("subjects.py", "patterns.py")}
+    found = []
+    for name, tree, _ in trees([path for path in PRODUCT if path not in built]):
+        for node in ast.walk(tree):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            text = "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts)
+            if pattern.fullmatch(text):
+                found.append(f"{name}:{node.lineno} {text}")
+    assert not found, "say it in bus/patterns.py"
+
+
 def test_packaging_shadows_nothing():
     assert not (ROOT / "packaging" / "__init__.py").exists(), "it would hide the library `packaging`"
     roots = {path.parent.name for root in ("node", "plugins") for path in (ROOT / root).glob("*/__init__.py")}
@@ -314,6 +330,14 @@ def test_links_between_pages_lead_somewhere():
         if not re.match(r"[a-z]+:", target)
     ]
     assert not [f"{name_of(page)}: {target}" for page, target in links if not (page.parent / target).exists()]
+
+
+def test_the_page_on_the_source_names_files_that_are_there():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", page))
+    assert len(named) > 40
+    roots = (ROOT / "node" / "knotwork", ROOT)
+    assert not [name for name in named if not any((root / name).exists() for root in roots)]
 
 
 # -- installing and running ----------------------------------------------------------------------------------------------

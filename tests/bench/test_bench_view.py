@@ -10,8 +10,7 @@ def test_view_prints_how_fast_it_reads_and_how_far_it_is_behind(monkeypatch):
     monkeypatch.setattr(view, "COUNT", 4000)
     monkeypatch.setattr(view, "LIVE", 500)
     result = view.run(1.0)
-    assert set(result) >= {"ratio", "ours", "raw", "durability"}
-    assert abs(result["ratio"] - result["ours"] / result["raw"]) < 0.001
+    assert set(result) >= {"ours", "raw", "durability"}
     for figure in (
         "ours",
         "raw",

@@ -10,6 +10,7 @@ import stat
 import threading
 import time
 import tomllib
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -38,9 +39,10 @@ class RecordingStream:
         self.published: list[tuple[str, bytes]] = []
         self.projects: list[str] = []
         self.away = False
+        self.away_from = ""
 
     async def publish(self, topic: str, payload: bytes, project: str = "") -> None:
-        if self.away:
+        if self.away or (project and project == self.away_from):
             raise Unavailable("the bus is away")
         self.published.append((topic, payload))
         self.projects.append(project)
@@ -298,6 +300,14 @@ async def test_nats_raises_when_the_bus_is_away(context) -> None:
             await sink.emit([EVENT])
 
 
+async def test_nats_that_is_away_for_one_project_tells_the_others(context) -> None:
+    context.stream.away_from = "lab"
+    async with opened("nats", context) as sink:
+        with pytest.raises(Unavailable):
+            await sink.emit([replace(EVENT, project="lab"), EVENT, replace(SPAN, project="lab"), COUNTER])
+    assert [topic for topic, _ in context.stream.published] == ["events", "metrics"]
+
+
 # ---- prometheus
 
 
@@ -535,7 +545,7 @@ async def test_otlp_sends_metrics_as_sums_at_an_interval_and_at_the_end(context,
 
 
 async def test_otlp_samples_whole_traces_the_same_everywhere(context, receiver) -> None:
-    children = [trace.child_of(trace.new_traceparent()) for _ in range(400)]
+    children = [trace.child_of(trace.child_of("").traceparent) for _ in range(400)]
     made = [Span("s", child.trace_id, child.span_id, child.parent_id, 1, 2) for child in children]
     async with opened("otlp", context, endpoint=receiver.url, sample_ratio=0.5) as one:
         await one.emit(made)

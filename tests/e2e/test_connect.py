@@ -76,6 +76,9 @@ def test_a_dry_run_writes_nothing_and_bad_files_stay(home: tuple[Node, Path]):
     (folder / ".gemini" / "settings.json").write_text("// comments\n{}")
     assert node.refused("connect", "gemini")[1]["code"] == "connect.bad_config"
     assert (folder / ".gemini" / "settings.json").read_text() == "// comments\n{}"
+    by_hand = rows(node, "gemini", "--dry-run")["gemini"]  # which the hint says
+    assert (by_hand["done"], "cannot be read" in by_hand["why"]) == ("by hand", True)
+    assert json.loads(by_hand["text"])["mcpServers"]["knotwork"]["args"][:1] == ["mcp"]
     assert node.refused("connect")[1]["code"] == "connect.unknown_client"
     assert node.refused("connect", "windsurf", "--scope", "project")[1]["code"] == "connect.no_scope"
     assert node.run("connect", "emacs")[0] == 2
@@ -113,6 +116,11 @@ def test_a_link_stays_a_link(home: tuple[Node, Path]):
     rows(node, "gemini", "--no-verify")
     assert (folder / ".gemini" / "settings.json").is_symlink()
     assert "knotwork" in real.read_text()
+    rows(node, "gemini", "--undo")
+    real.unlink()
+    rows(node, "gemini", "--no-verify")  # into a place where nothing is yet
+    rows(node, "gemini", "--undo")
+    assert ((folder / ".gemini" / "settings.json").is_symlink(), real.exists()) == (True, False)
 
 
 def test_connecting_twice_is_undone_whole_and_a_foreign_server_stays(home: tuple[Node, Path]):

@@ -363,7 +363,7 @@ def test_a_local_door_may_ask_ops_and_nothing_else(hub):
                 listening = await local.listen(subject, spied.append)
                 await settled()
                 assert "permissions violation" in local.last_error.lower(), subject
-                await local.unlisten(listening)
+                local.unlisten(listening)
             for subject in (
                 f"agent.{name}.script",
                 "$JS.API.STREAM.PURGE.KV_NODES",

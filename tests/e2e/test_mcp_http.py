@@ -24,6 +24,20 @@ async def test_the_tools_are_those_of_the_bridge(node: Node, mode: str):
     ):
         mine, theirs = await here.client.list_tools(), await there.client.list_tools()
         assert [tool.model_dump() for tool in mine.tools] == [tool.model_dump() for tool in theirs.tools]
+        if mode == MODERN:
+            able = (await here.client.session.send_discover(mode))["capabilities"]
+        else:
+            able = here.client.server_capabilities.model_dump(by_alias=True, exclude_none=True)
+        able.pop("extensions", None)
+        assert able == {"tools": {"listChanged": True}, "prompts": {}, "resources": {}}
+        if mode == MODERN:  # only what is told of is promised
+            for one in (here, there):
+                listening = one.client.listen(
+                    tools_list_changed=True, prompts_list_changed=True, resource_subscriptions=["knotwork://agents"]
+                )
+                async with listening as sub:
+                    assert sub.honored.model_dump(exclude_none=True) == {"tools_list_changed": True}
+                    await one.call("toolsets", add=["work"])
         assert here.client.instructions == (there.client.instructions or here.client.instructions)
         assert [one.uri for one in (await here.client.list_resources()).resources]
         assert [one.name for one in (await here.client.list_prompts()).prompts]

@@ -149,18 +149,19 @@ async def test_a_bridge_may_be_given_an_address_instead_of_a_folder(node: Node, 
         await agent.call("complete_work", work_id=given["work_id"])
 
 
-async def test_a_sub_agent_names_its_parent(node: Node):
+async def test_a_sub_agent_shows_the_key_of_its_parent(node: Node):
     async with stdio_agent(node, "--toolset", "talk", name="parent") as parent:
         me = await parent.call("get_my_handle")
-        family = {"KNOTWORK_PARENT": me["guid"], "KNOTWORK_AGENT_TYPE": "scout"}
+        family = {"KNOTWORK_PARENT": me["parentKey"], "KNOTWORK_AGENT_TYPE": "scout"}
         async with stdio_agent(node, "--toolset", "talk", name="child", **family) as child:
             own = await child.call("register_agent", agentType="scout", capabilities=["scouting"])
             (row,) = [one for one in node.ask("session.list")["agents"] if one["id"] == own["guid"]]
             assert (row["parent"], row["type"]) == (me["guid"], "scout")
             assert (await parent.call("get_agent_info", guid=own["handle"]))["guid"] == own["guid"]
-    async with stdio_agent(node, KNOTWORK_PARENT="nobody-knows-it") as orphan:
-        assert "nobody-knows-it" in await orphan.refused("list_agents")
-        assert await orphan.tools()
+            assert "parentKey" not in await child.call("get_agent_info", guid=me["guid"])
+        async with stdio_agent(node, KNOTWORK_PARENT=me["guid"]) as stranger:  # it would read what is private
+            assert "session.bad_parent" in await stranger.refused("list_agents")
+            assert await stranger.tools()
 
 
 async def test_long_work_is_read_in_parts(node: Node):

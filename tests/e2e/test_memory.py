@@ -64,7 +64,7 @@ def test_agents_see_what_they_may_and_are_who_the_node_says(nodes):
     with (
         agent(node, label="a") as first,
         agent(node, label="b") as second,
-        agent(node, label="c", parent=first.id) as child,
+        agent(node, label="c", parent=first.parent_key) as child,
     ):
         private = remember(first, "my own plan", category="tasks")
         team = remember(first, "we use PostgreSQL", scope="team", category="decisions")

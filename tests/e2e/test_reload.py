@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tests.e2e.conftest import WAIT_S, marked, until
 
+from knotwork.config import load, revisions
+
 SHOUT = '[executors.shout]\ntype = "process"\ncommand = ["tr", "a-z", "A-Z"]\n'
 MORE = '[executors.more]\ntype = "process"\ncommand = ["cat"]\n'
 WORD = '[executors.word]\ntype = "process"\ncommand = ["sh", "-c", "echo {}"]\n'
@@ -49,8 +51,12 @@ def test_saved_by_an_editor(live, figure):
     figure("reload_s", verdict["took_s"])  # 2 s are promised; a test on a busy machine is no place to hold it to that
     assert node.agents() == ["more", "shout"]
     node.file.write_text(MORE)  # and written in place
-    assert node.verdict(verdict, "applied")["removed"] == ["executors.shout"]
+    gone = node.verdict(verdict, "applied")
+    assert gone["removed"] == ["executors.shout"]
     assert node.agents() == ["more"]
+    asked = node.ask("node.reload")  # by somebody who does not know that it was done: he is told
+    assert asked["result"] == "unchanged"
+    assert asked["message"] == f"What the files say is in force since {gone['at']}: executors.shout."
 
 
 def test_a_mounted_config_map(nodes):
@@ -161,6 +167,27 @@ def test_a_call_in_flight_ends_on_the_old_instance(live, tmp_path):
         (tmp_path / "go").touch()
         assert first.result(WAIT_S).strip() == "old"
         assert second.result(WAIT_S).strip() == "new"
+
+
+def test_what_the_node_knows_of_an_agent_changes_beneath_its_calls(live, tmp_path):
+    slow = "[node]\ndrain_s = 0.1\n" + WORD.replace("echo {}", "while [ ! -e go ]; do sleep 0.02; done; echo {}")
+    slow = slow.format("old") + f'cwd = "{tmp_path}"\n'
+    put(live, slow, "word")
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(live.invoke, "word")
+        until(lambda: live.status()["running"] == 1)
+        slot, before = live.slot("word"), last(live)
+        live.write(
+            slow + 'description = "d"\ncapabilities = ["say"]\ntags = ["t"]\nboundaries = ["personal"]\n'
+            "concurrency = 2\nqueue_max = 3\ntimeout_s = 50\noutput_schema = {}\n"
+        )
+        assert live.verdict(before, "applied")["changed"] == ["executors.word"]
+        now = live.slot("word")
+        assert (now["starts"], now["since"]) == (slot["starts"], slot["since"])
+        second = pool.submit(live.invoke, "word")
+        until(lambda: live.status()["running"] == 2)  # the new limit holds at once, beside the call of before
+        (tmp_path / "go").touch()
+        assert {first.result(WAIT_S).strip(), second.result(WAIT_S).strip()} == {"old"}
 
 
 def test_a_call_that_outlives_the_drain_ends_with_a_typed_error(live):
@@ -364,7 +391,8 @@ def test_what_only_lacks_something_waits_for_it_whatever_kind_it_is(live):
     node, before = live, last(live)
     node.write(SHOUT + '[executors.e]\ntype = "process"\ncommand = ["/no/such"]\n'
                '[targets.t]\ntype = "local"\ncommand = ["/no/such"]\n')  # fmt: skip
-    assert node.verdict(before, "applied")["added"] == ["executors.e", "targets.t"]
+    verdict = node.verdict(before, "applied")
+    assert (verdict["added"], verdict["changed"]) == (["executors.e", "targets.t"], [])
     assert [node.slot("e")["state"], node.slot("t", "spinups")["state"]] == ["waiting", "waiting"]
 
 
@@ -425,6 +453,21 @@ def test_a_refused_rollback_puts_the_files_back(live):
     assert code
     assert node.file.read_text() == SHOUT + MORE
     assert node.agents() == ["more", "shout"]
+
+
+def test_a_rollback_that_needs_a_restart_says_how(live):
+    kept = next(path for path in live.data.rglob("*") if path.name == "revisions")
+    before = last(live)
+    live.write("[nats]\nmax_payload = '4MB'\n" + SHOUT)
+    live.verdict(before, "refused")
+    earlier = revisions.save(kept, load.read(load.Sources((live.file,), None, {}, ())), time.time())
+    refused = last(live)
+    live.write(SHOUT)
+    live.verdict(refused)
+    code, error = live.refused("config", "rollback", str(earlier.number))
+    assert (code, error["code"]) == (78, "config.needs_restart")
+    assert f"Stop the node, say `knotwork config rollback {earlier.number}` again" in error["hint"]
+    assert live.file.read_text() == SHOUT
 
 
 LATE = HANGING.replace("await asyncio.sleep(3600)", "pass").replace("yield None", "yield object()")

@@ -27,6 +27,7 @@ class Agent:
         opened = until(lambda: self.told and self.told[0], what="no session")
         assert opened.get("event") == "opened", opened
         self.id, self.handle, self.secret = opened["id"], opened["handle"], opened["session"]
+        self.parent_key = opened["parent_key"]
 
     def _read(self) -> None:
         with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -161,6 +162,11 @@ def test_an_agent_that_may_not_be_seen_reads_and_behaves_as_if_it_were_not_there
         plan = other.ask("crew.assess", task="- merger-lawyer: read the contract\n- tests: write tests")
         assert "merger-lawyer" not in {part["capability"] for part in plan["parts"]}
         assert other.ask("task.submit", capability="merger-lawyer", input=1)["note"]
+        anna.ask("task.submit", capability="signs-mergers", scope="private", input=1)
+        until(lambda: any(one["wanted"] == "signs-mergers" for one in anna.ask("targets.list")["missing"]))
+        assert "signs-mergers" not in str(other.ask("targets.list")["missing"])
+        assert anna.ask("task.stats")["waiting"] == other.ask("task.stats")["waiting"] + 1
+        assert [one.ask("nodes.list")["nodes"][0]["agents"] for one in (anna, other)] == [1, 0]
         assert not anna.ask("work.claim", worker="anna", capabilities=["none"], wait_s=0)["tasks"]
         anna.ask("session.update", scope="team")
         (late,) = anna.ask("work.claim", worker="anna", capabilities=["none"], wait_s=30)["tasks"]

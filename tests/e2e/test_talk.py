@@ -227,17 +227,24 @@ def test_people_talk_from_the_shell_and_watch(shared):
     owner = node.ask("message.send", to=f"person-{_owner(node)}", text="a note to myself")["sent"][0]["handle"]
     assert node.json("inbox")["messages"][0]["sender"] == owner
     assert node.json("inbox")["messages"] == []
-    watching = node.start("channel", "watch", "errors", "-o", "json")
+    watching = [node.start("channel", "watch", "errors", *how) for how in ((), ("-o", "json"))]
     try:
-        first = [""]
-        reader = threading.Thread(target=lambda: first.__setitem__(0, watching.stdout.readline()))
-        reader.start()
-        until(lambda: node.run("channel", "send", "errors", "it burns")[0] == 0 and first[0], what="nothing was heard")
-        reader.join(WAIT_S)
-        assert json.loads(first[0])["text"] == "it burns"
+        first = ["", ""]
+        readers = [
+            threading.Thread(target=lambda at=at, one=one: first.__setitem__(at, one.stdout.readline()))
+            for at, one in enumerate(watching)
+        ]
+        for reader in readers:
+            reader.start()
+        until(lambda: node.run("channel", "send", "errors", "it burns")[0] == 0 and all(first), what="nothing came")
+        for reader in readers:
+            reader.join(WAIT_S)
+        assert first[0].split()[-3:] == [owner, "it", "burns"]  # for people
+        assert json.loads(first[1])["text"] == "it burns"
     finally:
-        watching.kill()
-        watching.communicate()
+        for one in watching:
+            one.kill()
+            one.communicate()
     code, error = node.refused("channel", "send", "errror", "x")
     assert (code, error["code"]) == (1, "channel.not_found")
     assert "errors" in error["message"]

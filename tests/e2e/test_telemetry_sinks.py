@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import time
+from contextlib import asynccontextmanager
 
 import nats
 import pytest
@@ -141,35 +142,53 @@ def test_a_file_tells_the_life_of_a_node(nodes) -> None:
 # ---- nats
 
 
-async def test_the_stream_holds_what_happened(shared) -> None:
-    node = shared
-    trace = node.ask("agents.invoke", target="other", input=1)["traceparent"].split("-")[1]
-    metrics(node)  # asking for the page also tells the other sinks, which otherwise happens every five seconds
+@asynccontextmanager
+async def told_in(node):
+    """Yield what reads the stream TELEMETRY of a node: its records by subject."""
     seed = (node.data / "keys" / "node-default.nk").read_text().strip()
     client = await nats.connect(node.about["url"], nkeys_seed_str=seed)
     stream = client.jetstream()
-    found: dict[str, list] = {}
 
-    async def read() -> None:
+    async def read() -> dict[str, list]:
+        found: dict[str, list] = {}
         info = await stream.stream_info("TELEMETRY")
         for number in range(1, info.state.last_seq + 1):
             message = await stream.get_msg("TELEMETRY", number)
             found.setdefault(message.subject, []).extend(json.loads(message.data))
-
-    def names() -> set[str]:
-        return {row["name"] for row in found.get("telemetry.spans", ()) if row["trace_id"] == trace}
+        return found
 
     try:
-        async with asyncio.timeout(WAIT_S):
-            while not {"telemetry.events", "telemetry.spans", "telemetry.metrics"} <= set(found) or len(names()) < 2:
-                found.clear()
-                await read()
-                await asyncio.sleep(0.05)
+        yield read
     finally:
         await client.close()
-    assert names() == {"invoke other", "execute other"}
+
+
+async def test_the_stream_holds_what_happened(shared) -> None:
+    node = shared
+    trace = node.ask("agents.invoke", target="other", input=1)["traceparent"].split("-")[1]
+    metrics(node)  # asking for the page also tells the other sinks, which otherwise happens every five seconds
+    async with told_in(node) as read, asyncio.timeout(WAIT_S):
+        while True:
+            found = await read()
+            names = {row["name"] for row in found.get("telemetry.spans", ()) if row["trace_id"] == trace}
+            if {"telemetry.events", "telemetry.spans", "telemetry.metrics"} <= set(found) and len(names) >= 2:
+                break
+            await asyncio.sleep(0.05)
+    assert names == {"invoke other", "execute other"}
     assert "node.ready" in {row["name"] for row in found["telemetry.events"]}
     assert {row["record"] for row in found["telemetry.metrics"]} == {"metric"}
+
+
+async def test_the_stream_holds_what_happened_last(nodes) -> None:
+    node = nodes.node(AGENT + '[telemetry.stream]\ntype = "nats"\n').up()
+    node.invoke("echo", 1)
+    assert node.stop() == 0
+    assert "NotFound" not in node.log
+    async with told_in(node.up()) as read:
+        found = await read()
+    assert "node.stopped" in {row["name"] for row in found["telemetry.events"]}
+    counted = [row for row in found["telemetry.metrics"] if row["name"] == "knotwork_invocations_total"]
+    assert [(row["labels"]["agent"], row["value"]) for row in counted] == [("echo", 1)]
 
 
 # ---- sinks that do not behave

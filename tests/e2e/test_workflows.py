@@ -187,6 +187,14 @@ def test_waiting_and_keys(node):
     assert node.json("run", "start", "one", "hello", "--key", "k1", "--wait", "60s")["new"] is False
     code, problem = node.refused("run", "start", "one", "other", "--key", "k1")
     assert (code, problem["code"]) == (1, "flow.key_reused")
+    told = node.ask("run.start", workflow="one", input="x" * 600_000)
+    shown = node.ask("run.await", id=told["id"], timeout_s=55)
+    known = ("workflow", "steps", "by", "started_at", "labels", "digest", "input", "input_blob")
+    assert told | {name: shown[name] for name in known} == told
+    assert (told["steps"], told["input"], shown["output"]) == (1, None, None)
+    for verb in ("await", "output", "watch"):  # what is told by its digest is fetched
+        code, out, _ = node.run("run", verb, told["id"])
+        assert (code, len(out), out[:2]) == (0, 600_001, "XX")
 
 
 def test_everything_wrong_is_told_with_its_place(node):

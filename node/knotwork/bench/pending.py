@@ -1,6 +1,7 @@
-"""What do many tasks cost that wait, and what does a second node bring? Ours beside ours: empty, and with a hundred thousand.
+"""What do many tasks cost that wait, and what does a second node bring? A submission beside a raw publish, and beside few.
 
-There is nothing raw to measure it against: what is asked is whether anything grows with what waits, or with who works.
+What is asked is whether anything grows with what waits, or with who works: `ours` is measured while a hundred thousand
+wait, `raw` is one message that nats-py publishes to a stream of the same server meanwhile.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+import nats
+from nats.js.api import StreamConfig
+
 from knotwork.bench import peer, tasks, view
+from knotwork.bench.rounds import rounds
 from knotwork.bus import child
 from knotwork.bus.background import background
 from knotwork.bus.connection import open_connection
@@ -36,9 +41,8 @@ COUNT, ROUNDS = 15_000, 3
 
 
 def run(seconds: float) -> dict[str, Any]:
-    """Measure once, however long `seconds` is: it takes what storing a hundred thousand tasks takes, and half a minute."""
-    del seconds
-    return asyncio.run(_measure()) if sys.platform == "win32" else _on_uvloop(_measure())
+    """Measure for about `seconds`: once what storing a hundred thousand tasks takes, then rounds of nodes that work."""
+    return asyncio.run(_measure(seconds)) if sys.platform == "win32" else _on_uvloop(_measure(seconds))
 
 
 def _on_uvloop(work: Any) -> dict[str, Any]:
@@ -48,17 +52,19 @@ def _on_uvloop(work: Any) -> dict[str, Any]:
     return result
 
 
-async def _measure() -> dict[str, Any]:
+async def _measure(seconds: float) -> dict[str, Any]:
+    began_s = time.monotonic()
     waiting = await _waiting()
     rates: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(ROUNDS):
+    for _ in rounds(began_s + seconds - time.monotonic(), ROUNDS):
         for nodes, found in rates.items():
             found.append(await _drained(nodes))
     one, two = (statistics.median(rates[nodes]) for nodes in (1, 2))
     return {
-        "ours": waiting["submit_p50_ms"], "unit": f"ms to submit a task while {MANY} wait", **waiting,
+        "ours": waiting["submit_p50_ms"], "raw": waiting["raw_p50_ms"],
+        "unit": f"ms to submit a task while {MANY} wait; raw: to publish a message", **waiting,
         "one_node_per_s": round(one), "two_nodes_per_s": round(two), "nodes_ratio": round(two / one, 3),
-        "durability": "fsync before every acknowledgement",
+        "rounds": len(rates[1]), "durability": "fsync before every acknowledgement, ours and raw",
     }  # fmt: skip
 
 
@@ -79,9 +85,11 @@ async def _waiting() -> dict[str, Any]:
         await past.synced(CATCH_UP_S)
         read_s = time.perf_counter() - start_s
         many = await _cost(work, past)
+        raw_ms = await _raw(url, seed)
         counted = (await past.counts(("state",))).get(("pending",), 0)
     return {
         "pending": counted, "submitted_per_s": round(MANY / stored_s), "listed_after_s": round(read_s - stored_s, 3),
+        "raw_p50_ms": round(raw_ms, 3),
         **{f"{name}_p50_ms": round(value, 3) for name, value in many.items()},
         **{f"few_{name}_p50_ms": round(value, 3) for name, value in few.items()},
         **{f"{name}_ratio": round(many[name] / few[name], 3) for name in many},
@@ -124,6 +132,20 @@ async def _cost(work: Work, past: View) -> dict[str, float]:
         await timed("list", past.list(wanted, limit=PAGE))
         await timed("page", past.list(wanted, limit=PAGE, fresh_s=0))
     return {name: statistics.median(values) for name, values in took.items()}
+
+
+async def _raw(url: str, seed: str) -> float:
+    """Return the median of one publish after the other, in milliseconds."""
+    client = await nats.connect(url, nkeys_seed_str=seed)
+    js = client.jetstream()
+    await js.add_stream(StreamConfig(name="RAW", subjects=["raw.>"]))
+    took = []
+    for _ in range(ASKED):
+        start_s = time.perf_counter()
+        await js.publish("raw.task", bytes(tasks.INPUT))
+        took.append(1000 * (time.perf_counter() - start_s))
+    await client.close()
+    return statistics.median(took)
 
 
 # -- nodes that work -----------------------------------------------------------------------------------------------------

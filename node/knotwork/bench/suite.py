@@ -22,14 +22,16 @@ BENCHES: dict[str, Callable[[float], dict[str, Any]]] = {
 def run(name: str, seconds: float) -> dict[str, Any]:
     """Run one bench for about `seconds` (50 at most) and return its result; raises `NotFound` for an unknown name.
 
-    The result has `ratio` = ours / raw of the same run, `ours` and `raw` in `unit`, `durability`, `versions`,
-    `machine`, and whatever else the bench measured; what has nothing to be measured against has no `raw`.
+    The result has `ratio` = `ours` / `raw` of the same run, both in `unit`, `durability`, `versions`, `machine`, and
+    whatever else the bench measured.
     """
     bench = BENCHES.get(name)
     if bench is None:
         raise NotFound(f"There is no bench {name!r}.", code="bench.unknown", hint=f"There are: {', '.join(BENCHES)}.")
     garbage.settle()  # as a node does; what it is compared with runs in this process, and so under the same rule
-    return {"name": name, **bench(min(seconds, 50.0)), "versions": versions(), "machine": machine()}
+    found = bench(min(seconds, 50.0))
+    ratio = round(found["ours"] / found["raw"], 3)
+    return {"name": name, "ratio": ratio, **found, "versions": versions(), "machine": machine()}
 
 
 def versions() -> dict[str, str]:

@@ -21,6 +21,7 @@ import nats
 from nats.js.api import StreamConfig
 
 from knotwork.bench import peer
+from knotwork.bench.rounds import middle, rounds
 from knotwork.bus import child, server, streams
 from knotwork.bus.background import background
 from knotwork.bus.connection import open_connection
@@ -42,7 +43,7 @@ INPUT = msgspec.Raw(b'"' + b"x" * 98 + b'"')
 
 
 def run(seconds: float) -> dict[str, Any]:
-    """Measure for about `seconds`; `ratio` is ours with fsync / raw without, in tasks per second end to end."""
+    """Measure for about `seconds`; `ours` with fsync and `raw` without are tasks per second end to end."""
     if sys.platform == "win32":
         return asyncio.run(_measure(seconds))
     import uvloop  # what a node runs on
@@ -54,9 +55,8 @@ async def _measure(seconds: float) -> dict[str, Any]:
     figures: dict[str, list[float]] = {
         key: [] for key in ("raw", "fsync", "interval", "raw_idle", "idle", "submit", "raw_submit")
     }
-    end_s = time.monotonic() + seconds - 6
     stored = 0.0
-    while len(figures["raw"]) < ROUNDS or (time.monotonic() < end_s and len(figures["raw"]) < 3 * ROUNDS):
+    for _ in rounds(seconds, 3 * ROUNDS):
         async with open_server(sync=False) as (url, seed):
             figures["raw"].append(await raw_queue(url, seed, figures))
         async with open_server(sync=True) as (url, seed), open_node(url, seed) as (connection, work):
@@ -69,19 +69,18 @@ async def _measure(seconds: float) -> dict[str, Any]:
 
 
 def _result(figures: dict[str, list[float]], stored: float) -> dict[str, Any]:
-    middle = {key: statistics.median(values) for key, values in figures.items()}
-    ratios = [ours / raw for ours, raw in zip(figures["fsync"], figures["raw"], strict=True)]
+    median = {key: statistics.median(values) for key, values in figures.items()}
+    ours, raw = middle(figures["fsync"], figures["raw"])
     return {
-        "ratio": round(statistics.median(ratios), 3),
-        "ours": round(middle["fsync"]),
-        "raw": round(middle["raw"]),
+        "ours": round(ours),
+        "raw": round(raw),
         "unit": "tasks/s, end to end",
-        "fsync_per_s": round(middle["fsync"]),
-        "interval_per_s": round(middle["interval"]),
-        "idle_p50_ms": round(middle["idle"], 3),
-        "raw_idle_p50_ms": round(middle["raw_idle"], 3),
-        "submit_p50_ms": round(middle["submit"], 3),
-        "raw_submit_p50_ms": round(middle["raw_submit"], 3),
+        "fsync_per_s": round(ours),
+        "interval_per_s": round(median["interval"]),
+        "idle_p50_ms": round(median["idle"], 3),
+        "raw_idle_p50_ms": round(median["raw_idle"], 3),
+        "submit_p50_ms": round(median["submit"], 3),
+        "raw_submit_p50_ms": round(median["raw_submit"], 3),
         "stored_messages_per_task": round(stored, 3),
         "durability": "ours: fsync before every acknowledgement (fsync_per_s) or every two minutes (interval_per_s);"
         " raw: every two minutes",

@@ -85,6 +85,11 @@ class Blobs:
             await self._discard(known.nuid)
         return name
 
+    async def copy(self, name: str, source: Blobs) -> None:
+        """Keep here, too, what another store keeps; raises what its `get` and our `put` raise."""
+        if await self._fresh(name) is None:
+            await self.put(await source.get(name))
+
     async def get(self, name: str) -> bytes:
         """Return a value; raises `NotFound` (`blob.not_found`), `Internal` (`blob.damaged`)."""
         for _ in range(3):  # it may be written anew while it is read

@@ -56,11 +56,6 @@ class Clock:
                 "this node's time was %.1f s %s that of NATS; it goes by NATS's now", abs(error_ns) / 1e9, behind
             )
 
-    @property
-    def ahead_s(self) -> float:
-        """Return how far this machine's own clock is ahead of the time that all share, in seconds."""
-        return (time.time_ns() - self.now_ns()) / 1e9
-
 
 SHARED = Clock()
 """The one of this process: it belongs to one NATS."""

@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from knotwork.bus import publisher
-from knotwork.sdk.errors import KnotworkError, TooLarge, Unavailable, Unreachable
+from knotwork.bus import publisher, wire
+from knotwork.sdk.errors import KnotworkError, Unavailable, Unreachable
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -57,8 +57,8 @@ class GroupCommit:
         self._writing: list[_Waiting] = []
         self._some = asyncio.Event()
         self._closed = False
-        self.batches = 0
-        self.singles = 0
+        self.batches = self.singles = 0
+        """Batches that were written, and facts that went by themselves."""
 
     async def append(self, subject: str, payload: bytes, *pairs: tuple[str, str]) -> Ack:
         """Store one fact and return when the server has it on disk.
@@ -73,7 +73,7 @@ class GroupCommit:
         if self._closed:
             raise _closed()
         if len(payload) > self._connection.max_payload > 0:
-            raise TooLarge(f"The fact has {len(payload)} bytes.", code="bus.message_too_large")
+            raise wire.too_large("fact", len(payload), self._connection.max_payload)
         if len(self._waiting) >= self._waiting_max:
             raise Unavailable("Too many facts wait to be written.", code="bus.commit_full", retry_after_s=0.5)
         waiting = _Waiting(subject, payload, publisher.head(*pairs), asyncio.get_running_loop().create_future())
@@ -151,18 +151,16 @@ class GroupCommit:
             head = b"%b%b%d\r\nNats-Batch-Commit: 1\r\n\r\n" % (_own(end), mark, last)
             ack = await publisher.publish(self._connection, end.subject, end.payload, head=head)
         except KnotworkError as error:
-            if (
-                error.code in UNKNOWN
-            ):  # each asks for itself: sent again, what is stored would be refused as a duplicate
-                _fail(group, error)
-            else:
+            if error.code not in UNKNOWN:
                 await self._singly(group)
+            else:  # each asks for itself: sent again, what is stored would be refused as a duplicate
+                _fail(group, error)
             return
         self.batches += 1
         first = ack.seq - last + 1
         for place, waiting in enumerate(group):
             if not waiting.answer.done():
-                waiting.answer.set_result(publisher.Ack(ack.stream, first + place, batch_size=last))
+                waiting.answer.set_result(publisher.Ack(ack.stream, first + place))
 
 
 def batch_length(sizes: list[int]) -> int:

@@ -22,6 +22,7 @@ from knotwork.bus import library
 from knotwork.bus.away import forbidden, lost_error, not_connected
 from knotwork.bus.background import heard
 from knotwork.bus.inbox import Inbox
+from knotwork.bus.waits import set_within
 from knotwork.bus.wire import DirectClient, Handler, Message, Wire
 from knotwork.sdk.errors import Denied, KnotworkError, TimedOut, Unreachable
 
@@ -143,12 +144,8 @@ class Connection:
             listening.number = self._wire.listen(subject, handler, queue)
         return listening
 
-    async def unlisten(self, listening: Listening) -> None:
+    def unlisten(self, listening: Listening) -> None:
         """Stop listening; nothing arrives afterwards."""
-        self.unlisten_now(listening)
-
-    def unlisten_now(self, listening: Listening) -> None:
-        """Do the same for those who cannot wait."""
         if listening not in self._listening:
             return
         self._listening.remove(listening)
@@ -272,9 +269,7 @@ class Connection:
                     pause_s = 0.0
                     continue
             pause_s = endpoints.next_pause_s(self.endpoint, pause_s, random.random())  # noqa: S311  (jitter)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._ending.wait()
+            await set_within(self._ending, pause_s)
 
     async def _connect(self) -> None:
         def heard(error: Exception) -> None:
@@ -320,9 +315,7 @@ class Connection:
             if not client.reading:
                 self.last_error = self.last_error or "the reader of the connection ended"
                 return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.5):
-                    await client.lost.wait()
+            await set_within(client.lost, 0.5)
 
     async def _dispose(self) -> None:
         """Tear the client down, whatever state it is in."""

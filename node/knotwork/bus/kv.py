@@ -272,7 +272,7 @@ async def _consumer(
         with contextlib.suppress(
             KnotworkError
         ):  # it must not replace what ends the watch; the server forgets by itself
-            await connection.unlisten(listening)
+            connection.unlisten(listening)
             connection.send(f"$JS.API.CONSUMER.DELETE.{stream}.{name}")
 
 

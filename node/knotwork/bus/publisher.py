@@ -31,14 +31,12 @@ class Ack(msgspec.Struct, frozen=True):
     stream: str
     seq: int
     duplicate: bool = False
-    batch_size: int = 1
 
 
 class _Reply(msgspec.Struct):
     stream: str = ""
     seq: int = 0
     duplicate: bool = False
-    count: int = 1
     error: dict[str, Any] | None = None
 
 
@@ -56,6 +54,8 @@ _BY_NUMBER: dict[int, tuple[type[KnotworkError], str, str]] = {
     10008: (Unavailable, "bus.not_ready", "JetStream is starting."),
     10039: (Unavailable, "bus.no_jetstream", "JetStream is not enabled for this project."),
 }
+FULL = frozenset({"bus.store_full", "bus.stream_full"})
+"""The codes of what there was no room for."""
 _EXHAUSTED = {"maximum messages exceeded", "maximum bytes exceeded"}
 
 
@@ -92,7 +92,7 @@ def read_ack(message: Message) -> Ack:
         raise Internal(f"unreadable answer from JetStream: {message.data[:200]!r}", code="bus.bad_ack") from error
     if reply.error is not None:
         raise refusal(reply.error)
-    return Ack(reply.stream, reply.seq, reply.duplicate, reply.count)
+    return Ack(reply.stream, reply.seq, reply.duplicate)
 
 
 async def publish(

@@ -83,7 +83,7 @@ class Pulls:
     async def close(self) -> None:
         """Listen no more; what was delivered and not answered comes back to somebody."""
         if self._listening is not None:
-            await self._connection.unlisten(self._listening)
+            self._connection.unlisten(self._listening)
 
     def ask(self, consumer: str, batch: int, *, wait_s: float = 0.0) -> None:
         """Ask a consumer for up to `batch` messages; raises `Unreachable`. One request per consumer at a time.

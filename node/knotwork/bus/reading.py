@@ -6,6 +6,7 @@ The server keeps nothing for such a reader, so nothing has to be resumed after a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _NOT_DELETED = {10043, 10057}
 READ_TIMEOUT_S = 5.0
 BATCH_MAX_BYTES = 8 * 1024 * 1024
+PAGE = 500
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -53,6 +55,16 @@ async def batch(
     """Return up to `count` messages whose subject fits, from a place in the stream on, in order; [] at the end."""
     body = {"batch": count, "seq": max(1, from_seq), "next_by_subj": subject, "max_bytes": BATCH_MAX_BYTES}
     return await _gather(connection, stream, body, timeout_s)
+
+
+async def every(
+    connection: Connection, stream: str, subject: str, *, after: int = 0, timeout_s: float = READ_TIMEOUT_S
+) -> AsyncGenerator[Stored, None]:
+    """Yield every message whose subject fits, behind a place of the stream, in order; it is read a page at a time."""
+    while page := await batch(connection, stream, subject, after + 1, PAGE, timeout_s=timeout_s):
+        for stored in page:
+            yield stored
+        after = page[-1].seq
 
 
 async def place_at(connection: Connection, stream: str, subject: str, time_ns: int) -> int:

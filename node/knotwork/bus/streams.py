@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from knotwork.bus import clock, codec, publisher
+from knotwork.bus import clock, codec, patterns, publisher, subjects
 from knotwork.sdk.errors import Internal, KnotworkError, NotFound
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ async def ensure(connection: Connection, spec: StreamSpec) -> None:
 def telemetry_stream(size_max_bytes: int = 256 * 1024 * 1024) -> StreamSpec:
     """Return the TELEMETRY stream: capped by size and age, the oldest go first; losing some is allowed here."""
     return StreamSpec(
-        "TELEMETRY",
-        ("telemetry.>",),
+        subjects.TELEMETRY,
+        (patterns.TELEMETRY,),
         {"max_bytes": size_max_bytes, "max_age": 7 * 24 * 3600 * NS, "discard": "old", "compression": "s2"},
     )

@@ -65,19 +65,9 @@ def agent(node: str, name: str) -> str:
     return f"agent.{token(node, 'node')}.{token(name, 'agent')}"
 
 
-def agents_of(node: str) -> str:
-    """Return the pattern of all agents of one node."""
-    return f"agent.{token(node, 'node')}.*"
-
-
 def cancel(node: str, call: str) -> str:
     """Return where a node is told to stop one call; `call` is its id."""
     return f"cancel.{token(node, 'node')}.{token(call, 'call id')}"
-
-
-def cancels_of(node: str) -> str:
-    """Return the pattern of all cancellations meant for one node."""
-    return f"cancel.{token(node, 'node')}.*"
 
 
 def op(name: str, node: str = "") -> str:
@@ -87,15 +77,9 @@ def op(name: str, node: str = "") -> str:
     return f"op.{name}.{token(node, 'node')}" if node else f"op.{name}"
 
 
-ALL_OP_CANCELS = "op.cancel.*"
-
-
 def op_cancel(call: str) -> str:
     """Return where whoever carries out an op is told to stop it; `call` is its id."""
     return f"op.cancel.{token(call, 'call id')}"
-
-
-ALL_OP_CREDITS = "op.credit.*"
 
 
 def op_credit(call: str) -> str:
@@ -106,11 +90,6 @@ def op_credit(call: str) -> str:
 def prompt(verb: str, kind: str, node: str, name: str) -> str:
     """Return a subject of the Synadia Agent Protocol; `verb` is prompt, status or hb, `kind` the agent's executor type."""
     return f"agents.{token(verb, 'verb')}.{token(kind, 'executor type')}.{token(node, 'node')}.{token(name, 'agent')}"
-
-
-def prompts_of(node: str, verb: str) -> str:
-    """Return the pattern of one verb of that protocol for all agents of a node."""
-    return f"agents.{token(verb, 'verb')}.*.{token(node, 'node')}.*"
 
 
 def may_answer(reply: str) -> bool:
@@ -127,8 +106,6 @@ STEP = "task"
 WORKFLOW, KEYED = "w", "k"
 """What the ids of runs of workflows begin with, and those of tasks that have a key; those of other tasks begin with `t`."""
 SHARDS = 16
-OUTCOMES, REDRIVEN = f"run.*.*.outcome.{STEP}.*.*", f"run.*.*.redriven.{STEP}.>"
-"""The patterns of how attempts of tasks ended, and of dead ones that were given another, in FACTS."""
 
 
 def is_run(text: object) -> bool:
@@ -175,6 +152,11 @@ def keyed(run: str) -> str:
 def told(of: str) -> str:
     """Return where FACTS tells listeners about a fact that was just stored; `of` is its subject."""
     return f"told{of.removeprefix('run')}"
+
+
+def told_by(told: str) -> str:
+    """Return the subject of the fact that listeners are told about on a subject."""
+    return f"run{told.removeprefix('told')}"
 
 
 _OWN = r"==(?:private|personal)-[0-9a-f]{24}=" + _TOKEN.pattern
@@ -255,12 +237,6 @@ def outcome_of(task: str) -> str:
     return "" if iteration is None or number is None else outcome(parts[4], parts[5], iteration, number)
 
 
-def tasks_of(run: str, step: str = "") -> str:
-    """Return the pattern of every attempt of a run, or of one of its steps, that waits, in TASKS."""
-    only = f"{token(step, 'step')}." if step else ""
-    return f"task.*.*.*.{token(run, 'run')}.{only}>"
-
-
 def hint(boundary: str, routed: str, lane: str) -> str:
     """Return where workers are told that a queue has work."""
     return f"hint.{task_queue(boundary, routed, lane)}"
@@ -313,19 +289,9 @@ def live(run: str, step: str) -> str:
     return f"stream.{token(run, 'run')}.{token(step, 'step')}"
 
 
-def live_of(run: str) -> str:
-    """Return the pattern of that of all steps of a run."""
-    return f"stream.{token(run, 'run')}.*"
-
-
 def dead(routed: str, run: str) -> str:
     """Return the place of a dead letter, in DEAD."""
     return f"dead.{queue(routed)}.{token(run, 'run')}"
-
-
-def dead_of(run: str) -> str:
-    """Return the pattern of the dead letter of a run, whatever it was routed by."""
-    return f"dead.*.{token(run, 'run')}"
 
 
 def archived(place: int) -> str:
@@ -341,11 +307,6 @@ def history(run: str) -> str:
 def history_piece(run: str, tag: str, number: int) -> str:
     """Return where a piece of a run is kept that one message cannot hold, in HISTORY."""
     return f"history.{token(run, 'run')}.{token(tag, 'tag')}.{number:d}"
-
-
-def history_pieces(run: str, tag: str) -> str:
-    """Return the pattern of such pieces."""
-    return f"history.{token(run, 'run')}.{token(tag, 'tag')}.*"
 
 
 def leads(stream: str) -> str:

@@ -177,11 +177,7 @@ class Wire:
             raise Unreachable("The connection to NATS was lost just now.", code="bus.disconnected", retry_after_s=1.0)
         size = len(payload) + len(head)
         if size > client._max_payload:
-            raise TooLarge(
-                f"The message has {size} bytes; the limit is {client._max_payload}.",
-                code="bus.message_too_large",
-                hint="Send less, or put it somewhere both sides can read and send the address.",
-            )
+            raise too_large("message", size, client._max_payload)
         if not self._scheduled:  # what the socket still has changes in between turns of the loop alone
             self._in_socket = self._in_socket_bytes()
         if self._in_socket + client._pending_data_size > BUFFER_MAX_BYTES:
@@ -241,3 +237,12 @@ class Wire:
             transport._io_writer.write(pending[0] if len(pending) == 1 else b"".join(pending))
         except (OSError, RuntimeError) as error:  # the socket is gone: the reader notices, and the client is made anew
             log.debug("could not write: %s", error)
+
+
+def too_large(what: str, size: int, most: int) -> TooLarge:
+    """Return the error of what has more bytes than the server takes in one message."""
+    return TooLarge(
+        f"The {what} has {size} bytes; the limit is {most}.",
+        code="bus.message_too_large",
+        hint="Send less, or put it somewhere both sides can read and send the address.",
+    )

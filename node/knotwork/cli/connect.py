@@ -150,7 +150,14 @@ def _one(client: Client, wish: Wish, *, every: bool) -> Row:
     file = clients.place(client, wish.scope, wish.folder, machine)
     before = _text(file)
     shown = str(file)
-    if clients.is_foreign(client, before, wish.name, shown):
+    try:
+        foreign = clients.is_foreign(client, before, wish.name, shown)
+    except Invalid as error:
+        if not wish.dry_run or wish.undo:
+            raise
+        ours = clients.with_server(client, "", wish.name, clients.entry(client, wish.command, wish.scope), shown)
+        return Row(client.name, "by hand", shown, why=error.message, text=ours)
+    if foreign:
         if every and wish.undo:
             return Row(client.name, "unchanged", shown)
         raise Conflict(
@@ -162,6 +169,11 @@ def _one(client: Client, wish: Wish, *, every: bool) -> Row:
         if every and after == before:
             return Row(client.name, "unchanged", shown)
         return Row(client.name, _taken_out(client, file, before, after, wish), shown, text=after)
+    return _put_in(client, file, before, wish)
+
+
+def _put_in(client: Client, file: Path, before: str, wish: Wish) -> Row:
+    shown = str(file)
     server = clients.entry(client, wish.command, wish.scope)
     after = clients.with_server(client, before, wish.name, server, shown)
     done = "unchanged" if clients.read(client, before, shown) == clients.read(client, after, shown) else "written"
@@ -184,7 +196,7 @@ def _taken_out(client: Client, file: Path, before: str, after: str, wish: Wish) 
     if after.strip() or kept is not None:
         _replace(file, after or clients.EMPTY[client.form])
     else:
-        file.unlink()
+        file.resolve().unlink()  # a link to a place where nothing was stays one
     with contextlib.suppress(OSError):
         backup.unlink()
     return "taken out"

@@ -57,7 +57,7 @@ bench = click.Command(
         click.Option(
             ["--for", "seconds"],
             type=options.Duration(),
-            default=20.0,
+            default=35.0,
             metavar="TIME",
             help="measure so long, 50s at most",
         ),

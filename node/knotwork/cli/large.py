@@ -46,7 +46,7 @@ def _last_piece(data: bytes, shared: Shared) -> dict[str, Any]:
 
 
 def fetch(reply: dict[str, Any], shared: Shared) -> None:
-    """Put an output that is kept elsewhere into the reply of its task."""
+    """Put an output that is kept elsewhere into the reply of its task, or of its run."""
     digest = reply.get("output_blob")
     if not digest or reply.get("output") is not None:
         return

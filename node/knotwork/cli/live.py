@@ -132,8 +132,7 @@ class Drawing:
         """Draw on standard output."""
         from rich.console import Console
 
-        colorless = shared.no_color or bool(os.environ.get("NO_COLOR"))
-        self._console = Console(file=sys.stdout, no_color=colorless, highlight=False)
+        self._console = Console(file=sys.stdout, no_color=not shared.color, highlight=False)
         self._watched = Watched()
         self._live: Live | None = None
 

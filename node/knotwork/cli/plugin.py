@@ -11,7 +11,7 @@ import click
 
 from knotwork.cli import fallback, files, given, options, show
 from knotwork.cli.files import FileOptions
-from knotwork.sdk.errors import Invalid, NotFound, sentence
+from knotwork.sdk.errors import Conflict, Invalid, NotFound, sentence
 
 if TYPE_CHECKING:
     from knotwork.sockets.catalog import Entry
@@ -25,6 +25,7 @@ def _new(**values: Any) -> None:
 
     shared = options.take(values)
     single_file = bool(values["single_file"])
+    _not_bundled(KINDS_ALL[KINDS.index(values["kind"])], values["name"])
     folder = Path(values["folder"] or ("." if single_file else values["name"]))
     made = scaffold.write(values["kind"], values["name"], folder, single_file=single_file)
     reply = {"files": [str(path) for path in made]}
@@ -32,6 +33,16 @@ def _new(**values: Any) -> None:
         print(show.pretty(reply) if shared.shape == "json" else show.compact(reply))
     elif not shared.quiet:
         print("\n".join(reply["files"]))
+
+
+def _not_bundled(kind: str, name: str) -> None:
+    """Raise `Conflict` when a bundled plugin of this kind has the name: one of your own would never be taken for it."""
+    from knotwork.sockets import catalog as catalogs  # plugins are imported: only here
+    from knotwork.sockets import loading  # the same
+
+    bundled = loading.load(catalogs.CatalogSettings(safe_mode=True))
+    if any((entry.kind, entry.type) == (kind, name) for entry in bundled.entries()):
+        raise Conflict(f"{name} is the name of a bundled plugin", code="plugin.exists", hint="Choose another name.")
 
 
 new = click.Command(
@@ -142,25 +153,31 @@ test = click.Command(
 
 
 def _docs(**values: Any) -> None:
-    from knotwork.sockets import describe  # plugins are imported: only here
+    from knotwork.sockets import catalog as catalogs  # plugins are imported: only here
+    from knotwork.sockets import describe  # the same
 
     shared = options.take(values)
     chosen = files.take(values)
-    catalog = files.catalog(files.load(chosen), safe_mode=chosen.safe_mode)
-    text = describe.docs(fallback.find(catalog, values["type"], values["kind"] or ""))
-    print(show.pretty({"type": values["type"], "markdown": text}) if shared.shape == "json" else text)
+    what, kind = values["what"], values["kind"] or ""
+    if catalogs.is_path(what):
+        entry = _entry(what, kind, chosen, imports=False, tells=shared.shape == "table")
+    else:
+        entry = fallback.find(files.catalog(files.load(chosen), safe_mode=chosen.safe_mode), what, kind)
+    text = describe.docs(entry)
+    print(show.pretty({"type": entry.type, "markdown": text}) if shared.shape == "json" else text)
 
 
 docs = click.Command(
     "docs",
     callback=_docs,
     params=[
-        click.Argument(["type"]),
+        click.Argument(["what"]),
         click.Option(["--kind"], type=click.Choice(KINDS_ALL)),
         *files.options(),
         *options.answering(),
     ],
     short_help="Print the reference page of a plugin",
-    help="Print what a plugin does and each of its options, as Markdown.",
-    epilog="\b\nExamples:\n  # How is a command made an agent?\n  knotwork plugin docs process",
+    help="Print what a plugin does and each of its options, as Markdown. WHAT is a type, a .py file or a plugin's folder.",
+    epilog="\b\nExamples:\n  # How is a command made an agent?\n  knotwork plugin docs process\n"
+    "  # A file\n  knotwork plugin docs ./my_agent.py",
 )

@@ -242,12 +242,8 @@ def _printer(op: Row, shared: Shared) -> Callable[[Any], None]:
         data = json.loads(frame.data)
         if op.live:
             row = data.get("data")
-            text = (
-                show.compact(row)
-                if shared.shape != "table"
-                else "  ".join(show.cell(row.get(key)) for key in op.cli.columns)
-            )
-            print(text, flush=True)
+            columns = op.cli.columns if shared.shape == "table" else ()
+            print("  ".join(show.cell(row.get(key)) for key in columns) if columns else show.compact(row), flush=True)
         elif shared.shape == "jsonl":
             print(show.compact({"kind": frame.kind, **data}), flush=True)
         elif shared.shape == "table" and not shared.quiet:

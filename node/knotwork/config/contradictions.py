@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from knotwork.config import shapes, size
 from knotwork.config.instance_tables import DEFAULT_PROJECT
 from knotwork.config.keys import Path, dotted
-from knotwork.config.memory_table import BUNDLED_MEMORIES
+from knotwork.config.memory_table import BUNDLED_MEMORIES, SCOPES
 from knotwork.config.model import BUNDLED_ROUTERS, READY_BOUNDARIES
 from knotwork.config.problems import did_you_mean
 
@@ -138,7 +138,8 @@ def _mesh(mesh: Mapping[str, Any]) -> Iterator[Contradiction]:
 
 
 def _routing(data: Mapping[str, Any]) -> Iterator[Contradiction]:
-    known = [*_table(data, "routers"), *BUNDLED_ROUTERS]
+    tables = _table(data, "routers")
+    known = [*tables, *BUNDLED_ROUTERS]
     routers = _table(data, "routing").get("routers")
     for index, name in enumerate(routers if isinstance(routers, list) else []):
         if isinstance(name, str) and name not in known:
@@ -146,11 +147,18 @@ def _routing(data: Mapping[str, Any]) -> Iterator[Contradiction]:
             yield Contradiction(
                 ("routing", "routers", index), f"there is no [routers.{name[:64]}]", hint, "config.unknown_id"
             )
+        elif isinstance(name, str) and _is_off(tables.get(name)):
+            message = f"[routers.{name[:64]}] is not enabled"
+            yield Contradiction(("routing", "routers", index), message, "Set enabled = true, or take it out.")
+
+
+def _is_off(table: Any) -> bool:
+    return isinstance(table, Mapping) and table.get("enabled") is False
 
 
 def _memory(data: Mapping[str, Any]) -> Iterator[Contradiction]:
     memories = _table(data, "memories")
-    for key in ("private", "personal", "team", "public", "embeddings"):
+    for key in (*SCOPES, "embeddings"):
         known = [*memories, *(() if key == "embeddings" else BUNDLED_MEMORIES)]
         name = _table(data, "memory").get(key)
         if not isinstance(name, str) or not name:
@@ -159,7 +167,7 @@ def _memory(data: Mapping[str, Any]) -> Iterator[Contradiction]:
         if name not in known:
             hint = did_you_mean(name, known)
             yield Contradiction(("memory", key), f"there is no [memories.{name[:64]}]", hint, "config.unknown_id")
-        elif isinstance(table, Mapping) and table.get("enabled") is False:
+        elif _is_off(table):
             yield Contradiction(("memory", key), f"[memories.{name[:64]}] is not enabled", "Set enabled = true.")
 
 
@@ -249,7 +257,8 @@ def _hosted(data: Mapping[str, Any]) -> Iterator[Contradiction]:
         for name, table in _table(data, kind).items():
             if isinstance(table, Mapping) and table.get("memory_mb") and table.get("hosted") is not True:
                 message = f"{kind}.{name}.memory_mb limits a process of its own, but hosted is false"
-                yield Contradiction((kind, name, "memory_mb"), message, "Set hosted = true, or remove it.")
+                limit = "; memory_limit_mb limits the command" if table.get("type", name) == "process" else ""
+                yield Contradiction((kind, name, "memory_mb"), message, f"Set hosted = true, or remove it{limit}.")
 
 
 def _schemas(data: Mapping[str, Any]) -> Iterator[Contradiction]:

@@ -17,7 +17,7 @@ from knotwork.config.instance_tables import SECTIONS
 from knotwork.config.keys import Path, dotted, known_part, lookup
 from knotwork.config.layers import Merged
 from knotwork.config.loaded import Loaded
-from knotwork.config.memory_table import BUNDLED_MEMORIES
+from knotwork.config.memory_table import BUNDLED_MEMORIES, SCOPES
 from knotwork.config.model import BUNDLED_ROUTERS, Config
 from knotwork.config.problems import Problem, did_you_mean, invalid
 from knotwork.sdk import KINDS, Kind, PluginConfig
@@ -32,7 +32,7 @@ class Known:
 
     `apart` are the classes for instances that run hosted, where those are others. `broken` says why a type that exists
     cannot be used, `absent` why there is none ("": not known yet, say nothing), both by (kind, type). Those of `broken`
-    that are in `slow` only took too long, which a machine may be to blame for.
+    that are in `slow` only took too long, which a machine may be to blame for. `able` is what a type says that it can do.
     """
 
     classes: Mapping[Kind, Types] = field(default_factory=dict)
@@ -40,6 +40,7 @@ class Known:
     broken: Mapping[Key, str] = field(default_factory=dict)
     absent: Mapping[Key, str] = field(default_factory=dict)
     slow: Collection[Key] = frozenset()
+    able: Mapping[Key, Collection[str]] = field(default_factory=dict)
 
     def types(self, kind: Kind, *, hosted: bool) -> Types:
         """Return the types of a kind as an instance meets them that is hosted, or not."""
@@ -63,7 +64,7 @@ def check_instances(
     """
     known = kinds if isinstance(kinds, Known) else Known(kinds, broken=dict.fromkeys(broken, "it cannot be loaded"))
     configs: dict[Key, PluginConfig] = {}
-    problems = [problem for problem, fatal in unusable(loaded, known) if fatal]
+    problems = [problem for problem, fatal in unusable(loaded, known) if fatal] + _unfit(loaded.merged, known)
     wanted: list[references.Reference] = []
     for kind in KINDS:
         for name, table in loaded.config.instances(kind).items():
@@ -115,7 +116,7 @@ def judge_tables(
     `partly` says that broken lines are missing from the tables: then nothing is said about what is not there.
     Secrets that cannot be had are among the problems; their files are read, paths counted from `folder`.
     """
-    problems: list[Problem] = []
+    problems = _unfit(merged, known)
     wanted = list(references.of_the_node(merged.data))
     for kind, name, table in tables(merged.data):
         path, type_name = (SECTIONS[kind], name), type_of(name, table)
@@ -224,6 +225,37 @@ def _broken(merged: Merged, path: Path, type_name: str, reason: str) -> list[Pro
         return []
     message = f"{dotted(path)}: plugin {type_name[:200]!r} cannot be used: {reason.rstrip('.')}"
     return [Problem(*_place_of_type(merged, path), dotted((*path, "type")), message, "", "config.broken_plugin")]
+
+
+def _unfit(merged: Merged, known: Known) -> list[Problem]:
+    """Return a problem for every memory plugin that is to keep a scope and only makes vectors, and the other way round.
+
+    One that says neither what it can do nor what it cannot is taken at the operator's word.
+    """
+    memory, memories = merged.data.get("memory"), merged.data.get(SECTIONS["memories"])
+    if not isinstance(memory, Mapping) or not isinstance(memories, Mapping):
+        return []
+    problems = []
+    for key, wanted, other in _MEMORY_USES:
+        name = memory.get(key)
+        table = memories.get(name) if isinstance(name, str) else None
+        if not isinstance(name, str) or not isinstance(table, Mapping) or table.get("enabled") is False:
+            continue  # said elsewhere
+        able = known.able.get(("memories", type_of(name, table)), ())
+        if other in able and wanted not in able:
+            message = f"[memories.{name[:64]}] {_CANNOT[wanted]}"
+            where = merged.where(("memory", key), value=True)
+            problems.append(Problem(*where, f"memory.{key}", message, _FIT[wanted], "config.contradiction"))
+    return problems
+
+
+_STORES, _EMBEDS = "stores", "embeds"
+_MEMORY_USES = (*((scope, _STORES, _EMBEDS) for scope in SCOPES), ("embeddings", _EMBEDS, _STORES))
+_CANNOT = {_STORES: "makes vectors and keeps nothing", _EMBEDS: "keeps memories and makes no vectors"}
+_FIT = {
+    _STORES: "Name one that keeps memories: kv and sqlite need no table.",
+    _EMBEDS: "Name one that makes vectors: of type openai-embeddings, say.",
+}
 
 
 def _unknown_type(merged: Merged, path: Path, type_name: str, types: Types, why: str) -> Problem:

@@ -10,6 +10,8 @@ from knotwork.config.written import TOKEN_PATTERN, Seconds, Table, Token, Whole,
 
 BUNDLED_MEMORIES = ("kv", "sqlite")
 """Memory plugins that need no table of their own."""
+SCOPES = ("private", "personal", "team", "public")
+"""The keys that name which plugin keeps a scope."""
 
 
 class MemoryTable(Table):

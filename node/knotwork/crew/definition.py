@@ -94,6 +94,8 @@ def _prompt(part: Part, needs: Sequence[str]) -> str:
     """Return what an agent is told in words; what others wrote gets there as data, never as a template."""
     mine = f'input.parts."{part.id}"'
     title = f"{{{{ {mine}.title }}}}\n" if part.heading else ""
+    if not (part.title.strip() or part.instructions.strip()):
+        title = part.id  # an id and the whole task may be all that a plan says
     text = f"{_HEAD}YOUR PART: {title}{{{{ {mine}.instructions }}}}\n"
     if part.acceptance:
         text += f"\nIT IS DONE WHEN:\n- {{{{ join('\n- ', {mine}.acceptance) }}}}\n"

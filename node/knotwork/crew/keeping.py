@@ -7,11 +7,12 @@ node is there. Nothing is asked for again and again: what happened while a node 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
+from knotwork.bus import patterns
 from knotwork.bus.background import begin_in
+from knotwork.bus.waits import set_within
 from knotwork.crew import records, store
 from knotwork.flow import facts
 from knotwork.sdk.errors import KnotworkError
@@ -64,12 +65,13 @@ class Keeping:
     async def run(self) -> None:
         """Listen and look, for ever."""
         connection = self._flow.connection
-        listening = [await connection.listen(f"told.{shard}.>", self._told) for shard in facts.SHARDS]  # no tasks
+        shards = facts.SHARDS  # no tasks
+        listening = [await connection.listen(patterns.shard_told(one), self._told) for one in shards]
         try:
             await self._store.bucket.watch(self._entry, self._current)
         finally:
             for one in listening:
-                connection.unlisten_now(one)
+                connection.unlisten(one)
 
     def _told(self, message: Message) -> None:
         """Take note of a fact of a run: an outcome or its end may call for something."""
@@ -122,9 +124,7 @@ class Keeping:
         try:
             while True:
                 if pause_s:
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(pause_s):
-                            await hurry.wait()
+                    await set_within(hurry, pause_s)
                 if orchestration not in self.live:
                     return
                 hurry.clear()

@@ -98,7 +98,7 @@ class Looking:
 
     async def _claims(self, runs: list[str]) -> dict[tuple[str, str], Claim]:
         """Return who holds which step of these runs."""
-        patterns = [subjects.bucket_key(subjects.LEASES, f"{leases.PREFIX}{run}.*") for run in runs]
+        patterns = [leases.places_of(run) for run in runs]
         stream = subjects.bucket_stream(subjects.LEASES)
         found: dict[tuple[str, str], Claim] = {}
         for stored in await reading.each_last(self._flow.connection, stream, patterns):

@@ -68,8 +68,9 @@ class Item:
 
     @property
     def text(self) -> str:
-        """Return all that is written of it."""
-        return "\n".join([self.title, *self.body]).strip()
+        """Return all that is written of it, each once: a title may be the beginning of its body."""
+        begun = self.body and self.title == shortened(self.body[0])
+        return "\n".join(self.body if begun else [self.title, *self.body]).strip()
 
 
 @dataclass(slots=True)

@@ -67,7 +67,8 @@ class Part(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
         """Return its title, "" when its instructions begin with that: what is told twice is read as two things."""
         title = self.title.strip()
         begin = self.instructions.strip().split("\n", 1)[0].lstrip("# ").strip()
-        return "" if begin.rstrip(".:") == title.rstrip(".:") or begin[:256].strip() == title else title
+        cut = title.endswith("…") and begin.startswith(title[:-1])
+        return "" if cut or begin.rstrip(".:") == title.rstrip(".:") or begin[:256].strip() == title else title
 
 
 Parts = tuple[Part, ...]

@@ -83,13 +83,13 @@ async def _asked(flow: Flow, wish: Wish, made: Assessment, asked: Planner) -> pl
         "by_rules": made.parts,
     }  # fmt: skip
     labels = {"orchestration": wish.orchestration} if wish.orchestration else {}
-    run, _ = await flow.runs.start(
+    begun = await flow.runs.start(
         Wanted(
             digest, codec.encode(msgspec.to_builtins(told)), by=wish.by, labels=labels, circle=wish.circle,
             asker=wish.asker,
         )
     )  # fmt: skip
-    finish = await _ended(flow, run, asked.wait_s)
+    finish = await _ended(flow, begun.id, asked.wait_s)
     if finish.state != "completed":
         error = finish.error or {}
         raise Failed(str(error.get("message", finish.state))[:1000], code=str(error.get("code", "agent.failed"))[:128])

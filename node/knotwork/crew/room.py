@@ -181,11 +181,7 @@ class Crew:
         rights.admit_plan(record, by)
         parts = plan.checked(how.parts if how.parts is not None else record.parts)
         if record.rounds:
-            if how.parts is not None and parts != record.parts:
-                raise _spawned(record)
-            if not budget.is_same(how.budget, record):
-                raise budget.other(record)
-            return await self.settling.settle(orchestration), False
+            return await self._already(record, how), False
         _must_be_plan(record, how.revision)
         allowed = await self._allowed(record, how.budget)
         first = Round(run_of(orchestration, 0), tuple(part.id for part in parts), (), clock.now_ns())
@@ -204,13 +200,27 @@ class Crew:
             _must_be_plan(one, record.revision)
             return msgspec.structs.replace(wanted, notes=one.notes, subs=one.subs)
 
-        made = await self.store.change(orchestration, spawned)
+        try:
+            made = await self.store.change(orchestration, spawned)
+        except Conflict:
+            record = await self.store.get(orchestration)
+            if not record.rounds:
+                raise
+            return await self._already(record, how), False  # somebody spawned it at the same time
         try:
             await asyncio.to_thread(self.files.spawned, made)
         except OSError as error:
             log.warning("%s is not mirrored as files: %s", orchestration, error)
         log.debug("%s is spawned by %s", orchestration, by.name)
         return await self.settling.settle(orchestration), True
+
+    async def _already(self, record: Record, how: Spawn) -> View:
+        """Return how far one is that was spawned before; raises `Conflict` when something else is wanted now."""
+        if how.parts is not None and plan.checked(how.parts) != record.parts:
+            raise _spawned(record)
+        if not budget.is_same(how.budget, record):
+            raise budget.other(record)
+        return await self.settling.settle(record.id)
 
     async def _allowed(self, record: Record, wanted: Budget) -> Budget:
         if not record.parent:

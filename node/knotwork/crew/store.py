@@ -26,7 +26,6 @@ ASSESSED_TTL_S = 7 * DAY_S
 OVER_TTL_S = 30 * DAY_S
 CHECKPOINT_TTL_S = 400 * DAY_S
 """Longer than anything goes on: what agents used counts to the end."""
-BATCH = 200
 TRIES = 100
 """How often a change is tried when others change the same record."""
 
@@ -90,15 +89,9 @@ class Store:
 
     async def all(self) -> list[Record]:
         """Return all, the newest first."""
-        found = []
-        place = 1
-        pattern = f"$KV.{self.bucket.name}.o.*"
-        while page := await reading.batch(self.connection, self.bucket.stream, pattern, place, BATCH, timeout_s=30):
-            for stored in page:
-                one = readable(stored.data)
-                if one is not None:
-                    found.append(one)
-            place = page[-1].seq + 1
+        pattern = subjects.bucket_key(self.bucket.name, key("*"))
+        every = reading.every(self.connection, self.bucket.stream, pattern, timeout_s=30)
+        found = [one async for stored in every if (one := readable(stored.data)) is not None]
         return sorted(found, key=lambda one: one.created_ns, reverse=True)
 
     async def _read(self, orchestration: str) -> tuple[Record, int]:
@@ -134,12 +127,9 @@ class Store:
 
     async def checkpoints(self, orchestration: str) -> list[Checkpoint]:
         """Return how far everybody is, the oldest first."""
-        found = []
-        place = 1
-        pattern = f"$KV.{self._checkpoints.name}.{records.check_id(orchestration)}.>"
-        while page := await reading.batch(self.connection, self._checkpoints.stream, pattern, place, BATCH):
-            found += [one for stored in page if stored.data and (one := records.checkpoint(stored.data)) is not None]
-            place = page[-1].seq + 1
+        pattern = subjects.bucket_key(self._checkpoints.name, f"{records.check_id(orchestration)}.>")
+        every = reading.every(self.connection, self._checkpoints.stream, pattern)
+        found = [one async for stored in every if stored.data and (one := records.checkpoint(stored.data)) is not None]
         return sorted(found, key=lambda one: one.at_ns)
 
 

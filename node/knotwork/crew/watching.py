@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
-from knotwork.bus import subjects
+from knotwork.bus import patterns, subjects
+from knotwork.bus.waits import set_within
 from knotwork.crew.records import OVER
 from knotwork.crew.store import key
-from knotwork.flow import facts
 from knotwork.work import leases
 
 if TYPE_CHECKING:
@@ -34,10 +33,16 @@ async def watch(
     listening: dict[str, Listening] = {}
     forget = connection.on_up(news.set)  # what was told meanwhile was missed
     try:
-        ours = [f"$KV.{subjects.CREW}.{key(orchestration)}", f"$KV.{subjects.CREW_CHECKPOINTS}.{orchestration}.>"]
+        ours = [
+            subjects.bucket_key(subjects.CREW, key(orchestration)),
+            subjects.bucket_key(subjects.CREW_CHECKPOINTS, f"{orchestration}.>"),
+        ]
         seen: dict[str, Event] = {}
         while True:
-            for place in [*ours, *(place for one in record.rounds for place in (_told(one), _held(one)))]:
+            for place in [
+                *ours,
+                *(place for one in record.rounds for place in (_told(one), leases.places_of(one.run))),
+            ]:
                 if place not in listening:
                     listening[place] = await connection.listen(place, lambda _: news.set())
             news.clear()
@@ -52,23 +57,16 @@ async def watch(
                 return
             if any(_told(one) not in listening for one in record.rounds):
                 continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left_s):
-                    await news.wait()
+            await set_within(news, left_s)
     finally:
         forget()
         for one in listening.values():
-            connection.unlisten_now(one)
+            connection.unlisten(one)
 
 
 def _told(one: Round) -> str:
     """Return where a run tells what is recorded of it."""
-    return subjects.told(f"{facts.subject(one.run)}.>")
-
-
-def _held(one: Round) -> str:
-    """Return where it is told who has the parts of a run."""
-    return subjects.bucket_key(subjects.LEASES, f"{leases.PREFIX}{one.run}.*")
+    return patterns.told_of(one.run)
 
 
 def _events(view: View) -> list[tuple[str, Event]]:

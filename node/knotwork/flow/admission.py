@@ -12,6 +12,9 @@ import math
 import msgspec
 
 S = 1_000_000_000
+RUN = "run"
+"""What stands for a whole run in a book; no step is called so there, because its name has a prefix."""
+_STEP = "s."
 
 
 class Limit(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -72,3 +75,22 @@ def key_of(scope: str, name: str, value: bytes = b"") -> str:
     """Return the key of a limit: what it is about, and the JSON value that it is kept apart by."""
     apart = f".{hashlib.sha256(value).hexdigest()[:20]}" if value else ""
     return f"{scope}.{name}{apart}"
+
+
+def holder(run: str, token: str, tries: int = 0) -> str:
+    """Return what an attempt of a step, or a whole run (`RUN`), is called in a book."""
+    if token == RUN:
+        return f"{run}.{token}"
+    return f"{run}.{_STEP}{token}.{tries}" if tries else f"{run}.{_STEP}{token}"
+
+
+def held_by(holder: str) -> tuple[str, str]:
+    """Return the run of a holder, and its attempt of a step: `<token>` or `<token>.<tries>`, "" for the whole run."""
+    run, _, rest = holder.partition(".")
+    return run, rest.removeprefix(_STEP) if rest.startswith(_STEP) else ""
+
+
+def named(holder: str) -> str:
+    """Return a holder as it is told to people: `<run>`, or `<run>/<step>`."""
+    run, attempt = held_by(holder)
+    return f"{run}/{attempt.partition('.')[0]}" if attempt else run

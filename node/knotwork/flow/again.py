@@ -8,19 +8,24 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from knotwork.flow import decide
-from knotwork.flow.facts import Finish, Start, StepEnd
+from knotwork.flow.effects import NULL
+from knotwork.flow.expressions import SIZE_MAX_BYTES
+from knotwork.flow.facts import Finish, Left, Start, StepEnd, child_run
+from knotwork.flow.outputs import listed
 from knotwork.flow.run import begin
 from knotwork.sdk.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from knotwork.flow.facts import Fact, Handed
     from knotwork.flow.graph import Graph
-    from knotwork.flow.run import Run
+    from knotwork.flow.run import Progress, Run
 
 _DECIDED = ("choice", "join", "continue_as_new")
 """Kinds of steps that need nobody: they are decided anew."""
+_NUMBER_BYTES = 8
+"""What the number of an item needs, with all around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +37,12 @@ class Difference:
     expected: str
 
 
-def given(run: Run, step: str = "") -> dict[str, StepEnd]:
-    """Return the ends of steps that a new run takes over: of all that were done, but for `step` and all that follow it.
+def taken_over(run: Run, step: str = "") -> tuple[dict[str, StepEnd], dict[str, Left]]:
+    """Return the ends of steps that a new run takes over, and how far others were: of all but `step` and what follows it.
 
-    What was undone when the run failed has to be done again, and what follows that as well. Without a step it is all that were done. Raises `NotFound` (`flow.no_step`), `Conflict` (`flow.not_begun`) for a step
-    that was never begun.
+    What was undone when the run failed has to be done again, and what follows that as well. How far a step was counts only
+    where all before it ends in the new run as it did here: else it might be about something else. Raises `NotFound`
+    (`flow.no_step`), `Conflict` (`flow.not_begun`) for a step that was never begun.
     """
     if step and step not in run.steps:
         raise NotFound(f"There is no step {step!r} in {run.start.workflow}.", code="flow.no_step")
@@ -44,11 +50,42 @@ def given(run: Run, step: str = "") -> dict[str, StepEnd]:
         raise Conflict(f"The step {step!r} was never begun.", code="flow.not_begun", hint="Name one that was.")
     anew = {name for name, one in run.steps.items() if one.undone} | ({step} if step else set())
     anew |= _behind(run, anew)
-    return {
-        name: StepEnd("completed", msgspec.Raw(one.output), one.blob, node=one.node, agent=one.agent)
-        for name, one in run.steps.items()
-        if one.state == "completed" and name not in anew and one.box.spec.kind not in _DECIDED
-    }
+    given: dict[str, StepEnd] = {}
+    for name, one in run.steps.items():
+        if name in anew or one.box.spec.kind in _DECIDED:
+            continue
+        if one.state == "completed" and len(one.output) <= SIZE_MAX_BYTES:
+            given[name] = StepEnd("completed", msgspec.Raw(one.output), one.blob, node=one.node, agent=one.agent)
+        elif not one.begun_ns and name in run.start.given:  # it was to be taken over, and it did not come to that
+            given[name] = run.start.given[name]
+    left, same = {}, {name for name, one in run.steps.items() if name not in anew and _ends_the_same(one, given)}
+    for name, one in run.steps.items():
+        if name not in anew and name not in given and (found := _left(run, one)) and _before(run, name) <= same:
+            left[name] = found
+    return given, left
+
+
+def _ends_the_same(step: Progress, given: Mapping[str, StepEnd]) -> bool:
+    return step.box.id in given or step.box.spec.kind in _DECIDED or step.state == "skipped"
+
+
+def _left(run: Run, step: Progress) -> Left | None:
+    """Return how far a step was whose end cannot be taken over; None when there is nothing of it."""
+    if not step.begun_ns:
+        return run.start.left.get(step.box.id)
+    spec = step.box.spec
+    if spec.kind == "workflow" and not spec.detach:
+        return Left(run=child_run(run.id, step.box.id))
+    kept = step.items.done() if step.items is not None else step.kept
+    if spec.kind == "map" and step.state == "completed":  # its output is larger than what can be kept
+        kept = {index: output for index, output in enumerate(listed(step.output, spec.max_items)) if output != NULL}
+    parts, size = [], 2
+    for index, output in kept.items():
+        size += len(output) + _NUMBER_BYTES
+        if size > SIZE_MAX_BYTES:  # no message and no blob holds more: the others are done again
+            break
+        parts.append(b'"%d":%b' % (index, output))
+    return Left(msgspec.Raw(b"{" + b",".join(parts) + b"}")) if parts else None
 
 
 def handed(run: Run, step: str, value: Handed | None) -> dict[str, Handed]:
@@ -71,6 +108,17 @@ def _behind(run: Run, names: set[str]) -> set[str]:
     left = list(names)
     while left:
         new = set(run.steps[left.pop()].box.children) - found
+        found |= new
+        left += new
+    return found
+
+
+def _before(run: Run, name: str) -> set[str]:
+    """Return all steps that go before one, directly or not."""
+    found: set[str] = set()
+    left = [name]
+    while left:
+        new = set(run.steps[left.pop()].box.parents) - found
         found |= new
         left += new
     return found

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
     from knotwork.flow.effects import Anew
 
-BATCH = 500
 PASSED_ON = ("signal", "cancel", "pause", "resume")
 """Facts that others send to a run."""
 
@@ -30,8 +29,8 @@ def started(run: str, start: facts.Start, anew: Anew, digest: str) -> tuple[str,
     """Return the run that goes on for one, and how it starts (pure but for the time)."""
     first, number = start.first or run, start.number + 1
     made = msgspec.structs.replace(
-        start, digest=digest, input=msgspec.Raw(anew.input), blob=anew.blob, key="", of="", given={}, handed={}, first=first,
-        number=number, after=anew.after, started_ns=clock.now_ns(), paused=False, heard=anew.heard,
+        start, digest=digest, input=msgspec.Raw(anew.input), blob=anew.blob, key="", of="", given={}, left={}, handed={},
+        first=first, number=number, after=anew.after, started_ns=clock.now_ns(), paused=False, heard=anew.heard,
     )  # fmt: skip
     return facts.chained(first, number), made
 
@@ -135,10 +134,9 @@ async def pass_on(connection: Connection, writer: GroupCommit, run: str, followi
     place, unheard = facts.subject(run), frozenset(anew.unheard)
     found: list[tuple[int, str, bytes]] = []
     for what in PASSED_ON:
-        after = 1 if unheard and what == "signal" else anew.after + 1
-        while batch := await reading.batch(connection, subjects.FACTS, _pattern(place, what), after, BATCH):
-            found += [(one.seq, one.subject, one.data) for one in batch if one.seq > anew.after or one.seq in unheard]
-            after = batch[-1].seq + 1
+        after = 0 if unheard and what == "signal" else anew.after
+        every = reading.every(connection, subjects.FACTS, _pattern(place, what), after=after)
+        found += [(one.seq, one.subject, one.data) async for one in every if one.seq > anew.after or one.seq in unheard]
     sent = [(tuple(subject.removeprefix(f"{place}.").split(".")), data) for _, subject, data in sorted(found)]
     for where, data in sent:
         await _store(writer, facts.subject(following, *where), data)

@@ -26,11 +26,11 @@ class Answer:
     by: str = ""
     comment: str = ""
 
-    def settled(self) -> Conflict:
-        """Return the error of whoever answers after it (`flow.answered`)."""
+    def settled(self, hint: str = "") -> Conflict:
+        """Return the error of whoever answers after it (`flow.answered`); `hint` says where else something is asked."""
         told = f"{self.by or 'somebody'} {self.state} it{f': {self.comment}' if self.comment else ''}"
         return Conflict(
-            f"This was settled before: {told}.", code="flow.answered", hint="The first answer stands.",
+            f"This was settled before: {told}.", code="flow.answered", hint=f"The first answer stands. {hint}".rstrip(),
             detail={"state": self.state, "by": self.by, "comment": self.comment},
         )  # fmt: skip
 

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.bus import clock, reading, subjects
+from knotwork.bus import clock, patterns, reading, subjects
 from knotwork.bus.background import begin_in
-from knotwork.flow import anew, facts, history, outputs
+from knotwork.bus.pauses import Pauses
+from knotwork.flow import admission, anew, facts, history, outputs, steps
 from knotwork.flow.definitions import parsed
 from knotwork.flow.effects import (
-    NULL,
     Admit,
     Anew,
     CancelChild,
@@ -36,10 +35,10 @@ from knotwork.flow.effects import (
     Withdraw,
 )
 from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError, NotFound, TooLarge
-from knotwork.work import lookup, queues, records, timers, withdrawing
+from knotwork.work import lookup, records, timers, withdrawing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from knotwork.bus.connection import Connection
     from knotwork.bus.publisher import Ack
@@ -47,12 +46,10 @@ if TYPE_CHECKING:
     from knotwork.flow.events import Events
     from knotwork.flow.facts import Start
     from knotwork.flow.limits import Limits
-    from knotwork.flow.model import Retry, Work
     from knotwork.flow.run import Run
     from knotwork.work.room import Work as Room
 
 log = logging.getLogger(__name__)
-AGAIN_MIN_S, AGAIN_MAX_S = 0.1, 5.0
 FOR_GOOD = (Invalid, Denied, NotFound, TooLarge)
 
 
@@ -70,11 +67,15 @@ class Carrier:
         limits: Limits,
         node: str,
         sure: Callable[[], bool],
+        below: Callable[[Start, str], Awaitable[Start]],
     ) -> None:
-        """Work through `work` and append facts; `sure` says whether nobody else may be doing the same."""
+        """Work through `work` and append facts; `sure` says whether nobody else may be doing the same.
+
+        `below` makes of the start of a run below one that takes over what another did.
+        """
         self._group, self._connection, self._work, self._facts = group, connection, work, work.facts
         self._definitions, self._events, self._limits = definitions, events, limits
-        self._node, self._sure = node, sure
+        self._node, self._sure, self._below = node, sure, below
 
     def carry_out(self, run: Run, effect: Effect, *, again: bool) -> None:
         """Begin to carry out an effect; `again`: somebody may have done so before."""
@@ -85,19 +86,19 @@ class Carrier:
     def step_over(self, run: str, effect: Dispatch, tries: int) -> None:
         """Let others begin what an attempt of a step, or of an item of it, was admitted for."""
         if effect.limit is not None:
-            self._limits.release(holder(run, effect.token, tries), effect.limit.key)
+            self._limits.release(admission.holder(run, effect.token, tries), effect.limit.key)
 
     def run_over(self, run: Run) -> None:
         """Let another run of the workflow begin."""
         if run.admitted is not None:
-            self._limits.release(holder(run.id, RUN), run.admitted.key)
+            self._limits.release(admission.holder(run.id, admission.RUN), run.admitted.key)
 
     def forget(self, run: str) -> None:
         """Do nothing more for a run that is over, or somebody else's."""
         self._events.forget(run)
 
     async def _surely(self, run: Run, effect: Effect, *, again: bool) -> None:
-        pause_s = AGAIN_MIN_S
+        pauses = Pauses()
         while run.open.get(effect.name) is effect:
             try:
                 await self._do(run, effect, again=again)
@@ -115,8 +116,7 @@ class Carrier:
             else:
                 return
             again = True
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
-            pause_s = min(2 * pause_s, AGAIN_MAX_S)
+            await pauses.wait()
 
     async def _do(self, run: Run, effect: Effect, *, again: bool) -> None:  # noqa: C901  one line for each kind
         match effect:
@@ -164,8 +164,9 @@ class Carrier:
             return False
         spec: Any = effect.spec
         try:
-            task = self._work.placed_at_once(_task(run, effect.token, spec, effect.input, effect.blob))
-            storing = self._work.submitter.requeue_at_once(task) if task is not None else None
+            task = steps.as_task(run, effect.token, spec, (effect.input, effect.blob), clock.now_ns())
+            placed = self._work.placed_at_once(task)
+            storing = self._work.submitter.requeue_at_once(placed) if placed is not None else None
         except Exception:  # noqa: BLE001  whatever it is comes again, and is dealt with there
             return False
 
@@ -184,11 +185,11 @@ class Carrier:
         spec: Any = effect.spec
         if effect.limit is not None:
             priority = spec.priority or run.start.priority
-            await self._limits.acquire(holder(run.id, effect.token), effect.limit, priority)
+            await self._limits.acquire(admission.holder(run.id, effect.token), effect.limit, priority)
             if run.open.get(effect.name) is not effect:  # it is over, or somebody else's: that may have been long ago
                 return
-        value, blob = (effect.input, effect.blob) if effect.blob else await self._work.values.keep(effect.input)
-        task = await self._work.placed(_task(run, effect.token, spec, value, blob))
+        value = await self._kept(effect.input, effect.blob)
+        task = await self._work.placed(steps.as_task(run, effect.token, spec, value, clock.now_ns()))
         if (near := effect.near) is not None:
             task = self._work.near(task, near.node, near.agent, hard=near.hard)
         await self._work.submitter.requeue(task)
@@ -200,7 +201,7 @@ class Carrier:
         if run.open.get(effect.name) is not effect or not isinstance(asked, Dispatch):
             return
         spec: Any = asked.spec
-        me = holder(run.id, effect.token, effect.count)
+        me = admission.holder(run.id, effect.token, effect.count)
         await self._limits.acquire(me, effect.limit, spec.priority or run.start.priority)
         if run.open.get(effect.name) is not effect:
             return
@@ -213,7 +214,7 @@ class Carrier:
 
     async def _is_known(self, run: str, token: str) -> bool:
         """Return whether a step waits or has ended; in this order, because what ends is recorded before it stops to wait."""
-        waits = await reading.last(self._connection, subjects.TASKS, subjects.tasks_of(run, token))
+        waits = await reading.last(self._connection, subjects.TASKS, patterns.tasks_of(run, token))
         return waits is not None or bool(await lookup.newest(self._connection, run, token))
 
     async def _withdraw(self, run: Run, effect: Withdraw) -> None:
@@ -222,25 +223,30 @@ class Carrier:
             return
         error = withdrawing.not_needed()
         if await self._work.end(run.id, "cancelled", error, step=effect.token) is None:  # it was never stored
-            await self._outcome(run.id, effect.token, records.Outcome("cancelled", NOTHING, error=error.to_wire()))
+            await self._outcome(run.id, effect.token, records.Outcome("cancelled", facts.NULL, error=error.to_wire()))
 
     # -- runs --------------------------------------------------------------------------------------------------------
 
     async def _admit(self, run: Run, effect: Admit) -> None:
         """Have a run wait for its turn, or end it, or end those before it."""
-        me = holder(run.id, RUN)
+        me = admission.holder(run.id, admission.RUN)
         if effect.when_full != "queue":
-            ours = (me, holder(anew.before(run.start), RUN))  # the one that it goes on for is ending
-            others = [one for one in await self._limits.holders(effect.limit.key) if one not in ours]
+            before = admission.holder(anew.before(run.start), admission.RUN)  # it is ending: this one goes on for it
+            others = [one for one in await self._limits.holders(effect.limit.key) if one not in (me, before)]
             full = len(others) >= effect.limit.concurrency
             victims = others if effect.when_full == "cancel_previous" else [me]
             for one in victims if full else ():
                 wish = facts.Wish(why="there is another run of it" if one == me else f"{run.id} takes its place")
-                await self._append(facts.subject(one.partition(".")[0], "cancel"), facts.encode(wish))
+                await self._append(facts.subject(admission.held_by(one)[0], "cancel"), facts.encode(wish))
             if full and victims == [me]:
                 return
-        await self._limits.acquire(me, effect.limit, run.start.priority)
-        await self._append(facts.subject(run.id, "admitted"), b"")
+
+        def is_held() -> bool:
+            return run.paused and run.open.get(effect.name) is effect
+
+        await self._limits.acquire(me, effect.limit, run.start.priority, passed_over=is_held)
+        if run.open.get(effect.name) is effect:  # else it is over, or somebody else's
+            await self._append(facts.subject(run.id, "admitted"), b"")
 
     async def _start_child(self, run: Run, effect: StartChild, *, again: bool) -> None:
         child = facts.child_run(run.id, effect.token)
@@ -250,8 +256,9 @@ class Carrier:
             digest = await self._definitions.put(parsed(effect.made), now_ns=clock.now_ns(), named=False)
         else:
             digest, _ = await self._definitions.find(effect.workflow)
-        value, blob = (effect.input, effect.blob) if effect.blob else await self._work.values.keep(effect.input)
-        start = _child_start(run, effect, digest, value, blob)
+        start = steps.as_run(run, effect, digest, await self._kept(effect.input, effect.blob), clock.now_ns())
+        if (left := run.start.left.get(effect.token)) is not None:
+            start = await self._below(start, left.run)
         if not (again and await history.is_kept(self._connection, child)):
             await self._append(facts.subject(child, "start"), facts.encode(start))
         if effect.detach:
@@ -276,12 +283,12 @@ class Carrier:
             finish = facts.Finish(effect.state, ended_ns=clock.now_ns(), next=following)
             await self._append(facts.subject(run.id, "ended"), facts.encode(finish))
             return
-        value, blob = (effect.output, effect.blob) if effect.blob else await self._work.values.keep(effect.output)
+        value, blob = await self._kept(effect.output, effect.blob)
         now_ns = clock.now_ns()
         if (parent := run.start.parent) is not None:
             state = effect.state
             outcome = records.Outcome(
-                state, NOTHING, msgspec.Raw(value), blob, effect.error, self._node, started_ns=run.start.started_ns,
+                state, facts.NULL, msgspec.Raw(value), blob, effect.error, self._node, started_ns=run.start.started_ns,
                 ended_ns=now_ns,
             )  # fmt: skip
             await self._outcome(parent.run, parent.step, outcome)
@@ -293,9 +300,8 @@ class Carrier:
         digest = run.start.digest
         if wanted.latest and (named := await self._definitions.named(run.start.workflow)) is not None:
             digest = named.digests[-1]
-        if not wanted.blob:
-            value, blob = await self._work.values.keep(wanted.input)
-            wanted = replace(wanted, input=value, blob=blob)
+        value, blob = await self._kept(wanted.input, wanted.blob)
+        wanted = replace(wanted, input=value, blob=blob)
         following, start = anew.started(run.id, run.start, wanted, digest)
         if not (again and await history.is_kept(self._connection, following)):
             await self._append(facts.subject(following, "start"), facts.encode(start))
@@ -304,15 +310,19 @@ class Carrier:
 
     # -- facts -------------------------------------------------------------------------------------------------------
 
+    async def _kept(self, value: bytes, blob: str) -> outputs.Value:
+        """Return a value as a fact holds it: kept elsewhere when it is large, which may have been done before."""
+        return (value, blob) if blob else await self._work.values.keep(value)
+
     async def _record_failure(self, run: Run, effect: Effect, error: KnotworkError) -> None:
         token = getattr(effect, "token", "")
         log.warning("%s of run %s cannot be done: %s", effect.name, run.id, error)
         if token:
-            await self._outcome(run.id, token, records.Outcome("failed", NOTHING, error=error.to_wire()))
+            await self._outcome(run.id, token, records.Outcome("failed", facts.NULL, error=error.to_wire()))
 
     async def _record(self, run: str, token: str, output: bytes) -> None:
         value, blob = await self._work.values.keep_surely(output)
-        await self._outcome(run, token, records.Outcome("completed", NOTHING, msgspec.Raw(value), blob))
+        await self._outcome(run, token, records.Outcome("completed", facts.NULL, msgspec.Raw(value), blob))
 
     async def _outcome(self, run: str, token: str, outcome: records.Outcome) -> None:
         now_ns = clock.now_ns()
@@ -325,72 +335,3 @@ class Carrier:
         except Conflict as error:
             if error.code != "bus.exists":
                 raise
-
-
-NOTHING = msgspec.Raw(NULL)
-RUN = "run"
-"""What stands for a whole run in the book of a limit; no step is called so there, because its name has a prefix."""
-
-
-def holder(run: str, token: str, tries: int = 0) -> str:
-    """Return what an attempt of a step, or a whole run, is called in the book of a limit."""
-    if token == RUN:
-        return f"{run}.{token}"
-    return f"{run}.s.{token}.{tries}" if tries else f"{run}.s.{token}"
-
-
-def named(one: str) -> str:
-    """Return a holder as it is told to people: `<run>`, or `<run>/<step>`."""
-    run, _, rest = one.partition(".")
-    return run if rest == RUN else f"{run}/{rest.removeprefix('s.').partition('.')[0]}"
-
-
-def _task(run: Run, token: str, spec: Work, value: bytes, blob: str) -> records.Task:
-    """Return a step as the task that it is."""
-    workflow, start = run.graph.workflow, run.start
-    node, _, agent = (spec.agent or "").rpartition("/")
-    retry = spec.retry or workflow.retry
-    now_ns = clock.now_ns()
-    loop = None
-    if spec.kind == "agent_loop":  # type: ignore[attr-defined]  # every step has a kind
-        loop = _loop(run.steps[token.partition("--")[0]].begun_ns or run.now_ns, spec)
-    return records.Task(
-        run=run.id, step=token, queue=_queue(start.circle, spec.capability or "", agent, node),
-        capability=spec.capability or "",
-        agent=agent, node=node, boundary=spec.boundary or start.boundary or workflow.boundary or records.NO_BOUNDARY,
-        priority=spec.priority or start.priority, input=msgspec.Raw(value), blob=blob, timeout_s=spec.timeout,
-        retry=_retry(retry), labels={**workflow.labels, **start.labels, **spec.labels}, traceparent=start.traceparent,
-        by=start.by, asker=start.asker, submitted_ns=now_ns, loop=loop, start_within_s=spec.schedule_to_start,
-        start_by_ns=now_ns + int(spec.schedule_to_start * 1e9) if spec.schedule_to_start is not None else 0,
-        heartbeat_s=spec.heartbeat_timeout, gated=spec.limit is not None,
-    )  # fmt: skip
-
-
-def _queue(circle: str, capability: str, agent: str, node: str) -> str:
-    """Return what a step is routed by: within a circle by its capability there, unless an agent is named."""
-    return subjects.own(circle, capability) if circle and not agent else queues.routed(capability, agent, node)
-
-
-def _loop(begun_ns: int, spec: Any) -> records.Loop:
-    until_ns = begun_ns + int(spec.max_duration * 1e9) if spec.max_duration is not None else 0
-    return records.Loop(spec.max_iterations, spec.delay, until_ns, spec.budget)
-
-
-def _retry(retry: Retry) -> records.Retry:
-    return records.Retry(
-        retry.max_attempts, retry.backoff, retry.delay, retry.multiplier, retry.max_delay, retry.jitter, retry.on,
-        retry.max_crashes,
-    )  # fmt: skip
-
-
-def _child_start(run: Run, effect: StartChild, digest: str, value: bytes, blob: str) -> Start:
-    parent = None if effect.detach else facts.Parent(run.id, effect.token)
-    tree, depth = run.start.tree, run.start.tree_depth
-    if effect.spawned:
-        tree, depth = tree or facts.Parent(run.id, effect.token.rpartition(facts.CHILD)[0]), depth + 1
-    return facts.Start(
-        effect.workflow, digest, msgspec.Raw(value), blob, run.start.by, run.start.labels,
-        run.start.priority, run.start.boundary, parent, run.start.depth + 1, traceparent=run.start.traceparent,
-        started_ns=clock.now_ns(), tree=tree, tree_depth=depth, circle=run.start.circle, paused=effect.paused,
-        asker=run.start.asker,
-    )  # fmt: skip

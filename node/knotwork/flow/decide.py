@@ -103,6 +103,8 @@ def _hold(run: Run, fact: Fact) -> None:
     run.heard, run.paused = max(run.heard, order), fact.what == "pause"
     if run.phase == "running":
         calls.hold_children(run)
+    if not run.paused and (asked := run.open.get("admit")) is not None:
+        run.emit(asked)  # while it was paused others went before it
     for step in run.steps.values() if not run.paused else ():
         if step.items is not None:
             items.go_on(run, step)

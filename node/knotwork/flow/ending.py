@@ -71,6 +71,8 @@ def settle(run: Run, step: Progress, state: StepState, output: bytes = NULL, blo
         return
     if step.state == "open":
         run.working -= 1
+    if step.items is not None and state != "completed":
+        step.kept = step.items.done()
     step.state, step.output, step.blob, step.items = state, output, blob, None
     step.ended_ns = run.now_ns
     run.left -= 1

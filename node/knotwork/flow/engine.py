@@ -11,11 +11,11 @@ import logging
 from typing import TYPE_CHECKING
 
 from knotwork.bus.background import begin_in
+from knotwork.bus.pauses import Pauses
 from knotwork.flow import calls, decide, facts, large
 from knotwork.flow.effects import Dispatch, SetTimer
 from knotwork.flow.facts import Start
 from knotwork.flow.forgetting import Over
-from knotwork.flow.journal import AGAIN_MAX_S, AGAIN_MIN_S
 from knotwork.flow.run import begin
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
 
@@ -92,7 +92,7 @@ class Engine:
 
     async def _slowly(self, live: Live, fact: Fact) -> None:
         """Fetch what a fact needs, and take it and those behind it."""
-        pause_s = AGAIN_MIN_S
+        pauses = Pauses()
         while not live.left:
             try:
                 fact = await self._completed(fact)
@@ -103,8 +103,7 @@ class Engine:
                 break
             except KnotworkError as error:
                 log.debug("run %s goes on in a moment: %s", live.id, error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, AGAIN_MAX_S)
+                await pauses.wait()
         live.busy = False
         if live.waiting:  # else it was forgotten
             live.waiting.popleft()

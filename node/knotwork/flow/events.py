@@ -6,14 +6,14 @@ Nothing published while a run waits is missed: whoever takes a run over reads on
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from knotwork.bus import publisher, reading, streams, subjects
+from knotwork.bus import patterns, publisher, reading, streams, subjects
 from knotwork.bus.streams import NS, StreamSpec
+from knotwork.bus.waits import set_within
 from knotwork.flow import expressions
 from knotwork.flow.run import decoded
 from knotwork.sdk.errors import Invalid, KnotworkError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from knotwork.flow.effects import WatchEvent
 
 log = logging.getLogger(__name__)
-EVENTS = StreamSpec(subjects.EVENTS, ("event.>",), {"max_age": 14 * 86400 * NS})
+EVENTS = StreamSpec(subjects.EVENTS, (patterns.EVENTS,), {"max_age": 14 * 86400 * NS})
 BATCH = 500
 LOOK_S = 1.0
 Found = Callable[[bytes], Awaitable[None]]
@@ -51,7 +51,7 @@ class Events:
     async def open(self) -> None:
         """Make the stream and listen."""
         await streams.ensure(self._connection, EVENTS)
-        await self._connection.listen("event.>", self._heard)
+        await self._connection.listen(patterns.EVENTS, self._heard)
 
     async def publish(self, kind: str, body: bytes) -> int:
         """Publish an event durably and return its place; raises what `publisher.publish` raises."""
@@ -70,9 +70,7 @@ class Events:
     async def run(self) -> None:
         """Look for events whenever one was heard, and every second for those that were not; for ever."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S if self._watches else None):
-                    await self._news.wait()
+            await set_within(self._news, LOOK_S if self._watches else None)
             self._news.clear()
             kinds = {watch.effect.event for watch in self._watches.values()}
             for kind in kinds:

@@ -52,11 +52,22 @@ class Handed(msgspec.Struct, frozen=True, omit_defaults=True):
     blob: Name = ""
 
 
+class Left(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a step that was not done leaves to the one of a new run.
+
+    Of a map the outputs of the items that were done, as an object by their numbers; of a sub-workflow the run that it was.
+    """
+
+    items: msgspec.Raw = NULL
+    blob: Name = ""
+    run: Token = ""
+
+
 class Start(msgspec.Struct, frozen=True, omit_defaults=True):
     """That a run was started: of which definition (`digest`), with what, by whom. Times are nanoseconds since 1970.
 
-    `given` are the ends of steps that it takes over from the run `of`, and does not do again; `handed` are inputs of
-    steps in place of what the definition says. A run that goes on for others is the `number`-th after the `first`; the one before it saw its own facts up to the place `after`. What a
+    `given` are the ends of steps that it takes over from the run `of`, and does not do again; `left` is how far others
+    were that it does again; `handed` are inputs of steps in place of what the definition says. A run that goes on for others is the `number`-th after the `first`; the one before it saw its own facts up to the place `after`. What a
     worker started counts against the budget of the step at the root of its `tree`, `tree_depth` above.
     """
 
@@ -76,6 +87,7 @@ class Start(msgspec.Struct, frozen=True, omit_defaults=True):
     started_ns: Whole = 0
     of: Token = ""
     given: dict[Token, StepEnd] = {}
+    left: dict[Token, Left] = {}
     handed: dict[Token, Handed] = {}
     first: Token = ""
     number: Whole = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from knotwork.bus import patterns
 from knotwork.flow import facts
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Purge:
     @property
     def pattern(self) -> str:
         """Return the subjects that it takes."""
-        return f"{facts.subject(self.run)}.>" if self.run else f"run.{self.shard}.>"
+        return patterns.facts_of(self.run) if self.run else patterns.shard_facts(self.shard)
 
 
 def floor(shard: Owned | None, now_s: float) -> int:

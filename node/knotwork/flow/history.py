@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from knotwork.bus import publisher, reading, streams, subjects
+from knotwork.bus import patterns, publisher, reading, streams, subjects
 from knotwork.bus.streams import NS, StreamSpec
-from knotwork.flow import facts, forgetting, packing
+from knotwork.flow import forgetting, packing
 from knotwork.flow.packing import is_whole, packed, unpacked
 from knotwork.sdk.errors import Invalid, KnotworkError
 
@@ -31,7 +31,6 @@ KEEP_S = 5.0
 """How long the facts of a run that is over stay where they are."""
 EVERY_S = 0.5
 AT_ONCE = 200
-BATCH = 1000
 PART = "part"
 """What stands for the pieces of a run that is being brought in."""
 
@@ -48,7 +47,7 @@ def stream(keeps: Keeps) -> StreamSpec:
     """Return the stream of the past: the oldest go first (pure)."""
     bounds = {"max_age": int(keeps.age_s * NS), "max_bytes": keeps.max_bytes or -1, "discard": "old"}
     settings = {"max_msgs_per_subject": 1, "compression": "s2", "allow_atomic": True, **bounds}
-    return StreamSpec(subjects.HISTORY, ("history.>",), settings)
+    return StreamSpec(subjects.HISTORY, (patterns.HISTORIES,), settings)
 
 
 class LooksAfter(Protocol):
@@ -116,7 +115,7 @@ class Historian:
             if found:
                 over.last = found[-1].seq
             if over.timed:
-                await reading.purge(self._connection, subjects.TIMERS, f"timer.{facts.shard(over.id)}.{over.id}.>", 0)
+                await reading.purge(self._connection, subjects.TIMERS, patterns.timers_of(over.id), 0)
         except KnotworkError as error:
             log.debug("run %s is kept later: %s", over.id, error)
             return
@@ -135,12 +134,7 @@ class Historian:
 
 async def all_facts(connection: Connection, run: str) -> list[Stored]:
     """Return the facts of a run that FACTS holds, in their order."""
-    found: list[Stored] = []
-    while batch := await reading.batch(
-        connection, subjects.FACTS, f"{facts.subject(run)}.>", found[-1].seq + 1 if found else 1, BATCH
-    ):
-        found += batch
-    return found
+    return [stored async for stored in reading.every(connection, subjects.FACTS, patterns.facts_of(run))]
 
 
 async def is_kept(connection: Connection, run: str) -> bool:
@@ -181,7 +175,7 @@ async def put_by(connection: Connection, run: str, part: int, found: list[Stored
 
 async def parts_before(connection: Connection, run: str, part: int) -> list[Stored]:
     """Return the facts of the parts before one that were put by; raises `Invalid` (`flow.bad_history`) when one lacks."""
-    pieces = await _pieces(connection, subjects.history_pieces(run, PART)) if part > 1 else {}
+    pieces = await _pieces(connection, patterns.history_pieces(run, PART)) if part > 1 else {}
     lacking = [number for number in range(1, part) if number not in pieces]
     if lacking:
         raise Invalid(
@@ -196,16 +190,13 @@ async def keep(connection: Connection, run: str, found: list[Stored], *, parts: 
     for subject, payload in packing.messages(run, found):
         await publisher.publish(connection, subject, payload)
     if parts:
-        await reading.purge(connection, subjects.HISTORY, subjects.history_pieces(run, PART), 0)
+        await reading.purge(connection, subjects.HISTORY, patterns.history_pieces(run, PART), 0)
 
 
 async def _pieces(connection: Connection, pattern: str) -> dict[int, list[Stored]]:
     found: dict[int, list[Stored]] = {}
-    place = 1
-    while batch := await reading.batch(connection, subjects.HISTORY, pattern, place, BATCH, timeout_s=30):
-        for stored in batch:
-            number = stored.subject.rpartition(".")[2]
-            if number.isdecimal():  # else somebody else wrote it
-                found[int(number)] = unpacked(stored.data)
-        place = batch[-1].seq + 1
+    async for stored in reading.every(connection, subjects.HISTORY, pattern, timeout_s=30):
+        number = stored.subject.rpartition(".")[2]
+        if number.isdecimal():  # else somebody else wrote it
+            found[int(number)] = unpacked(stored.data)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from knotwork.flow import calls, ending, outputs
 from knotwork.flow.effects import NULL
@@ -20,15 +20,20 @@ if TYPE_CHECKING:
 def begin(run: Run, step: Progress, spec: MapStep, value: bytes) -> None:
     """Begin a map over a JSON list; raises `Invalid` when it is none, or too long."""
     found = outputs.listed(value, spec.max_items)
-    limits = _limits(run, step, spec, found)
+    sights = _sights(run, step, spec, found)
+    limits = _limits(run, step, spec, len(found), sights)
     if spec.input is not None:
-        seen = context(run, step.box.reads)
-        found = [
-            outputs.shaped(spec.input, {**seen, "item": decoded(item), "index": index})
-            for index, item in enumerate(found)
-        ]
-    step.items = Items(found, [NULL] * len(found), _allowed(spec, len(found)), left=len(found), limits=limits)
+        found = [outputs.shaped(spec.input, seen) for seen in sights]
+    before = _taken_over(run, step)
+    done = [before.get(index, b"") for index in range(len(found))]
+    step.items = Items(found, done, _allowed(spec, len(found)), left=done.count(b""), limits=limits)
     go_on(run, step)
+
+
+def _taken_over(run: Run, step: Progress) -> dict[int, bytes]:
+    """Return the outputs of items that were done in the run that this one does again."""
+    left = run.start.left.get(step.box.id)
+    return outputs.numbered(bytes(left.items)) if left is not None else {}
 
 
 def ended(run: Run, step: Progress, index: int, end: StepEnd) -> None:
@@ -65,6 +70,8 @@ def go_on(run: Run, step: Progress) -> None:
     if step.error is None and run.phase == "running" and not run.paused:
         while items.next < len(items.inputs) and len(items.running) < spec.parallelism:
             index, items.next = items.next, items.next + 1
+            if items.outputs[index]:
+                continue
             items.running.add(index)
             limit = items.limits[index] if items.limits else None
             calls.dispatch(run, step, f"{step.box.id}--{index}", items.inputs[index], limit=limit)
@@ -74,23 +81,27 @@ def go_on(run: Run, step: Progress) -> None:
     if step.error is not None:
         ending.finish(run, step, StepEnd("failed", error=step.error))
     elif items.left == 0:
-        ending.finish(run, step, ending.done(outputs.array(items.outputs)))
+        ending.finish(run, step, ending.done(outputs.array(output or NULL for output in items.outputs)))
     elif run.phase != "running":
         error = Failed("It was stopped.", code="flow.step_cancelled").to_wire()
         ending.finish(run, step, StepEnd("cancelled", error=error))
 
 
-def _limits(run: Run, step: Progress, spec: MapStep, found: list[bytes]) -> list[Limit]:
+def _sights(run: Run, step: Progress, spec: MapStep, found: list[bytes]) -> list[dict[str, Any]]:
+    """Return what the expressions of each item see: its input, and the key of its limit; [] when there are none."""
+    if spec.input is None and (spec.limit is None or spec.limit.key is None):
+        return []
+    seen = context(run, step.box.reads)
+    return [{**seen, "item": decoded(item), "index": index} for index, item in enumerate(found)]
+
+
+def _limits(run: Run, step: Progress, spec: MapStep, count: int, sights: list[dict[str, Any]]) -> list[Limit]:
     """Return what must admit each item, all of them before the first begins: a key that is wrong fails the whole step."""
     if spec.limit is None:
         return []
     if spec.limit.key is None:
-        return [calls.limit_in(run, step, spec.limit, {})] * len(found)
-    seen = context(run, step.box.reads)
-    return [
-        calls.limit_in(run, step, spec.limit, {**seen, "item": decoded(item), "index": index})
-        for index, item in enumerate(found)
-    ]
+        return [calls.limit_in(run, step, spec.limit, {})] * count
+    return [calls.limit_in(run, step, spec.limit, seen) for seen in sights]
 
 
 def _allowed(spec: MapStep, count: int) -> int:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import patterns, reading, subjects
 from knotwork.bus.background import begin_in
+from knotwork.bus.pauses import Pauses
 from knotwork.bus.reading import Stored
-from knotwork.flow import calls, facts, forgetting
+from knotwork.flow import admission, calls, facts, forgetting
 from knotwork.flow.forgetting import Over
 from knotwork.flow.history import all_facts, is_whole, kept_of
 from knotwork.sdk.errors import KnotworkError
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from knotwork.flow.run import Run
 
 log = logging.getLogger(__name__)
-AGAIN_MIN_S, AGAIN_MAX_S = 0.1, 5.0
 BATCH = 500
 FOUND_MAX_BYTES = 1024 * 1024
 """Facts of a run that are held until it is over, so that they need not be read again; of a larger run they are."""
@@ -42,6 +42,8 @@ class Shard:
     ready: bool = False
     doubtful: bool = False
     """A run of it could not be read."""
+    distrusted: bool = False
+    """Something of what was told while it was being read may be untold."""
     listening: Listening | None = None
     place: int = 0
     early: list[Stored] = field(default_factory=list)
@@ -63,6 +65,8 @@ class Live:
     busy: bool = False
     told: list[Stored] | None = None
     """What was told of it while it is being read: to be taken behind what is read; None: it is not being read."""
+    begun: bool = False
+    """Its start was taken, or waits."""
     left: bool = False
     """It cannot be looked after here: a newer version wrote of it, or what it is made of is gone."""
     heard_s: float = 0.0
@@ -116,7 +120,7 @@ class Journal:
         for name in [name for name in self._shards if name not in names]:
             shard = self._shards.pop(name)
             if shard.listening is not None:
-                self._connection.unlisten_now(shard.listening)
+                self._connection.unlisten(shard.listening)
             for live in shard.runs.values():
                 self._taker.forget(live)
             for run in [run for run, one in self._over.items() if one.shard == name]:
@@ -139,9 +143,15 @@ class Journal:
         """Return the runs that are looked after here."""
         return [live for shard in self._shards.values() for live in shard.runs.values()]
 
+    def distrust(self) -> None:
+        """Hold nothing of what was told of runs here, also of shards that are being read: it is read again to be kept."""
+        distrust(self.all(), self._over.values())
+        for shard in self._shards.values():
+            shard.distrusted = not shard.ready
+
     def is_over(self, holder: str) -> bool:
         """Return whether what stands in the book of a limit is over for certain: a run of ours, or a step of one."""
-        run, _, rest = holder.partition(".")
+        run, attempt = admission.held_by(holder)
         shard = self._shards.get(facts.shard(run))
         if shard is None or not shard.ready:
             return False
@@ -150,7 +160,7 @@ class Journal:
             return True
         if live.busy or live.left or live.run is None or live.waiting:
             return False
-        return rest.startswith("s.") and calls.is_over(live.run, rest.removeprefix("s."))
+        return bool(attempt) and calls.is_over(live.run, attempt)
 
     def floor(self, name: str) -> int:
         """Return up to which place of a shard of ours nothing is of a run that is not over; 0 when that is not known."""
@@ -161,7 +171,7 @@ class Journal:
 
         A server that changes its leader may leave something untold, and what nobody knows of must not be forgotten.
         """
-        stored = await reading.subjects_of(self._connection, subjects.FACTS, f"run.{name}.*.start")
+        stored = await reading.subjects_of(self._connection, subjects.FACTS, patterns.shard_starts(name))
         shard = self._shards.get(name)
         if shard is None or not shard.ready:
             return True
@@ -187,7 +197,7 @@ class Journal:
         place = message.header("Nats-Sequence")
         if shard is None or not place.isdecimal():
             return
-        stored = Stored(f"run{message.subject[4:]}", message.data, int(place), message.header("Nats-Time-Stamp"))
+        stored = Stored(subjects.told_by(message.subject), message.data, int(place), message.header("Nats-Time-Stamp"))
         if not shard.ready:
             shard.early.append(stored)
         elif stored.seq > shard.place:
@@ -207,18 +217,20 @@ class Journal:
             if stored.seq > shard.place:
                 shard.place = stored.seq
                 self._take(shard, stored)
+        if shard.distrusted:
+            self.distrust()
         for live in list(shard.runs.values()):
             if live.told is None:
                 self._taker.resume(live)
 
     async def _listen(self, shard: Shard) -> None:
         if shard.listening is None:
-            shard.listening = await self._connection.listen(f"told.{shard.name}.>", self._told)
+            shard.listening = await self._connection.listen(patterns.shard_told(shard.name), self._told)
         await self._connection.round_trip()
 
     async def _read(self, shard: Shard) -> None:
         """Take every fact of a shard behind those that were taken."""
-        pattern = f"run.{shard.name}.>"
+        pattern = patterns.shard_facts(shard.name)
         while found := await reading.batch(
             self._connection, subjects.FACTS, pattern, shard.place + 1, BATCH, timeout_s=30
         ):
@@ -269,7 +281,7 @@ class Journal:
                 del shard.runs[run]
 
     def _take(self, shard: Shard, stored: Stored) -> None:
-        run = stored.subject.split(".", 3)[2]
+        _, _, run, *what = stored.subject.split(".", 3)
         live = shard.runs.get(run)
         if live is None:
             if run in self._over:
@@ -281,6 +293,7 @@ class Journal:
         if stored.seq <= live.last:  # told, and read beside
             return
         live.last = stored.seq
+        live.begun = live.begun or what == ["start"]
         live.heard_s = self._loop.time()
         live.count += 1
         live.size += len(stored.data)
@@ -294,22 +307,26 @@ class Journal:
     # -- within ------------------------------------------------------------------------------------------------------
 
     async def _insist(self, work: Callable[[], Awaitable[None]], shard: Shard) -> None:
-        pause_s = AGAIN_MIN_S
+        pauses = Pauses()
         while self._shards.get(shard.name) is shard:
             try:
                 await work()
             except KnotworkError as error:
                 log.debug("shard %s is read in a moment: %s", shard.name, error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, AGAIN_MAX_S)
+                await pauses.wait()
             else:
                 return
 
 
+def distrust(runs: Iterable[Live], over: Iterable[Over]) -> None:
+    """Hold no facts of runs that are not in HISTORY yet, as of those that are too large to be held."""
+    for live in runs:
+        live.found, live.size = [], FOUND_MAX_BYTES + 1
+    for one in over:
+        if not one.kept_s:
+            one.found = []
+
+
 def _lacks_start(live: Live | None) -> bool:
     """Return whether a run that was started is not known, or only by what was recorded of it later."""
-    if live is None:
-        return True
-    if live.run is not None or live.busy or live.left or live.told is not None or not live.found:
-        return False
-    return not any(stored.subject == facts.subject(live.id, "start") for stored in live.found)
+    return live is None or not (live.is_known or live.begun or live.is_being_read)

@@ -6,11 +6,11 @@ it: who decides what follows, and who shows what did, must see the same there, o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.flow.facts import Handed, Start, StepEnd
+from knotwork.flow.facts import Handed, Left, Start, StepEnd
 
 if TYPE_CHECKING:
     from knotwork.bus.blobs import Blobs
@@ -25,9 +25,8 @@ def stands_for_more(fact: Fact, graph: Graph | None) -> bool:
     """
     body = fact.body
     if isinstance(body, Start):
-        return bool(body.blob) or any(
-            [*(end.blob for end in body.given.values()), *(one.blob for one in body.handed.values())]
-        )
+        given: tuple[dict[str, Any], ...] = (body.given, body.left, body.handed)
+        return bool(body.blob) or any(one.blob for table in given for one in table.values())
     if isinstance(body, StepEnd) and fact.what == "outcome" and body.blob and graph is not None:
         return fact.about.partition("--")[0] in graph.looked_at or "--" in fact.about
     return False
@@ -41,6 +40,10 @@ async def whole(fact: Fact, blobs: Blobs) -> Fact:
             if end.blob:
                 full = msgspec.structs.replace(end, output=msgspec.Raw(await blobs.get(end.blob)), blob="")
                 body = msgspec.structs.replace(body, given={**body.given, name: full})
+        for name, left in body.left.items():
+            if left.blob:
+                kept = Left(msgspec.Raw(await blobs.get(left.blob)))
+                body = msgspec.structs.replace(body, left={**body.left, name: kept})
         for name, one in body.handed.items():
             if one.blob:
                 brought = Handed(msgspec.Raw(await blobs.get(one.blob)))

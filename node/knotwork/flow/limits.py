@@ -21,6 +21,7 @@ import msgspec
 
 from knotwork.bus import clock, kv, subjects
 from knotwork.bus.background import begin_in
+from knotwork.bus.waits import set_within
 from knotwork.flow import admission
 from knotwork.flow.admission import Book, Limit
 from knotwork.sdk.errors import Conflict, KnotworkError
@@ -44,6 +45,7 @@ class _Waiter:  # its place is its own, so two are never equal
     holder: str = field(compare=False)
     limit: Limit = field(compare=False)
     answer: asyncio.Future[None] = field(compare=False)
+    passed_over: Callable[[], bool] = field(compare=False)
 
 
 @dataclass(eq=False, slots=True)
@@ -85,14 +87,19 @@ class Limits:
                 await self._bucket.watch(self._changed, lambda: None)
             await asyncio.sleep(AGAIN_S)
 
-    async def acquire(self, holder: str, limit: Limit, priority: int = 5) -> None:
-        """Return when `holder` is in the book of a limit; asked again, it may be there already."""
+    async def acquire(
+        self, holder: str, limit: Limit, priority: int = 5, *, passed_over: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Return when `holder` is in the book of a limit; asked again, it may be there already.
+
+        Others go before it while it is to be `passed_over`; when it is no more, ask again.
+        """
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line = self._lines.get(limit.key)
         if line is None:
             line = self._lines[limit.key] = _Line()
             begin_in(self._group, self._serve(limit.key, line))
-        heapq.heappush(line.waiting, _Waiter((-priority, next(self._order)), holder, limit, answer))
+        heapq.heappush(line.waiting, _Waiter((-priority, next(self._order)), holder, limit, answer, passed_over))
         line.stir.set()
         try:
             await answer
@@ -134,9 +141,7 @@ class Limits:
                 log.debug("who may begin by %s is decided in a moment: %s", key, error)
                 pause_s = AGAIN_S
             if pause_s and line.waiting:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(pause_s, LOOK_S)):
-                        await line.stir.wait()
+                await set_within(line.stir, min(pause_s, LOOK_S))
         del self._lines[key]
 
     async def _admit(self, key: str, line: _Line) -> float:
@@ -144,7 +149,9 @@ class Limits:
         book, revision = await self._book(key)
         now_ns = clock.now_ns()
         after, chosen = book, 0
-        waiting = [one for one in line.waiting if not one.answer.done()]
+        waiting = [one for one in line.waiting if not one.answer.done() and not one.passed_over()]
+        if not waiting:
+            return LOOK_S
         # first who is in the book already, by an owner that died or lost the run: else they wait for each other for ever
         waiting.sort(key=lambda one: (one.holder not in book.holders, one.place))
         for waiter in waiting:
@@ -153,7 +160,7 @@ class Limits:
                 break
             after, chosen = found, chosen + 1
         if not chosen:
-            return admission.wait_s(book, waiting[0].limit, now_ns) + 0.001 if waiting else 0.0
+            return admission.wait_s(book, waiting[0].limit, now_ns) + 0.001
         if after is not book and not await self._write(key, after, revision):
             await asyncio.sleep(random.uniform(0.0, 0.02))  # noqa: S311  so that nodes do not run into each other again
             return 0.0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import patterns, reading, subjects
 from knotwork.flow import facts, packing
 from knotwork.sdk.errors import Invalid
 
@@ -52,22 +52,19 @@ def _fits(one: Listed, workflow: str, over: bool | None) -> bool:  # noqa: FBT00
 
 async def recent(connection: Connection, *, workflow: str = "") -> list[Listed]:
     """Return the runs under way, and those that ended just now, in no order: of a workflow, when that is named."""
-    ends = await _all(connection, "run.*.*.ended", facts.Finish)
+    ends = await _all(connection, patterns.ENDS, facts.Finish)
     return [
         Listed(run, start, ends.get(run))
-        for run, start in (await _all(connection, "run.*.*.start", facts.Start)).items()
+        for run, start in (await _all(connection, patterns.STARTS, facts.Start)).items()
         if workflow in ("", start.workflow)
     ]
 
 
 async def _all(connection: Connection, pattern: str, kind: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    place = 1
-    while batch := await reading.batch(connection, subjects.FACTS, pattern, place, BATCH, timeout_s=30):
-        for stored in batch:
-            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-                found[stored.subject.split(".")[2]] = msgspec.json.decode(stored.data, type=kind)
-        place = batch[-1].seq + 1
+    async for stored in reading.every(connection, subjects.FACTS, pattern, timeout_s=30):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            found[stored.subject.split(".")[2]] = msgspec.json.decode(stored.data, type=kind)
     return found
 
 
@@ -75,7 +72,7 @@ async def _window(connection: Connection, begin: int, end: int) -> list[Listed]:
     """Return the runs that stand between two places of HISTORY."""
     found: list[Listed] = []
     while begin <= end and (
-        batch := await reading.batch(connection, subjects.HISTORY, "history.*", begin, BATCH, timeout_s=30)
+        batch := await reading.batch(connection, subjects.HISTORY, patterns.WHOLE_HISTORIES, begin, BATCH, timeout_s=30)
     ):
         for stored in batch:
             if stored.seq <= end:

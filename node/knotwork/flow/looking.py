@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import patterns, reading, subjects
 from knotwork.bus.background import heard
 from knotwork.flow import again, anew, decide, facts, history, large, unknown
 from knotwork.flow.run import Run, begin
@@ -73,7 +73,7 @@ class Looking:
 
     async def open(self) -> None:
         """Listen for ends."""
-        await self._connection.listen("told.*.*.ended", self._told)  # tasks have no such fact
+        await self._connection.listen(patterns.ENDS_TOLD, self._told)  # tasks have no such fact
 
     # -- looking -----------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from knotwork.flow.run import Progress, Run
 
 _list = msgspec.json.Decoder(list[msgspec.Raw])
+_numbered = msgspec.json.Decoder(dict[int, msgspec.Raw])
 encoded = expressions.as_json
 must_fit = schemas.must_fit
 Value = tuple[bytes, str]
@@ -121,6 +122,14 @@ def listed(value: bytes, most: int) -> list[bytes]:
             hint="Raise `max_items`.",
         )
     return [bytes(item) for item in items]
+
+
+def numbered(value: bytes) -> dict[int, bytes]:
+    """Return the items of an object whose keys are their numbers; raises `Invalid` (`flow.bad_value`)."""
+    try:
+        return {index: bytes(item) for index, item in _numbered.decode(value).items()}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid(f"What was taken over cannot be read: {error}", code="flow.bad_value") from error
 
 
 def array(values: Iterable[bytes]) -> bytes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import patterns, reading, subjects
 from knotwork.flow import facts
 from knotwork.sdk.errors import Invalid
 
@@ -76,7 +76,7 @@ def messages(run: str, found: Sequence[Stored]) -> Iterator[tuple[str, bytes]]:
     for number, part in enumerate(parts(found), start=1):
         yield subjects.history_piece(run, tag, number), packed([_lean(one, FACT_MAX_BYTES) for one in part])
     ends = [_lean(one, END_MAX_BYTES) for one in found if one.subject.split(".", 3)[3] in ("start", "ended")]
-    pointer = reading.Stored(subjects.history_pieces(run, tag), b"", number, "")
+    pointer = reading.Stored(patterns.history_pieces(run, tag), b"", number, "")
     yield subjects.history(run), packed([*ends[:1], pointer, *ends[1:]])
 
 

@@ -52,16 +52,17 @@ class Flow:
         self.events = Events(connection)
         self.limits = Limits(group, connection)
         self.shards = Shards(connection, node, lambda mine: self.journal.own(mine))  # noqa: PLW0108  made below
+        self.runs = Runs(connection, work, self.definitions, keeps)
         carrier = Carrier(
             group, connection, work, definitions=self.definitions, events=self.events, limits=self.limits, node=node,
             sure=lambda: self.shards.sure,
+            below=self.runs.taking.below,
         )  # fmt: skip
         over: dict[str, Over] = {}
         engine = Engine(group, definitions=self.definitions, values=work.values, carrier=carrier, over=over)
         self.journal = Journal(group, connection, engine, over)
-        self.untold = Untold(connection, self.journal, over)
+        self.untold = Untold(connection, self.journal)
         self._historian = Historian(connection, writing, self.journal, over, keeps)
-        self.runs = Runs(connection, work, self.definitions, keeps)
         self.children = Children(connection, work, self.runs, self.definitions)
         self.approvals = Approvals(connection, self.runs)
         self._again = asyncio.Event()

@@ -25,7 +25,10 @@ Phase = Literal["running", "stopping", "undoing", "handling", "over"]
 
 @dataclass(slots=True)
 class Items:
-    """The items of a map: what they are, and what became of them; `next` is the first that was not begun."""
+    """The items of a map: what they are, and what became of them; `next` is the first that was not begun.
+
+    The output of one that is not done, or failed, is nothing at all.
+    """
 
     inputs: list[bytes]
     outputs: list[bytes]
@@ -36,6 +39,10 @@ class Items:
     running: set[int] = field(default_factory=set)
     limits: list[Limit] = field(default_factory=list)
     """What must admit each of them; nothing when nothing must."""
+
+    def done(self) -> dict[int, bytes]:
+        """Return the outputs of those that are done, by their numbers."""
+        return {index: output for index, output in enumerate(self.outputs) if output}
 
 
 @dataclass(slots=True)
@@ -65,6 +72,8 @@ class Progress:
     begun_ns: int = 0
     ended_ns: int = 0
     items: Items | None = None
+    kept: dict[int, bytes] = field(default_factory=dict)
+    """Of a map that did not complete the outputs of the items that did, by their numbers."""
     done: int = 0
     """Its parents that are completed."""
     undone: bool = False

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import clock, codec, reading, subjects
+from knotwork.bus import clock, codec, patterns, reading, subjects
 from knotwork.flow import again, anew, answers, facts, history, outputs
 from knotwork.flow.effects import Ask
 from knotwork.flow.looking import Looking, Sight, check_id, read
+from knotwork.flow.taking import Taking
 from knotwork.sdk.errors import Conflict, Denied, Failed, Invalid, NotFound
 from knotwork.work import records
 
@@ -23,11 +24,10 @@ if TYPE_CHECKING:
     from knotwork.bus.reading import Stored
     from knotwork.flow.definitions import Definitions
     from knotwork.flow.facts import Start
+    from knotwork.flow.graph import Graph
     from knotwork.work.room import Work
 
-__all__ = ["Runs", "Sight", "Wanted", "keyed_run", "new_run"]
-GIVEN_INLINE_MAX_BYTES, GIVEN_SMALL_BYTES = 1024 * 1024, 4096
-"""How much of what a run takes over stands in its start; when it is more, each end over so many bytes is a blob."""
+__all__ = ["Begun", "Runs", "Sight", "Wanted", "keyed_run", "new_run"]
 HEARD_IN = 100
 """In how many of the runs that went before in a chain is looked for the key of a signal."""
 
@@ -53,6 +53,16 @@ class Wanted:
     """With whose eyes agents are looked for that its steps name: those of whoever starts it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run that was started, and how; `new` is false when one with its key was there before."""
+
+    id: str
+    new: bool
+    start: Start
+    graph: Graph
+
+
 class Runs(Looking):
     """The runs of one project."""
 
@@ -62,11 +72,12 @@ class Runs(Looking):
         """Read and append facts over `connection`; `keeps()` says how much of the past is kept."""
         super().__init__(connection, definitions, work.values.blobs, keeps)
         self._work, self._facts = work, work.facts
+        self.taking = Taking(connection, self, self._blobs)
 
     # -- starting ----------------------------------------------------------------------------------------------------
 
-    async def start(self, wanted: Wanted) -> tuple[str, bool]:
-        """Start a run durably; returns its id, and False when one with its key was there before.
+    async def start(self, wanted: Wanted) -> Begun:
+        """Start a run durably.
 
         Raises `NotFound` (`flow.no_workflow`), `Invalid` (`flow.schema`) for an input that does not fit, `Conflict`
         (`flow.key_reused`) for a key that was used for something else, `Unavailable` when the store is full.
@@ -88,7 +99,7 @@ class Runs(Looking):
         new = await self._begin(run, start)
         if not new:
             await self._check_same(run, start)
-        return run, new
+        return Begun(run, new, start, graph)
 
     async def _begin(self, run: str, start: Start) -> bool:
         """Store how a run starts; returns False when one with its key was there before.
@@ -105,7 +116,7 @@ class Runs(Looking):
                 raise
             return False
         if start.key and await history.is_kept(self._connection, run):
-            await reading.purge(self._connection, subjects.FACTS, f"{facts.subject(run)}.>", 0)
+            await reading.purge(self._connection, subjects.FACTS, patterns.facts_of(run), 0)
             return False
         return True
 
@@ -133,23 +144,14 @@ class Runs(Looking):
         if handed is not None:
             own_value, own_blob = await self._work.values.keep(handed)
             own = facts.Handed(msgspec.Raw(own_value), own_blob)
+        given, left = await self.taking.over(sight, step)
         made_of = msgspec.structs.replace(
             start, input=msgspec.Raw(kept), blob=blob, by=by, key=key, parent=None, started_ns=now_ns, of=run,
-            given=await self._given(sight, step), handed=again.handed(sight.run, step, own), traceparent="", trigger="", first="", number=0, after=0, tree=None, tree_depth=0,
-            paused=False, heard=0, asker=asker,
+            given=given, left=left if value is None else {}, handed=again.handed(sight.run, step, own), traceparent="",
+            trigger="", first="", number=0, after=0, tree=None, tree_depth=0, paused=False, heard=0, asker=asker,
         )  # fmt: skip
         made = keyed_run(f"{run}.{step}", key) if key else new_run(now_ns)
         return made, await self._begin(made, made_of)
-
-    async def _given(self, sight: Sight, step: str) -> dict[str, facts.StepEnd]:
-        """Return the ends of steps that a new run takes over, those that are large by their digests."""
-        given = again.given(sight.run, step)
-        many = sum(len(end.output) for end in given.values()) > GIVEN_INLINE_MAX_BYTES
-        for name, end in given.items():
-            if len(end.output) > (GIVEN_SMALL_BYTES if many else records.INLINE_MAX_BYTES):
-                digest = await self._work.values.blobs.put(bytes(end.output))
-                given[name] = msgspec.structs.replace(end, output=NOTHING, blob=digest)
-        return given
 
     async def keep(self, run: str, data: bytes, digest: str, *, part: int = 1) -> bool:
         """Put the facts of a run that is over, as JSON, into the past; False when there is one of this name.
@@ -272,11 +274,11 @@ class Runs(Looking):
         now_ns = clock.now_ns()
         if approve:
             output = outputs.encoded({"approved": True, "by": by, "comment": comment})
-            outcome = records.Outcome("completed", NOTHING, msgspec.Raw(output), ended_ns=now_ns)
+            outcome = records.Outcome("completed", facts.NULL, msgspec.Raw(output), ended_ns=now_ns)
         else:
             told = f"{by or 'Somebody'} rejected it{f': {comment}' if comment else '.'}"
             error = Failed(told, code="flow.rejected", detail={"by": by, "comment": comment})
-            outcome = records.Outcome("failed", NOTHING, error=error.to_wire(), ended_ns=now_ns)
+            outcome = records.Outcome("failed", facts.NULL, error=error.to_wire(), ended_ns=now_ns)
         try:
             await self._facts.append(records.outcome_subject(run, step, 0, 1), records.encode(outcome))
         except Conflict as error:
@@ -291,10 +293,11 @@ class Runs(Looking):
         sight = await self.look(run)
         effect = sight.run.open.get(f"ask.{step}")
         if not isinstance(effect, Ask):
+            hint = await self._where_it_is_asked(sight)
             if (stands := await answers.standing(self._connection, sight.run, sight.facts, step)) is not None:
-                raise stands.settled()
+                raise stands.settled(hint)
             told = f"No step {step!r} of {run} waits for an answer."
-            raise NotFound(told, code="flow.not_asked", hint="See `knotwork run show`.")
+            raise NotFound(told, code="flow.not_asked", hint=hint or "See `knotwork run show`.")
         assert effect.spec.kind == "approval"
         approvers = effect.spec.approvers
         if approvers and by not in approvers:
@@ -302,6 +305,14 @@ class Runs(Looking):
                 f"{by!r} may not decide this.", code="flow.not_approver", detail={"approvers": list(approvers)}
             )
         return effect
+
+    async def _where_it_is_asked(self, sight: Sight) -> str:
+        """Return what to do for whoever answers a run that has ended: an answer is never taken for another question."""
+        if sight.finish is None:
+            return ""
+        if not sight.finish.next:
+            return "It has ended. If it was retried, answer the run that this made (`knotwork run list`)."
+        return f"It went on as {await self.latest(sight.id)}: name that to answer what is asked there."
 
     async def _must_live(self, run: str) -> str:
         """Return a run that has not ended, or the one that goes on for it; raises `Conflict` (`flow.over`)."""
@@ -315,9 +326,6 @@ class Runs(Looking):
         raise Conflict(
             told, code="flow.over", hint="See `knotwork run show`.", detail={"id": run, "state": finish.state}
         )
-
-
-NOTHING = msgspec.Raw(b"null")
 
 
 def new_run(now_ns: int) -> str:

@@ -12,16 +12,12 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from knotwork.bus import reading, subjects
-from knotwork.flow import facts
-from knotwork.flow.journal import FOUND_MAX_BYTES
+from knotwork.bus import patterns, reading, subjects
+from knotwork.bus.waits import set_within
 from knotwork.sdk.errors import KnotworkError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from knotwork.bus.connection import Connection
-    from knotwork.flow.forgetting import Over
     from knotwork.flow.journal import Journal, Live, Shard
 
 log = logging.getLogger(__name__)
@@ -32,7 +28,7 @@ LOOKS_PER_S = 50
 AT_ONCE = 50
 """Runs that are counted at a time when something may be untold."""
 AGAIN_S = 2.0
-"""How much later all are counted once more: what was under way when the lead changed is stored by then."""
+"""How much later all are doubted and counted once more: what was under way when the lead changed is stored by then."""
 ON_ITS_WAY_S = 0.05
 TRIES = 5
 """So often a run is counted of which facts keep coming."""
@@ -41,9 +37,9 @@ TRIES = 5
 class Untold:
     """Looks for what this node was not told of, in the runs that it looks after."""
 
-    def __init__(self, connection: Connection, journal: Journal, over: Mapping[str, Over]) -> None:
-        """Have what is found read by `journal`; `over` are the runs that ended and are not packed away yet."""
-        self._connection, self._journal, self._over = connection, journal, over
+    def __init__(self, connection: Connection, journal: Journal) -> None:
+        """Have what is found read by `journal`."""
+        self._connection, self._journal = connection, journal
         self._loop = asyncio.get_running_loop()
         self._doubt = asyncio.Event()
         self._turn = 0
@@ -55,23 +51,19 @@ class Untold:
     def doubt(self) -> None:
         """Take note that something may be untold: all that is held of runs here is read again before it is kept.
 
-        What goes on is counted now, and once more.
+        What goes on is counted now. Once more all of it a little later.
         """
-        for over in self._over.values():
-            if not over.kept_s:
-                over.found = []
-        for live in self._journal.all():
-            if live.run is not None:
-                live.found, live.size = [], FOUND_MAX_BYTES + 1  # as of one that is too large to be held
+        self._doubt_now()
+        self._loop.call_later(AGAIN_S, self._doubt_now)
+
+    def _doubt_now(self) -> None:
+        self._journal.distrust()
         self._doubt.set()
-        self._loop.call_later(AGAIN_S, self._doubt.set)
 
     async def run(self) -> None:
         """Look, for ever."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(EVERY_S):
-                    await self._doubt.wait()
+            await set_within(self._doubt, EVERY_S)
             if self._doubt.is_set():
                 self._doubt.clear()
                 await self._count_all()
@@ -117,7 +109,7 @@ class Untold:
         with contextlib.suppress(KnotworkError):
             for _ in range(TRIES):
                 before = live.count
-                there = await reading.count_from(self._connection, subjects.FACTS, f"{facts.subject(live.id)}.>", 1)
+                there = await reading.count_from(self._connection, subjects.FACTS, patterns.facts_of(live.id), 1)
                 if there == before:
                     return
                 await asyncio.sleep(ON_ITS_WAY_S)

@@ -40,7 +40,7 @@ class MeshDesk:
         self._membership, self._seen = membership, seen
 
     async def nodes(self) -> Sequence[replies.NodeRow]:
-        """Return every node known."""
+        """Return every node known, with how many of its agents are seen."""
         return [
             replies.NodeRow(
                 node=record.node,
@@ -48,7 +48,7 @@ class MeshDesk:
                 state=state,
                 version=record.version,
                 host=record.host,
-                agents=len(record.agents),
+                agents=self._seen.count(record),
                 labels=record.labels,
                 seen_s=0.0 if record.node == self._membership.here else round(heard_s, 1),
                 started_at=rfc3339(record.started_ns),

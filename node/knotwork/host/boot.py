@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knotwork.bus import child, server
+from knotwork.bus import child, patterns, server
 from knotwork.bus.endpoint import Endpoint, Tls, shown_url
 from knotwork.config import secrets
 from knotwork.config.model import CommonsTable, NatsTable, ProjectTable, TlsTable
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 OnState = Callable[[str, str], None]
 COMMONS = "COMMONS"
 """The account for what is personal or public: shared by all projects, and by all nodes that have credentials for it."""
-LOCAL_PUBLISH = ("op.>", "$SRV.>", "agents.prompt.>", "agents.status.>")
-LOCAL_SUBSCRIBE = ("_INBOX.>", "agents.hb.>")
+LOCAL_PUBLISH = (patterns.ANY_OP, "$SRV.>", patterns.ANY_PROMPT, patterns.ANY_STATUS)
+LOCAL_SUBSCRIBE = ("_INBOX.>", patterns.ANY_BEAT)
 """What local doors may do: ask for ops and see services. Streams, agents and what nodes answer are out of reach.
 
 The answers that other holders of the same key get are not: permissions belong to a user, and they are one.

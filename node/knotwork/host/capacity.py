@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -16,6 +17,7 @@ from knotwork.bus.background import background
 from knotwork.host.asking import ask
 from knotwork.host.launch_access import LaunchAccess
 from knotwork.mesh.policy import NONE
+from knotwork.sockets.catalog import AnyConfig
 from knotwork.spinup.demand import Waiting
 from knotwork.spinup.launcher import Own
 from knotwork.spinup.room import SpinUps, open_spinups
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from knotwork.host.world import World
     from knotwork.mesh.membership import Membership
     from knotwork.mesh.policy import Policy
+    from knotwork.sockets.slot import Instance
     from knotwork.spinup.demand import Demand
     from knotwork.spinup.records import Launch
     from knotwork.telemetry.emitter import Emitter
@@ -40,8 +43,8 @@ LEAVE_S = 5.0
 LOOK_S = 0.2
 VANISHED_S = 2.5
 """Tasks that nobody holds count as demand when they were so for this long: two looks at the queues."""
-LAUNCH, TARGET = "launch", "target"
-"""Labels of a launched node: which launch and which target brought it."""
+LAUNCH = "launch"
+"""The label of a launched node that says which launch brought it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +96,17 @@ def own(world: World, project: str) -> dict[str, Own]:
         found[name] = Own(
             name, table.type, slot.lease, table.capabilities, table.boundaries, table.cost, table.max_concurrent,
             table.cooldown_s, table.register_s, table.idle_s, table.grace_s, table.health_s, table.wait_s,
-            table.enabled,
+            table.enabled, place_of(slot.instance, table.settings),
         )  # fmt: skip
     return found
+
+
+def place_of(instance: Instance, written: Mapping[str, object]) -> str:
+    """Return a mark of where a target leads: its type, and what its plugin says leads there; empty while that is broken."""
+    if isinstance(instance.config, AnyConfig):
+        return ""
+    leads = {key: written.get(key) for key in instance.config.place_keys}
+    return hashlib.sha256(codec.encode([instance.entry.type, leads])).hexdigest()[:16]
 
 
 @dataclass(slots=True)

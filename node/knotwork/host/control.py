@@ -193,11 +193,11 @@ class Control:
         served = (self.opened.get(project.name) for project in self.projects.all())
         return HookDesk([rooms.triggers for rooms in served if rooms is not None])
 
-    def targets(self, project: str) -> Targets:
-        """Return the targets of a project; raises `NotFound`, `Unavailable`."""
+    def targets(self, project: str, by: Who | None = None) -> Targets:
+        """Return the targets of a project, as somebody may see them, all by default; raises `NotFound`, `Unavailable`."""
         from knotwork.host.targets import TargetDesk
 
-        return TargetDesk(self._rooms(project).spinups, self.projects.get(project))
+        return TargetDesk(self._rooms(project).spinups, self.projects.get(project), circles(by) if by else None)
 
     def past(self, project: str) -> PastView:
         """Return the view of the past of a project; raises `NotFound`, `Unavailable`."""
@@ -244,8 +244,8 @@ class Control:
         return concerns.of(self.opened, self.projects.memberships(), self.commons())
 
     def _idle_s(self) -> float:
-        """Return for how long nothing has been worked on here, nor held by an agent that came in through us."""
-        held = any(True for rooms in self.opened.values() for _ in rooms.work.claims.keeper.consumers())
+        """Return for how long nothing has been worked on here, nor held by an agent that came in, nor come to begin here."""
+        held = any(rooms.work.at_hand for rooms in self.opened.values())
         hosting = self.world.hosting
         return 0.0 if held or not hosting.idle.is_set() else time.monotonic() - hosting.rested_s
 

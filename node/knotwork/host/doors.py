@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from knotwork.bus import frames, subjects, way
+from knotwork.bus import frames, patterns, subjects, way
 from knotwork.bus.background import background
 from knotwork.bus.credit import Credit
 from knotwork.ops import serve
@@ -52,10 +52,10 @@ class NatsDoor:
     async def open(self, group: asyncio.TaskGroup) -> None:
         """Listen; answers run in tasks of `group`."""
         self._group = group
-        await self._connection.listen("op.*.*", self._asked, queue="ops")
-        await self._connection.listen(f"op.*.*.{self._node}", self._asked)
-        await self._connection.listen(subjects.ALL_OP_CANCELS, self._cancelled)
-        await self._connection.listen(subjects.ALL_OP_CREDITS, self._used)
+        await self._connection.listen(patterns.OPS, self._asked, queue="ops")
+        await self._connection.listen(patterns.ops_of(self._node), self._asked)
+        await self._connection.listen(patterns.OP_CANCELS, self._cancelled)
+        await self._connection.listen(patterns.OP_CREDITS, self._used)
 
     def _asked(self, message: Message) -> None:
         parts = message.subject.split(".")

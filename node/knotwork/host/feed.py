@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from knotwork.bus import digits, subjects
+from knotwork.bus import digits, patterns, subjects
 from knotwork.bus.background import background
 from knotwork.bus.reading import Stored
 from knotwork.host.moments import rfc3339
@@ -109,7 +109,7 @@ class Feed:
         async with self._lock:
             if "work" in topics and not self._listening:
                 listen = self._connection.listen
-                self._listening = [await listen("told.>", self._told), await listen("task.>", self._queued)]
+                self._listening = [await listen(patterns.TOLD, self._told), await listen(patterns.TASKS, self._queued)]
                 await self._connection.round_trip()
             for topic in topics & {*LOOKED_AT} - self._before.keys():
                 self._before[topic] = {} if topic == "stats" else await self._rows(topic)
@@ -122,7 +122,7 @@ class Feed:
         wanted = frozenset[str]().union(*(one.topics for one in self._watchers))
         if "work" not in wanted:
             for one in self._listening:
-                self._connection.unlisten_now(one)
+                self._connection.unlisten(one)
             self._listening = []
         for topic in self._before.keys() - wanted:
             del self._before[topic]
@@ -179,7 +179,7 @@ class Feed:
         """Take a fact that was just stored."""
         from knotwork.host import task_rows  # the same
 
-        subject = f"run{message.subject.removeprefix('told')}"
+        subject = subjects.told_by(message.subject)
         parts = subject.split(".")
         if len(parts) < _FACT_PARTS or not subjects.is_token(parts[2]) or _OWN in message.data:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from knotwork.flow import anew, effects, facts
-from knotwork.flow.carrying import RUN, holder, named
+from knotwork.flow.admission import RUN, holder, named
 from knotwork.flow.looking import Outline
 from knotwork.flow.run import OVER, decoded
 from knotwork.host.moments import moment
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from knotwork.bus.reading import Stored
     from knotwork.flow.listing import Listed
     from knotwork.flow.run import Progress, Run
-    from knotwork.flow.runs import Sight
+    from knotwork.flow.runs import Begun, Sight
 
     Books = Mapping[str, list[str]]
-    """By the key of a limit who is in its book, as `carrying.holder` names them."""
+    """By the key of a limit who is in its book, as `admission.holder` names them."""
 
 SHOWN_MAX = 3
 """How many of those who hold the places of a limit are named."""
@@ -47,13 +47,24 @@ def info(sight: Sight | Outline) -> flow_replies.RunInfo:
         previous=anew.before(sight.start),
         number=sight.start.number,
         input=decoded(bytes(sight.start.input)),
+        input_blob=sight.start.blob,
         output=decoded(bytes(finish.output)) if finish is not None else None,
-        blob=finish.blob if finish is not None else "",
+        output_blob=finish.blob if finish is not None else "",
         error=error_of(_failure(sight)),
         facts=len(sight.facts),
         progress=seen,
         children=[] if isinstance(sight, Outline) else [child(sight.run, token) for token in sight.run.spawned],
     )
+
+
+def begun(one: Begun) -> flow_replies.RunInfo:
+    """Return a run that was started this moment: all that is known of it already."""
+    start, graph = one.start, one.graph
+    return flow_replies.RunInfo(
+        id=one.id, workflow=start.workflow, state="running", steps=len(graph.boxes) - len(graph.handlers), by=start.by,
+        started_at=moment(start.started_ns), labels=start.labels, digest=start.digest,
+        input=decoded(bytes(start.input)), input_blob=start.blob, facts=1, new=one.new,
+    )  # fmt: skip
 
 
 def problem(sight: Sight | Outline) -> str:

@@ -154,15 +154,13 @@ class FlowDesk:
 
     async def start(self, wanted: NewRun, caller: Caller) -> flow_replies.RunInfo:
         """Start a run."""
-        run, new = await self._flow.runs.start(
+        begun = await self._flow.runs.start(
             Wanted(
                 wanted.workflow, codec.encode(wanted.input), wanted.key, caller_name(caller), wanted.labels,
                 wanted.priority, wanted.boundary, traceparent=caller.traceparent, asker=asker(caller.who),
             )
         )  # fmt: skip
-        if not new:
-            return await self.run(run)
-        return flow_replies.RunInfo(id=run, workflow=wanted.workflow, state="running", new=True)
+        return flow_rows.begun(begun) if begun.new else await self.run(begun.id)
 
     async def runs(self, wanted: RunFilter, limit: int) -> flow_replies.RunList:
         """Return runs that fit, the newest first: of the past from the view, and from the streams while that is not ready."""

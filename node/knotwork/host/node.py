@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 THREADS_END_TIMEOUT_S = 2.0
+TURN_S = 0.001
+"""How long the loop may keep a thread waiting: for each row of an index it asks for its turn again, and 5 ms is Python's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class UpOptions:
 def main(options: UpOptions) -> int:
     """Be the node until it is stopped; returns the exit code. Errors on purpose are told in a line, not as a traceback."""
     caught = signals.Signals().early()
+    sys.setswitchinterval(TURN_S)
     logs.start("info", quiet=options.quiet)
     try:
         sources = loaded.Sources(options.config_files, options.config_dir, None, options.sets)
@@ -91,7 +94,7 @@ async def run(options: UpOptions, found: Loaded, caught: signals.Signals) -> Non
         await house.enter_async_context(rooms.open_commons(nats, found))
         await stopping.before(_open(rooms, nats, ground, parts, found, safe_mode=options.safe_mode))
         if not stopping.asked.is_set():
-            async with rooms.open_web():
+            async with rooms.web.open():
                 await rooms.take_work()
                 await stopping.asked.wait()
                 await rooms.close()
@@ -104,7 +107,7 @@ def _plugins(options: UpOptions, found: Loaded) -> Catalog:
 
 async def _open(rooms: Rooms, nats: boot.Nats, ground: Ground, parts: Parts, found: Loaded, *, safe_mode: bool) -> None:
     rooms.wire(found, await parts.catalog, nats, ground, safe_mode=safe_mode)
-    rooms.load_web()
+    rooms.web.load()
     await rooms.open_plugins()
     await rooms.open_projects()
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import account
 from knotwork.bus.connection import open_connection
+from knotwork.bus.waits import set_within
 from knotwork.host.ground import Ground
 from knotwork.mesh.membership import Membership
 from knotwork.sdk.errors import ConfigInvalid, Conflict, Denied, KnotworkError, NotFound, Unavailable
@@ -239,7 +240,7 @@ class Projects:
                 if loop.time() - began_s > STEADY_S:
                     pause_s = AGAIN_MIN_S
                 log.warning("project %s is tried again in %.1f s: %s", project.name, pause_s, trouble)
-                await _set_within(project.leave, pause_s)
+                await set_within(project.leave, pause_s)
                 pause_s = min(2 * pause_s, AGAIN_MAX_S)
 
     async def _stay(self, project: Project, found: Loaded) -> None:
@@ -312,15 +313,6 @@ async def _connected(project: Project, connection: Connection) -> bool:
         except TimeoutError:
             continue
     return True
-
-
-async def _set_within(event: asyncio.Event, timeout_s: float) -> bool:
-    """Return whether the event is set, at the latest after `timeout_s` seconds."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await event.wait()
-    except TimeoutError:
-        return False
 
 
 async def _all_left(going: list[Project]) -> bool:

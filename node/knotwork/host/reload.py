@@ -53,6 +53,8 @@ class Reloader:
         self._asked = asyncio.Event()
         self._leaving: dict[str, tuple[ProjectTable, Change]] = {}
         self._closed = False
+        self._taken: replies.ReloadVerdict | None = None
+        """What the last change of the files did: asked again, we tell that instead of nothing."""
         self.last: replies.ReloadVerdict | None = None
 
     def ask(self, trigger: str) -> None:
@@ -125,8 +127,11 @@ class Reloader:
             try:
                 done = await asyncio.to_thread(revisions.restore, revision, kept)
                 return await self._exchange("rollback", put_back.Back(revision, done))
-            except BaseException:
+            except BaseException as error:
                 await asyncio.to_thread(before.put_back)
+                if isinstance(error, ConfigInvalid) and error.code == "config.needs_restart":
+                    hint = f"Stop the node, say `knotwork config rollback {number}` again, and start it."
+                    raise ConfigInvalid(error.message, code=error.code, hint=hint, detail=error.detail) from error
                 raise
 
     async def _exchange(self, trigger: str, back: put_back.Back | None = None) -> replies.ReloadVerdict:
@@ -276,13 +281,15 @@ class Reloader:
         await over(DRAIN_END_S)
 
     def _told(self, verdict: replies.ReloadVerdict, start_s: float, trigger: str) -> replies.ReloadVerdict:
+        if verdict.result == "unchanged" and not verdict.message and self._taken is not None:
+            verdict = verdict.model_copy(update={"message": _taken_over(self._taken)})
         took_s = round(time.monotonic() - start_s, 4)
         verdict = verdict.model_copy(update={"took_s": took_s, "at": rfc3339(None), "trigger": trigger})
-        self.last = verdict
+        self.last, self._taken = verdict, verdict if verdict.result == "applied" else self._taken
         name = "config.refused" if verdict.result == "refused" else f"config.{verdict.result}"
         level = "error" if verdict.result == "refused" else "info"
         self._world.emitter.event(name, verdict.model_dump(mode="json"), level=level)
-        touched = ", ".join([*verdict.added, *verdict.changed, *verdict.removed, *verdict.live])
+        touched = _touched(verdict)
         log.info("configuration %s in %.3f s%s", verdict.result, took_s, f": {touched}" if touched else "")
         return verdict
 
@@ -324,7 +331,8 @@ def _as_ours(error: Exception) -> KnotworkError:
 def _applied(change: Change, revision: int, message: str) -> replies.ReloadVerdict:
     plan = change.plan
     found = plan.instances
-    reopened = {f"{slot.kind}.{slot.id}" for slot in change.prepared.started}  # a plugin's code may be new, too
+    started = change.prepared.started  # a plugin's code may be new, too
+    reopened = {f"{SECTIONS[slot.kind]}.{slot.id}" for slot in started}
     named = {f"{SECTIONS[kind]}.{name}" for kind in found for name in (*found[kind].added, *found[kind].changed)}
     return replies.ReloadVerdict(
         result="applied" if plan or reopened else "unchanged",
@@ -338,6 +346,15 @@ def _applied(change: Change, revision: int, message: str) -> replies.ReloadVerdi
         live=list(plan.live),
         message=message,
     )
+
+
+def _touched(verdict: replies.ReloadVerdict) -> str:
+    return ", ".join([*verdict.added, *verdict.changed, *verdict.removed, *verdict.live])
+
+
+def _taken_over(verdict: replies.ReloadVerdict) -> str:
+    """Return, in a sentence, that what somebody asks for again was done: the watch may be quicker than who saved a file."""
+    return f"What the files say is in force since {verdict.at}: {_touched(verdict)[:1000]}."
 
 
 def _refused(error: KnotworkError, revision: int) -> replies.ReloadVerdict:

@@ -28,8 +28,8 @@ from knotwork.host.opening import Opening
 from knotwork.host.project_rooms import Around, ProjectRooms, open_rooms
 from knotwork.host.projects import Projects
 from knotwork.host.reload import Reloader
+from knotwork.host.web_door import WebDoor
 from knotwork.host.world import World
-from knotwork.mcp.http import HttpDoor
 from knotwork.mesh.afar import Afar
 from knotwork.mesh.hosting import Hosting
 from knotwork.mesh.membership import Membership, join
@@ -62,12 +62,13 @@ if TYPE_CHECKING:
     from knotwork.sockets.catalog import Catalog
     from knotwork.sockets.slot import Slot
     from knotwork.telemetry.emitter import Emitter
-    from knotwork.web.serve import Web
     from knotwork.work.room import Work
 
 log = logging.getLogger(__name__)
 LEAVE_S = 5.0
 LOOK_EVERY_S = 0.2
+TELL_S = 2.0
+"""How long sinks of telemetry may take to send what is queued when the node stops."""
 
 
 class Rooms:
@@ -85,7 +86,6 @@ class Rooms:
         self.meter = Meter(self.emitter)
         self.hosting = Hosting(group, self.emitter, self.meter, node=who.name, policy=self._policy)
         self.drain = Drain(self.hosting, self.changed)
-        self.web: Web | None = None
         self.works: dict[str, Work] = {}
         self.opened: dict[str, ProjectRooms] = {}
         self.keeper = Keeper()
@@ -94,7 +94,6 @@ class Rooms:
         self.afar = Afar(who.name, self.instance)
         self._opening = Opening(lambda why: file.say("starting", why))
         self._blocking = Blocking(self._stuck)
-        self._web_loads: asyncio.Task[None] | None = None
         self._wired = False
         self._undescribed = asyncio.Event()
         group.create_task(self.emitter.run(), name="telemetry")
@@ -122,6 +121,7 @@ class Rooms:
             self.who.name, self.world, nats, self.hosting, self.emitter, self.keeper, self.layout.view, self.control,
             self._policy, self._secret, self._storage, lambda: self.commons, self.afar, Post(lambda: self.commons),
         )  # fmt: skip
+        self.web = WebDoor(self.group, self.layout, self.world, self.control, self._metrics)
         self._wired = True
 
     # -- opening and closing -----------------------------------------------------------------------------------------
@@ -165,33 +165,6 @@ class Rooms:
             self.commons = made
             yield
 
-    def load_web(self) -> None:
-        """Begin to load what the HTTP door is made of, when it is wanted: in a thread, while others wait for NATS."""
-        if self.world.loaded.config.web.enabled:
-            self._web_loads = self.group.create_task(asyncio.to_thread(_load_web), name="web")
-
-    @asynccontextmanager
-    async def open_web(self) -> AsyncIterator[None]:
-        """Open the HTTP door, when it is wanted."""
-        table = self.world.loaded.config.web
-        if not table.enabled:
-            yield
-            return
-        if self._web_loads is not None:
-            await self._web_loads
-        from knotwork.web import serve  # 100 ms that a node without a web door need not spend
-
-        settings = serve.WebSettings(
-            self.layout.http_token(), table.host, table.port, table.allowed_hosts, table.allowed_origins,
-            self.layout.http_port_file,
-        )  # fmt: skip
-        first = lambda: self.world.loaded.config.project_names()[0]  # noqa: E731  the name of what it is
-        agents = HttpDoor(self.control, self.control.held, self.group, first)
-        async with serve.run_web(settings, self.control, self._metrics, first, agents) as web:
-            self.web, self.control.http_url = web, web.url
-            yield
-            self.web = None
-
     async def take_work(self) -> None:
         """Begin: work is taken, files are watched, local doors find us."""
         self.group.create_task(self.reloader.run(), name="reload")
@@ -218,7 +191,7 @@ class Rooms:
         log.info("%s is ready; Ctrl-C stops it", self.who.name)
 
     async def close(self) -> None:
-        """Finish work, leave the projects, stop the plugins; in this order, each bounded."""
+        """Finish work, tell the sinks, leave the projects, stop the plugins; in this order, each bounded."""
         self.drain.shut()  # before anybody is told: the disk may be slow
         self.reloader.close()
         with contextlib.suppress(OSError):
@@ -226,12 +199,11 @@ class Rooms:
         asked_s = self.stopping.drain_s
         drain_s = self.world.loaded.config.node.drain_s if asked_s is None else asked_s
         await self.drain.finish(drain_s, now=self.stopping.now)
-        if self.web is not None:
-            await self.web.leave()
-        await self.projects.stop([project.name for project in self.projects.all()])
+        await self.web.leave()
         self.emitter.event("node.stopped", {"node": self.who.name})
-        self.meter.flush()  # while there are sinks to tell
-        await self.emitter.close(1.0)
+        self.meter.flush()
+        await self.emitter.close(TELL_S)  # and while there is NATS: one of them tells it
+        await self.projects.stop([project.name for project in self.projects.all()])
         await self.world.slots.close(0.0)
         self._blocking.end()
         self.stopping.caught.end_within(LEAVE_S)  # nothing is left to be finished: only what does not end by itself
@@ -246,9 +218,7 @@ class Rooms:
             membership.changed()
         for work in self.works.values():
             work.changed()
-        if self.web is not None:
-            table = self.world.loaded.config.web
-            self.web.allow(table.allowed_hosts, table.allowed_origins)
+        self.web.changed()
         self._undescribed.set()
 
     async def _describe(self) -> None:
@@ -385,7 +355,3 @@ class Rooms:
 
     async def _metrics(self) -> tuple[str, bytes]:
         return await scrape.scrape(self.emitter, self.meter)
-
-
-def _load_web() -> None:
-    import knotwork.web.serve  # noqa: F401  only loaded

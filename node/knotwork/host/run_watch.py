@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from knotwork.bus import frames, subjects
+from knotwork.bus import frames, patterns
+from knotwork.bus.waits import set_within
 from knotwork.flow import facts
 from knotwork.host import flow_rows
 from knotwork.host.agents import piece_of
@@ -73,8 +74,8 @@ class RunWatch:
     async def _one(self, run: str, until_s: float) -> AsyncGenerator[Piece, None]:
         listen = self._flow.connection.listen
         heard = [
-            await listen(subjects.told(f"{facts.subject(run)}.>"), lambda _: self._news.set()),
-            await listen(subjects.live_of(run), self._hear),
+            await listen(patterns.told_of(run), lambda _: self._news.set()),
+            await listen(patterns.live_of(run), self._hear),
         ]
         told = 0
         begun: set[tuple[str, ...]] = set()
@@ -94,12 +95,10 @@ class RunWatch:
                 if sight.finish is not None or time.monotonic() >= until_s:
                     return
                 await asyncio.sleep(min(PAUSE_S, max(0.0, until_s - time.monotonic())))
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(max(0.0, min(LOOK_EVERY_S, until_s - time.monotonic()))):
-                        await self._news.wait()
+                await set_within(self._news, max(0.0, min(LOOK_EVERY_S, until_s - time.monotonic())))
         finally:
             for one in heard:
-                self._flow.connection.unlisten_now(one)
+                self._flow.connection.unlisten(one)
 
     def _hear(self, message: Message) -> None:
         piece = piece_of(frames.read(message))

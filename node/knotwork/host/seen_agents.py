@@ -47,6 +47,10 @@ class SeenAgents:
             if not (agent.attached and self.hides(agent.name)):
                 yield record, agent, state
 
+    def count(self, record: NodeRecord) -> int:
+        """Return how many agents of a node may be seen."""
+        return sum(not (agent.attached and self.hides(agent.name)) for agent in record.agents)
+
     def among(self, directory: Directory, found: Sequence[Candidate]) -> list[Candidate]:
         """Return those candidates that may be seen."""
         return [one for one in found if not self._is_hidden(directory, one)]

@@ -30,7 +30,8 @@ class SessionDesk:
     async def open(self, newcomer: Newcomer, caller: Who) -> AsyncGenerator[replies.Chunk, None]:
         """Hold a session open until the generator is closed; yields what the agent is told."""
         project = self._sessions.project
-        parent = self._sessions.find(newcomer.parent).id if newcomer.parent else ""
+        keys = self._sessions.parents
+        parent = keys.parent(newcomer.parent) if newcomer.parent else ""
         wanted = AgentSession(
             session_records.identity(project, caller.owner, newcomer.host, newcomer.path, newcomer.label, parent),
             newcomer.type, project, caller.owner, self._node, "", newcomer.type, newcomer.description,
@@ -40,7 +41,8 @@ class SessionDesk:
         async with self._sessions.open(wanted, handle=newcomer.handle, take_over=newcomer.take_over) as line:
             record = line.record
             opened = {"event": "opened", "id": record.id, "handle": record.handle, "session": line.secret}
-            yield replies.Chunk(data={**opened, "project": project, "node": self._node})
+            told = {"project": project, "node": self._node, "parent_key": keys.of(record.id)}
+            yield replies.Chunk(data=opened | told)
             while True:
                 notice = await line.notices.get()
                 yield replies.Chunk(data=notice)
@@ -98,7 +100,8 @@ class SessionDesk:
         record = self._sessions.find(name.removesuffix(f"@{self._sessions.project}"))
         if not may_see(record.scope, record.who, by):
             raise session_records.unknown(name, self._sessions.project)
-        return self._row(record, self._sessions.presence(record), by)
+        row = self._row(record, self._sessions.presence(record), by)
+        return row.model_copy(update={"parent_key": self._sessions.parents.of(record.id)}) if row.me else row
 
     @staticmethod
     def _row(record: AgentSession, presence: Presence, by: Who) -> session_replies.SessionRow:

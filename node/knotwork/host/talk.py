@@ -67,7 +67,7 @@ class TalkDesk:
             return _limited(before, limits)
 
         made = await self._talk.channels.change(name, make)
-        return _channel(made, *(await self._talk.history.counts()).get(name, (0, 0)))
+        return _channel(made, *(await self._talk.history.counts(caller.who)).get(name, (0, 0)))
 
     async def archive(self, name: str, caller: Caller, *, undo: bool) -> talk_replies.ChannelRow:
         """Archive a channel, or bring it back."""
@@ -78,7 +78,7 @@ class TalkDesk:
             return msgspec.structs.replace(before, archived_ns=since_ns)
 
         made = await self._talk.channels.change(name, make)
-        return _channel(made, *(await self._talk.history.counts()).get(name, (0, 0)))
+        return _channel(made, *(await self._talk.history.counts(caller.who)).get(name, (0, 0)))
 
     async def say(self, channel: str, message: Draft, caller: Caller) -> talk_replies.Sent:
         """Say something in a channel."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from knotwork.bus import clock
+from knotwork.bus import clock, subjects
 from knotwork.host.asking import ask
 from knotwork.host.moments import moment
 from knotwork.ops import target_replies as replies
 from knotwork.spinup import ranking
+from knotwork.spinup.health import PROBE_TIMEOUT_S
 from knotwork.spinup.launcher import LAUNCH_TIMEOUT_S
 from knotwork.spinup.records import LIVE
-from knotwork.spinup.room import PROBE_TIMEOUT_S
 
 if TYPE_CHECKING:
     from knotwork.mesh.membership import Membership
@@ -28,9 +28,14 @@ STOP_S = 600.0
 class TargetDesk:
     """Targets and launches of one project (`ops.target_replies.Targets`)."""
 
-    def __init__(self, spinups: SpinUps, membership: Membership) -> None:
-        """Ask `spinups`; what is another node's is asked of that one over `membership`."""
+    def __init__(self, spinups: SpinUps, membership: Membership, circles: tuple[str, ...] | None = None) -> None:
+        """Ask `spinups`; what is another node's is asked of that one over `membership`.
+
+        Of what is wanted for work that is not the whole project's, only that of these circles is told (`trust.scopes`);
+        None: all.
+        """
         self._spinups, self._connection, self._here = spinups, membership.connection, membership.here
+        self._circles = circles
 
     def rows(self) -> Sequence[replies.TargetRow]:
         """Return every target of every node, by name."""
@@ -41,10 +46,11 @@ class TargetDesk:
         """Return the demand that nobody can take, with why no target serves it."""
         return [
             {
-                "boundary": demand.boundary, "wanted": demand.routed, "pending": demand.pending,
-                "refused": self._spinups.why.get(demand.key, {}),
+                "boundary": demand.boundary, "wanted": subjects.capability_of(demand.routed) or demand.routed,
+                "pending": demand.pending, "refused": self._spinups.why.get(demand.key, {}),
             }
             for demand in self._spinups.missing
+            if self._circles is None or subjects.circle_of(demand.routed) in ("", *self._circles)
         ]  # fmt: skip
 
     def row(self, name: str) -> replies.TargetRow:

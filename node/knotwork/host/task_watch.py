@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from knotwork.bus import frames, subjects
+from knotwork.bus import frames, patterns, subjects
 from knotwork.bus.reading import Stored
 from knotwork.host import task_rows
 from knotwork.host.agents import piece_of
@@ -41,15 +41,15 @@ class Watching:
         """Hear what happens from now on."""
         listen = self._connection.listen
         self._listening = [
-            await listen(subjects.told(f"{records.facts_of(self._run)}.>"), self._told),
-            await listen(subjects.live_of(self._run), self._said),
+            await listen(patterns.told_of(self._run), self._told),
+            await listen(patterns.live_of(self._run), self._said),
         ]
         await self._connection.round_trip()
 
     async def close(self) -> None:
         """Hear nothing more."""
         for listening in self._listening:
-            await self._connection.unlisten(listening)
+            self._connection.unlisten(listening)
 
     async def pieces(self, timeout_s: float) -> AsyncGenerator[Piece, None]:
         """Yield what happens until the run has ended, or the time is over; looks itself now and then."""
@@ -100,7 +100,7 @@ class Watching:
             self._missed += 1
 
     def _told(self, message: Message) -> None:
-        subject = f"run{message.subject.removeprefix('told')}"
+        subject = subjects.told_by(message.subject)
         if subject.split(".")[3] in ("keyed", "next"):
             return
         self._stir.set()

@@ -8,32 +8,27 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from knotwork.bus import clock, codec, kv, reading, subjects
+from knotwork.bus import clock, patterns, reading, subjects
 from knotwork.host import dead_letters, task_ends, task_filter, task_rows, task_values
-from knotwork.host.agents import asker, caller_name
-from knotwork.host.known_nodes import KNOWN
+from knotwork.host.agents import caller_name
+from knotwork.host.new_tasks import NewTasks
 from knotwork.host.seen_agents import SeenAgents
 from knotwork.host.task_ends import not_cancelled
 from knotwork.host.task_watch import Watching
 from knotwork.ops import replies, task_replies
-from knotwork.sdk.errors import Cancelled, Conflict, KnotworkError, NotFound, Unavailable
-from knotwork.trust import scopes
-from knotwork.work import hands, history, ids, keyed, lookup, queues, records, why
+from knotwork.sdk.errors import Cancelled, KnotworkError, NotFound, Unavailable
+from knotwork.work import hands, history, lookup, queues, records, why
 
 if TYPE_CHECKING:
     from knotwork.bus.reading import Stored
     from knotwork.host.task_past import Past
     from knotwork.mesh.membership import Membership
     from knotwork.ops.op import Caller
-    from knotwork.ops.task_ports import DeadFilter, NewTask, RetryWish, TaskFilter
+    from knotwork.ops.task_ports import DeadFilter, NewTask, TaskFilter
     from knotwork.spinup.room import SpinUps
     from knotwork.work.lookup import Sight
     from knotwork.work.records import Outcome, Task
     from knotwork.work.room import Work
-
-PAGE = 200
 
 
 class TaskDesk:
@@ -56,95 +51,21 @@ class TaskDesk:
         self._spinups, self._circles, self._agents = spinups, circles, agents or SeenAgents()
         self._work, self._membership, self._past = work, membership, past
         self._connection, self._values = membership.connection, work.values
+        self._new = NewTasks(work, membership, past, self._agents)
 
     # -- submitting --------------------------------------------------------------------------------------------------
 
     async def submit(self, wanted: NewTask, caller: Caller) -> task_replies.TaskInfo:
         """Store a task durably and return it."""
-        node, _, agent = self._agents.named(wanted.target).rpartition("/")
-        if node:
-            await self._check_node(node)
-        if wanted.blob:
-            await task_values.check_input(self._values.blobs, wanted.blob)
-        value, digest = await self._values.keep(codec.encode(wanted.input))
-        now_ns = clock.now_ns()
-        own = scopes.circle(wanted.scope, caller.who)
-        task = records.Task(
-            run=keyed.keyed_run(f"{own}{wanted.key}") if wanted.key else ids.new_run(now_ns),
-            queue=subjects.own(own, wanted.capability) if own else queues.routed(wanted.capability, agent, node),
-            capability=wanted.capability, agent=agent, node=node, boundary=wanted.boundary or records.NO_BOUNDARY,
-            priority=wanted.priority, input=msgspec.Raw(value), blob=wanted.blob or digest,
-            timeout_s=wanted.attempt_timeout_s, deadline_ns=wanted.deadline_ns, retry=_retry(wanted.retry),
-            key=wanted.key, labels=wanted.labels, parent=wanted.parent, traceparent=caller.traceparent,
-            by=caller_name(caller), asker=asker(caller.who), submitted_ns=now_ns,
-        )  # fmt: skip
-        if wanted.key:  # what was asked for stays the same, wherever it is placed by today's policy
-            task = msgspec.structs.replace(task, asked=keyed.asked(task))
-        task = await self._work.placed(task, wanted.input)
-        if (wanted.key and await self._was_done(task)) or not await self._work.submitter.submit(task):
-            return await self.get(task.run)
-        return task_rows.info(lookup.Sight(task, "pending"), new=True, note=self._note(task))
+        task, is_new = await self._new.submit(wanted, caller)
+        return self._stored(task) if is_new else await self.get(task.run)
 
     async def retry(self, run: str, caller: Caller) -> task_replies.TaskInfo:
         """Submit the work of an ended task anew."""
-        sight = await self._sight(run)
-        if sight.state not in records.FINAL:
-            raise Conflict(
-                f"{run} has not ended: it is {sight.state}.", code="work.not_ended",
-                hint="Wait for it, or cancel it first.",
-            )  # fmt: skip
-        if sight.task.spared:
-            raise Conflict(
-                f"The input of {run} was not kept: the store had no room for it when it ended.",
-                code="work.input_not_kept", hint="Submit it anew with its input.",
-            )  # fmt: skip
-        now_ns, before = clock.now_ns(), sight.task
-        task = msgspec.structs.replace(
-            before, run=ids.new_run(now_ns), key="", asked="", deadline_ns=0, parent=run, traceparent=caller.traceparent,
-            by=caller_name(caller), submitted_ns=now_ns, number=1, iteration=0, past=(), why="", asker=asker(caller.who),
-            queue=queues.routed(agent=before.agent, node=before.node) if before.agent else before.queue,
-        )  # fmt: skip
-        task = await self._work.placed(task)
-        await self._work.submitter.submit(task)
-        return task_rows.info(lookup.Sight(task, "pending"), new=True, note=self._note(task))
+        return self._stored(await self._new.submit_anew(await self._sight(run), caller))
 
-    async def _was_done(self, task: Task) -> bool:
-        """Return whether a task with a key has ended, longer ago than keys are remembered but not than the past is.
-
-        Its id would be the same, so it is the same task. Raises `Conflict` (`work.key_reused`) for other work.
-        """
-        try:
-            outcome = await self._past.latest(task.run, lately=False)
-        except Unavailable:  # the view is being made: keys are remembered for a day without it
-            return False
-        if outcome is None or outcome.state not in records.FINAL:
-            return False
-        keyed.check_same(records.decode_task(bytes(outcome.task)).asked, task)
-        return True
-
-    async def _check_node(self, node: str) -> None:
-        """Raise `NotFound` (`work.no_such_node`) for a node that nobody has ever seen."""
-        if any(record.node == node for record, _, _ in self._membership.directory.nodes()):
-            return
-        present = kv.Bucket(self._connection, subjects.NODES)
-        known = kv.Bucket(self._connection, subjects.SETTINGS)
-        if await present.get(node) is None and await known.get(f"{KNOWN}.{node}") is None:
-            raise NotFound(
-                f"There is no node {node!r}, and never was.", code="work.no_such_node",
-                hint="See `knotwork nodes`; a capability or an agent without its node waits for whoever comes.",
-            )  # fmt: skip
-
-    def _note(self, task: Task) -> str:
-        """Return what whoever submits should know: that nobody is there to do it now."""
-        candidates = self._membership.directory.candidates(
-            agent=task.agent, node=task.node, capability=task.capability, attached=True
-        )  # fmt: skip
-        candidates = self._agents.among(self._membership.directory, candidates)
-        barred = self._membership.policy().against(task.boundary, candidates)
-        if any(one.state == "online" and one.name not in barred for one in candidates):
-            return ""
-        name = f"agent {task_rows.place(task.node, task.agent)}" if task.agent else f"capability {task.capability}"
-        return f"Nobody is there to do it now ({name}); it waits until somebody is."
+    def _stored(self, task: Task) -> task_replies.TaskInfo:
+        return task_rows.info(lookup.Sight(task, "pending"), new=True, note=self._new.note(task))
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
@@ -203,13 +124,8 @@ class TaskDesk:
         return task_replies.TaskHistory(id=run, state=sight.state, transitions=rows)
 
     async def _facts_of(self, run: str) -> list[Stored]:
-        found: list[Stored] = []
-        after = 0
-        place = f"{records.facts_of(run)}.>"
-        while page := await reading.batch(self._connection, subjects.FACTS, place, after + 1, PAGE):
-            found += [history.without_values(stored) for stored in page]
-            after = page[-1].seq
-        return found
+        every = reading.every(self._connection, subjects.FACTS, patterns.facts_of(run))
+        return [history.without_values(stored) async for stored in every]
 
     async def why(self, run: str) -> task_replies.TaskWhy:
         """Return why a task is where it is."""
@@ -271,21 +187,19 @@ class TaskDesk:
 
     async def stats(self) -> task_replies.TaskStats:
         """Return how much there is to do."""
-        depths = self._in_hands(await queues.sweep(self._connection))  # an older sweep does not know a new queue
+        found = self._in_hands(await queues.sweep(self._connection))  # an older sweep does not know a new queue
+        seen = None if self._circles is None else ("", *self._circles)
+        depths = [one for one in sorted(found) if seen is None or subjects.circle_of(one.queue.routed) in seen]
         count = reading.count_from
         return task_replies.TaskStats(
             waiting=sum(one.pending for one in depths),
             taken=sum(one.taken for one in depths),
-            timers=await count(self._connection, subjects.TIMERS, "timer.>", 1),
+            timers=await count(self._connection, subjects.TIMERS, patterns.TIMERS, 1),
             dead=await self._work.dead.count(),
             running_here=len(self._work.worker.running),
             refused_here=self._work.recorder.refused,
             by_state=await self._past.counts(),
-            queues=task_rows.queue_rows(
-                one
-                for one in sorted(depths)
-                if self._circles is None or subjects.circle_of(one.queue.routed) in ("", *self._circles)
-            ),
+            queues=task_rows.queue_rows(depths),
         )  # fmt: skip
 
     def _in_hands(self, depths: Sequence[queues.Depth]) -> Sequence[queues.Depth]:
@@ -370,10 +284,3 @@ class TaskDesk:
     async def drop(self, wanted: DeadFilter, caller: Caller) -> task_replies.Dropped:  # noqa: ARG002  for the audit to come
         """Remove dead letters."""
         return await dead_letters.drop(self._work.dead, self._known(wanted))
-
-
-def _retry(wish: RetryWish) -> records.Retry:
-    return records.Retry(
-        wish.max_attempts, wish.backoff, wish.delay_s, wish.multiplier, wish.max_delay_s, wish.jitter, wish.on,
-        wish.max_crashes,
-    )  # fmt: skip

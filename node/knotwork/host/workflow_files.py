@@ -147,7 +147,7 @@ async def _tidy(folder: Path, flow: Flow, done: _Brought) -> None:
 
 
 def _refuse(path: Path, why: str, emitter: Emitter) -> None:
-    log.error("%s is no workflow, nothing changes: %s", path, why)
+    log.error("%s is not taken, nothing changes: %s", path, why)
     emitter.event("workflow.refused", {"file": str(path), "why": why[:2000]})
 
 

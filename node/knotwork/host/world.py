@@ -333,13 +333,16 @@ def _broken(catalog: Catalog, kind: Kind, type_name: str) -> PluginFailed | None
 
 
 def _marks(loaded: Loaded, configs: Mapping[tuple[Kind, str], PluginConfig]) -> Marks:
-    """Return a mark of every instance; it changes with its table, its secrets and the files of its code."""
+    """Return a mark of every instance; it changes with the plugin's own settings, its secrets and the files of its code.
+
+    Not with what the node itself knows of it: a new description or limit is no reason to end what runs.
+    """
 
     def read(reference: object) -> str:
         return secrets.resolve(reference, folder=loaded.folder, child_env=child.clean_env)
 
     return {
-        (kind, name): secrets.fingerprint((table, config, _code_of(config, loaded.folder)), read)
+        (kind, name): secrets.fingerprint((table.settings, config, _code_of(config, loaded.folder)), read)
         for kind in KINDS
         for name, table in loaded.config.instances(kind).items()
         for config in [configs.get((kind, name))]

@@ -29,7 +29,7 @@ def _shown(run: dict[str, Any]) -> dict[str, Any]:
         {"started_at": run["started_at"], "ended_at": run["ended_at"], "error": spoken.told(run.get("error"))}
     )
     if run["state"] == "completed":
-        shown["output"] = {"blob": run["blob"]} if run.get("blob") else run.get("output")
+        shown["output"] = {"blob": run["output_blob"]} if run.get("output_blob") else run.get("output")
     return shown
 
 

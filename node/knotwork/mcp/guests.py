@@ -8,13 +8,13 @@ is an agent of this node.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import codec
 from knotwork.bus.background import begin_in
+from knotwork.bus.waits import set_within
 from knotwork.mcp import labels, toolsets
 from knotwork.mcp.calling import OpSession
 from knotwork.mcp.held import Held
@@ -113,9 +113,7 @@ class Guests:
         if guest.task is None or guest.task.done():
             guest.ready.clear()
             guest.task = begin_in(self._group, self._attend(guest))
-        with contextlib.suppress(TimeoutError):  # what is said then is what is said without a session
-            async with asyncio.timeout(OPEN_S):
-                await guest.ready.wait()
+        await set_within(guest.ready, OPEN_S)  # else what is said is what is said without a session
         return self.caller(guest)
 
     async def _attend(self, guest: Guest) -> None:

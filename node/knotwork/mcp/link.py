@@ -14,6 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from knotwork.bus.waits import set_within
 from knotwork.sdk.errors import Conflict, KnotworkError, Unavailable, Unreachable, from_wire
 
 if TYPE_CHECKING:
@@ -104,9 +105,7 @@ class Link:
             steady = asyncio.get_running_loop().time() - began_s > PAUSE_MAX_S
             pause_s = PAUSE_MIN_S if steady else min(pause_s * 2, PAUSE_MAX_S)
             taken = isinstance(self.trouble, Conflict)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TAKEN_OVER_S if taken else pause_s):
-                    await (self._asked if self.stopped else asyncio.Event()).wait()
+            await set_within(self._asked if self.stopped else asyncio.Event(), TAKEN_OVER_S if taken else pause_s)
 
     async def _attend(self, way: Way) -> None:
         """Hold a session open until it is over."""
@@ -227,12 +226,8 @@ class Link:
                 raise self.trouble
             if not held and isinstance(self.trouble, Unreachable) and self.trouble.code == "node.not_running":
                 raise self.trouble
-            changed = self._changed
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, until_s - loop.time())):
-                    await changed.wait()
-                    continue
-            if self._up is None:
+            in_time = await set_within(self._changed, max(0.0, until_s - loop.time()))
+            if not in_time and self._up is None:
                 raise self.trouble or Unreachable("The node does not answer.", code="node.unreachable")
         return self._up
 

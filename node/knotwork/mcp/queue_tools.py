@@ -136,11 +136,9 @@ async def read_work(given: ReadInput, session: Session) -> dict[str, Any]:
     """Return a part of an input or a result."""
     if given.work_id.startswith("w"):
         found = await session.ask("run.show", id=given.work_id)
-        blob = found["blob"] if given.part == "result" else ""
     else:
         found = await session.ask("task.get", id=given.work_id, with_input=given.part == "input")
-        blob = found["input_blob" if given.part == "input" else "output_blob"]
-    if blob:
+    if blob := found["input_blob" if given.part == "input" else "output_blob"]:
         raise NotFound(
             f"It is kept as the blob {blob}: too large to stand here.", code="tool.in_blob",
             hint=f"`knotwork blob get {blob}` reads it.",

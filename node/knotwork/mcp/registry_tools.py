@@ -72,14 +72,17 @@ async def set_handle(given: HandleInput, session: Session) -> dict[str, Any]:
 
 
 @tool(
-    "get_my_handle", Nothing, record(handle="text", guid="text", registered="flag"), title="Who am I?",
-    description="Return your own name and id.", hints=READS,
+    "get_my_handle", Nothing, record(handle="text", guid="text", registered="flag", parentKey="text?"), title="Who am I?",
+    description="Return your own name and id. `parentKey` is for agents that you start yourself, as KNOTWORK_PARENT: they "
+    "see what is private to you, so show it to nobody else.",
+    hints=READS,
 )  # fmt: skip
 async def get_my_handle(_: Nothing, session: Session) -> dict[str, Any]:
     """Return who asks."""
     who = session.who
-    registered = who.kind == "agent" and (await session.ask("session.get", agent=who.id))["registered"]
-    return {"handle": who.name, "guid": who.id, "registered": registered}
+    own = await session.ask("session.get", agent=who.id) if who.kind == "agent" else {}
+    told = {"handle": who.name, "guid": who.id, "registered": own.get("registered", False)}
+    return told | without({"parentKey": own.get("parent_key")})
 
 
 class RegisterInput(CamelInput):

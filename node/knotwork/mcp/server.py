@@ -24,9 +24,16 @@ from mcp.types import (
     ListResourceTemplatesResult,
     ListToolsResult,
     PaginatedRequestParams,
+    PromptsCapability,
     ReadResourceRequestParams,
     ReadResourceResult,
     RequestParams,
+    ResourcesCapability,
+    ServerCapabilities,
+    SubscriptionFilter,
+    SubscriptionsListenRequestParams,
+    SubscriptionsListenResult,
+    ToolsCapability,
 )
 
 import knotwork
@@ -52,6 +59,15 @@ class TaskParams(RequestParams):
     inputResponses: dict[str, Any] | None = None  # noqa: N815
 
 
+class _Truthful(Server[Any]):
+    """The SDK's server, which declares what ours tells of: changes of the tools that are listed, and no others."""
+
+    def get_capabilities(self, *args: Any, **options: Any) -> ServerCapabilities:
+        found = super().get_capabilities(*args, **options)
+        told = {"tools": ToolsCapability(list_changed=True), "prompts": PromptsCapability()}
+        return found.model_copy(update={**told, "resources": ResourcesCapability()})
+
+
 class Served:
     """The SDK's server, made of our tools."""
 
@@ -59,14 +75,15 @@ class Served:
         """Answer with the ops of `node`, for the agents in `guests`."""
         self._node, self._held, self._guests, self._door_of = node, held, guests, door_of
         self._changes = InMemorySubscriptionBus()
+        self._telling = ListenHandler(self._changes)
 
     def server(self) -> Server[Any]:
         """Return the server."""
-        made: Server[Any] = Server(
+        made = _Truthful(
             "knotwork", version=knotwork.__version__, title="Knotwork", instructions=instructions.TEXT,
             on_list_tools=self._tools, on_call_tool=self._call, on_list_resources=self._resources,
             on_list_resource_templates=self._templates, on_read_resource=self._read, on_list_prompts=self._prompts,
-            on_get_prompt=self._prompt, on_subscriptions_listen=ListenHandler(self._changes),
+            on_get_prompt=self._prompt, on_subscriptions_listen=self._listen,
         )  # fmt: skip
         made.extensions = {dialect.TASKS: {}}
         made.add_request_handler("tasks/get", TaskParams, self._task)
@@ -170,6 +187,11 @@ class Served:
             await self._changes.publish(ToolsListChanged())
         told = toolsets.told(guest.sets, _EVERY)
         return calling.Outcome(wording.text_of(told), told)
+
+    async def _listen(self, ctx: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
+        """Tell of what changes here, which the acknowledgement says: the tools that are listed."""
+        kept = SubscriptionFilter(tools_list_changed=params.notifications.tools_list_changed)
+        return await self._telling(ctx, params.model_copy(update={"notifications": kept}))
 
     # -- the Tasks extension -----------------------------------------------------------------------------------------
 

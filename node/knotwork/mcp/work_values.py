@@ -24,7 +24,7 @@ def result_of(found: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     if state == "completed":
         shown["result"] = found.get("output")
-        blob = found.get("output_blob") or found.get("blob")
+        blob = found.get("output_blob")
         if blob:
             shown["result"] = {
                 "blob": blob,

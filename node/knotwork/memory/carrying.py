@@ -1,14 +1,14 @@
 """How does memory travel as a file? One JSON object a line, of what one may see; and back in, as the importer's own.
 
 An import forges nobody: whatever a line says, its owner is the one who imports, who is its author, too, and its origin
-says that it was imported.
+says that it was imported. What is related to another line of the file is related to what that line became.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -75,6 +75,20 @@ class Imported:
     errors: tuple[tuple[int, str], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a line asks to be remembered; `id` is what it was called where it comes from, "" when that is not told."""
+
+    number: int
+    draft: Draft
+    id: str
+
+    @property
+    def origin(self) -> str:
+        """Return what is written down of where it comes from."""
+        return f"import {self.id[:64]}".strip()
+
+
 class Carrying:
     """Writes and reads files of one project's memory."""
 
@@ -104,8 +118,8 @@ class Carrying:
         """
         file = files.allowed(name, self._memory.settings.folders, files.place_of(who))
         found = await asyncio.to_thread(lambda: list(_read(file)))
-        drafts, errors = _drafts(found, scope)
-        drafts, refused = await asyncio.to_thread(self._refused, drafts, who)  # before anything is kept
+        asked, errors = _asked(found, scope)
+        asked, refused = await asyncio.to_thread(self._refused, asked, who)  # before anything is kept
         errors = sorted([*errors, *refused])
         if errors and not skip_invalid:
             shown = "; ".join(f"line {number}: {why}" for number, why in errors[:5])
@@ -115,32 +129,64 @@ class Carrying:
                 detail={"errors": [{"line": number, "message": why} for number, why in errors[:ERRORS_MAX]]},
             )  # fmt: skip
 
-        def one(asked: tuple[int, Draft, str]) -> Awaitable[Remembered]:
-            _, draft, origin = asked
-            return self._writing.remember(draft, who, duplicates=duplicates, origin=origin)
+        named: dict[str, str] = {}
+        """What is called otherwise here than where it comes from."""
 
-        answers = await bulk.each(drafts, one, stop_on_error=False)
-        failed = [
-            (drafts[place][0], str(answer)) for place, answer in enumerate(answers) if isinstance(answer, KnotworkError)
-        ]
-        kept = [answer for answer in answers if isinstance(answer, Remembered)]
-        twins = sum(bool(answer.duplicate_of) for answer in kept)
-        all_errors = sorted([*errors, *failed])
-        return Imported(len(kept) - twins, twins, len(all_errors), tuple(all_errors[:ERRORS_MAX]))
+        def one(line: Asked) -> Awaitable[Remembered]:
+            related = tuple(dict.fromkeys(named.get(other, other) for other in line.draft.related))
+            draft = replace(line.draft, related=related)
+            return self._writing.remember(draft, who, duplicates=duplicates, origin=line.origin)
 
-    def _refused(
-        self, drafts: list[tuple[int, Draft, str]], who: Who
-    ) -> tuple[list[tuple[int, Draft, str]], list[tuple[int, str]]]:
-        """Return the drafts that may be kept, and what is wrong with the others: such as a secret in them."""
+        kept = twins = 0
+        for wave in waves(asked):
+            answers = await bulk.each(wave, one, stop_on_error=False)
+            for line, answer in zip(wave, answers, strict=True):
+                if isinstance(answer, Remembered):
+                    kept, twins = kept + 1, twins + bool(answer.duplicate_of)
+                    named[line.id] = answer.record.id
+                else:
+                    errors.append((line.number, str(answer)))
+        errors.sort()
+        return Imported(kept - twins, twins, len(errors), tuple(errors[:ERRORS_MAX]))
+
+    def _refused(self, asked: list[Asked], who: Who) -> tuple[list[Asked], list[tuple[int, str]]]:
+        """Return the lines that may be kept, and what is wrong with the others: such as a secret in them."""
         kept, errors = [], []
-        for number, draft, origin in drafts:
+        for line in asked:
             try:
-                self._writing.drafted(draft, who, origin=origin)
+                self._writing.drafted(line.draft, who, origin=line.origin)
             except KnotworkError as error:
-                errors.append((number, error.message[:200]))
+                errors.append((line.number, error.message[:200]))
             else:
-                kept.append((number, draft, origin))
+                kept.append(line)
         return kept, errors
+
+
+def waves(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
+    """Yield lines behind those that they are related to, so that it is known what these are called here (pure).
+
+    Those that are related in a circle, and what is behind them, come together in the end.
+    """
+    places = {line.id: place for place, line in enumerate(asked) if line.id}
+    needs = [{places[one] for one in line.draft.related if one in places} - {at} for at, line in enumerate(asked)]
+    behind: list[list[int]] = [[] for _ in asked]
+    for place, needed in enumerate(needs):
+        for one in needed:
+            behind[one].append(place)
+    left, missing = set(range(len(asked))), [len(needed) for needed in needs]
+    ready = [place for place in left if not missing[place]]
+    while ready:
+        yield [asked[place] for place in ready]
+        left -= set(ready)
+        following = []
+        for place in ready:
+            for one in behind[place]:
+                missing[one] -= 1
+                if not missing[one]:
+                    following.append(one)
+        ready = following
+    if left:
+        yield [asked[place] for place in sorted(left)]
 
 
 def _with(query: Query, cursor: str) -> Query:
@@ -184,20 +230,18 @@ def _read(file: files.Allowed) -> Iterator[tuple[int, bytes]]:
                 yield number, line
 
 
-def _drafts(
-    found: list[tuple[int, bytes]], scope: MemoryScope | None
-) -> tuple[list[tuple[int, Draft, str]], list[tuple[int, str]]]:
-    """Return the drafts with their lines and origins, and what is wrong with the other lines."""
-    drafts, errors = [], []
+def _asked(found: list[tuple[int, bytes]], scope: MemoryScope | None) -> tuple[list[Asked], list[tuple[int, str]]]:
+    """Return what lines ask for, and what is wrong with the others."""
+    asked, errors = [], []
     for number, raw in found:
         try:
             line = _decoder.decode(raw)
-            drafts.append((number, _draft(line, scope), f"import {line.id[:64]}".strip()))
+            asked.append(Asked(number, _draft(line, scope), line.id))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             errors.append((number, str(error)[:200]))
         except KnotworkError as error:
             errors.append((number, error.message[:200]))
-    return drafts, errors
+    return asked, errors
 
 
 def _draft(line: Line, scope: MemoryScope | None) -> Draft:

@@ -209,7 +209,8 @@ class Index:
     def words(self, wanted: Filter, text: str, limit: int) -> list[str]:
         """Return the ids of what has words of a text, best first (BM25); when nothing has, of what holds the text.
 
-        What has all of them comes first, then what has those that few others have, then the newest with the rest.
+        What has all of them comes first, then what has those that few others have, then the newest with the rest. The
+        first ones are the same whatever the `limit`: a page after another asks for more.
         """
         terms = [f'"{term}"' for term in dict.fromkeys(_WORD.findall(text)[:WORDS_MAX])]
         if terms and len(terms[-1]) >= BEGINNING_MIN + 2 and not self._is_common(terms[-1]):
@@ -228,7 +229,7 @@ class Index:
         where, values = _where(wanted, wanted.sights)
         rows = self._db.execute(
             "SELECT id FROM items"  # noqa: S608  our own words
-            f" WHERE instr(lower(content), lower(?)) AND {where} ORDER BY rank, updated_ns DESC LIMIT ?",
+            f" WHERE instr(lower(content), lower(?)) AND {where} ORDER BY rank, updated_ns DESC, id LIMIT ?",
             (text, *values, limit),
         ).fetchall()
         return [row[0] for row in rows]
@@ -247,7 +248,7 @@ class Index:
         if not newest:
             query = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT 1 OFFSET ?"
             since = self._db.execute(query, (asked, RANKED_MAX)).fetchone()
-        order = "words.rowid DESC" if newest else "bm25(words, 1.0, 2.0, 0.0), updated_ns DESC"
+        order = "words.rowid DESC" if newest else "bm25(words, 1.0, 2.0, 0.0), updated_ns DESC, id"
         rows = self._db.execute(
             "SELECT id FROM words JOIN items ON items.ord = words.rowid"  # noqa: S608  our own words
             f" WHERE words MATCH ? AND words.rowid > ? AND {where} ORDER BY {order} LIMIT ?",

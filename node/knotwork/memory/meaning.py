@@ -18,7 +18,7 @@ from knotwork.memory.index import Filter, Index
 from knotwork.memory.model import Record
 from knotwork.memory.room import Memory
 from knotwork.memory.vectors import Vector
-from knotwork.sdk.errors import KnotworkError, Unavailable
+from knotwork.sdk.errors import KnotworkError, PluginFailed, Unavailable
 from knotwork.sdk.memory import Place
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Meaning:
     def __init__(self, memory: Memory) -> None:
         """Know none; every record that the index takes in is told to us."""
         self._memory = memory
-        self._model = ""
+        self._model, self._outdated = "", False
         self._digests: dict[Place, tuple[str, bytes]] = {}
         self._vectors: dict[bytes, Vector] = {}
         self._waiting: deque[tuple[bytes, str]] = deque()
@@ -46,22 +46,25 @@ class Meaning:
     async def nearest(self, text: str, wanted: Filter, limit: int) -> list[str]:
         """Return the ids of memories that mean much the same, best first; none when nothing is configured.
 
-        Raises `Unavailable` when the plugin does not answer.
+        Raises `Unavailable` when the plugin does not answer, `PluginFailed` when it answers with no vectors.
         """
         instance = self._memory.settings.embeddings
         if not instance or not self._model:
             return []
         try:
             async with asyncio.timeout(ASK_S):
-                with self._memory.around.slot(instance).lease() as plugin:
-                    (numbers,) = await plugin.embed([text[:TEXT_MAX]])
+                model, (asked,) = await self._made(instance, [text[:TEXT_MAX]])
         except TimeoutError:
             raise Unavailable(f"{instance} did not answer within {ASK_S:g} s.", code="memory.embed") from None
+        if model != self._model:  # another one was configured: what the old one said is not to be compared
+            self._outdated = True
+            self._stirred.set()
+            return []
         known = [(id_, self._vectors[digest]) for id_, digest in self._digests.values() if digest in self._vectors]
         allowed = {(sight.scope, sight.owner) for sight in wanted.sights}
         seen = {id_ for place, (id_, _) in self._digests.items() if (place.scope, place.owner) in allowed}
         mine = [one for one in known if one[0] in seen]
-        return await self._memory.shelf.ask(lambda _: vectors.nearest(vectors.vector(numbers), mine, limit))
+        return await self._memory.shelf.ask(lambda _: vectors.nearest(asked, mine, limit))
 
     @property
     def known(self) -> int:
@@ -85,7 +88,7 @@ class Meaning:
         instance = ""
         while True:
             wanted = self._memory.settings.embeddings
-            if wanted != instance:
+            if wanted != instance or self._outdated:
                 instance = wanted
                 await self._begin_anew(instance)
             if not instance:
@@ -108,7 +111,7 @@ class Meaning:
         self._digests.clear()
         self._vectors.clear()
         self._waiting.clear()
-        self._model = ""
+        self._model, self._outdated = "", False
         if not instance:
             return
         for place, record in await self._memory.shelf.ask(_everything):
@@ -121,8 +124,7 @@ class Meaning:
             if not todo:
                 continue
             try:
-                with self._memory.around.slot(instance).lease() as plugin:
-                    model, made = str(plugin.model), await plugin.embed(list(todo.values()))
+                model, made = await self._made(instance, list(todo.values()))
             except BaseException:
                 self._waiting.extendleft(reversed(batch))
                 raise
@@ -130,8 +132,24 @@ class Meaning:
                 self._waiting.extendleft(reversed(batch))
                 await self._begin_anew(instance)
             self._model = model
-            for digest, numbers in zip(todo, made, strict=True):
-                self._vectors[digest] = vectors.vector(numbers)
+            self._vectors.update(zip(todo, made, strict=True))
+
+    async def _made(self, instance: str, texts: list[str]) -> tuple[str, list[Vector]]:
+        """Return the model and one vector for each text; whatever else a plugin does stays its own failure."""
+        try:
+            with self._memory.around.slot(instance).lease() as plugin:
+                model, made = str(plugin.model), [vectors.vector(one) for one in await plugin.embed(texts)]
+        except (KnotworkError, TimeoutError):
+            raise
+        except Exception as error:
+            raise PluginFailed(f"{instance} makes no vectors: {_text(error)}", code="memory.embed") from error
+        if len(made) != len(texts):
+            raise PluginFailed(f"{instance} gave {len(made)} vectors for {len(texts)} texts.", code="memory.embed")
+        return model, made
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:500]}"
 
 
 def _everything(index: Index) -> list[tuple[Place, Record]]:

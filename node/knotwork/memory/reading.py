@@ -113,8 +113,11 @@ class Reading:
         except KnotworkError as error:
             notes = (f"Searched by words alone: {error.message}",)
 
+        # alone the best by words stand in their order, so no more of them are looked for than are shown, and one more
+        count = SEARCH_MAX if by_meaning else min(start + query.limit + 1, SEARCH_MAX)
+
         def look(index: Index) -> tuple[list[Row], list[str], set[str], set[str]]:
-            said = index.words(wanted, query.text, SEARCH_MAX)
+            said = index.words(wanted, query.text, count)
             near = index.fitting(wanted, by_meaning) if by_meaning else []
             order = fusing.fuse(said, near) if near else said
             return index.named(wanted, order[start : start + query.limit]), order, set(said), set(near)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from knotwork.bus import clock
 from knotwork.memory import names, rules
 from knotwork.memory.model import Author, Record, Version, author, belongs, decode, encode
 from knotwork.memory.settings import Around, Settings
@@ -41,7 +41,7 @@ class Memory:
     shelf: Shelf
     around: Around
     common: bool
-    now_ns: Callable[[], int] = field(default=time.time_ns)
+    now_ns: Callable[[], int] = field(default=clock.now_ns)
 
     @property
     def settings(self) -> Settings:

@@ -216,13 +216,18 @@ class Shelf:
         self._broken = False
 
     async def _follow(self, one: Followed) -> None:
+        said = ""
         while True:
             try:
                 await self._watch(one)
             except KnotworkError as error:
                 log.debug("memory is followed again in a moment: %s", error)
-            except Exception:
-                log.exception("a memory plugin raised while it was watched")
+            except Exception as error:
+                log.log(
+                    logging.DEBUG if repr(error) == said else logging.ERROR, "a memory plugin raised while it was watched",
+                    exc_info=error,
+                )  # fmt: skip
+                said = repr(error)
             one.failed = True
             await asyncio.sleep(AGAIN_S)
 

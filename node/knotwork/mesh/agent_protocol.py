@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from knotwork.bus import codec, subjects
+from knotwork.bus import codec, patterns, subjects
 from knotwork.bus.frames import Envelope
+from knotwork.bus.waits import set_within
 from knotwork.mesh import prompts
 from knotwork.mesh.job import Tally
 from knotwork.mesh.micro import Endpoint, Service
@@ -59,8 +60,8 @@ class AgentProtocol:
 
     async def open(self) -> None:
         """Listen for prompts and questions about status."""
-        await self._connection.listen(subjects.prompts_of(self._node, "prompt"), self._prompted, QUEUE)
-        await self._connection.listen(subjects.prompts_of(self._node, "status"), self._asked, QUEUE)
+        await self._connection.listen(patterns.prompts_of(self._node, "prompt"), self._prompted, QUEUE)
+        await self._connection.listen(patterns.prompts_of(self._node, "status"), self._asked, QUEUE)
 
     async def run(self) -> None:
         """Send heartbeats until cancelled: at once for an agent that is new and after a reconnect."""
@@ -69,9 +70,7 @@ class AgentProtocol:
             while True:
                 self._changed.clear()
                 pause_s = self._beat(time.monotonic())
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause_s):
-                        await self._changed.wait()
+                await set_within(self._changed, pause_s)
         finally:
             forget()
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from knotwork.bus import frames, subjects
+from knotwork.bus import frames, patterns, subjects
 from knotwork.bus.way import Way
 from knotwork.mesh import listening, micro, records, twins
 from knotwork.mesh.agent_protocol import AgentProtocol
@@ -138,8 +138,8 @@ class Membership:
         """Claim our name and listen for calls; raises `Conflict` when the name is taken."""
         await self.presence.open()
         self.changed()
-        await self.connection.listen(subjects.agents_of(self.here), self._called, queue=self.here)
-        await self.connection.listen(subjects.cancels_of(self.here), self._cancelled)
+        await self.connection.listen(patterns.agents_of(self.here), self._called, queue=self.here)
+        await self.connection.listen(patterns.cancels_of(self.here), self._cancelled)
         await self.prompts.open()
         await self.micro.open()
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from knotwork.bus import kv, subjects
+from knotwork.bus.waits import set_within
 from knotwork.mesh import records, twins
 from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
 
@@ -78,9 +79,7 @@ class Presence:
 
     async def ready(self, timeout_s: float) -> None:
         """Return when the first full picture of the others is there, or after `timeout_s`."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._complete.wait()
+        await set_within(self._complete, timeout_s)
 
     async def run(self) -> None:
         """Beat and listen until cancelled."""
@@ -117,10 +116,8 @@ class Presence:
                 log.warning("could not tell others that we are here: %s", error)
                 await self._remake()
                 pause_s = min(pause_s, AGAIN_S)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._changed.wait()
-                    await asyncio.sleep(SETTLE_S)
+            if await set_within(self._changed, pause_s):
+                await asyncio.sleep(SETTLE_S)
 
     async def _remake(self) -> None:
         """Make the bucket again: a server that lost its store must not lose us too."""

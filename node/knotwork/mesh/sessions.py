@@ -22,6 +22,7 @@ from knotwork.bus import clock, codec, kv, subjects
 from knotwork.bus.background import background
 from knotwork.mesh import session_records as rules
 from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError, Unreachable
+from knotwork.trust.parents import ParentKeys, open_parent_keys
 from knotwork.trust.scopes import may_see
 
 if TYPE_CHECKING:
@@ -64,11 +65,19 @@ class Sessions:
     """The agents of one project that came in from outside. Made by `open_sessions`."""
 
     def __init__(
-        self, connection: Connection, bucket: Bucket, directory: Directory, *, project: str, node: str, instance: str
+        self,
+        connection: Connection,
+        bucket: Bucket,
+        directory: Directory,
+        parents: ParentKeys,
+        *,
+        project: str,
+        node: str,
+        instance: str,
     ) -> None:
-        """Know nobody yet."""
+        """Know nobody yet; `parents` says whose sub-agent somebody is."""
         self._connection, self._bucket, self._directory = connection, bucket, directory
-        self.project, self._node, self._instance = project, node, instance
+        self.project, self._node, self._instance, self.parents = project, node, instance, parents
         self._known: dict[str, AgentSession] = {}
         self._by_handle: dict[str, str] = {}
         self._lines: dict[str, Line] = {}
@@ -176,7 +185,7 @@ class Sessions:
             yield line
         finally:
             if listening is not None:
-                self._connection.unlisten_now(listening)
+                self._connection.unlisten(listening)
             self._end(line, "it ended")
             if self._lines.get(wanted.id) is None and self._known.get(wanted.id) == line.record:
                 with contextlib.suppress(KnotworkError):  # NATS is away: others see that our node does not know it
@@ -281,7 +290,7 @@ class Sessions:
                 return
             raise Conflict(
                 f"The handle {handle} belongs to another agent.", code="session.handle_taken",
-                hint="Choose another one; `knotwork session list` shows who has it.",
+                hint="Choose another one; `knotwork session list` shows who has it, if you may see that.",
             ) from error  # fmt: skip
 
     async def _rename(self, line: Line, handle: str) -> None:
@@ -375,7 +384,8 @@ async def open_sessions(
 ) -> AsyncIterator[Sessions]:
     """Know the agents of a project inside the block."""
     bucket = await kv.open_bucket(connection, subjects.AGENTS)
-    sessions = Sessions(connection, bucket, directory, project=project, node=node, instance=instance)
+    parents = await open_parent_keys(connection)
+    sessions = Sessions(connection, bucket, directory, parents, project=project, node=node, instance=instance)
     async with background() as group:
         group.create_task(bucket.watch(sessions.entry, sessions.current.set), name=f"sessions {project}")
         group.create_task(sessions.renew(), name=f"sessions {project}, renewal")

@@ -203,7 +203,7 @@ class WatchRequest(Request):
 
 @op(
     "channel.watch", WatchRequest, talk_replies.Watched, effect="read", streams=True, live=True,
-    cli=CliForm(("channel", "watch"), positional=("channel",), silent=True),
+    cli=CliForm(("channel", "watch"), positional=("channel",), columns=("id", "at", "sender", "text"), silent=True),
     summary="Follow a channel as it is spoken in.",
     help="One message a piece, as soon as it is stored, until you leave. What you are shown here does not count as read.",
     examples=(Example("Listen", {"channel": "errors"}),),

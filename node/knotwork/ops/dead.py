@@ -17,6 +17,7 @@ from knotwork.ops.words import Token
 from knotwork.sdk.errors import NotFound
 
 BATCH_MAX = 100_000
+FILTERS = {"capability": "c", "labels": "l", "limit": "n"}
 COLUMNS = ("id", "died_at", "capability", "agent", "attempts", "worker", "code", "message")
 
 
@@ -53,7 +54,7 @@ class DeadListRequest(DeadRequest):
 
 @op(
     "task.dead_list", DeadListRequest, task_replies.DeadList, effect="read",
-    cli=CliForm(("dead", "list"), rows="dead", columns=COLUMNS, short={"capability": "c", "limit": "n"}),
+    cli=CliForm(("dead", "list"), rows="dead", columns=COLUMNS, short=FILTERS),
     summary="List dead letters, the oldest first.",
     help="A task is dead when its attempts are used up, or when it killed its workers. It stays here for 90 days.",
     examples=(Example("List them"), Example("What died of one error?", {"code": "work.poison"})),
@@ -108,7 +109,9 @@ class RedriveRequest(BatchRequest):
 
 @op(
     "task.redrive", RedriveRequest, task_replies.RedrivenTasks, effect="write",
-    cli=CliForm(("dead", "redrive"), positional=("ids",), rows="tasks", columns=("id", "attempt", "done", "why")),
+    cli=CliForm(
+        ("dead", "redrive"), positional=("ids",), rows="tasks", columns=("id", "attempt", "done", "why"), short=FILTERS
+    ),
     summary="Give dead tasks another chance.",
     help="Each comes back as itself: the same id, the next attempt, its history kept, its attempts counted anew. A "
     "deadline that has passed is taken off.",
@@ -126,7 +129,7 @@ async def redrive(request: RedriveRequest, node: NodeControl, caller: Caller) ->
 
 @op(
     "task.drop", BatchRequest, task_replies.Dropped, effect="write",
-    cli=CliForm(("dead", "drop"), positional=("ids",)),
+    cli=CliForm(("dead", "drop"), positional=("ids",), short=FILTERS),
     summary="Remove dead letters.",
     help="Their tasks stay dead, and can still be looked at for as long as ended tasks are kept.",
     examples=(Example("Drop one", {"ids": [ID]}), Example("All that died a month ago", {"before": "30d"})),

@@ -164,8 +164,9 @@ class RunInfo(RunRow):
     previous: str = Field(default="", description="the run that it goes on for")
     number: int = Field(default=0, description="how many runs went before, of those that go on for each other")
     input: Any = None
+    input_blob: str = Field(default="", description="digest of an input that is too large to stand here: `blob.get`")
     output: Any = None
-    blob: str = Field(default="", description="digest of a large output (`blob.get`)")
+    output_blob: str = Field(default="", description="digest of an output that is too large to stand here: `blob.get`")
     error: TaskError | None = None
     facts: int = 0
     new: bool = Field(default=False, description="this request started it")

@@ -24,5 +24,5 @@ class NodesRequest(Request):
 )  # fmt: skip
 async def list_nodes(request: NodesRequest, node: NodeControl, caller: Caller) -> replies.NodeList:
     """Return the nodes."""
-    rows = await node.mesh(caller.project).nodes()
+    rows = await node.mesh(caller.project, caller.who).nodes()
     return replies.NodeList(nodes=[row for row in rows if not request.online or row.state != "offline"])

@@ -115,8 +115,8 @@ class NodeControl(Protocol):
         """Return the durable tasks of a project this node serves, as somebody may see them, all by default; raises `NotFound` (`project.not_found`)."""
         ...
 
-    def targets(self, project: str) -> Targets:
-        """Return the targets of a project this node serves; raises `NotFound` (`project.not_found`)."""
+    def targets(self, project: str, by: Who | None = None) -> Targets:
+        """Return the targets of a project this node serves, as somebody may see them, all by default; raises `NotFound` (`project.not_found`)."""
         ...
 
     def past(self, project: str) -> PastView:

@@ -12,7 +12,7 @@ from knotwork.ops import flow_replies, replies
 from knotwork.ops.flow_ports import RunBatch, Wish
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
-from knotwork.ops.run_words import ID, BatchRequest, RunRequest
+from knotwork.ops.run_words import FILTERS, ID, BatchRequest, RunRequest
 from knotwork.ops.task_words import Key
 from knotwork.ops.words import Text, Token
 
@@ -50,7 +50,7 @@ class CancelRequest(BatchRequest):
 
 @op(
     "run.cancel", CancelRequest, flow_replies.AllChanged, effect="write", streams=True,
-    cli=CliForm(("run", "cancel"), positional=("ids",), rows="runs", columns=flow_replies.CHANGED),
+    cli=CliForm(("run", "cancel"), positional=("ids",), rows="runs", columns=flow_replies.CHANGED, short=FILTERS),
     summary="Stop runs, and all that they started.",
     help="Steps that run are stopped within two seconds; what has ended stays as it is. A filter means runs that are planned "
     f"only where it says so (state `scheduled`): their triggers are removed. {_MANY}",
@@ -66,7 +66,7 @@ def cancel(request: CancelRequest, node: NodeControl, caller: Caller) -> Pieces:
 
 @op(
     "run.pause", BatchRequest, flow_replies.AllChanged, effect="write", streams=True,
-    cli=CliForm(("run", "pause"), positional=("ids",), rows="runs", columns=flow_replies.CHANGED),
+    cli=CliForm(("run", "pause"), positional=("ids",), rows="runs", columns=flow_replies.CHANGED, short=FILTERS),
     summary="Begin no new steps of runs.",
     help=f"What runs goes on to its end. Attached runs below are paused, too. {_MANY}",
     examples=(Example("Hold it", {"ids": [ID]}), Example("Hold all of a customer's", {"labels": ["customer=17"]})),
@@ -78,7 +78,7 @@ def pause(request: BatchRequest, node: NodeControl, caller: Caller) -> Pieces:
 
 @op(
     "run.resume", BatchRequest, flow_replies.AllChanged, effect="write", streams=True,
-    cli=CliForm(("run", "resume"), positional=("ids",), rows="runs", columns=flow_replies.CHANGED),
+    cli=CliForm(("run", "resume"), positional=("ids",), rows="runs", columns=flow_replies.CHANGED, short=FILTERS),
     summary="Let paused runs go on.",
     help=f"Steps whose turn came meanwhile begin at once. Attached runs below go on, too. {_MANY}",
     examples=(Example("Go on", {"ids": [ID]}), Example("Let all go on", {"all": True})),
@@ -99,11 +99,11 @@ class RetryRequest(BatchRequest):
     "run.retry", RetryRequest, flow_replies.AllChanged, effect="write", streams=True,
     cli=CliForm(
         ("run", "retry"), positional=("ids",), rows="runs", columns=flow_replies.CHANGED, answer_when={"ids": "id"},
-        short={"key": "k"},
+        short={**FILTERS, "key": "k"},
     ),
     summary="Do runs again, without what was done.",
     help="Each becomes a run of its own, with the same definition: its id is the answer. What was done before the step is "
-    f"taken over; of a chain that started itself anew its last run is retried. {_MANY} Give a --key, so that going on "
+    f"taken over, single items of maps and steps of runs below, too; of a chain that started itself anew its last run is retried. {_MANY} Give a --key, so that going on "
     "retries none twice.",
     examples=(
         Example("Whatever failed, and all behind it", {"ids": [ID]}),

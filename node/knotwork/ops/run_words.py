@@ -21,6 +21,8 @@ OneOfMany = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 """An id beside others: what is none has an answer of its own, so it is not refused with the whole request."""
 State = Literal["scheduled", "running", "paused", "stopping", "completed", "failed", "cancelled", "timed-out"]
 BATCH_MAX = 10_000
+FILTERS = {"labels": "l", "state": "s", "limit": "n"}
+"""How a filter of runs is written in short, whatever is to be done with them."""
 
 
 class RunRequest(Request):

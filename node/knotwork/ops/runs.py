@@ -12,7 +12,7 @@ from knotwork.ops import flow_replies, replies, task_words
 from knotwork.ops.flow_ports import NewRun
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
-from knotwork.ops.run_words import ID, FilterRequest, RunRequest
+from knotwork.ops.run_words import FILTERS, ID, FilterRequest, RunRequest
 from knotwork.ops.task_words import Key, Labels, Moment
 from knotwork.ops.words import Token
 from knotwork.sdk.errors import Invalid
@@ -68,9 +68,7 @@ class ListRequest(FilterRequest):
 
 @op(
     "run.list", ListRequest, flow_replies.RunList, effect="read",
-    cli=CliForm(
-        ("run", "list"), rows="runs", columns=COLUMNS, also=("runs",), short={"labels": "l", "state": "s", "limit": "n"}
-    ),
+    cli=CliForm(("run", "list"), rows="runs", columns=COLUMNS, also=("runs",), short=FILTERS),
     summary="List runs, the newest first.",
     help="Those to come (`scheduled`: `run start --at` and triggers that fire once), those under way, and those that ended in "
     "the time that runs are kept. Whatever is given must all fit.",

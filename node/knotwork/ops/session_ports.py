@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Newcomer:
-    """An agent that asks for a session. `host`, `path` and `label` (and its project) are what it is known by."""
+    """An agent that asks for a session. `host`, `path` and `label` (and its project) are what it is known by.
+
+    `parent` is the parent key of the agent that started it.
+    """
 
     host: str
     path: str
@@ -50,7 +53,8 @@ class Sessions(Protocol):
     def open(self, newcomer: Newcomer, caller: Who) -> AsyncGenerator[replies.Chunk, None]:
         """Open a session for as long as the generator is; the first piece has its id, handle and secret.
 
-        Raises `Conflict` (`session.open`, `session.handle_taken`), `NotFound` (`agent.not_found`) for the parent.
+        Raises `Conflict` (`session.open`, `session.handle_taken`), `NotFound` (`agent.not_found`) for a parent that
+        was forgotten, and `Denied` (`session.bad_parent`).
         """
         ...
 

@@ -7,7 +7,10 @@ from knotwork.trust.scopes import Scope
 
 
 class SessionRow(Reply):
-    """One agent. What the asker may not see is empty: `host` and `path` of another project, the owner of others."""
+    """One agent. What the asker may not see is empty: `host` and `path` of another project, the owner of others.
+
+    `parent_key` is shown by `session.get` to itself alone, to be handed to the sub-agents that it starts.
+    """
 
     id: str
     handle: str
@@ -26,6 +29,7 @@ class SessionRow(Reply):
     path: str = ""
     label: str = ""
     parent: str = ""
+    parent_key: str = ""
     registered_at: str = ""
     seen_at: str = ""
     me: bool = False

@@ -15,11 +15,13 @@ from knotwork.ops.session_ports import Newcomer, SessionFilter
 from knotwork.ops.talk_words import Whom
 from knotwork.ops.task_words import Cursor
 from knotwork.ops.words import Text, Token
+from knotwork.trust.parents import KEY_MAX
 from knotwork.trust.scopes import Scope
 
 Tokens = Annotated[list[Token], Field(max_length=64)]
 Place = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 Host = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+ParentKey = Annotated[str, StringConstraints(min_length=1, max_length=KEY_MAX)]
 Status = Literal["online", "busy", "offline"]
 
 
@@ -37,7 +39,7 @@ class OpenRequest(Request):
     capabilities: Tokens = Field(default=[], description="what it can do")
     boundaries: Tokens = Field(default=[], description="data classes it accepts; all when empty")
     max_tasks: int = Field(default=16, ge=1, le=10_000, description="tasks it works on at once, at most")
-    parent: Token | None = Field(default=None, description="the agent that started it, by id or handle")
+    parent: ParentKey | None = Field(default=None, description="`parent_key` of the agent that started it")
     take_over: bool = Field(default=False, description="end another open session of the same agent")
 
 
@@ -45,8 +47,8 @@ class OpenRequest(Request):
     "session.open", OpenRequest, session_replies.SessionOver, effect="write", streams=True, live=True,
     cli=CliForm(("session", "open"), positional=("host", "path")),
     summary="Come in as an agent, for as long as you listen.",
-    help='First comes `{"event": "opened", "id": …, "handle": …, "session": …}`; whoever asks an op with that secret '
-    "asks as this agent. Then comes what the agent is told: of messages, of work that is no more its own. The id is "
+    help='First comes `{"event": "opened", "id": …, "handle": …, "session": …, "parent_key": …}`; whoever asks an op with that '
+    "secret asks as this agent, and whoever comes in with that key as `parent` is its sub-agent. Then comes what the agent is told: of messages, of work that is no more its own. The id is "
     "the same at every start with the same machine, folder and label.",
     examples=(
         Example("Come in", {"host": "laptop", "path": "/srv/app", "type": "claude-code", "capabilities": ["code"]}),

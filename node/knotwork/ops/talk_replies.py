@@ -100,7 +100,7 @@ class FoundMessages(Reply):
 
 
 class ChannelRow(Reply):
-    """A channel, its limits, and how full it is."""
+    """A channel, its limits, and how much is in it of what you may see."""
 
     name: str
     about: str = ""

@@ -82,7 +82,7 @@ class Targets(Protocol):
         ...
 
     def missing(self) -> Sequence[dict[str, Any]]:
-        """Return the demand that nobody can take, with why no target serves it."""
+        """Return the demand that nobody can take, with why no target serves it; what one may not see is left out."""
         ...
 
     def row(self, name: str) -> TargetRow:

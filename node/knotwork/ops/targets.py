@@ -51,7 +51,7 @@ class TargetsRequest(TargetFilter):
 )  # fmt: skip
 async def list_targets(request: TargetsRequest, node: NodeControl, caller: Caller) -> replies.TargetList:
     """Return the targets that fit."""
-    desk = node.targets(caller.project)
+    desk = node.targets(caller.project, caller.who)
     rows = [row for row in desk.rows() if request.fits(row)]
     shown, following = pages.page(rows, lambda row: f"{row.target} {row.node}", request.cursor, request.limit)
     return replies.TargetList(targets=shown, next=following, missing=list(desk.missing()))

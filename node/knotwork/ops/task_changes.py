@@ -10,7 +10,7 @@ from knotwork.ops import task_replies, task_words
 from knotwork.ops.op import Caller, CliForm, Example, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.task_words import Run
-from knotwork.ops.tasks import FilterRequest, TaskRequest
+from knotwork.ops.tasks import FILTERS, FilterRequest, TaskRequest
 from knotwork.ops.words import Text
 
 ID = "t0198c0ffee00d15ea5e0ddba11"
@@ -31,7 +31,9 @@ class CancelRequest(FilterRequest):
 
 @op(
     "task.cancel", CancelRequest, task_replies.CancelledTasks, effect="write",
-    cli=CliForm(("task", "cancel"), positional=("ids",), rows="tasks", columns=("id", "state", "changed", "why")),
+    cli=CliForm(
+        ("task", "cancel"), positional=("ids",), rows="tasks", columns=("id", "state", "changed", "why"), short=FILTERS
+    ),
     summary="End tasks now, wherever they are.",
     help="A task in a queue is never begun; one that runs is stopped within two seconds. What has ended stays as it is.",
     examples=(

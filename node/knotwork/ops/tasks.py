@@ -199,6 +199,10 @@ async def watch(
             yield piece
 
 
+FILTERS = {"capability": "c", "state": "s", "labels": "l"}
+"""How a filter of tasks is written in short, whatever is to be done with them."""
+
+
 class FilterRequest(Request):
     """Which tasks; all that is given must fit."""
 
@@ -237,9 +241,7 @@ class ListRequest(FilterRequest):
 
 @op(
     "task.list", ListRequest, task_replies.TaskList, effect="read",
-    cli=CliForm(
-        ("task", "list"), rows="tasks", columns=COLUMNS, short={"capability": "c", "state": "s", "labels": "l", "limit": "n"}
-    ),
+    cli=CliForm(("task", "list"), rows="tasks", columns=COLUMNS, short={**FILTERS, "limit": "n"}),
     summary="List tasks, the newest first.",
     help="From the view of the past, which follows within a second. Whatever is given must all fit; --text looks for whole "
     "words in id, capability, labels, error, and in small inputs and outputs.",

@@ -27,6 +27,8 @@ class PluginConfig(Checked):
     """What an operator may write in the plugin's table; derive from it. Frozen, and unknown keys are refused."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    place_keys: ClassVar[tuple[str, ...]] = ()
+    """Of a spin-up: the keys that say where its launches are. When one changes, those of before are ended as it was."""
 
     def code_files(self, base: Path) -> tuple[Path, ...]:  # noqa: ARG002  for those who override it
         """Return the files whose code this instance runs, relative paths counted from `base`: an edit opens it anew."""

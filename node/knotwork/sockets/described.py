@@ -50,6 +50,7 @@ def factory_of(offer: tried.Offer, wanted: tried.Wanted) -> Factory[Any]:
     name = "".join(part.capitalize() for part in re.split("[-_]", offer.name)) + "Config"
     config: type[Elsewhere] = type(name, (Elsewhere,), {"__doc__": offer.about or None, "__module__": __name__})
     config.keys, config.bones, config.schema_there = tuple(offer.keys), offer.bones, offer.schema
+    config.place_keys = tuple(offer.place_keys)
     config.verdict = Judge(wanted, offer.kind, offer.name)
     return Factory(offer.name, config, _open, offer.summary, offer.exclusive, tuple(offer.abilities))
 

@@ -34,11 +34,11 @@ def types_for(data: Mapping[str, Any], folder: Path, *, safe_mode: bool = False)
 
 def types_of(catalog: Catalog, data: Mapping[str, Any], *, complete: bool = True) -> Known:
     """Return the types of a catalog; `complete` says that it has looked at every file these tables name."""
-    broken, absent, slow = {}, {}, set()
+    broken, absent, able, slow = {}, {}, {}, set()
     for kind, name, table in instances.tables(data):
         type_name = instances.type_of(name, table)
         try:
-            catalog.find(kind, type_name)
+            able[kind, type_name] = frozenset(catalog.find(kind, type_name).factory.abilities)
         except PluginFailed as error:
             broken[kind, type_name] = str(error)
             if error.code == HUNG:
@@ -46,7 +46,7 @@ def types_of(catalog: Catalog, data: Mapping[str, Any], *, complete: bool = True
         except NotFound as error:
             if is_path(type_name):
                 absent[kind, type_name] = str(error) if complete else ""
-    return instances.Known(catalog.config_classes(), catalog.config_classes(apart=True), broken, absent, slow)
+    return instances.Known(catalog.config_classes(), catalog.config_classes(apart=True), broken, absent, slow, able)
 
 
 def settings_of(loaded: Loaded, *, safe_mode: bool = False, imports: bool = True) -> CatalogSettings:

@@ -31,4 +31,4 @@ def crash(error: BaseException) -> str:
         text = str(error)[:_TEXT_MAX]
     except Exception:  # noqa: BLE001  even its text is the plugin's code
         text = "its text cannot be had"
-    return f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

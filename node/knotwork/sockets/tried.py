@@ -75,7 +75,7 @@ class Wanted(msgspec.Struct):
 
 
 class Offer(msgspec.Struct):
-    """One factory as it was described: `keys` and `bones` are those of its config class (see `config.elsewhere`)."""
+    """One factory as it was described: `keys`, `bones` and `place_keys` are those of its config class (see `config.elsewhere`)."""
 
     kind: Kind
     name: str
@@ -86,6 +86,7 @@ class Offer(msgspec.Struct):
     keys: list[str]
     bones: dict[str, Any]
     schema: dict[str, Any]
+    place_keys: list[str] = []
 
 
 class Judged(msgspec.Struct):

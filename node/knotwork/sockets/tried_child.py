@@ -103,6 +103,7 @@ def _offer(kind: Kind, factory: Factory[Any]) -> tried.Offer:
         keys=list(config.model_fields),
         bones=bones.skeleton(config),
         schema=_schema(config),
+        place_keys=[str(key) for key in config.place_keys],
     )
 
 

@@ -45,6 +45,12 @@ def keys(boundary: str, capability: str) -> tuple[str, ...]:
     return tuple(Demand(boundary, routed, 0).key for routed in (capability, f"={capability}"))
 
 
+def is_for_one_node(routed: str) -> bool:
+    """Return whether work waits for an agent of one named node: only that node can do it, so no target helps."""
+    node, named, _ = routed.partition("=")
+    return bool(named and node)
+
+
 def demands(
     waiting: Iterable[Waiting], can_take: Callable[[str, str], bool], may_spin_up: Callable[[str], bool]
 ) -> list[Demand]:
@@ -68,8 +74,7 @@ def _found(
 ) -> list[Demand]:
     found: dict[tuple[str, str], Demand] = {}
     for one in waiting:
-        node, named, _ = one.routed.partition("=")
-        if one.pending <= 0 or (named and node) or not may_spin_up(one.boundary):
+        if one.pending <= 0 or is_for_one_node(one.routed) or not may_spin_up(one.boundary):
             continue
         if not counts(one.boundary, one.routed):
             continue

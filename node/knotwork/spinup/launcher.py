@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from knotwork.bus import clock
-from knotwork.sdk.errors import KnotworkError, TimedOut
+from knotwork.sdk.errors import Invalid, KnotworkError, PluginFailed, TimedOut
 from knotwork.sdk.spinup import LaunchRequest
 
 if TYPE_CHECKING:
@@ -26,13 +27,19 @@ log = logging.getLogger(__name__)
 LAUNCH_TIMEOUT_S = 120.0
 CONDITION_TIMEOUT_S = 20.0
 LEFT_GRACE_S = 30.0
+AGAIN_MIN_S, AGAIN_MAX_S = 1.0, 60.0
+"""How long what could not be ended is left alone: doubled each time."""
 LEFT = "its target is not configured any more"
+MOVED = "its target leads elsewhere now"
 S = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """One of this node's targets: what the operator wrote, and its plugin (`lease` raises when it does not run)."""
+    """One of this node's targets: what the operator wrote, and its plugin (`lease` raises when it does not run).
+
+    `place` marks where it leads, empty while nobody can tell: targets of two types, or of two machines, have two.
+    """
 
     target: str
     type: str
@@ -48,6 +55,11 @@ class Own:
     health_s: float = 300.0
     wait_s: float = 0.0
     enabled: bool = True
+    place: str = ""
+
+    def started(self, launch: Launch) -> bool:
+        """Return whether a launch of the target's name is where it leads now, as far as anybody can tell."""
+        return not self.place or launch.place in ("", self.place)
 
 
 class Agents(Protocol):
@@ -81,6 +93,8 @@ class Launcher:
         """`env(launch)` is what the launched agent needs to join; `on_change` hears of every new state."""
         self._registry, self._agents, self._env = registry, agents, env
         self._project, self._on_change = project, on_change
+        self._again: dict[str, tuple[float, float]] = {}
+        """When a launch that could not be ended is tried again (monotonic), and after which pause."""
 
     async def start(self, own: Own, launch: Launch) -> Launch:
         """Start an agent for a launch that is on record; returns the record, `failed` when the target refused."""
@@ -105,18 +119,32 @@ class Launcher:
         """Return what registered for a launch and is online, "" while there is nothing."""
         return self._agents.of_launch(launch.id)
 
-    async def look(self, own: Own, launch: Launch, now_ns: int, *, missing: bool = False) -> Launch:
-        """Take a launch one step on, when it is time; `missing`: nobody takes yet what it was started for."""
+    def is_due(self, launch: Launch) -> bool:
+        """Return whether it is time to try again to end a launch, if that failed before."""
+        return time.monotonic() >= self._again.get(launch.id, (0.0, 0.0))[0]
+
+    async def look(
+        self, own: Own, launch: Launch, now_ns: int, *, missing: bool = False, waited_s: float = 0.0
+    ) -> Launch:
+        """Take a launch one step on, when it is time.
+
+        `missing`: nobody takes yet what it was started for; `waited_s`: for so long such work waits to be taken, 0 when
+        none does.
+        """
         if launch.state == "starting":
             return await self._starting(own, launch, now_ns, missing=missing)
         if launch.state in ("up", "idle"):
-            return await self._up(own, launch, now_ns)
-        if launch.state == "stopping":
+            return await self._up(own, launch, now_ns, waited_s)
+        if launch.state == "stopping" and self.is_due(launch):
             return await self.stop(own, launch, launch.why)
         return launch
 
     async def stop(self, own: Own, launch: Launch, why: str) -> Launch:
-        """End a launch: its agent is asked to leave, then the target ends it; returns when it is gone."""
+        """End a launch: its agent is asked to leave, then the target ends it; returns when it is gone.
+
+        What could not be ended is `stopping` still, to be tried again; what the target can never end counts as ended
+        when its agent has left.
+        """
         if launch.state != "stopping":
             launch = await self._moved(launch, state="stopping", why=why)
         if launch.agent:
@@ -125,27 +153,43 @@ class Launcher:
             except KnotworkError as error:
                 log.debug("%s could not be told to leave: %s", launch.agent, error)
         problem = await self._end(own, launch)
-        if problem:
-            log.warning("launch %s of %s does not end: %s", launch.id, own.target, problem)
-            return await self._moved(launch, why=problem)  # still stopping: it is tried again
+        if isinstance(problem, Invalid):
+            return await self._unendable(launch, launch.agent, f"{problem}"[:4000])
+        if problem is not None:
+            return await self._not_ended(launch, f"{problem}"[:4000])
+        self._again.pop(launch.id, None)
         return await self._moved(launch, state="stopped", ended_ns=clock.now_ns())
 
-    async def left(self, launch: Launch) -> Launch:
+    async def _not_ended(self, launch: Launch, why: str) -> Launch:
+        """Leave a launch that could not be ended alone for a while; it is still stopping."""
+        if why != launch.why:
+            log.warning("launch %s of %s does not end: %s", launch.id, launch.target, why)
+        _, pause_s = self._again.get(launch.id, (0.0, 0.0))
+        pause_s = max(AGAIN_MIN_S, min(2 * pause_s, AGAIN_MAX_S))
+        self._again[launch.id] = time.monotonic() + pause_s, pause_s
+        return await self._moved(launch, why=why)
+
+    async def left(self, launch: Launch, because: str = LEFT) -> Launch:
         """End a launch whose target, and so what could end it, is gone: its agent is asked to leave, its key is taken back.
 
         `stopped` when the agent has left; else `failed`, because nobody can tell what is left of it.
         """
         agent = launch.agent or self.agent_of(launch)
         if launch.state != "stopping":
-            launch = await self._moved(launch, state="stopping", why=LEFT)
+            launch = await self._moved(launch, state="stopping", why=because)
         if agent:
             try:
                 await self._agents.goodbye(agent, LEFT_GRACE_S)
             except KnotworkError as error:
                 log.debug("%s could not be told to leave: %s", agent, error)
+        why = f"{because[0].upper()}{because[1:]}, so nobody can end what it started, or tell whether it is gone: look there."
+        return await self._unendable(launch, agent, why)
+
+    async def _unendable(self, launch: Launch, agent: str, why: str) -> Launch:
+        """End the record of a launch that nobody can end: well when its `agent` has left, else `failed` with the reason."""
+        self._again.pop(launch.id, None)
         if agent and not self.agent_of(launch):
             return await self._moved(launch, state="stopped", ended_ns=clock.now_ns())
-        why = f"{LEFT[0].upper()}{LEFT[1:]}, so nobody can end what it started, or tell whether it is gone: look there."
         log.warning("launch %s of %s: %s", launch.id, launch.target, why)
         return await self._moved(launch, state="failed", why=why, ended_ns=clock.now_ns())
 
@@ -153,7 +197,7 @@ class Launcher:
         """Record that a launch brought no agent, and clear away what is left of it."""
         if launch.ref:
             problem = await self._end(own, launch)
-            why = f"{why} (and it could not be cleared away: {problem})" if problem else why
+            why = why if problem is None else f"{why} (and it could not be cleared away: {problem})"
         log.warning("launch %s of %s failed: %s", launch.id, own.target, why)
         return await self._moved(launch, state="failed", why=why[:4000], ended_ns=clock.now_ns())
 
@@ -173,7 +217,7 @@ class Launcher:
             return await self.failed(own, launch, why)
         return launch
 
-    async def _up(self, own: Own, launch: Launch, now_ns: int) -> Launch:
+    async def _up(self, own: Own, launch: Launch, now_ns: int, waited_s: float) -> Launch:
         agent = self.agent_of(launch)
         if not agent:
             condition = await self._condition(own, launch)
@@ -185,16 +229,25 @@ class Launcher:
         if launch.state == "up":
             return await self._moved(launch, state="idle", idle_since_ns=now_ns)
         if now_ns - launch.idle_since_ns > own.idle_s * S:
-            return await self._stop_unless_busy(own, launch, agent, now_ns)
+            return await self._stop_unless_busy(own, launch, agent, now_ns, waited_s)
         return launch
 
-    async def _stop_unless_busy(self, own: Own, launch: Launch, agent: str, now_ns: int) -> Launch:
-        """Stop one that seems idle, when it says so itself: its beats are rarer than its tasks may be."""
+    async def _stop_unless_busy(self, own: Own, launch: Launch, agent: str, now_ns: int, waited_s: float) -> Launch:
+        """Stop one that seems idle, when it says so itself: its beats are rarer than its tasks may be.
+
+        One that had no work yet, while what it was started for waits, is given as long to take that as to register;
+        then it is a failure, else the next one would be started for the same.
+        """
         try:
             idle_s = await self._agents.idle_s(agent)
         except KnotworkError as error:
             log.debug("%s does not say whether it is idle: %s", agent, error)
             return launch
+        since_s = (now_ns - launch.registered_ns) / S
+        if waited_s and idle_s >= since_s:
+            if min(waited_s, since_s) <= own.register_s:
+                return launch
+            return await self.failed(own, launch, _useless(agent, launch))
         if idle_s and idle_s >= own.idle_s:
             return await self.stop(own, launch, f"idle for {own.idle_s:g} s")
         state = "idle" if idle_s else "up"
@@ -212,22 +265,22 @@ class Launcher:
             log.exception("target %s", own.target)
         return None
 
-    async def _end(self, own: Own, launch: Launch) -> str:
-        """Have the target end it; returns why it could not, "" when it is gone."""
+    async def _end(self, own: Own, launch: Launch) -> KnotworkError | None:
+        """Have the target end it; returns why it could not: `Invalid` when it never can, None when it is gone."""
         if not launch.ref:
-            return ""
+            return None
         try:
             async with asyncio.timeout(own.grace_s + LAUNCH_TIMEOUT_S):
                 with own.lease() as plugin:
                     await plugin.stop(launch.ref, own.grace_s)
         except TimeoutError:
-            return f"it did not end within {own.grace_s + LAUNCH_TIMEOUT_S:g} s"
+            return TimedOut(f"it did not end within {own.grace_s + LAUNCH_TIMEOUT_S:g} s")
         except KnotworkError as error:
-            return str(error)
+            return error
         except Exception as error:
             log.exception("target %s", own.target)
-            return f"{type(error).__name__}: {error}"
-        return ""
+            return PluginFailed(f"{type(error).__name__}: {error}")
+        return None
 
     async def _moved(self, launch: Launch, **fields: Any) -> Launch:
         changed = await self._registry.change(launch, **fields)
@@ -241,5 +294,5 @@ def _useless(agent: str, launch: Launch) -> str:
     wanted = f"{launch.capability} in the boundary {launch.boundary}"
     return (
         f"{agent} registered, and takes no work for {wanted}, for which it was started: what it offers does not fit the "
-        "target's `capabilities` and `boundaries`."
+        "target's `capabilities` and `boundaries`, or its own configuration forbids it."
     )

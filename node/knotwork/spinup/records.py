@@ -54,6 +54,8 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
 class Launch(msgspec.Struct, frozen=True, omit_defaults=True):
     """One start of an agent. `ref` finds it again; `agent` is what registered, as `node/agent` or the node's name.
 
+    `place` marks what its target led to when it was started: a ref is of use there and nowhere else.
+
     `by` is who asked: `demand`, or a caller by hand. Times are nanoseconds since 1970.
     """
 
@@ -66,6 +68,7 @@ class Launch(msgspec.Struct, frozen=True, omit_defaults=True):
     task: Token = ""
     by: Name = ""
     ref: dict[str, Any] = {}
+    place: Token = ""
     agent: Name = ""
     why: Text = ""
     created_ns: Time = 0

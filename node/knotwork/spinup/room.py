@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,12 +14,14 @@ import msgspec
 
 from knotwork.bus import clock
 from knotwork.bus.background import background, begin_in
+from knotwork.bus.waits import set_within
 from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
 from knotwork.spinup import demand as demands
 from knotwork.spinup import ranking, records
 from knotwork.spinup.demand import Demand
+from knotwork.spinup.health import Health
 from knotwork.spinup.held import Held
-from knotwork.spinup.launcher import LEFT, Launcher, Own
+from knotwork.spinup.launcher import LEFT, MOVED, Launcher, Own
 from knotwork.spinup.records import LIVE, Launch, Target
 from knotwork.spinup.registry import Registry
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LOOK_S = 1.0
 READY_S = 2.0
-PROBE_TIMEOUT_S = 30.0
 S = 1_000_000_000
 BY_DEMAND = "demand"
 CLAIM_SLACK_S = 10
@@ -73,7 +73,7 @@ class SpinUps:
         self._held = Held(self.registry, node)
         self._busy: set[str] = set()
         self._ready = asyncio.Event()
-        self._probed_s: dict[str, float] = {}
+        self._health = Health(self.registry)
         self.missing: list[Demand] = []
         self._crowded: list[Demand] = []
         self.why: dict[str, dict[str, str]] = {}
@@ -104,39 +104,41 @@ class SpinUps:
 
         To somebody who sees nobody for it, one is `missing` whoever there is.
         """
-        demands = (*self.missing, *self._crowded)
-        demand = next((one for one in demands if (one.boundary, one.routed) == (boundary, routed)), None)
+        known = (*self.missing, *self._crowded)
+        demand = next((one for one in known if (one.boundary, one.routed) == (boundary, routed)), None)
         if missing and (demand is None or demand.busy):
             demand = Demand(boundary, routed, 1)
-        if demand is None:
+        if demand is None or demands.is_for_one_node(routed):
             return ""
+        if not self._may_spin_up(boundary):
+            return f"For the boundary {boundary} none is started: its `spin_up` is false."
         now_ns = clock.now_ns()
         begun = next((one for one in self.registry.launches.values() if self._is_for(one, demand, now_ns)), None)
         if begun is not None:
             return f"Target {begun.node}/{begun.target} is starting {'one more' if demand.busy else 'an'} agent for it."
-        if demand.busy:
-            return ""
+        return "" if demand.busy else self._prospect(demand, now_ns)
+
+    def _prospect(self, demand: Demand, now_ns: int) -> str:
         if not self.registry.targets:
             return "No target is configured that could start one."
-        refused = self.why.get(demand.key, {})
-        if len(refused) < len(self.registry.targets):
+        ranked = self._ranked(demand, now_ns)
+        if ranked.targets:
             return "A target is about to start one."
-        shown = "; ".join(f"{name}: {why}" for name, why in list(refused.items())[:SHOWN_MAX])
+        refused = ranked.refused
+        shown = "; ".join(f"{name}: {why.rstrip('.')}" for name, why in list(refused.items())[:SHOWN_MAX])
         more = f"; and {len(refused) - SHOWN_MAX} more, see `knotwork targets`" if len(refused) > SHOWN_MAX else ""
         return f"No target starts one: {shown}{more}."
 
     async def ready(self, timeout_s: float) -> None:
         """Return once our targets are known to everybody, at the latest after `timeout_s` seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._ready.wait()
+        await set_within(self._ready, timeout_s)
 
     # -- what may be asked -------------------------------------------------------------------------------------------
 
     async def test(self, name: str) -> Target:
         """Probe one of our targets now and return its record; raises `NotFound`, `Conflict` for another node's."""
         target, own = self._mine(name)
-        return await self._probe(own, target)
+        return await self._health.probe(own, target)
 
     async def switch(self, name: str, *, disabled: bool) -> Target:
         """Disable or enable a target at run time; it stays so over restarts."""
@@ -160,7 +162,7 @@ class SpinUps:
             raise NotFound(
                 f"There is no launch {launch_id[:64]!r}.", code="spinup.no_launch", hint="See `knotwork launches`."
             )
-        if launch.node == self._node and launch.target not in self._own():
+        if launch.node == self._node and _of(self._own(), launch) is None:
             return await self._leave(launch)
         _, own = self._mine(f"{launch.node}/{launch.target}")
         return await self.launcher.stop(own, launch, "stopped by hand")
@@ -190,17 +192,14 @@ class SpinUps:
         for launch in list(self.registry.launches.values()):
             if launch.node != self._node or launch.state not in LIVE:
                 continue
-            mine = own.get(launch.target)
+            mine = _of(own, launch)
             if mine is not None:
                 self._spawn(launch.id, self._carry_on(mine, launch, now_ns))
             else:
                 self._spawn(launch.id, self._left(launch, now_ns))
-        for target in self._targets_here():
-            mine = own.get(target.target)
-            last_s = self._probed_s.get(target.target, -1e9)
-            if mine is not None and mine.enabled and time.monotonic() - last_s > mine.health_s:
-                self._probed_s[target.target] = time.monotonic()
-                self._spawn(f"probe {target.target}", self._checked(mine, target))
+        for mine in self._health.due(own):
+            target = self.registry.targets[records.target_key(self._node, mine.target)]
+            self._spawn(f"probe {mine.target}", self._health.look(mine, target))
         waiting = list(self._waiting())
         self.missing = demands.demands(waiting, self._can_take, self._may_spin_up)
         self._crowded = demands.crowded(waiting, self._can_take, self._may_spin_up)
@@ -220,9 +219,7 @@ class SpinUps:
 
     async def _serve(self, demand: Demand, own: Mapping[str, Own], now_ns: int) -> None:
         """Launch for a demand when the best target is ours and nobody has launched for it."""
-        targets = list(self.registry.targets.values())
-        away = frozenset(node for node in {target.node for target in targets} if not self._is_online(node))
-        ranked = ranking.rank(demand, targets, now_ns, away)
+        ranked = self._ranked(demand, now_ns)
         self.why[demand.key] = ranked.refused
         if any(self._is_for(launch, demand, now_ns) for launch in self.registry.launches.values()):
             return
@@ -232,6 +229,11 @@ class SpinUps:
         mine = own[best.target]
         if await self.registry.claim(demand.key, self._node, int(mine.register_s) + CLAIM_SLACK_S):
             self._spawn(demand.key, self._launch_for(mine, best, demand))
+
+    def _ranked(self, demand: Demand, now_ns: int) -> ranking.Ranked:
+        targets = list(self.registry.targets.values())
+        away = frozenset(node for node in {target.node for target in targets} if not self._is_online(node))
+        return ranking.rank(demand, targets, now_ns, away)
 
     def _is_for(self, launch: Launch, demand: Demand, now_ns: int) -> bool:
         """Return whether a launch is about to serve a demand; one whose owner is gone is waited for no longer than it has."""
@@ -259,7 +261,7 @@ class SpinUps:
         now_ns = clock.now_ns()
         launch = Launch(
             id=secrets.token_hex(8), target=own.target, node=self._node, state="starting", capability=capability,
-            boundary=boundary, task=task, by=by, created_ns=now_ns,
+            boundary=boundary, task=task, by=by, created_ns=now_ns, place=own.place,
         )  # fmt: skip
         self._busy.add(launch.id)
         self._held.take(own)
@@ -273,9 +275,8 @@ class SpinUps:
         return launch
 
     async def _carry_on(self, own: Own, launch: Launch, now_ns: int) -> None:
-        wanted = (launch.boundary, launch.capability)
-        missing = launch.by == BY_DEMAND and any((one.boundary, one.capability) == wanted for one in self.missing)
-        after = await self.launcher.look(own, launch, now_ns, missing=missing)
+        missing = launch.by == BY_DEMAND and any(_wants(one, launch) for one in self.missing)
+        after = await self.launcher.look(own, launch, now_ns, missing=missing, waited_s=await self._unserved_s(launch))
         if after.state != launch.state:
             await self._judged(after)
         if launch.by == BY_DEMAND and launch.state == "starting" and after.state != "starting":
@@ -283,18 +284,28 @@ class SpinUps:
                 for key in demands.keys(launch.boundary, launch.capability):
                     await self.registry.release(key)
 
+    async def _unserved_s(self, launch: Launch) -> float:
+        """Return for how many seconds the work that an idle agent was started for waits to be taken, 0 when none does."""
+        if launch.by != BY_DEMAND or launch.state != "idle":
+            return 0.0
+        found = (one for one in (*self.missing, *self._crowded) if _wants(one, launch))
+        return max([await self._waited_s(one) for one in found], default=0.0)
+
     async def _left(self, launch: Launch, now_ns: int) -> None:
-        """End a launch whose target has left the configuration; one that is starting may register yet, to be told."""
+        """End a launch whose target has left, or leads elsewhere; one that is starting may register yet, to be told."""
+        if not self.launcher.is_due(launch):
+            return
         target = self.registry.targets.get(records.target_key(launch.node, launch.target))
         register_s = target.register_s if target is not None else 0.0
-        known = launch.agent or self.launcher.agent_of(launch) or self._held.left(launch.target)
+        known = launch.agent or self.launcher.agent_of(launch) or self._held.left(launch)
         if launch.state != "starting" or known or now_ns - launch.created_ns > register_s * S:
             await self._leave(launch)
 
     async def _leave(self, launch: Launch) -> Launch:
-        """End a launch whose target is not configured any more: by its plugin, as long as that is there."""
-        own = self._held.left(launch.target)
-        return await (self.launcher.left(launch) if own is None else self.launcher.stop(own, launch, LEFT))
+        """End a launch that no configured target looks after: by the plugin it was started by, as long as that is there."""
+        because = MOVED if launch.target in self._own() else LEFT
+        own = self._held.left(launch)
+        return await (self.launcher.left(launch, because) if own is None else self.launcher.stop(own, launch, because))
 
     async def _judged(self, launch: Launch) -> None:
         """Let a target's record tell how its launches went."""
@@ -318,6 +329,8 @@ class SpinUps:
         for mine in own.values():
             key = records.target_key(self._node, mine.target)
             before = self.registry.targets.get(key) or Target(self._node, mine.target)
+            if self._health.edited(mine):  # what was wrong may be mended
+                before = msgspec.structs.replace(before, health="unknown", why="", failures=0, failed_why="")
             await self.registry.put_target(
                 msgspec.structs.replace(
                     before, type=mine.type, capabilities=mine.capabilities, boundaries=mine.boundaries, cost=mine.cost,
@@ -329,29 +342,6 @@ class SpinUps:
     def _targets_here(self) -> list[Target]:
         return [target for target in self.registry.targets.values() if target.node == self._node]
 
-    async def _checked(self, own: Own, target: Target) -> None:
-        with contextlib.suppress(KnotworkError):
-            await self._probe(own, target)
-
-    async def _probe(self, own: Own, target: Target) -> Target:
-        why = ""
-        try:
-            async with asyncio.timeout(PROBE_TIMEOUT_S):
-                with own.lease() as plugin:
-                    await plugin.probe()
-        except TimeoutError:
-            why = f"no answer within {PROBE_TIMEOUT_S:g} s"
-        except KnotworkError as error:
-            why = str(error)
-        except Exception as error:  # noqa: BLE001  whatever a plugin raises is a reason
-            why = f"{type(error).__name__}: {error}"
-        now = self.registry.targets.get(records.target_key(target.node, target.target), target)
-        changed = msgspec.structs.replace(
-            now, health="unhealthy" if why else "healthy", why=why[:4000], checked_ns=clock.now_ns()
-        )
-        await self.registry.put_target(changed)
-        return changed
-
     def _spawn(self, key: str, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside the loop, one at a time for each key."""
         task = begin_in(self._group, _contained(work)) if key not in self._busy else None
@@ -359,7 +349,23 @@ class SpinUps:
             work.close()
             return
         self._busy.add(key)
-        task.add_done_callback(lambda _task: self._busy.discard(key))
+
+        def over(_task: object) -> None:
+            self._busy.discard(key)
+            work.close()  # a task that was cancelled before its first step has not begun it
+
+        task.add_done_callback(over)
+
+
+def _of(own: Mapping[str, Own], launch: Launch) -> Own | None:
+    """Return the target that looks after a launch, None when it is gone or leads elsewhere now."""
+    mine = own.get(launch.target)
+    return mine if mine is not None and mine.started(launch) else None
+
+
+def _wants(demand: Demand, launch: Launch) -> bool:
+    """Return whether a launch was started for such work."""
+    return (demand.boundary, demand.capability) == (launch.boundary, launch.capability)
 
 
 async def _contained(work: Coroutine[Any, Any, None]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -11,7 +11,6 @@ from knotwork.sdk.errors import Denied, Invalid
 from knotwork.trust.who import Who
 
 Mode = Literal["open", "team", "allow-list", "none"]
-MODES: tuple[Mode, ...] = get_args(Mode)
 RULES_MAX = 500
 _END = r"(?:\*|(?:owner=)?[a-z0-9][a-z0-9_-]{0,63})"
 _RULE = re.compile(rf"({_END})(?<!-)>({_END})")

@@ -7,15 +7,15 @@ time share one look at the stream; what is in the file costs no request.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from knotwork.bus import clock, reading, streams, subjects
+from knotwork.bus import clock, patterns, reading, streams, subjects
 from knotwork.bus.background import background
+from knotwork.bus.waits import set_within
 from knotwork.sdk.errors import KnotworkError, Unavailable
 from knotwork.talk.index import Index
 
@@ -91,7 +91,8 @@ class Following:
     async def _catch_up(self) -> None:
         made = self._index.made
         while True:
-            found = await reading.batch(self._connection, subjects.TALK, "channel.*", self._index.place + 1, BATCH)
+            place = self._index.place + 1
+            found = await reading.batch(self._connection, subjects.TALK, patterns.CHANNELS, place, BATCH)
             if not found:
                 return
             await asyncio.to_thread(self._index.safely, lambda batch=found: self._index.add(batch))
@@ -115,9 +116,7 @@ class Following:
     async def run(self) -> None:
         """Keep the stream within the limits of its channels; for ever."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0 if self._behind else LOOK_S):
-                    await self._some.wait()
+            await set_within(self._some, 0 if self._behind else LOOK_S)
             await asyncio.sleep(TRIM_S)
             self._some.clear()
             try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from knotwork.bus import clock, reading, streams, subjects
+from knotwork.bus.waits import set_within
 from knotwork.sdk.errors import Invalid
 from knotwork.talk import index_rows, message
 from knotwork.talk.fitting import ANSWER_MAX_BYTES, fitting
@@ -126,17 +127,24 @@ class History:
         places, now_ns = await self._reads.channels(who.id), clock.now_ns()
         return await self._following.ask(lambda index: self._unread(index, places, who, now_ns))
 
-    async def counts(self) -> dict[str, tuple[int, int]]:
-        """Return how many messages and bytes each channel holds."""
-        return await self._following.ask(self._counts)
+    async def counts(self, who: Who) -> dict[str, tuple[int, int]]:
+        """Return how many messages and bytes each channel holds of what somebody may see."""
+        now_ns = clock.now_ns()
+        return await self._following.ask(lambda index: self._counts(index, who, now_ns))
 
     async def overview(self, who: Who) -> tuple[dict[str, tuple[int, int]], list[Unread]]:
         """Return the counts of every channel, and how much is unread, at one moment."""
         places, now_ns = await self._reads.channels(who.id), clock.now_ns()
-        return await self._following.ask(lambda index: (self._counts(index), self._unread(index, places, who, now_ns)))
+        return await self._following.ask(
+            lambda index: (self._counts(index, who, now_ns), self._unread(index, places, who, now_ns))
+        )
 
-    def _counts(self, index: Index) -> dict[str, tuple[int, int]]:
-        return {one.name: index.count(one.name) for one in self._channels.all()}
+    def _counts(self, index: Index, who: Who, now_ns: int) -> dict[str, tuple[int, int]]:
+        hidden, found = index.hidden(who, now_ns), dict[str, tuple[int, int]]()
+        for one in self._channels.all():
+            (count, size), (less, smaller) = index.count(one.name), hidden.get(one.name, (0, 0))
+            found[one.name] = (count - less, size - smaller)
+        return found
 
     def _unread(self, index: Index, places: dict[str, int], who: Who, now_ns: int) -> list[Unread]:
         found = []
@@ -178,11 +186,9 @@ class History:
                     if said is not None and _visible(said, who):
                         yield said
                 if not stored:
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(POLL_S):
-                            await news.wait()
+                    await set_within(news, POLL_S)
         finally:
-            self._connection.unlisten_now(listening)
+            self._connection.unlisten(listening)
 
     async def _last(self, subject: str) -> int:
         found = await reading.last(self._connection, subjects.TALK, subject)

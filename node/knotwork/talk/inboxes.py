@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from knotwork.bus import clock, reading, subjects
+from knotwork.bus import clock, patterns, reading, subjects
 from knotwork.bus.background import begin_in
+from knotwork.bus.waits import set_within
 from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
 from knotwork.talk import inbox_state, message
 from knotwork.talk.fitting import ANSWER_MAX_BYTES
@@ -184,11 +185,9 @@ class Inboxes:
                     if not error.retriable or loop.time() >= end_s:
                         raise
                     pause_s = AWAY_S
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(max(0.0, end_s - loop.time()), pause_s)):
-                        await news.wait()
+                await set_within(news, min(max(0.0, end_s - loop.time()), pause_s))
         finally:
-            self._connection.unlisten_now(listening)
+            self._connection.unlisten(listening)
 
     def take_back_soon(self, agent: str, shown: list[Said]) -> None:
         """Let messages be unread again, as soon as that can be written down: nobody got the answer they were in."""
@@ -207,7 +206,7 @@ class Inboxes:
 
     async def get(self, place: int, who: Who) -> Said:
         """Return a message that somebody got or sent; raises `NotFound` (`message.not_found`)."""
-        found = await reading.batch(self._connection, subjects.INBOXES, "inbox.*", place, 1)
+        found = await reading.batch(self._connection, subjects.INBOXES, patterns.INBOXES, place, 1)
         one = found[0] if found and found[0].seq == place else None
         said = message.said(one.subject, one.data, one.seq, one.time_ns) if one is not None else None
         if said is None or inbox_state.expired(said, clock.now_ns()) or who.id not in (said.to, said.envelope.sender):

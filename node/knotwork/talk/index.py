@@ -202,6 +202,15 @@ class Index:
         count, size, _ = self._totals.get(channel, (0, 0, 0))
         return count, size
 
+    def hidden(self, who: Who, now_ns: int) -> dict[str, tuple[int, int]]:
+        """Return how many messages of each channel somebody may not see, and their bytes."""
+        found = self._db.execute(
+            f"""SELECT channel, count(*), sum(size) FROM messages
+            WHERE scope NOT IN ('team', 'public') AND NOT {rows.SEES} GROUP BY channel""",  # noqa: S608  ours
+            rows.seer(who, now_ns),
+        )
+        return {channel: (count, size) for channel, count, size in found}
+
     def page(self, wish: rows.Wish, who: Who, now_ns: int) -> list[Row]:
         """Return the messages meant that somebody may see, in the order in which they were said."""
         condition, more = rows.where(wish)

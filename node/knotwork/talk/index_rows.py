@@ -13,7 +13,7 @@ from knotwork.bus import digits
 from knotwork.sdk.errors import Invalid
 from knotwork.trust.who import Who
 
-VERSION = 2
+VERSION = 3
 """Raise it with every change below."""
 WORDS = "CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize='unicode61 remove_diacritics 2')"
 """How words are found, in channels and in an inbox alike."""
@@ -36,6 +36,7 @@ CREATE TABLE messages (
 );
 CREATE INDEX messages_channel ON messages (channel, seq, size);
 CREATE INDEX messages_thread ON messages (thread) WHERE thread <> '';
+CREATE INDEX messages_not_for_all ON messages (channel) WHERE scope NOT IN ('team', 'public');
 CREATE INDEX messages_expires ON messages (expires_ns) WHERE expires_ns > 0;
 {WORDS};
 """

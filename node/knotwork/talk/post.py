@@ -6,9 +6,11 @@ the inbox: from then on it is a message like any other. Its sender finds it here
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
-from knotwork.bus import clock, publisher, reading, streams, subjects
+from knotwork.bus import clock, patterns, publisher, reading, streams, subjects
+from knotwork.bus.blobs import Blobs
 from knotwork.sdk.errors import Conflict, Unavailable
 from knotwork.talk import inbox_state, message
 from knotwork.talk.stores import POST, POST_MAX
@@ -29,6 +31,9 @@ class Post:
         """Use the connection to COMMONS, None where this node has none."""
         self._commons = commons
         self._opened: Connection | None = None
+        self._blobs: Blobs | None = None
+        self._copying = asyncio.Lock()
+        """A value may have 64 MiB: one at a time is enough to hold."""
 
     async def connection(self) -> Connection:
         """Return the connection to COMMONS with the stream there; raises `Unavailable` (`message.no_post`)."""
@@ -40,8 +45,26 @@ class Post:
             )  # fmt: skip
         if found is not self._opened:
             await streams.ensure(found, POST)
-            self._opened = found
+            self._opened, self._blobs = found, None
         return found
+
+    async def lend(self, name: str, blobs: Blobs) -> None:
+        """Keep a value of a project in COMMONS, for the message that tells of it; raises what `Blobs.copy` does."""
+        async with self._copying:
+            await (await self._lent()).copy(name, blobs)
+
+    async def fetch(self, name: str, blobs: Blobs) -> None:
+        """Keep in a project what was lent to it; raises what `Blobs.copy` does."""
+        async with self._copying:
+            await blobs.copy(name, await self._lent())
+
+    async def _lent(self) -> Blobs:
+        connection = await self.connection()
+        if self._blobs is None:
+            blobs = Blobs(connection)
+            await blobs.open()
+            self._blobs = blobs
+        return self._blobs
 
     async def send(self, to: Who, payload: bytes, head: bytes) -> Ack:
         """Store a message for an agent of another project; returns when it is on disk.
@@ -71,7 +94,7 @@ class Post:
 
     async def find(self, place: int) -> Said | None:
         """Return the message at a place, None for nothing."""
-        found = await reading.batch(await self.connection(), subjects.POST, "post.*.*", place, 1)
+        found = await reading.batch(await self.connection(), subjects.POST, patterns.POST, place, 1)
         if not found or found[0].seq != place:
             return None
         return message.posted(found[0].subject, found[0].data, found[0].seq, found[0].time_ns)

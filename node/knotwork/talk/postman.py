@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from knotwork.bus import publisher, pulls, subjects
-from knotwork.sdk.errors import Conflict, Denied, KnotworkError, NotFound
+from knotwork.bus.blobs import Blobs
+from knotwork.sdk.errors import Conflict, Denied, Internal, Invalid, KnotworkError, NotFound
 from knotwork.talk import contact, message
 from knotwork.talk.contact import Policy
 from knotwork.talk.message import Envelope, Said
@@ -146,6 +147,7 @@ class Postman:
             left_s = (envelope.expires_ns - said.at_ns) // 1_000_000_000
             pairs.append(publisher.ttl(max(1, left_s)))
         payload, head = message.encode(envelope), publisher.head(*pairs)
+        await self._fetch_blob(envelope.blob)
         try:
             ack = await publisher.publish(self._connection, subjects.inbox(said.to), payload, head=head)
         except Conflict as error:
@@ -157,6 +159,14 @@ class Postman:
             "sender": f"{envelope.handle}@{envelope.project}", "priority": envelope.priority,
         }  # fmt: skip
         self._book.tell(to.id, notice)
+
+    async def _fetch_blob(self, name: str) -> None:
+        """Keep what a message tells of; one that is not lent any more keeps no message back."""
+        try:
+            if name:
+                await self._post.fetch(name, Blobs(self._connection))
+        except (NotFound, Invalid, Internal) as error:
+            log.info("a message from another project comes without its blob: %s", error)
 
     async def _send_back(self, said: Said, error: KnotworkError) -> None:
         """Let the sender know; what tells of that is not sent back itself."""

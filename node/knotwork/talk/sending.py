@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from knotwork.bus import clock, publisher, reading, subjects
+from knotwork.bus.blobs import Blobs
 from knotwork.sdk.errors import Conflict, Internal, Invalid, KnotworkError, NotFound, Unavailable
 from knotwork.talk import channel as settings
 from knotwork.talk import contact, framing, mentions, message
@@ -252,6 +253,8 @@ class Sending:
         if draft.key:
             told = [envelope.sender, envelope.project, subjects.post(to.project, to.id), draft.key]
             pairs.append(("Nats-Msg-Id", hashlib.sha256(msgspec.json.encode(told)).hexdigest()))
+        if envelope.blob:  # what is kept in our project cannot be read there
+            await self._post.lend(envelope.blob, Blobs(self._connection))
         ack = await self._post.send(to, message.encode(envelope), publisher.head(*pairs))
         if ack.duplicate:
             before = await self._post.find(ack.seq)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from knotwork.bus import kv, streams, subjects
+from knotwork.bus import kv, patterns, streams, subjects
 from knotwork.bus.streams import NS, StreamSpec
 
 if TYPE_CHECKING:
@@ -27,17 +27,17 @@ READS_S = 90 * 86400
 _DAY_NS = 86400 * NS
 TALK = StreamSpec(
     subjects.TALK,
-    ("channel.*",),
+    (patterns.CHANNELS,),
     {
         "allow_atomic": True,
         "allow_msg_ttl": True,
         "duplicate_window": KEY_S * NS,
-        "republish": {"src": "channel.>", "dest": "heard.channel.>", "headers_only": True},
+        "republish": {"src": patterns.SAID, "dest": patterns.SAID_HEARD, "headers_only": True},
     },
 )
 INBOXES = StreamSpec(
     subjects.INBOXES,
-    ("inbox.*",),
+    (patterns.INBOXES,),
     {
         "allow_atomic": True,
         "allow_msg_ttl": True,
@@ -46,14 +46,14 @@ INBOXES = StreamSpec(
         "max_msgs_per_subject": INBOX_MAX,
         "discard": "new",
         "discard_new_per_subject": True,
-        "republish": {"src": "inbox.>", "dest": "heard.inbox.>", "headers_only": True},
+        "republish": {"src": patterns.SENT, "dest": patterns.SENT_HEARD, "headers_only": True},
     },
 )
 
 
 POST = StreamSpec(
     subjects.POST,
-    ("post.*.*",),
+    (patterns.POST,),
     {
         "allow_atomic": True,
         "allow_msg_ttl": True,

@@ -39,11 +39,6 @@ class Child(NamedTuple):
     parent_id: str
 
 
-def new_traceparent() -> str:
-    """Return the traceparent of a new trace, sampled."""
-    return f"00-{_trace_id()}-{_span_id()}-01"
-
-
 def child_of(traceparent: str) -> Child:
     """Return a new span below `traceparent`; of a new trace, with parent "", when that is absent or malformed."""
     found = _shape(traceparent) if traceparent else None

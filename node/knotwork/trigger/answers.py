@@ -12,6 +12,7 @@ import msgspec
 
 from knotwork.bus import reading, subjects
 from knotwork.bus.background import what_ended
+from knotwork.bus.waits import set_within
 from knotwork.flow import facts, history
 from knotwork.sdk.errors import Failed, KnotworkError, TimedOut, from_wire
 from knotwork.work import records
@@ -81,7 +82,7 @@ class Heard:
         except BaseExceptionGroup as failed:
             raise what_ended(failed) from None
         finally:
-            self._connection.unlisten_now(listening)
+            self._connection.unlisten(listening)
         return found
 
     def _heard(self, message: Message, steps: dict[str, int]) -> None:
@@ -99,9 +100,7 @@ class Heard:
                         return Answer(status, await self._values.read(bytes(end.output), end.blob), run)
             if over:
                 return await self._at_its_end(run, ended.result())
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    await self._news.wait()
+            await set_within(self._news, LOOK_S)
 
     async def _responding(self, run: str) -> dict[str, int]:
         """Return the steps of a run that answer, and with which status."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from knotwork.bus import publisher, reading, streams, subjects
+from knotwork.bus import patterns, publisher, reading, streams, subjects
 from knotwork.bus.streams import NS, StreamSpec
 from knotwork.sdk.errors import KnotworkError
 
@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 KEPT = 1000
 AT_ONCE = 1000
 STREAM = StreamSpec(
-    subjects.FIRINGS, ("firing.>",),
+    subjects.FIRINGS, (patterns.FIRINGS,),
     {
         "max_msgs_per_subject": KEPT, "max_age": 30 * 86400 * NS, "discard": "old", "compression": "s2",
         "duplicate_window": 600 * NS,
     },
 )  # fmt: skip
 COUNTS = StreamSpec(
-    subjects.COUNTS, ("count.>",),
+    subjects.COUNTS, (patterns.COUNTS,),
     {"allow_msg_counter": True, "max_msgs_per_subject": 1, "discard": "old", "duplicate_window": 600 * NS},
 )  # fmt: skip
 """The server adds up: the last message of a subject is how often. (Counters: ADR-49 of the NATS architecture.)"""
@@ -121,12 +121,7 @@ class Firings:
     async def last(self, trigger: str, limit: int) -> list[Fired]:
         """Return the last firings, the newest first."""
         found: list[Fired] = []
-        place = 1
-        while batch := await reading.batch(self._connection, subjects.FIRINGS, subjects.firing(trigger), place, 500):
-            for stored in batch:
-                try:
-                    found.append(_decoder.decode(stored.data))
-                except msgspec.DecodeError:
-                    continue
-            place = batch[-1].seq + 1
+        async for stored in reading.every(self._connection, subjects.FIRINGS, subjects.firing(trigger)):
+            with contextlib.suppress(msgspec.DecodeError):
+                found.append(_decoder.decode(stored.data))
         return found[::-1][:limit]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from knotwork.bus import reading, streams
 from knotwork.bus.background import together
 from knotwork.bus.reader import reader_of
+from knotwork.bus.waits import set_within
 from knotwork.flow import expressions
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound
 from knotwork.trigger import envelope
@@ -102,7 +103,7 @@ class Following:
                     log.exception("the trigger %s cannot be seen to", known.trigger.id)
                 await asyncio.sleep(AGAIN_S)
         finally:
-            self._connection.unlisten_now(listening)
+            self._connection.unlisten(listening)
 
     async def _follow(self, known: Known, news: asyncio.Event) -> None:
         trigger = known.trigger
@@ -114,9 +115,7 @@ class Following:
             news.clear()
             if await one.step():
                 continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(one.pause_s()):
-                    await news.wait()
+            await set_within(news, one.pause_s())
 
 
 class _Follower:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from knotwork.work.room import Work
 
 LOOK_S = 0.2
-BACKFILL_MAX = 1000
 
 
 class Triggers:

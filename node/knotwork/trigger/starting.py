@@ -56,14 +56,14 @@ class Starter:
                 trigger.workflow, envelope.input_of(trigger, firing), key, f"trigger/{trigger.id}",
                 envelope.labels(trigger, firing), trigger.priority, trigger.boundary or "", trigger.id,
             )  # fmt: skip
-            run, new = await self.flow.runs.start(wanted)
+            begun = await self.flow.runs.start(wanted)
         except Conflict as error:
             if error.code != "flow.key_reused":
                 raise
             return Started(str(error.detail.get("id", "")), new=False, error=error)
         except FOR_GOOD as error:
             return Started(error=error, why=error.message)
-        return Started(run, new)
+        return Started(begun.id, begun.new)
 
     async def in_the_way(self, state: State) -> str:
         """Return the run before that goes on, and forget those that are over."""

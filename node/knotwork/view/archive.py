@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import digits, kv, publisher, reading, subjects
+from knotwork.bus import digits, kv, patterns, publisher, reading, subjects
 from knotwork.bus.commit import open_group_commit
 from knotwork.sdk.errors import Conflict, KnotworkError
 from knotwork.view.relief import Relief
@@ -36,7 +36,7 @@ KEEP_S = 20.0
 BATCH = 1000
 STEP_S = 1.0
 SEGMENT_MAX_BYTES = 1024 * 1024
-OUTCOMES, TRACES = subjects.OUTCOMES, (subjects.REDRIVEN,)
+OUTCOMES, TRACES = patterns.OUTCOMES, (patterns.REDRIVEN,)
 """What is removed of every task alike: what a redrive called for is in TASKS by then."""
 LONG_NS = 200_000_000
 """An attempt that took longer may have left traces of its beginning; a shorter one has none."""
@@ -224,7 +224,7 @@ class Archiver:
 
     async def _last_place(self) -> int:
         """Return the place in FACTS up to which everything is packed."""
-        stored = await reading.last(self._connection, subjects.ARCHIVE, "ended.>")
+        stored = await reading.last(self._connection, subjects.ARCHIVE, patterns.SEGMENTS)
         place = digits.read(stored.subject.rpartition(".")[2]) if stored is not None else None
         newest = await reading.last_seq(self._connection, subjects.FACTS)
         return place if place is not None and place <= newest else 0  # else FACTS was made anew

@@ -221,6 +221,14 @@ def unpack(data: bytes) -> list[Packed]:
         raise Garbage(f"it is no segment: {error}") from None
 
 
+def came_ns(run: str) -> int:
+    """Return when a task came by its id (`work.ids`), 0 when that does not say it."""
+    try:
+        return min(int(run[1:13], 16) * 1_000_000, TIME_MAX_NS) if run[0] == "t" else 0
+    except ValueError:
+        return 0
+
+
 def words(entry: Entry) -> str:
     """Return the text by which a task is found."""
     labels = entry.labels if entry.labels != "{}" else ""
@@ -305,12 +313,7 @@ def _cut(text: object, size_max: int) -> str:
 
 def _submitted(body: Body) -> int:
     """Return when a task was submitted; its id tells when nothing else does."""
-    if body.submitted_ns:
-        return body.submitted_ns
-    try:
-        return min(int(body.run[1:13], 16) * 1_000_000, TIME_MAX_NS) if body.run[0] == "t" else 0
-    except ValueError:
-        return 0
+    return body.submitted_ns or came_ns(body.run)
 
 
 def _text(value: msgspec.Raw) -> str:

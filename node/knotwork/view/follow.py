@@ -6,7 +6,6 @@ Nothing is kept on the server for it. A turn begins by asking how far the stream
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sqlite3
 import time
@@ -17,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock, reading, space, streams, subjects
 from knotwork.bus.background import together
+from knotwork.bus.waits import set_within
 from knotwork.sdk.errors import KnotworkError, NotFound, Unavailable
+from knotwork.view.database import BEYOND_REPAIR, Place
 from knotwork.view.fold import Message
-from knotwork.view.writer import BEYOND_REPAIR, Place, Writer
+from knotwork.view.writer import Writer
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -84,9 +85,7 @@ class Follower:
         try:
             while True:
                 pause_s = await self._safe_turn(connection)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause_s):
-                        await self._wake.wait()
+                await set_within(self._wake, pause_s)
                 self._wake.clear()
         finally:
             forget()

@@ -22,8 +22,9 @@ import msgspec
 
 from knotwork.bus import child
 from knotwork.bus.background import background
+from knotwork.bus.pauses import Pauses
 from knotwork.sdk.errors import Unavailable
-from knotwork.view import serving, writer
+from knotwork.view import database, serving
 
 if TYPE_CHECKING:
     from knotwork.bus.endpoint import Endpoint
@@ -124,7 +125,7 @@ class Keeper:
     def rebuild(self, followed: Followed) -> None:
         """Have the database made anew, by this process or, when that dies or there is none, by the next."""
         try:
-            writer.mark(Path(followed.order.path))
+            database.mark(Path(followed.order.path))
         except OSError as error:
             log.warning("%s is made anew only if its process lives: %s", followed.order.path, error)
             self._send(serving.Order("rebuild", followed.order.project))
@@ -158,7 +159,7 @@ class Keeper:
     async def run(self) -> None:
         """Keep the process alive, for ever."""
         await self._begun.wait()
-        pause_s = PAUSE_MIN_S
+        pauses = Pauses(PAUSE_MIN_S, PAUSE_MAX_S)
         while True:
             began_s = time.monotonic()
             try:
@@ -166,9 +167,8 @@ class Keeper:
             except OSError as error:
                 log.warning("the process of the view cannot be started: %s", error)
             if time.monotonic() - began_s > STEADY_S:
-                pause_s = PAUSE_MIN_S
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, PAUSE_MAX_S)
+                pauses.shorten()
+            await pauses.wait()
 
     async def _live(self) -> None:
         """Start the process and listen to it until it ends."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import clock, reading, streams, subjects
+from knotwork.bus import clock, patterns, publisher, reading, streams, subjects
 from knotwork.bus.storage import Storage
 from knotwork.sdk.errors import KnotworkError, NotFound
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 KEPT_S = 25 * 3600.0
 """Nothing goes before its time that is younger: for a day the same key means the same task, or run."""
-PASTS = {subjects.ARCHIVE: "ended.>", subjects.HISTORY: "history.>"}
+PASTS = {subjects.ARCHIVE: patterns.SEGMENTS, subjects.HISTORY: patterns.HISTORIES}
 """Streams of what is over. The last message stays: the last of ARCHIVE says up to where everything is packed."""
 AT_ONCE_BYTES = 16 * 1024 * 1024
 """So much of each goes, about, before it is looked again."""
@@ -36,7 +36,6 @@ SPARED_BYTES = 4 * 1024
 """An input that is larger counts as large."""
 PAST_SHARE = 0.25
 """How much of a project's store the past may take before it leaves large inputs out."""
-FULL = frozenset({"bus.store_full", "bus.stream_full"})
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encode = msgspec.json.encode
 
@@ -74,7 +73,7 @@ class Relief:
 
     def refused(self, error: KnotworkError) -> bool:
         """Take note of why something was not stored; True when that was for want of room."""
-        if error.code not in FULL:
+        if error.code not in publisher.FULL:
             return False
         self._refused_s = time.monotonic()
         return True

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from knotwork.bus import clock, digits, reading, subjects
 from knotwork.sdk.errors import Busy, Unavailable
 from knotwork.view import evidence, lists, runs, sql, vanished
+from knotwork.view.lately import Lately
 from knotwork.view.lists import By, Filter
 from knotwork.view.reader import Reader
 
@@ -92,6 +93,7 @@ class View:
         self._reader = Reader(path, self._lost)
         self._lists = Reader(path, self._lost)  # a long one must not hold up who asks about one task
         self._segments: dict[int, Sequence[evidence.Packed]] = {}
+        self._lately = Lately(connection)
         self._queries = asyncio.Semaphore(QUERIES_MAX)
         self._loop = asyncio.get_running_loop()
 
@@ -178,10 +180,14 @@ class View:
         Whoever looked into FACTS just before knows it for certain: nothing leaves FACTS that was not in ARCHIVE for
         longer. Raises `Unavailable` (`view.behind`, `view.not_ready`) when that cannot be told within `CERTAIN_S`.
         """
-        if self.behind().seconds > RECENT_S:
+        rank: int | None = None
+        if self.behind().seconds <= RECENT_S:
+            self._lately.forget()
+        elif (rank := await self._lately.rank(task.run)) is None:
             await self.synced(CERTAIN_S)
-        rank = await self._rank(task.run)
         if rank is None:
+            rank = await self._rank(task.run)
+        if not rank:
             return False
         standing, asked = evidence.attempt_of(rank), evidence.attempt(task.iteration, task.number)
         return rank >= evidence.CLOSED or standing > asked or (standing == asked and evidence.is_end(rank))

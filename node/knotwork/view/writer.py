@@ -1,40 +1,26 @@
-"""How is the database of a project written? By one process, a batch at a time, each with the places it was read up to.
-
-Everything in it can be read from the streams again: a file that is damaged, of another version, or gone is made anew.
-"""
+"""How is what the streams say written into the database of a project? A batch at a time, each with the places it was read up to."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
-from knotwork.bus import space, subjects
+from knotwork.bus import subjects
 from knotwork.view import evidence, fold, runs, schema
+from knotwork.view.database import Database, Place
 from knotwork.view.evidence import Entry, Garbage, Trace
 from knotwork.view.fold import Changes, Known, Message
 
 log = logging.getLogger(__name__)
-BUSY_S = 10.0
-CACHE_KIB = 16 * 1024
-CHECKPOINT_PAGES = 4000
 FORGET_BATCH = 2000
 GARBAGE_TOLD = 5
 """How many garbage messages of a batch are logged, each with its reason."""
-BEYOND_REPAIR = frozenset({
-    sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH,
-    sqlite3.SQLITE_FORMAT,
-})  # fmt: skip
-"""Errors that a file made anew does not have."""
 
 _KNOWN = "id, ord, rank, seq, state, capability, boundary, agent, target, labels, submitted_ns, archived"
 _SELECT = f"SELECT {_KNOWN} FROM tasks WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608  names of ours
@@ -58,124 +44,16 @@ _OVER = (
 )
 
 
-def mark(path: Path) -> None:
-    """Note beside a database that it is to be made anew, whoever writes it next; raises `OSError`."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _mark(path).touch(0o600)
-
-
-def _mark(path: Path) -> Path:
-    return path.with_name(f"{path.name}.anew")
-
-
-class Place(NamedTuple):
-    """Up to where a stream was read, and when that stream was made, as the server says."""
-
-    seq: int
-    created: str
-
-
-class Writer:
-    """The database of one project, open for writing. Not for threads."""
+class Writer(Database):
+    """The database of one project, as what is read of the streams is folded into it."""
 
     def __init__(self, path: Path) -> None:
         """Open the file, or make it anew when it cannot be used as it is; raises `OSError`, `sqlite3.Error`."""
-        self.path = path
-        self.made = 0
-        """How often the file was made anew by this process."""
+        super().__init__(path)
         self.folded = self.garbage = 0
         """Messages read, and those of them that were not ours."""
-        self._db: sqlite3.Connection | None = None
-        self._files: tuple[int, int, int] = (0, 0, 0)
-        self.places: dict[str, Place] = {}
-        try:
-            if _mark(path).exists():
-                self.make_anew()
-            else:
-                self._open()
-        except sqlite3.Error as error:
-            if space.is_passing(error, path):
-                raise
-            log.warning("%s cannot be used and is made anew: %s", path.name, error)
-            self.make_anew()
-
-    # -- the file ----------------------------------------------------------------------------------------------------
-
-    def _open(self) -> None:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not self.path.exists():
-            for name in self._names()[1:]:  # a log without its file would be played into the new one
-                name.unlink(missing_ok=True)
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-        db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, cached_statements=64)
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-            db.execute("PRAGMA journal_size_limit = 67108864")
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0 and not db.execute("SELECT 1 FROM sqlite_schema").fetchone():
-                db.executescript(f"BEGIN; {schema.TABLES} PRAGMA user_version = {schema.VERSION}; COMMIT")
-                self.made += 1
-            elif version != schema.VERSION:
-                raise sqlite3.DatabaseError(f"its version is {version}, not {schema.VERSION}")  # noqa: TRY301
-            rows = db.execute("SELECT stream, seq, created FROM places").fetchall()
-            db.execute("INSERT OR REPLACE INTO places VALUES ('', 0, '')")  # now the log is there, too
-        except BaseException:
-            db.close()
-            raise
-        self.places = {stream: Place(seq, created) for stream, seq, created in rows if stream}
-        self._db, self._files = db, self._look()
-
-    def make_anew(self) -> None:
-        """Throw everything away; what the streams hold is read again from the beginning."""
-        self.close()
-        for name in self._names():
-            name.unlink(missing_ok=True)
-        self._open()
-        _mark(self.path).unlink(missing_ok=True)
-
-    def check(self) -> None:
-        """Make the file anew when that was asked for, or somebody removed or cut it under us."""
-        files = self._look()
-        if _mark(self.path).exists():
-            self.make_anew()
-        elif files[:2] != self._files[:2] or files[2] < self._files[2]:
-            log.warning("%s was removed or changed by somebody else, it is made anew", self.path.name)
-            self.make_anew()
-        self._files = files if files[:2] == self._files[:2] else self._files
-
-    def close(self) -> None:
-        """Close the file."""
-        db, self._db = self._db, None
-        if db is not None:
-            with contextlib.suppress(sqlite3.Error):
-                db.close()
-
-    def _names(self) -> tuple[Path, Path, Path]:
-        return self.path, Path(f"{self.path}-wal"), Path(f"{self.path}-shm")
-
-    def _look(self) -> tuple[int, int, int]:
-        """Return what tells this file and its log from others, and the file's size."""
-        try:
-            file, wal = self.path.stat(), self._names()[1].stat()
-        except FileNotFoundError:
-            return 0, 0, 0
-        return file.st_ino, wal.st_ino, file.st_size
 
     # -- writing -----------------------------------------------------------------------------------------------------
-
-    @property
-    def db(self) -> sqlite3.Connection:
-        """Return the open file; raises `sqlite3.ProgrammingError` when it is closed."""
-        if self._db is None:
-            raise sqlite3.ProgrammingError("the database is closed")
-        return self._db
-
-    def place(self, stream: str) -> int:
-        """Return up to which place a stream was read."""
-        return self.places[stream].seq if stream in self.places else 0
 
     def apply(
         self,
@@ -205,21 +83,8 @@ class Writer:
         facts = [one for one in messages if one.subject.startswith(f"run.{subjects.WORKFLOW}")]
         if not (facts or histories):
             return
-        with self._whole() as db:
+        with self.whole() as db:
             runs.write(db, facts, histories)
-
-    @contextlib.contextmanager
-    def _whole(self) -> Iterator[sqlite3.Connection]:
-        """Write all or nothing inside the block."""
-        db = self.db
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            yield db
-            db.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
-            raise
 
     def forget_runs(self, history_first: int) -> int:
         """Remove runs that HISTORY has forgotten; returns how many: call it again then."""
@@ -228,7 +93,7 @@ class Writer:
             is None
         ):
             return 0
-        with self._whole() as db:
+        with self.whole() as db:
             return runs.forget(db, history_first)
 
     def _apply_parts(self, part: Sequence[tuple[Message, bool]]) -> list[tuple[str, str]]:
@@ -247,7 +112,7 @@ class Writer:
         return []
 
     def _apply(self, messages: Sequence[Message], packed: Sequence[Message], places: Mapping[str, Place]) -> None:
-        with self._whole() as db:
+        with self.whole() as db:
             found = fold.gather([*self._new(packed), *messages])
             runs = json.dumps([*found.entries, *(run for run in found.traces if run not in found.entries)])
             known = {row[0]: Known(*row) for row in db.execute(_SELECT, (runs,))}
@@ -339,16 +204,10 @@ class Writer:
         ]
         if not rows:
             return 0
-        self.db.execute("BEGIN IMMEDIATE")
-        try:
+        with self.whole() as db:
             for statement in _OVER:
-                self.db.executemany(statement, [(row[0],) for row in set(rows)])
+                db.executemany(statement, [(row[0],) for row in set(rows)])
             self._count({key: -count for key, count in Counter(row[1:] for row in set(rows)).items()})
-            self.db.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                self.db.execute("ROLLBACK")
-            raise
         return len(rows)
 
     def _some(self, condition: str, *values: int) -> list[tuple[int, str, str, str, str]]:

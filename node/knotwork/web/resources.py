@@ -84,6 +84,10 @@ RESOURCES: tuple[Resource, ...] = (
         for verb in ("complete", "continue", "fail", "extend", "progress", "stream", "checkpoint", "release")
     ),
     Resource("POST", "/api/work/{id}/signal", "work.signal"),
+    Resource("GET", "/api/dead", "task.dead_list"),
+    Resource("GET", "/api/dead/{id}", "task.dead_show"),
+    Resource("POST", "/api/dead/redrive-batch", "task.redrive"),
+    Resource("POST", "/api/dead/drop-batch", "task.drop"),
     Resource("GET", "/api/targets", "targets.list"),
     Resource("GET", "/api/targets/{target}", "targets.show", of_node=True),
     _target("test", "targets.test"),

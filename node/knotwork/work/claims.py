@@ -18,13 +18,14 @@ import msgspec
 
 from knotwork.bus import clock, codec, frames, pulls, reading, subjects
 from knotwork.config import secrets
-from knotwork.sdk.errors import Cancelled, Conflict, Failed, Invalid, KnotworkError, Unavailable
-from knotwork.work import intake, leases, records, settle, tickets
+from knotwork.sdk.errors import Conflict, Failed, Invalid, KnotworkError, Unavailable
+from knotwork.work import leases, records, settle, tickets
 from knotwork.work.checkpoints import Checkpoints
 from knotwork.work.keeping import Keeper
 from knotwork.work.overdue import Overdue, late
 from knotwork.work.polls import Given, Polls
 from knotwork.work.records import Outcome, Task
+from knotwork.work.standing import Standing, ended, is_said_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +46,6 @@ RECORD_S = 20.0
 """How long whoever says how a task ended waits until that is stored, before being told to say it again."""
 FORGOTTEN_NS = 15 * 10**9
 """When a claim is older than this, FACTS may have forgotten an outcome that stands."""
-TIME_OVER = frozenset({"call.timed_out", "work.deadline", "work.silent"})
 Said = Literal["completed", "continued", "failed"]
 
 
@@ -94,6 +94,7 @@ class Claims:
         self._closed = False
         self._seal: Seal | None = None
         self.leases = leases.Leases(connection, held)
+        self._standing = Standing(connection, self.leases)
         self.checkpoints = Checkpoints(connection)
         self.keeper = Keeper(
             group, connection, self.leases, node=node, patience=patience, facts=facts, time_over=self._time_over
@@ -171,7 +172,7 @@ class Claims:
         """
         ticket = self._ticket(token)
         while True:
-            claim, revision = await self._standing(ticket)
+            claim, revision = await self._standing.claim(ticket)
             now_ns = clock.now_ns()
             until_ns = now_ns + int(lease_s * 1e9)
             longer = msgspec.structs.replace(
@@ -201,13 +202,13 @@ class Claims:
 
     async def saved(self, token: str) -> tuple[Claim, bytes | None]:
         """Return what was kept last, by this attempt or one before; None for nothing."""
-        claim, _ = await self._standing(self._ticket(token))
+        claim, _ = await self._standing.claim(self._ticket(token))
         return claim, await self.checkpoints.read(claim.run, claim.step)
 
     async def _living(self, token: str) -> Claim:
         """Return a claim that stands, whose holder just showed that it lives."""
         while True:
-            claim = await self.leases.beat(*await self._standing(self._ticket(token)))
+            claim = await self.leases.beat(*await self._standing.claim(self._ticket(token)))
             if claim is not None:
                 return claim
 
@@ -234,11 +235,11 @@ class Claims:
     async def release(self, token: str, why: str) -> Claim:
         """Give the task back unfinished; somebody else takes it at once, and no attempt is used up."""
         ticket = self._ticket(token)
-        claim, _ = await self._standing(ticket)
+        claim, _ = await self._standing.claim(ticket)
         task, _ = await self._task(claim, ticket)
         standing = await self.leases.end(claim, "said")
         if standing is None:
-            raise await self._refusal(ticket)
+            raise await self._standing.refusal(ticket)
         await self.polls.intake.release(task, standing.delivery, standing.reply, standing.worker, why)
         self.keeper.hint(standing)
         return standing
@@ -254,7 +255,7 @@ class Claims:
         task, data = found
         now_ns = clock.now_ns()
         if now_ns - claim.started_ns > FORGOTTEN_NS and await self._has_ended(task):
-            raise await self._refusal(ticket)
+            raise await self._standing.refusal(ticket)
         value, digest = await self._values.keep(output)
         state: records.Ended = "completed" if said == "completed" else "continued"
         due_ns, wire = 0, error.to_wire() if error is not None else None
@@ -324,70 +325,23 @@ class Claims:
         assert self._seal is not None, "claims are used before they are opened"
         return self._seal.open(token)
 
-    async def _standing(self, ticket: Ticket) -> tuple[Claim, int]:
-        """Return the claim of a ticket and its revision; raises why it does not stand any more."""
-        claim, revision = await self.leases.read(ticket.run, ticket.step)
-        stands = claim is not None and not claim.over and claim.id == ticket.id
-        if claim is None or not stands or await self._outcome(ticket) is not None:
-            raise await self._refusal(ticket)
-        return claim, revision
-
     async def _task(self, claim: Claim, ticket: Ticket) -> tuple[Task, bytes]:
         found = await self._task_of(claim)
         if found is None:
-            raise await self._refusal(ticket)
+            raise await self._standing.refusal(ticket)
         return found
 
     async def _task_of(self, claim: Claim) -> tuple[Task, bytes] | None:
         stored = await reading.last(self._connection, subjects.TASKS, claim.subject)
         return None if stored is None else (records.decode_task(stored.data), stored.data)
 
-    async def _outcome(self, ticket: Ticket) -> Outcome | None:
-        return await intake.outcome_at(self._connection, ticket.outcome_subject)
-
     async def _before(self, ticket: Ticket, said: Said, output: bytes) -> Settled:
         """Return how the attempt ended when the same claim said the same before; raises why it is refused else."""
-        standing = await self._outcome(ticket)
-        if standing is None or not _is_of(standing, ticket):
-            raise await self._refusal(ticket)
+        standing = await self._standing.outcome(ticket)
+        if standing is None or not is_said_by(standing, ticket):
+            raise await self._standing.refusal(ticket)
         kind = standing.state if standing.state in ("completed", "continued") else "failed"
         value, digest = await self._values.keep(output)
         if kind != said or (kind != "failed" and (bytes(standing.output), standing.blob) != (value, digest)):
-            raise _ended(ticket, standing)
+            raise ended(ticket, standing)
         return Settled(ticket.run, standing.state, standing.due_ns, already=True)
-
-    async def _refusal(self, ticket: Ticket) -> KnotworkError:
-        """Return why a claim does not stand any more."""
-        standing = await self._outcome(ticket)
-        if standing is not None and _is_of(standing, ticket):
-            return _ended(ticket, standing)
-        if standing is not None and standing.state == "cancelled":
-            return Cancelled(
-                f"{ticket.run} was cancelled.", code="claim.cancelled", hint="Stop working on it: nobody wants it."
-            )
-        claim, _ = await self.leases.read(ticket.run, ticket.step)
-        if standing is not None or (claim is not None and claim.id != ticket.id):
-            how = f"it is {standing.state}" if standing is not None else "another agent has it"
-            return Conflict(
-                f"{ticket.run} is not {ticket.worker}'s any more: {how}.", code="claim.superseded",
-                hint="Stop working on it. Extend a claim in time when the work takes longer than its lease.",
-                detail={"state": standing.state} if standing is not None else {},
-            )  # fmt: skip
-        return Conflict(
-            f"The lease of {ticket.worker} on {ticket.run} is over, or it was given back.", code="claim.expired",
-            hint="Stop working on it: it goes to somebody else. Extend a claim in time when the work takes longer.",
-        )  # fmt: skip
-
-
-def _is_of(outcome: Outcome, ticket: Ticket) -> bool:
-    """Return whether an outcome was said by the holder of this very claim, and not by its keeper or who ended the task."""
-    if outcome.state == "cancelled" or (outcome.error is not None and outcome.error.get("code") in TIME_OVER):
-        return False
-    return (outcome.agent, outcome.started_ns, outcome.delivery) == (ticket.worker, ticket.started_ns, ticket.delivery)
-
-
-def _ended(ticket: Ticket, outcome: Outcome) -> Conflict:
-    return Conflict(
-        f"{ticket.run} has ended as {outcome.state} already, by the same claim.", code="claim.ended",
-        hint="How it ended can be said once.", detail={"state": outcome.state},
-    )  # fmt: skip

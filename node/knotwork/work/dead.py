@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import patterns, reading, subjects
 from knotwork.sdk.errors import Conflict, Invalid, NotFound
 from knotwork.work import history, records, settle
 
@@ -46,7 +46,7 @@ class DeadLetters:
 
     async def count(self) -> int:
         """Return how many there are."""
-        return await reading.count_from(self._connection, subjects.DEAD, "dead.>", 1)
+        return await reading.count_from(self._connection, subjects.DEAD, patterns.DEAD, 1)
 
     async def after(self, seq: int) -> AsyncGenerator[Letter, None]:
         """Yield those behind a place in DEAD, the oldest first; what is none is passed over.
@@ -55,7 +55,7 @@ class DeadLetters:
         """
         newest = await reading.last_seq(self._connection, subjects.DEAD)
         while seq < newest:
-            page = await reading.batch(self._connection, subjects.DEAD, "dead.>", seq + 1, PAGE)
+            page = await reading.batch(self._connection, subjects.DEAD, patterns.DEAD, seq + 1, PAGE)
             if not page:
                 return
             for stored in page:
@@ -68,7 +68,7 @@ class DeadLetters:
 
     async def of(self, run: str) -> Letter:
         """Return the dead letter of a run; raises `NotFound` (`work.not_dead`)."""
-        stored = await reading.last(self._connection, subjects.DEAD, subjects.dead_of(run))
+        stored = await reading.last(self._connection, subjects.DEAD, patterns.dead_of(run))
         letter = None if stored is None else _letter(stored)
         if letter is None:
             raise unknown(run)
@@ -76,12 +76,13 @@ class DeadLetters:
 
     async def is_there(self, run: str) -> bool:
         """Return whether there is a dead letter of a run."""
-        return await reading.last(self._connection, subjects.DEAD, subjects.dead_of(run)) is not None
+        return await reading.last(self._connection, subjects.DEAD, patterns.dead_of(run)) is not None
 
     async def redrive(self, letter: Letter, by: str, now_ns: int) -> Task:
         """Give a dead task its next attempt and return that.
 
-        Raises `Conflict` (`work.attempts_used_up`) for one that had a thousand, and what storing raises.
+        Raises `Conflict` for one that had a thousand (`work.attempts_used_up`), or that somebody else was quicker to bring
+        back (`work.redriven`), and what storing raises.
         """
         task = settle.revived(letter.task, letter.outcome, now_ns, by)
         if task is None:
@@ -89,24 +90,28 @@ class DeadLetters:
                 f"{letter.task.run} had {records.ATTEMPTS_MAX} attempts; that is all it can have.",
                 code="work.attempts_used_up", hint="Submit it anew with `knotwork task retry`.",
             )  # fmt: skip
-        subject = records.redriven_subject(task)
+        subject, why = records.redriven_subject(task), history.redriven(by)
+        over = False
         try:
-            await self._facts.append(subject, records.encode(msgspec.structs.replace(task, why=history.redriven(by))))
+            await self._facts.append(subject, records.encode(msgspec.structs.replace(task, why=why)))
         except Conflict:  # it was redriven before, perhaps by somebody who died then
             stored = await reading.last(self._connection, subjects.FACTS, subject)
             with contextlib.suppress(Invalid):
                 before = task if stored is None else records.decode_task(stored.data)
-                task = msgspec.structs.replace(before, why=task.why)
-            outcome = records.outcome_subject(task.run, task.step, task.iteration, task.number)
-            if await reading.last(self._connection, subjects.FACTS, outcome) is not None:
-                await self.drop(letter)
-                return task
+                task, why = msgspec.structs.replace(before, why=task.why), before.why
+            over = await reading.last(self._connection, subjects.FACTS, task.outcome_subject) is not None
+        ours = not over and await self._queued(task)
+        await self.drop(letter)
+        if not ours:  # of many who redrive it at once, one queues it
+            raise Conflict(f"{task.run} is back already: {why}.", code="work.redriven", hint="See `knotwork task get`.")
+        return task
+
+    async def _queued(self, task: Task) -> bool:
+        """Queue the next attempt of a dead task; False when it was there already."""
         if task.deadline_ns:
             name = f"deadline-{task.number}"  # what an earlier end leaves behind is removed by its name
             await self._recorder.set_timer(task.run, name, task.deadline_ns, records.encode(task))
-        await self._recorder.enqueue(task)
-        await self.drop(letter)
-        return task
+        return await self._recorder.enqueue(task)
 
     async def drop(self, letter: Letter) -> bool:
         """Remove a dead letter; False when it is gone, or its task has died again since."""

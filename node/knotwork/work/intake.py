@@ -113,15 +113,18 @@ class Intake:
             self._taking.hold(taker, 1)
             self.spawn(self._look_up(task, delivery, taker, fresh=fresh))
 
+    @property
+    def looking(self) -> bool:
+        """Return whether something is looked up that may begin here."""
+        return bool(self._looking)
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` beside; when all is closing it is left: what is not recorded comes again."""
         begin_in(self._group, work)
 
     async def outcome_of(self, task: Task) -> Outcome | None:
         """Return the outcome of an attempt, None when there is none in FACTS."""
-        return await outcome_at(
-            self._connection, records.outcome_subject(task.run, task.step, task.iteration, task.number)
-        )
+        return await outcome_at(self._connection, task.outcome_subject)
 
     async def release(self, task: Task, delivery: int, reply: str, agent: str, why: str) -> None:
         """Give an attempt back unfinished, on record: somebody else takes it at once, and it counts as no crash."""

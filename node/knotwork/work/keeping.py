@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from knotwork.bus import clock, pulls, subjects
+from knotwork.bus import clock, patterns, pulls, subjects
 from knotwork.bus.background import begin_in
 from knotwork.sdk.errors import Conflict, KnotworkError
 from knotwork.work import intake
@@ -133,7 +133,7 @@ class Keeper:
 
     async def open(self) -> None:
         """Listen for tasks that are ended by others."""
-        await self._connection.listen("cancel.*", self._cancelled)
+        await self._connection.listen(patterns.CANCELLED_TASKS, self._cancelled)
 
     async def run(self) -> None:
         """Watch all claims and keep ours, for ever."""

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from knotwork.bus import codec, reading, subjects
+from knotwork.bus import codec, patterns, reading, subjects
 from knotwork.sdk.errors import Conflict, NotFound, Unavailable
 from knotwork.work import lookup, records
 
@@ -94,7 +94,7 @@ class Keyed:
 
 async def is_new(connection: Connection, run: str) -> bool:
     """Return whether there is no fact of a run at all: for a day from its end on there is one, when it has a key."""
-    return await reading.last(connection, subjects.FACTS, f"{records.facts_of(run)}.>") is None
+    return await reading.last(connection, subjects.FACTS, patterns.facts_of(run)) is None
 
 
 async def kept(connection: Connection, run: str) -> str | None:

@@ -87,6 +87,11 @@ def key(run: str, step: str) -> str:
     return f"{PREFIX}{run}.{step}"
 
 
+def places_of(run: str) -> str:
+    """Return the pattern of the places on the wire where the claims on the steps of a run stand."""
+    return subjects.bucket_key(subjects.LEASES, key(run, "*"))
+
+
 def decode(data: bytes) -> Claim:
     """Return a stored claim; raises `Invalid` (`work.bad_record`): others may write there, and we answer to `reply`."""
     try:

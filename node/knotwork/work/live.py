@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import patterns, reading, subjects
 from knotwork.sdk.errors import Invalid
 from knotwork.work import records
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from knotwork.bus.reading import Stored
     from knotwork.work.records import Task
 
-PAGE = 500
-
 
 async def tasks(connection: Connection, *, boundary: str = "", capability: str = "") -> AsyncIterator[Task]:
     """Yield the present attempt of each task that has not ended, or ended this very second; each run once.
@@ -26,13 +24,12 @@ async def tasks(connection: Connection, *, boundary: str = "", capability: str =
     With a boundary or a capability the server picks them out; everything else is the caller's to look at.
     """
     seen: set[str] = set()
-    pattern = f"task.{_part(boundary)}.{_part(capability)}.>"
-    async for stored in _each(connection, subjects.TASKS, pattern):
+    async for stored in reading.every(connection, subjects.TASKS, patterns.tasks_for(boundary, capability)):
         task = _task(stored)
         if task is not None and task.run not in seen:
             seen.add(task.run)
             yield task
-    async for stored in _each(connection, subjects.FACTS, f"run.*.*.next.{records.STEP}.>"):
+    async for stored in reading.every(connection, subjects.FACTS, patterns.NEXT):
         task = _task(stored)
         fits = task is not None and boundary in ("", task.boundary) and capability in ("", task.capability)
         if task is not None and fits and task.run not in seen:
@@ -40,20 +37,8 @@ async def tasks(connection: Connection, *, boundary: str = "", capability: str =
             yield task
 
 
-async def _each(connection: Connection, stream: str, pattern: str) -> AsyncIterator[Stored]:
-    after = 0
-    while page := await reading.batch(connection, stream, pattern, after + 1, PAGE):
-        for stored in page:
-            yield stored
-        after = page[-1].seq
-
-
 def _task(stored: Stored) -> Task | None:
     try:
         return records.decode_task(stored.data)
     except Invalid:
         return None
-
-
-def _part(name: str) -> str:
-    return subjects.token(name, "name") if name else "*"

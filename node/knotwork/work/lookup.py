@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import patterns, reading, subjects
 from knotwork.work import fold, proof, records, settle
 from knotwork.work.records import FINAL, Outcome, Released, Started, State, Task
 
@@ -40,7 +40,8 @@ async def newest(connection: Connection, run: str, step: str = "") -> list[Store
 
     What no attempt before calls for is passed over (see `proof`).
     """
-    place, rest = records.facts_of(run), f"{_step(run, step)}>"
+    place, meant = records.facts_of(run), _meant(run, step)
+    rest = f"{meant}.>" if meant else ">"
     found = []
     ended = await proof.latest(connection, subjects.FACTS, f"{place}.outcome.{rest}", proof.of_outcome)
     while ended is not None:
@@ -59,20 +60,18 @@ async def _after(connection: Connection, ended: Stored) -> Stored | None:
     following = None if at is None else settle.following(records.decode_task(bytes(at[1].task)), at[1])
     if following is None:
         return None
-    subject = records.outcome_subject(following.run, following.step, following.iteration, following.number)
-    return await reading.last(connection, subjects.FACTS, subject)
+    return await reading.last(connection, subjects.FACTS, following.outcome_subject)
 
 
 async def _waits(connection: Connection, run: str, step: str = "") -> Stored | None:
     """Return the attempt that waits in TASKS."""
-    pattern = subjects.tasks_of(run, _step(run, step).rstrip("."))
+    pattern = patterns.tasks_of(run, _meant(run, step))
     return await proof.latest(connection, subjects.TASKS, pattern, fold.task_at)
 
 
-def _step(run: str, step: str) -> str:
-    """Return the step that is meant as a piece of a pattern: a task has only one, whatever else somebody writes there."""
-    step = step or ("" if run.startswith(records.WORKFLOW) else records.STEP)
-    return f"{step}." if step else ""
+def _meant(run: str, step: str) -> str:
+    """Return the step that is meant, "" for any: a task has only one, whatever else somebody writes there."""
+    return step or ("" if run.startswith(records.WORKFLOW) else records.STEP)
 
 
 async def final(connection: Connection, run: str, step: str = "") -> Outcome | None:
@@ -105,11 +104,9 @@ class Holds(Protocol):
 
 async def worker(connection: Connection, task: Task, holds: Holds) -> Started | None:
     """Return who works on an attempt that has no outcome, None while nobody does (or nobody is known to)."""
-    started, begun_seq = _read(await _trace(connection, task, "started"), Started)
-    if started is not None:
-        _, back_seq = _read(await _trace(connection, task, "released"), Released)
-        if begun_seq > back_seq:
-            return started if await holds.holds(task, started) else None
+    begun, _ = await _traces(connection, task)
+    if begun is not None:
+        return begun if await holds.holds(task, begun) else None
     return await holds.begun(task)
 
 
@@ -129,19 +126,18 @@ async def look(connection: Connection, run: str, holds: Holds | None = None) -> 
         if outcome is None or outcome.state not in FINAL:
             return None
         return Sight(records.decode_task(bytes(outcome.task)), final_state(outcome), outcome)
-    started, begun_seq = _read(await _trace(connection, task, "started"), Started)
-    released, back_seq = _read(await _trace(connection, task, "released"), Released)
+    begun, released = await _traces(connection, task)
     queued = waits if waits is not None and waits.subject == task.subject else None
     state: State = "pending"
-    if holds is not None and queued is not None and begun_seq <= back_seq:
-        started = await holds.begun(task)
-        state = "running" if started is not None else "pending"
-    elif started is not None and begun_seq > back_seq and (holds is None or await holds.holds(task, started)):
+    if begun is None and holds is not None and queued is not None:
+        begun = await holds.begun(task)
+        state = "running" if begun is not None else "pending"
+    elif begun is not None and (holds is None or await holds.holds(task, begun)):
         state = "running"
     elif queued is None and ((outcome is not None and outcome.state == "waiting") or _is_to_come(facts, task)):
         state = "waiting"
     return Sight(
-        task, state, outcome, started if state == "running" else None, released,
+        task, state, outcome, begun if state == "running" else None, released,
         queued.seq if queued is not None else 0, queued.time_ns if queued is not None else 0,
     )  # fmt: skip
 
@@ -158,12 +154,16 @@ def final_state(outcome: Outcome) -> State:
     return outcome.state
 
 
-async def _trace(connection: Connection, task: Task, what: str) -> Stored | None:
-    return await reading.last(connection, subjects.FACTS, f"{records.trace_subject(task, what)}.*")
+async def _traces(connection: Connection, task: Task) -> tuple[Started | None, Released | None]:
+    """Return who began an attempt and has not handed it back, and who handed it back last, as far as it is on record."""
+    begun, begun_seq = await _trace(connection, task, "started", Started)
+    released, back_seq = await _trace(connection, task, "released", Released)
+    return begun if begun_seq > back_seq else None, released
 
 
-def _read(stored: Stored | None, kind: type[T]) -> tuple[T | None, int]:
-    """Return a trace and its place in FACTS; what is none counts as not there."""
+async def _trace(connection: Connection, task: Task, what: str, kind: type[T]) -> tuple[T | None, int]:
+    """Return the last trace of a kind and its place in FACTS; what is none counts as not there."""
+    stored = await reading.last(connection, subjects.FACTS, f"{records.trace_subject(task, what)}.*")
     if stored is None:
         return None, 0
     try:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from knotwork.bus.waits import set_within
 from knotwork.sdk.errors import KnotworkError
 from knotwork.work import leases, queues
 from knotwork.work.intake import Adopts, Ended, Intake
@@ -129,7 +130,7 @@ class Polls:
             end_s = asyncio.get_running_loop().time() + max(wait_s, LOOK_S)
             known = self._served(poll)
             self.taking.know(known)
-            if not known or not await _given(poll, KNOWN_S):
+            if not known or not await set_within(poll.some, KNOWN_S):
                 await self._look(poll, known, end_s)
             await self._gathered(poll)
         except BaseException:
@@ -240,11 +241,3 @@ class Polls:
         if claim is not None or ours:
             claim = claim or given.claim
             await self.intake.release(given.task, claim.delivery, claim.reply, claim.worker, why)
-
-
-async def _given(poll: Poll, wait_s: float) -> bool:
-    """Return whether something was given to a poll within so many seconds."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(wait_s):
-            return await poll.some.wait()
-    return False

@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 WALK_MAX = 200
 """So many attempts are looked through that nobody has proved yet; what goes on for longer is believed."""
 PROVED_MAX, TOLD_MAX = 20_000, 1000
-PAGE = 500
 
 
 class Leads(Protocol):
@@ -152,15 +151,12 @@ async def latest(
         return stored
     of(connection).pass_over(stored.subject)
     best: tuple[Place, Stored] | None = None
-    after = 0
-    while page := await reading.batch(connection, stream, pattern, after + 1, PAGE):
-        for one in page:
-            task = read(one)
-            if task is None or not await proved(connection, task):
-                of(connection).pass_over(one.subject)
-            elif best is None or fold.place_of(task) >= best[0]:
-                best = fold.place_of(task), one
-        after = page[-1].seq
+    async for one in reading.every(connection, stream, pattern):
+        task = read(one)
+        if task is None or not await proved(connection, task):
+            of(connection).pass_over(one.subject)
+        elif best is None or fold.place_of(task) >= best[0]:
+            best = fold.place_of(task), one
     return best[1] if best is not None else None
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from knotwork.bus import clock, publisher, reading, subjects
+from knotwork.bus import clock, patterns, publisher, reading, subjects
 from knotwork.bus.background import begin_in
+from knotwork.bus.pauses import Pauses
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TooLarge, Unavailable
 from knotwork.work import records, settle
 from knotwork.work.taking import SOON, SOON_S
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 AGAIN_MIN_S, AGAIN_MAX_S = 0.05, 2.0
 REFUSALS_MAX = 10
 """So often something is stored again although the server finds fault with it: within some ten seconds."""
-FULL = frozenset({"bus.store_full", "bus.stream_full"})
 START = "start"
 """What the name of a timer begins with that ends the wait in a queue."""
 Done = Callable[[], None]
@@ -66,7 +65,7 @@ class Recorder:
             return
         self.on_bytes(len(payload))
         try:
-            answer = self._facts.put(_subject(task), payload)
+            answer = self._facts.put(task.outcome_subject, payload)
         except KnotworkError:
             begin_in(self._group, self._insist(task, outcome, done))
             return
@@ -88,7 +87,7 @@ class Recorder:
 
         It insists through what may pass; raises `TooLarge` and `Invalid` for what can never be stored.
         """
-        return await self._stand(_subject(task), outcome)
+        return await self._stand(task.outcome_subject, outcome)
 
     async def append_end(self, task: Task, outcome: Outcome, *, patient: bool = True) -> Outcome:
         """Do the same for an end that must come, without what makes it too large if need be.
@@ -147,7 +146,7 @@ class Recorder:
     def put(self, task: Task, *, only: bool = False) -> asyncio.Future[publisher.Ack]:
         """Do the same for an attempt that may wait in its queue for ever; for those who cannot wait themselves."""
         hint = subjects.hint(task.boundary, task.queue, task.lane)
-        alone_there = publisher.expect_none(subjects.tasks_of(task.run)) if only else ()
+        alone_there = publisher.expect_none(patterns.tasks_of(task.run)) if only else ()
         storing = self._tasks.put(task.subject, records.encode(task), *alone_there)
         alone = self._tasks.alone
         start_s = time.monotonic()
@@ -201,7 +200,7 @@ class Recorder:
 
     async def _surely(self, task: Task, outcome: Outcome, *, patient: bool = True) -> tuple[Outcome, bool]:
         """Store an outcome, or else what can be stored of it; return the one that stands, and whether it is of ours."""
-        subject = _subject(task)
+        subject = task.outcome_subject
         try:
             standing = await self._stand(subject, outcome, patient=patient)
         except (TooLarge, Invalid) as error:
@@ -225,7 +224,7 @@ class Recorder:
         """
         payload = records.encode(outcome)
         tried = {payload}
-        pause_s, refusals = AGAIN_MIN_S, 0
+        pauses, refusals = Pauses(AGAIN_MIN_S, AGAIN_MAX_S), 0
         while True:
             try:
                 if not self.has_room(len(payload)):
@@ -241,11 +240,10 @@ class Recorder:
                 await asyncio.sleep(AGAIN_MIN_S)
             except KnotworkError as error:
                 refusals += REFUSALS_MAX if isinstance(error, TooLarge) else isinstance(error, Invalid)
-                if (refusals >= REFUSALS_MAX and not for_ever) or (not patient and error.code in FULL):
+                if (refusals >= REFUSALS_MAX and not for_ever) or (not patient and error.code in publisher.FULL):
                     raise
                 log.debug("an outcome is stored again: %s", error)
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
-                pause_s = min(2 * pause_s, AGAIN_MAX_S)
+                await pauses.wait()
             else:
                 self.on_bytes(len(payload))
                 return outcome
@@ -269,22 +267,16 @@ class Recorder:
         return None
 
     async def _follow(self, task: Task, outcome: Outcome, done: Done) -> None:
-        pause_s = AGAIN_MIN_S
+        pauses = Pauses(AGAIN_MIN_S, AGAIN_MAX_S)
         while True:
             try:
                 await self.carry_out(task, outcome)
             except KnotworkError as error:
                 log.debug("what follows %s is tried again: %s", task.run, error)
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
-                pause_s = min(2 * pause_s, AGAIN_MAX_S)
+                await pauses.wait()
             else:
                 done()
                 return
-
-
-def _subject(task: Task) -> str:
-    """Return where the outcome of an attempt is stored."""
-    return records.outcome_subject(task.run, task.step, task.iteration, task.number)
 
 
 def _attempt_timer(task: Task) -> str:

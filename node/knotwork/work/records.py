@@ -154,6 +154,11 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True):
         place = subjects.task_queue(self.boundary, self.queue, self.lane)
         return subjects.task(place, self.run, self.step, self.iteration, self.number)
 
+    @property
+    def outcome_subject(self) -> str:
+        """Return the place of this attempt's outcome in FACTS."""
+        return outcome_subject(self.run, self.step, self.iteration, self.number)
+
 
 class OnAttempt:
     """What is about one attempt, known by its place in TASKS (`subjects.task`)."""

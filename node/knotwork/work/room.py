@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import clock, reading, subjects
+from knotwork.bus import clock, patterns, publisher, reading, subjects
 from knotwork.bus.background import background
 from knotwork.bus.commit import open_group_commit
 from knotwork.sdk.errors import Conflict, KnotworkError, TimedOut, Unavailable
@@ -111,6 +111,11 @@ class Work:
         self._purged: dict[str, int] = {}
         self._again = asyncio.Event()
 
+    @property
+    def at_hand(self) -> bool:
+        """Return whether this node keeps work for an agent that came in, or looks up some that may begin here."""
+        return self.worker.looking or any(True for _ in self.claims.keeper.consumers())
+
     async def find(self, run: str) -> Outcome | None:
         """Return the final outcome of a run, None while it has none."""
         return await lookup.final(self._connection, run)
@@ -187,8 +192,8 @@ class Work:
 
     async def _over(self, task: Task) -> bool:
         """Return whether an attempt has its outcome."""
-        subject = records.outcome_subject(task.run, task.step, task.iteration, task.number)
-        return await intake.outcome_at(self._connection, subject) is not None or await self._has_ended(task)
+        over = await intake.outcome_at(self._connection, task.outcome_subject) is not None
+        return over or await self._has_ended(task)
 
     async def look(self, run: str) -> lookup.Sight | None:
         """Return a run as it is (`lookup.look`), as `pending` when the worker that began it has vanished."""
@@ -280,13 +285,13 @@ class Work:
         try:
             return await self.recorder.append_end(task, outcome, patient=False)
         except Unavailable as error:
-            if error.code not in recording.FULL:
+            if error.code not in publisher.FULL:
                 raise
         least = msgspec.structs.replace(outcome, task=records.raw(records.spare(task)))
         try:
             return await self.recorder.append_end(task, least, patient=False)
         except Unavailable as error:
-            if error.code not in recording.FULL:
+            if error.code not in publisher.FULL:
                 raise
             so = f"That {task.run} is {outcome.state} was not recorded."
             raise self.submitter.no_room_for(so) from error
@@ -296,7 +301,7 @@ class Work:
         with contextlib.suppress(
             KnotworkError
         ):  # a worker that gets it looks the outcome up, or is refused with its own
-            waits = await reading.last(self._connection, subjects.TASKS, subjects.tasks_of(run, step))
+            waits = await reading.last(self._connection, subjects.TASKS, patterns.tasks_of(run, step))
             if waits is not None:
                 await reading.delete(self._connection, subjects.TASKS, waits.seq)
         self._connection.send(subjects.cancel_task(run), step.encode())

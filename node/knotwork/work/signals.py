@@ -99,7 +99,7 @@ class Signals:
             return None
         finally:
             again()
-            self._connection.unlisten_now(listening)
+            self._connection.unlisten(listening)
         return found
 
     async def _check(self, run: str, *, over: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from knotwork.bus import streams, subjects
+from knotwork.bus import patterns, streams, subjects
 from knotwork.bus.streams import NS, StreamSpec
 
 if TYPE_CHECKING:
@@ -16,18 +16,20 @@ _DAY_NS = 24 * 3600 * NS
 
 FACTS = StreamSpec(
     subjects.FACTS,
-    ("run.>", "trigger.>"),
+    (patterns.FACTS, patterns.TRIGGER_FACTS),
     {
         **_ONCE,
         "allow_atomic": True,
         "allow_msg_ttl": True,
-        "republish": {"src": "run.>", "dest": "told.>"},
+        "republish": {"src": patterns.FACTS, "dest": patterns.TOLD},
     },
 )
-TASKS = StreamSpec(subjects.TASKS, ("task.>",), {**_ONCE, "allow_atomic": True, "max_consumers": -1})
-TIMERS = StreamSpec(subjects.TIMERS, ("timer.>", "fired.>"), {"allow_msg_schedules": True, "allow_msg_ttl": True})
-DEAD = StreamSpec(subjects.DEAD, ("dead.>",), {"max_msgs_per_subject": 1, "max_age": 90 * _DAY_NS})
-ARCHIVE = StreamSpec(subjects.ARCHIVE, ("ended.>",), {"compression": "s2", "max_age": 30 * _DAY_NS})
+TASKS = StreamSpec(subjects.TASKS, (patterns.TASKS,), {**_ONCE, "allow_atomic": True, "max_consumers": -1})
+TIMERS = StreamSpec(
+    subjects.TIMERS, (patterns.TIMERS, patterns.FIRED), {"allow_msg_schedules": True, "allow_msg_ttl": True}
+)
+DEAD = StreamSpec(subjects.DEAD, (patterns.DEAD,), {"max_msgs_per_subject": 1, "max_age": 90 * _DAY_NS})
+ARCHIVE = StreamSpec(subjects.ARCHIVE, (patterns.SEGMENTS,), {"compression": "s2", "max_age": 30 * _DAY_NS})
 ALL = (FACTS, TASKS, TIMERS, DEAD, ARCHIVE)
 
 

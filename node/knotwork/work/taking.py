@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from knotwork.bus import pulls, subjects
+from knotwork.bus import patterns, pulls, subjects
 from knotwork.sdk.errors import KnotworkError
 from knotwork.work.queues import Depth, Queue
 
@@ -114,7 +114,7 @@ class Taking:
     async def open(self) -> None:
         """Listen for work."""
         await self._pulls.open()
-        await self._connection.listen("hint.task.>", self._hinted)
+        await self._connection.listen(patterns.HINTS, self._hinted)
 
     def answer(self, reply: str, what: bytes) -> None:
         """Acknowledge a delivery, hand it back, or keep it (`pulls.ACK`, `NAK`, `ALIVE`)."""

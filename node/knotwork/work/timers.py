@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from knotwork.bus import pulls, reading, streams, subjects
+from knotwork.bus import patterns, pulls, reading, streams, subjects
 from knotwork.bus.background import begin_in
 from knotwork.sdk.errors import Invalid, KnotworkError
 from knotwork.work import records
@@ -59,7 +59,7 @@ class Timers:
     async def open(self) -> None:
         """Make the consumer and listen."""
         config = {
-            "filter_subject": "fired.>", "ack_wait": int(self._lease_s * streams.NS), "max_deliver": -1,
+            "filter_subject": patterns.FIRED, "ack_wait": int(self._lease_s * streams.NS), "max_deliver": -1,
             "max_ack_pending": 10_000, "deliver_policy": "all",
         }  # fmt: skip
         await pulls.ensure_consumer(self._connection, subjects.TIMERS, CONSUMER, config)
@@ -83,7 +83,7 @@ class Timers:
         told = await streams.api(self._connection, f"CONSUMER.INFO.{subjects.TIMERS}.{CONSUMER}")
         floor = int((told.get("ack_floor") or {}).get("stream_seq", 0))
         if floor > self._purged_to:
-            await reading.purge(self._connection, subjects.TIMERS, "fired.>", floor + 1)
+            await reading.purge(self._connection, subjects.TIMERS, patterns.FIRED, floor + 1)
             self._purged_to = floor
 
     def _no_more(self, _consumer: str) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import random
 from typing import TYPE_CHECKING
 
 from knotwork.bus.blobs import Blobs
+from knotwork.bus.pauses import Pauses
 from knotwork.sdk.errors import KnotworkError, TooLarge, Unavailable
 from knotwork.work.records import INLINE_MAX_BYTES
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from knotwork.work.records import Task
 
 log = logging.getLogger(__name__)
-AGAIN_MIN_S, AGAIN_MAX_S = 0.1, 5.0
 NOTHING = b"null"
 
 
@@ -42,7 +40,7 @@ class Values:
 
     async def keep_surely(self, value: bytes) -> tuple[bytes, str]:
         """Do the same for a value that must not be lost: it is tried again for as long as that may help."""
-        pause_s = AGAIN_MIN_S
+        pauses = Pauses()
         while True:
             try:
                 return await self.keep(value)
@@ -50,8 +48,7 @@ class Values:
                 raise
             except KnotworkError as error:
                 log.debug("a value of %d bytes is kept in a moment: %s", len(value), error)
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
-                pause_s = min(2 * pause_s, AGAIN_MAX_S)
+                await pauses.wait()
 
     async def input_of(self, task: Task) -> bytes:
         """Return the input of a task, wherever it is kept; raises what `Blobs.get` raises."""

@@ -13,7 +13,9 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from knotwork.bus import patterns
 from knotwork.bus.background import begin_in, heard
+from knotwork.bus.pauses import Pauses
 from knotwork.sdk.errors import KnotworkError, NotFound, TimedOut, Unreachable
 from knotwork.work import fold, records
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Find = Callable[[str], Awaitable["Outcome | None"]]
 IsThere = Callable[[str], Awaitable[bool]]
+AGAIN_MIN_S, AGAIN_MAX_S = 0.05, 2.0
 LINGER_S = 5.0
 """How long the subscription is kept when nobody waits any more."""
 
@@ -80,7 +83,7 @@ class Waiters:
             self._idle.cancel()
             self._idle = None
         if self._listening is None:
-            self._listening = await self._connection.listen("told.*.*.outcome.>", self._told)
+            self._listening = await self._connection.listen(patterns.OUTCOMES_TOLD, self._told)
             await self._connection.round_trip()  # what ends after this is heard
 
     async def reconnected(self) -> None:
@@ -111,14 +114,13 @@ class Waiters:
 
     async def _look(self, run: str) -> None:
         """Look up how a run ended, if it did, and tell who waits for it."""
-        pause_s = 0.05
+        pauses = Pauses(AGAIN_MIN_S, AGAIN_MAX_S)
         while run in self._waiting:
             try:
                 found = await self._find(run)
             except KnotworkError as error:
                 log.debug("%s is looked up again: %s", run, error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, 2.0)
+                await pauses.wait()
             else:
                 if found is not None:
                     self._tell(run, found)
@@ -153,4 +155,4 @@ class Waiters:
     def _rest(self) -> None:
         listening, self._listening, self._idle = self._listening, None, None
         if listening is not None:
-            self._connection.unlisten_now(listening)
+            self._connection.unlisten(listening)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import subjects
-from knotwork.work import records
+from knotwork.work import records, settle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,7 +114,18 @@ def _ended(sight: Sight, *, dropped: bool) -> str:
         if dropped:
             again = f"Its dead letter is gone; `knotwork task retry {sight.task.run}` submits it anew."
         return f"It is dead since {_at(outcome.ended_ns)}: {said} {again}"
-    return f"It ended as {sight.state} at {_at(outcome.ended_ns)} by {who}: {said}"
+    return f"It ended as {sight.state} at {_at(outcome.ended_ns)} by {who}: {said}{_no_more(sight, error)}"
+
+
+def _no_more(sight: Sight, error: dict[str, Any]) -> str:
+    """Return why no attempt followed a failure although the task may have more of them; "" when there is no more to say."""
+    retry, code = sight.task.retry, error.get("code", "")
+    failed = sight.state == "failed" or (sight.state == "timed-out" and code != "work.deadline")
+    if not failed or retry.max_attempts == 1 or settle.may_retry(retry, error):
+        return ""
+    if retry.on:
+        return f". It was not tried again: its `retry_on` names {', '.join(retry.on)}."
+    return ". It was not tried again: the failure does not say that it may pass. `retry_on` may name its code."
 
 
 def _running(sight: Sight, around: Surroundings, now_ns: int) -> str:

@@ -11,7 +11,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import patterns, reading, subjects
 from knotwork.sdk.errors import Cancelled, TimedOut, Unreachable
 from knotwork.work import fold, queues
 
@@ -48,7 +48,7 @@ async def let_go(connection: Connection, run: str, step: str, is_open: Callable[
 
 async def ask_back(connection: Connection, run: str, step: str) -> bool:
     """Ask for a step back; return whether somebody has it and will record its end once it has really ended."""
-    waits = await reading.last(connection, subjects.TASKS, subjects.tasks_of(run, step))
+    waits = await reading.last(connection, subjects.TASKS, patterns.tasks_of(run, step))
     if waits is None:
         return False
     task = fold.task_at(waits)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import clock, frames, pulls, subjects
+from knotwork.bus import clock, frames, patterns, pulls, subjects
 from knotwork.sdk.errors import KnotworkError
 from knotwork.work import passing, queues, records, settle, withdrawing
 from knotwork.work import values as work_values
@@ -93,8 +93,8 @@ class Worker:
     async def open(self) -> None:
         """Listen for work."""
         await self.taking.open()
-        await self._connection.listen("cancel.*", self._cancelled)
-        await self._connection.listen("withdraw.*", self._withdrawn)
+        await self._connection.listen(patterns.CANCELLED_TASKS, self._cancelled)
+        await self._connection.listen(patterns.WITHDRAWN, self._withdrawn)
 
     async def renew(self) -> None:
         """Keep the lease of everything that runs, for ever."""
@@ -130,6 +130,11 @@ class Worker:
     def running(self) -> list[Running]:
         """Return the attempts that are being worked on here."""
         return list(self._running.values())
+
+    @property
+    def looking(self) -> bool:
+        """Return whether something is looked up that may begin here."""
+        return self._intake.looking
 
     # -- executing ---------------------------------------------------------------------------------------------------
 

@@ -20,12 +20,13 @@ CHARS_MAX = 2000
 HIDDEN = "[hidden]"
 TAIL_BYTES = 8192
 SECRET_MIN = 6
-# What a launch says about itself; everything else in its environment counts as secret.
+# What a launch says about itself, and how its node is called; everything else in its environment counts as secret.
 OPEN = frozenset(
     {
         "KNOTWORK_URL", "KNOTWORK_USER", "KNOTWORK_PROJECT", "KNOTWORK_TARGET", "KNOTWORK_TASK", "KNOTWORK_LAUNCH",
     }
 )  # fmt: skip
+OPEN_TABLE = "KNOTWORK__NODE__"
 
 _SECRET = re.compile(
     r"-----BEGIN [^\n]{0,60}-----.*?(?:-----END [^\n]{0,60}-----|------END [^\n]{0,60}------|\Z)"  # keys, creds files
@@ -39,10 +40,14 @@ _ODD = re.compile(r"[^a-z0-9]+")
 
 
 def secrets_in(env: Mapping[str, str]) -> list[str]:
-    """Return the values in the environment of a launch that must not be told, each line of them too, longest first."""
+    """Return the values in the environment of a launch that must not be told, each line of them too, longest first.
+
+    What it says about itself is none, under whatever name it stands there once more.
+    """
+    told = {value for name, value in env.items() if name in OPEN or name.startswith(OPEN_TABLE)}
     found: set[str] = set()
-    for name, value in env.items():
-        if name not in OPEN:
+    for value in env.values():
+        if value not in told:
             found |= {value, *(line.strip() for line in value.splitlines())}
     return sorted((secret for secret in found if len(secret) >= SECRET_MIN), key=len, reverse=True)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from knotwork.sdk import Context, Factory, Metric, Record, Stream, Telemetry
+from knotwork.sdk import Context, Factory, KnotworkError, Metric, Record, Stream, Telemetry
 from knotwork_plugins.telemetry import lines
 from knotwork_plugins.telemetry.sink import SinkConfig
 
@@ -34,13 +34,19 @@ class Nats:
         self._line: Callable[[Record], bytes] = lines.encoder()
 
     async def emit(self, records: Sequence[Record]) -> None:
-        """Publish the records; raises `Unavailable` when the bus is away: they are lost then, and counted."""
+        """Publish the records of each project; raises `Unavailable` and `NotFound` when those of one are lost, and counted."""
         heaps: dict[tuple[str, str], list[bytes]] = {}
         for record in records:
             heaps.setdefault((lines.kind(record), project_of(record)), []).append(self._line(record))
+        lost: KnotworkError | None = None
         for (topic, project), data in heaps.items():
-            for message in self._messages(data):
-                await self._stream.publish(topic, message, project)
+            try:
+                for message in self._messages(data):
+                    await self._stream.publish(topic, message, project)
+            except KnotworkError as error:  # that one is away, or left, is nothing to the others
+                lost = error
+        if lost is not None:
+            raise lost
 
     def _messages(self, data: list[bytes]) -> Iterator[bytes]:
         """Pack lines into messages; a record that is too large for any is replaced by a note of its size."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tests.free_port import free_port
@@ -101,6 +103,16 @@ def _state(stat: Path) -> str:
         return stat.read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return "T"  # this thread has ended
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[RawServer]:
+    """Run one inside the block; nothing of it is left."""
+    async with child.guard():
+        made = RawServer(folder)
+        await made.start()
+        yield made
+        await made.kill()
 
 
 class Proxy:

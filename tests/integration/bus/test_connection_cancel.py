@@ -55,7 +55,7 @@ async def test_a_connection_survives_a_cancel_at_every_moment(server, connect, e
 
     async def listen() -> None:
         listening = await connection.listen("x", lambda message: None)
-        await connection.unlisten(listening)
+        connection.unlisten(listening)
 
     work = {
         "request": lambda: connection.request("echo", b"x"),

@@ -69,16 +69,16 @@ async def test_what_is_listened_to_while_away_is_served_afterwards(server, conne
     await server.kill()
     await until(lambda: connection.state != "connected")
     late = await answering(connection, "late")
-    await connection.unlisten(dropped)
+    connection.unlisten(dropped)
     await server.start()
     await until(lambda: connection.state == "connected")
     assert (await connection.request("kept", b"1", timeout_s=30)).data == b"1"
     assert (await connection.request("late", b"1", timeout_s=30)).data == b"1"
     with pytest.raises(Unreachable):
         await connection.request("dropped", timeout_s=30)
-    await connection.unlisten(late)
-    await connection.unlisten(late)
-    await connection.unlisten(kept)
+    connection.unlisten(late)
+    connection.unlisten(late)
+    connection.unlisten(kept)
     with pytest.raises(Unreachable):
         await connection.request("late", timeout_s=30)
 

@@ -283,7 +283,7 @@ async def _kills(make_server, connect, until, rounds: int, *, returning: bool = 
         },
     )
     await until(lambda: len(there) >= count)  # with those that nobody was told of
-    await connection.unlisten(listening)
+    connection.unlisten(listening)
     assert [subject for subject, seq in acked.items() if there.get(subject) != seq] == []
 
 

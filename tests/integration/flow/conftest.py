@@ -49,8 +49,7 @@ async def define(flow: Flow, **workflow: Any) -> str:
 
 async def start(flow: Flow, value: Any = None, workflow: str = "w", **more: Any) -> str:
     """Start a run and return its id."""
-    run, _ = await flow.runs.start(Wanted(workflow, json.dumps(value).encode(), **more))
-    return run
+    return (await flow.runs.start(Wanted(workflow, json.dumps(value).encode(), **more))).id
 
 
 async def ended(flow: Flow, run: str) -> Finish:

@@ -14,7 +14,7 @@ from tests.integration.work.conftest import until
 from knotwork.bus import reading, subjects
 from knotwork.flow import anew, facts, history, listing
 from knotwork.flow.admission import key_of
-from knotwork.sdk.errors import Conflict
+from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
 
 DO = {"do": {"concurrency": 20}}
 COUNT = {
@@ -236,3 +236,31 @@ async def test_what_is_packed_away_is_still_followed(flows, monkeypatch):
 
 async def _gone(flow, run) -> bool:
     return await reading.last(flow.connection, subjects.FACTS, f"{facts.subject(run)}.>") is None
+
+
+async def test_an_answer_to_a_run_that_went_on_says_where_something_is_asked_now(flows):
+    flow = await flows.here()
+    steps = {
+        "ask": {"kind": "approval", "when": "input != `0`"},
+        "no": {"kind": "approval", "when": "input == `0`"},
+        "on": {"kind": "continue_as_new", "depends_on": ["ask"], "input": "`0`"},
+    }
+    await define(flow, steps=steps)
+    run = await start(flow, 1)
+    await until(lambda: _asks(flow, run, "ask"))
+    await flow.runs.answer(run, "ask", approve=True, by="me")
+    last = facts.chained(run, 1)
+    await until(lambda: _asks(flow, last, "no"))
+    for step, code in (("ask", "flow.answered"), ("no", "flow.not_asked")):
+        with pytest.raises(KnotworkError) as refused:
+            await flow.runs.answer(run, step, approve=True, by="me")
+        assert (refused.value.code, last in str(refused.value.hint)) == (code, True)
+    await flow.runs.answer(last, "no", approve=False, by="me")
+    assert (await ended(flow, last)).state == "failed"
+    with pytest.raises(NotFound, match="waits for an answer") as refused:
+        await flow.runs.answer(last, "ask", approve=True, by="me")
+    assert "retried" in str(refused.value.hint)
+
+
+async def _asks(flow, run, step):
+    return await anew.exists(flow.connection, run) and f"ask.{step}" in (await flow.runs.look(run)).run.open

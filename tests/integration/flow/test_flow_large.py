@@ -125,3 +125,12 @@ async def test_what_somebody_else_wrote_among_its_facts_does_not_spoil_its_histo
     assert history.is_whole(kept)
     assert (await flow.runs.look(run)).finish is not None
     assert len(await written(flow, run)) == 1
+
+
+async def test_a_signal_that_fits_into_no_message_fails_its_step_and_says_what_to_do(flows):
+    flow = await flows.here()
+    await define(flow, steps={"s": {"kind": "signal", "signal": "go", "run": "run.id", "input": "[input, input]"}})
+    finish = await ended(flow, await start(flow, LARGE * 5))
+    assert (finish.state, finish.error["code"]) == ("failed", "bus.message_too_large")
+    assert "the limit is 8388608" in finish.error["message"]
+    assert "send the address" in finish.error["hint"]

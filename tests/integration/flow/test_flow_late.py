@@ -12,7 +12,7 @@ import pytest
 from tests.integration.flow.conftest import define, ended, output, start
 from tests.integration.work.conftest import until
 
-from knotwork.bus import reading, streams, subjects
+from knotwork.bus import patterns, reading, streams, subjects
 from knotwork.mesh.records import AgentRecord
 from knotwork.sdk.errors import Conflict
 from knotwork.work import records
@@ -36,7 +36,7 @@ async def test_a_step_that_nobody_begins_times_out_with_its_own_error(flows):
     assert (finish.state, finish.error["code"]) == ("failed", "work.not_begun")
     (only,) = await past(flow, run)
     assert (only.state, only.agent) == ("timed-out", "")
-    assert await reading.last(flow.connection, subjects.TASKS, subjects.tasks_of(run)) is None
+    assert await reading.last(flow.connection, subjects.TASKS, patterns.tasks_of(run)) is None
 
 
 async def test_it_is_tried_again_and_each_attempt_may_wait_as_long(flows):
@@ -63,7 +63,7 @@ async def test_whoever_comes_before_the_time_is_over_gets_it(flows):
 
 
 async def _waits(flow, run) -> bool:
-    return await reading.last(flow.connection, subjects.TASKS, subjects.tasks_of(run)) is not None
+    return await reading.last(flow.connection, subjects.TASKS, patterns.tasks_of(run)) is not None
 
 
 async def test_what_was_begun_in_time_is_let_alone(flows):

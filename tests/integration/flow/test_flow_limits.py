@@ -176,6 +176,32 @@ async def test_runs_of_a_workflow_wait_for_each_other(flows):
     assert most_at_once(await attempts(flow, runs)) == 2
 
 
+async def test_a_run_that_waits_while_it_is_paused_takes_no_place(flows, tmp_path):
+    flow = await flows.here(do={"concurrency": 20})
+    await define(flow, steps={"s": {"capability": "do"}}, concurrency={"max_runs": 1})
+    go = tmp_path / "go"
+    first = await start(flow, {"until": str(go)})
+    await until(lambda: flow.limits.holders("run.w"))
+    held, behind = await start(flow, {}), await start(flow, {}, priority=1)
+    await flow.runs.hold(held)
+    await until(lambda: _is_paused(flow, held))
+    go.touch()
+    assert [(await ended(flow, run)).state for run in (first, behind)] == ["completed", "completed"]
+    await until(lambda: _held_none(flow))
+    await flow.runs.hold(held, resume=True)
+    assert (await ended(flow, held)).state == "completed"
+    assert most_at_once(await attempts(flow, [first, held, behind])) == 1
+
+
+async def _is_paused(flow, run):
+    live = flow.journal.find(run)
+    return live is not None and live.run is not None and live.run.paused
+
+
+async def _held_none(flow):
+    return await flow.limits.holders("run.w") == []
+
+
 async def test_a_singleton_skips_or_cancels(flows, tmp_path):
     flow = await flows.here(do={"concurrency": 20})
     await define(

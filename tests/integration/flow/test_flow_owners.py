@@ -8,7 +8,7 @@ import pytest
 from tests.integration.flow.conftest import define, ended, start
 from tests.integration.work.conftest import until
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import patterns, reading, subjects
 from knotwork.flow import facts, history, journal
 from knotwork.sdk.errors import Denied
 
@@ -160,7 +160,7 @@ async def test_who_lost_a_shard_tries_nothing_more_for_its_runs(flows):
     (book,) = flow.limits._books
     flow.limits.release(f"{first}.s.a", book)
     await until(lambda: _nobody_waits(flow))
-    assert await reading.last(flow.connection, subjects.TASKS, subjects.tasks_of(run)) is None, (
+    assert await reading.last(flow.connection, subjects.TASKS, patterns.tasks_of(run)) is None, (
         "it was let in, and left alone"
     )
 
@@ -200,7 +200,7 @@ async def _nobody_waits(flow) -> bool:
 
 
 async def _dispatched(flow, run) -> bool:
-    return await reading.last(flow.connection, subjects.TASKS, subjects.tasks_of(run)) is not None
+    return await reading.last(flow.connection, subjects.TASKS, patterns.tasks_of(run)) is not None
 
 
 async def _opened(flow, run) -> bool:

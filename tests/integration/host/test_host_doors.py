@@ -72,11 +72,8 @@ async def until(condition, timeout_s: float = WAIT_S) -> None:
 
 @pytest.fixture
 async def server(tmp_path):
-    async with child.guard():
-        made = raw_server.RawServer(tmp_path / "nats")
-        await made.start()
+    async with raw_server.running(tmp_path / "nats") as made:
         yield made
-        await made.kill()
 
 
 @pytest.fixture

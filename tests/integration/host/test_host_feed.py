@@ -11,7 +11,6 @@ import pytest
 from tests.integration.bus import raw_server
 from tests.unit.ops import stand_in
 
-from knotwork.bus import child
 from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint
 from knotwork.host import feed as feeds
@@ -27,12 +26,11 @@ EVERYTHING = frozenset({"work", "agents", "targets", "spinups", "stats"})
 
 @pytest.fixture
 async def connection(tmp_path):
-    async with child.guard():
-        server = raw_server.RawServer(tmp_path / "nats")
-        await server.start()
-        async with open_connection(Endpoint((server.url,), pause_min_s=0.02, pause_max_s=0.1)) as made:
-            yield made
-        await server.kill()
+    async with (
+        raw_server.running(tmp_path / "nats") as server,
+        open_connection(Endpoint((server.url,), pause_min_s=0.02, pause_max_s=0.1)) as made,
+    ):
+        yield made
 
 
 @pytest.fixture

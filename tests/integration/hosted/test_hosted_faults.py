@@ -108,7 +108,7 @@ async def test_a_crash_in_the_background_there_is_a_crash_here(tmp_path):
 async def test_two_gigabytes_are_refused_there(tmp_path):
     async with running(tmp_path, instance(memory_mb=300)) as slot:
         outcome = await slot.plugin.execute(attempt(["allocate", 2 * GIB]))
-        assert (outcome.code, outcome.message) == ("agent.crashed", "MemoryError: ")
+        assert (outcome.code, outcome.message) == ("agent.crashed", "MemoryError")
         assert await slot.plugin.execute(attempt(["allocate", 100_000_000])) == Done(100_000_000)
         assert slot.starts == 1
 

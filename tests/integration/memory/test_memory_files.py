@@ -63,6 +63,23 @@ async def test_what_was_exported_comes_back_as_the_importers_own(bench: Any):
     assert [row.author_id for row in (await one.desk.page(Query(), ann)).memories] == [ann.id] * 4
 
 
+async def test_what_is_related_stays_so_under_the_names_it_gets(node: Any):
+    ann = node.agent("reader")
+    there = await remember(node, ann, "known as k")
+    related = {"a": ["b", "c"], "b": ["c"], "c": ["elsewhere"], "d": ["e"], "e": ["d"], "f": ["f", "k"], "k": []}
+    lines = [
+        {"id": f"old-{name}", "content": "known as k" if name == "k" else f"memory {name}",
+         "related": [f"old-{one}" for one in others]} for name, others in related.items()
+    ]  # fmt: skip
+    assert (await load(node, ann, put(node, ann, "r.jsonl", *lines))).duplicates == 1
+    rows = {row.content[-1]: row for row in (await node.desk.page(Query(), ann)).memories}
+    named = {"elsewhere": "old-elsewhere", "k": there} | {name: rows[name].id for name in "bc"}
+    for name in "abc":
+        assert rows[name].related == [named[one] for one in related[name]], name
+    assert there in rows["f"].related
+    assert len(rows) == len(related)  # those in a circle came, too
+
+
 async def test_an_import_forges_nobody(node: Any):
     ann, bob = node.agent("writer"), node.agent("other", owner="bob")
     forged = {

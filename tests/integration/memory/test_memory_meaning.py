@@ -5,9 +5,11 @@ The plugin stands in for a model, which does not run here: it knows a few words 
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from typing import Any
 
+import pytest
 from tests.integration.memory.conftest import memory_node, until
 from tests.integration.memory.test_memory_life import found, remember
 
@@ -81,6 +83,44 @@ async def test_without_the_model_words_go_on_and_it_is_said(node: Any):
     model.away = False
     await until(lambda: node.rooms.meaning.known == 2)
     assert len(await found(node, ann, text="cat")) == 2
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda _: None, lambda texts: texts[1:], lambda texts: [["a"]] * len(texts)], ids=["none", "few", "words"]
+)  # fmt: skip
+async def test_a_model_that_does_not_behave_harms_nobody(node: Any, answer: Any):
+    ann, model = node.agent("writer"), await with_model(node)
+    good, asked = model.embed, asyncio.Event()
+
+    async def bad(texts: Any) -> Any:
+        asked.set()
+        return answer(texts)
+
+    model.embed = bad  # type: ignore[method-assign]
+    await remember(node, ann, "the kitten sleeps")
+    async with asyncio.timeout(60):
+        await asked.wait()
+    assert await found(node, ann, text="kitten") == ["the kitten sleeps"]
+    model.embed = good  # type: ignore[method-assign]
+    await until(lambda: node.rooms.meaning.known == 1)
+    model.embed = bad  # type: ignore[method-assign]
+    page = await node.desk.page(Query(text="kitten"), ann)
+    assert [row.content for row in page.memories] == ["the kitten sleeps"]
+    assert "words alone" in page.notes[0]
+
+
+async def test_vectors_of_two_models_are_never_compared(node: Any):
+    ann, model = node.agent("writer"), await with_model(node)
+    await remember(node, ann, "the kitten sleeps")
+    await until(lambda: node.rooms.meaning.known == 1)
+    model.model, before = "other words", model.asked  # the same table leads to another one
+    assert await found(node, ann, text="cat") == []
+    await until(lambda: model.asked > before + 1)  # it was asked for the memory, too, not for the search alone
+
+    async def again() -> bool:
+        return await found(node, ann, text="cat") == ["the kitten sleeps"]
+
+    await until(again)
 
 
 async def test_what_is_forgotten_or_changed_means_nothing_more(node: Any):

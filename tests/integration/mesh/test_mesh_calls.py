@@ -366,7 +366,7 @@ async def test_an_answer_is_never_sent_where_work_is_done(pair, invoke, until):
         assert await invoke(near, "echo", 1) == 1
         await near.connection.round_trip()
         assert heard == []
-        await near.connection.unlisten(listening)
+        near.connection.unlisten(listening)
     assert set(near.directory.node_names()) == {"near", "far"}
 
 

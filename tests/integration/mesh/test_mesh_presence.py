@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from tests.integration.mesh import mesh_member
 
-from knotwork.bus import kv, publisher, streams, subjects
+from knotwork.bus import kv, patterns, publisher, streams, subjects
 from knotwork.bus.connection import open_connection
 from knotwork.mesh import records
 from knotwork.mesh.directory import Directory
@@ -328,7 +328,7 @@ async def test_who_listens_and_is_silent_is_given_a_beat(node, server):
     bucket = await kv.open_bucket(watcher.connection, subjects.NODES)
     frozen = NodeRecord("n1", "uid-n1", "frozen", time.time_ns(), 0.5)
     await bucket.put("n1", records.encode(frozen), ttl_s=3600)
-    await watcher.connection.listen(subjects.cancels_of("n1"), lambda _message: None)
+    await watcher.connection.listen(patterns.cancels_of("n1"), lambda _message: None)
     again = await node("n1", instance="again")
     assert again.here == "n1"
 

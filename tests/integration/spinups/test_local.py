@@ -68,9 +68,10 @@ def carriers(launch: str) -> list[psutil.Process]:
     return found
 
 
-async def until_carriers(launch: str, count: int) -> list[psutil.Process]:
+async def until_carriers(launch: str, count: int, *, ended: int = 0) -> list[psutil.Process]:
+    """Return the processes of a launch as soon as there are so many, and the one with the number `ended` is none of them."""
     async with asyncio.timeout(WAIT_S):
-        while len(found := carriers(launch)) != count:
+        while len(found := carriers(launch)) != count or any(one.pid == ended for one in found):
             await asyncio.sleep(0.02)
     return found
 
@@ -154,8 +155,7 @@ async def test_stop_is_gentle_first(tmp_path):
 async def test_a_group_whose_first_process_ended_runs_on_and_can_be_stopped(tmp_path):
     async with opened(tmp_path, "sleep 1000 & exit 0", shell=True) as spinup:
         launched = await spinup.launch(request())
-        (left,) = await until_carriers(LAUNCH, 1)
-        assert left.pid != launched.ref["pid"]
+        await until_carriers(LAUNCH, 1, ended=launched.ref["pid"])
         assert (await spinup.condition(launched.ref)).state == "running"
         await spinup.stop(launched.ref, 1.0)
         assert carriers(LAUNCH) == []

@@ -229,7 +229,7 @@ async def test_an_answer_without_what_the_urls_need(receiver):
     receiver.status = 204
     async with opened(receiver, status_url=f"{receiver.url}/agents/{{answer.id}}") as spinup:
         launched = await spinup.launch(request())
-        with pytest.raises(Unavailable, match="status_url") as refused:
+        with pytest.raises(Invalid, match="status_url") as refused:
             await spinup.condition(launched.ref)
     assert refused.value.code == "launch.bad_url"
 

@@ -59,6 +59,9 @@ async def test_scopes_hide_messages_and_their_number(talk):
     }
     counts = {who.name: (await talk.history.unread(who))[0].count for who in (ANN, BOB, CYD)}
     assert counts == {"ann": 0, "bob": 3, "cyd": 2}
+    seen = {who.name: (await talk.history.counts(who))["roadmap"] for who in (ANN, BOB, CYD)}
+    assert {name: count for name, (count, _) in seen.items()} == {"ann": 4, "bob": 3, "cyd": 2}
+    assert seen["cyd"][1] < seen["bob"][1] < seen["ann"][1], "bytes tell of what is hidden, too"
 
 
 async def test_unread_counts_move_by_reading_and_by_marking(talk):

@@ -266,4 +266,4 @@ async def test_what_is_over_by_itself_takes_no_room_from_others(talk):
     await say(talk, "one", "two", channel="few")
     assert await seen(talk, "few") == ["kept", "one", "two"]
     assert await talk.history.search(BOB, "gone", Wish()) == []
-    assert (await talk.history.counts())["few"][0] == 3
+    assert (await talk.history.counts(ANN))["few"][0] == 3

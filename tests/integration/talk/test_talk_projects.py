@@ -6,6 +6,7 @@ import pytest
 from tests.integration.talk.conftest import Book
 from tests.integration.work.conftest import open_bench
 
+from knotwork.bus.blobs import Blobs
 from knotwork.bus.connection import Connection, open_connection
 from knotwork.bus.endpoint import Endpoint
 from knotwork.sdk.errors import Denied, Invalid, NotFound
@@ -57,7 +58,13 @@ async def projects(tmp_path):
                 await connected(bench), book, project=name, folder=tmp_path / name, post=Post(lambda: commons)
             )
             made.append(await bench.stack.enter_async_context(opened))
+            await kept(made[-1]).open()
         yield made[0], made[1], alpha, beta
+
+
+def kept(talk: Talk) -> Blobs:
+    """Return the large values of a project, over the connection that its messages go by."""
+    return Blobs(talk.sending._connection)
 
 
 async def first(talk: Talk, who: Who) -> Said:
@@ -141,3 +148,29 @@ async def test_a_refusal_is_said_by_nodes_alone(projects):
             await asking
         assert raised.value.code == "message.kind_reserved"
     assert await alpha.inboxes.unread(CAL.id) == 0
+
+
+async def test_what_a_message_tells_of_is_kept_in_both_projects(projects):
+    alpha, beta, _, _ = projects
+    large = b"knot" * 200_000
+    digest = await kept(beta).put(large)
+    await beta.sending.to_agent(BOB, "ann@alpha", Draft(text="see", blob=digest))
+    got = await first(alpha, ANN)
+    assert (got.envelope.blob, await kept(alpha).get(digest)) == (digest, large)
+    # and back: what came from there is said of like anything of our own
+    await alpha.sending.reply(ANN, Draft(text="seen", blob=digest, reply_to=got.id))
+    assert (await first(beta, BOB)).envelope.blob == digest
+
+
+async def test_a_message_comes_even_when_its_blob_is_gone(projects):
+    alpha, beta, _, _ = projects
+    digest = await kept(beta).put(b"soon gone")
+
+    async def nothing(*_) -> None:
+        """Stand in for a blob that COMMONS let go before a node of the project was there to fetch it."""
+
+    beta.post.lend = nothing
+    await beta.sending.to_agent(BOB, "ann@alpha", Draft(text="see", blob=digest))
+    assert (await first(alpha, ANN)).envelope.blob == digest
+    with pytest.raises(NotFound):
+        await kept(alpha).get(digest)

@@ -13,7 +13,6 @@ import pytest_asyncio
 from tests.integration.bus import raw_server
 from tests.integration.view import past
 
-from knotwork.bus import child
 from knotwork.bus.connection import Connection, open_connection
 from knotwork.bus.endpoint import Endpoint
 from knotwork.view.keeper import open_keeper
@@ -23,11 +22,8 @@ from knotwork.work import stores
 
 @pytest_asyncio.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Any]:
-    async with child.guard():
-        made = raw_server.RawServer(tmp_path / "nats")
-        await made.start()
+    async with raw_server.running(tmp_path / "nats") as made:
         yield made
-        await made.kill()
 
 
 def endpoint(url: str) -> Endpoint:

@@ -22,7 +22,7 @@ from tests.integration.view import past
 
 from knotwork.bus import child, publisher, reading, streams, subjects
 from knotwork.sdk.errors import Unavailable
-from knotwork.view import follow, schema, writer
+from knotwork.view import database, follow, schema, writer
 from knotwork.view.keeper import open_keeper
 from knotwork.view.room import View, open_view
 from knotwork.work import records, stores
@@ -198,7 +198,7 @@ async def test_it_is_made_anew_when_asked_although_nothing_can_be_written_beside
     def full(_path: Path) -> None:
         raise OSError(errno.ENOSPC, "no space left")
 
-    monkeypatch.setattr(writer, "mark", full)
+    monkeypatch.setattr(database, "mark", full)
     view.rebuild()
     await until(lambda: view.told().made > before)
     await until(lambda: is_whole(view, runs))

@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.integration.view import past
 
-from knotwork.sdk.errors import Invalid
+from knotwork.bus.connection import Connection
+from knotwork.sdk.errors import Invalid, Unavailable
+from knotwork.view import lately, room
+from knotwork.view.keeper import open_keeper
 from knotwork.view.lists import Filter
-from knotwork.view.room import View
-from knotwork.work import records
+from knotwork.view.room import View, open_view
+from knotwork.work import ids, records
 
 
 async def test_a_task_is_followed_through_its_states(view: View, write: Any):
@@ -71,6 +76,36 @@ async def test_whether_an_attempt_has_ended_is_known_after_facts_forgot_it(view:
     assert not await view.has_ended(later)
     assert not await view.has_ended(third)
     assert not await view.has_ended(write.task())
+
+
+async def test_a_view_that_has_the_past_to_read_yet_knows_what_came_lately(
+    connection: Connection, write: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(room, "CERTAIN_S", 0.05)
+    monkeypatch.setattr(lately, "PAGE", 1)
+    first, second, third = [await write.submit() for _ in range(3)]
+    for ended in (first, write.task()):
+        await write.end(ended)
+        await write.pack(forget=False)
+    keyed = write.task(run="k" + "a" * 31)
+    async with open_keeper() as keeper, open_view(keeper, tmp_path / "view", "default", connection) as view:
+        assert await view.has_ended(first), "nobody has begun to write its database"
+        assert not await view.has_ended(third)
+        await write.end(second, "waiting")
+        await write.pack()
+        assert await view.has_ended(second), "also what was packed since"
+        assert not await view.has_ended(msgspec.structs.replace(second, number=2))
+        with pytest.raises(Unavailable):
+            await view.has_ended(keyed)  # nobody knows when it came
+        monkeypatch.setattr(lately, "BYTES_MAX", 10)
+        view._lately.forget()
+        with pytest.raises(Unavailable):
+            await view.has_ended(third)
+        assert not await view.has_ended(task_of_tomorrow(write)), "one that is too old does not hold up the others"
+
+
+def task_of_tomorrow(write: past.Past) -> records.Task:
+    return write.task(run=ids.new_run(time.time_ns() + 86400 * 10**9))
 
 
 async def test_what_calls_for_an_attempt_is_known_after_facts_forgot_it(view: View, write: Any):

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 from tests.integration.work.conftest import ROOT, Bench
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import patterns, reading, subjects
 from knotwork.bus.connection import Connection
 from knotwork.sdk.errors import KnotworkError
 from knotwork.view import archive
@@ -169,12 +169,12 @@ class Ledger:
 
     async def where(self, run: str) -> list[str]:
         """Return every message there is of a run."""
-        patterns = {
-            subjects.TASKS: subjects.tasks_of(run), subjects.FACTS: f"run.*.{run}.>",
+        places = {
+            subjects.TASKS: patterns.tasks_of(run), subjects.FACTS: f"run.*.{run}.>",
             subjects.TIMERS: f"*.*.{run}.>", subjects.DEAD: f"dead.*.{run}",
         }  # fmt: skip
         found = []
-        for stream, pattern in patterns.items():
+        for stream, pattern in places.items():
             found += [one.subject for one in await reading.batch(self.connection, stream, pattern, 1, 50)]
         return found
 

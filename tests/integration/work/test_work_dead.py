@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import pytest
@@ -11,7 +12,7 @@ from tests.integration.work.conftest import ended, task, until
 from knotwork.bus import reading, subjects
 from knotwork.host import dead_letters
 from knotwork.ops.task_ports import DeadFilter
-from knotwork.sdk.errors import NotFound
+from knotwork.sdk.errors import Conflict, NotFound
 from knotwork.work import dead as dead_module
 from knotwork.work import history, lookup, records
 from knotwork.work.records import Retry
@@ -100,11 +101,30 @@ async def test_a_second_redrive_of_the_same_letter_runs_nothing_again(bench, tmp
     letter = await work.dead.of(one.run)
     await work.dead.redrive(letter, "me", time.time_ns())
     first = await ended(work, one.run)
-    await work.dead.redrive(letter, "another", time.time_ns())
-    await work.dead.redrive(letter, "another", time.time_ns())
+    for _ in range(2):
+        with pytest.raises(Conflict, match="is back already: redriven by me") as refused:
+            await work.dead.redrive(letter, "another", time.time_ns())
+        assert refused.value.code == "work.redriven"
     assert (await ended(work, one.run)).ended_ns == first.ended_ns
     sight = await lookup.look(work._connection, one.run)
     assert (sight.state, sight.task.number) == ("completed", 3)
+
+
+async def test_of_many_who_redrive_a_letter_at_once_one_has_brought_it_back(bench):
+    here, there = await bench.room("asks"), await bench.room("works", do={})
+    one = await dead(here, until_attempt=3)
+    there.worker.close()  # so that it stays where they put it
+    letter, done = await here.dead.of(one.run), []
+
+    async def redrive(room, by):
+        with contextlib.suppress(Conflict):
+            done.append(await room.dead.redrive(letter, by, time.time_ns()))
+
+    async with asyncio.TaskGroup() as group:
+        for by, room in enumerate((here, there) * 4):
+            group.create_task(redrive(room, str(by)))
+    assert [(task.run, task.number) for task in done] == [(one.run, 3)]
+    assert await letter_of(here, one.run) is None
 
 
 async def test_a_deadline_that_has_passed_is_taken_off(bench):

@@ -7,7 +7,7 @@ import time
 import msgspec
 from tests.integration.work.conftest import ended, task, until
 
-from knotwork.bus import publisher, reading, subjects
+from knotwork.bus import patterns, publisher, reading, subjects
 from knotwork.work import lookup, proof, records, settle
 from knotwork.work.records import Retry
 
@@ -70,7 +70,7 @@ async def test_an_attempt_that_none_calls_for_is_not_begun(bench):
     assert await work.end(one.run, "cancelled", proof_error()) == await work.find(one.run)
 
     async def gone() -> bool:
-        pattern = subjects.tasks_of(one.run)
+        pattern = patterns.tasks_of(one.run)
         return await reading.last(work._connection, subjects.TASKS, pattern) is None
 
     await until(gone)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from tests.integration.work.conftest import ended, task, until
 
-from knotwork.bus import publisher, reading, subjects
+from knotwork.bus import patterns, publisher, reading, subjects
 from knotwork.sdk.errors import Cancelled, Conflict, Unavailable
 from knotwork.view import archive
 from knotwork.work import keyed, lookup, records
@@ -33,7 +33,7 @@ async def facts(work) -> list[str]:
 
 
 async def waiting(work) -> list[records.Task]:
-    found = await reading.batch(work._connection, subjects.TASKS, subjects.tasks_of(RUN), 1, 100)
+    found = await reading.batch(work._connection, subjects.TASKS, patterns.tasks_of(RUN), 1, 100)
     return [records.decode_task(stored.data) for stored in found]
 
 

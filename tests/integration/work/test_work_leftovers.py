@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
-from tests.integration.work.conftest import task, until
+from tests.integration.work.conftest import ended, task, until
 
 from knotwork.bus import reading, subjects
 from knotwork.work import records
 from knotwork.work.finished import CHUNK
 from knotwork.work.records import Outcome
+from knotwork.work.room import Work
 
 ENDED = 2 * CHUNK + 5
 
@@ -25,3 +28,23 @@ async def test_what_has_ended_leaves_its_queue_and_what_has_not_stays(bench):
     await until(lambda: work.finished.removed == ENDED)
     left = await reading.subjects_of(work._connection, subjects.TASKS, "task.>")
     assert sorted(left) == sorted(one.subject for one in tasks[ENDED:])
+
+
+async def test_a_node_that_looks_something_up_has_work_at_hand(bench, monkeypatch):
+    """It came before the node did, so the past is asked for it first: whoever began the node for it must not take it for idle."""
+    here = await bench.room("here")
+    one = task()
+    await here.submitter.submit(one)
+    known = asyncio.Event()
+
+    async def has_ended(_work, _task):
+        await known.wait()
+        return False
+
+    monkeypatch.setattr(Work, "_has_ended", has_ended)
+    there = await bench.room("there", do={})
+    await until(lambda: there.at_hand)
+    assert there.worker.running == []
+    known.set()
+    assert (await ended(here, one.run)).node == "there"
+    await until(lambda: not there.at_hand)

@@ -28,7 +28,6 @@ def test_it_goes_by_the_server_and_says_how_wrong_the_machine_is(caplog):
     for wrong_s in (600, -600, 30):
         at(made, wrong_s)
         assert abs(off_s(made) - wrong_s) < 1
-        assert abs(made.ahead_s + wrong_s) < 1
     assert [("behind" in text, "ahead of" in text) for text in caplog.messages] == [
         (True, False), (False, True), (True, False),
     ]  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knotwork.bus import subjects
+from knotwork.bus import patterns, subjects
 from knotwork.sdk.errors import Invalid
 
 TOKEN = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,63}", fullmatch=True)
@@ -19,9 +19,9 @@ ANY = st.one_of(
 )
 BUILDERS = {
     "agent": (subjects.agent, r"agent\.{t}\.{t}"),
-    "agents_of": (lambda a, b: subjects.agents_of(a), r"agent\.{t}\.\*"),
+    "agents_of": (lambda a, b: patterns.agents_of(a), r"agent\.{t}\.\*"),
     "cancel": (subjects.cancel, r"cancel\.{t}\.{t}"),
-    "cancels_of": (lambda a, b: subjects.cancels_of(a), r"cancel\.{t}\.\*"),
+    "cancels_of": (lambda a, b: patterns.cancels_of(a), r"cancel\.{t}\.\*"),
     "op": (subjects.op, r"op\.[a-z]+\.[a-z_]+(\.{t})?"),
     "op_cancel": (lambda a, b: subjects.op_cancel(a), r"op\.cancel\.{t}"),
     "telemetry": (lambda a, b: subjects.telemetry(a), r"telemetry(\.[a-z0-9_-]+){1,8}"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -114,3 +115,10 @@ def test_small_inputs_travel_in_their_request():
     reply = {"output_blob": "", "output": None}
     large.fetch(reply, Shared())
     assert reply == {"output_blob": "", "output": None}
+
+
+@pytest.mark.parametrize("name", [name for name, op in OPS.items() if op.live])
+def test_every_piece_of_what_goes_on_is_shown(name, capsys):
+    row = {key: f"<{key}>" for key in (*OPS[name].cli.columns, "event")}
+    verbs._printer(OPS[name], Shared())(SimpleNamespace(kind="chunk", data=json.dumps({"data": row})))
+    assert "<" in capsys.readouterr().out

@@ -386,6 +386,9 @@ def test_plugins_without_a_node(run, tmp_path):
     assert (code, (tmp_path / "my_agent.py").exists()) == (0, True)
     code, out, _ = run("plugin", "list", "--set", 'plugins.files=["./my_agent.py"]')
     assert "my-agent" in out
+    assert run("plugin", "docs", "./my_agent.py")[1].startswith("# executors: `my-agent`")
+    assert "plugin.exists" in run("plugin", "new", "executor", "process")[2]
+    assert not (tmp_path / "process").exists()
     assert run("plugin", "new", "executor", "a.b")[0] == 2
 
 

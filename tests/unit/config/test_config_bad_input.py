@@ -101,11 +101,23 @@ CASES = [
         "[mesh]\nstale_beats = 5\noffline_beats = 4\n", {}, "3:17: mesh.offline_beats must be more", id="beats"
     ),
     pytest.param("[routing]\nrouters = ['mine']\n", {}, r"2:12: there is no \[routers.mine\]", id="unknown router"),
+    pytest.param(
+        "[routing]\nrouters = ['mine']\n[routers.mine]\nenabled = false\n",
+        {},
+        r"2:12: \[routers.mine\] is not enabled",
+        id="router that is off",
+    ),
     pytest.param("[executors.a]\nprojects = ['x']\n", {}, r"2:13: there is no \[projects.x\]", id="unknown project"),
     pytest.param(
         "[projects.x]\n[projects.y]\n[executors.a]\n", {}, "3:1: executors.a must say which projects", id="ambiguous"
     ),
     pytest.param("[executors.a]\nmemory_mb = 5\n", {}, "2:13: .*hosted is false", id="memory without process"),
+    pytest.param(
+        '[executors.a]\ntype = "process"\ncommand = ["x"]\nmemory_mb = 5\n',
+        {},
+        "4:13: .*memory_limit_mb limits the command",
+        id="memory of a command",
+    ),
     pytest.param("é = 1\n", {}, "1:1: broken TOML", id="not a bare key"),
     pytest.param("[node]\nlabels = { 'ü' = 1 }\n", {}, '2:18: node.labels."ü" must be text', id="column in characters"),
     pytest.param("x = " + "9" * 5000 + "\n", {}, "1:5: .*too many digits", id="endless number"),

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from knotwork.config import diff
+from knotwork.config import diff, load
 from knotwork.config.contradictions import contradictions
-from knotwork.config.instances import implied_memories
+from knotwork.config.instances import Known, implied_memories
 from knotwork.config.model import Config
 from knotwork.memory.settings import Settings
+from knotwork.sdk import ConfigInvalid, PluginConfig
 
 
 def test_the_bundled_ones_in_use_need_no_table():
@@ -36,6 +37,33 @@ def test_a_scope_without_a_place_is_told(data: dict, path: tuple):
     found = [one for one in contradictions(data) if one.path[0] == "memory"]
     assert [one.path for one in found] == [path]
     assert not [one for one in contradictions({"memory": {"private": "sqlite"}}) if one.path[0] == "memory"]
+
+
+ABLE = {("memories", "keeper"): ["stores"], ("memories", "model"): ["embeds"], ("memories", "own"): []}
+TABLES = '[memories.k]\ntype = "keeper"\n[memories.m]\ntype = "model"\n[memories.own]\n'
+
+
+@pytest.mark.parametrize(
+    ("memory", "told"),
+    [
+        ('embeddings = "k"', "2:14: [memories.k] keeps memories and makes no vectors"),
+        ('team = "m"', "2:8: [memories.m] makes vectors and keeps nothing"),
+        ('team = "k"\nembeddings = "m"', ""),
+        ('team = "own"\nembeddings = "own"', ""),
+    ],
+    ids=["no vectors", "no keeper", "both fit", "not said"],
+)
+def test_a_plugin_is_named_for_what_it_can_do(tmp_path: Path, memory: str, told: str):
+    file = tmp_path / "knotwork.toml"
+    file.write_text(f"[memory]\n{memory}\n{TABLES}")
+    known = Known({"memories": dict.fromkeys(("keeper", "model", "own"), PluginConfig)}, able=ABLE)  # type: ignore[arg-type]
+    found = load.read(load.Sources((file,), None, {}, ()), find_types=lambda _data, _folder: known)
+    said = []
+    try:
+        assert len(load.check_instances(found, known)) == 3
+    except ConfigInvalid as error:
+        said = [f"{one['line']}:{one['column']}: {one['message']}" for one in error.detail["problems"]]
+    assert said == [told] * bool(told)
 
 
 def test_memory_changes_while_the_node_runs():

@@ -178,6 +178,16 @@ def test_every_part_knows_what_belongs_to_it():
     assert assess("Nothing of this.", {"general"}).notes == ()
 
 
+@pytest.mark.parametrize("task", [
+    "Build: 1. the db 2. the api after the db 3. docs", "Build a shop: schema, API and tests",
+    "1. Build the db\n2. Build the api, which " + "answers very many questions " * 20, "Fix the bug, then add a test for it.",
+])  # fmt: skip
+def test_no_part_is_told_twice_what_it_is(task):
+    for part in assess(task).parts:
+        lines = part.instructions.split("\n")
+        assert len(lines) == len(set(lines)) and not any(line.endswith("…") for line in lines), part
+
+
 def test_complexity_grows_and_says_why():
     small, middle, large = (assess(text, KNOWN).complexity for text in ("Fix it", REALISTIC[0][0], REALISTIC[1][0]))
     assert small.score < middle.score < large.score

@@ -36,6 +36,8 @@ def test_a_part_is_told_once_what_its_title_says_already():
     assert ".title" not in told("soup", "soup\nwith salt")
     assert all(word in told("soup", "with salt") for word in (".title", ".instructions"))
     assert ".title" in told("soup", "")
+    assert "YOUR PART: a" in told("", ""), "a plan may give no more than an id"
+    assert ".title" not in told("Cook the soup of…", "Cook the soup of the day, with salt")
 
 
 def part(name: str, *needs: str, **fields) -> Part:

@@ -15,7 +15,7 @@ from knotwork.bus.reading import Stored
 from knotwork.flow import facts, forgetting
 from knotwork.flow.forgetting import Over, Purge
 from knotwork.flow.history import is_whole
-from knotwork.flow.journal import FOUND_MAX_BYTES, Live, Shard
+from knotwork.flow.journal import FOUND_MAX_BYTES, Live, Shard, distrust
 
 Step = Iterator[None]
 """Work that others come between at each `yield`, and that a crash ends there."""
@@ -83,6 +83,8 @@ class Node:
                 shard.place = stored.seq
                 self.take(shard, stored)
         shard.early = []
+        if shard.distrusted:
+            self.doubt()
         for live in shard.runs.values():
             self.go_on(live)
 
@@ -147,12 +149,9 @@ class Node:
         return [run for run in sorted(starts) if run not in self.over and (run not in lives or not lives[run].left)]
 
     def doubt(self) -> None:
-        for over in self.over.values():
-            if not over.kept_s:
-                over.found = []
-        for live in self.shard.runs.values() if self.shard is not None else ():
-            if live.left:
-                live.found, live.size = [], FOUND_MAX_BYTES + 1
+        distrust(self.shard.runs.values() if self.shard is not None else (), self.over.values())
+        if self.shard is not None:
+            self.shard.distrusted = not self.shard.ready
 
     def look_after(self) -> None:
         """Count: what nobody told of is read anew."""
@@ -216,7 +215,10 @@ class World:
         self.names = (name for name in names if facts.shard(name) == "w0")
         self.purged = 0
         self.doubtful: list[Node] = []
-        """Those that were not told of something: the server that leads then says so before much time has passed."""
+        """Those that were not told of something: the server that leads then says so before much time has passed.
+
+        It says so behind what was told before, which is heard by then.
+        """
 
     def after(self, seq: int, run: str = "") -> Stored | None:
         return next((one for one in self.facts if one.seq > seq and (not run or run_of(one) == run)), None)
@@ -271,7 +273,10 @@ class World:
 
     def tick(self) -> None:
         while self.doubtful:
-            self.doubtful.pop().doubt()
+            node = self.doubtful.pop()
+            while node.telling:
+                node.hear()
+            node.doubt()
         self.now_s += self.chance.choice((0.5, 2.0, 10.0, 3600.0))
 
     def go(self, node: Node, step: Step) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.flow import anew, decide, facts, outputs
+from knotwork.flow import again, anew, decide, facts, outputs
 from knotwork.flow.effects import (
     Anew,
     Ask,
@@ -126,7 +126,11 @@ class Owner:
 class World:
     """All runs of one program, and everybody who has to do with them."""
 
-    def __init__(self, program: Program, seed: int, *, owners: int = 2, faults: float = 0.15) -> None:
+    def __init__(
+        self, program: Program, seed: int, *, owners: int = 2, faults: float = 0.15, before: World | None = None
+    ) -> None:
+        """`before` is one whose run is done again here."""
+        self.before, self.root = before, f"{before.root}again" if before is not None else "wroot"
         self.program, self.chance, self.faults, self.owners_each = program, random.Random(seed), faults, owners
         self.now_ns = NOW_NS
         self.graphs = {name: graph(Workflow.model_validate(spec)) for name, spec in program.workflows.items()}
@@ -139,9 +143,16 @@ class World:
         self.pausing: dict[tuple[str, str], int] = {}
         """Limited steps whose attempt failed: which of them waits to be admitted."""
         self.timers: dict[tuple[str, str], int] = {}
-        self.start(
-            "wroot", self.graphs["main"], "", facts.Start("main", "digest", msgspec.Raw(outputs.encoded(program.input)))
-        )
+        start = facts.Start("main", "digest", msgspec.Raw(outputs.encoded(program.input)))
+        self.start(self.root, self.graphs["main"], "", start if before is None else before.again(before.root, start))
+
+    def again(self, run: str, start: facts.Start) -> facts.Start:
+        """Return how a run starts that does one of this world again, or of one before."""
+        if run not in self.runs:
+            return start if self.before is None else self.before.again(run, start)
+        stored = self.runs[run]
+        given, left = again.taken_over(fold(stored, len(stored.facts)))
+        return msgspec.structs.replace(start, of=run, given=given, left=left)
 
     # -- the stream --------------------------------------------------------------------------------------------------
 
@@ -212,10 +223,11 @@ class World:
                     self.graphs[effect.workflow] if effect.made is None else graph(Workflow.model_validate(effect.made))
                 )
                 parent = None if effect.detach else facts.Parent(run, effect.token)
-                self.start(
-                    child, made, where,
-                    facts.Start(effect.workflow, "d", msgspec.Raw(effect.input), parent=parent, paused=effect.paused),
-                )  # fmt: skip
+                start = facts.Start(
+                    effect.workflow, "d", msgspec.Raw(effect.input), parent=parent, paused=effect.paused
+                )
+                left = owner.run.start.left.get(effect.token)
+                self.start(child, made, where, start if left is None else self.before.again(left.run, start))
                 if effect.detach:
                     self.outcome(run, effect.token, {"run": child})
             case CancelChild():
@@ -387,7 +399,7 @@ class World:
             if self.faults and self.chance.random() < self.faults:
                 self.mishap()
             if number == cancel_at and cancel_at:
-                self.send("wroot", "cancel", "", facts.Wish(by="me"))
+                self.send(self.root, "cancel", "", facts.Wish(by="me"))
             found = self.possible()
             if found:
                 self.chance.choice(found)()

@@ -63,6 +63,15 @@ def test_without_a_limit_the_next_attempt_comes_by_itself():
     assert play.called == []
 
 
+def test_a_run_that_waits_for_its_place_asks_for_it_again_when_it_is_resumed():
+    play = Play({"a": task()}, concurrency={"max_runs": 1})
+    asked = play.run.open["admit"]
+    assert play.fact("pause", "", facts.Wish()).called == []
+    assert play.fact("resume", "", facts.Wish()).called == [asked]
+    assert play.fact("admitted").open == {"do.a"}
+    assert play.fact("pause", "", facts.Wish()).fact("resume", "", facts.Wish()).called == []
+
+
 def test_what_is_called_off_is_not_admitted_again():
     play = Play({"a": task(limit={"concurrency": 1})}).fact("again", "a", waiting(1)).cancel()
     assert play.open == {"do.a", "again.a", "withdraw.a"}

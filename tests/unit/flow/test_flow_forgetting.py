@@ -7,6 +7,7 @@ from tests.unit.flow.shard_world import Node, World, run_of, what
 
 from knotwork.flow import facts, forgetting
 from knotwork.flow.forgetting import Over
+from knotwork.flow.history import is_whole
 from knotwork.flow.journal import Live, Shard
 
 
@@ -35,6 +36,29 @@ def test_nothing_is_lost_and_nothing_done_again(lossy):
 def test_nothing_is_lost_in_many_worlds(lossy):
     for seed in range(1000, 11_000):
         simulate(seed, lossy=lossy)
+
+
+@pytest.mark.parametrize("while_it_reads", [False, True])
+def test_what_was_told_with_a_gap_is_read_again_before_it_is_kept(while_it_reads):
+    world = World(1, lossy=False)
+    node, run = world.nodes[0], next(world.names)
+    node.own()
+    (load,) = node.work
+    for _ in range(1 if while_it_reads else 20):  # one: it has read all there is, and is not ready yet
+        next(load, None)
+    world.store(run, "start")
+    world.store(run, "outcome", "1")
+    node.telling.pop()  # nobody tells of it
+    world.doubtful.append(node)
+    world.tick()
+    world.store(run, "ended")
+    while node.telling:
+        node.hear()
+    list(load)
+    (over,) = node.over.values()
+    assert not is_whole(over.found)
+    list(node.keep(over))
+    assert world.history[run] == world.every[run]
 
 
 def test_this_world_finds_a_new_owner_that_trusts_what_it_read(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from knotwork.memory import index as memory_index
@@ -70,6 +71,15 @@ def test_the_last_word_is_a_beginning_unless_many_have_it_as_it_is(index: Index,
     assert longer.id not in found
     assert len(found) == 3, "as many as are put in order"
     assert index.words(wanted(), "threadba", 10) == [longer.id]
+
+
+@pytest.mark.parametrize("text", ["needle", "common needle", "eedle"])
+def test_the_first_ones_are_the_same_however_many_are_asked_for(index: Index, text):
+    put(index, *(msgspec.structs.replace(record(number, "common needle"), updated_ns=7) for number in range(1, 41)))
+    put(index, *(record(number, f"common hay {number}") for number in range(100, 120)))
+    best = index.words(wanted(), text, 60)
+    assert len(best) >= 40
+    assert all(index.words(wanted(), text, count) == best[:count] for count in range(1, len(best)))
 
 
 def test_nobody_sees_by_words_what_is_not_theirs(index: Index):

@@ -233,7 +233,7 @@ class StandInNode:
     def hooks(self) -> StandInHooks:
         return StandInHooks()
 
-    def targets(self, project: str) -> StandInTargets:
+    def targets(self, project: str, by: Who | None = None) -> StandInTargets:
         return StandInTargets()
 
     def past(self, project: str) -> StandInPast:

@@ -20,7 +20,8 @@ class StandInSessions:
     """One agent called `claude-code`; a session is closed at once."""
 
     async def open(self, newcomer: Newcomer, _caller: Who) -> AsyncGenerator[replies.Chunk, None]:
-        yield replies.Chunk(data={"event": "opened", "id": ROW.id, "handle": newcomer.type, "session": "open-sesame"})
+        opened = {"id": ROW.id, "handle": newcomer.type, "session": "open-sesame", "parent_key": "kp1.YTE.c2VhbA"}
+        yield replies.Chunk(data={"event": "opened", **opened})
         yield replies.Chunk(data={"event": "closed", "why": "it was closed"})
 
     async def update(self, _who: Who, changes: dict[str, Any]) -> session_replies.SessionRow:

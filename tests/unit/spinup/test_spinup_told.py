@@ -22,7 +22,7 @@ def spinups() -> SpinUps:
     nothing: Any = None
     made = SpinUps(
         nothing, nothing, nothing, project="default", node="here", own=dict, waiting=list, task_of=nothing,
-        waited_s=nothing, is_online=lambda _node: True, can_take=nothing, may_spin_up=nothing, env=nothing,
+        waited_s=nothing, is_online=lambda _node: True, can_take=nothing, may_spin_up=lambda boundary: boundary != "lab", env=nothing,
         on_change=nothing,
     )  # fmt: skip
     hear(made, records.target_key("other", "there"), Target("other", "there", running=1))
@@ -62,5 +62,15 @@ def test_what_becomes_of_starting_an_agent_is_told_in_a_sentence(spinups):
     hear(spinups, records.launch_key("l1"), launch("starting"))
     assert spinups.told("none", "shout") == "Target other/there is starting an agent for it."
     hear(spinups, records.launch_key("l1"), launch("failed"))
-    spinups.why = {DEMAND.key: {"other/there": "it is disabled"}}
+    hear(spinups, records.target_key("other", "there"), Target("other", "there", disabled=True))
     assert spinups.told("none", "shout") == "No target starts one: other/there: it is disabled."
+
+
+def test_nothing_is_promised_that_no_target_will_do(spinups):
+    hear(spinups, records.target_key("other", "there"), Target("other", "there", capabilities=("sing",)))
+    said = "No target starts one: other/there: it starts agents for sing."
+    assert spinups.told("none", "shout", missing=True) == said, "also of what this node has not counted yet"
+    assert spinups.told("none", "sing", missing=True) == "A target is about to start one."
+    assert spinups.told("none", "alpha=sing", missing=True) == "", "only that node can do it"
+    told = spinups.told("lab", "sing", missing=True)
+    assert told == "For the boundary lab none is started: its `spin_up` is false."

@@ -4,6 +4,8 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -11,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import knotwork_plugins
+from knotwork.bus.endpoint import Endpoint
+from knotwork.host.capacity import joining
 from knotwork.sdk import LaunchRequest
+from knotwork.spinup.records import Launch
 from knotwork_plugins.spinups import places, words
 from knotwork_plugins.spinups.docker import speech
 from knotwork_plugins.spinups.environment import Known
@@ -45,6 +50,16 @@ def test_each_line_of_a_secret_counts_and_open_values_do_not():
         "KEY": "the-key",
     }
     assert words.secrets_in(env) == ["first-line\nsecond-line", "second-line", "first-line", "the-key"]
+
+
+def test_what_a_launch_is_called_is_no_secret_wherever_it_stands():
+    endpoint = Endpoint(("nats://a:4222",), seed=SEED)
+    membership: Any = SimpleNamespace(connection=SimpleNamespace(endpoint=endpoint), project="default")
+    env = joining(membership, Launch("aa793666172f1434", "gpu-box", "alpha", "starting", task="t0123456789"))
+    secrets = words.secrets_in(env)
+    assert SEED in secrets
+    for said in ("aa793666172f1434", "gpu-box", "gpu-box-aa793666172f1434", "t0123456789", "nats://a:4222"):
+        assert words.hide(said, secrets) == said, "a receiver may answer with it, and an agent print it"
 
 
 @given(st.binary(max_size=100_000))

@@ -272,7 +272,7 @@ async def test_a_cancelled_run_counts_what_it_drops_and_lets_the_cancellation_th
 async def test_an_event_is_of_this_node_of_now_and_of_the_current_trace(sink, run) -> None:
     emitter, one = Emitter("n1"), sink()
     emitter.attach("one", one)
-    here = trace.new_traceparent()
+    here = trace.child_of("").traceparent
     async with run(emitter):
         token = trace.current.set(here)
         emitter.event("config.reloaded", {"revision": 3}, level="warning", project="p")

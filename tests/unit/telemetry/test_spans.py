@@ -20,7 +20,7 @@ async def heard(sink, run):
 
 async def test_nested_work_is_one_trace(heard) -> None:
     emitter, records = heard
-    caller = trace.child_of(trace.new_traceparent())
+    caller = trace.child_of(trace.child_of("").traceparent)
     with spans.working(emitter, "outer", kind="server", project="p", parent=caller.traceparent) as outer:
         assert trace.current.get() == outer.traceparent
         with spans.working(emitter, "inner", attributes={"agent": "a"}):
@@ -54,7 +54,7 @@ async def test_failures_are_marked_and_go_on(heard) -> None:
 
 async def test_a_trace_that_is_not_sampled_is_followed_but_not_told(heard) -> None:
     emitter, records = heard
-    silent = trace.new_traceparent()[:-2] + "00"
+    silent = trace.child_of("").traceparent[:-2] + "00"
     with spans.working(emitter, "silent", parent=silent) as work:
         assert work.child.trace_id in silent
     with spans.working(emitter, "told"):

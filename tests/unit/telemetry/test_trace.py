@@ -16,7 +16,7 @@ BAD = [
 
 
 def test_a_new_traceparent_is_valid_sampled_and_never_the_same() -> None:
-    made = {trace.new_traceparent() for _ in range(1000)}
+    made = {trace.child_of("").traceparent for _ in range(1000)}
     assert len(made) == 1000
     assert all((found := trace.parse(one)) is not None and found.sampled for one in made)
 
@@ -75,7 +75,7 @@ async def test_each_task_has_a_current_trace_of_its_own() -> None:
 
     async with asyncio.TaskGroup() as group:
         group.create_task(work(GOOD))
-        group.create_task(work(trace.new_traceparent()))
+        group.create_task(work(trace.child_of("").traceparent))
     assert trace.current.get() == ""
     assert seen[0] == TRACE
     assert seen[1] != TRACE

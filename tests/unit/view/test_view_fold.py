@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from tests.unit.view import view_lives as made
 
 from knotwork.view import evidence, fold
+from knotwork.view.database import Place
 from knotwork.view.fold import Message
-from knotwork.view.writer import Place, Writer
+from knotwork.view.writer import Writer
 from knotwork.work import records
 
 seeds = st.integers(0, 2**32)

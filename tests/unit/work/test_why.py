@@ -53,6 +53,26 @@ def test_nobody_is_there():
     assert "node far" in why.routed(away)
 
 
+def failed(retry: Retry, code: str = "agent.exit_code", state="failed", **detail) -> str:
+    task = msgspec.structs.replace(TASK, retry=retry)
+    error = {"code": code, "message": "oops", "kind": "failed", "detail": detail}
+    return why.explain(Sight(task, state, Outcome(state, records.raw(task), error=error)), why.Surroundings(), 0)
+
+
+def test_a_failure_that_was_not_tried_again_says_why():
+    typo = failed(Retry(max_attempts=3, on=("agent.exit_cod", "agent.busy")))
+    assert typo.endswith(
+        "oops (agent.exit_code). It was not tried again: its `retry_on` names agent.exit_cod, agent.busy."
+    )
+    assert "does not say that it may pass" in failed(Retry(max_attempts=3))
+    assert "names a.b" in failed(Retry(max_attempts=3, on=("a.b",)), "agent.timed_out", "timed-out")
+    for told in (
+        failed(Retry()), failed(Retry(max_attempts=3, on=("work.deadline",)), "work.deadline", "timed-out"),
+        failed(Retry(max_attempts=3), retriable=True),
+    ):  # fmt: skip
+        assert "not tried again" not in told
+
+
 def test_a_retry_names_its_time_and_the_failure_before_it():
     outcome = Outcome("waiting", records.raw(TASK), error={"code": "x.y", "message": "oops"}, due_ns=65 * S)
     task = msgspec.structs.replace(TASK, number=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -12,6 +12,8 @@ from knotwork_plugins.spinups.environment import Environment
 
 class DockerConfig(PluginConfig):
     """Options of a target that is a container image."""
+
+    place_keys: ClassVar[tuple[str, ...]] = ("socket",)
 
     image: str = Field(
         min_length=1, max_length=1024, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$", description="image to run"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field, model_validator
@@ -47,6 +47,8 @@ ACCEPTED, CONFLICT, NOT_FOUND, UNPROCESSABLE = 202, 409, 404, 422
 
 class GithubActionsConfig(PluginConfig):
     """Options of a target that is a workflow."""
+
+    place_keys: ClassVar[tuple[str, ...]] = ("repo", "api_url")
 
     repo: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,100}/[A-Za-z0-9_.-]{1,100}$", description="owner/name")
     workflow: str = Field(

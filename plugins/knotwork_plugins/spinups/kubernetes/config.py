@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -17,6 +17,8 @@ Amount = Annotated[str, StringConstraints(pattern=r"^([0-9.]+([eE][0-9]+)?[a-zA-
 
 class KubernetesConfig(PluginConfig):
     """Options of a target that is a Kubernetes cluster."""
+
+    place_keys: ClassVar[tuple[str, ...]] = ("namespace", "kubeconfig", "context", "credentials")
 
     image: str = Field(min_length=1, max_length=1024, pattern=r"^[^\s]+$", description="image to run")
     namespace: DnsName = Field(default="default", max_length=63, description="namespace of the Jobs; it must exist")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
@@ -26,6 +26,8 @@ Path = Annotated[str, StringConstraints(max_length=4096), AfterValidator(_one_li
 
 class SshConfig(PluginConfig):
     """Options of a target that is a command on another machine."""
+
+    place_keys: ClassVar[tuple[str, ...]] = ("host", "port", "user", "config_file", "jump", "state_folder")
 
     host: Name = Field(min_length=1, description="name or address of the machine, or a Host of the SSH configuration")
     port: int | None = Field(default=None, ge=1, le=65535, description="port; unset: ssh's own choice, mostly 22")

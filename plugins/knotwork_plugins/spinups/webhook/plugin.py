@@ -10,7 +10,7 @@ import hmac
 import ipaddress
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 import msgspec
@@ -27,7 +27,6 @@ from knotwork.sdk import (
     SecretRef,
     SpinUp,
     TimedOut,
-    Unavailable,
 )
 from knotwork_plugins.spinups import answers, environment, places, words
 
@@ -50,6 +49,8 @@ SIGNED = "whsec_"
 
 class WebhookConfig(PluginConfig):
     """Options of a target that is a URL."""
+
+    place_keys: ClassVar[tuple[str, ...]] = ("url",)
 
     url: str = Field(
         min_length=8,
@@ -222,7 +223,7 @@ class Webhook:
         try:
             return places.fill_url(getattr(self._config, key), values)
         except ValueError as error:
-            raise Unavailable(
+            raise Invalid(
                 f"`{key}` cannot be filled for this launch: {error}.",
                 code="launch.bad_url",
                 hint="The first answer must be a JSON object with the keys that stand in it as {answer.KEY}.",

@@ -1,0 +1,240 @@
+"""What becomes of a launch when its target is edited beneath it? Asked is the plugin that started it, and no other one.
+
+The plugins stand in for places; the records are kept by a real nats-server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+from tests.integration.bus import raw_server
+
+from knotwork.bus.connection import open_connection
+from knotwork.bus.endpoint import Endpoint
+from knotwork.sdk.errors import Unavailable
+from knotwork.sdk.spinup import Condition, Launched
+from knotwork.spinup import room as rooms
+from knotwork.spinup.launcher import Own
+
+PATIENCE_S = 60.0
+
+
+class Place:
+    """A spin-up plugin and its slot: what runs there, and who asked it for what it does not know."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.things, self.strangers = name, set[str](), list[str]()
+        self.why, self.users, self.runs = "", 0, True
+
+    @contextlib.contextmanager
+    def lease(self) -> Any:
+        if not self.runs:
+            raise Unavailable(f"{self.name} does not run", code="plugin.not_running")
+        self.users += 1
+        try:
+            yield self
+        finally:
+            self.users -= 1
+
+    async def launch(self, request: Any) -> Launched:
+        self.things.add(request.id)
+        return Launched({"launch": request.id})
+
+    async def condition(self, ref: Any) -> Condition:
+        return Condition("running" if self._knows(ref) else "gone")
+
+    async def stop(self, ref: Any, _grace_s: float) -> None:
+        if self._knows(ref):
+            self.things.remove(ref["launch"])
+
+    async def probe(self) -> None:
+        if self.why:
+            raise Unavailable(self.why)
+
+    def _knows(self, ref: Any) -> bool:
+        if ref["launch"] not in self.things:
+            self.strangers.append(ref["launch"])
+        return ref["launch"] in self.things
+
+
+class World:
+    """A node whose targets are edited; what was launched is online as long as it runs somewhere."""
+
+    def __init__(self) -> None:
+        self.places: list[Place] = []
+        self.table: dict[str, Own] = {}
+        self.told: list[str] = []
+
+    def write(self, place: Place | None, name: str = "here", mark: str = "", **more: Any) -> Place | None:
+        """Let the configuration say this target alone, or none; old plugins are stopped when nobody uses them."""
+        if place is not None and place not in self.places:
+            self.places.append(place)
+        lease: Callable[[], AbstractContextManager[Any]] | None = place.lease if place is not None else None
+        self.table = {} if lease is None else {name: Own(name, "some", lease, place=mark, health_s=3600.0, **more)}
+        return place
+
+    def of_launch(self, launch: str) -> str:
+        return f"n-{launch}" if any(launch in place.things for place in self.places) else ""
+
+    def is_busy(self, _name: str) -> bool:
+        return True
+
+    async def idle_s(self, _name: str) -> float:
+        return 0.0
+
+    async def goodbye(self, name: str, _grace_s: float) -> None:
+        self.told.append(name)
+
+
+@pytest.fixture
+async def connection(tmp_path):
+    async with (
+        raw_server.running(tmp_path / "nats") as server,
+        open_connection(Endpoint((server.url,), pause_min_s=0.02, pause_max_s=0.1)) as made,
+    ):
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch):
+    monkeypatch.setattr(rooms, "LOOK_S", 0.02)
+
+
+def opened(connection: Any, world: World) -> Any:
+    async def nothing(*_: Any) -> Any:
+        return {}
+
+    def make(group: asyncio.TaskGroup) -> rooms.SpinUps:
+        return rooms.SpinUps(
+            group, connection, world, project="default", node="here", own=lambda: world.table, waiting=list,
+            task_of=nothing, waited_s=nothing, is_online=lambda _node: True, can_take=lambda *_: True,
+            may_spin_up=lambda _boundary: True, env=nothing, on_change=lambda _launch: None,
+        )  # fmt: skip
+
+    return rooms.open_spinups(make)
+
+
+async def until(found: Callable[[], Any]) -> Any:
+    async with asyncio.timeout(PATIENCE_S):
+        while not (value := found()):
+            await asyncio.sleep(0.01)
+    return value
+
+
+async def looked(room: Any) -> None:
+    """Return when the room has looked at its targets and launches twice more."""
+    looks, original = [], room._declare
+
+    async def counted(own: Any) -> None:
+        looks.append(own)
+        await original(own)
+
+    room._declare = counted
+    await until(lambda: len(looks) > 2)
+    room._declare = original
+
+
+async def up(room: Any) -> Any:
+    launch = await room.launch("here", by="me")
+    return await until(lambda: (one := room.registry.launches[launch.id]).state == "up" and one)
+
+
+def same_place(world: World, first: Place) -> Place:
+    """Other settings of the same place: a plugin of its own that knows what is there."""
+    second = Place("second")
+    second.things = first.things
+    world.write(second, mark="A")
+    return second
+
+
+EDITS: dict[str, tuple[Callable[[World, Place], Any], str, str]] = {
+    "removed": (lambda world, _: world.write(None), "stopped", "not configured any more"),
+    "renamed": (lambda world, first: world.write(first, "there", "A"), "stopped", "not configured any more"),
+    "leads elsewhere": (lambda world, _: world.write(Place("second"), mark="B"), "stopped", "leads elsewhere now"),
+    "elsewhere and broken": (lambda world, _: world.write(_broken(), mark="B"), "stopped", "leads elsewhere now"),
+    "broken": (lambda world, _: world.write(_broken(), mark=""), "up", ""),
+    "other settings": (same_place, "up", ""),
+    "other costs": (lambda world, first: world.write(first, mark="A", cost=3.0), "up", ""),
+}
+
+
+def _broken() -> Place:
+    place = Place("broken")
+    place.runs = False
+    return place
+
+
+@pytest.mark.parametrize(("edit", "state", "why"), list(EDITS.values()), ids=list(EDITS))
+async def test_a_launch_is_with_the_plugin_that_started_it(connection, edit, state, why):
+    world, first = World(), Place("first")
+    world.write(first, mark="A")
+    async with opened(connection, world) as room:
+        launch = await up(room)
+        edit(world, first)
+        await looked(room)
+        after = await until(lambda: (one := room.registry.launches[launch.id]).state == state and one)
+        assert why in after.why
+        assert world.told == ([f"n-{launch.id}"] if state == "stopped" else [])
+        assert bool(first.things) == (state == "up")
+        assert not any(place.strangers for place in world.places), "it was asked for what another one started"
+        if state == "stopped":
+            await until(lambda: not first.users)  # a reload that waits for it may go on
+            world.write(first, mark="A")  # the name again leads where it led, and is as new
+            await until(
+                lambda: "target.here.here" in room.registry.targets and room.registry.target("here").health == "healthy"
+            )
+            assert (await up(room)).state == "up"
+
+
+async def test_edited_while_nobody_looked_it_is_asked_to_leave_and_nobody_else_is_asked(connection):
+    world, first = World(), Place("first")
+    world.write(first, mark="A")
+    async with opened(connection, world) as room:
+        launch = await up(room)
+    second = world.write(Place("second"), mark="B")
+    async with opened(connection, world) as room:
+        over = await until(lambda: (one := room.registry.launches.get(launch.id)) and one.ended_ns and one)
+    assert (over.state, world.told, second.strangers) == ("failed", [f"n-{launch.id}"], [])
+    assert "leads elsewhere now" in over.why
+    assert "look there" in over.why
+
+
+async def test_by_hand_it_is_ended_where_it_was_started(connection, monkeypatch):
+    world, first = World(), Place("first")
+    world.write(first, mark="A")
+    async with opened(connection, world) as room:
+        launch = await up(room)
+        monkeypatch.setattr(rooms, "LOOK_S", 3600.0)
+        await looked_away(room)
+        second = world.write(Place("second"), mark="B")
+        over = await room.stop(launch.id)
+    assert (over.state, first.things, second.strangers) == ("stopped", set(), [])
+
+
+async def looked_away(room: Any) -> None:
+    """Return when no look is under way: the next one is an hour away."""
+    await until(lambda: not room._busy)
+
+
+async def test_a_target_that_was_mended_is_taken_at_once(connection):
+    world, bad = World(), Place("bad")
+    bad.why = "no such command"
+    world.write(bad, mark="A")
+    async with opened(connection, world) as room:
+        await until(lambda: room.registry.target("here").health == "unhealthy")
+        world.write(Place("good"), mark="A")
+        await until(lambda: room.registry.target("here").health == "healthy")
+        now = room.registry.target("here")
+        await room._note(now, failures=5, last_failure_ns=2**62, failed_why="no agent registered")
+        world.write(world.places[-1], mark="A", register_s=300.0)
+        await until(lambda: not room.registry.target("here").failures)
+        place = world.places[-1]
+        place.runs = False  # its plugin crashed
+        await until(lambda: room.registry.target("here").health == "unhealthy")
+        place.runs = True
+        await until(lambda: room.registry.target("here").health == "healthy")
