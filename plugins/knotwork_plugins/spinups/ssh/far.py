@@ -131,7 +131,7 @@ _CONDITION = r"""
   elif [ -s "$dir/exit" ]; then say ended "$(cat "$dir/exit")"
   else say killed; fi
   size=$(wc -c <"$dir/output" 2>/dev/null || echo 0)
-  if [ "$size" -gt @OUTPUT_MAX@ ]; then
+  if [ "$size" -gt @OUTPUT_MAX@ ]; then  # what is printed in this very moment is lost: no shell can cut a file in one go
     tail -c 65536 "$dir/output" >"$dir/output.end" && cat "$dir/output.end" >"$dir/output"; rm -f "$dir/output.end"
   fi
   say output; tail -c @TAIL@ "$dir/output" 2>/dev/null
