@@ -24,9 +24,9 @@ from knotwork.bench import peer, tasks
 from knotwork.bench.rounds import rounds
 from knotwork.bus.background import background
 from knotwork.bus.connection import open_connection
-from knotwork.host.memory import MemoryDesk
+from knotwork.desk.memory import MemoryDesk
 from knotwork.host.memory_buckets import MemoryBuckets
-from knotwork.host.memory_room import open_remembering
+from knotwork.memory.remembering import open_remembering
 from knotwork.memory.settings import Settings
 from knotwork.ops import serve
 from knotwork.ops.op import Caller

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus.background import begin_in
-from knotwork.host import claims
+from knotwork.desk import claims
 from knotwork.mesh.records import AgentRecord
 from knotwork.sdk.errors import Conflict
 

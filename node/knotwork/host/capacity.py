@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import clock, codec, reading, subjects
 from knotwork.bus.background import background
-from knotwork.host.asking import ask
+from knotwork.desk.asking import ask
 from knotwork.host.launch_access import LaunchAccess
 from knotwork.mesh.policy import NONE
 from knotwork.sockets.catalog import AnyConfig

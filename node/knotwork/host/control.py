@@ -15,10 +15,10 @@ import knotwork
 from knotwork.bus import clock
 from knotwork.bus.away import must_reach
 from knotwork.config import revisions, secrets
+from knotwork.desk.agents import MeshDesk
+from knotwork.desk.moments import rfc3339
+from knotwork.desk.seen_agents import SeenAgents
 from knotwork.host import concerns, node_rows
-from knotwork.host.agents import MeshDesk
-from knotwork.host.moments import rfc3339
-from knotwork.host.seen_agents import SeenAgents
 from knotwork.mcp.held import Held
 from knotwork.ops import replies
 from knotwork.sdk import KINDS
@@ -29,9 +29,9 @@ from knotwork.trust.who import owner_of, person
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
+    from knotwork.desk.events import Watching
     from knotwork.host.boot import Nats
     from knotwork.host.drain import Drain
-    from knotwork.host.events import Watching
     from knotwork.host.layout import Layout
     from knotwork.host.project_rooms import ProjectRooms
     from knotwork.host.projects import Projects
@@ -104,8 +104,8 @@ class Control:
 
         Raises `NotFound`, `Unavailable`.
         """
-        from knotwork.host.task_past import ViewedPast
-        from knotwork.host.tasks import TaskDesk
+        from knotwork.desk.task_past import ViewedPast
+        from knotwork.desk.tasks import TaskDesk
 
         rooms = self._rooms(project)
         return TaskDesk(
@@ -115,7 +115,7 @@ class Control:
 
     def claims(self, project: str) -> Claims:
         """Return the claims of a project; raises `NotFound`, `Unavailable`."""
-        from knotwork.host.claims import ClaimDesk
+        from knotwork.desk.claims import ClaimDesk
 
         rooms = self._rooms(project)
         return ClaimDesk(rooms.work, rooms.sessions, self.projects.get(project).directory, self.owner)
@@ -125,41 +125,41 @@ class Control:
 
         Raises `NotFound`, `Unavailable`.
         """
-        from knotwork.host.flows import FlowDesk
-        from knotwork.host.run_planned import Planned
+        from knotwork.desk.flows import FlowDesk
+        from knotwork.desk.run_planned import Planned
 
         rooms, seen = self._with_store(project), circles(by) if by else None
         return FlowDesk(rooms.flow, rooms.view, lambda: self.http_url, seen, Planned(rooms.triggers))
 
     def crews(self, project: str, by: Who) -> Crews:
         """Return the orchestrations of a project, as somebody may see them; raises `NotFound`, `Unavailable`."""
-        from knotwork.host.crew import CrewDesk
+        from knotwork.desk.crew import CrewDesk
 
         rooms = self._rooms(project)
         return CrewDesk(rooms.crew, self.projects.get(project), by, SeenAgents(rooms.sessions, by))
 
     def triggers(self, project: str) -> Triggers:
         """Return the triggers of a project; raises `NotFound`, `Unavailable`."""
-        from knotwork.host.triggers import TriggerDesk
+        from knotwork.desk.triggers import TriggerDesk
 
         return TriggerDesk(self._with_store(project).triggers, lambda: self.http_url)
 
     def sessions(self, project: str) -> Sessions:
         """Return the sessions of a project; raises `NotFound`, `Unavailable`."""
-        from knotwork.host.sessions import SessionDesk
+        from knotwork.desk.sessions import SessionDesk
 
         return SessionDesk(self._rooms(project).sessions, self.owner, self.identity.name)
 
     def talk(self, project: str) -> Talk:
         """Return the channels and inboxes of a project; raises `NotFound`, `Unavailable`."""
-        from knotwork.host.talk import TalkDesk
+        from knotwork.desk.talk import TalkDesk
 
         rooms = self._rooms(project)
         return TalkDesk(rooms.talk, rooms.work.values.blobs)
 
     def tools(self) -> Tools:
         """Return the tools that agents use."""
-        from knotwork.host.tools import ToolDesk
+        from knotwork.desk.tools import ToolDesk
 
         return ToolDesk(self, self.held)
 
@@ -175,33 +175,33 @@ class Control:
 
     def memories(self, project: str) -> Memories:
         """Return the memory of a project; raises `NotFound`, `Unavailable`."""
-        from knotwork.host.memory import MemoryDesk
+        from knotwork.desk.memory import MemoryDesk
 
         return MemoryDesk(self._rooms(project).memory)
 
     def approvals(self) -> Approvals:
         """Return what can be answered by a link."""
-        from knotwork.host.approvals import ApprovalDesk
+        from knotwork.desk.approvals import ApprovalDesk
 
         served = (self.opened.get(project.name) for project in self.projects.all())
         return ApprovalDesk([rooms.flow for rooms in served if rooms is not None])
 
     def hooks(self) -> Hooks:
         """Return what triggers serve to those who have no token."""
-        from knotwork.host.triggers import HookDesk
+        from knotwork.desk.triggers import HookDesk
 
         served = (self.opened.get(project.name) for project in self.projects.all())
         return HookDesk([rooms.triggers for rooms in served if rooms is not None])
 
     def targets(self, project: str, by: Who | None = None) -> Targets:
         """Return the targets of a project, as somebody may see them, all by default; raises `NotFound`, `Unavailable`."""
-        from knotwork.host.targets import TargetDesk
+        from knotwork.desk.targets import TargetDesk
 
         return TargetDesk(self._rooms(project).spinups, self.projects.get(project), circles(by) if by else None)
 
     def past(self, project: str) -> PastView:
         """Return the view of the past of a project; raises `NotFound`, `Unavailable`."""
-        from knotwork.host.view import ViewDesk
+        from knotwork.desk.view import ViewDesk
 
         return ViewDesk(self._rooms(project).view)
 

@@ -10,7 +10,7 @@ from knotwork.config import secrets
 from knotwork.config.instance_tables import SECTIONS
 from knotwork.config.keys import dotted, leaves
 from knotwork.config.loaded import effective
-from knotwork.host.moments import rfc3339
+from knotwork.desk.moments import rfc3339
 from knotwork.ops import replies
 from knotwork.sockets import describe
 

@@ -19,9 +19,9 @@ from knotwork.bus import pids, store_lock
 from knotwork.bus.endpoint import shown_url
 from knotwork.config import secrets
 from knotwork.config.model import ProjectTable
+from knotwork.desk.moments import rfc3339
 from knotwork.host import boot
 from knotwork.host.layout import write_private
-from knotwork.host.moments import rfc3339
 from knotwork.sdk.errors import Conflict
 
 if TYPE_CHECKING:

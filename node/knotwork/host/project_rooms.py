@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus.background import background
 from knotwork.crew.room import Crew, open_crew
+from knotwork.desk import known_nodes
+from knotwork.desk.feed import Feed, open_feed
 from knotwork.flow.room import Flow, open_flow
-from knotwork.host import ground, known_nodes
+from knotwork.host import ground
 from knotwork.host.attending import Attending
 from knotwork.host.capacity import open_capacity
-from knotwork.host.feed import Feed, open_feed
-from knotwork.host.memory_room import MemoryAround, Remembering, open_remembering
+from knotwork.host.memory_around import MemoryAround
 from knotwork.host.session_book import SessionBook
+from knotwork.memory.remembering import Remembering, open_remembering
 from knotwork.mesh.sessions import Sessions, open_sessions
 from knotwork.spinup.room import SpinUps
 from knotwork.talk.room import Talk, open_talk

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from knotwork.config import problems, revisions
 from knotwork.config.instance_tables import SECTIONS
+from knotwork.desk.moments import rfc3339
 from knotwork.host import boot, code_files, put_back
-from knotwork.host.moments import rfc3339
 from knotwork.host.watch import watch
 from knotwork.ops import replies
 from knotwork.sdk.errors import ConfigInvalid, KnotworkError, Unavailable

@@ -18,11 +18,11 @@ from knotwork.bus import child, clock
 from knotwork.bus.connection import open_connection
 from knotwork.config import revisions
 from knotwork.config import secrets as config_secrets
+from knotwork.desk.events import Watching
 from knotwork.host import contexts, garbage, signals, workflow_files
 from knotwork.host.control import Control
 from knotwork.host.doors import open_nats_door
 from knotwork.host.drain import Drain
-from knotwork.host.events import Watching
 from knotwork.host.memory_buckets import MemoryBuckets, connections
 from knotwork.host.opening import Opening
 from knotwork.host.project_rooms import Around, ProjectRooms, open_rooms

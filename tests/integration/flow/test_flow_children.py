@@ -11,8 +11,8 @@ import pytest
 from tests.integration.flow.conftest import define, ended, output, start
 from tests.integration.work.conftest import until
 
+from knotwork.desk import flow_rows
 from knotwork.flow import facts
-from knotwork.host import flow_rows
 from knotwork.mesh.records import AgentRecord
 from knotwork.sdk.errors import Conflict, Denied, NotFound
 

@@ -14,12 +14,12 @@ from tests.integration.flow.conftest import define, ended, flow_node, start
 from tests.integration.work.conftest import until
 
 from knotwork.bus import publisher, streams
+from knotwork.desk.flows import FlowDesk
 from knotwork.flow import facts, history, listing
 from knotwork.flow.definitions import Named, digest_of
 from knotwork.flow.history import Keeps
 from knotwork.flow.room import open_flow
 from knotwork.flow.runs import keyed_run, new_run
-from knotwork.host.flows import FlowDesk
 from knotwork.ops.flow_ports import RunFilter
 from knotwork.ops.replies import Progress
 from knotwork.ops.run_copies import WRITTEN

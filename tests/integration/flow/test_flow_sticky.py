@@ -12,8 +12,8 @@ from tests.integration.flow.conftest import define, ended, output, start
 from tests.integration.policy import policy_node
 from tests.integration.work.conftest import open_bench, until
 
+from knotwork.desk import flow_rows
 from knotwork.flow.room import open_flow
-from knotwork.host import flow_rows
 from knotwork.work import records
 
 DO = {"do": {"capabilities": ("do", "more"), "concurrency": 4}, "else": {"capabilities": ("more",), "concurrency": 4}}

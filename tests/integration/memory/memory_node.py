@@ -11,9 +11,9 @@ from typing import Any
 from knotwork.bus.background import background
 from knotwork.bus.connection import Connection, open_connection
 from knotwork.bus.endpoint import Endpoint
-from knotwork.host.memory import MemoryDesk
+from knotwork.desk.memory import MemoryDesk
 from knotwork.host.memory_buckets import MemoryBuckets
-from knotwork.host.memory_room import Remembering, open_remembering
+from knotwork.memory.remembering import Remembering, open_remembering
 from knotwork.memory.settings import Settings
 from knotwork.sdk.errors import Unavailable
 from knotwork.sdk.testing import make_context

@@ -13,7 +13,7 @@ from tests.integration.work.conftest import until
 
 from knotwork.bus import publisher
 from knotwork.bus.blobs import Blobs
-from knotwork.host.talk import TalkDesk
+from knotwork.desk.talk import TalkDesk
 from knotwork.ops import serve, table
 from knotwork.ops.op import Caller
 from knotwork.trust.scopes import SCOPES, may_see

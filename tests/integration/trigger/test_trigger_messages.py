@@ -11,7 +11,7 @@ from tests.integration.trigger.conftest import define, keep, output, runs_of
 from tests.integration.work.conftest import PATIENCE_S, until
 
 from knotwork.bus import publisher, streams, subjects
-from knotwork.host.triggers import TriggerDesk
+from knotwork.desk.triggers import TriggerDesk
 from knotwork.sdk.errors import Invalid
 from knotwork.trigger import watching
 

@@ -11,8 +11,8 @@ import pytest
 from tests.integration.trigger.conftest import define, keep, output, runs_of, trigger_node
 from tests.integration.work.conftest import until
 
+from knotwork.desk.triggers import TriggerDesk
 from knotwork.flow.shards import owner
-from knotwork.host.triggers import TriggerDesk
 from knotwork.sdk.errors import Invalid
 from knotwork.sockets.pace import Pace
 from knotwork.trigger import resting

@@ -17,9 +17,9 @@ from tests.integration.trigger.conftest import define, keep, output, runs_of
 from tests.integration.work.conftest import until
 
 from knotwork.bus import clock
-from knotwork.host.flows import FlowDesk
-from knotwork.host.run_planned import Planned
-from knotwork.host.triggers import TriggerDesk
+from knotwork.desk.flows import FlowDesk
+from knotwork.desk.run_planned import Planned
+from knotwork.desk.triggers import TriggerDesk
 from knotwork.ops.flow_ports import NewRun, RunBatch, RunFilter
 from knotwork.ops.op import Caller
 from knotwork.ops.run_words import read_cursor

@@ -10,7 +10,7 @@ import pytest
 from tests.integration.work.conftest import ended, task, until
 
 from knotwork.bus import reading, subjects
-from knotwork.host import dead_letters
+from knotwork.desk import dead_letters
 from knotwork.ops.task_ports import DeadFilter
 from knotwork.sdk.errors import Conflict, NotFound
 from knotwork.work import dead as dead_module

@@ -100,7 +100,7 @@ def test_nonsense_is_refused(table: dict):
 def test_settings_follow_what_is_in_force(tmp_path: Path):
     from types import SimpleNamespace
 
-    from knotwork.host.memory_room import MemoryAround
+    from knotwork.host.memory_around import MemoryAround
     from knotwork.sdk.errors import Unavailable
 
     def loaded(**table: object) -> SimpleNamespace:

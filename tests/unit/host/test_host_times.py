@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knotwork.bus import clock
+from knotwork.desk.moments import rfc3339
 from knotwork.host import node_rows
-from knotwork.host.moments import rfc3339
 
 NS = 1_000_000_000
 

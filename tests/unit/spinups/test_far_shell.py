@@ -87,7 +87,9 @@ def test_how_it_ended_and_what_it_said_is_told(shell, folder):
 
 def test_an_output_that_grew_too_long_loses_its_beginning(shell, folder):
     tell(shell, launch(folder, ["sh", "-c", "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done"]))
-    until(shell, condition(folder, output_max_bytes=1_000_000), "ended")  # cut while it prints it may lose a line or two
+    until(
+        shell, condition(folder, output_max_bytes=1_000_000), "ended"
+    )  # cut while it prints it may lose a line or two
     assert tell(shell, condition(folder)).output.endswith(b"line 19999\n")
     assert (folder / LAUNCH / "output").stat().st_size == 65_536
     assert tell(shell, condition(folder)).output.endswith(b"line 19999\n")

@@ -1,0 +1,120 @@
+"""How are dead letters listed, brought back and dropped by those who ask? One page, or one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from knotwork.bus import clock, digits
+from knotwork.desk import task_rows
+from knotwork.desk.moments import moment
+from knotwork.desk.task_filter import letter_fits, may_know
+from knotwork.ops import task_replies
+from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
+from knotwork.work import dead, records, settle
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from knotwork.ops.task_ports import DeadFilter
+    from knotwork.work.dead import DeadLetters, Letter
+
+
+async def page(letters: DeadLetters, wanted: DeadFilter) -> task_replies.DeadList:
+    """Return those that fit, the oldest first, behind the cursor."""
+    behind = digits.read(wanted.cursor or "0")
+    if behind is None:
+        raise Invalid("This is no cursor of this list.", code="work.bad_cursor", hint="Give the `next` of a page.")
+    rows: list[task_replies.DeadRow] = []
+    following, place = "", 0
+    async with aclosing(letters.after(behind)) as found:
+        async for letter in found:
+            if letter_fits(letter, wanted):
+                if len(rows) == wanted.limit:  # there is one more
+                    following = str(place)
+                    break
+                rows.append(_row(letter))
+                place = letter.seq
+    return task_replies.DeadList(dead=rows, next=following, total=await letters.count())
+
+
+async def redrive(
+    letters: DeadLetters, wanted: DeadFilter, per_s: float, by: str, *, dry_run: bool
+) -> task_replies.RedrivenTasks:
+    """Bring back those that fit, `per_s` each second at most."""
+    rows: list[task_replies.Redriven] = []
+    next_s = time.monotonic()
+    async with aclosing(_meant(letters, wanted)) as found:
+        async for letter in found:
+            if isinstance(letter, task_replies.Redriven):
+                rows.append(letter)
+                continue
+            if dry_run:
+                rows.append(task_replies.Redriven(id=letter.task.run, attempt=letter.task.number + 1, done=False))
+                continue
+            await asyncio.sleep(max(0.0, next_s - time.monotonic()))
+            next_s = max(next_s, time.monotonic()) + (1 / per_s if per_s else 0.0)
+            rows.append(await _redrive(letters, letter, by))
+    return task_replies.RedrivenTasks(tasks=rows, changed=sum(row.done for row in rows), dry_run=dry_run)
+
+
+async def _redrive(letters: DeadLetters, letter: Letter, by: str) -> task_replies.Redriven:
+    try:
+        task = await letters.redrive(letter, by, clock.now_ns())
+    except KnotworkError as error:
+        return task_replies.Redriven(id=letter.task.run, done=False, why=str(error))
+    return task_replies.Redriven(id=task.run, attempt=task.number)
+
+
+async def drop(letters: DeadLetters, wanted: DeadFilter) -> task_replies.Dropped:
+    """Remove those that fit."""
+    ids: list[str] = []
+    missing: list[task_replies.NoLetter] = []
+    async with aclosing(_meant(letters, wanted)) as found:
+        async for letter in found:
+            if isinstance(letter, task_replies.Redriven):
+                missing.append(task_replies.NoLetter(id=letter.id, why=letter.why))
+            elif await letters.drop(letter):
+                ids.append(letter.task.run)
+    return task_replies.Dropped(ids=ids, changed=len(ids), missing=missing)
+
+
+async def _meant(letters: DeadLetters, wanted: DeadFilter) -> AsyncGenerator[Letter | task_replies.Redriven, None]:
+    """Yield what is meant, each task once: the ids that are given, or those that fit; what is not there says so."""
+    for run in sorted(wanted.ids):
+        try:
+            letter = await letters.of(records.run_id(run))
+        except NotFound as error:
+            yield task_replies.Redriven(id=run, done=False, why=error.message)
+        else:
+            if not may_know(letter.task, wanted.circles):
+                yield task_replies.Redriven(id=run, done=False, why=dead.unknown(run).message)
+            elif letter_fits(letter, wanted):
+                yield letter
+    if wanted.ids:
+        return
+    seen: set[str] = set()
+    async for letter in letters.after(0):
+        if letter.task.run not in seen and letter_fits(letter, wanted):
+            seen.add(letter.task.run)
+            yield letter
+            if len(seen) == wanted.limit:
+                return
+
+
+def _row(letter: Letter) -> task_replies.DeadRow:
+    task, error = letter.task, letter.outcome.error or {}
+    return task_replies.DeadRow(
+        id=task.run,
+        died_at=moment(letter.died_ns),
+        code=str(error.get("code", "")),
+        message=str(error.get("message", "")),
+        capability=task.capability,
+        agent=f"{task.node}/{task.agent}" if task.node else task.agent,
+        boundary=records.shown_boundary(task.boundary),
+        attempts=len(task.past) + (0 if settle.ended_by_crashes(task) else 1),
+        worker=task_rows.place(letter.outcome.node, letter.outcome.agent),
+        labels=task.labels,
+    )

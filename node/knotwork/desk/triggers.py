@@ -1,0 +1,266 @@
+"""What does this node answer about triggers, and to requests that fire them? The desk's side of the room `trigger`."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from knotwork.bus import clock, codec
+from knotwork.desk import run_planned
+from knotwork.desk.agents import caller_name
+from knotwork.desk.moments import moment
+from knotwork.flow import anew
+from knotwork.flow.run import decoded
+from knotwork.flow.runs import keyed_run
+from knotwork.ops import flow_replies, task_words
+from knotwork.ops import trigger_replies as replies
+from knotwork.ops.trigger_ports import HookAnswer, HookRequest
+from knotwork.sdk.errors import Invalid
+from knotwork.trigger import due, envelope
+from knotwork.trigger.arrivals import Arrived
+from knotwork.trigger.envelope import Firing
+from knotwork.trigger.model import Cron, Files, Once, Plugin, Served, Subject
+from knotwork.trigger.resting import resting
+from knotwork.trigger.store import State, route, shown
+
+if TYPE_CHECKING:
+    from knotwork.ops.flow_ports import NewRun
+    from knotwork.ops.op import Caller
+    from knotwork.trigger.model import Definition
+    from knotwork.trigger.room import Triggers
+    from knotwork.trigger.starting import Started
+    from knotwork.trigger.store import Known
+
+
+class TriggerDesk:
+    """One project's triggers (`ops.trigger_ports.Triggers`)."""
+
+    def __init__(self, triggers: Triggers, address: Callable[[], str]) -> None:
+        """Work through our part in them; `address` is where our HTTP door is."""
+        self._triggers, self._address = triggers, address
+
+    async def create(self, definition: Any, fields: dict[str, Any], caller: Caller, *, replace: bool) -> replies.Kept:
+        """Keep a trigger."""
+        from knotwork.trigger import source  # and with it YAML, which a node need not load to start
+
+        reading = source.reading(definition, **fields)
+        trigger = reading.checked(await self._triggers.missing(reading.named()))
+        new = await self._triggers.put(trigger, by=caller_name(caller), replace=replace)
+        taken = route(trigger)
+        address = f"{taken.partition(' ')[0]} {self._address()}{taken.partition(' ')[2]}" if taken else ""
+        return replies.Kept(
+            id=trigger.id, kind=trigger.kind, new=new, next_at=self._next(trigger, clock.now_ns()), address=address
+        )
+
+    def _next(self, trigger: Definition, since_ns: int) -> str:
+        times = self._triggers.times(trigger, 1, since_ns) if trigger.enabled else []
+        return moment(times[0]) if times else ""
+
+    async def all(self) -> list[replies.TriggerRow]:
+        """Return every trigger, by id."""
+        return await self._rows(sorted(self._triggers.store.known.items()))
+
+    async def _rows(self, of: list[tuple[str, Known]], state: State | None = None) -> list[replies.TriggerRow]:
+        names = [name for name, _ in of]
+        newest, counts = await self._triggers.firings.newest(names), await self._triggers.firings.counts(names)
+        return [self._row(known, newest.get(name, 0), counts.get(name, 0), state) for name, known in of]
+
+    def _row(self, known: Known, fired_ns: int, count: int, state: State | None) -> replies.TriggerRow:
+        trigger = known.trigger
+        state = state or self._triggers.store.states.get(trigger.id) or State()
+        return replies.TriggerRow(
+            id=trigger.id, kind=trigger.kind, workflow=trigger.workflow, enabled=trigger.enabled, fires=_fires(trigger),
+            next_at=self._next(trigger, max(state.since_ns, known.since_ns)),
+            last_at=moment(max(fired_ns, state.last_ns)),
+            node=self._node(trigger), fired=state.fired + count,
+        )  # fmt: skip
+
+    def _node(self, trigger: Definition) -> str:
+        """Return who sees to a trigger: us, or, of those that plugins tell, the node that listens."""
+        if self._triggers.is_mine(trigger.id):
+            return "here"
+        return self._triggers.telling.node_of(trigger) if isinstance(trigger, Plugin) and trigger.enabled else ""
+
+    async def show(self, name: str) -> replies.TriggerInfo:
+        """Return one."""
+        known = await self._triggers.store.get(name)
+        state, _ = await self._triggers.store.state(name)
+        (row,) = await self._rows([(name, known)], state)
+        return replies.TriggerInfo(
+            **row.model_dump(), definition=shown(known.trigger), by=known.by,
+            since=moment(known.since_ns), pending=[one.key for one in state.pending], runs=state.runs, why=await self._triggers.why(known.trigger, state),
+            resting=[
+                replies.RestingRow(node=node, until=moment(rest.until_ns), why=rest.why)
+                for node, rest in resting(state.rests, clock.now_ns()).items()
+            ],
+        )  # fmt: skip
+
+    async def switch(self, name: str, *, enabled: bool) -> replies.TriggerRow:
+        """Enable or disable one."""
+        known = await self._triggers.switch(name, enabled=enabled)
+        (row,) = await self._rows([(name, known)])
+        return row
+
+    async def trial(self, name: str, definition: Any, fields: dict[str, Any], count: int, body: Any) -> replies.Trial:
+        """Return when a trigger would fire next."""
+        if name and definition is None and not fields:
+            trigger = (await self._triggers.store.get(name)).trigger
+        else:
+            from knotwork.trigger import source  # likewise
+
+            named = {"id": name, **fields} if name else fields
+            written = source.table(definition)[0] if definition is not None else {}
+            standing_in = {key: "trial" for key in ("id", "workflow") if key not in written}
+            reading = source.reading(definition, **(standing_in | named))
+            names = {key: text for key, text in reading.named().items() if key not in standing_in or key in named}
+            trigger = reading.checked(await self._triggers.missing(names))
+        now_ns = clock.now_ns()
+        times = self._triggers.times(trigger, count, now_ns)
+        given = body if body is not None else getattr(trigger, "input", None)
+        firing = Firing(f"{trigger.id}/trial", codec.encode(given), times[0] if times else 0, now_ns, {"input": given})
+        return replies.Trial(
+            times=[moment(one) for one in times], meant=envelope.is_meant(trigger, firing) if body is not None else None,
+            input=decoded(envelope.input_of(trigger, firing)), fires=_fires_for(trigger, times) if trigger.enabled else "not before it is enabled",
+        )  # fmt: skip
+
+    async def fire(self, name: str, body: Any, key: str) -> replies.FiredRun:
+        """Fire one now."""
+        return _fired(await self._triggers.fire(name, codec.encode(body), key), 0)
+
+    async def history(self, name: str, limit: int) -> replies.Firings:
+        """Return the last firings of one."""
+        found = await self._triggers.firings.last(name, limit)
+        if not found:
+            await self._triggers.store.get(name)
+        rows = [
+            replies.FiringRow(
+                at=moment(one.at_ns), what=one.what, due_at=moment(one.due_ns), run=one.run, node=one.node,
+                why=one.why, key=one.key,
+            )
+            for one in found
+        ]  # fmt: skip
+        return replies.Firings(id=name, firings=rows)
+
+    async def backfill(self, name: str, since: str, until: str, cap: int, *, dry_run: bool) -> replies.Backfilled:
+        """Start the runs of times that are over."""
+        trigger = (await self._triggers.store.get(name)).trigger
+        if not isinstance(trigger, Cron):
+            raise Invalid(
+                f"{name!r} has no times that could be made up for: it is of the kind {trigger.kind}.",
+                code="trigger.no_times", hint="Only cron triggers have; `knotwork trigger fire` fires any of them now.",
+            )  # fmt: skip
+        now_ns = clock.now_ns()
+        from_ns, to_ns = _moment_ns(since, "since"), min(_moment_ns(until, "until") or now_ns, now_ns)
+        times, more = due.between(trigger.cron, trigger.timezone, from_ns, to_ns, cap)
+        if dry_run:
+            _, graph = await self._triggers.flow.definitions.find(trigger.workflow)
+            ids = [keyed_run(graph.workflow.name, due.key(name, one)) for one in times]
+            there = await anew.existing(self._triggers.connection, ids)
+            runs = [
+                replies.FiredRun(run=run, new=run not in there, due_at=moment(one))
+                for run, one in zip(ids, times, strict=True)
+            ]
+        else:
+            done = await self._triggers.backfill(trigger, times)
+            runs = [_fired(one, time_ns) for one, time_ns in zip(done, times, strict=True)]
+        return replies.Backfilled(id=name, dry_run=dry_run, more=more, runs=runs)
+
+    async def remove(self, name: str) -> bool:
+        """Forget one."""
+        return await self._triggers.remove(name)
+
+    async def later(self, wanted: NewRun, when: str, caller: Caller) -> flow_replies.RunInfo:
+        """Keep a trigger that starts one run at a moment, or in so long; returns the run as it will be."""
+        at_ns = _moment_ns(when, "at", past=False)
+        name = f"once-{hashlib.sha256(wanted.key.encode()).hexdigest()[:16] if wanted.key else secrets.token_hex(8)}"
+        made = {
+            "id": name, "kind": "once", "workflow": wanted.workflow, "at": due.told(at_ns // 1000 * 1000),
+            "input": wanted.input, "key": wanted.key, "labels": wanted.labels, "priority": wanted.priority,
+            "boundary": wanted.boundary,
+        }  # fmt: skip
+        kept = await self.create(None, made, caller, replace=bool(wanted.key))
+        trigger = (await self._triggers.store.get(name)).trigger
+        assert isinstance(trigger, Once)
+        _, graph = await self._triggers.flow.definitions.find(trigger.workflow)
+        return run_planned.info(trigger, graph.workflow.name, by=caller_name(caller), new=kept.new)
+
+
+def _moment_ns(text: str, what: str, *, past: bool = True) -> int:
+    try:
+        return task_words.moment_ns(text, past=past)
+    except ValueError as error:
+        raise Invalid(f"{what}: {text!r} is {error}.", code="trigger.bad_time") from error
+
+
+def _fired(done: Started, due_ns: int) -> replies.FiredRun:
+    return replies.FiredRun(run=done.run, new=done.new, due_at=moment(due_ns), why=done.why)
+
+
+def _fires(trigger: Definition) -> str:
+    match trigger:
+        case Cron():
+            return f"{trigger.cron} {trigger.timezone}"
+        case Once():
+            return trigger.at
+        case Subject():
+            return trigger.subject
+        case Plugin():
+            return f"[triggers.{trigger.source}]"
+        case Files():
+            return f"{trigger.folder}/{trigger.pattern}"
+        case _:
+            return route(trigger)
+
+
+def _fires_for(trigger: Definition, times: list[int]) -> str:
+    """Return when a trigger fires whose `times` do not say it, in words."""
+    match trigger:
+        case Once() if not times:
+            return "at once: its moment is over"
+        case Cron() | Once():
+            return ""
+        case Subject():
+            return f"when a message comes on {trigger.subject}"
+        case Plugin():
+            return f"when its source tells: [triggers.{trigger.source}]"
+        case Files():
+            return f"when files change: {trigger.folder}/{trigger.pattern}"
+        case _:
+            return f"when it is requested: {route(trigger)}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedHook:
+    """One trigger that is served (`ops.trigger_ports.Hook`)."""
+
+    triggers: Triggers
+    trigger: Served
+
+    @property
+    def max_body(self) -> int:
+        """Return how many bytes a body may have."""
+        return self.trigger.max_body
+
+    async def answer(self, request: HookRequest) -> HookAnswer:
+        """Fire, and answer."""
+        arrived = Arrived(request.kind, request.method, request.path, request.headers, request.query, request.body)
+        found = await self.triggers.arrivals.answer(self.trigger, arrived)
+        return HookAnswer(found.status, found.body, found.run, found.error)
+
+
+class HookDesk:
+    """What all projects of this node serve (`ops.trigger_ports.Hooks`); of a path that two have, the first's counts."""
+
+    def __init__(self, rooms: Sequence[Triggers]) -> None:
+        """Look in these rooms, one of each project, in the order of the projects."""
+        self._rooms = rooms
+
+    def methods(self, kind: str, path: str) -> Mapping[str, ServedHook]:
+        """Return what is served under a path, by method."""
+        for triggers in self._rooms:
+            if found := triggers.arrivals.find(kind, path):
+                return {getattr(one, "method", "POST"): ServedHook(triggers, one) for one in found}
+        return {}
