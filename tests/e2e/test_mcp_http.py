@@ -47,6 +47,16 @@ async def test_the_tools_are_those_of_the_bridge(node: Node, mode: str):
 
 
 @pytest.mark.parametrize("mode", MODES)
+async def test_the_address_says_which_tools_are_listed_each_time(node: Node, mode: str):
+    for query, count in (("?toolset=work", 19), ("?toolset=classic", 34), ("", 12)):
+        async with http_agent(node, mode=mode, name=f"changes {mode}", query=query) as agent:
+            assert len(await agent.tools()) == count
+    async with http_agent(node, mode=mode, name=f"changes {mode}") as agent:
+        await agent.call("toolsets", add=["work"])  # what it asked for itself is listed, too
+        assert len(await agent.tools()) > 12
+
+
+@pytest.mark.parametrize("mode", MODES)
 async def test_an_agent_over_http_works_with_one_over_stdio(node: Node, mode: str):
     async with http_agent(node, mode=mode, name="Web Agent") as web, stdio_agent(node, name="shell") as shell:
         given = await shell.call("assign_work", task="from the shell", capability=f"web-{mode}")

@@ -229,3 +229,24 @@ def test_work_for_an_agent_by_name_reaches_it_under_its_new_name(nodes):
             other.ask("session.update", handle="carl")
         free = until(lambda: work_of(other, "carl", capabilities=["review"]))  # what bob claimed, who died as robert
         assert [one["id"] for one in free] == [held]
+
+
+def test_what_an_agent_claimed_stays_its_own_whoever_takes_its_old_name(nodes):
+    node = nodes.node().up()
+    with agent(node, label="1") as bob, agent(node, label="2") as third:
+        with agent(node, label="3") as other:
+            bob.ask("session.update", handle="bob")
+            node.ask("task.submit", capability="review", input=1)
+            (held,) = until(lambda: work_of(bob, "bob", capabilities=["review"], lease_s=3600))
+            bob.ask("session.update", handle="robert")
+            other.ask("session.update", handle="bob")
+            node.ask("task.submit", capability="mend", input=2)
+            (its,) = until(lambda: work_of(other, "bob", capabilities=["mend"], lease_s=3600))
+        (again,) = until(lambda: work_of(third, third.handle, capabilities=["mend"]))  # the new bob is missed
+        assert again["id"] == its["id"]
+        assert bob.ask("work.extend", claim=held["claim"], lease_s=3600)["id"] == held["id"]
+        with agent(node, label="3") as back:  # one called bob is there again
+            assert back.handle == "bob"
+            bob.die()
+            (free,) = until(lambda: work_of(third, third.handle, capabilities=["review"]))  # found by who held it
+        assert free["id"] == held["id"]

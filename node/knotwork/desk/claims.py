@@ -57,7 +57,7 @@ class ClaimDesk:
     async def connect(self, worker: Worker, caller: Caller) -> AsyncGenerator[replies.Chunk, None]:
         """Let an agent in until the generator is closed; yields what it is told."""
         self._itself(worker, caller.who)
-        with self._work.attached.line(_record(worker)) as notices:
+        with self._work.attached.line(_record(worker), agent=_agent(caller)) as notices:
             yield replies.Chunk(data={"event": "connected", "worker": worker.name})
             async for notice in notices:
                 yield replies.Chunk(data=lost(notice.claim, notice.why))
@@ -71,7 +71,9 @@ class ClaimDesk:
         own = tuple(subjects.own(one, name) for one in circles(caller.who) for name in record.capabilities)
         own += self._by_name(worker.name, caller.who)
         record = msgspec.structs.replace(record, concurrency=count, capabilities=(*record.capabilities, *own))
-        found = await self._claims.claim(record, lease_s=lease_s, wait_s=wait_s, held_max=held_max)
+        found = await self._claims.claim(
+            record, lease_s=lease_s, wait_s=wait_s, held_max=held_max, agent=_agent(caller)
+        )
         if not found and self._work.submitter.storage.tight:  # else it would wait without knowing why
             raise self._work.submitter.no_room_for("Nothing is begun until there is room for its outcome.")
         told = await self._told(found)
@@ -167,6 +169,11 @@ class ClaimDesk:
         return claim_replies.SignalRow(
             id=run, name=name, sent=True, data=codec.decode(bytes(found.value)), by=found.by, at=moment(found.at_ns)
         )
+
+
+def _agent(caller: Caller) -> str:
+    """Return the id of the agent that asks in a session of its own, "" for everybody else."""
+    return caller.who.id if caller.who.kind == "agent" else ""
 
 
 def _record(worker: Worker) -> AgentRecord:

@@ -41,7 +41,7 @@ class Attending:
             stack = self._shown[line.record.id] = ExitStack()
             try:
                 notices = stack.enter_context(
-                    self._work.attached.line(_shown(line.record), self._sessions.names(line.record))
+                    self._work.attached.line(_shown(line.record), self._sessions.names(line.record), line.record.id)
                 )
             except Conflict:  # an executor of ours has that name: it can be found, but is given no work by name
                 del self._shown[line.record.id]
@@ -54,8 +54,7 @@ class Attending:
         await asyncio.sleep(AGAIN_S)
         known = self._sessions.find(record.id)
         if self._sessions.presence(known) in ("stale", "offline"):
-            for name in self._sessions.names(known):
-                self._work.claims.keeper.abandon(name)
+            self._work.claims.keeper.abandon(*self._sessions.names(known), agent=known.id)
 
 
 async def _tell(line: Line, notices: AsyncGenerator[Any, None]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from knotwork.bus import codec
 from knotwork.bus.background import begin_in
 from knotwork.bus.waits import set_within
-from knotwork.mcp import labels, toolsets
+from knotwork.mcp import labels
 from knotwork.mcp.calling import OpSession
 from knotwork.mcp.held import Held
 from knotwork.mcp.keeping import Keeping
@@ -51,10 +51,11 @@ class Guest:
 
     door: Door
     label: str
-    sets: tuple[str, ...]
     keeping: Keeping
     secret: str = field(default="", repr=False)
     """What asks as it, "" while it has no session."""
+    more: tuple[str, ...] = ()
+    """Toolsets that it asked for with the tool `toolsets`, beside those of its address."""
     trouble: KnotworkError | None = None
     heard_s: float = 0.0
     inside: int = 0
@@ -88,7 +89,7 @@ class Guests:
                 asking = OpSession(self.caller(guest), self._node, self._held)
                 await asking.ask("work.extend", claim=claim, id=work_id, lease_s=lease_s)
 
-        guest = Guest(door, door.label or self._free_label(door), (toolsets.DEFAULT,), Keeping(extend))
+        guest = Guest(door, door.label or self._free_label(door), Keeping(extend))
         return guest
 
     def _free_label(self, door: Door) -> str:

@@ -92,24 +92,20 @@ class Served:
         return made
 
     def _guest(self, ctx: Context) -> Guest:
-        """Return the agent behind a request; the address may name toolsets."""
+        """Return the agent behind a request."""
         told = ctx.session.client_params
         client = told.client_info.name if told is not None and told.client_info is not None else ""
-        request: Any = ctx.request
         try:
-            named = toolsets.chosen(request.query_params.getlist("toolset"))
-            guest = self._guests.of(self._door_of(request, client))
+            _named(ctx)
+            return self._guests.of(self._door_of(ctx.request, client))
         except KnotworkError as error:
             raise _error(error) from error
-        if named and guest.sets == (toolsets.DEFAULT,):
-            guest.sets = named
-        return guest
 
     # -- lists -------------------------------------------------------------------------------------------------------
 
     async def _tools(self, ctx: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
         _no_cursor(params)
-        listed = [json.loads(rows.ROWS[name]) for name in toolsets.names(self._guest(ctx).sets, _EVERY)]
+        listed = [json.loads(rows.ROWS[name]) for name in toolsets.names(_sets(ctx, self._guest(ctx)), _EVERY)]
         return ListToolsResult.model_validate({"tools": listed, "ttlMs": 0, "cacheScope": "private"})
 
     async def _resources(self, _: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
@@ -180,12 +176,12 @@ class Served:
 
     async def _more(self, ctx: Context, guest: Guest, arguments: dict[str, Any]) -> calling.Outcome:
         """List more tools for this agent."""
-        before = guest.sets
-        guest.sets = tuple(dict.fromkeys((*guest.sets, *toolsets.asked(arguments))))
-        if guest.sets != before:
+        before = _sets(ctx, guest)
+        guest.more = tuple(dict.fromkeys((*guest.more, *toolsets.asked(arguments))))
+        if _sets(ctx, guest) != before:
             await ctx.session.send_tool_list_changed()
             await self._changes.publish(ToolsListChanged())
-        told = toolsets.told(guest.sets, _EVERY)
+        told = toolsets.told(_sets(ctx, guest), _EVERY)
         return calling.Outcome(wording.text_of(told), told)
 
     async def _listen(self, ctx: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
@@ -227,6 +223,17 @@ class _Teller:
         await self._ctx.session.report_progress(
             round(self._last, 3), 100 if percent is not None else None, text or None
         )
+
+
+def _named(ctx: Context) -> tuple[str, ...]:
+    """Return the toolsets that the address of a request names; raises `Invalid` (`tool.bad_toolset`)."""
+    request: Any = ctx.request
+    return toolsets.chosen(request.query_params.getlist("toolset"))
+
+
+def _sets(ctx: Context, guest: Guest) -> tuple[str, ...]:
+    """Return the toolsets that are listed: those of the address, which may be another each time, and what was added."""
+    return tuple(dict.fromkeys((*(_named(ctx) or (toolsets.DEFAULT,)), *guest.more)))
 
 
 def _traceparent(ctx: Context) -> str:

@@ -53,6 +53,7 @@ class Line:
     """An open line to an agent."""
 
     names: frozenset[str]
+    agent: str
     notices: asyncio.Queue[Notice] = field(default_factory=lambda: asyncio.Queue(NOTICES_MAX))
 
 
@@ -113,15 +114,17 @@ class Attached:
         return record, held_max
 
     @contextmanager
-    def line(self, record: AgentRecord, formerly: Collection[str] = ()) -> Iterator[AsyncGenerator[Notice, None]]:
+    def line(
+        self, record: AgentRecord, formerly: Collection[str] = (), agent: str = ""
+    ) -> Iterator[AsyncGenerator[Notice, None]]:
         """Let an agent in for as long as the block lasts; yields what it is told, for ever.
 
-        It is told, too, what it claimed when it was called otherwise.
+        It is told, too, of what it claimed when it was called otherwise: by `agent`, its id when it has a session.
         """
         self.admit(record)
         present = self._present[record.name]
         present.lines += 1
-        line = Line(frozenset((record.name, *formerly)))
+        line = Line(frozenset((record.name, *formerly)), agent)
         self._lines.add(line)
         try:
             yield _notices(line)
@@ -141,7 +144,7 @@ class Attached:
 
     def _lost(self, claim: Claim, why: Over) -> None:
         for line in self._lines:
-            if claim.worker in line.names and not line.notices.full():
+            if claim.is_of(line.agent, line.names) and not line.notices.full():
                 line.notices.put_nowait(Notice(claim, why))
 
 

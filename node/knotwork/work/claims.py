@@ -129,16 +129,18 @@ class Claims:
 
     # -- claiming ----------------------------------------------------------------------------------------------------
 
-    async def claim(self, record: AgentRecord, *, lease_s: float, wait_s: float, held_max: int) -> list[Claimed]:
+    async def claim(
+        self, record: AgentRecord, *, lease_s: float, wait_s: float, held_max: int, agent: str = ""
+    ) -> list[Claimed]:
         """Return tasks for an agent as soon as there are some: `record.concurrency` at most, none after `wait_s`.
 
-        It never holds more than `held_max`. Raises `Unavailable` (`node.draining`).
+        It never holds more than `held_max`. `agent` is its id when it has a session. Raises `Unavailable` (`node.draining`).
         """
         if self._closed or self._draining():
             raise Unavailable(
                 f"{self._node} is draining.", code="node.draining", hint="Ask another node.", retry_after_s=5.0
             )
-        given = await self.polls.wait(record, lease_s, lambda: held_max - self.keeper.held(record.name), wait_s)
+        given = await self.polls.wait(record, lease_s, lambda: held_max - self.keeper.held(record.name), wait_s, agent)
         found = []
         try:
             for one in given:

@@ -195,10 +195,10 @@ class Keeper:
         log.info("%s lost %s: its lease is over", kept.claim.worker, kept.claim.run)
         self.give_back(kept)
 
-    def abandon(self, worker: str) -> None:
+    def abandon(self, *names: str, agent: str = "") -> None:
         """Take back what an agent holds that is gone: somebody else gets it now, not when its leases are over."""
         for kept in self._mine():
-            if kept.claim.worker == worker and not kept.busy:
+            if kept.claim.is_of(agent, names) and not kept.busy:
                 self._begin(kept, self._expire(kept))
 
     def give_back(self, kept: Kept) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import math
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
@@ -47,6 +47,8 @@ Over = Literal["said", "ended", "expired"]
 class Claim(OnAttempt, msgspec.Struct, frozen=True, omit_defaults=True):
     """One task in the hands of `worker`, an agent that came in. Moments are nanoseconds since 1970.
 
+    `agent` is the id of the one that claimed it in a session of its own, whatever it, or another, is called by now.
+
     `subject` is the attempt's place in TASKS, `reply` where its delivery is answered, `node` who keeps it alive there.
     The lease ends `lease_s` after it was given or extended; the attempt itself at `ends_ns`, 0: when it likes. With a
     `heartbeat_s` that is so long after the last sign of life, and at `limit_ns` (0: never) at the latest. `over` says
@@ -66,6 +68,11 @@ class Claim(OnAttempt, msgspec.Struct, frozen=True, omit_defaults=True):
     over: Over | Literal[""] = ""
     heartbeat_s: Seconds = 0.0
     limit_ns: Whole = 0
+    agent: Token = ""
+
+    def is_of(self, agent: str, names: Collection[str]) -> bool:
+        """Return whether somebody holds it: by its id when it was claimed with one, else by its names."""
+        return self.agent == agent if self.agent else self.worker in names
 
     @property
     def consumer(self) -> str:
@@ -103,13 +110,16 @@ def decode(data: bytes) -> Claim:
     return claim
 
 
-def fresh(task: Task, delivery: Delivery, *, worker: str, node: str, lease_s: float, left_s: float | None) -> Claim:
+def fresh(
+    task: Task, delivery: Delivery, *, worker: str, node: str, lease_s: float, left_s: float | None, agent: str = ""
+) -> Claim:
     """Return a claim that begins now; the attempt may take `left_s` seconds."""
     now_ns = clock.now_ns()
     limit_ns = 0 if left_s is None else now_ns + int(left_s * 1e9)
     claim = Claim(
         secrets.token_hex(8), task.subject, delivery.reply, worker, node, delivery.count, now_ns,
         now_ns + int(lease_s * 1e9), lease_s, limit_ns, heartbeat_s=task.heartbeat_s or 0.0, limit_ns=limit_ns,
+        agent=agent,
     )  # fmt: skip
     return alive(claim, now_ns)
 

@@ -50,12 +50,13 @@ class Given(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Poll:
-    """One request for tasks (`taking.Taker`). `limit()` is how many more its agent may hold now."""
+    """One request for tasks (`taking.Taker`). `limit()` is how many more its agent may hold now, `agent` its id or ""."""
 
     record: AgentRecord
     key: str
     lease_s: float
     limit: Callable[[], int]
+    agent: str = ""
     given: list[Given] = field(default_factory=list)
     coming: int = 0
     closed: bool = False
@@ -117,14 +118,16 @@ class Polls:
         self._depths = depths
         self.taking.swept(depths, held)
 
-    async def wait(self, record: AgentRecord, lease_s: float, limit: Callable[[], int], wait_s: float) -> list[Given]:
+    async def wait(
+        self, record: AgentRecord, lease_s: float, limit: Callable[[], int], wait_s: float, agent: str = ""
+    ) -> list[Given]:
         """Return the tasks given to an agent, `record.concurrency` at most, as soon as there are some.
 
         After `wait_s` seconds there may be none. When the wait is cancelled nothing is lost: what was given to it is
         handed back.
         """
         self._count += 1
-        poll = Poll(record, f"{record.name}/{self._count}", lease_s, limit)
+        poll = Poll(record, f"{record.name}/{self._count}", lease_s, limit, agent)
         self._polls[poll.key] = poll
         try:
             end_s = asyncio.get_running_loop().time() + max(wait_s, LOOK_S)
@@ -208,7 +211,13 @@ class Polls:
 
     async def _give(self, poll: Poll, task: Task, delivery: Delivery, left_s: float | None) -> None:
         claim = leases.fresh(
-            task, delivery, worker=poll.record.name, node=self._node, lease_s=poll.lease_s, left_s=left_s
+            task,
+            delivery,
+            worker=poll.record.name,
+            node=self._node,
+            lease_s=poll.lease_s,
+            left_s=left_s,
+            agent=poll.agent,
         )
         try:
             standing = await self._leases.give(claim)
