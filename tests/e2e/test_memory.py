@@ -139,3 +139,22 @@ def test_at_a_shell(nodes):
     assert [row["content"] for row in node.json("memory", "search", "database")["memories"]] == [
         "Tests need a database."
     ]
+
+
+def test_nothing_is_lost_in_a_file_that_was_taken_away(nodes):
+    node = nodes.node().up()
+    node.write('[memory]\nprivate = "local"\n[memories.local]\ntype = "sqlite"\n')
+    node.verdict(result="applied")
+    remember(node, "before", category="longterm")
+    for file in (node.data / "plugins" / "memories.local").glob("memories.db*"):
+        file.unlink()
+
+    def kept() -> str:
+        answer = node.call("memory.remember", content="after", category="longterm")
+        assert answer.status == 200 or answer.json["code"] in ("memory.store_failed", "plugin.not_running"), answer.json
+        return answer.json["id"] if answer.status == 200 else ""
+
+    made = until(kept)
+    node.stop()
+    node.up()
+    assert until(lambda: node.call("memory.get", id=made).status == 200)

@@ -282,7 +282,10 @@ def implied_routers(config: Config) -> tuple[str, ...]:
 
 
 def implied_memories(config: Config) -> tuple[str, ...]:
-    """Return the memory plugins in use that no table declares: bundled ones, which need none."""
+    """Return the memory plugins in use that no table declares: bundled ones, which need none.
+
+    kv is in use whatever keeps the scopes: it knows who is in quarantine.
+    """
     table = config.memory
-    used = dict.fromkeys((table.private, table.personal, table.team, table.public))
+    used = dict.fromkeys((table.private, table.personal, table.team, table.public, "kv"))
     return tuple(name for name in used if name in BUNDLED_MEMORIES and name not in config.memories)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,19 @@ def exceeded(of: Budget, used: Spent) -> str:
     if of.cost and used.cost >= of.cost:
         return f"{used.cost:g} of {of.cost:g} are spent"
     return ""
+
+
+def left_s(of: Record, now_ns: int) -> int:
+    """Return how many seconds an orchestration still has, 0 for any; raises `Conflict` (`crew.budget_spent`)."""
+    if not of.ends_ns:
+        return 0
+    left = math.ceil((of.ends_ns - now_ns) / 1e9)
+    if left <= 0:
+        raise Conflict(
+            f"The time of {of.id} is over.", code="crew.budget_spent",
+            hint="What its parts gave stays; assess the task again, and spawn it with more time.",
+        )  # fmt: skip
+    return left
 
 
 def inherited(wanted: Budget, parent: Record, used: Spent, now_ns: int) -> Budget:

@@ -74,8 +74,30 @@ class Settling:
             with contextlib.suppress(NotFound):
                 await self._flow.runs.look(one.run)
                 continue
-            await self._starting.begin(record, one, view)
+            try:
+                await self._starting.begin(record, one, view)
+            except Conflict as error:
+                if error.code != "crew.budget_spent":
+                    raise
+                await self._too_late(view, missing, error)
+                return True
         return bool(missing)
+
+    async def _too_late(self, view: View, never: list[Round], error: Conflict) -> None:
+        """Close one whose time was over before a round of it could begin: else it would wait for that for ever."""
+
+        def closed(one: Record) -> Record:
+            if one.rounds != view.record.rounds or not one.live:
+                return one
+            begun = tuple(of for place, of in enumerate(one.rounds) if place == 0 or of not in never)
+            return msgspec.structs.replace(
+                one, rounds=begun, phase="failed", error={"code": error.code, "message": error.message},
+                done=tuple(view.named("completed")), ended_ns=clock.now_ns(), held="",
+            )  # fmt: skip
+
+        made = await self._store.change(view.record.id, closed)
+        if not made.live:
+            self._told(made)
 
     @staticmethod
     def _was_started(view: View, one: Round) -> bool:

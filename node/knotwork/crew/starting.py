@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from knotwork.bus import clock, codec
-from knotwork.crew import definition, plan
+from knotwork.crew import budget, definition, plan
 from knotwork.flow.definitions import parsed
 from knotwork.flow.facts import StepEnd
 from knotwork.flow.runs import Wanted, keyed_run
-from knotwork.sdk.errors import Conflict
 from knotwork.trust.scopes import circle
 from knotwork.trust.who import Who
 from knotwork.work.records import Asker
@@ -50,13 +48,7 @@ class Starting:
 
     async def begin(self, record: Record, made: Round, before: View | None) -> None:
         """Start a round unless it was started; raises what starting a run raises, and `crew.budget_spent`."""
-        left_s = 0
-        if record.ends_ns:
-            left_s = math.ceil((record.ends_ns - clock.now_ns()) / 1e9)
-            if left_s <= 0:
-                raise Conflict(
-                    f"The time of {record.id} is over.", code="crew.budget_spent", hint="Spawn it anew with more time."
-                )
+        left_s = budget.left_s(record, clock.now_ns())
         workflow = self.workflow(record, made, left_s=left_s)
         ttl_s = int(record.budget.time_s or ENDLESS_S) + KEPT_S
         digest = await self._flow.definitions.put(workflow, now_ns=clock.now_ns(), named=False, ttl_s=ttl_s)

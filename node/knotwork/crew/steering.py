@@ -72,7 +72,8 @@ class Steering:
     async def retry(self, orchestration: str, part: str, by: Who) -> View:
         """Do a part again, and all that follow it; what they need is taken over.
 
-        Raises `NotFound` (`crew.no_part`), `Conflict` (`crew.part_runs`, `crew.part_waits`, `crew.over`).
+        Raises `NotFound` (`crew.no_part`), `Conflict` (`crew.part_runs`, `crew.part_waits`, `crew.over`,
+        `crew.budget_spent` when its time is over): then it stays as it is.
         """
         view = await self.settling.settle(orchestration)
         record = view.record
@@ -88,6 +89,7 @@ class Steering:
                 detail={"parts": list(view.parts)[:100]},
             )  # fmt: skip
         made = self._round(view, part)
+        budget.left_s(record, clock.now_ns())
 
         def again(one: Record) -> Record:
             if one.rounds != record.rounds or one.stop is not None:
@@ -134,7 +136,8 @@ class Steering:
         """Put the results together; of a few of them only when `how.partial`.
 
         While parts are under way nothing is stored. By an agent it takes a run: the result is None until that is over.
-        Raises `Conflict` (`crew.not_collected`), `Invalid` (`crew.bad_synthesis`).
+        What was cancelled stays so: what it gave is put together and shown, too. Raises `Conflict`
+        (`crew.not_collected`, `crew.budget_spent` for an agent when its time is over), `Invalid` (`crew.bad_synthesis`).
         """
         view = await self.settling.settle(orchestration)
         record = view.record
@@ -151,12 +154,16 @@ class Steering:
                 hint="Wait for them, do them again (`knotwork crew retry`), or ask for a partial synthesis.",
                 detail={"parts": left},
             )  # fmt: skip
-        if how.how != "agent" and view.open:
+        if how.how != "agent" and (view.open or view.phase == "cancelled"):
             return view, await self.settling.put_together(view, how.how)
         if view.open or view.phase == "synthesis":
             raise Conflict(
                 f"{orchestration} is in {view.phase}.", code="crew.not_collected", hint="Wait for its parts."
             )
+        if how.how == "agent":
+            if view.phase == "cancelled":
+                raise phases.over(view)
+            budget.left_s(record, clock.now_ns())
         return await self._anew(view, how, by)
 
     async def _anew(self, view: View, how: Synthesis, by: Who) -> tuple[View, Result | None]:

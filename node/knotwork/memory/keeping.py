@@ -11,6 +11,7 @@ from knotwork.memory.index import Filter, Row
 from knotwork.memory.model import OWN_SCOPES, Category, Quarantine, encode
 from knotwork.memory.room import Memory
 from knotwork.memory.rules import Sight
+from knotwork.memory.settings import QUARANTINES
 from knotwork.sdk.errors import NotFound
 from knotwork.sdk.memory import Place
 from knotwork.trust.who import Who
@@ -99,7 +100,7 @@ class Keeping:
         return Place(self._memory.project, "team", self._memory.project, names.quarantine_id(author))
 
     async def _store(self, place: Place, value: bytes | None) -> None:
-        with self._memory.around.slot(self._memory.settings.kept["team"]).lease() as store:
+        with self._memory.around.slot(QUARANTINES).lease() as store:
             if value is None:
                 await store.delete(place)
             else:

@@ -13,6 +13,9 @@ from knotwork.sdk.memory import MemoryScope
 
 Duplicates = Literal["merge", "refuse", "allow"]
 Secrets = Literal["block", "redact", "warn", "off"]
+QUARANTINES = "kv"
+"""The memory plugin that keeps who is in quarantine, whichever keeps a scope: all nodes of a project are to know it, also
+after a scope has moved to another plugin."""
 
 
 @dataclass(frozen=True, slots=True)

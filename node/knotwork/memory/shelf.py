@@ -29,7 +29,7 @@ from knotwork.memory.model import (
     decode,
     decode_quarantine,
 )
-from knotwork.memory.settings import Around
+from knotwork.memory.settings import QUARANTINES, Around
 from knotwork.memory.twins import Twins
 from knotwork.sdk.errors import KnotworkError, Unavailable
 from knotwork.sdk.memory import MemoryChange, MemoryScope, MemoryStore, Place
@@ -51,6 +51,8 @@ class Followed:
     store: MemoryStore
     realm: str
     scopes: frozenset[MemoryScope]
+    quarantines: bool = False
+    """Whether it keeps who is in quarantine: every read waits for that."""
     told: int = 0
     given_up: int = 0
     failed: bool = False
@@ -97,7 +99,7 @@ class Shelf:
     async def caught_up(self, scopes: tuple[MemoryScope, ...] = SCOPES) -> bool:
         """Wait for what was written before; False when a store is away, or slow: then what is known is what there is."""
         await self._begun.wait()
-        wanted = [one for one in self._followed.values() if one.scopes & set(scopes)]
+        wanted = [one for one in self._followed.values() if one.quarantines or one.scopes & set(scopes)]
         if not set(scopes) <= {scope for one in wanted for scope in one.scopes}:
             return False  # a store of theirs is not running
         if len(wanted) == 1:
@@ -174,7 +176,8 @@ class Shelf:
                         self._leave(key)
                 for key, (store, scopes) in wanted.items():
                     if key not in self._followed:
-                        one = self._followed[key] = Followed(store, key[1], scopes)
+                        is_kept = key == (QUARANTINES, self.project)
+                        one = self._followed[key] = Followed(store, key[1], scopes, is_kept)
                         one.task = group.create_task(self._follow(one), name=f"memory {key[0]}")
                 self._begun.set()
                 await asyncio.sleep(LOOK_S)
@@ -185,7 +188,7 @@ class Shelf:
         self._threads.shutdown(wait=False)
 
     def _wanted(self) -> dict[tuple[str, str], tuple[MemoryStore, frozenset[MemoryScope]]]:
-        scopes: dict[tuple[str, str], set[MemoryScope]] = {}
+        scopes: dict[tuple[str, str], set[MemoryScope]] = {(QUARANTINES, self.project): set()}
         for scope, instance in self._around.settings().kept.items():
             scopes.setdefault((instance, names.realm(scope, self.project, common=self.common)), set()).add(scope)
         found = {}
@@ -237,7 +240,10 @@ class Shelf:
 
         def on_change(change: MemoryChange) -> None:
             one.told = max(one.told, change.revision)
-            if change.place.scope in one.scopes:
+            if change.place.id.startswith(QUARANTINE):
+                if one.quarantines:
+                    self._take_quarantine(change)
+            elif change.place.scope in one.scopes:
                 if one.seen is not None:
                     seen.add(change.place)
                 self._take(change)
@@ -265,9 +271,6 @@ class Shelf:
         moved.set()
 
     def _take(self, change: MemoryChange) -> None:
-        if change.place.id.startswith(QUARANTINE):
-            self._take_quarantine(change)
-            return
         record = decode(change.value) if change.value is not None else None
         if record is not None and (not belongs(record, change.place) or not names.is_id(record.id)):
             record = None

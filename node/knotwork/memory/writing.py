@@ -122,7 +122,7 @@ class Writing:
         return (made if kinds else draft), tuple(dict.fromkeys(kinds))
 
     async def _twin(self, key: bytes, record: Record, who: Who) -> Record | None:
-        """Return a living memory that says the same."""
+        """Return a living memory that says the same, and that `who` may know of."""
         id_ = self._memory.shelf.twins.find(key)
         if not id_:
             return None
@@ -131,6 +131,7 @@ class Writing:
         for row in rows:
             one = row.record
             is_same = not one.forgotten and not one.is_over(now_ns) and twin_key(one) == key
+            is_same = is_same and not self._memory.is_hidden(one, who)
             if is_same and (one.scope, one.owner) == (record.scope, record.owner) and rules.may_change(one, who):
                 return one
         return None

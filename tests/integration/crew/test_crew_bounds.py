@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from tests.integration.crew.conftest import ME, part
 
-from knotwork.crew.records import Budget
+from knotwork.crew.records import Budget, Record, Synthesis
 from knotwork.crew.room import Report, Spawn
 from knotwork.sdk.errors import Conflict, Denied, KnotworkError
 from knotwork.trust.who import Who
@@ -146,3 +147,50 @@ async def test_a_plan_is_its_owners_and_of_people(nodes):
     person = Who("person-you", "you", "default", "you", "person")
     view, new = await node.crew.spawn(made.id, Spawn(), person)
     assert (new, view.record.spawner.id) == (True, "person-you")
+
+
+async def test_what_cannot_begin_because_its_time_is_over_stays_as_it_was(nodes):
+    node = await nodes.here()
+    name = (await node.spawn(part("a"), part("b"), budget=Budget(time_s=3.0))).record.id
+    await node.do("one", "A")
+    failed = await node.reaches(name, "failed")
+    undone = failed.named("cancelled", "failed")[0]
+    assert (await refused(node.crew.steering.retry(name, undone, ME))).code == "crew.budget_spent"
+    asked = Synthesis("agent", "do", partial=True)
+    assert (await refused(node.crew.steering.synthesize(name, asked, ME))).code == "crew.budget_spent"
+    assert (await node.view(name)).record == failed.record
+    view, result = await node.crew.steering.synthesize(name, Synthesis("concatenate", partial=True), ME)
+    assert (view.phase, result is not None) == ("complete", True)
+
+
+async def test_a_round_that_its_time_left_no_room_for_ends_it(nodes):
+    node = await nodes.here()
+    name = (await node.spawn(part("a"), synthesis=Synthesis("none"))).record.id
+    await node.do("one", "A")
+    await node.reaches(name, "collection")
+
+    def late(one: Record) -> Record:  # as if its last part had come with the last second of its time
+        return msgspec.structs.replace(
+            one, budget=Budget(time_s=0.001), synthesis=Synthesis("agent", "do"), phase="collection"
+        )
+
+    await node.crew.store.change(name, late)
+    node.crew.keeping.look(name)
+    view = await node.reaches(name, "failed")
+    assert (view.record.error["code"], len(view.record.rounds)) == ("crew.budget_spent", 1)
+    view, result = await node.crew.steering.synthesize(name, Synthesis("merge"), ME)
+    assert (view.phase, result is not None) == ("complete", True)
+
+
+async def test_what_was_cancelled_stays_so_and_shows_what_it_gave(nodes):
+    node = await nodes.here()
+    name = (await node.spawn(part("a"), part("b", "a"))).record.id
+    await node.do("one", "A")
+    await node.is_in(name, "b", "queued")
+    await node.crew.steering.stop(name, ME, "enough")
+    await node.reaches(name, "cancelled")
+    view, shown = await node.crew.steering.synthesize(name, Synthesis("concatenate", partial=True), ME)
+    assert (view.phase, shown is not None and b"A" in bytes(shown.output)) == ("cancelled", True)
+    asked = Synthesis("agent", "do", partial=True)
+    assert (await refused(node.crew.steering.synthesize(name, asked, ME))).code == "crew.over"
+    assert (await node.view(name)).phase == "cancelled"

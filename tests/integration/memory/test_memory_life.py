@@ -13,6 +13,7 @@ from tests.integration.memory.conftest import until
 from knotwork.memory.model import CATEGORIES
 from knotwork.memory.query import Query
 from knotwork.memory.rules import Draft
+from knotwork.memory.settings import Settings
 from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError, NotFound
 from knotwork.sdk.memory import Place
 from knotwork.sdk.testing.buckets import DictBucket
@@ -437,3 +438,30 @@ async def test_the_stand_in_bucket_is_as_strict_as_the_real_one():
     first = await bucket.put("a.b.c", b"1", revision=0)
     with pytest.raises(Conflict):
         await bucket.put("a.b.c", b"2", revision=first + 1)
+
+
+async def test_a_quarantine_outlives_the_move_of_a_scope_to_another_plugin_and_holds_on_all_nodes(bench: Any):
+    node = await bench.node("n1")
+    ann, bad, owner = node.agent("reader"), node.agent("misled"), node.person()
+    for scope in ("personal", "team", "public"):
+        await remember(node, bad, f"poison {scope}", scope)
+    await node.desk.quarantine("misled", owner, release=False, why="")
+    moved = Settings(kept={"private": "sqlite", "personal": "kv", "team": "sqlite", "public": "kv"})
+    second = await bench.node(
+        "n2", settings=moved, configs={"kv": {}, "sqlite": {}}
+    )  # a node that starts after the move
+    assert await found(second, ann, text="poison") == []
+    assert [one.author_id for one in (await second.desk.stats(owner)).quarantined] == ["misled-id"]
+    for scope in ("public", "personal"):
+        assert await found(second, ann, scopes=(scope,)) == []
+    await second.desk.quarantine("misled", owner, release=True, why="")
+    assert len(await found(node, ann, scopes=("public", "personal"))) == 2
+    assert (await node.desk.stats(owner)).quarantined == []
+
+
+async def test_what_is_in_quarantine_is_nobodys_duplicate(node: Any):
+    ann, bad, owner = node.agent("reader"), node.agent("misled"), node.person()
+    theirs = await remember(node, bad, "the same", "personal")
+    await node.desk.quarantine("misled", owner, release=False, why="")
+    made = await node.desk.remember(Draft("the same", "personal"), ann, duplicates="refuse", replaces="")
+    assert made.id != theirs

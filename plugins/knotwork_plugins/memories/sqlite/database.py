@@ -44,6 +44,12 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
+def identity(path: Path) -> tuple[int, int]:
+    """Return which file lies at a path, whatever it is called; raises `OSError` when there is none."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
 def store(
     db: sqlite3.Connection, place: Place, value: bytes | None, now_ns: int, *, revision: int | None, ttl_s: int | None
 ) -> int:

@@ -47,8 +47,9 @@ class SqliteConfig(PluginConfig):
 class Sqlite:
     """One connection in a thread of its own; what is asked at once is done one after the other."""
 
-    def __init__(self, db: sqlite3.Connection, clock: Clock, look_every_s: float) -> None:
+    def __init__(self, path: Path, db: sqlite3.Connection, clock: Clock, look_every_s: float) -> None:
         """Use `open_sqlite`."""
+        self._path, self._file = path, database.identity(path)
         self._db, self._clock, self._look_every_s = db, clock, look_every_s
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="memory sqlite")
         self._stirred = asyncio.Event()
@@ -118,12 +119,30 @@ class Sqlite:
 
     async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do it in the thread: a sync takes milliseconds that the loop has not."""
+
+        def checked() -> T:
+            self._check()
+            return work(self._db)
+
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work, self._db)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, checked)
         except (sqlite3.Error, RuntimeError) as error:  # a full disk, a lock of others; or it was closed just now
             raise Unavailable(
                 f"The memory database did not answer: {error}.", code="memory.store_failed", retry_after_s=1.0
             ) from error
+
+    def _check(self) -> None:
+        """Raise `Unavailable` (`memory.store_failed`) when another file lies there, or none: what we write would be lost."""
+        try:
+            if database.identity(self._path) == self._file:
+                return
+            told = "is another file than the one that is in use"
+        except OSError as error:
+            told = f"is not there any more ({error.strerror})"
+        raise Unavailable(
+            f"{self._path} {told}: nothing is remembered there.", code="memory.store_failed", retry_after_s=1.0,
+            hint="It is opened anew in a moment, with what lies there then: put the file back.",
+        )  # fmt: skip
 
 
 def _path(config: SqliteConfig, context: Context) -> Path:
@@ -136,9 +155,9 @@ async def open_sqlite(config: SqliteConfig, context: Context) -> AsyncIterator[M
     path = _path(config, context)
     try:
         db = await asyncio.to_thread(database.connect, path)
+        opened = Sqlite(path, db, context.clock, config.look_every_s)
     except (sqlite3.Error, OSError) as error:
         raise Unavailable(f"{path} cannot be opened: {error}.", code="memory.store_failed") from error
-    opened = Sqlite(db, context.clock, config.look_every_s)
     try:
         async with asyncio.TaskGroup() as group:
             sweeping = group.create_task(opened.sweep(), name="memory sweep")
