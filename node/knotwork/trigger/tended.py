@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from knotwork.trigger.store import Known
+
+log = logging.getLogger(__name__)
 
 
 class Tended:
@@ -27,5 +30,12 @@ class Tended:
             task.cancel()
             del self._tasks[name]
         if known is not None:
-            self._tasks[name] = (known.revision, self._group.create_task(self._tend(known), name=f"trigger {name}"))
+            self._tasks[name] = (known.revision, self._group.create_task(self._surely(known), name=f"trigger {name}"))
         return task is not None
+
+    async def _surely(self, known: Known) -> None:
+        """Tend a trigger; an error that nobody foresaw ends that, and not the project's other triggers with it."""
+        try:
+            await self._tend(known)
+        except Exception:
+            log.exception("the trigger %s is left alone until it changes", known.trigger.id)

@@ -70,7 +70,7 @@ class Watching:
             return f"the node {trigger.node} is not there"
         if trigger.node not in (None, self._node):
             return ""
-        there = await asyncio.to_thread(Path(trigger.folder).is_dir)
+        there = await asyncio.to_thread(_is_there, trigger)
         return "" if there else f"there is no folder {trigger.folder} on {self._node}"
 
     async def _surely(self, known: Known) -> None:
@@ -131,7 +131,7 @@ class Watching:
 
 def look(trigger: Files) -> Seen | None:
     """Return the files that a trigger is for as they are now, None when its folder is not there."""
-    if not Path(trigger.folder).is_dir():
+    if not _is_there(trigger):
         return None
     found: Seen = {}
     for folder, folders, names in os.walk(trigger.folder):
@@ -159,12 +159,16 @@ def changes(before: Seen, after: Seen) -> list[tuple[str, str, Stamp]]:
 
 async def _hints(trigger: Files) -> AsyncGenerator[None, None]:
     """Yield whenever something may be different: when the system says so, and every second."""
-    folder = Path(trigger.folder)
-    if not await asyncio.to_thread(folder.is_dir):
+    if not await asyncio.to_thread(_is_there, trigger):
         return
-    watch = watchfiles.awatch(
-        folder, recursive=trigger.recursive, rust_timeout=LOOK_MS, yield_on_timeout=True, debounce=STEP_MS,
+    told = watchfiles.awatch(
+        trigger.folder, recursive=trigger.recursive, rust_timeout=LOOK_MS, yield_on_timeout=True, debounce=STEP_MS,
         step=50, stop_event=asyncio.Event(), watch_filter=None,
     )  # fmt: skip
-    async for _ in watch:
-        yield
+    async with aclosing(told):
+        async for _ in told:
+            yield
+
+
+def _is_there(trigger: Files) -> bool:
+    return os.path.isdir(trigger.folder)  # noqa: PTH112  Path.is_dir raises where one may not look, and for odd names

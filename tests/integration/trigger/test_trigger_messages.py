@@ -206,6 +206,18 @@ async def test_a_file_that_is_still_written_is_waited_for(nodes, tmp_path):
     assert [one["size"] for one in await outputs(flow, 1)] == [10]
 
 
+@pytest.mark.parametrize("folder", ["/" + "a" * 300, "/a\0b"], ids=["long", "nul"])
+async def test_a_folder_that_can_never_be_there_harms_no_other_trigger(nodes, folder):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await keep(triggers, "odd", kind="file", folder=folder)
+    await keep(triggers, subject="event.order.*")
+    await until(lambda: triggers.store.known.keys() == {"odd", "t"})
+    assert (await TriggerDesk(triggers, str).show("odd")).why == f"there is no folder {folder} on here"
+    await publish(flow, b"7")
+    assert await outputs(flow, 1) == [7]
+
+
 async def test_a_folder_that_is_away_for_a_while_says_nothing_of_its_files(nodes, tmp_path, monkeypatch):
     flow, triggers = await nodes.here()
     await define(flow)
