@@ -11,7 +11,6 @@ import msgspec
 
 from knotwork.bus import clock
 from knotwork.sdk.errors import KnotworkError
-from knotwork.spinup import records
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,12 +75,13 @@ class Health:
             why = str(error)
         except Exception as error:  # noqa: BLE001  whatever a plugin raises is a reason
             why = f"{type(error).__name__}: {error}"
-        now = self._registry.targets.get(records.target_key(target.node, target.target), target)
-        changed = msgspec.structs.replace(
-            now, health="unhealthy" if why else "healthy", why=why[:4000], checked_ns=clock.now_ns()
-        )
-        await self._registry.put_target(changed)
-        return changed
+        checked_ns = clock.now_ns()
+        return await self._registry.change_target(
+            target.node, target.target,
+            lambda now: msgspec.structs.replace(
+                now, health="unhealthy" if why else "healthy", why=why[:4000], checked_ns=checked_ns
+            ),
+        )  # fmt: skip
 
 
 def _running(own: Own) -> SpinUp | None:

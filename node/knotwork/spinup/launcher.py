@@ -14,12 +14,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from knotwork.bus import clock
 from knotwork.sdk.errors import Invalid, KnotworkError, PluginFailed, TimedOut
-from knotwork.sdk.spinup import LaunchRequest
+from knotwork.sdk.spinup import Condition, LaunchRequest
 
 if TYPE_CHECKING:
-    from knotwork.sdk.spinup import Condition, SpinUp
+    from knotwork.sdk.spinup import Launched, SpinUp
     from knotwork.spinup.records import Launch
     from knotwork.spinup.registry import Registry
 
@@ -105,7 +107,7 @@ class Launcher:
                     boundary=launch.boundary, task=launch.task, env=await self._env(launch),
                 )  # fmt: skip
                 with own.lease() as plugin:
-                    launched = await plugin.launch(request)
+                    ref = _kept(await plugin.launch(request))
         except TimeoutError:
             late = TimedOut(f"{own.target} did not start an agent within {LAUNCH_TIMEOUT_S:g} s.", code="spinup.slow")
             return await self.failed(own, launch, str(late))
@@ -113,7 +115,7 @@ class Launcher:
             return await self.failed(own, launch, str(error))
         except Exception as error:  # noqa: BLE001  the plugin's own bug ends this launch and nothing else
             return await self.failed(own, launch, f"{type(error).__name__}: {error}"[:2000])
-        return await self._moved(launch, ref=dict(launched.ref))
+        return await self._moved(launch, ref=ref)
 
     def agent_of(self, launch: Launch) -> str:
         """Return what registered for a launch and is online, "" while there is nothing."""
@@ -138,6 +140,10 @@ class Launcher:
         if launch.state == "stopping" and self.is_due(launch):
             return await self.stop(own, launch, launch.why)
         return launch
+
+    async def call_off(self, launch: Launch, why: str) -> Launch:
+        """Put it on record that a launch is to end, which is being started or looked after just now."""
+        return await self._moved(launch, state="stopping", why=why)
 
     async def stop(self, own: Own, launch: Launch, why: str) -> Launch:
         """End a launch: its agent is asked to leave, then the target ends it; returns when it is gone.
@@ -258,7 +264,8 @@ class Launcher:
         try:
             async with asyncio.timeout(CONDITION_TIMEOUT_S):
                 with own.lease() as plugin:
-                    return await plugin.condition(launch.ref)
+                    found = await plugin.condition(launch.ref)
+                    return Condition(found.state, f"{found.why}")
         except (KnotworkError, TimeoutError) as error:
             log.debug("the state of launch %s is unknown: %s", launch.id, error)
         except Exception:
@@ -287,6 +294,18 @@ class Launcher:
         if changed.state != launch.state:
             self._on_change(changed)
         return changed
+
+
+def _kept(launched: Launched) -> dict[str, Any]:
+    """Return what a plugin gave to find again what it started; raises `PluginFailed` for what cannot be written down."""
+    ref = dict(launched.ref)
+    try:
+        msgspec.json.encode(ref)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PluginFailed(
+            f"what it started is out of reach, its ref is no JSON: {error}", code="plugin.failed"
+        ) from error
+    return ref
 
 
 def _useless(agent: str, launch: Launch) -> str:

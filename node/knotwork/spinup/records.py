@@ -1,4 +1,7 @@
-"""What is kept of targets and launches? One record each in the TARGETS bucket, written by the node that owns the target."""
+"""What is kept of targets and launches? One record each in the TARGETS bucket.
+
+The node that owns a target writes both; that it is disabled any node may write into the target's.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ Time = Annotated[int, msgspec.Meta(ge=0, le=4_000_000_000_000_000_000)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
 
 State = Literal["starting", "up", "idle", "stopping", "stopped", "failed"]
-LIVE: frozenset[str] = frozenset({"starting", "up", "idle", "stopping"})
+ALIVE: frozenset[str] = frozenset({"starting", "up", "idle"})
+LIVE: frozenset[str] = ALIVE | {"stopping"}
 Health = Literal["unknown", "healthy", "unhealthy"]
 
 

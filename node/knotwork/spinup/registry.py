@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import random
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from knotwork.bus import kv, subjects
-from knotwork.sdk.errors import Conflict, Invalid, NotFound
+from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound
 from knotwork.spinup import records
-from knotwork.spinup.records import LIVE, Launch, Target
+from knotwork.spinup.records import ALIVE, LIVE, Launch, Target
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from knotwork.bus.connection import Connection
     from knotwork.bus.kv import Bucket, Entry
 
@@ -45,12 +49,37 @@ class Registry:
         assert self._bucket is not None
         await self._bucket.watch(self._heard, self._complete)
 
-    async def put_target(self, target: Target) -> None:
-        """Write the record of one of our targets, when it says anything new; how many launches run is counted here."""
-        key, target = records.target_key(target.node, target.target), self._counted(target)
-        if self.targets.get(key) != target:
-            await self._kept.put(key, records.encode(target))
-            self.targets[key] = target
+    async def change_target(
+        self, node: str, target: str, make: Callable[[Target], Target], *, new: bool = False
+    ) -> Target:
+        """Write the record of a target as `make` makes it of the one that stands there, when that says anything new.
+
+        So nobody undoes what another changes at the same time. How many launches run is counted here. Raises `NotFound`
+        (`spinup.no_target`) for one that is gone, unless it may be `new`.
+        """
+        key = records.target_key(node, target)
+        known = self.targets.get(key)
+        if known is not None and self._counted(make(known)) == known:
+            return known
+        while True:
+            entry = await self._kept.get(key)
+            if entry is None and not new:
+                raise NotFound(f"There is no target {node}/{target} any more.", code="spinup.no_target")
+            before = Target(node, target)
+            if entry is not None and entry.value is not None:
+                with contextlib.suppress(Invalid):  # by a newer version, or by hand: ours takes its place
+                    before = records.decode_target(entry.value)
+            made = self._counted(make(before))
+            try:
+                if entry is None:
+                    await self._kept.create(key, records.encode(made))
+                else:
+                    await self._kept.update(key, records.encode(made), entry.revision)
+            except Conflict:
+                await asyncio.sleep(random.uniform(0.0, 0.02))  # noqa: S311  (jitter)
+            else:
+                self.targets[key] = made
+                return made
 
     async def drop_target(self, target: Target) -> None:
         """Remove a target that is not configured any more."""
@@ -59,16 +88,27 @@ class Registry:
         self.targets.pop(key, None)
 
     async def put_launch(self, launch: Launch) -> Launch:
-        """Write the record of a launch; one that ended expires after a day."""
+        """Write the record of a launch; one that ended expires after a day.
+
+        It counts from this moment on: the place that it takes is nobody else's while it is written.
+        """
+        before = self.launches.get(launch.id)
+        self._take(launch.id, launch)
         ttl_s = None if launch.state in LIVE else ENDED_TTL_S
-        await self._kept.put(records.launch_key(launch.id), records.encode(launch), ttl_s=ttl_s)
-        self.launches[launch.id] = launch
-        self._count(launch.node, launch.target)
+        try:
+            await self._kept.put(records.launch_key(launch.id), records.encode(launch), ttl_s=ttl_s)
+        except KnotworkError:
+            if self.launches.get(launch.id) is launch:
+                self._take(launch.id, before)
+            raise
         return launch
 
     async def change(self, launch: Launch, **fields: object) -> Launch:
-        """Write a launch with some fields changed."""
-        return await self.put_launch(msgspec.structs.replace(launch, **fields))
+        """Write a launch as it stands with some fields changed; one that is being stopped, or over, never lives again."""
+        now = self.launches.get(launch.id, launch)
+        if now.state not in ALIVE and fields.get("state") in ALIVE:
+            del fields["state"]
+        return await self.put_launch(msgspec.structs.replace(now, **fields))
 
     def target(self, name: str) -> Target:
         """Return a target by `target` or `node/target`; raises `NotFound` (`spinup.no_target`), `Conflict` when many fit."""
@@ -117,13 +157,17 @@ class Registry:
                     self.targets[entry.key] = target = records.decode_target(entry.value)
                     self._count(target.node, target.target)
             elif what == "launch":
-                launch = self.launches.pop(rest, None)
-                if entry.value is not None:
-                    self.launches[rest] = launch = records.decode_launch(entry.value)
-                if launch is not None:
-                    self._count(launch.node, launch.target)
+                self._take(rest, records.decode_launch(entry.value) if entry.value is not None else None)
         except Invalid as error:
             log.warning("%s in %s: %s", entry.key, subjects.TARGETS, error)
+
+    def _take(self, name: str, launch: Launch | None) -> None:
+        """Take note of a launch as it is, None when it is gone."""
+        before = self.launches.pop(name, None)
+        if launch is not None:
+            self.launches[name] = launch
+        if (told := launch or before) is not None:
+            self._count(told.node, told.target)
 
     def _count(self, node: str, target: str) -> None:
         """Count how many launches of a target run: what its owner wrote of that is up to a look of his late."""

@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from knotwork.bus import clock
-from knotwork.bus.background import background, begin_in
+from knotwork.bus.background import background
 from knotwork.bus.waits import set_within
 from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
 from knotwork.spinup import demand as demands
@@ -22,8 +23,9 @@ from knotwork.spinup.demand import Demand
 from knotwork.spinup.health import Health
 from knotwork.spinup.held import Held
 from knotwork.spinup.launcher import LEFT, MOVED, Launcher, Own
-from knotwork.spinup.records import LIVE, Launch, Target
+from knotwork.spinup.records import ALIVE, LIVE, Launch, Target
 from knotwork.spinup.registry import Registry
+from knotwork.spinup.turns import Turns
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -35,6 +37,7 @@ LOOK_S = 1.0
 READY_S = 2.0
 S = 1_000_000_000
 BY_DEMAND = "demand"
+BY_HAND = "stopped by hand"
 CLAIM_SLACK_S = 10
 SHOWN_MAX = 5
 
@@ -65,13 +68,13 @@ class SpinUps:
         `task_of(demand)` names a task that waits, `waited_s(demand)` says how long the oldest has, `is_online(node)`
         says whether a node can launch anything.
         """
-        self._group, self._node, self._own = group, node, own
+        self._node, self._own = node, own
         self._waiting, self._can_take, self._may_spin_up = waiting, can_take, may_spin_up
         self._task_of, self._waited_s, self._is_online = task_of, waited_s, is_online
         self.registry = Registry(connection)
         self.launcher = Launcher(self.registry, agents, env, project=project, on_change=on_change)
         self._held = Held(self.registry, node)
-        self._busy: set[str] = set()
+        self._turns = Turns(group)
         self._ready = asyncio.Event()
         self._health = Health(self.registry)
         self.missing: list[Demand] = []
@@ -143,9 +146,7 @@ class SpinUps:
     async def switch(self, name: str, *, disabled: bool) -> Target:
         """Disable or enable a target at run time; it stays so over restarts."""
         target = self.registry.target(name)
-        changed = msgspec.structs.replace(target, disabled=disabled)
-        await self.registry.put_target(changed)
-        return changed
+        return await self._note(target, disabled=disabled)
 
     async def launch(self, name: str, *, by: str, capability: str = "", boundary: str = "", task: str = "") -> Launch:
         """Start an agent by hand; raises `Conflict` (`spinup.not_now`) when the target cannot."""
@@ -156,18 +157,33 @@ class SpinUps:
         return await self._launch(own, target, by=by, capability=capability, boundary=boundary, task=task)
 
     async def stop(self, launch_id: str) -> Launch:
-        """End a launch of one of our targets; raises `NotFound`."""
+        """End a launch of one of our targets; raises `NotFound`.
+
+        One that is just being started, or looked after, is called off: it ends as soon as that is done, whoever waits.
+        """
+        launch = self._known(launch_id)
+        if self._turns.taken(launch_id):
+            if launch.state in ALIVE:
+                await self.launcher.call_off(launch, BY_HAND)
+            await self._turns.over(launch_id)
+            launch = self._known(launch_id)
+            if launch.state not in LIVE:
+                return launch
+        with self._turns.alone(launch_id):
+            if launch.node == self._node and _of(self._own(), launch) is None:
+                return await self._leave(launch)
+            _, own = self._mine(f"{launch.node}/{launch.target}")
+            return await self.launcher.stop(own, launch, BY_HAND)
+
+    # -- within ------------------------------------------------------------------------------------------------------
+
+    def _known(self, launch_id: str) -> Launch:
         launch = self.registry.launches.get(launch_id)
         if launch is None:
             raise NotFound(
                 f"There is no launch {launch_id[:64]!r}.", code="spinup.no_launch", hint="See `knotwork launches`."
             )
-        if launch.node == self._node and _of(self._own(), launch) is None:
-            return await self._leave(launch)
-        _, own = self._mine(f"{launch.node}/{launch.target}")
-        return await self.launcher.stop(own, launch, "stopped by hand")
-
-    # -- within ------------------------------------------------------------------------------------------------------
+        return launch
 
     def _mine(self, name: str) -> tuple[Target, Own]:
         target = self.registry.target(name)
@@ -194,12 +210,12 @@ class SpinUps:
                 continue
             mine = _of(own, launch)
             if mine is not None:
-                self._spawn(launch.id, self._carry_on(mine, launch, now_ns))
+                self._turns.spawn(launch.id, self._carry_on(mine, launch, now_ns))
             else:
-                self._spawn(launch.id, self._left(launch, now_ns))
+                self._turns.spawn(launch.id, self._left(launch, now_ns))
         for mine in self._health.due(own):
             target = self.registry.targets[records.target_key(self._node, mine.target)]
-            self._spawn(f"probe {mine.target}", self._health.look(mine, target))
+            self._turns.spawn(f"probe {mine.target}", self._health.look(mine, target))
         waiting = list(self._waiting())
         self.missing = demands.demands(waiting, self._can_take, self._may_spin_up)
         self._crowded = demands.crowded(waiting, self._can_take, self._may_spin_up)
@@ -228,7 +244,7 @@ class SpinUps:
             return
         mine = own[best.target]
         if await self.registry.claim(demand.key, self._node, int(mine.register_s) + CLAIM_SLACK_S):
-            self._spawn(demand.key, self._launch_for(mine, best, demand))
+            self._turns.spawn(demand.key, self._launch_for(best, demand))
 
     def _ranked(self, demand: Demand, now_ns: int) -> ranking.Ranked:
         targets = list(self.registry.targets.values())
@@ -245,13 +261,15 @@ class SpinUps:
             return now_ns - launch.created_ns <= register_s * S
         return True
 
-    async def _launch_for(self, own: Own, target: Target, demand: Demand) -> None:
+    async def _launch_for(self, target: Target, demand: Demand) -> None:
         launch = None
         try:
-            launch = await self._launch(
-                own, target, by=BY_DEMAND, capability=demand.capability, boundary=demand.boundary,
-                task=demand.task or await self._task_of(demand),
-            )  # fmt: skip
+            task = demand.task or await self._task_of(demand)
+            target, own = self._mine(f"{target.node}/{target.target}")
+            if not ranking.unready(target, clock.now_ns()):  # another may have had its last place meanwhile
+                launch = await self._launch(
+                    own, target, by=BY_DEMAND, capability=demand.capability, boundary=demand.boundary, task=task
+                )
         finally:
             if launch is None or launch.state == "failed":
                 with contextlib.suppress(KnotworkError):  # it expires by itself
@@ -263,15 +281,14 @@ class SpinUps:
             id=secrets.token_hex(8), target=own.target, node=self._node, state="starting", capability=capability,
             boundary=boundary, task=task, by=by, created_ns=now_ns, place=own.place,
         )  # fmt: skip
-        self._busy.add(launch.id)
-        self._held.take(own)
-        try:
+        with self._turns.alone(launch.id):
+            self._held.take(own)
             await self.registry.put_launch(launch)
-            await self._note(target, launches=target.launches + 1, last_launch_ns=now_ns)
+            await self._change(
+                target, lambda now: msgspec.structs.replace(now, launches=now.launches + 1, last_launch_ns=now_ns)
+            )
             launch = await self.launcher.start(own, launch)
             await self._judged(launch)
-        finally:
-            self._busy.discard(launch.id)
         return launch
 
     async def _carry_on(self, own: Own, launch: Launch, now_ns: int) -> None:
@@ -310,16 +327,22 @@ class SpinUps:
     async def _judged(self, launch: Launch) -> None:
         """Let a target's record tell how its launches went."""
         with contextlib.suppress(KnotworkError):
-            target = self.registry.target(f"{launch.node}/{launch.target}")
-            now_ns = clock.now_ns()
+            target, now_ns = self.registry.target(f"{launch.node}/{launch.target}"), clock.now_ns()
             if launch.state == "failed":
-                why = launch.why
-                await self._note(target, failures=target.failures + 1, last_failure_ns=now_ns, failed_why=why)
+                await self._change(
+                    target,
+                    lambda now: msgspec.structs.replace(
+                        now, failures=now.failures + 1, last_failure_ns=now_ns, failed_why=launch.why
+                    ),
+                )
             elif launch.state == "up":
                 await self._note(target, failures=0, last_success_ns=now_ns, failed_why="")
 
-    async def _note(self, target: Target, **fields: int | str) -> None:
-        await self.registry.put_target(msgspec.structs.replace(target, **fields))
+    async def _note(self, target: Target, **fields: int | str) -> Target:
+        return await self._change(target, lambda now: msgspec.structs.replace(now, **fields))
+
+    async def _change(self, target: Target, make: Callable[[Target], Target]) -> Target:
+        return await self.registry.change_target(target.node, target.target, make)
 
     async def _declare(self, own: Mapping[str, Own]) -> None:
         """Bring the records of our targets up to date with the configuration."""
@@ -327,34 +350,22 @@ class SpinUps:
             if target.target not in own and not self.registry.live(self._node, target.target):
                 await self.registry.drop_target(target)
         for mine in own.values():
-            key = records.target_key(self._node, mine.target)
-            before = self.registry.targets.get(key) or Target(self._node, mine.target)
-            if self._health.edited(mine):  # what was wrong may be mended
-                before = msgspec.structs.replace(before, health="unknown", why="", failures=0, failed_why="")
-            await self.registry.put_target(
-                msgspec.structs.replace(
-                    before, type=mine.type, capabilities=mine.capabilities, boundaries=mine.boundaries, cost=mine.cost,
-                    max_concurrent=mine.max_concurrent, cooldown_s=mine.cooldown_s, register_s=mine.register_s, wait_s=mine.wait_s,
-                    enabled=mine.enabled,
-                )
-            )  # fmt: skip
+            made = partial(_declared, mine, anew=self._health.edited(mine))  # what was wrong may be mended
+            await self.registry.change_target(self._node, mine.target, made, new=True)
 
     def _targets_here(self) -> list[Target]:
         return [target for target in self.registry.targets.values() if target.node == self._node]
 
-    def _spawn(self, key: str, work: Coroutine[Any, Any, None]) -> None:
-        """Do something beside the loop, one at a time for each key."""
-        task = begin_in(self._group, _contained(work)) if key not in self._busy else None
-        if task is None:
-            work.close()
-            return
-        self._busy.add(key)
 
-        def over(_task: object) -> None:
-            self._busy.discard(key)
-            work.close()  # a task that was cancelled before its first step has not begun it
-
-        task.add_done_callback(over)
+def _declared(mine: Own, target: Target, *, anew: bool) -> Target:
+    """Return the record of a target as it is configured; `anew` forgets how it did until now (pure)."""
+    if anew:
+        target = msgspec.structs.replace(target, health="unknown", why="", failures=0, failed_why="")
+    return msgspec.structs.replace(
+        target, type=mine.type, capabilities=mine.capabilities, boundaries=mine.boundaries, cost=mine.cost,
+        max_concurrent=mine.max_concurrent, cooldown_s=mine.cooldown_s, register_s=mine.register_s, wait_s=mine.wait_s,
+        enabled=mine.enabled,
+    )  # fmt: skip
 
 
 def _of(own: Mapping[str, Own], launch: Launch) -> Own | None:
@@ -366,14 +377,6 @@ def _of(own: Mapping[str, Own], launch: Launch) -> Own | None:
 def _wants(demand: Demand, launch: Launch) -> bool:
     """Return whether a launch was started for such work."""
     return (demand.boundary, demand.capability) == (launch.boundary, launch.capability)
-
-
-async def _contained(work: Coroutine[Any, Any, None]) -> None:
-    """Carry on when one step of one launch fails: it is taken again by the next look."""
-    try:
-        await work
-    except KnotworkError as error:
-        log.debug("a step of a launch is taken again: %s", error)
 
 
 @asynccontextmanager

@@ -1,4 +1,6 @@
-"""What becomes of a launch when its target is edited beneath it? Asked is the plugin that started it, and no other one.
+"""What becomes of a launch when its target is edited beneath it, or when several want something at the same moment?
+
+Asked is the plugin that started it, and no other one; nobody gets a place that another has, and no wish is lost.
 
 The plugins stand in for places; the records are kept by a real nats-server.
 """
@@ -14,11 +16,13 @@ from typing import Any
 import pytest
 from tests.integration.bus import raw_server
 
+from knotwork.bus.background import together
 from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint
-from knotwork.sdk.errors import Unavailable
+from knotwork.sdk.errors import Conflict, Unavailable
 from knotwork.sdk.spinup import Condition, Launched
 from knotwork.spinup import room as rooms
+from knotwork.spinup.demand import Waiting
 from knotwork.spinup.launcher import Own
 
 PATIENCE_S = 60.0
@@ -105,14 +109,19 @@ def _soon(monkeypatch):
     monkeypatch.setattr(rooms, "LOOK_S", 0.02)
 
 
-def opened(connection: Any, world: World) -> Any:
+def opened(connection: Any, world: World, *waiting: Waiting) -> Any:
+    """Let capacity follow work that is `waiting` and that nobody takes."""
+
     async def nothing(*_: Any) -> Any:
         return {}
 
+    async def no_task(_demand: Any) -> str:
+        return ""
+
     def make(group: asyncio.TaskGroup) -> rooms.SpinUps:
         return rooms.SpinUps(
-            group, connection, world, project="default", node="here", own=lambda: world.table, waiting=list,
-            task_of=nothing, waited_s=nothing, is_online=lambda _node: True, can_take=lambda *_: True,
+            group, connection, world, project="default", node="here", own=lambda: world.table, waiting=lambda: waiting,
+            task_of=no_task, waited_s=nothing, is_online=lambda _node: True, can_take=lambda *_: False,
             may_spin_up=lambda _boundary: True, env=nothing, on_change=lambda _launch: None,
         )  # fmt: skip
 
@@ -218,7 +227,7 @@ async def test_by_hand_it_is_ended_where_it_was_started(connection, monkeypatch)
 
 async def looked_away(room: Any) -> None:
     """Return when no look is under way: the next one is an hour away."""
-    await until(lambda: not room._busy)
+    await until(lambda: room._turns.idle)
 
 
 async def test_a_target_that_was_mended_is_taken_at_once(connection):
@@ -238,3 +247,88 @@ async def test_a_target_that_was_mended_is_taken_at_once(connection):
         await until(lambda: room.registry.target("here").health == "unhealthy")
         place.runs = True
         await until(lambda: room.registry.target("here").health == "healthy")
+
+
+# -- several at the same moment ------------------------------------------------------------------------------------------
+
+
+async def test_of_two_who_want_the_last_place_at_once_one_gets_it(connection):
+    world, place = World(), Place("one")
+    world.write(place)
+    async with opened(connection, world) as room:
+
+        async def asked() -> str:
+            try:
+                return (await room.launch("here", by="me")).state
+            except Conflict as refused:
+                return refused.code
+
+        assert sorted(await together(asked(), asked())) == ["spinup.not_now", "starting"]
+    assert len(place.things) == 1
+
+
+async def test_two_demands_that_are_found_by_one_look_share_the_places_of_a_target(connection):
+    world, place = World(), Place("one")
+    world.write(place)
+    wanted = [Waiting("none", capability, 1) for capability in ("gpu", "cpu", "tpu")]
+    async with opened(connection, world, *wanted) as room:
+        await until(lambda: place.things)
+        await until(lambda: room.registry.target("here").running)
+        await looked(room)
+        await until(lambda: all(room._turns.taken(name) is False for name in room.why))
+        assert len(place.things) == 1
+        assert all("1 of 1 launches run" in told["here/here"] for told in room.why.values())
+
+
+class Slow(Place):
+    """Starts something when it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__("slow")
+        self.go_on = asyncio.Event()
+
+    async def launch(self, request: Any) -> Launched:
+        await self.go_on.wait()
+        return await super().launch(request)
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["to its end", "and leaves"])
+async def test_what_is_stopped_while_it_starts_ends_when_it_is_there(connection, waits):
+    world, place = World(), Slow()
+    world.write(place)
+    async with opened(connection, world) as room, asyncio.TaskGroup() as group:
+        group.create_task(room.launch("here", by="me"))
+        launch = (await until(lambda: list(room.registry.launches)))[0]
+        stopping = group.create_task(room.stop(launch))
+        await until(lambda: room.registry.launches[launch].state == "stopping")
+        if not waits:
+            stopping.cancel()
+        place.go_on.set()
+        await until(lambda: room.registry.launches[launch].state == "stopped")
+        assert (place.things, place.strangers) == (set(), [])
+        assert not waits or (await stopping).state == "stopped"
+
+
+class Odd(Place):
+    """Gives what cannot be written down."""
+
+    async def launch(self, _request: Any) -> Launched:
+        return Launched({"socket": object()})
+
+
+async def test_a_plugin_that_gives_what_is_no_json_fails_alone(connection):
+    world = World()
+    world.write(Odd("odd"))
+    async with opened(connection, world) as room:
+        failed = await room.launch("here", by="me")
+        assert (failed.state, "no JSON" in failed.why) == ("failed", True)
+        await looked(room)  # it goes on all the same
+
+
+async def test_what_two_write_into_the_record_of_a_target_stands_there_both(connection):
+    world = World()
+    world.write(Place("one"))
+    async with opened(connection, world) as room:
+        target = room.registry.target("here")
+        await together(room._note(target, failed_why="once"), room.switch("here", disabled=True))
+        await until(lambda: (one := room.registry.target("here")).disabled and one.failed_why == "once")
