@@ -52,8 +52,8 @@ class Attending:
 
     async def _abandon(self, record: AgentSession) -> None:
         await asyncio.sleep(AGAIN_S)
-        known = self._sessions.find(record.id)
-        if self._sessions.presence(known) in ("stale", "offline"):
+        known = self._sessions.known(record.id)  # None: it got no name, so its session never began
+        if known is not None and self._sessions.presence(known) in ("stale", "offline"):
             self._work.claims.keeper.abandon(*self._sessions.names(known), agent=known.id)
 
 
