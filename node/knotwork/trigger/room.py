@@ -141,11 +141,14 @@ class Triggers:
         return gone
 
     async def switch(self, name: str, *, enabled: bool) -> Known:
-        """Enable or disable a trigger; what comes while it is disabled is none of its business."""
+        """Enable or disable a trigger; what comes while it is disabled is none of its business.
+
+        Raises `NotFound`, and `Conflict` (`trigger.changed`) when somebody else changed it at the same time.
+        """
         known = await self.store.get(name)
         if known.trigger.enabled != enabled:
             changed = known.trigger.model_copy(update={"enabled": enabled})
-            await self.store.put(changed, now_ns=clock.now_ns(), by=known.by)
+            await self.store.put(changed, now_ns=clock.now_ns(), by=known.by, instead_of=known)
         return await self.store.get(name)
 
     async def fire(self, name: str, body: bytes, key: str = "") -> Started:

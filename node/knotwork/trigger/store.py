@@ -144,12 +144,17 @@ class Store:
             raise NotFound(f"There is no trigger {name!r}.", code="trigger.not_found", hint="See `knotwork triggers`.")
         return read(entry.value, entry.revision)
 
-    async def put(self, trigger: Definition, *, now_ns: int, by: str = "", replace: bool = True) -> bool:
+    async def put(
+        self, trigger: Definition, *, now_ns: int, by: str = "", replace: bool = True, instead_of: Known | None = None
+    ) -> bool:
         """Keep a trigger under its id; returns whether it is new. What came before now is none of its business.
 
-        Raises `Conflict` (`trigger.exists`, `trigger.route_taken`), `TooLarge`, `Unavailable` (`trigger.too_many`).
+        Raises `Conflict` (`trigger.exists`, `trigger.route_taken`; `trigger.changed` when it would take the place of
+        another one than `instead_of`), `TooLarge`, `Unavailable` (`trigger.too_many`).
         """
         before = await self._bucket.get(f"def.{trigger.id}")
+        if instead_of is not None and (before is None or before.revision != instead_of.revision):
+            raise _changed(trigger.id)
         old = _read_or_none(before.value) if before is not None else None
         since_ns = old.since_ns if old is not None and _goes_on(old.trigger, trigger) else now_ns
         text = msgspec.json.encode(Kept(msgspec.Raw(ADAPTER.dump_json(trigger)), since_ns, by))
@@ -170,19 +175,23 @@ class Store:
             else:
                 await self._bucket.update(f"def.{trigger.id}", text, before.revision)
         except Conflict as error:
-            raise Conflict(f"Somebody else changed {trigger.id!r} now.", code="trigger.changed") from error
+            raise _changed(trigger.id) from error
         await self._must_still_be(trigger)
         if old is not None and route(old.trigger) != route(trigger):
             await self._release(old.trigger)
         return before is None
 
-    async def remove(self, name: str) -> bool:
-        """Forget a trigger; its runs go on. False when there was none."""
+    async def remove(self, name: str, *, only: Known | None = None) -> bool:
+        """Forget a trigger; its runs go on. False when there was none, or another one than `only`."""
         try:
             known = await self.get(name)
+            await self._bucket.delete(f"def.{name}", revision=only.revision if only is not None else None, ttl_s=MARK_S)
         except NotFound:
             return False
-        await self._bucket.delete(f"def.{name}", ttl_s=MARK_S)
+        except Conflict:
+            if only is None:
+                raise
+            return False
         await self._forget(f"state.{name}")
         await self._release(known.trigger)
         return True
@@ -259,6 +268,10 @@ def route(trigger: Definition) -> str:
     if isinstance(trigger, Http):
         return f"{trigger.method} /run/{trigger.path}"
     return f"POST /hooks/{trigger.path}" if isinstance(trigger, Arriving) else ""
+
+
+def _changed(name: str) -> Conflict:
+    return Conflict(f"Somebody else changed {name!r} now.", code="trigger.changed")
 
 
 def _route_key(taken: str) -> str:

@@ -12,6 +12,7 @@ import logging
 import random
 from typing import TYPE_CHECKING
 
+from knotwork.bus.waits import set_within
 from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
 from knotwork.trigger import due
 from knotwork.trigger.envelope import Firing
@@ -77,11 +78,7 @@ class Timed:
                 if self._next.get(name) == at_ns:
                     self._attend(name)
             left_s = (self._heap[0][0] - now) / S if self._heap else LOOK_S
-            try:
-                async with asyncio.timeout(min(max(left_s, 0.0), LOOK_S)):
-                    await self._news.wait()
-            except TimeoutError:
-                continue
+            await set_within(self._news, min(max(left_s, 0.0), LOOK_S))
 
     def _attend(self, name: str) -> None:
         self._next[name] = NEVER_NS
@@ -132,7 +129,7 @@ class Timed:
         if state.pending:
             await self._work_off(known, state, revision)
             if isinstance(trigger, Once) and not state.pending:
-                await self._store.remove(trigger.id)
+                await self._store.remove(trigger.id, only=known)  # not one that took its place while it fired
                 return None
         return self._look_again(known, state)
 

@@ -24,7 +24,7 @@ from knotwork.ops.flow_ports import NewRun, RunBatch, RunFilter
 from knotwork.ops.op import Caller
 from knotwork.ops.run_words import read_cursor
 from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
-from knotwork.trigger import due
+from knotwork.trigger import due, source
 from knotwork.trigger.store import State
 
 EACH_SECOND = "* * * * * *"
@@ -194,6 +194,48 @@ async def test_a_trigger_that_fires_once_is_gone_afterwards(nodes):
     await keep(triggers, "late", at="2020-01-01T00:00:00Z", input="better late")
     (run,) = (await fired(flow, "late")).values()
     assert await output(flow, run) == "better late"
+
+
+async def test_one_that_is_put_off_while_it_fires_fires_again_then(nodes, monkeypatch):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    later, fire = datetime.now(UTC) + timedelta(days=1), triggers.starter.fire
+
+    async def slowly(*asked):
+        done = await fire(*asked)
+        await keep(triggers, "t", at=later.isoformat(), input="then")
+        return done
+
+    monkeypatch.setattr(triggers.starter, "fire", slowly)
+    await keep(triggers, "t", at="2020-01-01T00:00:00Z", input="now")
+    (run,) = (await fired(flow)).values()
+    assert await output(flow, run) == "now"
+
+    async def struck_out() -> bool:
+        state, revision = await triggers.store.state("t")
+        return bool(revision) and not state.pending and not triggers._timed._busy
+
+    await until(struck_out)
+    assert (await triggers.store.get("t")).trigger.input == "then"
+
+
+async def test_what_is_disabled_while_another_replaces_it_is_not_put_back(nodes, monkeypatch):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await keep(triggers, cron="0 0 1 1 *", input="old")
+    get, new = triggers.store.get, {"id": "t", "workflow": "w", "cron": "0 0 1 1 *", "input": "new"}
+
+    async def slowly(name):
+        found = await get(name)
+        await triggers.store.put(source.trigger(new), now_ns=time.time_ns())
+        return found
+
+    with monkeypatch.context() as patched, pytest.raises(Conflict) as refused:
+        patched.setattr(triggers.store, "get", slowly)
+        await triggers.switch("t", enabled=False)
+    assert refused.value.code == "trigger.changed"
+    kept = (await triggers.store.get("t")).trigger
+    assert (kept.input, kept.enabled) == ("new", True)
 
 
 async def test_what_cannot_start_is_in_the_history(nodes):
