@@ -95,6 +95,29 @@ async def test_a_long_message_is_read_in_parts_and_a_full_inbox_in_pages(node: N
         assert seen == [f"{number:04d}" for number in range(20)]
 
 
+async def test_what_is_found_is_read_in_pages_while_others_write(node: Node):
+    async with stdio_agent(node, name="seeks") as seeks, stdio_agent(node, name="says") as says:
+        mine = (await seeks.call("get_my_handle"))["guid"]
+        said = []
+        for number in range(12):
+            long = "word " * 4000 if number % 4 == 0 else ""  # an answer has no room for some of these
+            text = f"walnut {number} {long}"
+            if number % 3:
+                said.append((await says.call("send_message", channel="errors", message=text))["id"])
+            else:
+                said.append((await says.call("send_direct_message", recipientGuid=mine, message=text))["messageId"])
+        found, cursor = list[str](), ""
+        while True:
+            page = await seeks.call("search_messages", query="walnut", limit=5, cursor=cursor)
+            found += [one["id"] for one in page["messages"]]
+            if not page.get("next"):
+                break
+            cursor = page["next"]
+            await says.call("send_message", channel="errors", message="a walnut more")
+        assert found == said[::-1]
+        assert "no cursor of a search" in await seeks.refused("search_messages", query="walnut", cursor="b12")
+
+
 async def test_what_is_too_large_for_a_message_goes_as_a_blob(node: Node):
     text = "".join(
         f"{number:08d} \u00e4\u20ac\U0001f9f6\n" for number in range(60_000)

@@ -231,6 +231,22 @@ def test_work_for_an_agent_by_name_reaches_it_under_its_new_name(nodes):
         assert [one["id"] for one in free] == [held]
 
 
+def test_an_agent_is_meant_by_the_name_that_its_messages_bear(nodes):
+    node = nodes.node().up()
+    with agent(node, label="1", handle="bob") as bob, agent(node, label="2", handle="anna") as anna:
+        bob.ask("channel.send", channel="errors", text="the parser fails")
+        bob.ask("session.update", handle="robert")
+        (found,) = anna.ask("message.search", query="parser", sender="bob")["messages"]
+        assert found["sender"] == "bob"
+        assert anna.ask("session.get", agent="bob")["handle"] == "robert"
+        sent = anna.ask("message.send", to="bob", text="which one?")["id"]
+        assert [one["id"] for one in bob.ask("message.inbox")["messages"]] == [sent]
+        anna.ask("session.update", handle="bob")  # whoever has the name now is meant by it
+        assert anna.ask("message.search", query="parser", sender="bob")["messages"] == []
+        anna.ask("session.update", handle="anna", scope="private")
+        assert bob.call("session.get", agent="bob").status == 404  # two were called so
+
+
 def test_what_an_agent_claimed_stays_its_own_whoever_takes_its_old_name(nodes):
     node = nodes.node().up()
     with agent(node, label="1") as bob, agent(node, label="2") as third:

@@ -13,9 +13,9 @@ from knotwork.bus import clock
 from knotwork.desk.moments import moment
 from knotwork.ops import replies, talk_replies
 from knotwork.sdk.errors import Denied, KnotworkError, NotFound
-from knotwork.talk import contact, index_rows, message
+from knotwork.talk import contact, finding, index_rows, message
 from knotwork.talk.channel import Channel
-from knotwork.talk.fitting import fitting
+from knotwork.talk.fitting import ANSWER_MAX_BYTES, fitting
 from knotwork.talk.inbox_state import Wish as InboxWish
 from knotwork.talk.index_rows import Wish
 from knotwork.talk.message import Said
@@ -126,16 +126,25 @@ class TalkDesk:
 
     async def search(self, wanted: Search, caller: Caller) -> talk_replies.FoundMessages:
         """Return what is found."""
-        sender, found = self._sender(wanted.sender, caller), list[talk_replies.MessageRow]()
+        sender, found = self._sender(wanted.sender, caller), list[tuple[Said, str]]()
+        channels_before, inbox_before = finding.places(wanted.cursor)
+        limit = wanted.limit + 1  # one more tells that there are more
         if wanted.where != "inbox":
-            wish = Wish(wanted.channel, 0, 0, sender, wanted.thread, limit=wanted.limit)
-            found += [_row(one) for one in await self._talk.history.search(caller.who, wanted.query, wish)]
+            wish = Wish(wanted.channel, 0, channels_before, sender, wanted.thread, limit=limit)
+            found += [(one, "") for one in await self._talk.history.search(caller.who, wanted.query, wish)]
         if wanted.where != "channels":
             state = await self._talk.inboxes.state(caller.who.id)
-            inbox = await self._talk.history.search_inbox(caller.who, wanted.query, sender=sender, limit=wanted.limit)
-            found += [_row(one, state.status(one)) for one in inbox]
-        found.sort(key=lambda row: row.at, reverse=True)
-        return talk_replies.FoundMessages(messages=fitting(found[: wanted.limit], _size))
+            inbox = await self._talk.history.search_inbox(
+                caller.who, wanted.query, sender=sender, before=inbox_before, limit=limit
+            )
+            found += [(one, state.status(one)) for one in inbox]
+        found.sort(key=lambda one: one[0].at_ns, reverse=True)
+        shown = fitting(found[: wanted.limit], lambda one: one[0].size)
+        full = sum(one.size for one, _ in found) > ANSWER_MAX_BYTES // 2  # a search may have left out what had no room
+        rows = [_row(one, status) for one, status in shown]
+        more = full or len(shown) < len(found)
+        follows = finding.behind(wanted.cursor, (row.id for row in rows)) if more else ""
+        return talk_replies.FoundMessages(messages=rows, next=follows)
 
     def _sender(self, name: str, caller: Caller) -> str:
         """Return the id of a sender; one that is not known any more is meant by its id."""
@@ -270,8 +279,3 @@ def _row(one: Said, status: str = "") -> talk_replies.MessageRow:
         thread=one.thread, priority=envelope.priority, expires_at=moment(envelope.expires_ns), ack=envelope.ack,
         state=status, again=status == "read" and envelope.ack, mentions=list(envelope.mentions),
     )  # fmt: skip
-
-
-def _size(row: talk_replies.MessageRow) -> int:
-    """Return about how many bytes a row has; each of the two searches was bounded exactly."""
-    return 2 * len(row.text) + 1000

@@ -10,10 +10,11 @@ from knotwork.mcp import message_values
 from knotwork.mcp.message_values import ROW, ROWS
 from knotwork.mcp.shapes import HIDDEN, many, record
 from knotwork.mcp.tool import ADDS, READS, CamelInput, Cursor, Input, PageInput, Session, Words, tool, without
-from knotwork.ops.talk_words import Id
+from knotwork.ops.talk_words import Id, Whom
 from knotwork.ops.task_words import Digest
 from knotwork.ops.words import Token
 from knotwork.sdk.errors import NotFound
+from knotwork.talk import finding
 from knotwork.talk.channel import DEFAULTS
 from knotwork.trust.scopes import Scope
 
@@ -135,22 +136,25 @@ class SearchInput(Input):
         description='words, "a phrase", or the beginning of a word with *'
     )
     channel: Token | None = Field(default=None, description="in this channel alone")
-    sender: Token | None = Field(default=None, description="of this agent alone")
+    sender: Whom | None = Field(default=None, description="of this agent alone: guid or handle")
     limit: int = Field(default=20, ge=1, le=200)
+    cursor: Cursor = Field(default="", description="`next` of the page before")
 
 
 @tool(
-    "search_messages", SearchInput, record(messages=ROWS, left_out="int?"), title="Find messages",
+    "search_messages", SearchInput, record(messages=ROWS, next="text?"), title="Find messages",
     description="Find messages in channels and in your inbox, the newest first.", hints=READS,
     text=message_values.text_of,
 )  # fmt: skip
 async def search_messages(given: SearchInput, session: Session) -> dict[str, Any]:
     """Return what is found."""
-    more = without({"sender": given.sender, "channel": given.channel})
+    more = without({"sender": given.sender, "channel": given.channel, "cursor": given.cursor[:40]})
     op = "channel.search" if given.channel else "message.search"
-    found = (await session.ask(op, query=given.query, limit=given.limit, **more))["messages"]
-    kept = message_values.fitting([message_values.row(one) for one in found], newest=False)
-    return {"messages": kept} | ({"left_out": len(found) - len(kept)} if len(kept) < len(found) else {})
+    found = await session.ask(op, query=given.query, limit=given.limit, **more)
+    kept = message_values.fitting([message_values.row(one) for one in found["messages"]], newest=False)
+    cut = len(kept) < len(found["messages"])
+    follows = finding.behind(given.cursor, (one["id"] for one in kept)) if cut else found["next"]
+    return {"messages": kept} | without({"next": follows})
 
 
 class MessageInput(Input):

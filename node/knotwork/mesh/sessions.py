@@ -97,11 +97,15 @@ class Sessions:
             yield record, self._presence(record, now_ns)
 
     def find(self, name: str) -> AgentSession:
-        """Return the agent with this id or handle; raises `NotFound` (`agent.not_found`)."""
+        """Return the agent with this id or handle; raises `NotFound` (`agent.not_found`).
+
+        Without one it is the agent that was called so before, when that can be one only: its messages bear that name.
+        """
         found = self.known(name)
-        if found is None:
+        before = [] if found is not None else [one for one in self._known.values() if name in one.formerly]
+        if found is None and len(before) != 1:
             raise rules.unknown(name, self.project)
-        return found
+        return found or before[0]
 
     def known(self, name: str) -> AgentSession | None:
         """Return the agent with this id or handle, None when there is none."""

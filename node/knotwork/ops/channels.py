@@ -12,7 +12,7 @@ from knotwork.ops import replies, talk_replies, task_words
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.talk_ports import ChannelPage, Limits, Search
-from knotwork.ops.talk_words import Id, Kind, Limit, Place, Query, Thread, Whom, Words
+from knotwork.ops.talk_words import Found, Id, Kind, Limit, Place, Query, Thread, Whom, Words
 from knotwork.ops.task_words import Digest, Key, Moment
 from knotwork.ops.words import Text, Token
 from knotwork.talk.message import Draft
@@ -228,6 +228,7 @@ class SearchRequest(Request):
     sender: Whom | None = Field(default=None, description="of this agent alone: id or handle")
     thread: Thread | None = Field(default=None, description="of this thread alone")
     limit: Annotated[int, Field(ge=1, le=200)] = Field(default=20, description="at most so many")
+    cursor: Found = Field(default="", description="`next` of a page before")
 
 
 @op(
@@ -240,8 +241,9 @@ class SearchRequest(Request):
 async def search(request: SearchRequest, node: NodeControl, caller: Caller) -> talk_replies.FoundMessages:
     """Return what is found."""
     wanted = Search(
-        request.query, "channels", request.channel or "", request.sender or "", request.thread or "", request.limit
-    )
+        request.query, "channels", request.channel or "", request.sender or "", request.thread or "", request.limit,
+        request.cursor,
+    )  # fmt: skip
     return await node.talk(caller.project).search(wanted, caller)
 
 

@@ -12,7 +12,7 @@ from knotwork.ops.node import Nothing
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.talk_ports import InboxPage, Search
-from knotwork.ops.talk_words import Id, Kind, Limit, Place, Query, Rule, Thread, Whom
+from knotwork.ops.talk_words import Found, Id, Kind, Limit, Place, Query, Rule, Thread, Whom
 from knotwork.ops.task_words import Key
 from knotwork.ops.words import Token
 from knotwork.talk.contact import Mode
@@ -205,6 +205,7 @@ class MessageSearchRequest(Request):
     where: Literal["all", "channels", "inbox"] = Field(default="all", description="where to look")
     sender: Whom | None = Field(default=None, description="of this agent alone: id or handle")
     limit: Annotated[int, Field(ge=1, le=200)] = Field(default=20, description="at most so many")
+    cursor: Found = Field(default="", description="`next` of a page before")
 
 
 @op(
@@ -216,7 +217,9 @@ class MessageSearchRequest(Request):
 )  # fmt: skip
 async def search(request: MessageSearchRequest, node: NodeControl, caller: Caller) -> talk_replies.FoundMessages:
     """Return what is found."""
-    wanted = Search(request.query, request.where, sender=request.sender or "", limit=request.limit)
+    wanted = Search(
+        request.query, request.where, sender=request.sender or "", limit=request.limit, cursor=request.cursor
+    )
     return await node.talk(caller.project).search(wanted, caller)
 
 

@@ -64,6 +64,7 @@ class Search:
     sender: str = ""
     thread: str = ""
     limit: int = 20
+    cursor: str = ""
 
 
 class Talk(Protocol):

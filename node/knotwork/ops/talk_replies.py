@@ -94,9 +94,10 @@ class InboxMessages(Reply):
 
 
 class FoundMessages(Reply):
-    """What was found, the newest first."""
+    """What was found, the newest first. `next` is the cursor of what follows, empty when there is no more."""
 
     messages: list[MessageRow]
+    next: str = ""
 
 
 class ChannelRow(Reply):

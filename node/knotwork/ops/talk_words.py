@@ -39,6 +39,7 @@ Thread = Annotated[str, StringConstraints(pattern=f"^{_THREAD}$", max_length=20)
 Kind = Annotated[str, StringConstraints(pattern=f"^{_KIND}$", max_length=64)]
 Words = Annotated[str, StringConstraints(max_length=TEXT_MAX)]
 Query = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+Found = Annotated[str, StringConstraints(max_length=40)]
 Place = Annotated[str, StringConstraints(max_length=32)]
 Rule = Annotated[str, StringConstraints(max_length=160)]
 Limit = Annotated[int, Field(ge=1, le=1000)]

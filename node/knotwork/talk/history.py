@@ -210,14 +210,20 @@ class History:
         rows = await self._following.ask(lambda index: index.search(expression, wish, who, now_ns))
         return [_said(row) for row in fitting(rows, _size)]
 
-    async def search_inbox(self, who: Who, query: str, *, sender: str = "", limit: int = 50) -> list[Said]:
-        """Return the messages of somebody's inbox that hold all words of a query, the newest first."""
+    async def search_inbox(
+        self, who: Who, query: str, *, sender: str = "", before: int = 0, limit: int = 50
+    ) -> list[Said]:
+        """Return the messages of somebody's inbox that hold all words of a query, the newest first.
+
+        With `before` only those that stand before that place.
+        """
         expression = index_rows.expression(query)
         found: list[Said] = []
         batch: list[Said] = []
         size, now_ns = 0, clock.now_ns()
         async for one in self._inboxes.all(who.id):
-            if expired(one, now_ns) or sender not in ("", one.envelope.sender):
+            meant = not before or one.place < before
+            if not meant or expired(one, now_ns) or sender not in ("", one.envelope.sender):
                 continue
             batch.append(one)
             size += one.size
