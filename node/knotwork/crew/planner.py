@@ -43,9 +43,9 @@ def definition(capability: str, agent: str, timeout_s: float) -> dict[str, Any]:
 
 def read(answer: Any, known: Collection[str], default: str, most: int) -> plan.Parts:
     """Return the plan that an agent gave; raises `Invalid` (`crew.bad_plan`) that names what is wrong with it."""
-    found = structure(answer)
+    found = _structure(answer)
     if isinstance(found, dict) and "parts" not in found:
-        found = next((structure(found[key]) for key in ("text", "result", "output", "plan") if key in found), found)
+        found = next((_structure(found[key]) for key in ("text", "result", "output", "plan") if key in found), found)
     if isinstance(found, dict):
         found = found.get("parts")
     if not isinstance(found, list):
@@ -68,3 +68,12 @@ def read(answer: Any, known: Collection[str], default: str, most: int) -> plan.P
             f"The planner names agents ({', '.join(named[:10])}); it may name capabilities.", code="crew.bad_plan"
         )
     return made
+
+
+def _structure(answer: Any) -> Any:
+    """Return an answer as data, also when the JSON stands fenced among words, as models like to write it."""
+    found = structure(answer)
+    if not isinstance(found, str):
+        return found
+    fenced = (structure(piece.removeprefix("json").strip()) for piece in found.split("```")[1::2])
+    return next((one for one in fenced if not isinstance(one, str)), found)

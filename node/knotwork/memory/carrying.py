@@ -7,7 +7,7 @@ says that it was imported. What is related to another line of the file is relate
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,7 +101,7 @@ class Carrying:
         file = files.allowed(name, self._memory.settings.folders, files.place_of(who))
         lines, cursor = [], ""
         while True:
-            page = await self._reading.page(_with(query, cursor), who)
+            page = await self._reading.page(replace(query, limit=PAGE, cursor=cursor), who)
             lines += [_line(record) for record in page.records]
             cursor = page.next
             if not cursor:
@@ -115,10 +115,11 @@ class Carrying:
         """Keep what stands in a file as one's own; `scope` puts all of it there.
 
         Without `skip_invalid` one bad line means that nothing is kept: `Invalid` (`memory.bad_file`) names them all.
+        What was kept until some time is kept until then; a line whose time is over is passed over, and named.
         """
         file = files.allowed(name, self._memory.settings.folders, files.place_of(who))
         found = await asyncio.to_thread(lambda: list(_read(file)))
-        asked, errors = _asked(found, scope)
+        asked, errors, over = _asked(found, scope, self._memory.now_ns())
         asked, refused = await asyncio.to_thread(self._refused, asked, who)  # before anything is kept
         errors = sorted([*errors, *refused])
         if errors and not skip_invalid:
@@ -129,6 +130,7 @@ class Carrying:
                 detail={"errors": [{"line": number, "message": why} for number, why in errors[:ERRORS_MAX]]},
             )  # fmt: skip
 
+        ids = {line.id for line in asked if line.id}
         named: dict[str, str] = {}
         """What is called otherwise here than where it comes from."""
 
@@ -138,16 +140,33 @@ class Carrying:
             return self._writing.remember(draft, who, duplicates=duplicates, origin=line.origin)
 
         kept = twins = 0
+        early: list[str] = []
         for wave in waves(asked):
+            before = set(named)
             answers = await bulk.each(wave, one, stop_on_error=False)
             for line, answer in zip(wave, answers, strict=True):
                 if isinstance(answer, Remembered):
                     kept, twins = kept + 1, twins + bool(answer.duplicate_of)
+                    if not before >= {*line.draft.related} & ids:
+                        early.append(answer.record.id)
                     named[line.id] = answer.record.id
                 else:
                     errors.append((line.number, str(answer)))
-        errors.sort()
+        await self._relate(early, named, who)
+        errors = sorted([*errors, *over])
         return Imported(kept - twins, twins, len(errors), tuple(errors[:ERRORS_MAX]))
+
+    async def _relate(self, memories: Sequence[str], named: Mapping[str, str], who: Who) -> None:
+        """Let those that came before what they are related to, in a circle, name it as it is called here."""
+
+        def renamed(old: Record) -> Record:
+            related = tuple(dict.fromkeys(named.get(other, other) for other in old.related))
+            return msgspec.structs.replace(old, related=related)
+
+        def one(memory: str) -> Awaitable[Record]:
+            return self._memory.change(memory, who, "related", renamed)
+
+        await bulk.each(memories, one, stop_on_error=False)
 
     def _refused(self, asked: list[Asked], who: Who) -> tuple[list[Asked], list[tuple[int, str]]]:
         """Return the lines that may be kept, and what is wrong with the others: such as a secret in them."""
@@ -189,13 +208,6 @@ def waves(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
         yield [asked[place] for place in sorted(left)]
 
 
-def _with(query: Query, cursor: str) -> Query:
-    return Query(
-        scopes=query.scopes, categories=query.categories, tags=query.tags, updated_after_ns=query.updated_after_ns,
-        created_after_ns=query.created_after_ns, limit=PAGE, cursor=cursor,
-    )  # fmt: skip
-
-
 def _line(record: Record) -> bytes:
     line = Line(
         id=record.id, scope=record.scope, category=record.category, content=record.content, tags=list(record.tags),
@@ -230,21 +242,40 @@ def _read(file: files.Allowed) -> Iterator[tuple[int, bytes]]:
                 yield number, line
 
 
-def _asked(found: list[tuple[int, bytes]], scope: MemoryScope | None) -> tuple[list[Asked], list[tuple[int, str]]]:
-    """Return what lines ask for, and what is wrong with the others."""
-    asked, errors = [], []
+def _asked(
+    found: list[tuple[int, bytes]], scope: MemoryScope | None, now_ns: int
+) -> tuple[list[Asked], list[tuple[int, str]], list[tuple[int, str]]]:
+    """Return what lines ask for, what is wrong with others, and those whose time is over."""
+    asked, errors, over = [], [], []
     for number, raw in found:
         try:
+            if len(raw) > LINE_MAX_BYTES and not raw.endswith(b"\n"):
+                raise Invalid(f"the line has more than {LINE_MAX_BYTES} bytes")
             line = _decoder.decode(raw)
-            asked.append(Asked(number, _draft(line, scope), line.id))
+            ends_ns = _ends_ns(line.expires_at)
+            if ends_ns and ends_ns <= now_ns:
+                over.append((number, f"it was kept until {line.expires_at}, which is over"))
+                continue
+            asked.append(Asked(number, _draft(line, scope, rules.left_s(ends_ns, now_ns)), line.id))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             errors.append((number, str(error)[:200]))
         except KnotworkError as error:
             errors.append((number, error.message[:200]))
-    return asked, errors
+    return asked, errors, over
 
 
-def _draft(line: Line, scope: MemoryScope | None) -> Draft:
+def _ends_ns(text: str) -> int:
+    """Return until when a line is kept, 0 for ever; raises `Invalid` for what is no time."""
+    if not text:
+        return 0
+    try:
+        when = datetime.fromisoformat(text)
+        return int((when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp() * 1e9)
+    except (ValueError, OverflowError) as error:
+        raise Invalid(f"expires_at {text[:40]!r} is no time (RFC 3339)") from error
+
+
+def _draft(line: Line, scope: MemoryScope | None, left_s: int | None) -> Draft:
     wanted = scope or next((one for one in SCOPES if one == line.scope), None)
     if wanted is None:
         raise Invalid(f"there is no scope {line.scope[:40]!r}")
@@ -255,7 +286,7 @@ def _draft(line: Line, scope: MemoryScope | None) -> Draft:
     if category is not None and (category in rules.OWN) != (wanted in OWN_SCOPES):
         category = "learnings" if wanted not in OWN_SCOPES else "longterm"  # it was of another kind of scope
     draft = Draft(
-        line.content, wanted, category, tuple(line.tags), line.priority, tuple(line.related), line.source
+        line.content, wanted, category, tuple(line.tags), line.priority, tuple(line.related), line.source, left_s
     )  # fmt: skip
     rules.check(draft)
     return draft

@@ -66,6 +66,8 @@ class Changing:
     ) -> Remembered:
         """Let a team or everybody know something of one's own: a copy, or with `move` the thing itself.
 
+        What is kept until some time is kept until then there, too.
+
         Raises `NotFound`, `Denied`, `Invalid`, `Conflict` (`memory.not_kept`).
         """
         if scope not in SHARED_SCOPES:
@@ -86,7 +88,10 @@ class Changing:
                 f"{memory} is a core memory that {record.author.name} keeps: it is not moved away by another agent.",
                 code="memory.not_yours", hint="Share a copy of it (keepPrivate; without --move at a shell).",
             )  # fmt: skip
-        draft = Draft(record.content, scope, category, record.tags, record.priority, record.related, record.source)
+        draft = Draft(
+            record.content, scope, category, record.tags, record.priority, record.related, record.source,
+            rules.left_s(record.expires_ns, self._memory.now_ns()),
+        )  # fmt: skip
         made = await self._writing.remember(draft, who, duplicates=duplicates, origin=record.id)
         if move:
             await self.forget(memory, who, force=True)

@@ -3,7 +3,8 @@
 Sources of the forms: the documentation of each issuer (GitHub "token formats", AWS "IAM identifiers", GitLab "token
 prefixes", Slack "token types", Stripe "API keys", Google "API keys", OpenAI and Anthropic "API keys", npm "granular
 tokens", PyPI "API tokens", NATS "nkeys"), RFC 7519 (JWT), RFC 7468 (PEM), RFC 3986 (user information in URLs), and
-for `password = …` what such assignments look like in configuration files.
+for `password = …` what such assignments look like in configuration files and environments (`DB_PASSWORD=…`). Hugging Face
+"user access tokens"; RFC 9580 (PGP); the parent key is our own, see `trust.parents`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Found:
 
 
 _FORMS: tuple[tuple[str, str], ...] = (
-    ("private-key", r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY-----[\s\S]{0,20000}?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\Z)"),
+    ("private-key", r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----[\s\S]{0,20000}?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z)"),
     ("aws-key", r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b"),
     ("github-token", r"\b(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{60,255})\b"),
     ("gitlab-token", r"\bgl(?:pat|dt|rt|ptt|ft|soat)-[A-Za-z0-9_-]{20,64}\b"),
@@ -38,20 +39,28 @@ _FORMS: tuple[tuple[str, str], ...] = (
     ("api-key", r"\bsk-(?:ant-|proj-|svcacct-|or-v1-)?[A-Za-z0-9_-]{20,200}\b"),
     ("npm-token", r"\bnpm_[A-Za-z0-9]{36}\b"),
     ("pypi-token", r"\bpypi-[A-Za-z0-9_-]{50,250}\b"),
+    ("huggingface-token", r"\bhf_[A-Za-z0-9]{30,60}\b"),
+    ("parent-key", r"\bkp1\.[A-Za-z0-9_-]{16,400}\.[A-Za-z0-9_-]{16,400}"),
     ("nkey-seed", r"\bS[AOUNCX][A-Z2-7]{56}\b"),
     ("jwt", r"\beyJ[A-Za-z0-9_-]{8,2000}\.eyJ[A-Za-z0-9_-]{8,8000}\.[A-Za-z0-9_-]{8,2000}"),
     ("url-password", r"\b[a-z][a-z0-9+.-]{1,20}://[^\s/?#@:]{1,100}:(?P<url>[^\s/?#@${<]{3,200})@"),
     ("bearer-token", r"(?i:\bbearer\s{1,4})(?P<bearer>[A-Za-z0-9._~+/=-]{20,2000})"),
     (
         "password",
-        (r"(?i:\b(?:password|passwd|pwd|secret|api[_-]?key|access[_-]?token|auth[_-]?token|client[_-]?secret|secret[_-]?key)"
+        (r"(?i:(?<![a-z])(?:password|passwd|passphrase|pwd|secret|secret[_-]?(?:access[_-]?)?key|api[_-]?key|access[_-]?(?:key|token)"
+        r"|account[_-]?key|private[_-]?key|auth[_-]?token|client[_-]?secret)"
         r"[\"']?\s{0,4}(?::=|[:=])\s{0,4})(?P<quote>[\"']?)(?P<value>[^\s\"'<>${}\[\](),;]{8,200})(?P=quote)"),
+    ),
+    (
+        "token",
+        (r"(?i:(?<![a-z0-9])[a-z0-9]{1,40}_token[\"']?\s{0,4}(?::=|[:=])\s{0,4})[\"']?"
+        r"(?P<token>(?=[^\s\"']{0,100}[0-9])[A-Za-z0-9_~+/=-]{16,2000})"),
     ),
 )  # fmt: skip
 _KINDS = {f"f{number}": kind for number, (kind, _) in enumerate(_FORMS)}
 _HINTS = re.compile(
     r"-----BEGIN|AKIA|ASIA|ABIA|ACCA|gh[pousr]_|github_pat_|\bgl[a-z]{2,4}-|xox[abeprs]-|[rs]k_|AIza|sk-|npm_|pypi-"
-    r"|\bS[AOUNCX][A-Z2-7]{8}|eyJ|://|bearer|passw|pwd|secret|api[_-]?key|token",
+    r"|\bS[AOUNCX][A-Z2-7]{8}|eyJ|://|bearer|passw|passphrase|pwd|secret|(?:api|access|account|private)[_-]?key|token|hf_|kp1\.",
     re.IGNORECASE,
 )
 _UNSEEN = re.compile(
@@ -84,7 +93,7 @@ def _seen(text: str) -> list[Found]:
     found = []
     for hit in _pattern().finditer(text):
         kind = _KINDS[next(name for name in _KINDS if hit.group(name) is not None)]
-        part = {"url-password": "url", "bearer-token": "bearer", "password": "value"}.get(kind, 0)
+        part = {"url-password": "url", "bearer-token": "bearer", "password": "value", "token": "token"}.get(kind, 0)
         if kind in ("password", "bearer-token") and _PLAIN.fullmatch(hit.group(part)):
             continue
         found.append(Found(kind, *hit.span(part)))

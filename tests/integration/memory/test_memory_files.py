@@ -11,6 +11,7 @@ from tests.integration.memory.test_memory_life import found, remember
 
 from knotwork.memory import carrying
 from knotwork.memory.query import Query
+from knotwork.memory.rules import Draft
 from knotwork.memory.settings import Settings
 from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError, NotFound
 
@@ -73,11 +74,55 @@ async def test_what_is_related_stays_so_under_the_names_it_gets(node: Any):
     ]  # fmt: skip
     assert (await load(node, ann, put(node, ann, "r.jsonl", *lines))).duplicates == 1
     rows = {row.content[-1]: row for row in (await node.desk.page(Query(), ann)).memories}
-    named = {"elsewhere": "old-elsewhere", "k": there} | {name: rows[name].id for name in "bc"}
-    for name in "abc":
+    named = {"elsewhere": "old-elsewhere", "k": there} | {name: rows[name].id for name in "bcdef"}
+    for name in "abcdef":  # those in a circle, too
         assert rows[name].related == [named[one] for one in related[name]], name
-    assert there in rows["f"].related
-    assert len(rows) == len(related)  # those in a circle came, too
+    assert len(rows) == len(related)
+
+
+async def test_an_export_holds_what_was_asked_for_and_nothing_else(node: Any):
+    ann, bob = node.agent("writer"), node.agent("other")
+    for number in (1, 2, 3):
+        await remember(node, ann, f"of {number}", "team", priority=number)
+    await remember(node, bob, "of another", "team", priority=3)
+    now_ns = node.rooms.memory.now_ns()
+    for number, (query, wanted) in enumerate((
+        (Query(priority_min=3), {"of 3", "of another"}), (Query(priority_max=1), {"of 1"}), (Query(author=bob.id), {"of another"}),
+        (Query(created_before_ns=1), set()), (Query(updated_before_ns=1), set()), (Query(created_after_ns=now_ns), set()),
+        (Query(limit=1), {"of 1", "of 2", "of 3", "of another"}),
+    )):  # fmt: skip
+        told = await node.desk.export(f"{number}.jsonl", query, ann, overwrite=False)
+        lines = (exports(node, ann) / f"{number}.jsonl").read_text().splitlines()
+        assert ({json.loads(line)["content"] for line in lines}, told.exported) == (wanted, len(wanted)), query
+
+
+async def test_what_passes_passes_also_after_it_was_shared_or_carried_over(node: Any):
+    ann = node.agent("writer")
+    made = await node.desk.remember(
+        Draft("for an hour", "private", "longterm", ttl_s=3600), ann, duplicates=None, replaces=""
+    )
+    shared = await node.desk.share(made.id, ann, scope="team", category="learnings", move=True, duplicates=None)
+    ends_at = (await node.desk.get(shared.id, ann)).expires_at
+    assert ends_at[:18] == made.expires_at[:18] != ""
+    await node.desk.export("all.jsonl", Query(), ann, overwrite=False)
+    lines = [json.loads(line) for line in (exports(node, ann) / "all.jsonl").read_text().splitlines()]
+    put(
+        node,
+        ann,
+        "back.jsonl",
+        *({**line, "scope": "public"} for line in lines),
+        {"content": "x", "expires_at": "2020-01-01T00:00:00Z"},
+    )
+    done = await load(node, ann, "back.jsonl")
+    assert (done.imported, done.skipped, [one.line for one in done.errors]) == (1, 1, [2])
+    (row,) = (await node.desk.page(Query(scopes=("public",)), ann)).memories
+    assert row.expires_at[:18] == ends_at[:18]
+    with pytest.raises(Invalid) as caught:
+        await load(
+            node, ann, put(node, ann, "bad.jsonl", {"content": "x", "expires_at": "tomorrow"}, b'"' + b"z" * 1_100_000)
+        )
+    assert [one["line"] for one in caught.value.detail["errors"]] == [1, 2]
+    assert "1048576 bytes" in caught.value.detail["errors"][1]["message"]
 
 
 async def test_an_import_forges_nobody(node: Any):

@@ -317,6 +317,9 @@ def test_a_planner_may_answer_as_agents_do():
         {"parts": wanted},
         json.dumps(wanted),
         {"text": f"```json\n{json.dumps({'parts': wanted})}\n```"},
+        {
+            "text": f"Here it is:\n```json\n{json.dumps({'parts': wanted}, indent=1)}\n```\nTell me if it should be finer."
+        },
     ):
         made = planner.read(answer, {"do"}, "general", 10)
         assert [(one.id, one.capability, one.needs) for one in made] == [("a", "do", ()), ("b", "general", ("a",))]

@@ -42,6 +42,9 @@ SECRETS = {  # made up here, so that no scanner of the repository takes them for
     "url-password": "postgres://app:s3cr3t-w0rd@db:5432/x",
     "bearer-token": "Authorization: Bearer " + letters(40),
     "password": 'password = "Tr0ub4dor&3"',
+    "huggingface-token": "hf_" + letters(34),
+    "parent-key": f"kp1.{letters(48)}.{letters(43)}",
+    "token": "GITHUB_TOKEN=" + letters(20) + "1",
 }
 
 
@@ -63,6 +66,24 @@ def test_secrets_are_found_and_taken_out(kind: str):
 
 
 @pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("DB_PASSWORD=s3cr3tPa55", "password"),
+        ("MYSQL_ROOT_PASSWORD: abc123def", "password"),
+        ("export AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/bPxRfi", "password"),
+        ("private_key = 9f8e7d6c5b4a", "password"),
+        ("passphrase: xyzzy-1234-plugh", "password"),
+        ("AccountName=x;AccountKey=A1b2A1b2A1b2==;", "password"),
+        ("-----BEGIN PGP PRIVATE KEY BLOCK-----\nlQ\n-----END PGP PRIVATE KEY BLOCK-----", "private-key"),
+    ],
+)
+def test_secrets_as_environments_and_files_have_them_are_found(text: str, kind: str):
+    found = scanning.scan(f"before {text} after")
+    assert scanning.kinds(found) == (kind,)
+    assert not scanning.scan(scanning.redact(f"before {text} after", found))
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "We rotate the password every month.",
@@ -75,6 +96,10 @@ def test_secrets_are_found_and_taken_out(kind: str):
         "sha256-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
         "m019a8f3c2d1e4b7a9c0d1e2f",
         "password = ********",
+        "export DB_PASSWORD=$(vault read db)",
+        "next_page_token: the one of the page before",
+        "max_tokens = 1234567890123456",
+        "the access_key and the private_key are in the vault",
     ],
 )
 def test_what_only_talks_about_secrets_is_let_through(text: str):
@@ -82,7 +107,8 @@ def test_what_only_talks_about_secrets_is_let_through(text: str):
 
 
 @pytest.mark.parametrize(
-    "piece", ["eyJ", "password=", "a://b:", "-----BEGIN RSA PRIVATE KEY-----", "bearer ", "sk-", "x" * 50]
+    "piece",
+    ["eyJ", "password=", "a://b:", "-----BEGIN RSA PRIVATE KEY-----", "bearer ", "sk-", "a_token=", "kp1.", "x" * 50],
 )
 def test_a_scan_takes_no_more_than_its_share_of_time(piece: str):
     text = (piece * 32_768)[:32_768]
