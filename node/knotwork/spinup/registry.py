@@ -78,7 +78,7 @@ class Registry:
             except Conflict:
                 await asyncio.sleep(random.uniform(0.0, 0.02))  # noqa: S311  (jitter)
             else:
-                self.targets[key] = made
+                self.targets[key] = made = self._counted(made)  # another may have been launched meanwhile
                 return made
 
     async def drop_target(self, target: Target) -> None:
