@@ -44,16 +44,19 @@ class Frame(NamedTuple):
 
 
 async def dispatch(
-    name: str, raw: bytes, caller: table.Caller, node: NodeControl, rows: Mapping[str, table.Op] = table.TABLE
+    name: str,
+    raw: bytes | table.Request,
+    caller: table.Caller,
+    node: NodeControl,
+    rows: Mapping[str, table.Op] = table.TABLE,
 ) -> AsyncGenerator[Frame, None]:
-    """Carry out op `name` with the JSON request `raw`: any pieces, then one `result` or `error` frame."""
+    """Carry out op `name` with the request `raw`, as JSON or `admitted`: any pieces, then one `result` or `error` frame."""
     try:
         op = find(name, rows)
         if not op.streams:
             yield await whole(op, raw, caller, node)
             return
-        _admit(op, caller)
-        request = read(op, raw)
+        request = admitted(op, raw, caller)
         async with aclosing(_pieces(op, request, caller, node)) as frames:
             async for frame in frames:
                 yield frame
@@ -64,11 +67,16 @@ async def dispatch(
         yield _refused(KnotworkError.of(error), caller)
 
 
-async def whole(op: table.Op, raw: bytes, caller: table.Caller, node: NodeControl) -> Frame:
+def admitted(op: table.Op, raw: bytes | table.Request, caller: table.Caller) -> table.Request:
+    """Return the checked request of somebody who may ask for this; raises `Denied`, and what `read` does."""
+    _admit(op, caller)
+    return read(op, raw) if isinstance(raw, bytes) else raw
+
+
+async def whole(op: table.Op, raw: bytes | table.Request, caller: table.Caller, node: NodeControl) -> Frame:
     """Carry out an op that has no pieces, and return its `result` or `error`; half the price of `dispatch`."""
     try:
-        _admit(op, caller)
-        return Frame("result", encode(await op.handler(read(op, raw), node, caller)))
+        return Frame("result", encode(await op.handler(admitted(op, raw, caller), node, caller)))
     except KnotworkError as error:
         return _refused(error, caller)
     except Exception as error:  # the same

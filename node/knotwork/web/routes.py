@@ -2,7 +2,8 @@
 
 `POST /api/<room>/<verb>` takes JSON; read ops also answer `GET` with query parameters, and then with an ETag (paths named
 after things are in `resources`). A streaming op answers with
-server-sent events (event name = frame kind) when asked by `Accept: text/event-stream`, else with its result alone.
+server-sent events (event name = frame kind) when asked by `Accept: text/event-stream`, else with its result alone; a
+request that is wrong in itself has a status of its own before the first event.
 When the caller goes away the op's generator is closed, which cancels the work.
 """
 
@@ -27,6 +28,7 @@ from knotwork.ops import serve
 from knotwork.ops.form import Row
 from knotwork.ops.listed import LISTED
 from knotwork.ops.op import Caller, Op
+from knotwork.ops.op import Request as Asked
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.words import TOKEN
 from knotwork.sdk.errors import Invalid, KnotworkError, TimedOut, TooLarge
@@ -89,7 +91,14 @@ class OpEndpoint:
             return
         except ClientDisconnect:
             return
-        frames = serve.dispatch(name, raw, caller, self._node)
+        asked: bytes | Asked = raw
+        if streaming:  # once the events have begun there is no status to tell it by
+            try:
+                asked = serve.admitted(serve.find(name), raw, caller)
+            except KnotworkError as error:
+                await _problem(serve.failed(error), request)(scope, receive, send)
+                return
+        frames = serve.dispatch(name, asked, caller, self._node)
         answering = self._stream(frames, caller, send) if streaming else self._single(frames, caller, request, send)
         await until_gone(receive, answering)
         caller.take_back()
@@ -139,8 +148,7 @@ class OpEndpoint:
             async for frame in frames:
                 await _still_there()
                 if frame.kind == "error":
-                    shell = EVENT_STREAM in request.headers.get("accept", "")
-                    await problem.from_frame(frame.data, shell=shell)(request.scope, request.receive, send)
+                    await _problem(frame, request)(request.scope, request.receive, send)
                 elif frame.kind == "result":
                     try:
                         made = self.answer(request, frame.data)
@@ -174,6 +182,11 @@ class OpEndpoint:
                         caller.received()
             alive.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _problem(frame: serve.Frame, request: Request) -> Response:
+    """Return the response for an error frame: our own command line is told by commands, programs by routes."""
+    return problem.from_frame(frame.data, shell=EVENT_STREAM in request.headers.get("accept", ""))
 
 
 async def body_of(request: Request, max_bytes: int = serve.REQUEST_MAX_BYTES) -> bytes:

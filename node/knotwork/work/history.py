@@ -156,7 +156,8 @@ def _of_trace(stored: Stored) -> list[Happened]:
             return [Happened(*place, begun.started_ns, "started", "running", begun.node, begun.agent)]
         if parts[3] == "released":
             back = msgspec.json.decode(stored.data, type=Released)
-            return [Happened(*place, back.at_ns, "released", "pending", back.node, back.agent, code=back.why)]
+            who = back.node, back.agent
+            return [Happened(*place, back.at_ns, "released", "pending", *who, code=back.code, message=back.why)]
     except (Invalid, msgspec.DecodeError, UnicodeDecodeError):
         return []
     return []

@@ -126,9 +126,9 @@ class Intake:
         """Return the outcome of an attempt, None when there is none in FACTS."""
         return await outcome_at(self._connection, task.outcome_subject)
 
-    async def release(self, task: Task, delivery: int, reply: str, agent: str, why: str) -> None:
+    async def release(self, task: Task, delivery: int, reply: str, agent: str, why: str, *, code: str = "") -> None:
         """Give an attempt back unfinished, on record: somebody else takes it at once, and it counts as no crash."""
-        fact = Released(self._node, agent, clock.now_ns(), why[:256])
+        fact = Released(self._node, agent, clock.now_ns(), why[:256], code)
         try:
             await self._facts.append(records.trace_subject(task, "released", delivery), records.encode(fact))
         except KnotworkError as failure:

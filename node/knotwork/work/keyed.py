@@ -120,12 +120,13 @@ def keyed_run(key: str) -> str:
 def asked(task: Task) -> str:
     """Return what is the same for two submissions of the same work, and for nothing else (pure).
 
-    However a client orders the keys of its input, it is the same one; and where it was placed does not matter, nor who
-    submitted it, when, and until when it is wanted.
+    However a client orders the keys of its input, its labels and the codes it retries on, it is the same one; and where
+    it was placed does not matter, nor who submitted it, when, and until when it is wanted.
     """
     alike = msgspec.structs.replace(
-        task, input=msgspec.Raw(codec.canonical(bytes(task.input))), queue="", submitted_ns=0, traceparent="",
-        by="", why="", deadline_ns=0, number=1, past=(), asked="", asker=None,
+        task, input=msgspec.Raw(codec.canonical(bytes(task.input))), labels=dict(sorted(task.labels.items())),
+        retry=msgspec.structs.replace(task.retry, on=tuple(sorted(task.retry.on))), queue="", submitted_ns=0,
+        traceparent="", by="", why="", deadline_ns=0, number=1, past=(), asked="", asker=None,
     )  # fmt: skip
     return records.derived("", records.encode(alike).decode(), 52)
 

@@ -224,6 +224,7 @@ class Released(msgspec.Struct, frozen=True, omit_defaults=True):
     agent: Name
     at_ns: Whole
     why: Name = ""
+    code: Name = ""
 
 
 _encoder = msgspec.json.Encoder()

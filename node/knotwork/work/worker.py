@@ -323,7 +323,9 @@ class Worker:
         self._intake.spawn(self._release(running, error))
 
     async def _release(self, running: Running, error: KnotworkError) -> None:
-        await self._intake.release(running.task, running.delivery, running.reply, running.agent, error.code)
+        await self._intake.release(
+            running.task, running.delivery, running.reply, running.agent, error.message, code=error.code
+        )
         self._forget(running)
 
     async def _pass_on(self, running: Running, error: KnotworkError, passes: Passes) -> None:

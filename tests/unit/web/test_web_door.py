@@ -105,6 +105,12 @@ async def test_an_error_in_a_stream_is_its_last_event(client):
     assert [(kind, data["code"]) for kind, data in events(answer.text)] == [("error", "agent.busy")]
 
 
+async def test_a_request_that_is_wrong_in_itself_is_refused_before_the_first_event(client):
+    answer = await client.post("/api/agents/invoke", json={"no": 1}, headers={"accept": "text/event-stream"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "ops.bad_request")
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
 async def test_events_stream_and_are_refused_without_one(client):
     answer = await client.get(
         "/api/node/events", params={"limit": 2, "names": "node.*"}, headers={"accept": "text/event-stream"}

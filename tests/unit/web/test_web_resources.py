@@ -255,8 +255,10 @@ async def test_the_feed_names_events_after_topics_and_tells_back_where_the_calle
 
 
 async def test_a_feed_of_nothing_known_is_refused(client):
-    ((kind, _, error),) = blocks((await client.get("/api/events?topics=weather")).text)
-    assert (kind, error["code"]) == ("error", "ops.bad_request")
+    answer = await client.get("/api/events?topics=weather")
+    assert (answer.status_code, answer.json()["code"]) == (422, "ops.bad_request")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert [one["field"] for one in answer.json()["problems"]] == ["topics.0"]
 
 
 async def test_pages_of_others_may_use_what_is_new(client):

@@ -43,7 +43,7 @@ def words(found) -> list[str]:
 
 def life() -> tuple[Task, list[Stored], Outcome]:
     """Return a run that failed, died, was redriven, looped and ended: its last attempt, its facts and its end."""
-    facts = [fact("started", Started("n", "a", 2 * S), 0, 1, 1), fact("released", Released("n", "a", 3 * S, "drain"), 0, 1, 1),
+    facts = [fact("started", Started("n", "a", 2 * S), 0, 1, 1), fact("released", Released("n", "a", 3 * S, "it drains", "x.w"), 0, 1, 1),
              fact("started", Started("m", "a", 4 * S), 0, 1, 2)]  # fmt: skip
     first = end(TASK, "waiting", 6, due_ns=8 * S, error={"code": "x.y", "message": "oops"})
     second = settle.following(TASK, first)
@@ -71,6 +71,8 @@ def test_everything_is_told_in_order():
     assert [one.state for one in found if one.what == "continued"] == ["pending"]
     waiting = next(one for one in found if one.what == "waiting")
     assert (waiting.due_ns, waiting.code, waiting.message) == (8 * S, "x.y", "oops")
+    released = next(one for one in found if one.what == "released")
+    assert (released.code, released.message) == ("x.w", "it drains")
     assert next(one for one in found if one.what == "redriven").message == "redriven by me"
 
 

@@ -10,7 +10,7 @@ from knotwork.work import keyed, records
 
 TASK = records.Task(
     run=keyed.keyed_run("k"), queue="do", capability="do", key="k", input=msgspec.Raw(b'{"a": 1, "b": [2]}'),
-    submitted_ns=1, labels={"team": "red"},
+    submitted_ns=1, labels={"team": "red", "area": "north"}, retry=records.Retry(on=("net.away", "net.slow")),
 )  # fmt: skip
 
 
@@ -19,6 +19,7 @@ TASK = records.Task(
     [
         {"input": msgspec.Raw(b'{"b":[2],"a":1}')}, {"submitted_ns": 2}, {"queue": "other"}, {"by": "cli/me"},
         {"why": "sticky"}, {"deadline_ns": 5}, {"traceparent": "00-1"}, {"asked": "abc"},
+        {"labels": {"area": "north", "team": "red"}}, {"retry": records.Retry(on=("net.slow", "net.away"))},
     ],
     ids=lambda fields: next(iter(fields)),
 )  # fmt: skip
@@ -29,7 +30,7 @@ def test_the_same_work(fields):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"input": msgspec.Raw(b'{"a": 1, "b": [3]}')}, {"priority": 9}, {"labels": {}}, {"capability": "other"},
+        {"input": msgspec.Raw(b'{"a": 1, "b": [3]}')}, {"priority": 9}, {"labels": {}}, {"labels": {"team": "north", "area": "red"}}, {"capability": "other"},
         {"boundary": "corporate"}, {"timeout_s": 5.0}, {"retry": records.Retry(max_attempts=2)}, {"blob": "sha"},
     ],
     ids=lambda fields: next(iter(fields)),
