@@ -144,3 +144,14 @@ def test_connecting_twice_is_undone_whole_and_a_foreign_server_stays(home: tuple
     assert rows(node, "claude-code", "--no-verify", "--name", "knots")["claude-code"]["done"] == "written"
     rows(node, "claude-code", "--undo", "--name", "knots")
     assert claude.read_text() == mine
+
+
+def test_a_file_that_two_clients_share_is_undone_for_both(home: tuple[Node, Path]):
+    node, _ = home
+    both = ("claude-code", "copilot", "--scope", "project", "--no-verify")
+    rows(node, *both)
+    file = Path(rows(node, *both)["copilot"]["file"])
+    assert file.exists()
+    assert [row["done"] for row in rows(node, *both, "--undo").values()] == ["taken out", "unchanged"]
+    assert not file.exists()
+    assert node.refused("connect", *both, "--undo")[1]["code"] == "connect.some_failed"

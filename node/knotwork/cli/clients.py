@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import tomli_w
+
 from knotwork.sdk.errors import Invalid
 
 Scope = Literal["user", "project"]
@@ -172,8 +174,10 @@ def _unreadable(shown: str, why: str) -> Invalid:
 
 
 def with_server(client: Client, text: str, name: str, server: Json, shown: str) -> str:
-    """Return the text of a file with a server in it, in place of one of that name."""
+    """Return the text of a file with a server in it, in place of one of that name, whose further fields stay."""
     found = read(client, text, shown)
+    before = found.get(client.key, {}).get(name)
+    server = (before if isinstance(before, dict) else {}) | server
     if client.form == "toml":
         return _checked(client, text, _toml_with(client, text, name, server), name, shown)
     servers = dict(found.get(client.key, {})) | {name: server}
@@ -202,8 +206,7 @@ def _indent(text: str) -> int | str:
 
 def _toml_with(client: Client, text: str, name: str, server: Json) -> str:
     bare = _toml_without(client, text, name).rstrip("\n")
-    lines = [f"[{client.key}.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in server.items())]
-    return (bare + "\n\n" if bare else "") + "\n".join(lines) + "\n"
+    return (bare + "\n\n" if bare else "") + tomli_w.dumps({client.key: {name: server}})
 
 
 def _toml_without(client: Client, text: str, name: str) -> str:

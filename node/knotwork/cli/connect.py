@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ class Wish:
     dry_run: bool = False
     undo: bool = False
     verify: bool = True
+    undone: set[Path] = field(default_factory=set)
+    """Files out of which we were taken: two clients may share one."""
 
 
 def _connect(**values: Any) -> None:
@@ -166,8 +168,9 @@ def _one(client: Client, wish: Wish, *, every: bool) -> Row:
         )  # fmt: skip
     if wish.undo:
         after = clients.without_server(client, before, wish.name, shown)
-        if every and after == before:
+        if after == before and (every or file in wish.undone):
             return Row(client.name, "unchanged", shown)
+        wish.undone.add(file)
         return Row(client.name, _taken_out(client, file, before, after, wish), shown, text=after)
     return _put_in(client, file, before, wish)
 

@@ -167,3 +167,40 @@ def test_a_file_that_would_lose_something_is_not_read(text: str, why: str):
     with pytest.raises(Invalid, match=why) as refused:
         clients.read(CLIENTS["cursor"], text, "mcp.json")
     assert refused.value.code == "connect.bad_config"
+
+
+SETTINGS: Any = st.dictionaries(
+    NAMES.filter(lambda name: name not in ("command", "args")),
+    st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=8)
+    | st.lists(st.text(max_size=4), max_size=3) | st.dictionaries(NAMES, st.text(max_size=8), max_size=3),
+    max_size=4,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("client", CLIENTS.values(), ids=lambda client: client.name)
+@given(settings=SETTINGS)
+def test_what_somebody_added_to_our_entry_stays_when_it_is_written_anew(
+    client: clients.Client, settings: dict[str, Any]
+):
+    first = clients.entry(client, COMMAND, "user") | settings
+    text = clients.with_server(client, "", "knotwork", first, "f")
+    again = clients.entry(client, [*COMMAND[:2], "--toolset", "all"], "user")
+    after = clients.with_server(client, text, "knotwork", again, "f")
+    assert clients.servers(client, after, "f") == {"knotwork": first | again}
+
+
+def test_tables_below_our_own_stay():
+    before = (
+        TOML + '\n[mcp_servers.knotwork]\ncommand = "knotwork"\nargs = ["mcp"]\n\n[mcp_servers.knotwork.env]\nA = "b"\n'
+    )
+    after = clients.with_server(CODEX, before, "knotwork", clients.entry(CODEX, COMMAND, "user"), "f")
+    assert clients.servers(CODEX, after, "f")["knotwork"]["env"] == {"A": "b"}
+    assert clients.without_server(CODEX, after, "knotwork", "f") == TOML
+
+
+def test_two_clients_that_read_one_file_find_what_each_needs_in_it():
+    claude, copilot = CLIENTS["claude-code"], CLIENTS["copilot"]
+    text = ""
+    for client in (copilot, claude):
+        text = clients.with_server(client, text, "knotwork", clients.entry(client, COMMAND, "project"), "f")
+    assert clients.servers(claude, text, "f")["knotwork"]["tools"] == ["*"]
