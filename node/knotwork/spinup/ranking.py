@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
@@ -79,6 +81,25 @@ def unready(target: Target, now_ns: int) -> str:
     if left_s > 0:
         return cooling(target, left_s)
     return ""
+
+
+def judged(target: Target, launch: Launch, now_ns: int) -> Target:
+    """Return what the record of a target tells once a launch of it has come to a new state.
+
+    An agent that registers ends a row of failures, unless it takes nothing: how many such there were in a row is kept
+    until one is stopped as one that is not needed any more.
+    """
+    if launch.state == "up":
+        return msgspec.structs.replace(target, failures=0, last_success_ns=now_ns, failed_why="")
+    if launch.state == "stopped":
+        return msgspec.structs.replace(target, useless=0)
+    if launch.state != "failed":
+        return target
+    useless = target.useless + 1 if launch.registered_ns else target.useless
+    failures = max(target.failures + 1, useless)
+    return msgspec.structs.replace(
+        target, failures=failures, useless=useless, last_failure_ns=now_ns, failed_why=launch.why
+    )
 
 
 def cooling(target: Target, left_s: float) -> str:

@@ -28,7 +28,8 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `wait_s` is how long work may wait for busy agents before one more is started, 0: for ever. `enabled` is the
     configuration's word, `disabled` somebody's at run time. `capabilities` empty: any. `running` counts its live
-    launches, `failures` those that failed in a row, `failed_why` why the last one did.
+    launches, `failures` those that failed in a row, `failed_why` why the last one did, `useless` those in a row whose
+    agent came and took nothing.
     """
 
     node: Token
@@ -49,6 +50,7 @@ class Target(msgspec.Struct, frozen=True, omit_defaults=True):
     running: Count = 0
     failures: Count = 0
     failed_why: Text = ""
+    useless: Count = 0
     last_launch_ns: Time = 0
     last_success_ns: Time = 0
     last_failure_ns: Time = 0

@@ -328,15 +328,7 @@ class SpinUps:
         """Let a target's record tell how its launches went."""
         with contextlib.suppress(KnotworkError):
             target, now_ns = self.registry.target(f"{launch.node}/{launch.target}"), clock.now_ns()
-            if launch.state == "failed":
-                await self._change(
-                    target,
-                    lambda now: msgspec.structs.replace(
-                        now, failures=now.failures + 1, last_failure_ns=now_ns, failed_why=launch.why
-                    ),
-                )
-            elif launch.state == "up":
-                await self._note(target, failures=0, last_success_ns=now_ns, failed_why="")
+            await self._change(target, lambda now: ranking.judged(now, launch, now_ns))
 
     async def _note(self, target: Target, **fields: int | str) -> Target:
         return await self._change(target, lambda now: msgspec.structs.replace(now, **fields))
@@ -360,7 +352,7 @@ class SpinUps:
 def _declared(mine: Own, target: Target, *, anew: bool) -> Target:
     """Return the record of a target as it is configured; `anew` forgets how it did until now (pure)."""
     if anew:
-        target = msgspec.structs.replace(target, health="unknown", why="", failures=0, failed_why="")
+        target = msgspec.structs.replace(target, health="unknown", why="", failures=0, useless=0, failed_why="")
     return msgspec.structs.replace(
         target, type=mine.type, capabilities=mine.capabilities, boundaries=mine.boundaries, cost=mine.cost,
         max_concurrent=mine.max_concurrent, cooldown_s=mine.cooldown_s, register_s=mine.register_s, wait_s=mine.wait_s,

@@ -132,3 +132,18 @@ def test_targets_of_a_node_that_is_away_are_out():
 def test_a_target_that_cools_down_says_why_its_last_launch_failed():
     failed = target("t", failures=2, cooldown_s=30, last_failure_ns=0, failed_why="no such image")
     assert ranking.unready(failed, 0) == "it cools down for 60 s more after 2 failures in a row: no such image"
+
+
+def test_the_pause_of_a_target_whose_agents_come_and_take_nothing_grows():
+    one, now_ns, pauses = target("t", cooldown_s=30), NOW_NS, []
+    for _ in range(3):
+        came = Launch("l", "t", "home", "up", registered_ns=now_ns)
+        one = ranking.judged(one, came, now_ns)
+        assert (one.failures, ranking.unready(one, now_ns)) == (0, ""), "one that came may be followed by a second"
+        one = ranking.judged(one, msgspec.structs.replace(came, state="failed", why="it takes nothing"), now_ns)
+        pauses.append(ranking.cooldown_left_s(one, now_ns))
+    assert pauses == [30, 60, 120]
+    one = ranking.judged(one, Launch("l", "t", "home", "stopped", registered_ns=now_ns), now_ns)
+    one = ranking.judged(one, Launch("l", "t", "home", "up", registered_ns=now_ns), now_ns)
+    one = ranking.judged(one, Launch("m", "t", "home", "failed"), now_ns)
+    assert one.failures == 1, "one that was not needed any more ends the row"
