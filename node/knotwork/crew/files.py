@@ -66,7 +66,7 @@ class Files:
     def is_written(self, record: Record) -> bool:
         """Return whether its end was written down already."""
         try:
-            return (self._of(record.id) / "state.json").read_text() == _state(record)
+            return (self._of(record.id) / "state.json").read_bytes() == _state(record).encode()
         except OSError:
             return False
 

@@ -83,9 +83,7 @@ class Store:
                 await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311  (jitter)
             else:
                 return after
-        raise Unavailable(
-            f"{orchestration} is changed by too many at once.", code="crew.busy", hint="Try again.", retry_after_s=0.5
-        )
+        raise _busy(orchestration)
 
     async def all(self) -> list[Record]:
         """Return all, the newest first."""
@@ -112,18 +110,25 @@ class Store:
         return None if entry is None or not entry.value else records.result(entry.value)
 
     async def put_checkpoint(self, orchestration: str, made: Checkpoint) -> Checkpoint:
-        """Keep how far an agent is with a part; what is not said stays, and totals never shrink."""
+        """Keep how far an agent is with a part; what is not said stays, and totals never shrink.
+
+        Raises `Unavailable` (`crew.busy`).
+        """
         place = f"{orchestration}.{made.part or '-'}.{hashlib.sha256(made.by.encode()).hexdigest()[:16]}"
-        entry = await self._checkpoints.get(place)
-        before = records.checkpoint(entry.value) if entry is not None and entry.value else None
-        if before is not None:
-            made = records.Checkpoint(
-                made.part, made.by, made.at_ns, before.percent if made.percent is None else made.percent,
-                made.text or before.text, max(made.tokens, before.tokens), max(made.cost, before.cost),
-                before.data if bytes(made.data) == b"null" else made.data,
-            )  # fmt: skip
-        await self._checkpoints.put(place, records.encode(made), ttl_s=CHECKPOINT_TTL_S)
-        return made
+        for _ in range(TRIES):
+            entry = await self._checkpoints.get(place)
+            before = records.checkpoint(entry.value) if entry is not None and entry.value else None
+            whole = _together(before, made) if before is not None else made
+            try:
+                if entry is None:
+                    await self._checkpoints.create(place, records.encode(whole), ttl_s=CHECKPOINT_TTL_S)
+                else:
+                    await self._checkpoints.update(place, records.encode(whole), entry.revision, ttl_s=CHECKPOINT_TTL_S)
+            except Conflict:  # the same agent said something else at the same time
+                await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311  (jitter)
+            else:
+                return whole
+        raise _busy(orchestration)
 
     async def checkpoints(self, orchestration: str) -> list[Checkpoint]:
         """Return how far everybody is, the oldest first."""
@@ -131,6 +136,21 @@ class Store:
         every = reading.every(self.connection, self._checkpoints.stream, pattern)
         found = [one async for stored in every if stored.data and (one := records.checkpoint(stored.data)) is not None]
         return sorted(found, key=lambda one: one.at_ns)
+
+
+def _together(before: Checkpoint, made: Checkpoint) -> Checkpoint:
+    """Return what an agent said before, and says now, of one part (pure)."""
+    return records.Checkpoint(
+        made.part, made.by, made.at_ns, before.percent if made.percent is None else made.percent,
+        made.text or before.text, max(made.tokens, before.tokens), max(made.cost, before.cost),
+        before.data if bytes(made.data) == b"null" else made.data,
+    )  # fmt: skip
+
+
+def _busy(orchestration: str) -> Unavailable:
+    return Unavailable(
+        f"{orchestration} is changed by too many at once.", code="crew.busy", hint="Try again.", retry_after_s=0.5
+    )
 
 
 def key(orchestration: str) -> str:

@@ -6,10 +6,13 @@ import msgspec
 import pytest
 from tests.integration.crew.conftest import ME, part
 
-from knotwork.crew.records import Budget, Record, Synthesis
+from knotwork.bus.background import together
+from knotwork.crew.records import Budget, Checkpoint, Record, Synthesis
 from knotwork.crew.room import Report, Spawn
 from knotwork.sdk.errors import Conflict, Denied, KnotworkError
 from knotwork.trust.who import Who
+
+ID = "o0123456789ab"
 
 
 async def refused(asked) -> KnotworkError:
@@ -35,6 +38,14 @@ async def test_no_more_sub_agents_and_levels_than_allowed(nodes):
     deeper = await node.plan(part("z"), parent=below.id)
     error = await refused(node.crew.spawn(deeper.id, Spawn(), ME))
     assert (type(error), error.code) == (Denied, "crew.too_deep")
+
+
+async def test_what_an_agent_says_at_the_same_time_adds_to_what_it_said(nodes):
+    store = (await nodes.here()).crew.store
+    said = [Checkpoint("a", "ann", number, tokens=30 - number) for number in range(20)]
+    await together(*(store.put_checkpoint(ID, one) for one in said))
+    (kept,) = await store.checkpoints(ID)
+    assert kept.tokens == 30
 
 
 async def test_an_agent_that_works_on_a_part_orchestrates_below_it(nodes):

@@ -374,6 +374,8 @@ def test_files_stay_in_their_folder_and_follow_no_link(tmp_path):
     assert not files.is_written(whole)
     files.results(whole, {"a": "text", "b": {"n": 1}}, "all")
     assert files.is_written(whole)
+    (folder / "state.json").write_bytes(b"\xff")  # whoever works there may write what he likes
+    assert not files.is_written(whole)
     assert (folder / "a" / "result.md").read_text() == "text"
     assert (folder / "result.md").read_text() == "all"
     outside = tmp_path / "outside"
