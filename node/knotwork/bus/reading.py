@@ -98,9 +98,18 @@ async def count_from(
 
 
 async def subjects_of(connection: Connection, stream: str, subject: str) -> list[str]:
-    """Return the subjects of a stream that fit a pattern (100,000 at most), without their messages."""
-    answer = await streams.api(connection, f"STREAM.INFO.{stream}", {"subjects_filter": subject}, timeout_s=30)
-    return list((answer.get("state") or {}).get("subjects") or {})
+    """Return the subjects of a stream that fit a pattern, without their messages; the server tells 100,000 at a time."""
+    found: dict[str, int] = {}
+    offset, total = 0, 1
+    while offset < total:
+        asked = {"subjects_filter": subject, "offset": offset}
+        answer = await streams.api(connection, f"STREAM.INFO.{stream}", asked, timeout_s=30)
+        page = (answer.get("state") or {}).get("subjects") or {}
+        if not page:
+            break
+        found |= page
+        offset, total = offset + len(page), int(answer.get("total", 0))
+    return list(found)
 
 
 async def _gather(connection: Connection, stream: str, body: dict[str, Any], timeout_s: float) -> list[Stored]:

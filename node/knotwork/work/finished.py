@@ -126,7 +126,7 @@ class Finished:
         rest.looked = depth
 
     async def _look_through(self, pattern: str) -> None:
-        """Take what has ended out of a queue, of the 100,000 that stand there first by their names."""
+        """Take what has ended out of a queue."""
         before = self.removed
         places = await reading.subjects_of(self._connection, subjects.TASKS, pattern)
         for begin in range(0, len(places), CHUNK):  # to name the outcomes of all at once takes a second
