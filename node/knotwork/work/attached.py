@@ -86,12 +86,13 @@ class Attached:
                 hint="Take another name for yourself.",
             )  # fmt: skip
         before = self._present.get(record.name)
+        if before is not None and before.record == record:
+            return
         if before is None:
             self._present[record.name] = Present(record)
         else:
             before.record = record
-        if before is None or before.record != record:
-            self.changed()
+        self.changed()
 
     def asked(self, record: AgentRecord, wait_s: float) -> tuple[AgentRecord, int]:
         """Take note that an agent asks for work and waits `wait_s`; returns it as it is, and how much it may hold.
