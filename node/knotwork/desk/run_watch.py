@@ -62,8 +62,9 @@ class RunWatch:
         """Yield what happens until the run is over, those that go on for it included; raises what `Looking.glance` does."""
         until_s = time.monotonic() + timeout_s
         while True:
-            async for piece in self._one(run, until_s):
-                yield piece
+            async with contextlib.aclosing(self._one(run, until_s)) as pieces:
+                async for piece in pieces:
+                    yield piece
             following = await self._flow.runs.latest(run)
             if following == run or time.monotonic() >= until_s:
                 return

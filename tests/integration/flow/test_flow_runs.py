@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 
 import pytest
 from tests.integration.flow.conftest import define, ended, output, start
-from tests.integration.work.conftest import until
+from tests.integration.work.conftest import PATIENCE_S, until
 
 from knotwork.bus import reading, streams, subjects
+from knotwork.desk.run_watch import RunWatch
 from knotwork.flow import facts, history, listing
 from knotwork.sdk.errors import Conflict, Invalid, NotFound
 
@@ -384,3 +386,17 @@ async def test_two_owners_do_no_harm(flows):
         assert len(sight.facts) == len({fact.subject for fact in sight.facts})
         outcomes = [json.loads(fact.data)["output"] for fact in sight.facts if ".outcome." in fact.subject]
         assert len(outcomes) == 4
+
+
+async def test_who_looks_on_no_more_hears_no_more(flows):
+    flow = await flows.here()
+    await define(flow, steps={"a": {"capability": "nobody-has-it"}})
+    run = await start(flow)
+
+    def heard() -> list[str]:
+        return [one.subject for one in flow.connection._listening if run in one.subject]
+
+    async with contextlib.aclosing(RunWatch(flow, tree=False).pieces(run, PATIENCE_S)) as pieces:
+        await anext(pieces)
+        assert heard()
+    assert not heard()
