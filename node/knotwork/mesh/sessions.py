@@ -20,8 +20,9 @@ import msgspec
 
 from knotwork.bus import clock, codec, kv, subjects
 from knotwork.bus.background import background
+from knotwork.bus.waits import set_within
 from knotwork.mesh import session_records as rules
-from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError, Unreachable
+from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError, Unavailable, Unreachable
 from knotwork.trust.parents import ParentKeys, open_parent_keys
 from knotwork.trust.scopes import may_see
 
@@ -337,8 +338,10 @@ class Sessions:
     # -- the bucket --------------------------------------------------------------------------------------------------
 
     async def _ready(self) -> None:
-        async with asyncio.timeout(READ_S):
-            await self.current.wait()
+        if not await set_within(self.current, READ_S):
+            raise Unavailable(
+                f"The agents of {self.project} are not known here yet.", code="session.not_ready", retry_after_s=1.0
+            )
 
     async def _write(self, record: AgentSession) -> None:
         self._heard(record)

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from knotwork.mesh import session_records
+from knotwork.mesh import sessions as mesh_sessions
 from knotwork.mesh.sessions import open_sessions
-from knotwork.sdk.errors import Conflict, Denied, NotFound
+from knotwork.sdk.errors import Conflict, Denied, NotFound, Unavailable
 
 WAIT_S = 30.0
 
@@ -62,6 +63,16 @@ async def test_two_in_one_folder_are_two_agents_and_each_comes_back_as_itself(at
     async with sessions.open(newcomer("2")) as second, sessions.open(newcomer("1")) as first:
         assert (first.record.id, second.record.id) == ids
         assert (first.record.handle, second.record.handle) == ("claude-code", "ann-two")
+
+
+async def test_who_comes_before_the_agents_are_known_is_told_to_come_again(at, monkeypatch):
+    sessions = await at("n1")
+    monkeypatch.setattr(mesh_sessions, "READ_S", 0.0)
+    monkeypatch.setattr(sessions, "current", asyncio.Event())
+    with pytest.raises(Unavailable) as early:
+        async with sessions.open(newcomer()):
+            pass
+    assert early.value.code == "session.not_ready"
 
 
 async def test_an_agent_has_one_session_unless_it_takes_over(at):
