@@ -227,8 +227,14 @@ class Feed:
 
 def changes(before: Rows, now: Rows) -> list[tuple[str, dict[str, Any]]]:
     """Return what is different: `appeared` and `changed` with the row as it is, `gone` as it was (pure)."""
-    found = [("changed" if name in before else "appeared", row) for name, row in now.items() if before.get(name) != row]
+    found = [("appeared", row) for name, row in now.items() if name not in before]
+    found += [("changed", row) for name, row in now.items() if name in before and _held(before[name]) != _held(row)]
     return found + [("gone", row) for name, row in before.items() if name not in now]
+
+
+def _held(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row without what counts by itself: the seconds for which a target cools down."""
+    return {**row, "why": ""} if row.get("state") == "cooling-down" else row
 
 
 @asynccontextmanager

@@ -126,6 +126,15 @@ async def test_what_appears_changes_and_goes(feed, node, monkeypatch):
         assert [(row.what, row.data["agent"]) for row in await take(rows, 1)] == [("gone", "newcomer")]
 
 
+def test_the_seconds_for_which_a_target_cools_down_are_no_change():
+    cooling = {"state": "cooling-down", "failures": 1, "why": "it cools down for 9 s more"}
+    later = {"a": {**cooling, "why": "it cools down for 8 s more"}}
+    assert feeds.changes({"a": cooling}, later) == []
+    for now in ({**cooling, "failures": 2}, {**cooling, "state": "available"}):
+        assert feeds.changes({"a": cooling}, {"a": now}) == [("changed", now)]
+    assert feeds.changes({"a": {"state": "unhealthy", "why": "x"}}, {"a": {"state": "unhealthy", "why": "y"}})
+
+
 async def test_figures_are_told_to_whoever_comes(feed, monkeypatch):
     monkeypatch.setattr(feeds, "LOOK_S", 0.01)
     for _ in range(2):
