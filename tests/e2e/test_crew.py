@@ -118,6 +118,23 @@ def test_all_of_it_at_the_shell(nodes):
     assert hub.refused("crew", "cancel", name)[1]["code"] == "crew.over"
 
 
+def test_people_are_told_the_id_the_phase_and_what_was_used(nodes):
+    hub = nodes.node(HUB, "hub").up()
+    out = hub.run("crew", "assess", "1. say hello\n2. say bye (after 1)", "--capability", "shouting")[1]
+    told = dict(line.split(maxsplit=1) for line in out.split("\n\n")[1].splitlines())
+    name = told["id"]
+    assert told["order"] == "[say-hello] → [say-bye]"
+    assert f"id     {name}\nphase  " in hub.run("crew", "spawn", name)[1]
+    phase(hub, name, "complete")
+    code, out, moves = hub.run("crew", "watch", name)
+    assert (code, f"id     {name}\nphase  complete" in out) == (0, True)
+    assert {"complete  100 %", "say-bye  completed  writer  hub"} <= set(moves.splitlines())
+    out = hub.run("crew", "state", name)[1]
+    assert all(f"\n{word}" in out for word in ("phase ", "percent ", "budget\n", "used\n", "synthesis "))
+    out = hub.run("memory", "stats")[1]
+    assert all(f"\n{word}" in out for word in ("core max ", "stores\n", "folders "))
+
+
 def test_it_is_held_goes_on_and_is_stopped_over_http(nodes):
     hub = nodes.node(HUB, "hub").up()
     parts = [{"id": "a", "capability": "general"}, {"id": "b", "capability": "general", "needs": ["a"]}]

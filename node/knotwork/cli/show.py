@@ -133,6 +133,20 @@ def happened(piece: Mapping[str, Any]) -> str:
     return "  ".join(word for word in words if word not in ("", _MISSING))
 
 
+def moved(piece: Mapping[str, Any]) -> str:
+    """Return a piece of `crew watch` for people, in one line: a phase, or how a part stands."""
+    percent = f"{piece.get('percent') or 0:.0f} %"
+    if piece.get("event") == "phase":
+        words = [piece.get("phase"), percent, f"held: {piece['held']}" if piece.get("held") else ""]
+    else:
+        attempt = piece.get("attempt") or 0
+        words = [
+            *(piece.get(name) for name in ("part", "state", "agent", "node")), percent if piece.get("text") else "",
+            f"attempt {attempt}" if attempt > 1 else "", piece.get("text"),
+        ]  # fmt: skip
+    return "  ".join(cell(word) for word in words if word)
+
+
 def _cut(text: str, limit: int) -> str:
     if width(text) <= limit:
         return text

@@ -254,7 +254,9 @@ def _printer(op: Row, shared: Shared) -> Callable[[Any], None]:
 
 def _for_people(op: Row, kind: str, data: dict[str, Any]) -> str:
     if kind != "progress":
-        told = show.happened(data["data"]) if op.name == "task.watch" else show.answer(data.get("data"))
+        piece = data.get("data")
+        look = {"task.watch": show.happened, "crew.watch": show.moved}.get(op.name)
+        told = look(piece or {}) if look is not None else show.answer(piece)
         return told.removesuffix("\n")  # a line of text brings its own end
     percent = data.get("percent")
     done = "" if percent is None else f"{percent:3.0f} % "
@@ -280,8 +282,9 @@ def _print(op: Row, reply: dict[str, Any], shared: Shared, answer: str) -> None:
     elif rows is not None:
         if rows or not shared.quiet:
             print(show.table(rows, op.cli.columns or list(rows[0])) if rows else f"no {op.cli.rows}")
-        if isinstance(reply.get("result"), dict):  # what the rows add up to
-            print(f"\n{show.details({'result': reply['result']})}")
+        below = {name: reply[name] for name in op.cli.below if reply.get(name) not in (None, "", [], {})}
+        if below:
+            print(f"\n{show.details(below)}")
     elif op.effect == "read" or not shared.quiet:  # that something was done is no answer: the exit code says it
         print(show.details({key: value for key, value in reply.items() if key not in op.cli.hidden}))
     _tell_of_more(op, reply, shared)

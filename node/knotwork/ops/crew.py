@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints
 from knotwork.crew.records import How, Phase
 from knotwork.ops import crew_replies, replies
 from knotwork.ops.crew_ports import Assessing, Progressing, Spawning, Together
-from knotwork.ops.crew_words import ID, PARTS, CrewId, CrewRequest, ListPlace, PartId, Plan
+from knotwork.ops.crew_words import BELOW, ID, PARTS, CrewId, CrewRequest, ListPlace, PartId, Plan
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.task_words import Key
@@ -22,6 +22,22 @@ from knotwork.trust.scopes import Scope
 WEEK_S = 7 * 86400.0
 SHOWN = "Build a shop: database schema, REST API, web UI and tests"
 COLUMNS = ("id", "phase", "percent", "done", "parts", "by", "created_at", "ended_at", "task")
+STATE = (
+    "id",
+    "phase",
+    "percent",
+    "order",
+    "held",
+    "why",
+    "error",
+    "task",
+    "synthesis",
+    "budget",
+    "used",
+    "parent",
+    "below",
+    "notes",
+)
 
 
 class AssessRequest(Request):
@@ -45,7 +61,7 @@ class AssessRequest(Request):
 
 @op(
     "crew.assess", AssessRequest, crew_replies.CrewPlan, effect="write",
-    cli=CliForm(("crew", "assess"), positional=("task",), rows="parts", columns=("id", "capability", "needs", "title"), short={"key": "k"}),
+    cli=CliForm(("crew", "assess"), positional=("task",), rows="parts", columns=("id", "capability", "needs", "title"), below=("id", "order", "notes"), short={"key": "k"}),
     summary="Split a task into parts for several agents.",
     help="By rules, without a language model; with a planner its plan is taken when it makes sense. Nothing begins yet: "
     "look at the plan, change it with `crew.plan`, carry it out with `crew.spawn`.",
@@ -75,7 +91,7 @@ class PlanRequest(CrewRequest):
 
 @op(
     "crew.plan", PlanRequest, crew_replies.CrewPlan, effect="write",
-    cli=CliForm(("crew", "plan"), positional=("id", "parts"), rows="parts", columns=("id", "capability", "needs", "title")),
+    cli=CliForm(("crew", "plan"), positional=("id", "parts"), rows="parts", columns=("id", "capability", "needs", "title"), below=("id", "order", "notes")),
     summary="Show a plan, or replace it before it is spawned.",
     help="Everything that is wrong with the new one is told at once; then the old one stands.",
     examples=(
@@ -111,7 +127,7 @@ class SpawnRequest(PlanRequest):
 
 @op(
     "crew.spawn", SpawnRequest, crew_replies.CrewState, effect="write",
-    cli=CliForm(("crew", "spawn"), positional=("id", "parts"), rows="parts", columns=PARTS),
+    cli=CliForm(("crew", "spawn"), positional=("id", "parts"), rows="parts", columns=PARTS, below=BELOW),
     summary="Carry a plan out: each part becomes work for an agent.",
     help="It is a durable run: whoever has a part's capability claims it (`work.claim`), and when an agent dies its part "
     "goes to another. Each part is given the task, what it is to do, and the results of the parts it needs.",
@@ -199,7 +215,7 @@ class ResultsRequest(CrewRequest):
 
 @op(
     "crew.results", ResultsRequest, crew_replies.CrewResults, effect="read",
-    cli=CliForm(("crew", "results"), positional=("id", "part"), rows="parts", columns=("id", "state", "agent", "output")),
+    cli=CliForm(("crew", "results"), positional=("id", "part"), rows="parts", columns=("id", "state", "agent", "output"), below=("result",)),
     summary="Show what the parts gave so far.",
     help="Also while others are under way. What is large is told by its digest (`blob.get`).",
     examples=(Example("What is there?", {"id": ID}), Example("Of one part", {"id": ID, "part": "db"})),
@@ -240,7 +256,7 @@ async def synthesize(request: SynthesizeRequest, node: NodeControl, caller: Call
 
 @op(
     "crew.state", CrewRequest, crew_replies.CrewState, effect="read",
-    cli=CliForm(("crew", "state"), positional=("id",), rows="parts", columns=PARTS),
+    cli=CliForm(("crew", "state"), positional=("id",), rows="parts", columns=PARTS, below=STATE),
     summary="Show everything about an orchestration.",
     help="Its phase, its parts and who does them, what it may use and has used, and what was said.",
     examples=(Example("How far is it?", {"id": ID}),),
@@ -258,7 +274,7 @@ class WatchRequest(CrewRequest):
 
 @op(
     "crew.watch", WatchRequest, crew_replies.CrewState, effect="read", streams=True,
-    cli=CliForm(("crew", "watch"), positional=("id",), rows="parts", columns=PARTS),
+    cli=CliForm(("crew", "watch"), positional=("id",), rows="parts", columns=PARTS, below=BELOW),
     summary="Watch an orchestration until it is over.",
     help='How it stands, then every change: `{"event": "phase", …}` and `{"event": "part", …}`.',
     examples=(Example("Look on", {"id": ID}),),

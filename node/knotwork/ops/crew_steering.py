@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from knotwork.ops import crew_replies
-from knotwork.ops.crew_words import ID, PARTS, CrewRequest, PartId
+from knotwork.ops.crew_words import BELOW, ID, PARTS, CrewRequest, PartId
 from knotwork.ops.op import Caller, CliForm, Example, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.words import Text
@@ -13,7 +13,7 @@ from knotwork.ops.words import Text
 
 @op(
     "crew.pause", CrewRequest, crew_replies.CrewState, effect="write",
-    cli=CliForm(("crew", "pause"), positional=("id",), rows="parts", columns=PARTS),
+    cli=CliForm(("crew", "pause"), positional=("id",), rows="parts", columns=PARTS, below=BELOW),
     summary="Begin no more parts of an orchestration.",
     help="Those that were begun come to their end; all orchestrations below it are paused, too.",
     examples=(Example("Wait", {"id": ID}),),
@@ -32,7 +32,7 @@ class ResumeRequest(CrewRequest):
 
 @op(
     "crew.resume", ResumeRequest, crew_replies.CrewState, effect="write",
-    cli=CliForm(("crew", "resume"), positional=("id",), rows="parts", columns=PARTS),
+    cli=CliForm(("crew", "resume"), positional=("id",), rows="parts", columns=PARTS, below=BELOW),
     summary="Begin parts again.",
     help="One that used up its budget goes on with a larger one.",
     examples=(Example("Go on", {"id": ID}), Example("With more", {"id": ID, "tokens": 1000000})),
@@ -52,7 +52,7 @@ class CancelRequest(CrewRequest):
 
 @op(
     "crew.cancel", CancelRequest, crew_replies.CrewState, effect="write",
-    cli=CliForm(("crew", "cancel"), positional=("id", "why"), rows="parts", columns=PARTS),
+    cli=CliForm(("crew", "cancel"), positional=("id", "why"), rows="parts", columns=PARTS, below=BELOW),
     summary="Stop an orchestration and all below it.",
     help="Agents at work on its parts are told; results that are there stay.",
     examples=(Example("Stop it", {"id": ID, "why": "the plan was wrong"}),),
@@ -70,7 +70,7 @@ class RetryRequest(CrewRequest):
 
 @op(
     "crew.retry", RetryRequest, crew_replies.CrewState, effect="write",
-    cli=CliForm(("crew", "retry"), positional=("id", "part"), rows="parts", columns=PARTS),
+    cli=CliForm(("crew", "retry"), positional=("id", "part"), rows="parts", columns=PARTS, below=BELOW),
     summary="Do a part again, and those that depend on it.",
     help="What they need is taken over as it is. It may have failed, or its result may not be good enough.",
     examples=(Example("Once more", {"id": ID, "part": "db"}),),

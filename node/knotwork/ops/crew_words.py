@@ -28,6 +28,8 @@ ListPlace = Annotated[str, StringConstraints(pattern=_PLACE, max_length=64)]
 PartId = Annotated[str, StringConstraints(pattern=_PART_ID, max_length=32)]
 PARTS = ("id", "state", "percent", "agent", "node", "attempt", "needs", "text")
 """Columns in which parts are shown at a shell."""
+BELOW = ("id", "phase", "held", "why", "error")
+"""What is shown under them."""
 
 
 class CrewRequest(Request):

@@ -22,7 +22,7 @@ class CliForm:
     `answer` names the one field that is the answer for people (an invoke's output). `short` gives one-letter flags.
     `hidden` fields are left out for people. `instead` says which flag takes the place of which positional (`invoke -c summarize "text"` needs no target).
     `also` are other words for the same command. `answer_when` names another answer for requests with that flag.
-    Of a `silent` one people see the pieces alone.
+    Of a `silent` one people see the pieces alone. `below` are fields that stand as key and value lines under the table.
     """
 
     words: tuple[str, ...]
@@ -36,6 +36,7 @@ class CliForm:
     also: tuple[str, ...] = ()
     answer_when: dict[str, str] = field(default_factory=dict)
     silent: bool = False
+    below: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,19 @@ from knotwork.ops.node import Nothing
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 
+KEPT = (
+    "core_private",
+    "core_personal",
+    "core_max",
+    "stores",
+    "embeddings",
+    "with_vectors",
+    "quarantined",
+    "folders",
+    "index",
+)
+"""What is shown under the counts at a shell."""
+
 FilePath = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
@@ -193,7 +206,7 @@ async def import_file(request: ImportRequest, node: NodeControl, caller: Caller)
 
 @op(
     "memory.stats", Nothing, replies.MemoryStats, effect="read",
-    cli=CliForm(("memory", "stats"), rows="counts", columns=("scope", "category", "count", "expired", "forgotten")),
+    cli=CliForm(("memory", "stats"), rows="counts", columns=("scope", "category", "count", "expired", "forgotten"), below=KEPT),
     summary="Say how much is remembered, how full your core is, and where it is all kept.",
     help="Counts are of what you may see.",
     examples=(Example("Now"),),

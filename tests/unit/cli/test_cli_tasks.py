@@ -122,3 +122,18 @@ def test_every_piece_of_what_goes_on_is_shown(name, capsys):
     row = {key: f"<{key}>" for key in (*OPS[name].cli.columns, "event")}
     verbs._printer(OPS[name], Shared())(SimpleNamespace(kind="chunk", data=json.dumps({"data": row})))
     assert "<" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("piece", "line"),
+    [
+        ({"event": "phase", "phase": "execution", "percent": 33.3, "held": ""}, "execution  33 %"),
+        ({"event": "phase", "phase": "execution", "percent": 0.0, "held": "budget"}, "execution  0 %  held: budget"),
+        ({"event": "part", "part": "db", "state": "waiting", "agent": "", "node": "", "percent": 0.0, "text": "", "attempt": 0},
+         "db  waiting"),
+        ({"event": "part", "part": "db", "state": "running", "agent": "ann", "node": "n1", "percent": 50.0, "text": "half\x1b[31m",
+          "attempt": 2}, "db  running  ann  n1  50 %  attempt 2  half�[31m"),
+    ],
+)  # fmt: skip
+def test_what_moves_in_an_orchestration_is_one_line(piece, line):
+    assert show.moved(piece) == line
