@@ -244,7 +244,10 @@ def test_an_agent_is_meant_by_the_name_that_its_messages_bear(nodes):
         anna.ask("session.update", handle="bob")  # whoever has the name now is meant by it
         assert anna.ask("message.search", query="parser", sender="bob")["messages"] == []
         anna.ask("session.update", handle="anna", scope="private")
-        assert bob.call("session.get", agent="bob").status == 404  # two were called so
+        assert bob.call("session.get", agent="bob").status == 404  # two were called so: what is said counts
+        assert bob.ask("message.search", query="parser", sender="bob")["messages"] == [found]
+        assert bob.ask("channel.read", channel="errors", sender="bob")["messages"] == [found]
+        assert bob.ask("channel.read", channel="errors", sender="nobody")["messages"] == []
 
 
 def test_what_an_agent_claimed_stays_its_own_whoever_takes_its_old_name(nodes):

@@ -88,8 +88,9 @@ class TalkDesk:
     async def page(self, wanted: ChannelPage, caller: Caller) -> talk_replies.Messages:
         """Return a page of a channel."""
         after, before = index_rows.cursor(wanted.cursor, wanted.channel) if wanted.cursor else (0, 0)
+        sender, called = self._sender(wanted.sender, caller)
         wish = Wish(
-            wanted.channel, after, before, self._sender(wanted.sender, caller), wanted.thread, wanted.kind, wanted.mentions,
+            wanted.channel, after, before, sender, called, wanted.thread, wanted.kind, wanted.mentions,
             newest=not wanted.cursor.startswith("a"), limit=wanted.limit,
         )  # fmt: skip
         page = await self._talk.history.page(caller.who, wish, unread=wanted.unread, mark=not wanted.peek)
@@ -126,16 +127,17 @@ class TalkDesk:
 
     async def search(self, wanted: Search, caller: Caller) -> talk_replies.FoundMessages:
         """Return what is found."""
-        sender, found = self._sender(wanted.sender, caller), list[tuple[Said, str]]()
+        sender, called = self._sender(wanted.sender, caller)
+        found: list[tuple[Said, str]] = []
         channels_before, inbox_before = finding.places(wanted.cursor)
         limit = wanted.limit + 1  # one more tells that there are more
         if wanted.where != "inbox":
-            wish = Wish(wanted.channel, 0, channels_before, sender, wanted.thread, limit=limit)
+            wish = Wish(wanted.channel, 0, channels_before, sender, called, wanted.thread, limit=limit)
             found += [(one, "") for one in await self._talk.history.search(caller.who, wanted.query, wish)]
         if wanted.where != "channels":
             state = await self._talk.inboxes.state(caller.who.id)
             inbox = await self._talk.history.search_inbox(
-                caller.who, wanted.query, sender=sender, before=inbox_before, limit=limit
+                caller.who, wanted.query, sender=sender or called, before=inbox_before, limit=limit
             )
             found += [(one, state.status(one)) for one in inbox]
         found.sort(key=lambda one: one[0].at_ns, reverse=True)
@@ -146,13 +148,13 @@ class TalkDesk:
         follows = finding.behind(wanted.cursor, (row.id for row in rows)) if more else ""
         return talk_replies.FoundMessages(messages=rows, next=follows)
 
-    def _sender(self, name: str, caller: Caller) -> str:
-        """Return the id of a sender; one that is not known any more is meant by its id."""
+    def _sender(self, name: str, caller: Caller) -> tuple[str, str]:
+        """Return the id of a sender and "", or "" and the name that its messages bear when it is not known any more."""
         found = self._talk.book.look(name) if name else None
         if name and found is None:
             with contextlib.suppress(NotFound):
                 found = self._talk.book.find(name, caller.who)
-        return found.id if found is not None else name
+        return (found.id, "") if found is not None else ("", name)
 
     async def _must_be_kept(self, blob: str) -> None:
         """Raise `NotFound` (`blob.not_found`) when a message is to tell of something that is not there."""
@@ -183,8 +185,9 @@ class TalkDesk:
     async def inbox(self, wanted: InboxPage, caller: Caller, *, wait_s: float = 0.0) -> talk_replies.InboxMessages:
         """Return what is in an inbox."""
         after = index_rows.cursor(wanted.cursor, index_rows.INBOX)[0] if wanted.cursor else 0
+        sender, called = self._sender(wanted.sender, caller)
         wish = InboxWish(
-            wanted.kind, self._sender(wanted.sender, caller), wanted.thread, wanted.priority, wanted.all, wanted.urgent,
+            wanted.kind, sender or called, wanted.thread, wanted.priority, wanted.all, wanted.urgent,
             after, wanted.limit, wanted.key,
         )  # fmt: skip
         me, mark = caller.who.id, not wanted.peek
@@ -270,9 +273,8 @@ def _refused(who: Who, error: KnotworkError) -> talk_replies.Refused:
 
 def _row(one: Said, status: str = "") -> talk_replies.MessageRow:
     envelope = one.envelope
-    far = bool(envelope.post)  # it came from another project, where its sender is known by that name
     return talk_replies.MessageRow(
-        id=one.id, at=moment(one.at_ns), sender=f"{envelope.handle}@{envelope.project}" if far else envelope.handle, sender_id=envelope.sender,
+        id=one.id, at=moment(one.at_ns), sender=envelope.shown, sender_id=envelope.sender,
         sender_kind=envelope.sender_kind, sender_node=envelope.node, channel=one.to if one.where == "channel" else "",
         to=one.to if one.where != "channel" else "", kind=envelope.kind, text=envelope.text, data=envelope.data,
         blob=envelope.blob, scope=envelope.scope if one.where == "channel" else "", reply_to=envelope.reply_to,

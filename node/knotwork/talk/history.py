@@ -75,7 +75,7 @@ class History:
         """
         asked = max(wish.after, wish.before)
         channel = (await self._channels.get(wish.channel)).name
-        plain = not (wish.sender or wish.thread or wish.kind or wish.mentions_me)
+        plain = not (wish.sender or wish.called or wish.thread or wish.kind or wish.mentions_me)
         marking = mark and plain and not wish.before
         since = (await self._reads.channels(who.id)).get(channel, 0)
         if unread:
@@ -223,7 +223,7 @@ class History:
         size, now_ns = 0, clock.now_ns()
         async for one in self._inboxes.all(who.id):
             meant = not before or one.place < before
-            if not meant or expired(one, now_ns) or sender not in ("", one.envelope.sender):
+            if not meant or expired(one, now_ns) or sender not in ("", one.envelope.sender, one.envelope.shown):
                 continue
             batch.append(one)
             size += one.size

@@ -55,9 +55,9 @@ class InboxState(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Which messages of an inbox are meant; empty fields mean any. `sender` is an id, `priority` the least that counts.
+    """Which messages of an inbox are meant; empty fields mean any. `priority` is the least that counts.
 
-    With `all` those that are done count, too. `urgent` puts the most urgent first; `after` is a place; with a `key`
+    `sender` is an id, or the name that its messages bear. With `all` those that are done count, too. `urgent` puts the most urgent first; `after` is a place; with a `key`
     that was read with before the same ones are meant.
     """
 
@@ -76,7 +76,7 @@ class Wish:
         envelope = one.envelope
         return (
             self.kind in ("", envelope.kind)
-            and self.sender in ("", envelope.sender)
+            and self.sender in ("", envelope.sender, envelope.shown)
             and self.thread in ("", one.thread)
             and envelope.priority >= self.priority
             and one.place > self.after

@@ -53,13 +53,15 @@ MENTIONED = "instr(mentions, :mentioned) > 0"
 class Wish:
     """Which messages of channels are meant; empty fields mean any. Places are those in the stream, 0 for no bound.
 
-    `sender` is an id, `thread` the id of its first message. With `newest` the last `limit` of them are meant.
+    `sender` is an id, `called` the name that its messages bear, of one that nobody knows by an id any more; `thread` the
+    id of the first message. With `newest` the last `limit` of them are meant.
     """
 
     channel: str = ""
     after: int = 0
     before: int = 0
     sender: str = ""
+    called: str = ""
     thread: str = ""
     kind: str = ""
     mentions_me: bool = False
@@ -92,6 +94,9 @@ def where(wish: Wish) -> tuple[str, dict[str, object]]:
     if wish.thread:
         parts.append("(thread = :thread OR seq = :root)")
         more |= {"thread": wish.thread, "root": int(wish.thread[1:]) if wish.thread[:1] == "m" else 0}
+    if wish.called:
+        parts.append("(sender = :called OR json_extract(CAST(raw AS TEXT), '$.handle') = :called)")
+        more["called"] = wish.called
     if wish.mentions_me:
         parts.append(MENTIONED)
     if wish.others:

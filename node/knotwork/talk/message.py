@@ -86,6 +86,11 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Return who said it."""
         return Who(self.sender, self.handle, self.project, self.owner, self.sender_kind, self.parent, self.node)
 
+    @property
+    def shown(self) -> str:
+        """Return the name that the message bears; one from another project bears the one by which that is known here."""
+        return f"{self.handle}@{self.project}" if self.post else self.handle
+
 
 @dataclass(frozen=True, slots=True)
 class Said:

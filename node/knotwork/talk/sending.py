@@ -99,7 +99,7 @@ class Sending:
             if answered.to != name:
                 raise Invalid(
                     f"{draft.reply_to} was said in {answered.to}, not in {name}.", code="message.other_channel",
-                    hint=f"Answer it in {answered.to}, or say it without reply_to.",
+                    hint=f"Answer it in {answered.to}, or say it without naming what it answers.",
                 )  # fmt: skip
             thread = answered.thread
         mentioned = self._mentioned(who, draft.text)

@@ -79,6 +79,10 @@ async def test_an_answer_goes_back_whatever_the_scope_and_to_nobody_else(project
     alpha.book.far = (BOB,)
     await alpha.sending.to_agent(CAL, "bob@beta", Draft(text="hello"))
     got = await first(beta, BOB)
+    for name in ("cal@alpha", CAL.id):  # whoever is meant by what its message bears
+        assert [one.id for one in await beta.history.search_inbox(BOB, "hello", sender=name)] == [got.id]
+        assert [one.id for one in (await beta.inboxes.read(BOB.id, Wish(sender=name, all=True))).messages] == [got.id]
+    assert await beta.history.search_inbox(BOB, "hello", sender="cal") == []
     with pytest.raises(NotFound):
         await beta.sending.to_agent(BOB, "cal@alpha", Draft(text="who are you?"))
     for name, text in (("cal@alpha", "one"), (CAL.id, "two")):
