@@ -16,10 +16,14 @@ class Pauses:
         self._least_s = self._next_s = least_s
         self._most_s = most_s
 
+    def next_s(self) -> float:
+        """Return for how many seconds to leave it alone now, for whoever may be called sooner; the next time longer."""
+        pause_s, self._next_s = self._next_s, min(2 * self._next_s, self._most_s)
+        return pause_s * random.uniform(0.5, 1.0)  # noqa: S311  (jitter)
+
     async def wait(self) -> None:
         """Return when it is time for the next try."""
-        pause_s, self._next_s = self._next_s, min(2 * self._next_s, self._most_s)
-        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
+        await asyncio.sleep(self.next_s())
 
     def shorten(self) -> None:
         """Begin anew: what is tried went well for a while."""

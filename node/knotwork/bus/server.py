@@ -14,7 +14,6 @@ import contextlib
 import json
 import logging
 import os
-import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -26,6 +25,7 @@ from urllib.parse import urlsplit
 import nkeys
 
 from knotwork.bus import binary, child, server_conf, server_fault, server_talk, space, store_lock, strangers
+from knotwork.bus.pauses import Pauses
 from knotwork.bus.server_conf import Account, ServerSettings, User
 from knotwork.sdk.errors import Conflict, KnotworkError, TimedOut, Unavailable
 
@@ -162,15 +162,14 @@ class Server:
 
     async def keep(self) -> None:
         """Start the child again whenever it dies; ends only by being cancelled."""
-        pause_s = _PAUSE_FIRST_S
+        pauses = Pauses(_PAUSE_FIRST_S, self.settings.restart_pause_max_s)
         while self._process:
             code = await self._process.wait()
             if time.monotonic() - self._launched > _HEALTHY_AFTER_S:
-                pause_s = _PAUSE_FIRST_S
+                pauses.shorten()
             await self._move("restarting", f"nats-server ended with code {code}.")
             while True:
-                await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
-                pause_s = min(pause_s * 2, self.settings.restart_pause_max_s)
+                await pauses.wait()
                 try:
                     async with self._changing:
                         await self._launch(self.port)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import frames
 from knotwork.bus.connection import is_no_responders
+from knotwork.bus.pauses import Pauses
 from knotwork.sdk.errors import KnotworkError, Unreachable
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Way:
     async def bring(self, data: bytes, head: bytes, within_s: float) -> None:
         """Send what he must get, for `within_s` seconds at most; raises as `send` does."""
         end_s = asyncio.get_running_loop().time() + within_s
-        pause_s = POLL_S
+        pauses: Pauses | None = None  # almost always the first try is the last
         while True:
             try:
                 self.send(data, head)
@@ -87,8 +88,8 @@ class Way:
                     raise
             else:
                 return
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, POLL_MAX_S)
+            pauses = pauses or Pauses(POLL_S, POLL_MAX_S)
+            await pauses.wait()
 
     async def hand_over(self, data: bytes, head: bytes, within_s: float) -> bool:
         """Send what is worth nothing unless he gets it; return whether he did. False, too, when nobody can say.

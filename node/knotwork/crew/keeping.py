@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from knotwork.bus import patterns
 from knotwork.bus.background import begin_in
+from knotwork.bus.pauses import Pauses
 from knotwork.bus.waits import set_within
 from knotwork.crew import records, store
 from knotwork.flow import facts
@@ -120,7 +121,7 @@ class Keeping:
             del self._busy[orchestration]
 
     async def _settle(self, orchestration: str, hurry: asyncio.Event, pause_s: float) -> None:
-        again_s = AGAIN_MIN_S
+        pauses = Pauses(AGAIN_MIN_S, AGAIN_MAX_S)
         try:
             while True:
                 if pause_s:
@@ -134,7 +135,7 @@ class Keeping:
                         return
                     pause_s = 0.0
                 else:
-                    pause_s, again_s = again_s, min(2 * again_s, AGAIN_MAX_S)
+                    pause_s = pauses.next_s()
         finally:
             del self._busy[orchestration]
             self._again.discard(orchestration)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import account
 from knotwork.bus.connection import open_connection
+from knotwork.bus.pauses import Pauses
 from knotwork.bus.waits import set_within
 from knotwork.host.ground import Ground
 from knotwork.mesh.membership import Membership
@@ -227,7 +228,7 @@ class Projects:
         Before the project was ever ready a refusal (`FINAL`) ends it, and is kept in `failure`.
         """
         loop = asyncio.get_running_loop()
-        pause_s = AGAIN_MIN_S
+        pauses = Pauses(AGAIN_MIN_S, AGAIN_MAX_S)
         while not project.leave.is_set():
             began_s = loop.time()
             try:
@@ -238,10 +239,10 @@ class Projects:
                     project.failure = trouble
                     return
                 if loop.time() - began_s > STEADY_S:
-                    pause_s = AGAIN_MIN_S
+                    pauses.shorten()
+                pause_s = pauses.next_s()
                 log.warning("project %s is tried again in %.1f s: %s", project.name, pause_s, trouble)
                 await set_within(project.leave, pause_s)
-                pause_s = min(2 * pause_s, AGAIN_MAX_S)
 
     async def _stay(self, project: Project, found: Loaded) -> None:
         """Be a member until told to leave; raises what goes wrong, which may be a group of errors."""

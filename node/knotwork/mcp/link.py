@@ -104,8 +104,11 @@ class Link:
                 self._failed(error)
             steady = asyncio.get_running_loop().time() - began_s > PAUSE_MAX_S
             pause_s = PAUSE_MIN_S if steady else min(pause_s * 2, PAUSE_MAX_S)
-            taken = isinstance(self.trouble, Conflict)
-            await set_within(self._asked if self.stopped else asyncio.Event(), TAKEN_OVER_S if taken else pause_s)
+            left_s = TAKEN_OVER_S if isinstance(self.trouble, Conflict) else pause_s
+            if self.stopped:
+                await set_within(self._asked, left_s)
+            else:
+                await asyncio.sleep(left_s)
 
     async def _attend(self, way: Way) -> None:
         """Hold a session open until it is over."""

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from knotwork.bus.pauses import Pauses
 from knotwork.mesh import late
 from knotwork.sdk.errors import KnotworkError, TooLarge, Unreachable
 
@@ -47,11 +48,10 @@ class Answers:
     async def _send_late(self, job: Job, kind: Kind, data: bytes, within_s: float) -> None:
         loop = asyncio.get_running_loop()
         give_up_s = loop.time() + within_s
-        pause_s = late.POLL_S
+        pauses = Pauses(late.POLL_S, late.POLL_MAX_S)
         try:
             while True:
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, late.POLL_MAX_S)
+                await pauses.wait()
                 try:
                     job.answer.frame(kind, data)
                 except Unreachable:

@@ -26,7 +26,8 @@ async def test_pauses_double_up_to_the_limit_and_begin_anew(slept: list[float]):
         await pauses.wait()
     pauses.shorten()
     await pauses.wait()
-    wholes = [0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 0.1]
+    slept.append(pauses.next_s())
+    wholes = [0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 0.1, 0.2]
     assert len(slept) == len(wholes)
     assert all(whole / 2 <= pause <= whole for whole, pause in zip(wholes, slept, strict=True))
 
