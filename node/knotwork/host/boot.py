@@ -94,7 +94,7 @@ class Nats:
 
     async def _serve(self, projects: Mapping[str, ProjectTable]) -> None:
         if self.server is not None:
-            await self.server.reload(accounts(self.layout, projects))
+            await self.server.reload(await asyncio.to_thread(accounts, self.layout, projects))
             self._projects = dict(projects)
 
     async def admit(self, project: str, launch: str) -> str:
@@ -105,21 +105,21 @@ class Nats:
         if self.server is None:
             return ""
         async with self._serving:
-            pair = launch_keys.admit(self.layout, project, launch)
+            pair = await asyncio.to_thread(launch_keys.admit, self.layout, project, launch)
             await self._serve(self._projects)
         return pair.seed
 
     async def dismiss(self, project: str, launches: Collection[str]) -> None:
         """Let the agents of launches that are over connect no more; those that still are lose their connection."""
         async with self._serving:
-            if launch_keys.dismiss(self.layout, project, launches):
+            if await asyncio.to_thread(launch_keys.dismiss, self.layout, project, launches):
                 await self._serve(self._projects)
 
 
 def accounts(layout: Layout, projects: Mapping[str, ProjectTable]) -> tuple[server.Account, ...]:
     """Return the accounts of the server: COMMONS, and one for each project, each with a node key and a local key.
 
-    The agents that targets have started have a key each, too.
+    The agents that targets have started have a key each, too. All are read from files, or written: it blocks.
     """
     made = [_account(layout, COMMONS, COMMONS, 0)]
     made += [_account(layout, name, name, table.max_storage) for name, table in projects.items()]
@@ -153,7 +153,7 @@ async def bring_up(config: Config, layout: Layout, node: str, on_state: OnState)
         max_file_store=config.nats.max_file_store,
         max_payload=config.nats.max_payload,
         server_name=node,
-        accounts=accounts(layout, projects_of(config)),
+        accounts=await asyncio.to_thread(accounts, layout, projects_of(config)),
     )
     async with server.run_server(settings, on_state=on_state) as running:
         yield Nats(layout, running, projects_of(config))

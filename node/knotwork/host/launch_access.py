@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,6 @@ from knotwork.sdk.errors import KnotworkError
 from knotwork.spinup.records import LIVE
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Collection
 
     from knotwork.host.boot import Nats
@@ -40,12 +40,18 @@ class LaunchAccess:
     async def tidy(self, registry: Registry) -> None:
         """Take back the keys of launches whose end we did not see to the end ourselves."""
         await registry.current.wait()
+        known = await asyncio.to_thread(
+            launch_keys.known, self._nats.layout, self._project
+        )  # before: what begins now stays
         kept = {launch.id for launch in registry.launches.values() if launch.state in LIVE}
-        if gone := launch_keys.known(self._nats.layout, self._project) - kept:
+        if gone := known - kept:
             await self._dismiss(gone)
 
     async def _dismiss(self, launches: Collection[str]) -> None:
         try:
             await self._nats.dismiss(self._project, launches)
-        except KnotworkError as error:  # the files are gone: the next change of the server's users takes it along
+        except (
+            KnotworkError,
+            OSError,
+        ) as error:  # the next change of the server's users takes it along, or the next start
             log.warning("launches that are over may connect a little longer: %s", error)

@@ -2,6 +2,7 @@
 
 The key is a user of the project's account in our own server: a file while the launch lives, so that it holds over a
 restart of the node. At a NATS that others run we cannot make users; there a launch gets the credentials that we have.
+All of it reads or writes files: call it from a thread.
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import stat
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,3 +51,24 @@ def test_a_key_that_cannot_be_used_is_passed_over(layout: Layout, caplog: pytest
     (layout.keys / "launch-default-notes.nk").write_text("of somebody else")
     assert users(layout, "default") == before
     assert [ONE in one or TWO in one for one in caplog.messages] == [True, True]
+
+
+async def test_keys_are_read_and_written_beside_the_loop(layout: Layout, monkeypatch: pytest.MonkeyPatch):
+    threads: set[str] = set()
+    load = boot.keys.load_or_create
+
+    def noting(*where):
+        threads.add(threading.current_thread().name)
+        return load(*where)
+
+    async def reload(_accounts) -> None:
+        """Take what was read."""
+
+    monkeypatch.setattr(boot.keys, "load_or_create", noting)
+    nats = boot.Nats(layout, SimpleNamespace(reload=reload))  # type: ignore[arg-type]
+    await nats.serve({"a": ProjectTable()})
+    assert (await nats.admit("a", ONE)).startswith("SU")
+    await nats.dismiss("a", {ONE})
+    assert launch_keys.known(layout, "a") == set()
+    assert threads
+    assert threading.current_thread().name not in threads
