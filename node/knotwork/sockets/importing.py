@@ -13,11 +13,13 @@ import importlib.util
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from knotwork.config import regular
 from knotwork.sdk import PluginFailed
+from knotwork.sockets import own_modules
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,26 +80,27 @@ def bring_in(source: Source) -> Any:
         return found
     if source.kind == "file":
         return _from_file(Path(source.where), source.digest)
-    folder = Path(source.where)
+    return _from_folder(Path(source.where), source)
+
+
+def _from_folder(folder: Path, source: Source) -> Any:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))  # after ours: a plugin must not shadow what the node imports
-    if source.entry.endswith(".py"):
-        return _from_file(folder / source.entry, source.digest)
-    found = importlib.import_module(source.entry)
-    origin = getattr(found, "__file__", None)
-    if origin is None or not Path(origin).resolve().is_relative_to(folder.resolve()):
-        raise PluginFailed(
-            f"{folder}: module {source.entry} is taken by {origin or 'a built-in module'}",
-            code="plugin.module_taken",
-            hint="Rename the module, or name its file as `entry` in plugin.toml.",
-        )
+    changed = _digests.get(folder) != source.digest
+    with own_modules.imported_anew(folder) if changed else nullcontext():
+        own_modules.refuse_taken(folder, source.entry)
+        if source.entry.endswith(".py"):
+            found = _from_file(folder / source.entry, source.digest)
+        else:
+            found = importlib.import_module(source.entry)
+    _digests[folder] = source.digest
     return found
 
 
 def _from_file(path: Path, digest: str) -> Any:
     """Import one file under a name of its own, so that equal file names and changed contents never meet."""
     marked = hashlib.sha256(f"{path}\0{digest}".encode()).hexdigest()[:12]
-    name = f"knotwork_file_{marked}_{path.stem.replace('-', '_')}"
+    name = f"{own_modules.MARK}{marked}_{path.stem.replace('-', '_')}"
     if name in _whole:
         return sys.modules[name]
     if name in sys.modules:
@@ -121,4 +124,6 @@ def _from_file(path: Path, digest: str) -> Any:
 
 _whole: set[str] = set()
 """The modules imported from files to their end: what is in `sys.modules` may be half of one."""
+_digests: dict[Path, str] = {}
+"""What of each folder is imported: modules are read again when it is another one."""
 _SLOW = "Move slow work from import into `open`."

@@ -111,6 +111,9 @@ class Told(msgspec.Struct):
     took_s: float = 0.0
 
 
+msgspec.json.Decoder(Told)  # looks at the class once, here: when several threads are first to meet it, msgspec crashes
+
+
 def try_all(wanted: Sequence[Wanted]) -> list[Told | Broken]:
     """Try several plugins side by side; the answers are in the same order. Never raises for what a plugin does."""
     if len(wanted) <= 1:

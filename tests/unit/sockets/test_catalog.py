@@ -529,6 +529,81 @@ def test_a_module_name_that_is_taken_is_said(tmp_path):
     assert "mine" not in (json.__file__ or "")
 
 
+@pytest.mark.parametrize("helper", ["kt_client.py", "kt_client/__init__.py"])
+def test_helpers_of_one_folder_are_never_those_of_another(tmp_path, helper):
+    """What runs in one process shares its modules: the second would silently run the code of the first."""
+    for name in ("first", "second"):
+        write(tmp_path / "p" / name / helper, f"SUMMARY = 'of the {name}'")
+        text = WHOLE.replace('"Echoes."', "kt_client.SUMMARY").replace(
+            "    from knotwork", "    import kt_client\n    from knotwork"
+        )
+        write(tmp_path / "p" / name / f"{name}.py", text, name)
+        write(tmp_path / "p" / name / "plugin.toml", f'name="{name}"\nkind="executor"\nentry="{name}.py"')
+    before = list(sys.path)
+    found = load(tmp_path, folders=(Path("p"),))
+    assert [(entry.type, entry.factory.summary) for entry in found.entries()] == [("first", "of the first")]
+    (row,) = found.broken()
+    assert (row.code, str(tmp_path / "p" / "first") in row.reason, "hosted" in row.hint) == (
+        "plugin.module_taken", True, True
+    )  # fmt: skip
+    apart = tuple(Use("executors", name, name == "second") for name in ("first", "second"))
+    both = loading.extended(found, [], apart)
+    assert {entry.type: entry.factory.summary for entry in both.entries()} == {
+        "first": "of the first", "second": "of the second"
+    }  # fmt: skip
+    sys.path[:] = before
+    del sys.modules["kt_client"]
+
+
+@pytest.mark.parametrize("entry", ["kt_main.py", "kt_main"])
+def test_an_edit_of_a_helper_is_one_of_the_folder(tmp_path, entry):
+    text = WHOLE.replace('"Echoes."', "kt_help.SUMMARY").replace(
+        "    from knotwork", "    import kt_help\n    from knotwork"
+    )
+    write(tmp_path / "p" / "kt_main.py", text)
+    write(tmp_path / "p" / "kt_help.py", "SUMMARY = 'as it was'")
+    write(tmp_path / "p" / "plugin.toml", f'name="echo"\nkind="executor"\nentry="{entry}"')
+    before = list(sys.path)
+    first = load(tmp_path, folders=(Path("p"),))
+    write(tmp_path / "p" / "kt_help.py", "SUMMARY = 'and as it is now'")
+    second = loading.extended(first, [])
+    write(tmp_path / "p" / "kt_help.py", "SUMMARY = 'torn")
+    torn = loading.extended(second, [])
+    assert [found.find("executors", "echo").factory.summary for found in (first, second)] == [
+        "as it was", "and as it is now"
+    ]  # fmt: skip
+    assert [row.code for row in torn.broken()] == ["plugin.import_failed"]
+    assert sys.modules["kt_help"].SUMMARY == "and as it is now"
+    sys.path[:] = before
+    for name in ("kt_help", "kt_main"):
+        sys.modules.pop(name, None)
+
+
+RACE = """
+import importlib, sys, threading
+from knotwork.sockets import tried
+
+sys.setswitchinterval(1e-6)
+line = tried.encoded(tried.Told("survived", "t", [tried.Offer("executors", "n", "", False, [], "", [], {}, {})]))
+for _ in range(40):
+    fresh, told, start = importlib.reload(tried), [], threading.Barrier(8)
+    threads = [
+        threading.Thread(target=lambda: (start.wait(), told.append(fresh.decoded(line, fresh.Told)))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(told) == 8 and None not in told
+"""
+
+
+def test_many_that_answer_in_the_same_moment_are_all_heard():
+    """Each is read in a thread of its own: msgspec ends the process when several meet a class first at the same time."""
+    done = subprocess.run([sys.executable, "-c", RACE], capture_output=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_unreadable_places_are_rows(tmp_path):
     found = load(tmp_path, "missing.py", folders=(Path("nowhere"),))
     assert [row.code for row in found.broken()] == ["plugin.folder", "plugin.file"]
