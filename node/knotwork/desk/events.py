@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from knotwork.desk.backlog import Backlog
 from knotwork.desk.moments import rfc3339
 from knotwork.ops import replies
 from knotwork.sdk import Event, Record
@@ -16,16 +15,12 @@ from knotwork.sdk import Event, Record
 if TYPE_CHECKING:
     from knotwork.telemetry.emitter import Emitter
 
-BUFFER_MAX = 1000
-
 
 @dataclass(eq=False)
 class _Watcher:
     names: tuple[str, ...]
     project: str
-    rows: deque[Event] = field(default_factory=deque)
-    some: asyncio.Event = field(default_factory=asyncio.Event)
-    dropped: int = 0
+    backlog: Backlog[Event] = field(default_factory=Backlog)
 
     def wants(self, event: Event) -> bool:
         if self.project and event.project not in ("", self.project):
@@ -55,13 +50,8 @@ class Watching:
 
     def _offer(self, event: Event) -> None:
         for watcher in self._watchers:
-            if not watcher.wants(event):
-                continue
-            if len(watcher.rows) >= BUFFER_MAX:
-                watcher.rows.popleft()
-                watcher.dropped += 1
-            watcher.rows.append(event)
-            watcher.some.set()
+            if watcher.wants(event):
+                watcher.backlog.offer(event)
 
     async def watch(self, names: Sequence[str], project: str) -> AsyncGenerator[replies.EventRow, None]:
         """Yield events as they happen, for ever."""
@@ -70,7 +60,7 @@ class Watching:
             self._emitter.attach(self._SINK, self)
         self._watchers.add(watcher)
         try:
-            async with aclosing(_rows(watcher)) as rows:
+            async with aclosing(_rows(watcher.backlog)) as rows:
                 async for row in rows:
                     yield row
         finally:
@@ -79,15 +69,12 @@ class Watching:
                 await self._emitter.detach(self._SINK, 0.1)
 
 
-async def _rows(watcher: _Watcher) -> AsyncGenerator[replies.EventRow, None]:
+async def _rows(backlog: Backlog[Event]) -> AsyncGenerator[replies.EventRow, None]:
     while True:
-        await watcher.some.wait()
-        watcher.some.clear()
-        if watcher.dropped:
-            data, watcher.dropped = {"count": watcher.dropped}, 0
-            yield replies.EventRow(name="telemetry.dropped", at=rfc3339(None), level="warning", data=data)
-        while watcher.rows:
-            event = watcher.rows.popleft()
+        if lost := await backlog.stirred():
+            yield replies.EventRow(name="telemetry.dropped", at=rfc3339(None), level="warning", data={"count": lost})
+        while backlog.rows:
+            event = backlog.rows.popleft()
             yield replies.EventRow(
                 name=event.name,
                 at=rfc3339(event.time_ns),

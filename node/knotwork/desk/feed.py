@@ -11,7 +11,6 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from knotwork.bus import digits, patterns, subjects
 from knotwork.bus.background import background
 from knotwork.bus.reading import Stored
+from knotwork.desk.backlog import Backlog
 from knotwork.desk.moments import rfc3339
 from knotwork.sdk.errors import Busy, KnotworkError, Unavailable
 from knotwork.trust.who import Who
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from knotwork.ops.project_replies import Happening
 
 log = logging.getLogger(__name__)
-BUFFER_MAX = 1000
 WATCHERS_MAX = 256
 LOOK_S = 0.5
 STATS_S = 2.0
@@ -46,16 +45,7 @@ Rows = Mapping[str, dict[str, Any]]
 @dataclass(eq=False)
 class _Watcher:
     topics: frozenset[str]
-    rows: deque[Happening] = field(default_factory=deque)
-    some: asyncio.Event = field(default_factory=asyncio.Event)
-    dropped: int = 0
-
-    def offer(self, row: Happening) -> None:
-        if len(self.rows) >= BUFFER_MAX:
-            self.rows.popleft()
-            self.dropped += 1
-        self.rows.append(row)
-        self.some.set()
+    backlog: Backlog[Happening] = field(default_factory=Backlog)
 
 
 class Feed:
@@ -88,14 +78,12 @@ class Feed:
             await self._begin(topics)
             yield self._made("feed", "opened", {"topics": sorted(topics), "after": after, "resumed": False})
             while True:
-                await watcher.some.wait()
-                watcher.some.clear()
+                lost = await watcher.backlog.stirred()
                 self._check()
-                if watcher.dropped:
-                    count, watcher.dropped = watcher.dropped, 0
-                    yield self._made("feed", "missed", {"count": count})
-                while watcher.rows:
-                    yield watcher.rows.popleft()
+                if lost:
+                    yield self._made("feed", "missed", {"count": lost})
+                while watcher.backlog.rows:
+                    yield watcher.backlog.rows.popleft()
         finally:
             self._watchers.discard(watcher)
             self._forget()
@@ -216,13 +204,13 @@ class Feed:
     def _offer(self, row: Happening) -> None:
         for watcher in self._watchers:
             if row.topic in watcher.topics:
-                watcher.offer(row)
+                watcher.backlog.offer(row)
 
     def close(self) -> None:
         """Send everybody away."""
         self._closed = True
         for watcher in self._watchers:
-            watcher.some.set()
+            watcher.backlog.some.set()
 
 
 def changes(before: Rows, now: Rows) -> list[tuple[str, dict[str, Any]]]:

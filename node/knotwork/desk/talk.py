@@ -1,4 +1,4 @@
-"""How do channels and messages look to the ops? One project's talk as their replies, and its sessions as its book."""
+"""How do channels and messages look to the ops? One project's talk as their replies."""
 
 from __future__ import annotations
 

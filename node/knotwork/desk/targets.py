@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock, subjects
+from knotwork.desk.agents import caller_name
 from knotwork.desk.asking import ask
 from knotwork.desk.moments import moment
 from knotwork.ops import target_replies as replies
@@ -85,7 +86,7 @@ class TargetDesk:
                 self._connection, "targets.spin_up", target.node, given, timeout_s=LAUNCH_TIMEOUT_S + SLACK_S
             )
             return replies.LaunchRow.model_validate(told)
-        by = f"{caller.door}/{caller.name}"[:256]
+        by = caller_name(caller)
         return _launch(await self._spinups.launch(name, by=by, capability=capability, boundary=boundary))
 
     async def stop(self, launch: str) -> replies.LaunchRow:

@@ -26,7 +26,7 @@ LOOK_EVERY_S = 5.0
 Piece = replies.Progress | replies.Chunk
 
 
-class Watching:
+class TaskWatch:
     """What is told of one run, from `open` until `close`."""
 
     def __init__(self, connection: Connection, run: str, look: Callable[[str], Awaitable[Sight | None]]) -> None:

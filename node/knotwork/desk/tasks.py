@@ -14,7 +14,7 @@ from knotwork.desk.agents import caller_name
 from knotwork.desk.new_tasks import NewTasks
 from knotwork.desk.seen_agents import SeenAgents
 from knotwork.desk.task_ends import not_cancelled
-from knotwork.desk.task_watch import Watching
+from knotwork.desk.task_watch import TaskWatch
 from knotwork.ops import replies, task_replies
 from knotwork.sdk.errors import Cancelled, KnotworkError, NotFound, Unavailable
 from knotwork.work import hands, history, lookup, queues, records, why
@@ -169,7 +169,7 @@ class TaskDesk:
         """Yield what happens to a task, then the task as it is at the end."""
         sight = await self._sight(run)
         if sight.state not in records.FINAL:
-            watching = Watching(self._connection, run, self._work.look)
+            watching = TaskWatch(self._connection, run, self._work.look)
             await watching.open()
             try:
                 async with aclosing(watching.pieces(timeout_s)) as pieces:

@@ -14,6 +14,7 @@ from tests.unit.ops import stand_in
 from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint
 from knotwork.desk import feed as feeds
+from knotwork.desk.backlog import BACKLOG_MAX
 from knotwork.ops import project, table
 from knotwork.ops.op import Caller
 from knotwork.sdk.errors import Busy, NotFound, Unavailable
@@ -61,13 +62,13 @@ async def take(rows, count: int) -> list[Any]:
 async def test_a_slow_reader_loses_the_oldest_and_is_told_how_many(feed, connection):
     async with aclosing(feed.watch(frozenset({"work"}), "")) as rows:
         assert (await within(anext(rows))).what == "opened"
-        for number in range(1, feeds.BUFFER_MAX + 501):
+        for number in range(1, BACKLOG_MAX + 501):
             queued(connection, number)
         await connection.round_trip()  # all of them have arrived, and nobody has read
-        missed, *kept = await take(rows, 1 + feeds.BUFFER_MAX)
+        missed, *kept = await take(rows, 1 + BACKLOG_MAX)
         assert (missed.topic, missed.what, missed.data) == ("feed", "missed", {"count": 500})
-        assert [row.data["attempt"] for row in kept] == list(range(501, feeds.BUFFER_MAX + 501))
-        assert len({row.id for row in [missed, *kept]}) == 1 + feeds.BUFFER_MAX
+        assert [row.data["attempt"] for row in kept] == list(range(501, BACKLOG_MAX + 501))
+        assert len({row.id for row in [missed, *kept]}) == 1 + BACKLOG_MAX
         queued(connection, 7)
         assert (await within(anext(rows))).data["attempt"] == 7
 
@@ -79,12 +80,12 @@ async def test_one_who_is_slow_costs_the_others_nothing(feed, connection):
     ):
         await take(slow, 1)
         await take(quick, 1)
-        for number in range(1, 2 * feeds.BUFFER_MAX + 1):
+        for number in range(1, 2 * BACKLOG_MAX + 1):
             queued(connection, number)
             if number % 100 == 0:
                 await connection.round_trip()
                 assert [row.what for row in await take(quick, 100)] == ["queued"] * 100
-        assert (await within(anext(slow))).data == {"count": feeds.BUFFER_MAX}
+        assert (await within(anext(slow))).data == {"count": BACKLOG_MAX}
 
 
 async def test_what_none_of_ours_wrote_is_not_told(feed, connection):
