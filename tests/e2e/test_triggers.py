@@ -158,6 +158,35 @@ def test_a_run_that_starts_later(node):
     assert node.refused("run", "start", "none", "--at", "2030-01-01T00:00:00Z")[1]["code"] == "flow.no_workflow"
 
 
+def test_a_key_of_runs_that_start_later_is_of_one_workflow_and_its_moment_stands(node):
+    at, later = "2190-01-01T00:00:00Z", "2191-01-01T00:00:00Z"
+    node.json("workflow", "register", json.dumps({**ONE, "name": "two"}))
+    first = node.ask("run.start", workflow="one", input={"a": 1, "b": 2}, key="k", at=at)
+    assert node.ask("run.start", workflow="two", key="k", at=at)["id"] != first["id"]
+    again = node.ask("run.start", workflow="one", input={"b": 2, "a": 1}, key="k", at=later)
+    assert (first["new"], again) == (True, {**first, "new": False})
+    assert node.call("run.start", workflow="one", input="other", key="k", at=at).json["code"] == "flow.key_reused"
+    assert node.ask("run.start", workflow="one", input={"a": 1, "b": 2}, key="k")["id"] == first["id"]
+    assert node.ask("run.await", id=first["id"], timeout_s=60)["state"] == "completed"
+    begun = node.ask("run.start", workflow="one", input={"a": 1, "b": 2}, key="k", at=later)
+    assert (begun["id"], begun["state"], begun["new"]) == (first["id"], "completed", False)
+    assert node.call("run.start", workflow="one", input="other", key="k", at=at).json["code"] == "flow.key_reused"
+    coming = node.ask("run.list", state=["scheduled"], workflow="two")["runs"]
+    assert [run["started_at"] for run in coming] == [at]
+
+
+def test_what_cannot_start_later_is_told_at_once_and_nothing_is_asked_of_what_is_to_come(node):
+    numbers = {"name": "numbers", "input_schema": {"type": "integer"}, "steps": {"a": {"capability": "shout"}}}
+    node.json("workflow", "register", json.dumps(numbers))
+    at = "2190-01-01T00:00:00Z"
+    assert node.call("run.start", workflow="numbers", input="seven", at=at).json["code"] == "flow.schema"
+    run = node.ask("run.start", workflow="numbers", input=7, at=at)["id"]
+    for op, fields in {
+        "run.replay": {}, "run.export": {}, "run.show": {"at": 1}, "run.link": {"step": "a", "by": "alice"},
+    }.items():  # fmt: skip
+        assert node.call(op, id=run, **fields).json["code"] == "flow.scheduled", op
+
+
 def test_for_events_and_for_what_a_plugin_tells_and_after_a_kill(node):
     node.ask("trigger.create", definition={"id": "said", "workflow": "one", "kind": "plugin", "source": "lines"})
     assert until(lambda: node.ask("trigger.show", id="said")["node"] == "here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -195,6 +196,19 @@ def test_waiting_and_keys(node):
     for verb in ("await", "output", "watch"):  # what is told by its digest is fetched
         code, out, _ = node.run("run", verb, told["id"])
         assert (code, len(out), out[:2]) == (0, 600_001, "XX")
+
+
+def test_an_input_that_is_too_large_for_one_request_goes_ahead_of_it(node):
+    big = {"name": "big", "input_schema": {"type": "string"}, "steps": {"a": {"kind": "sleep", "duration": "1ms"}}}
+    node.json("workflow", "register", json.dumps({**big, "output": "length(input)"}))
+    node.write(json.dumps("x" * 9_000_000), "big.json")
+    code, out, _ = node.run("run", "start", "big", "@big.json", "--wait", "60s")
+    assert (code, out) == (0, "9000000\n")
+    assert node.refused("run", "start", "big", "@big.json", "--in", "1h")[1]["code"] == "trigger.too_large"
+    number = node.ask("blob.put", data="MTIz", digest="sha256-" + hashlib.sha256(b"123").hexdigest())["digest"]
+    assert node.call("run.start", workflow="big", blob=number).json["code"] == "flow.schema"
+    assert node.call("run.start", workflow="big", blob=number, input=1).json["code"] == "ops.bad_request"
+    assert node.call("run.start", workflow="big", blob="sha256-" + "0" * 64).json["code"] == "blob.not_found"
 
 
 def test_everything_wrong_is_told_with_its_place(node):

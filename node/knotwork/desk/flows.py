@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock, codec
-from knotwork.desk import flow_rows, run_batches
+from knotwork.desk import flow_rows, run_batches, task_values
 from knotwork.desk.agents import asker, caller_name
 from knotwork.desk.moments import moment
 from knotwork.desk.run_copies import RunCopies, understood
@@ -154,9 +154,12 @@ class FlowDesk:
 
     async def start(self, wanted: NewRun, caller: Caller) -> flow_replies.RunInfo:
         """Start a run."""
+        value = codec.encode(wanted.input)
+        if wanted.blob:
+            value = await task_values.kept_input(self._flow.values.blobs, wanted.blob)
         begun = await self._flow.runs.start(
             Wanted(
-                wanted.workflow, codec.encode(wanted.input), wanted.key, caller_name(caller), wanted.labels,
+                wanted.workflow, value, wanted.key, caller_name(caller), wanted.labels,
                 wanted.priority, wanted.boundary, traceparent=caller.traceparent, asker=asker(caller.who),
             )
         )  # fmt: skip
@@ -173,8 +176,10 @@ class FlowDesk:
         try:
             sight = await self._flow.runs.glance(run, up_to=up_to)
         except NotFound:
-            if up_to is not None or (coming := await self._coming(run)) is None:
+            if (coming := await self._coming(run)) is None:
                 raise
+            if up_to is not None and self._planned is not None:
+                await self._planned.refuse(run)
             return coming
         if up_to is not None and up_to > len(sight.facts):
             raise Invalid(
@@ -306,7 +311,8 @@ class FlowDesk:
         if by and by != ours and caller.who.kind != "person":
             raise Denied(f"{ours} may have no link in the name of {by}.", code="flow.not_approver")
         until_ns = clock.now_ns() + int(expires_s * 1e9)
-        link = await self._flow.approvals.link(run, step, by=by or ours, until_ns=until_ns)
+        async with self._begun_by_now(run):
+            link = await self._flow.approvals.link(run, step, by=by or ours, until_ns=until_ns)
         return flow_replies.ApprovalLink(
             url=f"{self._address()}/approve/{link}", by=by or ours, expires_at=moment(until_ns)
         )
@@ -326,7 +332,7 @@ class FlowDesk:
     async def exported(self, run: str) -> AsyncGenerator[replies.Chunk | flow_replies.Exported, None]:
         """Yield a run as it is kept, a large one in parts."""
         await self._sight.admit(run)
-        async with aclosing(self._copies.lines(run)) as lines:
+        async with self._begun_by_now(run), aclosing(self._copies.lines(run)) as lines:
             async for line in lines:
                 yield line
 
@@ -347,7 +353,8 @@ class FlowDesk:
     async def replay(self, run: str) -> flow_replies.Replay:
         """Say whether today's rules lead to the history of a run."""
         await self._sight.admit(run)
-        found = await self._flow.runs.replay(run)
+        async with self._begun_by_now(run):
+            found = await self._flow.runs.replay(run)
         if found is None:
             return flow_replies.Replay(id=run, same=True)
         return flow_replies.Replay(id=run, same=False, number=found.number, fact=found.fact, expected=found.expected)

@@ -39,7 +39,7 @@ class NewTasks:
             await self._check_node(node)
         values = self._work.values
         if wanted.blob:
-            await task_values.check_input(values.blobs, wanted.blob)
+            await task_values.kept_input(values.blobs, wanted.blob)
         value, digest = await values.keep(codec.encode(wanted.input))
         task = made(wanted, caller, (value, wanted.blob or digest), (node, agent), clock.now_ns())
         task = await self._work.placed(task, wanted.input)

@@ -56,13 +56,14 @@ async def keep(blobs: Blobs, data: bytes, upload: str, digest: str) -> task_repl
     return task_replies.BlobKept(upload=upload, digest=digest, size_bytes=size)
 
 
-async def check_input(blobs: Blobs, digest: str) -> None:
-    """Raise unless an input is kept and is JSON: `NotFound` (`blob.not_found`), `Invalid` (`wire.not_json`)."""
+async def kept_input(blobs: Blobs, digest: str) -> bytes:
+    """Return an input that was kept; raises `NotFound` (`blob.not_found`), `Invalid` (`wire.not_json`)."""
     data = await blobs.get(digest)
     try:
         codec.decode(data)
     except KnotworkError as error:
         raise Invalid(f"{digest} holds no JSON: {error.message}", code="wire.not_json", hint=error.hint) from error
+    return data
 
 
 async def read(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from knotwork.desk.agents import caller_name
 from knotwork.desk.moments import moment
 from knotwork.flow import anew
 from knotwork.flow.run import decoded
-from knotwork.flow.runs import keyed_run
+from knotwork.flow.runs import Wanted, keyed_run
 from knotwork.ops import flow_replies, task_words
 from knotwork.ops import trigger_replies as replies
 from knotwork.ops.trigger_ports import HookAnswer, HookRequest
-from knotwork.sdk.errors import Invalid
+from knotwork.sdk.errors import Conflict, Invalid, NotFound
 from knotwork.trigger import due, envelope
 from knotwork.trigger.arrivals import Arrived
 from knotwork.trigger.envelope import Firing
@@ -44,16 +44,21 @@ class TriggerDesk:
 
     async def create(self, definition: Any, fields: dict[str, Any], caller: Caller, *, replace: bool) -> replies.Kept:
         """Keep a trigger."""
-        from knotwork.trigger import source  # and with it YAML, which a node need not load to start
-
-        reading = source.reading(definition, **fields)
-        trigger = reading.checked(await self._triggers.missing(reading.named()))
-        new = await self._triggers.put(trigger, by=caller_name(caller), replace=replace)
+        trigger, new = await self._keep(definition, fields, caller, replace=replace)
         taken = route(trigger)
         address = f"{taken.partition(' ')[0]} {self._address()}{taken.partition(' ')[2]}" if taken else ""
         return replies.Kept(
             id=trigger.id, kind=trigger.kind, new=new, next_at=self._next(trigger, clock.now_ns()), address=address
         )
+
+    async def _keep(
+        self, definition: Any, fields: dict[str, Any], caller: Caller, *, replace: bool
+    ) -> tuple[Definition, bool]:
+        from knotwork.trigger import source  # and with it YAML, which a node need not load to start
+
+        reading = source.reading(definition, **fields)
+        trigger = reading.checked(await self._triggers.missing(reading.named()))
+        return trigger, await self._triggers.put(trigger, by=caller_name(caller), replace=replace)
 
     def _next(self, trigger: Definition, since_ns: int) -> str:
         times = self._triggers.times(trigger, 1, since_ns) if trigger.enabled else []
@@ -173,19 +178,46 @@ class TriggerDesk:
         return await self._triggers.remove(name)
 
     async def later(self, wanted: NewRun, when: str, caller: Caller) -> flow_replies.RunInfo:
-        """Keep a trigger that starts one run at a moment, or in so long; returns the run as it will be."""
+        """Keep a trigger that starts one run at a moment, or in so long; returns the run as it will be.
+
+        Wanted again with its key it is the same run, not `new`: its moment stands, and of one that has begun (`running`)
+        the id is told. Raises as the start of a run does: `Conflict` (`flow.key_reused`), `Invalid` (`flow.schema`).
+        """
         at_ns = _moment_ns(when, "at", past=False)
-        name = f"once-{hashlib.sha256(wanted.key.encode()).hexdigest()[:16] if wanted.key else secrets.token_hex(8)}"
+        value = codec.encode(wanted.input)
+        begun = await self._triggers.flow.runs.is_begun(Wanted(wanted.workflow, value, wanted.key))
+        _, graph = await self._triggers.flow.definitions.find(wanted.workflow)
+        workflow = graph.workflow.name
+        run = keyed_run(workflow, wanted.key) if wanted.key else ""
+        name = f"once-{run or secrets.token_hex(8)}"
         made = {
             "id": name, "kind": "once", "workflow": wanted.workflow, "at": due.told(at_ns // 1000 * 1000),
             "input": wanted.input, "key": wanted.key, "labels": wanted.labels, "priority": wanted.priority,
             "boundary": wanted.boundary,
         }  # fmt: skip
-        kept = await self.create(None, made, caller, replace=bool(wanted.key))
-        trigger = (await self._triggers.store.get(name)).trigger
-        assert isinstance(trigger, Once)
-        _, graph = await self._triggers.flow.definitions.find(trigger.workflow)
-        return run_planned.info(trigger, graph.workflow.name, by=caller_name(caller), new=kept.new)
+        try:
+            if not begun:
+                trigger, _ = await self._keep(None, made, caller, replace=False)
+                assert isinstance(trigger, Once)
+                return run_planned.info(trigger, workflow, by=caller_name(caller), new=True)
+        except Conflict as error:
+            if not run or error.code not in ("trigger.exists", "trigger.changed"):
+                raise
+            with contextlib.suppress(NotFound):  # it begins this moment
+                return self._the_same(await self._triggers.store.get(name), workflow, value)
+        return flow_replies.RunInfo(id=run, workflow=workflow, state="running")
+
+    def _the_same(self, known: Known, workflow: str, value: bytes) -> flow_replies.RunInfo:
+        """Return the run that is to come; refuses (`Conflict`, `flow.key_reused`) another input than `value`."""
+        assert isinstance(known.trigger, Once)
+        run = run_planned.info(known.trigger, workflow, by=known.by)
+        if codec.canonical(codec.encode(known.trigger.input)) != codec.canonical(value):
+            raise Conflict(
+                f"The key {known.trigger.key!r} was used for another run, which is to come: {run.id}.",
+                code="flow.key_reused", hint=f"Use a new key, or call that one off (`knotwork run cancel {run.id}`).",
+                detail={"id": run.id},
+            )  # fmt: skip
+        return run
 
 
 def _moment_ns(text: str, what: str, *, past: bool = True) -> int:

@@ -93,6 +93,10 @@ class Carrier:
         if run.admitted is not None:
             self._limits.release(admission.holder(run.id, admission.RUN), run.admitted.key)
 
+    def resumed(self) -> None:
+        """Let in, when their turn comes, the steps of a run that were passed over while it was paused."""
+        self._limits.look_again()
+
     def forget(self, run: str) -> None:
         """Do nothing more for a run that is over, or somebody else's."""
         self._events.forget(run)
@@ -184,8 +188,13 @@ class Carrier:
             return
         spec: Any = effect.spec
         if effect.limit is not None:
-            priority = spec.priority or run.start.priority
-            await self._limits.acquire(admission.holder(run.id, effect.token), effect.limit, priority)
+
+            def is_held() -> bool:  # what handles a failure, or undoes, begins in a paused run too
+                begins = run.phase == "running" and effect.token not in run.handling
+                return run.paused and begins and run.open.get(effect.name) is effect
+
+            me, priority = admission.holder(run.id, effect.token), spec.priority or run.start.priority
+            await self._limits.acquire(me, effect.limit, priority, passed_over=is_held)
             if run.open.get(effect.name) is not effect:  # it is over, or somebody else's: that may have been long ago
                 return
         value = await self._kept(effect.input, effect.blob)

@@ -22,6 +22,7 @@ from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
 if TYPE_CHECKING:
     from knotwork.flow.carrying import Carrier
     from knotwork.flow.definitions import Definitions
+    from knotwork.flow.effects import Effect
     from knotwork.flow.facts import Fact
     from knotwork.flow.journal import Live
     from knotwork.work.values import Values
@@ -147,12 +148,19 @@ class Engine:
             asked = live.run.open.get(f"do.{fact.about}") if fact.what in ("outcome", "again") else None
             tries = calls.tries(live.run, fact.about)
             effects = decide.advance(live.run, fact)
-            if isinstance(asked, Dispatch) and not live.replaying:
-                self._carrier.step_over(live.id, asked, tries)
+            if not live.replaying:
+                self._let_in(live.id, fact, asked, tries)
         live.timers.update(effect.timer for effect in effects if isinstance(effect, SetTimer))
         if not live.replaying:
             for effect in effects:
                 self._carrier.carry_out(live.run, effect, again=False)
+
+    def _let_in(self, run: str, fact: Fact, asked: Effect | None, tries: int) -> None:
+        """Let others have the place that an attempt leaves, or those of a run that goes on have theirs."""
+        if isinstance(asked, Dispatch):
+            self._carrier.step_over(run, asked, tries)
+        elif fact.what == "resume":
+            self._carrier.resumed()
 
     def _let_go(self, live: Live) -> None:
         """Let go of a run that has ended."""

@@ -92,7 +92,7 @@ class Limits:
     ) -> None:
         """Return when `holder` is in the book of a limit; asked again, it may be there already.
 
-        Others go before it while it is to be `passed_over`; when it is no more, ask again.
+        Others go before it while it is to be `passed_over`; when it is no more, ask again, or `look_again`.
         """
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line = self._lines.get(limit.key)
@@ -106,6 +106,11 @@ class Limits:
         finally:
             if not answer.done():
                 answer.cancel()
+
+    def look_again(self) -> None:
+        """Look soon at whoever waits here: some may not be passed over any more."""
+        for line in self._lines.values():
+            line.stir.set()
 
     async def holders(self, key: str) -> list[str]:
         """Return who is in a book, as it is stored."""

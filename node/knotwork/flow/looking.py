@@ -243,7 +243,7 @@ def outlined(run: str, found: list[Stored], up_to: int | None = None) -> Outline
             hint=f"{_EVENTS} A node of the version that started it can follow it.",
         )  # fmt: skip
     finish = next((fact.body for fact in known if isinstance(fact.body, facts.Finish)), None)
-    return Outline(run, start, finish, found, known, tuple(newer))
+    return Outline(run, start, finish, found[:up_to], known, tuple(newer))
 
 
 def folded(run: str, graph: Any, known: list[Fact]) -> Run:

@@ -237,6 +237,8 @@ def _choose(data: dict[str, Any]) -> None:
 
 def _misfits(error: ValidationError, data: Any, at: Path) -> Iterator[Misfit]:
     for one in error.errors(include_url=False):
+        if one["type"] == "too_short" and len(one["input"]) >= one["ctx"]["min_length"]:
+            continue  # of what is there nothing fits, which is told of each
         path = (*at, *_real(one["loc"], data, len(at)))
         yield Misfit(path, one["type"], _told(path, one), one.get("input"))
 

@@ -47,7 +47,7 @@ class Flow:
         keeps: Callable[[], Keeps],
     ) -> None:
         """Wire the parts; `keeps()` says how much of the past is kept."""
-        self.connection = connection
+        self.connection, self.values = connection, work.values
         self.definitions = Definitions(connection)
         self.events = Events(connection)
         self.limits = Limits(group, connection)

@@ -83,6 +83,22 @@ class Runs(Looking):
         (`flow.key_reused`) for a key that was used for something else, `Unavailable` when the store is full.
         """
         self._work.submitter.check_new("The run was not started.")
+        run, start, graph = await self._meant(wanted)
+        new = await self._begin(run, start)
+        if not new:
+            await self._check_same(run, start)
+        return Begun(run, new, start, graph)
+
+    async def is_begun(self, wanted: Wanted) -> bool:
+        """Return whether a run with this key was started before; nothing is started. Raises as `start` does."""
+        run, start, _ = await self._meant(wanted)
+        if not start.key or not await anew.exists(self._connection, run):
+            return False
+        await self._check_same(run, start)
+        return True
+
+    async def _meant(self, wanted: Wanted) -> tuple[str, Start, Graph]:
+        """Return the id of a run that is wanted, how it would start now, and what it follows."""
         digest, graph = await self._definitions.find(wanted.workflow)
         workflow = graph.workflow
         if workflow.input_schema is not None:
@@ -95,11 +111,7 @@ class Runs(Looking):
             traceparent=wanted.traceparent, started_ns=now_ns, given=wanted.given or {}, circle=wanted.circle,
             asker=wanted.asker,
         )  # fmt: skip
-        run = keyed_run(workflow.name, wanted.key) if wanted.key else new_run(now_ns)
-        new = await self._begin(run, start)
-        if not new:
-            await self._check_same(run, start)
-        return Begun(run, new, start, graph)
+        return keyed_run(workflow.name, wanted.key) if wanted.key else new_run(now_ns), start, graph
 
     async def _begin(self, run: str, start: Start) -> bool:
         """Store how a run starts; returns False when one with its key was there before.

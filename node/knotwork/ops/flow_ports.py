@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """One run asked for: of a workflow by name or digest, with any JSON."""
+    """One run asked for: of a workflow by name or digest, with any JSON, or with that of a `blob`."""
 
     workflow: str
     input: Any = None
@@ -21,6 +21,7 @@ class NewRun:
     labels: dict[str, str] = field(default_factory=dict)
     priority: int | None = None
     boundary: str = ""
+    blob: str = ""
 
 
 @dataclass(frozen=True, slots=True)

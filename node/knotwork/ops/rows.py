@@ -2415,6 +2415,7 @@ ROWS: list[dict[str, Any]] = \
                {'text': 'Start it once, and wait for its output', 'request': {'workflow': 'hello', 'key': 'today', 'wait_s': 30.0}}],
   'fields': [{'name': 'workflow', 'shape': 'text', 'required': True, 'default': None, 'description': 'name or digest of a workflow', 'choices': (), 'seconds': False},
              {'name': 'input', 'shape': 'json', 'required': False, 'default': None, 'description': 'any JSON value', 'choices': (), 'seconds': False},
+             {'name': 'blob', 'shape': 'text', 'required': False, 'default': None, 'description': 'digest of a kept input (`blob.put`) instead of input', 'choices': (), 'seconds': False},
              {'name': 'key', 'shape': 'text', 'required': False, 'default': '', 'description': 'idempotency key: however often it is started, it is one run', 'choices': (), 'seconds': False},
              {'name': 'labels', 'shape': 'list', 'required': False, 'default': [], 'description': 'key=value, for lists and for every task of the run', 'choices': (), 'seconds': False},
              {'name': 'priority', 'shape': 'integer', 'required': False, 'default': None, 'description': '10 is the most urgent', 'choices': (), 'seconds': False},

@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from knotwork.ops import flow_replies, replies, task_words
 from knotwork.ops.flow_ports import NewRun
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.run_words import FILTERS, ID, FilterRequest, RunRequest
-from knotwork.ops.task_words import Key, Labels, Moment
+from knotwork.ops.task_words import Digest, Key, Labels, Moment
 from knotwork.ops.words import Token
-from knotwork.sdk.errors import Invalid
+from knotwork.sdk.errors import Invalid, TooLarge
 
 WEEK_S, YEAR_S = 7 * 86400.0, 365 * 86400.0
 COLUMNS = ("id", "workflow", "state", "done", "steps", "by", "started_at", "ended_at", "code")
@@ -26,6 +26,7 @@ class StartRequest(Request):
 
     workflow: Token = Field(description="name or digest of a workflow")
     input: Any = Field(default=None, description="any JSON value")
+    blob: Digest | None = Field(default=None, description="digest of a kept input (`blob.put`) instead of input")
     key: Key = Field(default="", description="idempotency key: however often it is started, it is one run")
     labels: Labels = Field(default=[], description="key=value, for lists and for every task of the run")
     priority: int | None = Field(default=None, ge=1, le=10, description="10 is the most urgent")
@@ -33,6 +34,13 @@ class StartRequest(Request):
     wait_s: float = Field(default=0.0, ge=0, le=WEEK_S, description="seconds to wait for its end")
     at: Moment = Field(default="", description="start it at this time (RFC 3339; UTC when it names no zone), not now")
     in_s: float = Field(default=0.0, ge=0, le=YEAR_S, description="start it in so many seconds, not now")
+
+    @field_validator("blob")
+    @classmethod
+    def _one_input(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("input") is not None:
+            raise ValueError("give either input or blob")
+        return value
 
 
 @op(
@@ -50,12 +58,18 @@ async def start(request: StartRequest, node: NodeControl, caller: Caller) -> flo
     flows = node.flows(caller.project, caller.who)
     wanted = NewRun(
         request.workflow, request.input, request.key, task_words.labels(request.labels), request.priority,
-        request.boundary or "",
+        request.boundary or "", request.blob or "",
     )  # fmt: skip
     if request.at or request.in_s:
         if (request.at and request.in_s) or request.wait_s:
             raise Invalid("Give one of at, in_s and wait_s.", code="flow.bad_start")
-        return await node.triggers(caller.project).later(wanted, request.at or f"{request.in_s:.3f}s", caller)
+        if wanted.blob:
+            raise TooLarge(
+                "The input of a run that starts later is kept with its trigger: 512 KiB at most.", code="trigger.too_large",
+                hint="Start it now, or with an input that says where its data are.",
+            )  # fmt: skip
+        later = await node.triggers(caller.project).later(wanted, request.at or f"{request.in_s:.3f}s", caller)
+        return later if later.state == "scheduled" else await flows.run(later.id)  # its key began it before
     info = await flows.start(wanted, caller)
     return (await flows.ended(info.id, request.wait_s)).model_copy(update={"new": info.new}) if request.wait_s else info
 

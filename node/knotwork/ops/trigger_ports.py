@@ -54,7 +54,10 @@ class Triggers(Protocol):
         ...
 
     async def later(self, wanted: NewRun, when: str, caller: Caller) -> RunInfo:
-        """Keep a trigger that starts one run at a moment, or in so long; returns the run as it will be."""
+        """Keep a trigger that starts one run at a moment, or in so long; returns the run as it will be.
+
+        Of one that its key has started before the id alone is told, and that it is `running`.
+        """
         ...
 
 

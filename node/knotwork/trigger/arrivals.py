@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 WAITING_MAX = 2000
 KEPT_OPEN_S = 60.0
 """How long the value behind a secret reference is used before it is read again."""
+DOUBTED_S = 1.0
+"""The same when a signature does not fit: it may have been changed; whoever guesses has it read no more often."""
 _PASSED_ON = ("authorization", "cookie", "proxy-authorization")
 _TRIES = 5
 
@@ -161,9 +163,8 @@ class Arrivals:
         """Return what the run of a request is known by: who sends it again means the same run."""
         delivery = ""
         if trigger.secret is not None:
-            secret = await self._secret(trigger.id, trigger.secret)
             try:
-                delivery = signing.delivery(arrived.headers, arrived.body, secret, clock.now_ns() / 1e9, trigger.window)
+                delivery = await self._signed(trigger, trigger.secret, arrived)
             except UnicodeEncodeError as error:
                 raise Denied("The headers make no sense.", code="trigger.not_signed") from error
         if (
@@ -191,10 +192,23 @@ class Arrivals:
                 return entry.value.decode()
         return key
 
-    async def _secret(self, name: str, reference: SecretRef) -> str:
+    async def _signed(self, trigger: Served, reference: SecretRef, arrived: Arrived) -> str:
+        """Return what a signature says of its delivery; before it is refused, the secret is looked at anew."""
+        secret, now_s = await self._secret(trigger.id, reference), clock.now_ns() / 1e9
+        try:
+            return signing.delivery(arrived.headers, arrived.body, secret, now_s, trigger.window)
+        except Denied as error:
+            if error.code != "trigger.bad_signature":
+                raise
+            changed = await self._secret(trigger.id, reference, kept_s=DOUBTED_S)
+            if changed == secret:
+                raise
+        return signing.delivery(arrived.headers, arrived.body, changed, now_s, trigger.window)
+
+    async def _secret(self, name: str, reference: SecretRef, *, kept_s: float = KEPT_OPEN_S) -> str:
         place = f"{name} {reference.model_dump_json()}"
         at_s, value = self._secrets.get(place, (0.0, ""))
-        if not value or time.monotonic() - at_s > KEPT_OPEN_S:
+        if not value or time.monotonic() - at_s > kept_s:
             try:
                 value = await asyncio.to_thread(self._read, reference)
             except KnotworkError as error:
@@ -217,7 +231,10 @@ def _or_error(done: Started) -> Started:
             hint="Send another key, or exactly the same body.", detail=done.error.detail,
         ) from done.error  # fmt: skip
     if isinstance(done.error, NotFound):
-        raise Unavailable("The workflow of the trigger is gone.", code="trigger.no_workflow") from done.error
+        raise Unavailable(
+            "The workflow of the trigger is gone.", code="trigger.no_workflow",
+            hint="Register it again (`knotwork workflow register`), or remove the trigger.",
+        ) from done.error  # fmt: skip
     raise done.error
 
 

@@ -36,6 +36,24 @@ AT_ONCE = 64
 NEVER_NS = 2**62
 
 
+def drop(pending: list[Pending], most: int, now: int) -> int:
+    """Put what is pending in the order of its moments, and drop the oldest of more than `most` whose moment has come.
+
+    What `jitter` puts off waits for nothing yet; of that there may be `AT_ONCE_MAX`. Returns how many were dropped.
+    """
+    pending.sort(key=lambda one: one.at_ns)
+    waiting = sum(one.at_ns <= now for one in pending)
+    too_many = max(0, waiting - most, len(pending) - max(most, due.AT_ONCE_MAX))
+    del pending[:too_many]
+    return too_many
+
+
+def told_of(missed: int, dropped: int) -> str:
+    """Return what a history says of times that nothing was started for."""
+    told = [f"missed {missed} {'time' if missed == 1 else 'times'}, not made up for"] if missed else []
+    return " and ".join([*told, *([f"dropped {dropped} that waited in a full queue"] if dropped else [])])
+
+
 class Timed:
     """The triggers of this node that fire at times."""
 
@@ -119,11 +137,11 @@ class Timed:
         state, revision = await self._store.state(trigger.id)
         state.since_ns = max(state.since_ns, known.since_ns)
         now = now_ns()
-        skipped = self._decide(known, state, now)
-        if skipped is not None:
+        passed_over = self._decide(known, state, now)
+        if passed_over is not None:
             revision = await self._store.save(trigger.id, state, revision)
-            if skipped:
-                why = f"missed {skipped} times that are not made up for"
+            if skipped := sum(passed_over):
+                why = told_of(*passed_over)
                 noted = Fired(f"missed/{due.told(now)}", "skipped", now, 0, "", self._starter.node, why, skipped)
                 await self._starter.firings.add(trigger.id, noted)
         if state.pending:
@@ -133,14 +151,14 @@ class Timed:
                 return None
         return self._look_again(known, state)
 
-    def _decide(self, known: Known, state: State, now: int) -> int | None:
-        """Move what has come due to what is pending; returns how many times were missed, None when nothing changed."""
+    def _decide(self, known: Known, state: State, now: int) -> tuple[int, int] | None:
+        """Move what has come due to what is pending; returns how many times were missed, and dropped; None for no change."""
         trigger = known.trigger
         if isinstance(trigger, Once):
             if state.pending or trigger.at_ns > now:
                 return None
             state.pending = [Pending(due.key(trigger.id, trigger.at_ns), trigger.at_ns)]
-            return 0
+            return 0, 0
         assert isinstance(trigger, Cron)
         found = due.dues(
             trigger.cron, trigger.timezone, state.since_ns, now,
@@ -152,9 +170,8 @@ class Timed:
             key = due.key(trigger.id, time_ns)
             state.pending.append(Pending(key, time_ns, time_ns + due.late_ns(key, trigger.jitter)))
         state.since_ns = max(found.times, default=found.upto_ns)
-        too_many = max(0, len(state.pending) - max(trigger.max_queued, len(found.times)))
-        del state.pending[:too_many]
-        return found.skipped + too_many
+        queued = trigger.max_queued if trigger.overlap == "queue" else due.AT_ONCE_MAX
+        return found.skipped, drop(state.pending, max(queued, len(found.times)), now)
 
     async def _work_off(self, known: Known, state: State, revision: int) -> None:
         """Do what is pending and may be done now, in its order."""

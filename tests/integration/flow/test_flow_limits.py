@@ -193,13 +193,51 @@ async def test_a_run_that_waits_while_it_is_paused_takes_no_place(flows, tmp_pat
     assert most_at_once(await attempts(flow, [first, held, behind])) == 1
 
 
+async def test_steps_that_wait_for_a_limit_while_their_run_is_paused_take_no_place(flows, tmp_path):
+    flow = await flows.here(do={"concurrency": 20})
+    limit = {"concurrency": 1}
+    each = {"kind": "map", "capability": "do", "items": "[input]", "input": "item", "limit": limit}
+    await define(flow, steps={"s": {"capability": "do", "limit": limit}, "m": {**each, "depends_on": ["s"]}})
+    go = tmp_path / "go"
+    first = await start(flow, {"until": str(go)})
+    await until(lambda: flow.limits.holders("cap.do"))
+    held, behind = await start(flow, {}), await start(flow, {}, priority=1)
+    await flow.runs.hold(held)
+    await until(lambda: _is_paused(flow, held))
+    go.touch()
+    assert [(await ended(flow, run)).state for run in (first, behind)] == ["completed", "completed"]
+    await until(lambda: _held_none(flow, "cap.do"))
+    assert await attempts(flow, [held]) == []
+    await flow.runs.hold(held, resume=True)
+    assert (await ended(flow, held)).state == "completed"
+    assert most_at_once(await attempts(flow, [first, held, behind])) == 1
+
+
+async def test_what_is_undone_while_its_run_is_paused_takes_its_place_in_a_limit(flows, tmp_path):
+    flow = await flows.here(do={"concurrency": 20})
+    steps = {
+        "a": {"capability": "do", "input": {}, "compensate": "undo"},
+        "b": {"capability": "do", "depends_on": ["a"], "input": "input"},
+        "undo": {"capability": "do", "input": {}, "limit": {"concurrency": 1}},
+    }
+    await define(flow, steps=steps)
+    go = tmp_path / "go"
+    run = await start(flow, {"until": str(go), "fail": {"message": "no"}})
+    await until(lambda: attempts(flow, [run]))
+    await flow.runs.hold(run)
+    await until(lambda: _is_paused(flow, run))
+    go.touch()
+    assert (await ended(flow, run)).state == "failed"
+    assert len(await attempts(flow, [run])) == 3
+
+
 async def _is_paused(flow, run):
     live = flow.journal.find(run)
     return live is not None and live.run is not None and live.run.paused
 
 
-async def _held_none(flow):
-    return await flow.limits.holders("run.w") == []
+async def _held_none(flow, key="run.w"):
+    return await flow.limits.holders(key) == []
 
 
 async def test_a_singleton_skips_or_cancels(flows, tmp_path):

@@ -17,6 +17,7 @@ from tests.integration.work.conftest import PATIENCE_S, until
 from knotwork.bus import reading, subjects
 from knotwork.flow import facts, history
 from knotwork.sdk.errors import Busy, Conflict, Denied, Invalid, NotFound, TooLarge, Unavailable
+from knotwork.trigger import arrivals
 from knotwork.trigger.arrivals import Arrived
 
 SECRET = "a-long-secret"
@@ -178,6 +179,19 @@ async def test_what_is_refused(nodes, monkeypatch):
         await send(triggers, "webhook", "gone")
     assert gone.value.code == "trigger.no_workflow"
     assert not await runs_of(flow)
+
+
+async def test_a_secret_that_was_changed_counts_at_once(nodes, monkeypatch):
+    monkeypatch.setattr(arrivals, "DOUBTED_S", 0.0)
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await keep(triggers, kind="webhook", path="in", secret={"env": "HOOK_SECRET"})
+    await send(triggers, "webhook", "in", b"1", signed(b"1"))
+    monkeypatch.setenv("HOOK_SECRET", "another-secret")
+    assert (await send(triggers, "webhook", "in", b"2", signed(b"2", "another-secret"))).status == 202
+    with pytest.raises(Denied) as old:
+        await send(triggers, "webhook", "in", b"3", signed(b"3"))
+    assert old.value.code == "trigger.bad_signature"
 
 
 async def test_overlap_of_requests(nodes):

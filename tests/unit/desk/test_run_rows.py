@@ -85,6 +85,17 @@ def test_each_time_that_a_handler_began_is_told_and_for_which_step():
     assert (undone.begun_at, undone.ended_at) == (moments.moment(5), moments.moment(6))
 
 
+def test_a_run_as_it_was_shows_nothing_of_what_came_after():
+    stored = [
+        fact(1, "start", workflow="w", digest="d"), ended(2, "a"), ended(3, "b"), fact(4, "cancel"),
+        ended(5, "undo--1u"), fact(6, "ended", state="cancelled"),
+    ]  # fmt: skip
+    was = looking.outlined(RUN, stored, 3)
+    told = flow_rows.info(replace(sight(*was.facts[1:]), facts=was.facts))
+    assert told.facts == 3
+    assert [(one.id, one.state) for one in told.progress[2:]] == [("mend", "handler"), ("undo", "handler")]
+
+
 def many(count: int, *, finish: facts.Finish | None) -> Sight:
     stored = [fact(n, "started", f"m--{n}", "0", "1", "1", node="n") for n in range(1, count + 1)]
     return replace(sight(), facts=stored, finish=finish)

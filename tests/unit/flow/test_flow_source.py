@@ -193,6 +193,7 @@ def test_what_is_wrong_hides_nothing_that_only_seems_to_follow():
         ('{kind: approval, title: "x {{ input.y }} {{ run.id }}"}', []),
         ("{kind: map, capability: x, order: true}", [("order", "unknown key")]),
         ("{kind: choice, cases: []}", [("cases", "has 0 items, and needs at least 1")]),
+        ("{kind: choice, cases: [{then: b}]}", [("cases.0.then", "it should be a list")]),
         ("{kind: join, depends_on: [b], need: 0}", [("need", '"all", "any", or how many of its steps, from 1 to')]),
         ("{capability: x, labels: [], retry: []}", [("labels", "a table"), ("retry", "a table")]),
         ("{capability: x, time_out: soon}", [("time_out", "did you mean 'timeout'?")]),
