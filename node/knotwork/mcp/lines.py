@@ -77,10 +77,11 @@ class Lines:
         self._out: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._unwritten = 0
         self._broken = False
+        self._unread: Callable[[], object] = lambda: None
         self._writer = threading.Thread(target=self._write, name="stdout", daemon=True)
 
     def start(self, on_line: Callable[[bytes | TooLong], None], on_end: Callable[[], None]) -> None:
-        """Begin; both are called in the running loop."""
+        """Begin; both are called in the running loop, `on_end` also when nobody reads any more."""
         loop = asyncio.get_running_loop()
 
         def tell(what: Callable[..., None], *given: bytes | TooLong) -> bool:
@@ -101,6 +102,7 @@ class Lines:
                 tell(on_line, last)
             tell(on_end)
 
+        self._unread = lambda: tell(on_end)
         self._writer.start()
         threading.Thread(target=read, name="stdin", daemon=True).start()
 
@@ -131,5 +133,6 @@ class Lines:
                     view = view[os.write(self._write_fd, view) :]
             except OSError:  # nobody reads any more
                 self._broken = True
+                self._unread()
                 return
             self._unwritten -= len(line)

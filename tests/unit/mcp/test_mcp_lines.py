@@ -79,12 +79,13 @@ async def test_what_is_written_arrives_in_order_and_an_end_is_told():
 async def test_a_reader_that_is_gone_is_noticed():
     read_fd, to_us = os.pipe()
     from_us, write_fd = os.pipe()
-    lines = Lines(read_fd, write_fd)
-    lines.start(lambda _: None, lambda: None)
+    lines, over = Lines(read_fd, write_fd), asyncio.Event()
+    lines.start(lambda _: None, over.set)
     os.close(from_us)
+    assert lines.send(b"x\n")
     async with asyncio.timeout(WAIT_S):
-        while lines.send(b"x\n"):
-            await asyncio.sleep(0)
+        await over.wait()  # told at once, not when there is something more to say
+    assert not lines.send(b"x\n")
     os.close(to_us)
     lines.close()
     os.close(write_fd)
