@@ -233,7 +233,7 @@ def _or_error(done: Started) -> Started:
     if isinstance(done.error, NotFound):
         raise Unavailable(
             "The workflow of the trigger is gone.", code="trigger.no_workflow",
-            hint="Register it again (`knotwork workflow register`), or remove the trigger.",
+            hint="Register it again, or remove the trigger: `knotwork workflow list` says which there are.",
         ) from done.error  # fmt: skip
     raise done.error
 
