@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from knotwork.config import shapes, size
-from knotwork.config.instance_tables import DEFAULT_PROJECT
+from knotwork.config.instance_tables import DEFAULT_PROJECT, IN_PROCESS, SECTIONS
 from knotwork.config.keys import Path, dotted
 from knotwork.config.memory_table import BUNDLED_MEMORIES, SCOPES
 from knotwork.config.model import BUNDLED_ROUTERS, READY_BOUNDARIES
@@ -253,12 +253,19 @@ def _accounts(projects: Mapping[str, Any]) -> Iterator[Contradiction]:
 
 
 def _hosted(data: Mapping[str, Any]) -> Iterator[Contradiction]:
-    for kind in ("executors", "routers", "memories", "targets", "telemetry", "triggers"):
+    here = [SECTIONS[kind] for kind in sorted(IN_PROCESS)]
+    for kind in SECTIONS.values():
         for name, table in _table(data, kind).items():
             if isinstance(table, Mapping) and table.get("memory_mb") and table.get("hosted") is not True:
                 message = f"{kind}.{name}.memory_mb limits a process of its own, but hosted is false"
                 limit = "; memory_limit_mb limits the command" if table.get("type", name) == "process" else ""
-                yield Contradiction((kind, name, "memory_mb"), message, f"Set hosted = true, or remove it{limit}.")
+                hint = "Remove it." if kind in here else f"Set hosted = true, or remove it{limit}."
+                yield Contradiction((kind, name, "memory_mb"), message, hint)
+    for section in here:
+        for name, table in _table(data, section).items():
+            if isinstance(table, Mapping) and table.get("hosted") is True and table.get("enabled") is not False:
+                message = f"{section}.{name} cannot run hosted: its kind of plugin runs in the node's process"
+                yield Contradiction((section, name, "hosted"), message, "Remove `hosted`.")
 
 
 def _schemas(data: Mapping[str, Any]) -> Iterator[Contradiction]:

@@ -14,6 +14,8 @@ from knotwork.config.written import Flag, Seconds, Table, Tag, Text, Token, Whol
 from knotwork.sdk import KINDS, Kind
 
 DEFAULT_PROJECT = "default"
+IN_PROCESS: frozenset[Kind] = frozenset({"memories", "spinups"})
+"""Kinds that only run in the node's own process."""
 
 
 class InstanceTable(Table):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from knotwork.config import regular
+from knotwork.config.instance_tables import IN_PROCESS
 from knotwork.sdk import API_VERSION, KINDS, Invalid, Kind
 
 if TYPE_CHECKING:
@@ -43,6 +44,13 @@ class Manifest(BaseModel):
     dependencies: tuple[str, ...] = Field(default=(), description="packages it needs in its `vendor` folder")
     summary: str = Field(default="", max_length=500, description="one line for listings")
     docs: str = Field(default="", max_length=500, description="address of its documentation")
+
+    @model_validator(mode="after")
+    def _runs_where_it_can(self) -> Self:
+        if self.kind in IN_PROCESS and self.runs_hosted:
+            key = "hosted" if self.hosted else "dependencies"
+            raise ValueError(f"{key}: {self.kind} run in the node's process, so without packages of their own")
+        return self
 
     @property
     def type_names(self) -> tuple[str, ...]:

@@ -58,6 +58,7 @@ def render(kind: str, name: str, *, single_file: bool = False) -> dict[str, str]
         "kind": kind,
         "table": {"telemetry": "telemetry", "spinup": "targets", "memory": "memories"}.get(kind, f"{kind}s"),
         "hosted": "" if kind in IN_PROCESS else scaffold_texts.HOSTED,
+        "asked": scaffold_texts.ASKED.get(kind, ""),
         "always": "" if kind in IN_PROCESS else scaffold_texts.ALWAYS,
         "api": str(API_VERSION),
         "release": ".".join(knotwork.__version__.split(".")[:2]),

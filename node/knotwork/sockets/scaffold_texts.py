@@ -37,12 +37,18 @@ api = $api
 kind = "$kind"
 entry = "$module.py"
 summary = "Your own $kind."$always
-# dependencies = ["httpx"]      # put them beside it: pip install --target vendor httpx
 """
 
-ALWAYS = "\n# hosted = true                 # always run it in a process of its own"
+ALWAYS = """
+# hosted = true                 # always run it in a process of its own
+# dependencies = ["httpx"]      # put them beside it: pip install --target vendor httpx"""
 HOSTED = "\n# hosted = true     # in a process of its own"
 """Lines for the kinds that can run hosted."""
+ASKED = {
+    "router": '[routing]\nrouters = ["my-router", "policy", "capability"]     # in this order\n\n',
+    "memory": '[memory]\nteam = "my-memory"     # or private, personal, public\n\n',
+}
+"""What a table alone does not bring about: that the plugin is asked."""
 
 README = """\
 # $name
@@ -60,7 +66,7 @@ Use it, in one of three ways:
 3. Name the file: `type = "./$module.py"`.
 
 ```toml
-[$table.my-$kind]
+$asked[$table.my-$kind]
 type = "$name"$hosted
 ```
 """

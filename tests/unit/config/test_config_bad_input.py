@@ -113,6 +113,15 @@ CASES = [
     ),
     pytest.param("[executors.a]\nmemory_mb = 5\n", {}, "2:13: .*hosted is false", id="memory without process"),
     pytest.param(
+        "[memories.sqlite]\nhosted = true\n", {}, "2:10: memories.sqlite cannot run hosted", id="a memory by itself"
+    ),
+    pytest.param(
+        '[targets.a]\ntype = "local"\ncommand = ["x"]\nhosted = true\n',
+        {},
+        "4:10: targets.a cannot run hosted",
+        id="a target by itself",
+    ),
+    pytest.param(
         '[executors.a]\ntype = "process"\ncommand = ["x"]\nmemory_mb = 5\n',
         {},
         "4:13: .*memory_limit_mb limits the command",

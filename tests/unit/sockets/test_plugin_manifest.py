@@ -31,6 +31,8 @@ def test_dependencies_make_it_hosted(tmp_path):
         GOOD.encode().replace(b'"a.py"', b'"/etc/passwd"'),
         GOOD.encode().replace(b'"a"', b'"A b"'),
         b"# " + b"x" * 70_000,
+        GOOD.encode().replace(b"executor", b"memory") + b"hosted = true\n",
+        GOOD.encode().replace(b"executor", b"spinup") + b'dependencies = ["httpx"]\n',
     ],
 )
 def test_whatever_is_wrong_is_one_typed_error(tmp_path, content):

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from knotwork.config import instances
+from knotwork.config.load import read
+from knotwork.config.loaded import Sources
 from knotwork.sdk import Conflict, Invalid
-from knotwork.sockets import catalog, loading, scaffold, trial
+from knotwork.sockets import catalog, loading, offered, scaffold, trial
 
 KINDS = {
     "executor": "executors", "router": "routers", "memory": "memories", "spinup": "spinups", "telemetry": "telemetry",
@@ -40,6 +43,20 @@ def test_it_loads_as_folder_and_as_file(tmp_path, kind):
     results = list(trial.run(found.find(KINDS[kind], "mine"), {}, "x"))
     assert len(results) > 8
     assert [result for result in results if not result.passed] == []
+
+
+@pytest.mark.parametrize("kind", scaffold.KINDS)
+def test_what_the_page_says_brings_it_into_use(tmp_path, kind):
+    """A router or a memory that only has a table of its own is never asked."""
+    scaffold.write(kind, "mine", tmp_path / "mine")
+    page = (tmp_path / "mine" / "README.md").read_text()
+    (tmp_path / "knotwork.toml").write_text(
+        page.partition("```toml\n")[2].partition("```")[0] + '\n[plugins]\nfolders = ["mine"]\n'
+    )
+    loaded = read(Sources(files=(tmp_path / "knotwork.toml",), env={}))
+    assert instances.check_instances(loaded, offered.types_of(loading.load(offered.settings_of(loaded)), {}))
+    asked = {"router": loaded.config.routing.routers[0], "memory": loaded.config.memory.team}.get(kind, f"my-{kind}")
+    assert asked == f"my-{kind}"
 
 
 def test_it_is_clean_python(tmp_path):
