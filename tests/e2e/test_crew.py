@@ -100,6 +100,13 @@ def test_all_of_it_at_the_shell(nodes):
     )
     watcher.start()
     assert hub.json("crew", "plan", name)["order"] == "[say-hello] → [say-bye]"
+    other = hub.json("crew", "assess", TASK)
+    assert any("order" in note for note in other["notes"])  # of a plan that stands no more
+    edited = hub.json(
+        "crew", "plan", other["id"], '[{"id": "x", "capability": "no-such"}, {"id": "y", "agent": "writer"}]'
+    )
+    assert edited["notes"] == ["Nobody has no-such now: such parts wait until somebody does, or change the plan."]
+    hub.json("crew", "cancel", other["id"])
     code, problem = hub.refused("crew", "plan", name, '[{"id": "x", "capability": "y", "needs": ["z"]}]')
     assert (code, problem["code"]) == (2, "crew.bad_plan")
     assert hub.refused("crew", "results", "o000000000")[1]["code"] == "crew.not_found"

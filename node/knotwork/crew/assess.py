@@ -15,7 +15,7 @@ from knotwork.crew.plan import Complexity, Level, Part
 from knotwork.sdk.errors import Invalid, TooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
 PARTS = 20
 """How many parts are proposed at most when nothing else is said."""
@@ -68,11 +68,17 @@ def assess(task: str, known: Collection[str] = (), *, default: str = "", parts_m
         parts = (msgspec.structs.replace(one, acceptance=_acceptance([*one.acceptance, *read.acceptance])),)
     elif read.acceptance:
         notes.append(f"The whole is done when: {'; '.join(read.acceptance)}"[:NOTE_MAX])
-    unknown = sorted({part.capability for part in parts if part.capability not in known})
-    if unknown:
-        told = f"Nobody has {', '.join(unknown)} now: such parts wait until somebody does, or change the plan."
-        notes.append(told[:NOTE_MAX])
+    notes += unserved(parts, known)
     return Assessment(plan.checked(parts), complexity(task, read, parts), (*notes, *found.notes)[:NOTES_MAX])
+
+
+def unserved(parts: Iterable[Part], known: Collection[str]) -> tuple[str, ...]:
+    """Return what is to be said of parts whose capability nobody has."""
+    unknown = sorted({part.capability for part in parts if part.capability and part.capability not in known})
+    if not unknown:
+        return ()
+    told = f"Nobody has {', '.join(unknown)} now: such parts wait until somebody does, or change the plan."
+    return (told[:NOTE_MAX],)
 
 
 def check_task(task: str) -> None:

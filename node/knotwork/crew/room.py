@@ -153,8 +153,15 @@ class Crew:
             return max(theirs, key=lambda one: one.created_ns).id
         return await self.looking.held_by(by.name, self.keeping.runs)
 
-    async def edit(self, orchestration: str, parts: Sequence[plan.Part], revision: int | None, by: Who) -> Record:
-        """Replace a plan that was not spawned.
+    async def edit(
+        self,
+        orchestration: str,
+        parts: Sequence[plan.Part],
+        revision: int | None,
+        by: Who,
+        remarks: tuple[str, ...] = (),
+    ) -> Record:
+        """Replace a plan that was not spawned; `remarks` are what is to be said of the new one.
 
         Raises `Invalid`, `Denied` (`crew.not_yours`), `Conflict` (`crew.plan_changed`, `crew.spawned`).
         """
@@ -165,7 +172,9 @@ class Crew:
             _must_be_plan(one, revision)
             if one.parts == made:
                 return one
-            return msgspec.structs.replace(one, parts=made, revision=one.revision + 1, planned_by=by.name[:256])
+            return msgspec.structs.replace(
+                one, parts=made, revision=one.revision + 1, planned_by=by.name[:256], remarks=remarks
+            )
 
         return await self.store.change(orchestration, edited)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock, codec
 from knotwork.crew import budget, plan, records, rights, store, watching
+from knotwork.crew.assess import unserved
 from knotwork.crew.plan import Part
 from knotwork.crew.planning import Planner, Wish
 from knotwork.crew.records import Budget, Synthesis
@@ -87,7 +88,9 @@ class CrewDesk:
         record = await self._seen(orchestration)
         if parts is None:
             return crew_rows.planned(record)
-        made = await self._crew.edit(orchestration, _parts(parts, self._agents.named), revision, caller.who)
+        wanted = _parts(parts, self._agents.named)
+        told = unserved(wanted, self._known())
+        made = await self._crew.edit(orchestration, wanted, revision, caller.who, told)
         return crew_rows.planned(made)
 
     async def spawn(self, orchestration: str, how: Spawning, caller: Caller) -> crew_replies.CrewState:

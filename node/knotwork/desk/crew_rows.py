@@ -72,7 +72,7 @@ def state(view: View, used: Spent, why: str, now_ns: int) -> crew_replies.CrewSt
     return crew_replies.CrewState(
         id=record.id, phase=view.phase, percent=view.percent,
         parts=[_part(record, view.parts[part.id]) for part in record.parts if part.id in view.parts],
-        order=plan.drawn(record.parts), held=record.held, why=why or (record.stop.why if record.stop else ""),
+        order=plan.drawn(record.parts), held=record.held, why=why or _stopped(view),
         task=record.task, synthesis=record.synthesis.how,
         synthesizer=_part(record, view.synthesis) if view.synthesis is not None else None,
         budget=crew_replies.Allowance(
@@ -91,6 +91,14 @@ def state(view: View, used: Spent, why: str, now_ns: int) -> crew_replies.CrewSt
         error=error_of(record.error), created_at=moment(record.created_ns), spawned_at=moment(record.spawned_ns),
         ended_at=moment(record.ended_ns),
     )  # fmt: skip
+
+
+def _stopped(view: View) -> str:
+    """Return why it ends on purpose, "" when it does not."""
+    stop = view.record.stop
+    if stop is None:
+        return ""
+    return stop.why or ("It is being stopped." if view.record.live else "")
 
 
 def _part(record: Record, part: PartSight) -> crew_replies.PartState:

@@ -465,3 +465,15 @@ async def test_what_is_in_quarantine_is_nobodys_duplicate(node: Any):
     await node.desk.quarantine("misled", owner, release=False, why="")
     made = await node.desk.remember(Draft("the same", "personal"), ann, duplicates="refuse", replaces="")
     assert made.id != theirs
+
+
+async def test_a_clean_up_leaves_what_others_forgot_to_be_brought_back(node: Any):
+    ann, other, owner = node.agent("writer"), node.agent("other"), node.person()
+    made = [await remember(node, ann, scope, scope) for scope in ("personal", "team")]
+    for memory in made:
+        await node.desk.forget(memory, ann, force=False, purge=False)
+    for who in (other, owner):
+        assert (await node.desk.clean(who, expire_only=False)).forgotten == 0
+    for memory in made:
+        await node.desk.revert(memory, ann, None)
+    assert await found(node, ann) == ["team", "personal"]
