@@ -11,6 +11,7 @@ from knotwork.flow.admission import RUN, holder, named
 from knotwork.flow.looking import Outline
 from knotwork.flow.run import OVER, decoded
 from knotwork.ops import flow_replies
+from knotwork.sdk.errors import Invalid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -325,7 +326,7 @@ def event(number: int, stored: Stored) -> flow_replies.RunEvent:
     told: dict[str, Any] = {}
     try:
         body = decoded(stored.data) if stored.data else None
-    except ValueError:
+    except Invalid:  # whoever wrote it, the others can be told
         body = None
     if isinstance(body, dict):
         error = body.get("error") or {}

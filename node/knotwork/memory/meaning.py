@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from knotwork.bus.background import background
+from knotwork.bus.waits import set_within
 from knotwork.memory import vectors
 from knotwork.memory.index import Filter, Index
 from knotwork.memory.model import Record
@@ -88,20 +89,15 @@ class Meaning:
         instance = ""
         while True:
             wanted = self._memory.settings.embeddings
-            if wanted != instance or self._outdated:
-                instance = wanted
-                await self._begin_anew(instance)
-            if not instance:
-                await asyncio.sleep(LOOK_S)
-                continue
             try:
-                async with asyncio.timeout(LOOK_S):
-                    await self._stirred.wait()
-            except TimeoutError:
-                continue
-            self._stirred.clear()
-            try:
-                await self._embed(instance)
+                if wanted != instance or self._outdated:
+                    await self._begin_anew(wanted)
+                    instance = wanted
+                if not instance:
+                    await asyncio.sleep(LOOK_S)
+                elif await set_within(self._stirred, LOOK_S):
+                    self._stirred.clear()
+                    await self._embed(instance)
             except KnotworkError as error:
                 log.warning("memories are not found by meaning for now: %s", error)
                 self._stirred.set()
@@ -111,10 +107,10 @@ class Meaning:
         self._digests.clear()
         self._vectors.clear()
         self._waiting.clear()
-        self._model, self._outdated = "", False
-        if not instance:
-            return
-        for place, record in await self._memory.shelf.ask(_everything):
+        self._model, self._outdated = "", True
+        found = await self._memory.shelf.ask(_everything) if instance else []
+        self._outdated = False
+        for place, record in found:
             self._told(place, record)
 
     async def _embed(self, instance: str) -> None:
@@ -139,7 +135,7 @@ class Meaning:
         try:
             with self._memory.around.slot(instance).lease() as plugin:
                 model, made = str(plugin.model), [vectors.vector(one) for one in await plugin.embed(texts)]
-        except (KnotworkError, TimeoutError):
+        except KnotworkError:
             raise
         except Exception as error:
             raise PluginFailed(f"{instance} makes no vectors: {_text(error)}", code="memory.embed") from error

@@ -13,6 +13,7 @@ import pytest
 from tests.integration.memory.conftest import memory_node, until
 from tests.integration.memory.test_memory_life import found, remember
 
+from knotwork.memory import meaning
 from knotwork.memory.query import Query
 from knotwork.sdk.errors import Unavailable
 
@@ -86,7 +87,8 @@ async def test_without_the_model_words_go_on_and_it_is_said(node: Any):
 
 
 @pytest.mark.parametrize(
-    "answer", [lambda _: None, lambda texts: texts[1:], lambda texts: [["a"]] * len(texts)], ids=["none", "few", "words"]
+    "answer", [lambda _: None, lambda texts: texts[1:], lambda texts: [["a"]] * len(texts), lambda _: _slow()],
+    ids=["none", "few", "words", "slow"],
 )  # fmt: skip
 async def test_a_model_that_does_not_behave_harms_nobody(node: Any, answer: Any):
     ann, model = node.agent("writer"), await with_model(node)
@@ -107,6 +109,29 @@ async def test_a_model_that_does_not_behave_harms_nobody(node: Any, answer: Any)
     page = await node.desk.page(Query(text="kitten"), ann)
     assert [row.content for row in page.memories] == ["the kitten sleeps"]
     assert "words alone" in page.notes[0]
+
+
+def _slow() -> None:
+    raise TimeoutError
+
+
+async def test_an_index_that_cannot_be_read_is_read_later(node: Any, monkeypatch: pytest.MonkeyPatch):
+    ann = node.agent("writer")
+    await remember(node, ann, "the kitten sleeps")
+    ask, refused = node.rooms.memory.shelf.ask, asyncio.Event()
+
+    async def damaged(look: Any) -> Any:
+        if look is meaning._everything:
+            refused.set()
+            raise Unavailable("The memory index of this node is damaged.", code="memory.index")
+        return await ask(look)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(node.rooms.memory.shelf, "ask", damaged)
+        await with_model(node)
+        async with asyncio.timeout(60):
+            await refused.wait()
+    await until(lambda: node.rooms.meaning.known == 1)
 
 
 async def test_vectors_of_two_models_are_never_compared(node: Any):
