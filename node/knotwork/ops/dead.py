@@ -12,7 +12,6 @@ from knotwork.ops.ports import NodeControl
 from knotwork.ops.task_changes import ID
 from knotwork.ops.task_ports import DeadFilter
 from knotwork.ops.task_words import Code, Cursor, Labels, Moment, Run
-from knotwork.ops.tasks import TaskRequest
 from knotwork.ops.words import Token
 from knotwork.sdk.errors import NotFound
 
@@ -66,14 +65,20 @@ async def dead_list(request: DeadListRequest, node: NodeControl, caller: Caller)
     )
 
 
+class LetterRequest(Request):
+    """Which dead letter: a task, or the run that it was a step of."""
+
+    id: Run = Field(description="the task's id")
+
+
 @op(
-    "task.dead_show", TaskRequest, task_replies.TaskInfo, effect="read",
+    "task.dead_show", LetterRequest, task_replies.TaskInfo, effect="read",
     cli=CliForm(("dead", "show"), positional=("id",), hidden=("ended", "new")),
     summary="Show a dead letter: its input, every attempt and its error.",
     help="The same as `task get` with its input; `task history` tells every step.",
     examples=(Example("Show one", {"id": ID}),),
 )  # fmt: skip
-async def dead_show(request: TaskRequest, node: NodeControl, caller: Caller) -> task_replies.TaskInfo:
+async def dead_show(request: LetterRequest, node: NodeControl, caller: Caller) -> task_replies.TaskInfo:
     """Return one dead task with everything about it; raises `NotFound` (`work.not_dead`)."""
     found = await node.tasks(caller.project, caller.who).get(request.id, with_input=True)
     if found.state != "dead":

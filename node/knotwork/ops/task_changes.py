@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from knotwork.ops import task_replies, task_words
 from knotwork.ops.op import Caller, CliForm, Example, op
 from knotwork.ops.ports import NodeControl
-from knotwork.ops.task_words import Run
+from knotwork.ops.task_words import TaskId
 from knotwork.ops.tasks import FILTERS, FilterRequest, TaskRequest
 from knotwork.ops.words import Text
 
@@ -19,7 +19,7 @@ ID = "t0198c0ffee00d15ea5e0ddba11"
 class CancelRequest(FilterRequest):
     """Which tasks: by id, or all that fit a filter."""
 
-    ids: Annotated[list[Run], Field(max_length=10_000)] = Field(default=[], description="ids of tasks")
+    ids: Annotated[list[TaskId], Field(max_length=10_000)] = Field(default=[], description="ids of tasks")
     all: bool = Field(default=False, description="every task that has not ended, when no filter is given")
     why: Text = Field(default="", description="a reason, kept with the outcome")
 

@@ -36,13 +36,18 @@ def _as_text(value: Any) -> Any:
     return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-_RUN, _LABEL, _DIGEST = (
+_RUN, _TASK, _LABEL, _DIGEST = (
     r"[a-z0-9]{8,40}",
+    r"[a-vx-z0-9][a-z0-9]{7,39}",
     r"[A-Za-z0-9][A-Za-z0-9_./-]{0,63}=[^\x00-\x1f]{0,256}",
     r"sha256-[0-9a-f]{64}",
 )
 NAMED |= {
     f"^{_RUN}$": ("not the id of a task", "Ids are what `knotwork task submit` prints; see `knotwork task list`."),
+    f"^{_TASK}$": (
+        "not the id of a task",
+        "See `knotwork task list`. What begins with w is a run: see `knotwork run show`.",
+    ),
     f"^{_LABEL}$": (
         "not a label",
         "Write key=value: up to 64 characters (A-Z a-z 0-9 . _ - /), =, and up to 256 of any kind.",
@@ -50,6 +55,8 @@ NAMED |= {
     f"^{_DIGEST}$": ("not a digest", "Give what `blob.put` answered: sha256- and 64 hex digits."),
 }
 Run = Annotated[str, StringConstraints(pattern=f"^{_RUN}$", max_length=40)]
+TaskId = Annotated[str, StringConstraints(pattern=f"^{_TASK}$", max_length=40)]
+"""Not that of a run: whoever asks for that by mistake would be told of whichever step was last."""
 Label = Annotated[str, StringConstraints(pattern=f"^{_LABEL}$")]
 Labels = Annotated[list[Label], Field(max_length=64), BeforeValidator(_pairs)]
 Moment = Annotated[str, StringConstraints(max_length=64), BeforeValidator(_as_text)]

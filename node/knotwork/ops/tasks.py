@@ -14,7 +14,7 @@ from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.task_ports import NewTask, RetryWish, TaskFilter
 from knotwork.ops.task_replies import TaskState
-from knotwork.ops.task_words import Code, Cursor, Digest, Key, Labels, Moment, Run
+from knotwork.ops.task_words import Code, Cursor, Digest, Key, Labels, Moment, Run, TaskId
 from knotwork.ops.words import Target, Text, Token
 from knotwork.sdk.errors import Invalid
 from knotwork.trust.scopes import Scope
@@ -138,7 +138,7 @@ async def submit(request: SubmitRequest, node: NodeControl, caller: Caller) -> t
 class TaskRequest(Request):
     """Which task."""
 
-    id: Run = Field(description="the task's id")
+    id: TaskId = Field(description="the task's id")
 
 
 class GetRequest(TaskRequest):

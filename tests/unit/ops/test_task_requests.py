@@ -72,6 +72,15 @@ def test_ids_and_a_filter_are_not_taken_for_ids_alone(op):
     assert told == "give either ids or a filter, not both: ids and state, labels"
 
 
+@pytest.mark.parametrize("op", ["get", "await", "watch", "history", "why", "retry", "cancel"])
+def test_the_id_of_a_run_is_not_that_of_a_task(op):
+    """Whoever awaits a run by mistake would be told what came of one of its steps, and that it is over."""
+    run, key = "w01a204675e52ce954d647d", "ids" if op == "cancel" else "id"
+    (told,) = problems(f"task.{op}", **{key: [run] if op == "cancel" else run}).values()
+    assert told == "not the id of a task"
+    assert check("task.dead_show", id=run).id == run, "a step that died is a dead letter of its run"
+
+
 def test_a_checkpoint_is_kept_or_read_and_not_wiped_by_saying_neither():
     claim = "kc1.gsR0aGU.c2VhbA"
     assert check("work.checkpoint", claim=claim, data=None).data is None
