@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import codec
 from knotwork.desk import route_view
+from knotwork.desk.callers import caller_name
 from knotwork.desk.moments import rfc3339
 from knotwork.mesh import classes, late
 from knotwork.mesh.calls import Answered
 from knotwork.ops import replies
 from knotwork.sdk.errors import KnotworkError, NotFound, guess
 from knotwork.sdk.router import Ask
-from knotwork.work.records import Asker
 
 if TYPE_CHECKING:
     from knotwork.bus.frames import Frame
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from knotwork.mesh.records import AgentRecord, NodeRecord
     from knotwork.ops.op import Caller
     from knotwork.ops.ports import AgentFilter, Call, RouteQuestion
-    from knotwork.trust.who import Who
 
 PIECES_MAX = 10_000
 PIECES_MAX_BYTES = 64 * 1024 * 1024
@@ -229,15 +228,3 @@ def piece_of(frame: Frame) -> replies.Progress | replies.Chunk:
     except (KnotworkError, AttributeError):
         return replies.Chunk(data=None)
     return replies.Chunk(data=value)
-
-
-def asker(who: Who) -> Asker:
-    """Return with whose eyes agents are looked for that somebody's work names."""
-    return Asker(who.id, who.owner)
-
-
-def caller_name(caller: Caller) -> str:
-    """Return who asks as it may stand in an envelope: door and name as established, then what it calls itself."""
-    name = caller.who.name if caller.who.kind == "agent" else caller.name
-    told = f"{caller.door}/{name}" + (f" ({caller.label})" if caller.label else "")
-    return "".join(char for char in told if char.isalnum() or char in "-_/.@ ()")[:128]

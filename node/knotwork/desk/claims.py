@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from knotwork.bus import codec, subjects
-from knotwork.desk.agents import caller_name
+from knotwork.desk.callers import caller_name
 from knotwork.desk.moments import moment
 from knotwork.desk.seen_agents import check_name
 from knotwork.desk.task_values import SHOWN_MAX_BYTES
@@ -20,7 +20,7 @@ from knotwork.work import queues, records
 from knotwork.work.attached import KIND
 
 if TYPE_CHECKING:
-    from knotwork.mesh.directory import Directory
+    from knotwork.mesh.membership import Membership
     from knotwork.mesh.sessions import Sessions
     from knotwork.ops.claim_ports import Shown, Worker
     from knotwork.ops.op import Caller
@@ -36,14 +36,21 @@ ANSWER_MAX_BYTES = 5 * 1024 * 1024
 class ClaimDesk:
     """One project's claims (`ops.claim_ports.Claims`)."""
 
-    def __init__(self, work: Work, sessions: Sessions, directory: Directory, owner: Callable[[], str]) -> None:
+    def __init__(self, work: Work, sessions: Sessions, membership: Membership, owner: Callable[[], str]) -> None:
         """Give and take through our part in the project's work, at a node of `owner()`, to agents that are themselves."""
         self._work, self._claims = work, work.claims
-        self._sessions, self._directory, self._owner = sessions, directory, owner
+        self._sessions, self._membership, self._owner = sessions, membership, owner
 
-    def _itself(self, worker: Worker, by: Who) -> None:
-        """Raise `Denied` (`claim.not_you`) when somebody comes in the name of another who is there."""
-        check_name(worker.name, by, self._owner(), self._sessions, self._directory)
+    def _admit(self, worker: Worker, by: Who) -> None:
+        """Refuse who cannot be given work here, or would wait for ever for what there is none of.
+
+        Raises `Denied` (`claim.not_you`) when somebody comes in the name of another who is there, and `Invalid`
+        (`policy.unknown_boundary`) for one who accepts a boundary that nobody configured.
+        """
+        check_name(worker.name, by, self._owner(), self._sessions, self._membership.directory)
+        policy = self._membership.policy()
+        for boundary in worker.boundaries:
+            policy.admit(boundary)
 
     def _by_name(self, name: str, by: Who) -> tuple[str, ...]:
         """Return what else work is routed by that is for somebody: names of before, and its names as all see them."""
@@ -56,7 +63,7 @@ class ClaimDesk:
 
     async def connect(self, worker: Worker, caller: Caller) -> AsyncGenerator[replies.Chunk, None]:
         """Let an agent in until the generator is closed; yields what it is told."""
-        self._itself(worker, caller.who)
+        self._admit(worker, caller.who)
         with self._work.attached.line(_record(worker), agent=_agent(caller)) as notices:
             yield replies.Chunk(data={"event": "connected", "worker": worker.name})
             async for notice in notices:
@@ -66,7 +73,7 @@ class ClaimDesk:
         self, worker: Worker, caller: Caller, *, count: int, wait_s: float, lease_s: float
     ) -> claim_replies.ClaimedTasks:
         """Return up to `count` tasks as soon as there are some, none after `wait_s`."""
-        self._itself(worker, caller.who)
+        self._admit(worker, caller.who)
         record, held_max = self._work.attached.asked(_record(worker), wait_s)
         own = tuple(subjects.own(one, name) for one in circles(caller.who) for name in record.capabilities)
         own += self._by_name(worker.name, caller.who)

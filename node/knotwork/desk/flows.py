@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock, codec
 from knotwork.desk import flow_rows, run_batches, task_values
-from knotwork.desk.agents import asker, caller_name
+from knotwork.desk.callers import asker, caller_name
 from knotwork.desk.moments import moment
 from knotwork.desk.run_copies import RunCopies, understood
 from knotwork.desk.run_lists import RunLists

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import clock, codec, kv, subjects
+from knotwork.bus import clock, codec, subjects
 from knotwork.desk import task_rows, task_values
-from knotwork.desk.agents import asker, caller_name
-from knotwork.desk.known_nodes import KNOWN
+from knotwork.desk.callers import asker, caller_name
+from knotwork.mesh import known_nodes
 from knotwork.sdk.errors import Conflict, NotFound, Unavailable
 from knotwork.trust import scopes
 from knotwork.work import ids, keyed, queues, records
@@ -83,9 +83,7 @@ class NewTasks:
         """Raise `NotFound` (`work.no_such_node`) for a node that nobody has ever seen."""
         if any(record.node == node for record, _, _ in self._membership.directory.nodes()):
             return
-        present = kv.Bucket(self._membership.connection, subjects.NODES)
-        known = kv.Bucket(self._membership.connection, subjects.SETTINGS)
-        if await present.get(node) is None and await known.get(f"{KNOWN}.{node}") is None:
+        if not await known_nodes.is_known(self._membership.connection, node):
             raise NotFound(
                 f"There is no node {node!r}, and never was.", code="work.no_such_node",
                 hint="See `knotwork nodes`; a capability or an agent without its node waits for whoever comes.",

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from knotwork.desk.agents import asker, caller_name
+from knotwork.desk.callers import asker, caller_name
 from knotwork.desk.run_lists import LIVING, Found
 from knotwork.flow.looking import check_id
 from knotwork.ops import replies, run_words

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock, subjects
-from knotwork.desk.agents import caller_name
 from knotwork.desk.asking import ask
+from knotwork.desk.callers import caller_name
 from knotwork.desk.moments import moment
 from knotwork.ops import target_replies as replies
 from knotwork.spinup import ranking

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import clock, patterns, reading, subjects
 from knotwork.desk import dead_letters, task_ends, task_filter, task_rows, task_values
-from knotwork.desk.agents import caller_name
+from knotwork.desk.callers import caller_name
 from knotwork.desk.new_tasks import NewTasks
 from knotwork.desk.seen_agents import SeenAgents
 from knotwork.desk.task_ends import not_cancelled

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock, codec
 from knotwork.desk import run_planned
-from knotwork.desk.agents import caller_name
+from knotwork.desk.callers import caller_name
 from knotwork.desk.moments import moment
 from knotwork.flow import anew
 from knotwork.flow.run import decoded

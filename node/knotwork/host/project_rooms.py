@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus.background import background
 from knotwork.crew.room import Crew, open_crew
-from knotwork.desk import known_nodes
 from knotwork.desk.feed import Feed, open_feed
 from knotwork.flow.room import Flow, open_flow
 from knotwork.host import ground
@@ -18,6 +17,7 @@ from knotwork.host.capacity import open_capacity
 from knotwork.host.memory_around import MemoryAround
 from knotwork.host.session_book import SessionBook
 from knotwork.memory.remembering import Remembering, open_remembering
+from knotwork.mesh import known_nodes
 from knotwork.mesh.sessions import Sessions, open_sessions
 from knotwork.spinup.room import SpinUps
 from knotwork.talk.room import Talk, open_talk
