@@ -19,7 +19,7 @@ from knotwork.bus.credit import Credit
 from knotwork.ops import serve
 from knotwork.ops.op import Caller, Op
 from knotwork.ops.table import TABLE
-from knotwork.sdk.errors import Busy, KnotworkError, Unreachable
+from knotwork.sdk.errors import Busy, Internal, KnotworkError, Unreachable
 from knotwork.telemetry import trace
 
 if TYPE_CHECKING:
@@ -67,12 +67,12 @@ class NatsDoor:
             who = self._control.who(self._project, envelope.session)
             if self._running >= AT_ONCE_MAX:
                 raise Busy("Too many requests are being answered.", code="ops.busy", retry_after_s=1.0)
+            op = _op(name)
         except KnotworkError as error:
             with contextlib.suppress(KnotworkError):  # no room for it
                 self._connection.send(message.reply, frames.error_body(error), "", frames.error_head(error))
             return
         self._running += 1
-        op = TABLE.get(name)
         task = self._group.create_task(self._answer(name, op, message, envelope, who))
         if envelope.id:
             self._tasks[envelope.id] = task
@@ -145,6 +145,18 @@ class NatsDoor:
             return None
         signs.credit = self._credits[envelope.id] = Credit(envelope.window)
         return signs.credit
+
+
+def _op(name: str) -> Op | None:
+    """Return an op, None when there is none of that name; raises `Internal` when it cannot be loaded."""
+    try:
+        return TABLE.get(name)
+    except Exception as error:  # its module is read when it is first asked for, and may be another by then
+        log.exception("%s cannot be loaded", name)
+        raise Internal(
+            f"{name} cannot be loaded: {type(error).__name__}: {error}.",
+            hint="If Knotwork was exchanged while this node ran, start the node again.",
+        ) from error
 
 
 class _Signs:

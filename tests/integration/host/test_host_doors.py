@@ -308,3 +308,17 @@ async def test_who_told_a_node_to_change_has_the_verdict_before_that_closes_the_
         await asked.wait()
         release.set()  # and from here on nothing waits: the door closes first
     assert kinds.result() == ["result"]
+
+
+async def test_an_op_that_cannot_be_loaded_is_answered_and_takes_no_place(door, server, monkeypatch):
+    class Torn(dict):
+        def get(self, name, default=None):
+            raise ImportError("cannot import name 'BELOW'")
+
+    monkeypatch.setattr("knotwork.host.doors.TABLE", Torn())
+    pieces = client.call(Endpoint((server.url,)), "node.health", b"{}", timeout_s=WAIT_S, whole=True)
+    async with aclosing(pieces):
+        frames_ = [frame async for frame in pieces]
+    assert [frame.kind for frame in frames_] == ["error"]
+    assert b"start the node again" in frames_[0].data
+    assert door._running == 0
