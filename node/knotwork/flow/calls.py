@@ -114,7 +114,7 @@ def limit_of(run: Run, step: Progress, /, **told: Any) -> Limit | None:
 def limit_in(run: Run, step: Progress, limit: StepLimit, seen: dict[str, Any]) -> Limit:
     """Return the same with what its key sees; raises `Invalid`."""
     spec = step.box.spec
-    value = outputs.encoded(expressions.evaluate(limit.key, seen)) if limit.key is not None else b""
+    value = expressions.as_key(expressions.evaluate(limit.key, seen)) if limit.key is not None else b""
     what = getattr(spec, "capability", None) or getattr(spec, "agent", None) or ""
     scope, name = (
         ("cap", what.replace("/", "="))
@@ -130,7 +130,7 @@ def admit(run: Run) -> None:
     if limit is not None:
         value = b""
         if limit.key is not None:
-            value = outputs.encoded(expressions.evaluate(limit.key, context(run, frozenset())))
+            value = expressions.as_key(expressions.evaluate(limit.key, context(run, frozenset())))
         key = admission.key_of("run", run.graph.workflow.name, value)
         run.held, run.admitted = True, Limit(key, limit.max_runs)
         run.emit(Admit(run.admitted, limit.when_full))

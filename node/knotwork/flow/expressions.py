@@ -8,7 +8,7 @@ Whoever writes one may mean harm: how deep it is, and by how much it can multipl
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -108,15 +108,21 @@ def filled(template: str, context: dict[str, Any]) -> str:
     return "".join(parts)
 
 
-def as_json(value: Any) -> bytes:
+def as_key(value: Any) -> bytes:
+    """Return a value as JSON that is the same in whatever order the keys of its objects come; raises as `as_json` does."""
+    return as_json(value, _sorted)
+
+
+def as_json(value: Any, encode: Callable[[Any], bytes] | None = None) -> bytes:
     """Return a value as JSON; raises `Invalid` (`flow.not_json`)."""
     try:
-        return _encode(value)
+        return (encode or _encode)(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise Invalid(f"It gives what is no JSON: {_told(error)}", code="flow.not_json") from error
 
 
 _encode = msgspec.json.Encoder().encode
+_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 def texts(shape: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -230,7 +230,7 @@ class _Follower:
             value = expressions.evaluate(self._trigger.debounce.key, envelope.seen(self._trigger, firing))
         except Invalid:
             value = None
-        return hashlib.sha256(expressions.as_json(value)).hexdigest()[:16]
+        return hashlib.sha256(expressions.as_key(value)).hexdigest()[:16]
 
     def _closes_ns(self, window: Window) -> int:
         trigger = self._trigger

@@ -99,6 +99,14 @@ def test_the_key_of_a_limit_sees_the_items_of_a_map_as_they_are_in_its_list():
     assert len({*books(Play({"m": by_place}, [{}, {}, {}]), "m--0", "m--1", "m--2")}) == 3
 
 
+def test_the_key_of_a_limit_is_the_same_in_whatever_order_an_object_is_written():
+    limit = {"concurrency": 1, "key": "item"}
+    ask = {"kind": "map", "capability": "work", "items": "input", "limit": limit}
+    play = Play({"m": ask}, [{"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 3, "c": 2}, "a": 1}, {"a": 1}])
+    first, second, third = books(play, "m--0", "m--1", "m--2")
+    assert first == second != third
+
+
 def test_a_key_that_cannot_be_worked_out_for_an_item_fails_the_map_before_any_begins():
     limit = {"concurrency": 1, "key": "length(item)"}
     play = Play({"m": {"kind": "map", "capability": "work", "parallelism": 1, "limit": limit}}, [[1], 7])
