@@ -382,6 +382,11 @@ def test_the_rules_of_boundaries_hold_for_them_too(one):
     task = poll(one, "pilot", "ruled", kind="copilot", boundaries=["corporate"])
     assert (task["id"], task["boundary"]) == (run, "corporate")
     resolved(one, task, "complete", output=None)
+    typo = {"worker": "typo", "capabilities": ["ruled"], "boundaries": ["corprate"]}  # it would wait for ever
+    assert code(say(one, "tasks/poll", **typo, wait_s=0)) == (422, "policy.unknown_boundary")
+    with connected(one, **typo) as line:
+        until(lambda: line.events)
+        assert (line.events[0][0], line.events[0][1]["code"]) == ("error", "policy.unknown_boundary")
 
 
 # -- what goes wrong -----------------------------------------------------------------------------------------------------

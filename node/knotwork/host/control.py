@@ -118,7 +118,7 @@ class Control:
         from knotwork.desk.claims import ClaimDesk
 
         rooms = self._rooms(project)
-        return ClaimDesk(rooms.work, rooms.sessions, self.projects.get(project).directory, self.owner)
+        return ClaimDesk(rooms.work, rooms.sessions, self.projects.get(project), self.owner)
 
     def flows(self, project: str, by: Who | None = None) -> Flows:
         """Return the workflows of a project, with the runs that somebody may see, all by default.
