@@ -183,3 +183,16 @@ def test_a_joining_key_that_others_may_read_is_refused(nodes, foreign):
     assert node.ended() == 77
     assert "trust.key_exposed" in node.log
     assert seed.seed not in node.log
+
+
+def test_the_command_line_trusts_what_ssl_cert_file_names(nodes, foreign):
+    """At a server whose certificate no authority of the system vouches for, and without a node of its own."""
+    node = nodes.node()
+    node.write(written(node.folder) + by_token_over_tls_at_the_second_address(foreign, node.folder))
+    node.up(NATS_TOKEN=PASSWORD)
+    url = node.json("status")["bus"]["url"].rpartition("//")[2].rpartition(" ")[2]
+    far = {"KNOTWORK_DATA_DIR": str(node.folder / "elsewhere"), "KNOTWORK_URL": f"tls://{PASSWORD}@{url}"}
+    assert node.run("invoke", "echo", "far", **far, SSL_CERT_FILE=str(node.folder / "ca.pem"))[:2] == (0, "far\n")
+    code, error = node.refused("invoke", "echo", "far", **far)
+    assert (code, error["code"]) == (69, "bus.unreachable")
+    assert PASSWORD not in json.dumps(error)

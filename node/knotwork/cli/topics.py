@@ -90,6 +90,7 @@ ENVIRONMENT: dict[str, str] = {
     "KNOTWORK_URL": "a NATS address instead of the local node, like --url",
     "KNOTWORK_CREDS": "credentials for it, like --creds",
     "KNOTWORK__SECTION__KEY": "one value of the configuration, e.g. KNOTWORK__WEB__PORT=8080",
+    "SSL_CERT_FILE": "the certificates to trust instead of the system's, for a URL that begins with tls://",
     "NO_COLOR": "no colors",
 }
 
