@@ -215,6 +215,40 @@ async def test_sub_agents_do_the_parts_of_a_big_job(node: Node):
         assert crew in [one["orchestrationId"] for one in listed["orchestrations"]]
 
 
+async def test_an_orchestration_is_followed_as_the_work_that_it_is(node: Node):
+    async with stdio_agent(node, name="leads") as leads, stdio_agent(node, name="follows") as follows:
+        plan = await leads.call("assess_task", task="1. dig\n2. fill", capability="earth")
+        crew = plan["orchestrationId"]
+        for name in ("check_work", "await_work", "read_work"):
+            told = await leads.refused(name, work_id=crew)
+            assert "was not spawned" in told
+            assert "spawn_subagents" in told
+        await leads.call("spawn_subagents", orchestrationId=crew)
+        seen = await leads.call("check_work", work_id=crew)
+        assert (seen["status"], seen["work_id"]) == ("running", crew)
+        run = (await leads.call("get_run", run_id=crew))["run_id"]
+        for _ in plan["parts"]:
+            part = await follows.call("claim_work", capability="earth", timeout=20000)
+            await follows.call("complete_work", work_id=part["work_id"], claim=part["claim"], result="done")
+        found = await leads.call("await_work", work_id=crew, timeout_secs=WAIT_S)
+        assert (found["status"], found["work_id"]) == ("completed", crew)
+        assert found["result"].count("done") == len(plan["parts"])
+        assert (await leads.call("check_work", work_id=crew))["result"] == found["result"]
+        assert (await leads.call("read_work", work_id=crew))["text"] == found["result"]
+        for kind in ("work", "run"):
+            read = await leads.client.read_resource(f"knotwork://{kind}/{crew}")
+            assert run in read.contents[0].text
+        late = await leads.call("cancel_work", work_id=crew)
+        assert (late["changed"], late["why"]) == (False, f"{crew} is complete.")
+        other = (await leads.call("assess_task", task="1. dig\n2. fill"))["orchestrationId"]
+        assert await leads.call("cancel_work", work_id=other) == {
+            "work_id": other,
+            "changed": True,
+            "status": "cancelled",
+        }
+        assert "no task o" in await leads.refused("check_work", work_id="o" + "a" * 20)
+
+
 @pytest.mark.parametrize("door", [stdio_agent, http_agent])
 async def test_who_holds_two_parts_says_which_one_is_done(node: Node, door: Any):
     mine = f"part-{door.__name__.replace('_', '-')}"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from knotwork.mcp import spoken
+from knotwork.mcp import meant, spoken
 from knotwork.mcp.shapes import many, record
 from knotwork.mcp.tool import ADDS, HANDS_OUT, READS, Cursor, Input, PageInput, Session, tool, without
-from knotwork.ops.run_words import RunId
 from knotwork.ops.task_words import Key
-from knotwork.ops.words import Text, Token
+from knotwork.ops.words import NAMED, Text, Token
 
 WAIT_MAX_S = 3600.0
+_RUN_ID = r"^[wo][a-z0-9]{7,39}$"
+NAMED[_RUN_ID] = ("not the id of a run", "Ids of runs begin with w: `knotwork run list` shows them.")
 _RUN = record(
     run_id="text", workflow="text", status="text", done="int", steps="int", started_at="text?", ended_at="text?",
     output="any?", error="object?", progress="rows?", waits="rows?",
@@ -63,7 +64,9 @@ def _key(given: StartInput | SignalInput, session: Session) -> dict[str, str]:
 class RunInput(Input):
     """Which run."""
 
-    run_id: RunId = Field(description="id of a run")
+    run_id: Annotated[str, StringConstraints(pattern=_RUN_ID, max_length=40)] = Field(
+        description="id of a run, or of an orchestration"
+    )
 
 
 @tool(
@@ -72,14 +75,15 @@ class RunInput(Input):
 )  # fmt: skip
 async def get_run(given: RunInput, session: Session) -> dict[str, Any]:
     """Return one run."""
-    run = await session.ask("run.show", id=given.run_id)
+    run_id = await meant.work(session.ask, given.run_id)
+    run = await session.ask("run.show", id=run_id)
     shown = _shown(run)
     shown["progress"] = [
         without({"id": step["id"], "kind": step["kind"], "status": step["state"], "output": step["output"], "error": step["error"]})
         for step in run["progress"]
     ]  # fmt: skip
     if run["state"] in ("running", "paused", "stopping", "scheduled"):
-        why = await session.ask("run.why", id=given.run_id)
+        why = await session.ask("run.why", id=run_id)
         shown["waits"] = [without(wait) for wait in why["waits"]]
     return shown
 
@@ -102,7 +106,11 @@ _CHANGED = record(run_id="text", changed="flag", why="text?")
 async def signal_run(given: SignalInput, session: Session) -> dict[str, Any]:
     """Send a signal."""
     reply = await session.ask(
-        "run.signal", id=given.run_id, signal=given.signal, payload=given.payload, **_key(given, session)
+        "run.signal",
+        id=await meant.work(session.ask, given.run_id),
+        signal=given.signal,
+        payload=given.payload,
+        **_key(given, session),
     )
     return without({"run_id": reply["id"], "why": reply["why"]}) | {"changed": reply["changed"]}
 
@@ -124,7 +132,8 @@ class ApproveInput(RunInput):
 async def approve(given: ApproveInput, session: Session) -> dict[str, Any]:
     """Answer an approval step."""
     op = "run.approve" if given.decision == "approve" else "run.reject"
-    reply = await session.ask(op, id=given.run_id, step=given.step, comment=given.comment)
+    run_id = await meant.work(session.ask, given.run_id)
+    reply = await session.ask(op, id=run_id, step=given.step, comment=given.comment)
     return without({"run_id": reply["id"], "why": reply["why"]}) | {"changed": reply["changed"]}
 
 

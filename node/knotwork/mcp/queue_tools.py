@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from knotwork.mcp import meant
 from knotwork.mcp.shapes import many, record
 from knotwork.mcp.tool import (
     READS,
@@ -122,7 +123,7 @@ def _whose(row: dict[str, Any]) -> str:
 class ReadInput(Input):
     """Which value of which work, and from where on."""
 
-    work_id: WorkId = Field(description="id of work, or of a run")
+    work_id: WorkId = Field(description="id of work, a run or an orchestration")
     part: Literal["input", "result"] = "result"
     offset: int = Field(default=0, ge=0, le=64 * 1024 * 1024, description="`cut` of what you read before")
 
@@ -134,10 +135,11 @@ class ReadInput(Input):
 )  # fmt: skip
 async def read_work(given: ReadInput, session: Session) -> dict[str, Any]:
     """Return a part of an input or a result."""
-    if given.work_id.startswith("w"):
-        found = await session.ask("run.show", id=given.work_id)
+    work_id = await meant.work(session.ask, given.work_id)
+    if work_id.startswith("w"):
+        found = await meant.whole(session.ask, given.work_id, await session.ask("run.show", id=work_id))
     else:
-        found = await session.ask("task.get", id=given.work_id, with_input=given.part == "input")
+        found = await session.ask("task.get", id=work_id, with_input=given.part == "input")
     if blob := found["input_blob" if given.part == "input" else "output_blob"]:
         raise NotFound(
             f"It is kept as the blob {blob}: too large to stand here.", code="tool.in_blob",

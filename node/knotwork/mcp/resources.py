@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from knotwork.mcp import instructions, rows, toolsets, wording
+from knotwork.mcp import instructions, meant, rows, toolsets, wording
 from knotwork.sdk.errors import NotFound
 
 Ask = Callable[..., Awaitable[dict[str, Any]]]
@@ -94,4 +94,5 @@ async def _text(uri: str, ask: Ask) -> str:
             f"There is no resource {uri[:200]!r}.", code="mcp.no_resource",
             hint=f"There are: {', '.join((*(one.uri for one in RESOURCES), *(f'{SCHEME}{kind}/ID' for kind in _ONE)))}.",
         )  # fmt: skip
-    return wording.text_of(await ask(_ONE[kind], id=name))
+    work = await meant.work(ask, name)
+    return wording.text_of(await ask(_ONE["run" if work.startswith("w") else kind], id=work))

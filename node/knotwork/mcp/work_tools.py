@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from knotwork.mcp import spoken
+from knotwork.mcp import meant, spoken
 from knotwork.mcp.shapes import record
 from knotwork.mcp.tool import (
     ADDS,
@@ -27,6 +27,7 @@ from knotwork.mcp.tool import (
 )
 from knotwork.mcp.work_values import result_of, work_row
 from knotwork.ops.words import Target, Token
+from knotwork.sdk.errors import Conflict
 from knotwork.trust.scopes import Scope
 
 LEASE_S = 60.0
@@ -135,7 +136,7 @@ _RESULT = record(**_TOLD)
 class CheckInput(Input):
     """Which work."""
 
-    work_id: WorkId = Field(description="id of work, or of a run")
+    work_id: WorkId = Field(description="id of work, a run or an orchestration")
 
 
 @tool(
@@ -144,11 +145,12 @@ class CheckInput(Input):
 )  # fmt: skip
 async def check_work(given: CheckInput, session: Session) -> dict[str, Any]:
     """Return one task, or one run."""
-    kind = "run.show" if given.work_id.startswith("w") else "task.get"
-    found = await session.ask(kind, id=given.work_id)
-    shown = result_of(found)
+    work_id = await meant.work(session.ask, given.work_id)
+    kind = "run.show" if work_id.startswith("w") else "task.get"
+    found = await session.ask(kind, id=work_id)
+    shown = result_of(await meant.whole(session.ask, given.work_id, found))
     if kind == "task.get" and found["state"] in ("pending", "waiting"):
-        shown["why"] = spoken.for_agents((await session.ask("task.why", id=given.work_id))["why"])
+        shown["why"] = spoken.for_agents((await session.ask("task.why", id=work_id))["why"])
     return shown
 
 
@@ -166,8 +168,10 @@ class AwaitInput(CheckInput):
 )  # fmt: skip
 async def await_work(given: AwaitInput, session: Session) -> dict[str, Any]:
     """Wait for a task, or for a run."""
-    kind = "run.watch" if given.work_id.startswith("w") else "task.watch"
-    return result_of(await session.ask(kind, id=given.work_id, timeout_s=given.timeout_secs))
+    work_id = await meant.work(session.ask, given.work_id)
+    kind = "run.watch" if work_id.startswith("w") else "task.watch"
+    found = await session.ask(kind, id=work_id, timeout_s=given.timeout_secs)
+    return result_of(await meant.whole(session.ask, given.work_id, found))
 
 
 class ClaimInput(Input):
@@ -321,9 +325,21 @@ class CancelInput(CheckInput):
     hints=TAKES_AWAY,
 )  # fmt: skip
 async def cancel_work(given: CancelInput, session: Session) -> dict[str, Any]:
-    """Cancel a task or a run."""
+    """Cancel a task, a run or an orchestration."""
+    if await meant.orchestration(session.ask, given.work_id) is not None:
+        return await _cancel_crew(given, session)
     run = given.work_id.startswith("w")
     reply = await session.ask("run.cancel" if run else "task.cancel", ids=[given.work_id], why=given.reason)
     one = reply["runs" if run else "tasks"][0]
     session.done_with(given.work_id)
     return without({"work_id": one["id"], "changed": one["changed"], "status": one.get("state"), "why": one["why"]})
+
+
+async def _cancel_crew(given: CancelInput, session: Session) -> dict[str, Any]:
+    try:
+        state = await session.ask("crew.cancel", id=given.work_id, **without({"why": given.reason}))
+    except Conflict as error:
+        if error.code != "crew.over":
+            raise
+        return {"work_id": given.work_id, "changed": False, "why": error.message}
+    return {"work_id": given.work_id, "changed": True, "status": state["phase"]}
