@@ -17,6 +17,10 @@ name = "hub"
 type = "process"
 command = ["tr", "a-z", "A-Z"]
 capabilities = ["shouting"]
+[executors.clumsy]
+type = "process"
+command = ["false"]
+capabilities = ["failing"]
 """
 FAR = """
 [node]
@@ -116,6 +120,10 @@ def test_all_of_it_at_the_shell(nodes):
     code, out, _ = hub.run("crew", "synthesize", name)
     assert code == 0
     assert "SAY HELLO" in out
+    failing = hub.json("crew", "synthesize", name, "agent", "--capability", "failing", "--wait", "60")
+    assert (failing["phase"], failing["ready"], "synthesis: " in failing["why"]) == ("failed", False, True)
+    assert "SAY HELLO" in hub.json("crew", "results", name)["result"]["output"]  # what it came to before stands
+    assert hub.run("crew", "synthesize", name)[0] == 0
     assert name in [row["id"] for row in hub.json("crews", "--phase", "complete")["orchestrations"]]
     hub.json("crew", "retry", name, "say-bye")
     phase(hub, name, "complete")

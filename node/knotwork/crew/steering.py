@@ -88,8 +88,8 @@ class Steering:
                 f"{orchestration} has no part {part!r}.", code="crew.no_part", hint="See `knotwork crew state`.",
                 detail={"parts": list(view.parts)[:100]},
             )  # fmt: skip
-        made = self._round(view, part)
         budget.left_s(record, clock.now_ns())
+        made = self._round(view, part)
 
         def again(one: Record) -> Record:
             if one.rounds != record.rounds or one.stop is not None:

@@ -205,9 +205,19 @@ class CrewDesk:
                 output, blob = await self._shown(one, room)
                 room -= len(output)
                 rows.append(crew_rows.part_result(view.record, one, decoded(output), blob))
-        result = await self._crew.store.result(orchestration) if view.phase == "complete" and not part else None
+        result = await self._standing(view) if not part else None
         told = await self._result(view, result, room) if result is not None else None
         return crew_replies.CrewResults(id=orchestration, phase=view.phase, complete=view.done, parts=rows, result=told)
+
+    async def _standing(self, view: View) -> Result | None:
+        """Return what it came to: also when it should be put together in another way, and that failed or was cancelled."""
+        if view.phase not in records.OVER:
+            return None
+        result = await self._crew.store.result(view.record.id)
+        if result is None or view.phase == "complete":
+            return result
+        last_ns = max((part.ended_ns for part in view.parts.values()), default=0)
+        return result if not view.open and result.at_ns >= last_ns else None  # else a part was done again since
 
     async def _shown(self, part: PartSight, room: int) -> tuple[bytes, str]:
         """Return what a part gave as it is told: itself, or its digest."""
@@ -219,7 +229,11 @@ class CrewDesk:
         record: Record = view.record
         if result is None:
             return crew_replies.CrewResult(
-                id=record.id, phase=view.phase, how=record.synthesis.how, ready=False, why=self._lacking(view)
+                id=record.id,
+                phase=view.phase,
+                how=record.synthesis.how,
+                ready=False,
+                why=self._lacking(view) or str((record.error or {}).get("message", "")),
             )
         output, blob = bytes(result.output), result.blob
         if blob:
