@@ -333,6 +333,16 @@ def test_a_cancel_needs_to_know_what_is_meant(hub):
     assert (told["changed"], told["tasks"][0]["why"]) == (0, "There is no task t0000000000000000.")
 
 
+def test_what_a_task_belongs_to_must_be_there(hub):
+    told = hub.call("task.submit", capability="nobody", parent="t0000000000000000").json
+    assert (told["code"], "t0000000000000000" in told["detail"]) == ("work.not_found", True)
+    parent = submit(hub, "script", {"done": 1})
+    hub.ask("task.await", id=parent, timeout_s=PATIENCE_S)
+    child = hub.ask("task.submit", target="script", input={"steps": [{"done": 2}]}, parent=parent)
+    assert child["parent"] == parent
+    hub.ask("task.await", id=child["id"], timeout_s=PATIENCE_S)
+
+
 def test_a_retry_is_a_task_of_its_own(hub):
     run = submit(hub, "script", {"delay_s": 60})
     assert hub.call("task.retry", id=run).json["code"] == "work.not_ended"

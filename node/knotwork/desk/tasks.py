@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from knotwork.work.lookup import Sight
     from knotwork.work.records import Outcome, Task
     from knotwork.work.room import Work
+
+log = logging.getLogger(__name__)
 
 
 class TaskDesk:
@@ -56,13 +59,28 @@ class TaskDesk:
     # -- submitting --------------------------------------------------------------------------------------------------
 
     async def submit(self, wanted: NewTask, caller: Caller) -> task_replies.TaskInfo:
-        """Store a task durably and return it."""
+        """Store a task durably and return it; raises `NotFound` (`work.not_found`) for a parent that nobody knows."""
+        await self._check_parent(wanted.parent)
         task, is_new = await self._new.submit(wanted, caller)
         return self._stored(task) if is_new else await self.get(task.run)
 
     async def retry(self, run: str, caller: Caller) -> task_replies.TaskInfo:
         """Submit the work of an ended task anew."""
         return self._stored(await self._new.submit_anew(await self._sight(run), caller))
+
+    async def _check_parent(self, run: str) -> None:
+        """Raise `NotFound` for a task that is none; where the past cannot be asked just now, and of runs, it is believed."""
+        if not run or run.startswith(records.WORKFLOW):
+            return
+        try:
+            await self._sight(run)
+        except Unavailable as error:
+            log.debug("whether there is a task %s is not known: %s", run, error)
+        except NotFound as error:
+            raise NotFound(
+                f"There is no task {run} that this could belong to.", code=error.code,
+                hint="Leave `parent` out, or name a task: see `knotwork task list`.",
+            ) from error  # fmt: skip
 
     def _stored(self, task: Task) -> task_replies.TaskInfo:
         return task_rows.info(lookup.Sight(task, "pending"), new=True, note=self._new.note(task))
