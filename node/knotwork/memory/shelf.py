@@ -225,7 +225,7 @@ class Shelf:
                 await self._watch(one)
             except KnotworkError as error:
                 log.debug("memory is followed again in a moment: %s", error)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 log.log(
                     logging.DEBUG if repr(error) == said else logging.ERROR, "a memory plugin raised while it was watched",
                     exc_info=error,

@@ -284,7 +284,10 @@ class Hosting:
         )
         with agent.slot.lease(lambda: self._revoked(job)) as executor:
             job.begun = True
-            outcome = said.outcome(await executor.execute(attempt))
+            try:
+                outcome = said.outcome(await executor.execute(attempt))
+            except SystemExit as error:  # it says no more of a plugin than any other crash
+                raise crashed(job, error) from error
         if isinstance(outcome, FailedOutcome):
             detail = {**outcome.detail, "retriable": outcome.retriable}
             raise Failed(outcome.message, code=outcome.code, detail=detail, retry_after_s=outcome.retry_after_s)

@@ -68,7 +68,10 @@ def _essence(one: Instance) -> tuple[Any, ...]:
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """Somebody is using the plugin: a context manager that gives the plugin and counts until it is left."""
+    """Somebody is using the plugin: a context manager that gives the plugin and counts until it is left.
+
+    A plugin that would end the whole process by a `SystemExit` has failed, and is said to (`PluginFailed`).
+    """
 
     slot: Slot
     revoke: Callable[[], None] | None = None
@@ -80,10 +83,12 @@ class Lease:
         self.slot.leases.add(self)
         return self.plugin
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object = None, error: BaseException | None = None, _trace: object = None) -> None:
         self.slot.leases.discard(self)
         if not self.slot.leases:
             self.slot.idle.set()
+        if isinstance(error, SystemExit):
+            raise _as_ours(error) from error
 
 
 @dataclass(eq=False)
@@ -211,7 +216,7 @@ class Slot:
                 await plugin.probe()
         except KnotworkError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginFailed(f"{self.kind} {self.id}: {_text(error)}", code="plugin.unwell") from error
 
     async def _drained(self, timeout_s: float) -> bool:

@@ -156,7 +156,7 @@ class Telling:
             except Conflict:
                 log.debug("another node listens for the trigger %s, too", trigger.id)
                 await asyncio.sleep(AGAIN_S)
-            except Exception as error:  # noqa: BLE001  the boundary: whatever a plugin raises ends here
+            except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary: whatever a plugin raises ends here
                 ran_s = time.monotonic() - began_s
                 in_a_row = 1 if one.progressed or ran_s >= self._pace.healthy_s else in_a_row + 1
                 if slot.state == "running":  # else others know that it works here no more
@@ -206,7 +206,7 @@ class Telling:
                 well_s = float("inf")
         raise Unavailable(slot.why or f"[triggers.{slot.id}] is {slot.state}", code="plugin.not_running")
 
-    async def _pause(self, known: Known, slot: Slot, history: History, error: Exception, ran_s: float) -> None:
+    async def _pause(self, known: Known, slot: Slot, history: History, error: BaseException, ran_s: float) -> None:
         """Say why it does not listen, and wait until it may again."""
         told = told_of(error)
         chance = random.random()  # noqa: S311  spreads retries, keeps no secret
@@ -233,7 +233,7 @@ class Telling:
             log.debug("why %s does not fire is not written down: %s", known.trigger.id, error)
 
 
-def told_of(error: Exception) -> str:
+def told_of(error: BaseException) -> str:
     """Return what an error says, bounded."""
     told = str(error) if isinstance(error, KnotworkError) else f"{type(error).__name__}: {error}"
     return told[:WHY_MAX]

@@ -119,7 +119,9 @@ async def test_three_nodes_start_one_run_for_each_though_the_one_that_listens_is
     assert await triggers.firings.counts(["t"]) == {"t": 70}
 
 
-async def test_a_plugin_that_fails_says_why_and_goes_on_where_it_was(nodes, lines):
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
+async def test_a_plugin_that_fails_says_why_and_goes_on_where_it_was(nodes, lines, kind, monkeypatch):
+    monkeypatch.setattr(trigger_node.Lines, "fails", kind)
     _, triggers, slot = await one_node(nodes, lines, pace=replace(QUICK, crashes_max=4))
     await keep(triggers, source="lines")
     await listening(triggers)
@@ -130,7 +132,7 @@ async def test_a_plugin_that_fails_says_why_and_goes_on_where_it_was(nodes, line
         return "4 crashes" in await told(triggers)
 
     await until(quarantined)
-    assert "RuntimeError: out of paper" in await told(triggers)
+    assert f"{kind.__name__}: out of paper" in await told(triggers)
     broken.unlink()
     add(lines, "meanwhile")
     slot.restart()

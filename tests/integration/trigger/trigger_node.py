@@ -29,6 +29,8 @@ from knotwork.trigger.room import Triggers, open_triggers
 class Lines:
     """Fires for each line of a file, from the mark on: the number of the line. `nan` is told as it is: no JSON."""
 
+    fails: type[BaseException] = RuntimeError
+
     def __init__(self, file: str) -> None:
         self.file = Path(file)
 
@@ -44,7 +46,7 @@ class Lines:
                 told: Any = object() if line == "nan" else line
                 yield Firing(f"line {place}", told, {"number": place}, mark=place)
             if self.file.with_suffix(".broken").exists():
-                raise RuntimeError(self.file.with_suffix(".broken").read_text())
+                raise self.fails(self.file.with_suffix(".broken").read_text())
             await asyncio.sleep(0.01)
 
     def lines(self) -> list[str]:

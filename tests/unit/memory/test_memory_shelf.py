@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 
+import pytest
+
+from knotwork.memory import shelf as memory_shelf
 from knotwork.memory.model import Author, Record
 from knotwork.memory.settings import Settings
 from knotwork.memory.shelf import open_shelf
@@ -51,3 +54,21 @@ async def test_what_was_written_before_the_store_told_everything_is_found():
         await store.told.wait()
         assert [row.record.id for row in await shelf.ask(lambda index: index.find("m1"))] == ["m1"]
         assert await shelf.ask(lambda index: index.find("m0")) == []
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3)])
+async def test_a_store_that_fails_while_it_is_watched_is_watched_again(error, monkeypatch):
+    monkeypatch.setattr(memory_shelf, "AGAIN_S", 0.01)
+    store, watch = Slow(), Slow.watch
+    tries = []
+
+    async def failing(*asked):
+        tries.append(asked)
+        if len(tries) == 1:
+            raise error
+        await watch(store, *asked)
+
+    monkeypatch.setattr(store, "watch", failing)
+    around = SimpleNamespace(settings=Settings, slot=lambda _instance: SimpleNamespace(plugin=store))
+    async with asyncio.timeout(60), open_shelf("p", around, None, common=False):
+        await store.followed.wait()

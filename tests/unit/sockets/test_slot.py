@@ -160,6 +160,15 @@ async def test_leases_are_revoked_at_the_deadline(world):
         lease.__exit__()
 
 
+async def test_a_plugin_that_would_end_the_process_has_failed(world):
+    async with world.slots() as slots:
+        slot = await started(slots, world.instance())
+        with pytest.raises(PluginFailed) as failed, slot.lease():
+            raise SystemExit(3)
+        assert (failed.value.code, slot.leases) == ("plugin.raised", set())
+        assert "SystemExit: 3" in failed.value.message
+
+
 async def test_a_lease_on_nothing_is_refused(world):
     async with world.slots() as slots:
         slot = await started(slots, world.instance(how="raises"), lenient=True)
