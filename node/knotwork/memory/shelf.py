@@ -140,6 +140,9 @@ class Shelf:
             return False
         except KnotworkError:
             return False
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary: whatever else a plugin raises
+            log.debug("a memory plugin does not say how far it is: %r", error)
+            return False
         return True
 
     def _do(self, work: Callable[[Index], T]) -> T:

@@ -11,6 +11,7 @@ from knotwork.memory import shelf as memory_shelf
 from knotwork.memory.model import Author, Record
 from knotwork.memory.settings import Settings
 from knotwork.memory.shelf import open_shelf
+from knotwork.sdk.errors import Unavailable
 from knotwork.sdk.memory import MemoryChange, Place
 
 PLACE = Place("p", "private", "a", "m1")
@@ -72,3 +73,18 @@ async def test_a_store_that_fails_while_it_is_watched_is_watched_again(error, mo
     around = SimpleNamespace(settings=Settings, slot=lambda _instance: SimpleNamespace(plugin=store))
     async with asyncio.timeout(60), open_shelf("p", around, None, common=False):
         await store.followed.wait()
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), Unavailable("away")])
+async def test_a_store_that_does_not_say_how_far_it_is_is_not_waited_for(error, monkeypatch):
+    store = Slow()
+    store.current.set()
+
+    async def failing(_realm):
+        raise error
+
+    monkeypatch.setattr(store, "latest", failing)
+    around = SimpleNamespace(settings=Settings, slot=lambda _instance: SimpleNamespace(plugin=store))
+    async with asyncio.timeout(60), open_shelf("p", around, None, common=False) as shelf:
+        await store.told.wait()
+        assert await shelf.caught_up() is False
