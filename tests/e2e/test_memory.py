@@ -158,3 +158,31 @@ def test_nothing_is_lost_in_a_file_that_was_taken_away(nodes):
     node.stop()
     node.up()
     assert until(lambda: node.call("memory.get", id=made).status == 200)
+
+
+def test_what_is_said_better_stays_what_it_was(nodes):
+    node = nodes.node().up()
+    with agent(node) as ann:
+        fields = {"category": "longterm", "tags": ["db"], "priority": 3, "source": "notes.md"}
+        made = remember(ann, "We use PostgreSQL.", **fields)
+        told = ann.ask("memory.remember", content="We use PostgreSQL 17.", replaces=made)
+        assert (told["category"], told["expires_at"], told["version"]) == ("longterm", "", 2)
+        row = ann.ask("memory.get", id=made)
+        assert {name: row[name] for name in fields} == fields
+        ann.ask("memory.remember", content="We use PostgreSQL 18.", replaces=made, tags=[], priority=1)
+        row = ann.ask("memory.get", id=made)
+        assert (row["content"], row["tags"], row["priority"], row["source"]) == (
+            "We use PostgreSQL 18.",
+            [],
+            1,
+            "notes.md",
+        )
+        core = remember(ann, "I am Ann.", scope="personal", category="core")
+        assert ann.ask("memory.remember", content="I am Ann, a writer.", replaces=core)["category"] == "core"
+        passing = ann.ask("memory.remember", content="an hour", category="longterm", ttl_s=3600)
+        again = ann.ask("memory.remember", content="the same hour", replaces=passing["id"])
+        assert again["expires_at"] == passing["expires_at"] != ""
+    _, out, _ = node.run("remember", "Drafts are read on Friday.", "-s", "team", "-c", "decisions", "-t", "drafts")
+    assert node.run("remember", "Drafts are read on Monday.", "--replaces", out.strip())[0] == 0
+    row = node.json("memory", "get", out.strip())
+    assert (row["scope"], row["category"], row["tags"]) == ("team", "decisions", ["drafts"])

@@ -326,6 +326,13 @@ def test_what_waits_is_cancelled_before_what_runs_in_whatever_order_it_is_named(
     assert len(pids.read_text().splitlines()) == 3
 
 
+def test_nobody_did_what_was_cancelled_before_it_began(hub):
+    run = hub.ask("task.submit", capability="nobody", input="x")["id"]
+    hub.ask("task.cancel", ids=[run])
+    told = hub.ask("task.get", id=run)
+    assert (told["state"], told["worker"], told["attempts"]) == ("cancelled", "", []), "its node only wrote that down"
+
+
 def test_a_cancel_needs_to_know_what_is_meant(hub):
     code, error = hub.refused("task", "cancel")
     assert (code, error["code"]) == (2, "work.filter_needed")

@@ -70,7 +70,7 @@ def _row(sight: Sight) -> dict[str, Any]:
         "priority": task.priority,
         "attempt": task.number,
         "iteration": task.iteration,
-        "worker": place(worker.node, worker.agent) if worker is not None else "",
+        "worker": place(worker.node, worker.agent) if worker is not None and worker.agent else "",
         "submitted_at": moment(task.submitted_ns),
         "started_at": moment(began_ns),
         "ended_at": moment(outcome.ended_ns) if outcome is not None and ended else "",

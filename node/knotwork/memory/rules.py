@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from knotwork.memory.model import CATEGORIES, EVERYBODY, OWN_SCOPES, SCOPES, SHARED_SCOPES, Category, Record
 from knotwork.sdk.errors import Denied, Invalid, NotFound, TooLarge
@@ -22,12 +22,16 @@ OWN: tuple[Category, ...] = ("recent", "tasks", "longterm", "core")
 SHARED: tuple[Category, ...] = ("decisions", "architecture", "learnings")
 PASSING: tuple[Category, ...] = ("recent", "tasks")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_KEPT = ("scope", "category", "tags", "priority", "related", "source")
 _HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What is to be remembered. `ttl_s` None means as long as its category is kept."""
+    """What is to be remembered. `ttl_s` None means as long as its category is kept.
+
+    `said` names the fields that were given, None for all of them: of what it replaces the others stay as they are.
+    """
 
     content: str
     scope: MemoryScope = "private"
@@ -37,6 +41,16 @@ class Draft:
     related: tuple[str, ...] = ()
     source: str = ""
     ttl_s: int | None = None
+    said: frozenset[str] | None = None
+
+
+def in_place_of(draft: Draft, old: Record) -> Draft:
+    """Return a draft with everything that it does not say as it stands in what it replaces; a ttl begins anew."""
+    unsaid = (name for name in _KEPT if draft.said is not None and name not in draft.said)
+    kept = {name: getattr(old, name) for name in unsaid}
+    if draft.category is None:
+        kept["category"] = old.category
+    return replace(draft, **kept)
 
 
 def category_of(draft: Draft) -> Category:

@@ -60,18 +60,24 @@ class Writing:
             done.set()
 
     async def replace(self, memory: str, draft: Draft, who: Who) -> Record:
-        """Say something else in a memory's place; what it said stays in its history. Raises what `remember` does."""
-        made = self.drafted(draft, who)
+        """Say something else in a memory's place; what it said stays in its history. Raises what `remember` does.
+
+        What the draft does not say stays as it is, also until when it is kept, unless it passes: then it begins anew.
+        """
 
         def how(old: Record) -> Record:
-            if (old.scope, old.forgotten) != (draft.scope, False):
+            wanted = rules.in_place_of(draft, old)
+            if (old.scope, old.forgotten) != (wanted.scope, False):
                 where = f"{old.id} is in {old.scope}" if not old.forgotten else f"{old.id} was forgotten"
                 raise Conflict(f"{where}.", code="memory.elsewhere", hint="Name its scope, or remember it anew.")
+            made = self.drafted(wanted, who)
+            is_same = draft.said is not None and draft.ttl_s is None and made.category == old.category
+            until_ns = old.expires_ns if is_same and made.category not in rules.PASSING else made.expires_ns
             if (old.category == "core") != (made.category == "core"):
                 raise Conflict("A core memory stays one, others do not become one.", code="memory.elsewhere")
             return msgspec.structs.replace(
                 old, content=made.content, category=made.category, tags=made.tags, priority=made.priority,
-                related=made.related, source=made.source, expires_ns=made.expires_ns, warnings=made.warnings,
+                related=made.related, source=made.source, expires_ns=until_ns, warnings=made.warnings,
             )  # fmt: skip
 
         return await self._memory.change(memory, who, "replaced", how)

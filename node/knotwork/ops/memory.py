@@ -33,7 +33,9 @@ class RememberRequest(DraftFields):
     """What to remember, and what becomes of something that says the same."""
 
     replaces: MemoryId | None = Field(
-        default=None, description="id of a memory of yours that is to say this from now on; it keeps its history"
+        default=None,
+        description="id of a memory of yours that is to say this from now on; what you do not say here stays as it is, "
+        "and it keeps its history",
     )
     duplicates: Twins = None
 
@@ -54,7 +56,7 @@ class RememberRequest(DraftFields):
             "Who I am, for all of my owner's agents, on every machine",
             {"content": "My owner writes British English.", "scope": "personal", "category": "core", "tags": ["style"]},
         ),
-        Example("Say it better", {"content": "We use PostgreSQL 17.", "scope": "team", "replaces": SAMPLE}),
+        Example("Say it better", {"content": "We use PostgreSQL 17.", "replaces": SAMPLE}),
     ),
 )  # fmt: skip
 async def remember(request: RememberRequest, node: NodeControl, caller: Caller) -> replies.Remembered:

@@ -46,5 +46,5 @@ class DraftFields(Request):
         """Return it for the room."""
         return Draft(
             self.content, self.scope, self.category, tuple(self.tags), self.priority, tuple(self.related), self.source,
-            self.ttl_s,
+            self.ttl_s, frozenset(self.model_fields_set),
         )  # fmt: skip
