@@ -146,7 +146,7 @@ class Runs(Looking):
         """Start a new run of the same definition that takes over what was done before `step`, or all that was done.
 
         `handed` is another input (JSON) of the step, `value` of the run. Raises `NotFound` (`flow.no_run`, `flow.no_step`), `Conflict`
-        (`flow.not_begun`), `TooLarge` when what it takes over does not fit into one message.
+        (`flow.not_begun`, `flow.key_reused`), `TooLarge` when what it takes over does not fit into one message.
         """
         sight = await self.look(run)
         start = sight.start
@@ -163,7 +163,10 @@ class Runs(Looking):
             trigger="", first="", number=0, after=0, tree=None, tree_depth=0, paused=False, heard=0, asker=asker,
         )  # fmt: skip
         made = keyed_run(f"{run}.{step}", key) if key else new_run(now_ns)
-        return made, await self._begin(made, made_of)
+        new = await self._begin(made, made_of)
+        if not new:
+            await self._check_same(made, made_of)
+        return made, new
 
     async def keep(self, run: str, data: bytes, digest: str, *, part: int = 1) -> bool:
         """Put the facts of a run that is over, as JSON, into the past; False when there is one of this name.
@@ -224,8 +227,7 @@ class Runs(Looking):
         if stored is None:
             return
         before = msgspec.json.decode(stored.data, type=facts.Start)
-        inputs = [codec.canonical(bytes(one.input)) for one in (before, start)]
-        if inputs[0] != inputs[1] or (before.blob, before.workflow) != (start.blob, start.workflow):
+        if _given(before) != _given(start):
             raise Conflict(
                 f"The key {start.key!r} was used for another run: {run}.", code="flow.key_reused",
                 hint="Use a new key, or start exactly the same.", detail={"id": run},
@@ -348,3 +350,9 @@ def new_run(now_ns: int) -> str:
 def keyed_run(workflow: str, key: str) -> str:
     """Return the id of the run of a workflow that has this key."""
     return facts.derived_run(f"{workflow}\0{key}")
+
+
+def _given(start: Start) -> tuple[str, dict[str, tuple[bytes, str]]]:
+    """Return what a run is started with, as it is compared with another start."""
+    inputs = {"": facts.Handed(start.input, start.blob), **start.handed}
+    return start.workflow, {name: (codec.canonical(bytes(one.input)), one.blob) for name, one in inputs.items()}

@@ -147,6 +147,19 @@ async def test_sleep_signal_event_and_approval(flows):
             await flow.runs.signal(run, "go", b"1", key=key)
 
 
+async def test_a_key_of_forks_is_of_one_input_of_the_step_and_of_the_run(flows):
+    flow = await flows.here()
+    await define(flow, steps={"a": {"kind": "sleep", "duration": "1ms"}})
+    run = await start(flow, {"v": 0})
+    await ended(flow, run)
+    first = await flow.runs.fork(run, "a", handed=b'{"v": 1, "w": 2}', key="k")
+    assert await flow.runs.fork(run, "a", handed=b'{"w":2,"v":1}', key="k") == (first[0], False)
+    for other in ({"handed": b'{"v": 2}'}, {"value": b'{"v": 1, "w": 2}'}, {}):
+        with pytest.raises(Conflict) as reused:
+            await flow.runs.fork(run, "a", key="k", **other)
+        assert (reused.value.code, reused.value.detail) == ("flow.key_reused", {"id": first[0]})
+
+
 async def test_a_fork_hands_its_step_another_input_and_leaves_that_of_the_run(flows):
     flow = await flows.here(**DO)
     steps = {
