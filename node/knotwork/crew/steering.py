@@ -93,9 +93,7 @@ class Steering:
 
         def again(one: Record) -> Record:
             if one.rounds != record.rounds or one.stop is not None:
-                raise Conflict(
-                    f"{orchestration} changed meanwhile.", code="crew.part_runs", hint="Look, and try again."
-                )
+                raise _changed(orchestration)
             note = Note(clock.now_ns(), by.name, "is done again", part)
             return records.with_note(
                 msgspec.structs.replace(one, rounds=(*one.rounds, made), phase="execution", error=None, ended_ns=0),
@@ -137,7 +135,8 @@ class Steering:
 
         While parts are under way nothing is stored. By an agent it takes a run: the result is None until that is over.
         What was cancelled stays so: what it gave is put together and shown, too. Raises `Conflict`
-        (`crew.not_collected`, `crew.budget_spent` for an agent when its time is over), `Invalid` (`crew.bad_synthesis`).
+        (`crew.not_collected`, `crew.budget_spent` for an agent when its time is over, `crew.part_runs` when somebody
+        else began or stopped something at the same time), `Invalid` (`crew.bad_synthesis`).
         """
         view = await self.settling.settle(orchestration)
         record = view.record
@@ -167,9 +166,11 @@ class Steering:
         return await self._anew(view, how, by)
 
     async def _anew(self, view: View, how: Synthesis, by: Who) -> tuple[View, Result | None]:
-        """Open what is over again, to be closed with another result."""
+        """Open what is over again, to be closed with another result; raises `Conflict` when it is not as it was seen."""
 
         def opened(one: Record) -> Record:
+            if (one.rounds, one.stop) != (view.record.rounds, view.record.stop):
+                raise _changed(one.id)
             return msgspec.structs.replace(one, synthesis=how, phase="collection", error=None, ended_ns=0, stop=None)
 
         record = await self.store.change(view.record.id, opened)
@@ -180,6 +181,10 @@ class Steering:
             log.debug("%s is put together for %s", record.id, by.name)
         view = await self.settling.settle(record.id)
         return view, await self.store.result(record.id) if view.phase == "complete" else None
+
+
+def _changed(orchestration: str) -> Conflict:
+    return Conflict(f"{orchestration} changed meanwhile.", code="crew.part_runs", hint="Look, and try again.")
 
 
 def not_spawned(one: Record) -> Conflict:

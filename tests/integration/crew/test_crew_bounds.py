@@ -7,7 +7,7 @@ import pytest
 from tests.integration.crew.conftest import ME, part
 
 from knotwork.bus.background import together
-from knotwork.crew.records import Budget, Checkpoint, Record, Synthesis
+from knotwork.crew.records import Budget, Checkpoint, Record, Stop, Synthesis
 from knotwork.crew.room import Report, Spawn
 from knotwork.sdk.errors import Conflict, Denied, KnotworkError
 from knotwork.trust.who import Who
@@ -38,6 +38,17 @@ async def test_no_more_sub_agents_and_levels_than_allowed(nodes):
     deeper = await node.plan(part("z"), parent=below.id)
     error = await refused(node.crew.spawn(deeper.id, Spawn(), ME))
     assert (type(error), error.code) == (Denied, "crew.too_deep")
+
+
+async def test_what_is_cancelled_while_it_is_put_together_stays_so(nodes):
+    node = await nodes.here()
+    name = (await node.spawn(part("a"), synthesis=Synthesis("none"))).record.id
+    await node.do("ann")
+    seen = await node.reaches(name, "collection")
+    await node.crew.store.change(name, lambda one: msgspec.structs.replace(one, stop=Stop("cancelled", "ann")))
+    error = await refused(node.crew.steering._anew(seen, Synthesis("concatenate"), ME))
+    assert error.code == "crew.part_runs"
+    assert (await node.crew.store.get(name)).stop == Stop("cancelled", "ann")
 
 
 async def test_what_an_agent_says_at_the_same_time_adds_to_what_it_said(nodes):
