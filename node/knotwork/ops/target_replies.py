@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from knotwork.ops.op import Caller
 
 
+State = Literal["available", "in-use", "disabled", "unhealthy", "cooling-down"]
+
+
 class TargetRow(Reply):
     """One target."""
 
@@ -20,7 +23,7 @@ class TargetRow(Reply):
     target: str
     node: str
     type: str
-    state: Literal["available", "in-use", "disabled", "unhealthy", "cooling-down"]
+    state: State
     why: str = ""
     capabilities: list[str] = Field(default=[])
     boundaries: list[str] = Field(default=[])

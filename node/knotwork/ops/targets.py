@@ -21,7 +21,7 @@ class TargetFilter(Request):
     """Which targets; all that is given must fit."""
 
     capability: Token | None = Field(default=None, description="only targets that start agents with this capability")
-    state: str | None = Field(default=None, max_length=32, description="only targets in this state")
+    state: replies.State | None = Field(default=None, description="only targets in this state")
     boundary: Token | None = Field(default=None, description="only targets for this data class")
     type: Token | None = Field(default=None, description="only targets of this plugin type")
 

@@ -224,6 +224,14 @@ def test_a_next_that_is_no_text_is_no_link():
 # -- figures and the feed ------------------------------------------------------------------------------------------------
 
 
+async def test_a_state_that_no_target_has_is_refused(client):
+    for answer in (
+        await client.get("/api/targets?state=cooling"),
+        await client.post("/api/targets/disable-batch", json={"state": "cooling"}),
+    ):
+        assert (answer.status_code, answer.json()["problems"][0]["field"]) == (422, "state")
+
+
 async def test_figures(client):
     one = (await client.get("/api/stats")).json()
     assert (one["project"], one["waiting"], one["agents"], one["launches"]) == ("default", 1, {"online": 3}, {"up": 1})
