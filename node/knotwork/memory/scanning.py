@@ -10,6 +10,7 @@ for `password = …` what such assignments look like in configuration files and 
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -79,11 +80,18 @@ def _pattern() -> re.Pattern[str]:
 
 
 def scan(text: str) -> list[Found]:
-    """Return the secrets in a text, in order; those of no known form are not found, those parted by what is unseen are."""
-    if _UNSEEN.search(text) is None:
+    """Return the secrets in a text, in order; those of no known form are not found.
+
+    Those parted by what is unseen are, and those in letters of another width or style.
+    """
+    if _UNSEEN.search(text) is None and unicodedata.is_normalized("NFKC", text):
         return _seen(text)
-    places = [place for place, char in enumerate(text) if not _UNSEEN.match(char)]
-    bare = "".join(text[place] for place in places)
+    letters = [
+        (letter, place)
+        for place, char in enumerate(text) if not _UNSEEN.match(char)
+        for letter in unicodedata.normalize("NFKC", char)
+    ]  # fmt: skip
+    bare, places = "".join(letter for letter, _ in letters), [place for _, place in letters]
     return [Found(one.kind, places[one.start], places[one.end - 1] + 1) for one in _seen(bare)]
 
 

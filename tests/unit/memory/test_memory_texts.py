@@ -62,7 +62,12 @@ def test_secrets_are_found_and_taken_out(kind: str):
         parted = text.replace(SECRETS[kind][-9:], unseen + SECRETS[kind][-9:])
         hidden = scanning.redact(parted, scanning.scan(parted))
         assert hidden.replace(unseen, "") == cleared
-    assert scanning.scan("a \u200b plain text") == []
+    assert scanning.scan("a \u200b plain text, of ﬁne ½ letters") == []
+    wide = "".join(chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else char for char in SECRETS[kind])
+    for other in (wide, "".join(chr(0x1D7CE + int(char)) if char in string.digits else char for char in SECRETS[kind])):
+        found = scanning.scan(f"before {other} after")
+        assert kind in scanning.kinds(found)
+        assert scanning.redact(f"before {other} after", found).endswith(" after")
 
 
 @pytest.mark.parametrize(
