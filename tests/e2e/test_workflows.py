@@ -349,7 +349,8 @@ def test_retry_fork_and_replay(node):
     assert shown["input"] == "word"
     for one in (run, again, other, own):
         assert node.ask("run.replay", id=one) == {"id": one, "same": True, "number": 0, "fact": "", "expected": ""}
-    assert node.refused("run", "retry", run, "--step", "nothing")[1]["code"] == "flow.no_step"
+    told = node.refused("run", "retry", run, "--step", "nothing")[1]
+    assert (told["code"], "knotwork run show" in told["hint"]) == ("flow.no_step", True)
     steps = {
         "again": {"kind": "continue_as_new", "when": "input.n < `2`", "input": {"n": "sum([input.n, `1`])"}},
         "ask": {"kind": "approval", "when": "input.n == `2`"},

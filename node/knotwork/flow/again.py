@@ -45,7 +45,10 @@ def taken_over(run: Run, step: str = "") -> tuple[dict[str, StepEnd], dict[str, 
     (`flow.no_step`), `Conflict` (`flow.not_begun`) for a step that was never begun.
     """
     if step and step not in run.steps:
-        raise NotFound(f"There is no step {step!r} in {run.start.workflow}.", code="flow.no_step")
+        raise NotFound(
+            f"There is no step {step!r} in {run.start.workflow}.", code="flow.no_step",
+            hint="`knotwork run show` lists the steps; those of a plan are done again with its planner.",
+        )  # fmt: skip
     if step and run.steps[step].state == "blocked":
         raise Conflict(f"The step {step!r} was never begun.", code="flow.not_begun", hint="Name one that was.")
     anew = {name for name, one in run.steps.items() if one.undone} | ({step} if step else set())
