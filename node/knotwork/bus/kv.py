@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock, codec, publisher, streams, subjects
 from knotwork.bus.background import what_ended
+from knotwork.bus.waits import set_within
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TimedOut
 
 if TYPE_CHECKING:
@@ -233,11 +234,7 @@ class _Reading:
         """Return when a message was missed or three heartbeats were."""
         loop = asyncio.get_running_loop()
         while not self._broken.is_set() and loop.time() - self._alive_s < 3 * HEARTBEAT_S:
-            try:
-                async with asyncio.timeout(HEARTBEAT_S):
-                    await self._broken.wait()
-            except TimeoutError:
-                continue
+            await set_within(self._broken, HEARTBEAT_S)
 
 
 def _is_gone(headers: dict[str, str]) -> bool:

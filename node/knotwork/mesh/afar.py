@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import clock, kv, subjects
 from knotwork.bus.background import together
+from knotwork.bus.waits import set_within
 from knotwork.mesh import session_records as rules
 from knotwork.sdk.errors import Invalid, KnotworkError
 from knotwork.trust.scopes import may_see, reaches_out
@@ -119,11 +120,7 @@ class Afar:
             if self._ours and time.monotonic() - beaten_s >= BEAT_S:
                 await bucket.put(_NODE + self._node, self._instance.encode(), ttl_s=BEAT_KEPT_S)
                 beaten_s = time.monotonic()
-            try:
-                async with asyncio.timeout(BEAT_S / 4):
-                    await self._stirred.wait()
-            except TimeoutError:
-                continue
+            await set_within(self._stirred, BEAT_S / 4)
 
     # -- what is heard -----------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from knotwork.bus import kv, subjects
+from knotwork.bus.waits import set_within
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, Unavailable
 from knotwork.talk import channel as settings
 from knotwork.talk import contact
@@ -49,11 +50,8 @@ class Channels:
 
     async def ready(self) -> None:
         """Return when it is known which there are; raises `Unavailable` when that takes too long."""
-        try:
-            async with asyncio.timeout(READY_S):
-                await self._current.wait()
-        except TimeoutError:
-            raise Unavailable("The channels are not known yet.", code="talk.not_ready", retry_after_s=1.0) from None
+        if not await set_within(self._current, READY_S):
+            raise Unavailable("The channels are not known yet.", code="talk.not_ready", retry_after_s=1.0)
 
     def _entry(self, entry: Entry) -> None:
         if entry.revision and entry.revision <= self._revisions.get(entry.key, 0):

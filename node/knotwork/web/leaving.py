@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pydantic_core
 
+from knotwork.bus.waits import set_within
 from knotwork.sdk.errors import Unavailable
 from knotwork.web import problem
 from knotwork.web.guard import OPEN_PATHS
@@ -82,14 +83,7 @@ class Leaving:
     async def _empty(self, timeout_s: float) -> bool:
         """Return whether all that was under way is answered, after `timeout_s` seconds at most."""
         self._done.clear()
-        if not self._answering:
-            return True
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._done.wait()
-        except TimeoutError:
-            return False
-        return True
+        return not self._answering or await set_within(self._done, timeout_s)
 
 
 async def _end(start: Message, send: Send, *, told: bool) -> None:
