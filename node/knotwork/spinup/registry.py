@@ -36,6 +36,8 @@ class Registry:
         self._leases: Bucket | None = None
         self.targets: dict[str, Target] = {}
         self.launches: dict[str, Launch] = {}
+        self._revisions: dict[str, int] = {}
+        """Of each launch: what the bucket tells later of a time before says nothing."""
         self.current = asyncio.Event()
         """Set once everything there is has been read."""
 
@@ -96,11 +98,13 @@ class Registry:
         self._take(launch.id, launch)
         ttl_s = None if launch.state in LIVE else ENDED_TTL_S
         try:
-            await self._kept.put(records.launch_key(launch.id), records.encode(launch), ttl_s=ttl_s)
+            revision = await self._kept.put(records.launch_key(launch.id), records.encode(launch), ttl_s=ttl_s)
         except KnotworkError:
             if self.launches.get(launch.id) is launch:
                 self._take(launch.id, before)
             raise
+        if self._is_news(launch.id, revision):
+            self._take(launch.id, launch)
         return launch
 
     async def change(self, launch: Launch, **fields: object) -> Launch:
@@ -157,9 +161,20 @@ class Registry:
                     self.targets[entry.key] = target = records.decode_target(entry.value)
                     self._count(target.node, target.target)
             elif what == "launch":
-                self._take(rest, records.decode_launch(entry.value) if entry.value is not None else None)
+                told = records.decode_launch(entry.value) if entry.value is not None else None
+                if told is None:
+                    self._revisions.pop(rest, None)
+                if told is None or self._is_news(rest, entry.revision):
+                    self._take(rest, told)
         except Invalid as error:
             log.warning("%s in %s: %s", entry.key, subjects.TARGETS, error)
+
+    def _is_news(self, name: str, revision: int) -> bool:
+        """Return whether nothing later is known of a launch, and take note of this."""
+        if revision < self._revisions.get(name, 0):
+            return False
+        self._revisions[name] = revision
+        return True
 
     def _take(self, name: str, launch: Launch | None) -> None:
         """Take note of a launch as it is, None when it is gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from knotwork.bus.kv import Entry
 from knotwork.spinup import records
 from knotwork.spinup.demand import Demand
 from knotwork.spinup.records import Launch, Target
+from knotwork.spinup.registry import Registry
 from knotwork.spinup.room import SpinUps
 
 DEMAND = Demand("none", "shout", 1)
@@ -74,3 +76,18 @@ def test_nothing_is_promised_that_no_target_will_do(spinups):
     assert spinups.told("none", "alpha=sing", missing=True) == "", "only that node can do it"
     told = spinups.told("lab", "sing", missing=True)
     assert told == "For the boundary lab none is started: its `spin_up` is false."
+
+
+async def test_what_is_told_of_a_time_before_undoes_nothing():
+    async def put(*_what: object, **_more: object) -> int:
+        return 7
+
+    registry = Registry(None)  # type: ignore[arg-type]
+    registry._bucket = SimpleNamespace(put=put)  # type: ignore[assignment]
+    up = await registry.put_launch(Launch("l1", "gpu", "here", "up", agent="n-l1"))
+    registry._heard(Entry("launch.l1", records.encode(Launch("l1", "gpu", "here", "starting")), 5))
+    assert registry.launches["l1"] == up
+    registry._heard(Entry("launch.l1", records.encode(Launch("l1", "gpu", "here", "stopping")), 9))
+    assert registry.launches["l1"].state == "stopping"
+    registry._heard(Entry("launch.l1", None, 0))
+    assert registry.launches == {}
