@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from knotwork.ops.op import Caller
     from knotwork.ops.task_ports import DeadFilter, NewTask, TaskFilter
     from knotwork.spinup.room import SpinUps
+    from knotwork.work.dead import Letter
     from knotwork.work.lookup import Sight
     from knotwork.work.records import Outcome, Task
     from knotwork.work.room import Work
@@ -291,6 +292,18 @@ class TaskDesk:
     async def dead(self, wanted: DeadFilter) -> task_replies.DeadList:
         """Return dead letters, a page at a time."""
         return await dead_letters.page(self._work.dead, self._known(wanted))
+
+    async def dead_letter(self, run: str) -> task_replies.TaskInfo:
+        """Return a dead letter with its input, as it is kept: the run that it was a step of may be packed away.
+
+        What is none is told as it is, to be refused.
+        """
+        letter: Letter | None = None
+        with suppress(NotFound):
+            letter = await self._work.dead.of(records.run_id(run))
+        if letter is None or not task_filter.may_know(letter.task, self._circles):
+            return await self.get(run, with_input=True)
+        return await task_values.info(self._values, task_rows.of_outcome(letter.outcome), with_input=True)
 
     async def redrive(
         self, wanted: DeadFilter, *, per_s: float, dry_run: bool, caller: Caller

@@ -80,7 +80,7 @@ class LetterRequest(Request):
 )  # fmt: skip
 async def dead_show(request: LetterRequest, node: NodeControl, caller: Caller) -> task_replies.TaskInfo:
     """Return one dead task with everything about it; raises `NotFound` (`work.not_dead`)."""
-    found = await node.tasks(caller.project, caller.who).get(request.id, with_input=True)
+    found = await node.tasks(caller.project, caller.who).dead_letter(request.id)
     if found.state != "dead":
         raise NotFound(
             f"{found.id} is no dead letter: it is {found.state}.", code="work.not_dead",

@@ -143,6 +143,10 @@ class Tasks(Protocol):
         """Return dead letters, a page at a time."""
         ...
 
+    async def dead_letter(self, run: str) -> task_replies.TaskInfo:
+        """Return a dead letter with its input; what is none is told as it is."""
+        ...
+
     async def redrive(
         self, wanted: DeadFilter, *, per_s: float, dry_run: bool, caller: Caller
     ) -> task_replies.RedrivenTasks:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from types import SimpleNamespace
 
+import msgspec
 import pytest
 from tests.integration.work.conftest import ended, task, until
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import publisher, reading, subjects
 from knotwork.desk import dead_letters
+from knotwork.desk.tasks import TaskDesk
 from knotwork.ops.task_ports import DeadFilter
 from knotwork.sdk.errors import Conflict, NotFound
 from knotwork.work import dead as dead_module
@@ -65,6 +68,24 @@ async def test_it_has_all_its_attempts_again_and_may_die_again(bench):
         again = await until(lambda: letter_of(work, one.run))
         assert again.task.number == number
     assert [past.state for past in again.task.past] == ["waiting", "dead", "waiting", "dead", "waiting"]
+
+
+async def test_a_step_that_died_is_shown_when_nothing_else_of_its_run_is_there_any_more(bench):
+    work = await bench.room()
+    run = "w01a204675e52ce954d647d"
+    one = msgspec.structs.replace(task(value={"a": 1}), run=run, step="b")
+    outcome = records.Outcome("dead", records.raw(one), error={"code": "x.y", "message": "no"}, ended_ns=time.time_ns())
+    await publisher.publish(work._connection, subjects.dead(one.queue, run), records.encode(outcome))
+    past = SimpleNamespace(latest=nothing)  # its facts are packed away, and the past knows runs otherwise
+    desk = TaskDesk(work, SimpleNamespace(connection=work._connection), past)
+    told = await desk.dead_letter(run)
+    assert (told.id, told.state, told.code, told.input) == (run, "dead", "x.y", {"a": 1})
+    with pytest.raises(NotFound):
+        await desk.dead_letter("w01a204675e52ce954d000")
+
+
+async def nothing(_run):
+    return None
 
 
 async def test_between_death_and_the_next_end_it_is_pending_and_an_await_waits(bench):

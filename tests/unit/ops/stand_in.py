@@ -160,6 +160,9 @@ class StandInTasks:
         self.asked.append(wanted)
         return task_replies.DeadList(dead=[])
 
+    async def dead_letter(self, run: str) -> task_replies.TaskInfo:
+        return await self.get(run, with_input=True)
+
     async def redrive(
         self, wanted: DeadFilter, *, per_s: float, dry_run: bool, caller: Caller
     ) -> task_replies.RedrivenTasks:
