@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from tests.e2e.agents_mcp import LEGACY, MODES, http_agent, stdio_agent, text_of
 from tests.e2e.conftest import WAIT_S, Node, Nodes
+
+from knotwork.mcp.wording import RESULT_MAX_CHARS
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,36 @@ async def test_a_long_message_is_read_in_parts_and_a_full_inbox_in_pages(node: N
         while page := (await short.call("read_direct_messages", limit=100))["messages"]:
             seen += [one["text"][:4] for one in page]
         assert seen == [f"{number:04d}" for number in range(20)]
+
+
+async def test_what_is_not_seen_takes_no_more_room_than_what_is(node: Node):
+    text = "." + "\u202e\u200b\x00" * 10_000  # each is told in six characters or more
+    data = {f"{'k' * 50}{number}": "\u2066" * 50 for number in range(300)}
+    most = 1.5 * RESULT_MAX_CHARS
+    async with stdio_agent(node, name="bears") as bears, stdio_agent(node, name="hides") as hides:
+        to = (await bears.call("get_my_handle"))["guid"]
+        sent = await hides.call("send_direct_message", recipientGuid=to, message=text, metadata=data)
+        given = await hides.call("broadcast_work_offer", taskId="t", description=text, requiredCapability="unseen")
+        kept = await bears.call("remember", content=text[:8000])
+        for name, arguments in (
+            ("read_direct_messages", {}), ("list_work", {"capability": "unseen"}), ("recall_context", {}),
+            ("claim_work", {"capability": "unseen"}), ("read_memory", {"memoryId": kept["memoryId"]}),
+        ):  # fmt: skip
+            told = await bears.tried(name, **arguments)
+            assert not told.is_error, text_of(told)
+            assert len(text_of(told)) < most, name
+        whole, place = "", 0
+        while place < len(text):  # and all of it can be read
+            told = await bears.tried("read_message", id=sent["messageId"], offset=place)
+            assert len(text_of(told)) < most
+            whole += told.structured_content["text"]
+            place = told.structured_content.get("cut", len(text))
+        assert whole == text
+        whole, place = "", 0
+        while place is not None:
+            part = await bears.call("read_work", work_id=given["work_id"], part="input", offset=place)
+            whole, place = whole + part["text"], part.get("cut")
+        assert json.loads(whole)["prompt"] == text
 
 
 async def test_what_is_found_is_read_in_pages_while_others_write(node: Node):

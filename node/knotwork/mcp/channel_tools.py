@@ -178,4 +178,6 @@ async def read_message(given: MessageInput, session: Session) -> dict[str, Any]:
     if given.offset:
         one.pop("data", None)
     shown = message_values.cut({**one, "text": part})
-    return shown | ({"cut": end} if end < len(whole) and "cut" not in shown else {})
+    if "cut" in shown:  # not even this part has room
+        end = given.offset + int(shown["cut"])
+    return shown | ({"cut": end} if end < len(whole) else {})

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from knotwork.mcp import wording
 from knotwork.mcp.memory_values import CONTENT_CHARS, MEMORY, row
 from knotwork.mcp.shapes import many, record
 from knotwork.mcp.tool import ADDS, READS, CamelInput, Session, tool, without
@@ -81,6 +82,7 @@ def _whole(before: list[dict[str, Any]], number: int, offset: int, told: dict[st
 
 def _version(one: dict[str, Any], offset: int, most: int) -> dict[str, Any]:
     content = one["content"][offset : offset + most]
+    content = content[: wording.room_for(content)]
     end = offset + len(content)
     shown = {"version": one["number"], "content": content, "category": one["category"]}
     shown |= without({name: one[name] for name in ("what", "by", "since", "until", "tags")})

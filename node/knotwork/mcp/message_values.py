@@ -41,9 +41,9 @@ def cut(one: dict[str, Any], room: int = _ROOM) -> dict[str, Any]:
     text = one.get("text", "")
     if wording.size(one) <= room:
         return one
-    kept = max(1000, min(len(text), room // 2))
-    made: dict[str, Any] = wording.fit({**one, "text": text[:kept]}, room)
-    return made | ({"cut": kept} if kept < len(text) else {})
+    made: dict[str, Any] = wording.fit({**one, "text": ""}, room // 2)
+    kept = wording.room_for(text[: room // 2], room - wording.size(made))
+    return without(made | {"text": text[:kept]}) | ({"cut": kept} if kept < len(text) else {})
 
 
 def fitting(rows: list[dict[str, Any]], *, newest: bool) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from knotwork.mcp import meant
+from knotwork.mcp import meant, wording
 from knotwork.mcp.shapes import many, record
 from knotwork.mcp.tool import (
     READS,
@@ -147,6 +147,7 @@ async def read_work(given: ReadInput, session: Session) -> dict[str, Any]:
         )  # fmt: skip
     whole = words_of(found["input" if given.part == "input" else "output"])
     text = whole[given.offset : given.offset + PART_CHARS]
+    text = text[: wording.room_for(text)]
     end = given.offset + len(text)
     shown = {"work_id": given.work_id, "text": text, "total": len(whole)}
     return shown | ({"cut": end} if end < len(whole) else {})

@@ -13,6 +13,9 @@ RESULT_MAX_CHARS = 26_000
 """About 8,000 tokens, at three and a quarter characters a token."""
 HALVES_HINT = "Send whole characters: write both halves of an emoji, and cut texts between characters."
 _CUT = "… [{left} of {whole} characters left out]"
+_CUT_KEYS = "[{left} of {whole} fields left out]"
+KEYS_MAX = 64
+"""Fields that are left of somebody's own table when it has to be cut; no row of ours has as many."""
 
 
 def clean(text: str) -> str:
@@ -30,13 +33,25 @@ def without(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def size(value: Any) -> int:
-    """Return how many characters a value has as JSON, written without blanks; asked for every row of an answer."""
+    """Return how many characters a value has as JSON, written without blanks, and with what is not seen written out.
+
+    It is asked for every row of an answer.
+    """
     import msgspec  # ten times as fast as `json`, and not loaded by a bridge that only lists its tools
 
     try:
-        return len(msgspec.json.encode(value).decode())
+        text = msgspec.json.encode(value).decode()
     except (TypeError, ValueError, OverflowError):  # half a character, or a number beyond 64 bits
-        return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return len(clean(text))
+
+
+def room_for(text: str, most: int = RESULT_MAX_CHARS - 4000) -> int:
+    """Return how many of the first characters of a text have room in `most` as they are told, one at least."""
+    kept = len(text)
+    while kept > 1 and size(text[:kept]) > most:
+        kept //= 2
+    return kept
 
 
 def halved(arguments: dict[str, Any]) -> list[str]:
@@ -95,19 +110,24 @@ def _value(value: Any) -> str:
 
 def fit(value: Any, most: int = RESULT_MAX_CHARS) -> Any:
     """Return a result of at most about `most` characters of JSON: its longest texts are cut, and say by how much."""
-    room = most
-    while size(value) > most and room > 64:  # noqa: PLR2004  nothing is left to be cut
+    room, found = most, value
+    while size(found) > most and room > 64:  # noqa: PLR2004  nothing is left to be cut
         room //= 2
-        value = _cut(value, room)
-    return value
+        found = _cut(value, room)  # of the whole: what is said to be left out is counted from it
+    return found
 
 
 def _cut(value: Any, room: int) -> Any:
     """Return a value whose texts are no longer than `room`; a deep value that is longer becomes a text."""
     if isinstance(value, str):
-        return value if len(value) <= room else value[:room] + _CUT.format(left=len(value) - room, whole=len(value))
+        kept = room_for(value[:room], 2 * room)
+        left = len(value) - kept
+        return value[:kept] + _CUT.format(left=left, whole=len(value)) if left else value
     if isinstance(value, dict):
-        return {key: _cut(part, room) if size(part) > room else part for key, part in value.items()}
+        shown = list(value.items())[:KEYS_MAX]
+        cut = {key: _cut(part, room) if size(part) > room else part for key, part in shown}
+        left = len(value) - len(shown)
+        return cut | ({"…": _CUT_KEYS.format(left=left, whole=len(value))} if left else {})
     if isinstance(value, list):
         return _cut_list(value, room)
     return value

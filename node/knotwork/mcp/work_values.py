@@ -31,7 +31,7 @@ def result_of(found: dict[str, Any]) -> dict[str, Any]:
                 "hint": spoken.for_agents(f"It is large: `knotwork blob get {blob}` reads it."),
             }
         elif wording.size(shown["result"]) > PART_CHARS:
-            shown |= {"result": words_of(shown["result"])[:PART_CHARS], "cut": PART_CHARS}
+            shown |= _begun("result", shown["result"])
     if found.get("error"):
         error = spoken.told(found["error"])
         shown["error"] = {key: value for key, value in error.items() if value not in ("", {}, None)}
@@ -42,6 +42,13 @@ def result_of(found: dict[str, Any]) -> dict[str, Any]:
     if took is not None:
         shown["duration_ms"] = took
     return shown
+
+
+def _begun(name: str, value: Any) -> dict[str, Any]:
+    """Return the beginning of a long value as text, and where it is cut."""
+    text = words_of(value)[:PART_CHARS]
+    kept = wording.room_for(text)
+    return {name: text[:kept], "cut": kept}
 
 
 def words_of(value: Any) -> str:
@@ -82,7 +89,7 @@ def work_row(task: dict[str, Any]) -> dict[str, Any]:
         shown["step"] = task["step"]
     body = task["input"]
     if wording.size(body) > PART_CHARS:
-        shown |= {"description": words_of(body)[:PART_CHARS], "cut": PART_CHARS}
+        shown |= _begun("description", body)
     elif isinstance(body, str):
         shown["description"] = body
     elif _offered(body):

@@ -234,7 +234,12 @@ def test_a_text_is_harmless_and_a_result_fits():
     assert "left out" in short["a"]
     assert wording.fit({"a": 1}) == {"a": 1}
     for value in ({"ä": ["日本", 1, None]}, "half a \ud800 character", {"n": 2**80}, {"x": float("nan")}, [0.1, True]):
-        assert abs(wording.size(value) - len(json.dumps(value, ensure_ascii=False, separators=(",", ":")))) <= 1
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        assert abs(wording.size(value) - len(wording.clean(text))) <= 1
+    unseen = {"id": "d1", "text": "\u202e" * 40_000, "data": {f"{'k' * 50}{n}": "\u2066" * 50 for n in range(300)}}
+    assert wording.size(wording.fit(unseen)) <= wording.RESULT_MAX_CHARS
+    assert "[236 of 300 fields left out]" in str(wording.fit(unseen))
+    assert "of 40000 characters left out]" in str(wording.fit(unseen))
     assert wording.text_of({"ok": True, "names": ["a", "b"], "rows": [{"a": 1}], "none": []}) == (
         "ok: yes\nnames: a, b\nrows (1):\n- a: 1\nnone: none"
     )
