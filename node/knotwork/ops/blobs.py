@@ -14,10 +14,13 @@ from knotwork.ops import replies, task_replies
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.task_words import Digest
+from knotwork.ops.words import NAMED
 
 PIECE_MAX = 6 * 1024 * 1024
 """Characters of base64 in one piece: 4.5 MiB."""
-Upload = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+_UPLOAD = r"^[0-9a-f]{32}$"
+Upload = Annotated[str, StringConstraints(pattern=_UPLOAD)]
+NAMED[_UPLOAD] = ("not an upload", "Give what `blob.put` answered to the first piece, or leave it out.")
 
 
 class PutRequest(Request):

@@ -14,9 +14,14 @@ from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.run_words import FILTERS, ID, BatchRequest, RunRequest
 from knotwork.ops.task_words import Key
-from knotwork.ops.words import Text, Token
+from knotwork.ops.words import NAMED, Text, Token
 
-Topic = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}(\.[a-z0-9_-]{1,64}){0,7}$")]
+_TOPIC = r"^[a-z0-9_-]{1,64}(\.[a-z0-9_-]{1,64}){0,7}$"
+Topic = Annotated[str, StringConstraints(pattern=_TOPIC)]
+NAMED[_TOPIC] = (
+    "not the kind of an event",
+    "Kinds are up to eight words of a-z, 0-9, - and _ with dots between them, such as order.paid.",
+)
 Pieces = AsyncGenerator[replies.Progress | flow_replies.AllChanged, None]
 _MANY = "By id, or all that fit a filter: --dry-run tells which. Each run has an answer of its own; `next` goes on with --cursor."
 

@@ -36,11 +36,13 @@ def _as_text(value: Any) -> Any:
     return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-_RUN, _TASK, _LABEL, _DIGEST = (
+_RUN, _TASK, _LABEL, _DIGEST, _CODE, _KEY = (
     r"[a-z0-9]{8,40}",
     r"[a-vx-z0-9][a-z0-9]{7,39}",
     r"[A-Za-z0-9][A-Za-z0-9_./-]{0,63}=[^\x00-\x1f]{0,256}",
     r"sha256-[0-9a-f]{64}",
+    r"[a-zA-Z0-9_.:-]{1,128}",
+    r"[^\x00-\x1f]*",
 )
 NAMED |= {
     f"^{_RUN}$": ("not the id of a task", "Ids are what `knotwork task submit` prints; see `knotwork task list`."),
@@ -53,6 +55,8 @@ NAMED |= {
         "Write key=value: up to 64 characters (A-Z a-z 0-9 . _ - /), =, and up to 256 of any kind.",
     ),
     f"^{_DIGEST}$": ("not a digest", "Give what `blob.put` answered: sha256- and 64 hex digits."),
+    f"^{_CODE}$": ("not an error code", "Codes are letters, digits and . _ : -, 128 at most, such as agent.timed_out."),
+    f"^{_KEY}$": ("not a key", "Keys have no line breaks, tabs or other control characters."),
 }
 Run = Annotated[str, StringConstraints(pattern=f"^{_RUN}$", max_length=40)]
 TaskId = Annotated[str, StringConstraints(pattern=f"^{_TASK}$", max_length=40)]
@@ -61,8 +65,8 @@ Label = Annotated[str, StringConstraints(pattern=f"^{_LABEL}$")]
 Labels = Annotated[list[Label], Field(max_length=64), BeforeValidator(_pairs)]
 Moment = Annotated[str, StringConstraints(max_length=64), BeforeValidator(_as_text)]
 Digest = Annotated[str, StringConstraints(pattern=f"^{_DIGEST}$")]
-Code = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.:-]{1,128}$")]
-Key = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f]*$")]
+Code = Annotated[str, StringConstraints(pattern=f"^{_CODE}$")]
+Key = Annotated[str, StringConstraints(max_length=256, pattern=f"^{_KEY}$")]
 Cursor = Annotated[str, StringConstraints(max_length=256)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from knotwork.ops import fields, plugin, table
+from knotwork.ops import fields, plugin, table, words
 
 
 def of(name):
@@ -73,3 +73,17 @@ def test_every_field_of_every_request_is_described():
         f"{op.name}.{field.name}" for op in table.TABLE.values() for field in fields.of(op) if not field.description
     ]
     assert missing == []
+
+
+def patterns_in(schema):
+    if isinstance(schema, dict):
+        yield from (value for key, value in schema.items() if key == "pattern" and isinstance(value, str))
+        schema = list(schema.values())
+    for part in schema if isinstance(schema, list) else ():
+        yield from patterns_in(part)
+
+
+def test_nobody_has_to_read_a_pattern_to_know_what_to_write():
+    asked = {pattern for one in table.TABLE.values() for pattern in patterns_in(one.request.model_json_schema())}
+    assert len(asked) > 5
+    assert not asked - words.NAMED.keys()
