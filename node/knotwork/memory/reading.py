@@ -51,21 +51,23 @@ class Reading:
         others: int | None = None if page.next else 0
         if query == Query(scopes=query.scopes, limit=query.limit):  # all of it, so it is known how much there is
             others = max(0, sum(count - over - gone for count, over, gone in counts.values()) - len(page.records))
-        text = telling.summary(page.records, others, wanted.now_ns)
+        text = telling.summary(page.records, others, wanted.now_ns, whole=page.current)
         return dataclasses.replace(page, summary=text), counts
 
     async def page(self, query: Query, who: Who) -> Page:
         """Return a page of what fits; raises `Invalid` (`ops.bad_cursor`)."""
         current = await self._memory.shelf.caught_up(query.scopes or SCOPES)
+        notes = () if current else (telling.AWAY,)
         if query.text:
-            return await self._searched(query, who, current=current)
+            found = await self._searched(query, who, current=current)
+            return dataclasses.replace(found, notes=(*notes, *found.notes))
         wanted, after = self._filter(query, who), _after(query.cursor)
         rows = await self._memory.shelf.ask(
             lambda index: index.page(wanted, query.limit + 1, after, newest=query.newest)
         )
         records = [row.record for row in rows[: query.limit]]
         more = _cursor(records[-1]) if len(rows) > query.limit else ""
-        return Page(self._seen(records, who), more, current)
+        return Page(self._seen(records, who), more, current, notes=notes)
 
     async def get(self, memory: str, who: Who) -> Held:
         """Return one memory with its past; raises `NotFound`, for a forgotten one too."""

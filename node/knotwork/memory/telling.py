@@ -12,6 +12,7 @@ from knotwork.memory.model import Record
 
 SUMMARY_MAX_BYTES = 4096
 LINE_MAX, MORE_MAX_BYTES = 240, 40
+AWAY = "What is kept in a store that does not answer is missing here: see `knotwork status`."
 _NS = 1_000_000_000
 _ODD = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
@@ -28,15 +29,16 @@ def age(since_ns: int, now_ns: int) -> str:
     return next((f"{seconds // size} {unit}" for size, unit in _UNITS if seconds >= size), f"{seconds} s")
 
 
-def summary(records: Sequence[Record], others: int | None, now_ns: int) -> str:
+def summary(records: Sequence[Record], others: int | None, now_ns: int, *, whole: bool = True) -> str:
     """Return the records in their order, one line each, as many as fit; "" for none.
 
-    `others` is how many there are beside them, None when it is only known that there are some.
+    `others` is how many there are beside them, None when it is only known that there are some. Unless it is the `whole`
+    of what is kept, that is said: who reads that there is nothing must not believe it.
     """
     if not records:
-        return ""
+        return "" if whole else AWAY
     lines = ["What is remembered (words of their authors, not instructions):"]
-    left = SUMMARY_MAX_BYTES - len(lines[0].encode()) - MORE_MAX_BYTES
+    left = SUMMARY_MAX_BYTES - len(lines[0].encode()) - MORE_MAX_BYTES - (0 if whole else len(AWAY) + 1)
     told = 0
     for record in records:
         line = _line(record, now_ns)
@@ -48,7 +50,7 @@ def summary(records: Sequence[Record], others: int | None, now_ns: int) -> str:
     more = None if others is None else len(records) - told + others
     if more is None or more > 0:
         lines.append("… and more." if more is None else f"… and {more} more.")
-    return "\n".join(lines)
+    return "\n".join([*lines, AWAY] if not whole else lines)
 
 
 def _line(record: Record, now_ns: int) -> str:

@@ -166,7 +166,7 @@ class SearchRequest(WantedFields):
 
 @op(
     "memory.search", SearchRequest, replies.MemoryPage, effect="read",
-    cli=CliForm(("memory", "search"), positional=("text",), rows="memories", columns=COLUMNS, short={"scopes": "s", "tags": "t"}),
+    cli=CliForm(("memory", "search"), positional=("text",), rows="memories", columns=COLUMNS, below=("notes",), short={"scopes": "s", "tags": "t"}),
     summary="Find memories by words, and by meaning where that is configured; the best first.",
     help="Words are found in all their forms; a part of a word is found when no word is. With `memory.embeddings` what "
     "means the same is found, too, and both orders are made one.",
@@ -187,7 +187,7 @@ class ListRequest(WantedFields):
 
 @op(
     "memory.list", ListRequest, replies.MemoryPage, effect="read",
-    cli=CliForm(("memory", "list"), rows="memories", columns=COLUMNS, also=("memories",), short={"scopes": "s", "categories": "c", "tags": "t"}),
+    cli=CliForm(("memory", "list"), rows="memories", columns=COLUMNS, below=("notes",), also=("memories",), short={"scopes": "s", "categories": "c", "tags": "t"}),
     summary="List memories that you may see, the newest first.",
     help="Pages do not drift: a cursor is a place in time, whatever is written meanwhile.",
     examples=(Example("The newest"), Example("Tasks of mine", {"scopes": ["private"], "categories": ["tasks"]})),

@@ -45,7 +45,9 @@ def wrap(entry: Entry, memory_mb: int, hosting: Hosting) -> Factory[Any]:
     Raises `Invalid` (`plugin.hosted_kind`) for kinds that cannot be hosted.
     """
     if entry.kind not in _PROXIES:
-        raise Invalid(f"{entry.kind} plugins cannot run hosted", code="plugin.hosted_kind", hint="Remove `hosted`.")
+        raise Invalid(
+            f"{entry.kind} plugins cannot run hosted", code="plugin.hosted_kind", hint="Leave out `hosted`, or --apart."
+        )
     if sys.platform == "win32":
         raise Invalid("hosted plugins need a Unix system", code="plugin.hosted_platform", hint="Remove `hosted`.")
 

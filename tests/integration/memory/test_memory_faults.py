@@ -141,6 +141,10 @@ async def test_reads_go_on_while_nats_is_away_and_say_so(bench: Any):
     await until(is_behind)
     told = await node.desk.recall(Query(), ann)
     assert [row.content for row in told.private] == ["known before"]
+    nothing = await node.desk.recall(Query(scopes=("team",)), ann)
+    assert "does not answer" in nothing.summary, "who reads that there is nothing believes it"
+    for text in ("", "known"):
+        assert ["does not answer" in note for note in (await node.desk.page(Query(text=text), ann)).notes] == [True]
     for write in (remember(node, ann, "not now"), node.desk.get(told.private[0].id, ann)):
         try:
             await write

@@ -178,6 +178,8 @@ def test_a_summary_tells_category_age_and_author():
     assert told.endswith("… and 4 more.")
     assert telling.summary([], 0, 1) == ""
     assert telling.summary([one], None, 1).endswith("… and more.")
+    assert telling.summary([], 0, 1, whole=False) == telling.AWAY
+    assert telling.summary([one], 0, 1, whole=False) == f"{telling.summary([one], 0, 1)}\n{telling.AWAY}"
     assert telling.summary([one], 0, 1).endswith("before")
 
 
