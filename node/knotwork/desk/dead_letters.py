@@ -12,7 +12,7 @@ from knotwork.desk import task_rows
 from knotwork.desk.moments import moment
 from knotwork.desk.task_filter import letter_fits, may_know
 from knotwork.ops import task_replies
-from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
+from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound
 from knotwork.work import dead, records, settle
 
 if TYPE_CHECKING:
@@ -50,6 +50,11 @@ async def redrive(
         async for letter in found:
             if isinstance(letter, task_replies.Redriven):
                 rows.append(letter)
+                continue
+            try:
+                dead.check_alone(letter.task)
+            except Conflict as error:
+                rows.append(task_replies.Redriven(id=letter.task.run, done=False, why=str(error)))
                 continue
             if dry_run:
                 rows.append(task_replies.Redriven(id=letter.task.run, attempt=letter.task.number + 1, done=False))

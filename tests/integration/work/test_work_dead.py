@@ -84,6 +84,23 @@ async def test_a_step_that_died_is_shown_when_nothing_else_of_its_run_is_there_a
         await desk.dead_letter("w01a204675e52ce954d000")
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_a_step_that_died_is_not_done_again_for_a_run_that_would_never_hear_of_it(bench, dry_run):
+    work = await bench.room(do={})
+    one = msgspec.structs.replace(task(), run="w01a204675e52ce954d647d", step="b")
+    outcome = records.Outcome("dead", records.raw(one), error={"code": "x.y", "message": "no"}, ended_ns=time.time_ns())
+    await publisher.publish(work._connection, subjects.dead(one.queue, one.run), records.encode(outcome))
+    alone = await dead(work)
+    told = await dead_letters.redrive(work.dead, DeadFilter(), 0.0, "me", dry_run=dry_run)
+    rows = {row.id: row for row in told.tasks}
+    assert (rows[alone.run].done, rows[one.run].done, told.changed) == (not dry_run, False, int(not dry_run))
+    assert "`knotwork run retry w01a204675e52ce954d647d`" in rows[one.run].why
+    assert await reading.last(work._connection, subjects.FACTS, f"{records.facts_of(one.run)}.>") is None
+    assert await letter_of(work, one.run), "it can still be looked at"
+    with pytest.raises(Conflict, match="step b"):
+        await work.dead.redrive(await work.dead.of(one.run), "me", time.time_ns())
+
+
 async def nothing(_run):
     return None
 
