@@ -368,6 +368,42 @@ def test_retry_fork_and_replay(node):
     node.ask("run.cancel", ids=[told["id"]])
 
 
+def test_a_dead_step_that_is_redriven_revives_its_run(node):
+    retry = {"max_attempts": 2, "delay": "10ms", "jitter": False}
+    below = {"name": "below", "steps": {"hard": {"capability": "hard", "retry": retry, "input": "'x'"}}}
+    steps = {"easy": {"capability": "shout"}, "part": {"kind": "workflow", "workflow": "below", "depends_on": ["easy"]}}
+    kept = {"name": "kept", "steps": {"hard": {**below["steps"]["hard"], "allow_failure": True}}}
+    for one in (below, {"name": "above", "steps": steps, "output": {"was": "steps.easy.output"}}, kept):
+        node.ask("workflow.register", definition=one)
+
+    def dies(workflow: str, state: str) -> tuple[str, str]:
+        run = node.ask("run.start", workflow=workflow, input="word")["id"]
+        for _ in range(2):
+            (task,) = node.ask("work.claim", worker="weak", capabilities=["hard"], wait_s=30)["tasks"]
+            node.ask("work.fail", claim=task["claim"], message="no", retriable=True)
+        assert node.ask("run.await", id=run, timeout_s=55)["state"] == state
+        (letter,) = until(lambda: node.ask("task.dead_list", capability="hard")["dead"])
+        return run, letter["id"]
+
+    _, letter = dies("kept", "completed")
+    (row,) = node.ask("task.redrive", ids=[letter])["tasks"]
+    assert (row["done"], "completed without it" in row["why"]) == (False, True), "it was not missed"
+    node.ask("task.drop", ids=[letter])
+    run, letter = dies("above", "failed")
+    assert letter != run  # it lies under the run that it was a step of
+    (row,) = node.ask("task.redrive", ids=[letter], dry_run=True)["tasks"]
+    assert (row["done"], row["why"]) == (False, f"the run {run} is retried")
+    (row,) = node.json("dead", "redrive", letter)["tasks"]
+    assert (row["id"], row["done"]) == (letter, True)
+    assert node.ask("task.dead_list", capability="hard")["dead"] == []
+    (task,) = node.ask("work.claim", worker="strong", capabilities=["hard"], wait_s=30)["tasks"]
+    node.ask("work.complete", claim=task["claim"], output=1)
+    revived = node.ask("run.await", id=row["run"], timeout_s=55)
+    assert (revived["state"], revived["output"]) == ("completed", {"was": "WORD"})
+    told = [one["step"] for one in node.ask("run.events", id=row["run"])["events"] if one["step"] == "easy"]
+    assert told == [], "what was done is not done again"
+
+
 def test_files_bring_workflows_and_take_them_with_them(node):
     folder = node.folder / "workflows"
     folder.mkdir()

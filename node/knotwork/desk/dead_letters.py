@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import clock, digits
 from knotwork.desk import task_rows
+from knotwork.desk.callers import caller_name
 from knotwork.desk.moments import moment
 from knotwork.desk.task_filter import letter_fits, may_know
 from knotwork.ops import task_replies
@@ -18,6 +19,8 @@ from knotwork.work import dead, records, settle
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from knotwork.desk.run_revival import RunRevival
+    from knotwork.ops.op import Caller
     from knotwork.ops.task_ports import DeadFilter
     from knotwork.work.dead import DeadLetters, Letter
 
@@ -41,9 +44,9 @@ async def page(letters: DeadLetters, wanted: DeadFilter) -> task_replies.DeadLis
 
 
 async def redrive(
-    letters: DeadLetters, wanted: DeadFilter, per_s: float, by: str, *, dry_run: bool
+    letters: DeadLetters, runs: RunRevival, wanted: DeadFilter, caller: Caller, *, per_s: float, dry_run: bool
 ) -> task_replies.RedrivenTasks:
-    """Bring back those that fit, `per_s` each second at most."""
+    """Bring back those that fit, `per_s` each second at most; for steps of runs, retry those by `runs`."""
     rows: list[task_replies.Redriven] = []
     next_s = time.monotonic()
     async with aclosing(_meant(letters, wanted)) as found:
@@ -51,26 +54,37 @@ async def redrive(
             if isinstance(letter, task_replies.Redriven):
                 rows.append(letter)
                 continue
-            try:
-                dead.check_alone(letter.task)
-            except Conflict as error:
-                rows.append(task_replies.Redriven(id=letter.task.run, done=False, why=str(error)))
-                continue
             if dry_run:
-                rows.append(task_replies.Redriven(id=letter.task.run, attempt=letter.task.number + 1, done=False))
+                rows.append(await _would(runs, letter))
                 continue
             await asyncio.sleep(max(0.0, next_s - time.monotonic()))
             next_s = max(next_s, time.monotonic()) + (1 / per_s if per_s else 0.0)
-            rows.append(await _redrive(letters, letter, by))
+            rows.append(await _redrive(letters, runs, letter, caller))
     return task_replies.RedrivenTasks(tasks=rows, changed=sum(row.done for row in rows), dry_run=dry_run)
 
 
-async def _redrive(letters: DeadLetters, letter: Letter, by: str) -> task_replies.Redriven:
+async def _would(runs: RunRevival, letter: Letter) -> task_replies.Redriven:
+    """Return what is told of a letter when nothing is done."""
+    if letter.task.step == records.STEP:
+        return task_replies.Redriven(id=letter.task.run, attempt=letter.task.number + 1, done=False)
     try:
-        task = await letters.redrive(letter, by, clock.now_ns())
+        run = await runs.meant(letter.task)
     except KnotworkError as error:
         return task_replies.Redriven(id=letter.task.run, done=False, why=str(error))
-    return task_replies.Redriven(id=task.run, attempt=task.number)
+    return task_replies.Redriven(id=letter.task.run, attempt=1, done=False, why=f"the run {run} is retried")
+
+
+async def _redrive(letters: DeadLetters, runs: RunRevival, letter: Letter, caller: Caller) -> task_replies.Redriven:
+    try:
+        if letter.task.step == records.STEP:
+            task = await letters.redrive(letter, caller_name(caller), clock.now_ns())
+            return task_replies.Redriven(id=task.run, attempt=task.number)
+        run = await runs.retry(letter.task, caller)
+        if not await letters.drop(letter):
+            raise Conflict(f"Its run is back already, as {run}.", code="work.redriven", hint="See `knotwork run show`.")
+    except KnotworkError as error:
+        return task_replies.Redriven(id=letter.task.run, done=False, why=str(error))
+    return task_replies.Redriven(id=letter.task.run, run=run, attempt=1)
 
 
 async def drop(letters: DeadLetters, wanted: DeadFilter) -> task_replies.Dropped:

@@ -21,7 +21,10 @@ from knotwork.sdk.errors import Cancelled, KnotworkError, NotFound, Unavailable
 from knotwork.work import hands, history, lookup, queues, records, why
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from knotwork.bus.reading import Stored
+    from knotwork.desk.run_revival import RunRevival
     from knotwork.desk.task_past import Past
     from knotwork.mesh.membership import Membership
     from knotwork.ops.op import Caller
@@ -45,15 +48,17 @@ class TaskDesk:
         past: Past,
         spinups: SpinUps | None = None,
         *,
+        revival: Callable[[], RunRevival],
         circles: tuple[str, ...] | None = None,
         agents: SeenAgents | None = None,
     ) -> None:
         """Work through our part in the project; what is long over is asked of `past`, what is started of `spinups`.
 
+        A step of a run that died comes back by `revival()`.
         Beside what is the whole project's, the work of these circles is shown (`trust.scopes`), with None everybody's.
         """
         self._spinups, self._circles, self._agents = spinups, circles, agents or SeenAgents()
-        self._work, self._membership, self._past = work, membership, past
+        self._work, self._membership, self._past, self._revival = work, membership, past, revival
         self._connection, self._values = membership.connection, work.values
         self._new = NewTasks(work, membership, past, self._agents)
 
@@ -309,8 +314,8 @@ class TaskDesk:
         self, wanted: DeadFilter, *, per_s: float, dry_run: bool, caller: Caller
     ) -> task_replies.RedrivenTasks:
         """Give dead tasks another attempt."""
-        known = self._known(wanted)
-        return await dead_letters.redrive(self._work.dead, known, per_s, caller_name(caller), dry_run=dry_run)
+        known, runs = self._known(wanted), self._revival()
+        return await dead_letters.redrive(self._work.dead, runs, known, caller, per_s=per_s, dry_run=dry_run)
 
     async def drop(self, wanted: DeadFilter, caller: Caller) -> task_replies.Dropped:  # noqa: ARG002  for the audit to come
         """Remove dead letters."""

@@ -104,13 +104,16 @@ class Control:
 
         Raises `NotFound`, `Unavailable`.
         """
+        from knotwork.desk.run_revival import RunRevival
+        from knotwork.desk.run_sight import RunSight
         from knotwork.desk.task_past import ViewedPast
         from knotwork.desk.tasks import TaskDesk
 
-        rooms = self._rooms(project)
+        rooms, seen = self._rooms(project), circles(by) if by else None
         return TaskDesk(
             rooms.work, self.projects.get(project), ViewedPast(rooms.view), rooms.spinups,
-            circles=circles(by) if by else None, agents=SeenAgents(rooms.sessions, by),
+            revival=lambda: RunRevival(rooms.flow, RunSight(rooms.flow, seen)),
+            circles=seen, agents=SeenAgents(rooms.sessions, by),
         )  # fmt: skip
 
     def claims(self, project: str) -> Claims:

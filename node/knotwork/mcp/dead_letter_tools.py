@@ -65,7 +65,7 @@ class RetryInput(ItemInput):
 
 
 @tool(
-    "retry_dead_letter_item", RetryInput, record(itemId="text", status="text", attempt="int"), title="Retry dead work",
+    "retry_dead_letter_item", RetryInput, record(itemId="text", status="text", attempt="int", runId="text?"), title="Retry dead work",
     description="Give dead work another chance, as itself: the same id, its history kept, its attempts counted anew.",
     hints=ADDS,
 )  # fmt: skip
@@ -75,7 +75,8 @@ async def retry_dead_letter_item(given: RetryInput, session: Session) -> dict[st
     one = next(iter(reply["tasks"]), None)
     if one is None or not one["done"]:
         raise _not_there(given.item_id, one["why"] if one else "")
-    return {"itemId": given.item_id, "status": "pending", "attempt": one["attempt"]}
+    told = {"itemId": given.item_id, "status": "pending", "attempt": one["attempt"]}
+    return told | ({"runId": one["run"]} if one["run"] else {})  # of a step: the run that is done anew
 
 
 @tool(

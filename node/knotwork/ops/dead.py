@@ -115,11 +115,11 @@ class RedriveRequest(BatchRequest):
 @op(
     "task.redrive", RedriveRequest, task_replies.RedrivenTasks, effect="write",
     cli=CliForm(
-        ("dead", "redrive"), positional=("ids",), rows="tasks", columns=("id", "attempt", "done", "why"), short=FILTERS
+        ("dead", "redrive"), positional=("ids",), rows="tasks", columns=("id", "attempt", "run", "done", "why"), short=FILTERS
     ),
     summary="Give dead tasks another chance.",
     help="Each comes back as itself: the same id, the next attempt, its history kept, its attempts counted anew. A "
-    "deadline that has passed is taken off.",
+    "deadline that has passed is taken off. For a step of a workflow its run is retried, which takes over what was done.",
     examples=(
         Example("One task", {"ids": [ID]}),
         Example("See what would come back", {"capability": "bill", "dry_run": True}),

@@ -201,6 +201,7 @@ class Redriven(Reply):
 
     id: str
     attempt: int = 0
+    run: str = Field(default="", description="of a step of a run: the run that takes the place of that one")
     done: bool = True
     why: str = ""
 

@@ -82,9 +82,9 @@ class DeadLetters:
         """Give a dead task its next attempt and return that.
 
         Raises `Conflict` for one that had a thousand (`work.attempts_used_up`), or that somebody else was quicker to bring
-        back (`work.redriven`), what `check_alone` does, and what storing raises.
+        back (`work.redriven`), and what storing raises. A step of a run is none of those: its run would never hear of it.
         """
-        check_alone(letter.task)
+        assert letter.task.step == records.STEP, "a step comes back with its run"
         task = settle.revived(letter.task, letter.outcome, now_ns, by)
         if task is None:
             raise Conflict(
@@ -121,15 +121,6 @@ class DeadLetters:
         except NotFound:
             return False
         return True
-
-
-def check_alone(task: Task) -> None:
-    """Raise `Conflict` (`work.step_of_run`) for a step of a run: that went on without it, and would never hear of its end."""
-    if task.step != records.STEP:
-        raise Conflict(
-            f"It was the step {task.step} of the run {task.run}, which went on, or ended, without it.",
-            code="work.step_of_run", hint=f"`knotwork run retry {task.run}` takes over what was done and does the rest.",
-        )  # fmt: skip
 
 
 def unknown(run: str) -> NotFound:

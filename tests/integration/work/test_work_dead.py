@@ -14,6 +14,7 @@ from tests.integration.work.conftest import ended, task, until
 from knotwork.bus import publisher, reading, subjects
 from knotwork.desk import dead_letters
 from knotwork.desk.tasks import TaskDesk
+from knotwork.ops.op import Caller
 from knotwork.ops.task_ports import DeadFilter
 from knotwork.sdk.errors import Conflict, NotFound
 from knotwork.work import dead as dead_module
@@ -77,28 +78,11 @@ async def test_a_step_that_died_is_shown_when_nothing_else_of_its_run_is_there_a
     outcome = records.Outcome("dead", records.raw(one), error={"code": "x.y", "message": "no"}, ended_ns=time.time_ns())
     await publisher.publish(work._connection, subjects.dead(one.queue, run), records.encode(outcome))
     past = SimpleNamespace(latest=nothing)  # its facts are packed away, and the past knows runs otherwise
-    desk = TaskDesk(work, SimpleNamespace(connection=work._connection), past)
+    desk = TaskDesk(work, SimpleNamespace(connection=work._connection), past, revival=SimpleNamespace)
     told = await desk.dead_letter(run)
     assert (told.id, told.state, told.code, told.input) == (run, "dead", "x.y", {"a": 1})
     with pytest.raises(NotFound):
         await desk.dead_letter("w01a204675e52ce954d000")
-
-
-@pytest.mark.parametrize("dry_run", [True, False])
-async def test_a_step_that_died_is_not_done_again_for_a_run_that_would_never_hear_of_it(bench, dry_run):
-    work = await bench.room(do={})
-    one = msgspec.structs.replace(task(), run="w01a204675e52ce954d647d", step="b")
-    outcome = records.Outcome("dead", records.raw(one), error={"code": "x.y", "message": "no"}, ended_ns=time.time_ns())
-    await publisher.publish(work._connection, subjects.dead(one.queue, one.run), records.encode(outcome))
-    alone = await dead(work)
-    told = await dead_letters.redrive(work.dead, DeadFilter(), 0.0, "me", dry_run=dry_run)
-    rows = {row.id: row for row in told.tasks}
-    assert (rows[alone.run].done, rows[one.run].done, told.changed) == (not dry_run, False, int(not dry_run))
-    assert "`knotwork run retry w01a204675e52ce954d647d`" in rows[one.run].why
-    assert await reading.last(work._connection, subjects.FACTS, f"{records.facts_of(one.run)}.>") is None
-    assert await letter_of(work, one.run), "it can still be looked at"
-    with pytest.raises(Conflict, match="step b"):
-        await work.dead.redrive(await work.dead.of(one.run), "me", time.time_ns())
 
 
 async def nothing(_run):
@@ -205,9 +189,10 @@ async def test_a_redrive_of_what_dies_at_once_gives_each_one_attempt_and_ends(be
     for one in tasks:
         await until(lambda run=one.run: letter_of(work, run))
     wanted = DeadFilter(limit=100_000)
-    meant = await dead_letters.redrive(work.dead, wanted, 0.0, "me", dry_run=True)
+    me = Caller("me")
+    meant = await dead_letters.redrive(work.dead, None, wanted, me, per_s=0.0, dry_run=True)  # no steps of runs here
     async with asyncio.timeout(60):
-        done = await dead_letters.redrive(work.dead, wanted, per_s, "me", dry_run=False)
+        done = await dead_letters.redrive(work.dead, None, wanted, me, per_s=per_s, dry_run=False)
     assert sorted((one.id, one.attempt) for one in done.tasks) == sorted((one.run, 3) for one in tasks)
     assert sorted((one.id, one.attempt) for one in meant.tasks) == sorted((one.run, 3) for one in tasks)
     for one in tasks:  # and it dies again

@@ -203,7 +203,7 @@ class Nothing:
 
 
 def desk(work: Any) -> TaskDesk:
-    return TaskDesk(work, SimpleNamespace(connection=work._connection), Nothing())
+    return TaskDesk(work, SimpleNamespace(connection=work._connection), Nothing(), revival=SimpleNamespace)
 
 
 async def filled_up(work: Any) -> list[str]:
