@@ -370,34 +370,44 @@ def test_retry_fork_and_replay(node):
 
 def test_a_dead_step_that_is_redriven_revives_its_run(node):
     retry = {"max_attempts": 2, "delay": "10ms", "jitter": False}
-    below = {"name": "below", "steps": {"hard": {"capability": "hard", "retry": retry, "input": "'x'"}}}
+    hard = {"capability": "hard", "retry": retry, "input": "'x'"}
+    below = {
+        "name": "below",
+        "steps": {"hard": {**hard, "allow_failure": True}, "harder": {**hard, "depends_on": ["hard"]}},
+    }
     steps = {"easy": {"capability": "shout"}, "part": {"kind": "workflow", "workflow": "below", "depends_on": ["easy"]}}
-    kept = {"name": "kept", "steps": {"hard": {**below["steps"]["hard"], "allow_failure": True}}}
+    kept = {"name": "kept", "steps": {"hard": {**hard, "allow_failure": True}}}
     for one in (below, {"name": "above", "steps": steps, "output": {"was": "steps.easy.output"}}, kept):
         node.ask("workflow.register", definition=one)
 
-    def dies(workflow: str, state: str) -> tuple[str, str]:
+    def dies(workflow: str, state: str, count: int) -> tuple[str, str]:
         run = node.ask("run.start", workflow=workflow, input="word")["id"]
-        for _ in range(2):
+        for _ in range(2 * count):
             (task,) = node.ask("work.claim", worker="weak", capabilities=["hard"], wait_s=30)["tasks"]
-            node.ask("work.fail", claim=task["claim"], message="no", retriable=True)
+            node.ask("work.fail", claim=task["claim"], message=task["step"], retriable=True)
         assert node.ask("run.await", id=run, timeout_s=55)["state"] == state
-        (letter,) = until(lambda: node.ask("task.dead_list", capability="hard")["dead"])
-        return run, letter["id"]
+        letters = until(lambda: len(found := node.ask("task.dead_list", capability="hard")["dead"]) == count and found)
+        assert [one["step"] for one in letters] == ["hard", "harder"][:count]
+        assert len({one["id"] for one in letters}) == 1
+        return run, letters[0]["id"]
 
-    _, letter = dies("kept", "completed")
+    _, letter = dies("kept", "completed", 1)
     (row,) = node.ask("task.redrive", ids=[letter])["tasks"]
     assert (row["done"], "completed without it" in row["why"]) == (False, True), "it was not missed"
     node.ask("task.drop", ids=[letter])
-    run, letter = dies("above", "failed")
+    run, letter = dies("above", "failed", 2)
     assert letter != run  # it lies under the run that it was a step of
-    (row,) = node.ask("task.redrive", ids=[letter], dry_run=True)["tasks"]
-    assert (row["done"], row["why"]) == (False, f"the run {run} is retried")
-    (row,) = node.json("dead", "redrive", letter)["tasks"]
-    assert (row["id"], row["done"]) == (letter, True)
+    for step in ("hard", "harder"):
+        assert node.json("dead", "show", letter, "--step", step)["attempts"][0]["message"] == step
+    rows = node.ask("task.redrive", ids=[letter], dry_run=True)["tasks"]
+    assert [(row["done"], row["why"]) for row in rows] == [(False, f"the run {run} is retried")] * 2
+    row, other = node.json("dead", "redrive", letter)["tasks"]
+    assert (row["id"], row["done"], other["run"]) == (letter, True, row["run"]), "it is retried once"
     assert node.ask("task.dead_list", capability="hard")["dead"] == []
-    (task,) = node.ask("work.claim", worker="strong", capabilities=["hard"], wait_s=30)["tasks"]
-    node.ask("work.complete", claim=task["claim"], output=1)
+    for step in ("hard", "harder"):
+        (task,) = node.ask("work.claim", worker="strong", capabilities=["hard"], wait_s=30)["tasks"]
+        assert task["step"] == step
+        node.ask("work.complete", claim=task["claim"], output=1)
     revived = node.ask("run.await", id=row["run"], timeout_s=55)
     assert (revived["state"], revived["output"]) == ("completed", {"was": "WORD"})
     told = [one["step"] for one in node.ask("run.events", id=row["run"])["events"] if one["step"] == "easy"]

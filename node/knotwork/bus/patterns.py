@@ -101,9 +101,9 @@ def timers_of(run: str) -> str:
     return f"timer.{subjects.shard(run)}.{token(run, 'run')}.>"
 
 
-def dead_of(run: str) -> str:
-    """Return the pattern of the dead letter of a run, whatever it was routed by."""
-    return f"dead.*.{token(run, 'run')}"
+def dead_of(run: str, step: str = "") -> str:
+    """Return the pattern of the dead letters of a run, or of one step of it, whatever they were routed by."""
+    return f"dead.*.{token(run, 'run')}.{token(step, 'step') if step else '*'}"
 
 
 def live_of(run: str) -> str:

@@ -289,9 +289,9 @@ def live(run: str, step: str) -> str:
     return f"stream.{token(run, 'run')}.{token(step, 'step')}"
 
 
-def dead(routed: str, run: str) -> str:
-    """Return the place of a dead letter, in DEAD."""
-    return f"dead.{queue(routed)}.{token(run, 'run')}"
+def dead(routed: str, run: str, step: str) -> str:
+    """Return the place of a dead letter, in DEAD; each step of a run has its own."""
+    return f"dead.{queue(routed)}.{token(run, 'run')}.{token(step, 'step')}"
 
 
 def archived(place: int) -> str:

@@ -13,7 +13,7 @@ from knotwork.desk.callers import caller_name
 from knotwork.desk.moments import moment
 from knotwork.desk.task_filter import letter_fits, may_know
 from knotwork.ops import task_replies
-from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound
+from knotwork.sdk.errors import Conflict, Invalid, KnotworkError
 from knotwork.work import dead, records, settle
 
 if TYPE_CHECKING:
@@ -101,23 +101,20 @@ async def drop(letters: DeadLetters, wanted: DeadFilter) -> task_replies.Dropped
 
 
 async def _meant(letters: DeadLetters, wanted: DeadFilter) -> AsyncGenerator[Letter | task_replies.Redriven, None]:
-    """Yield what is meant, each task once: the ids that are given, or those that fit; what is not there says so."""
+    """Yield what is meant, each task or step once: the ids that are given, or those that fit; what is not there says so."""
     for run in sorted(wanted.ids):
-        try:
-            letter = await letters.of(records.run_id(run))
-        except NotFound as error:
-            yield task_replies.Redriven(id=run, done=False, why=error.message)
-        else:
-            if not may_know(letter.task, wanted.circles):
-                yield task_replies.Redriven(id=run, done=False, why=dead.unknown(run).message)
-            elif letter_fits(letter, wanted):
+        found = [one async for one in letters.after(0, records.run_id(run)) if may_know(one.task, wanted.circles)]
+        if not found:
+            yield task_replies.Redriven(id=run, done=False, why=dead.unknown(run).message)
+        for letter in found:
+            if letter_fits(letter, wanted):
                 yield letter
     if wanted.ids:
         return
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     async for letter in letters.after(0):
-        if letter.task.run not in seen and letter_fits(letter, wanted):
-            seen.add(letter.task.run)
+        if (letter.task.run, letter.task.step) not in seen and letter_fits(letter, wanted):
+            seen.add((letter.task.run, letter.task.step))
             yield letter
             if len(seen) == wanted.limit:
                 return
@@ -127,6 +124,7 @@ def _row(letter: Letter) -> task_replies.DeadRow:
     task, error = letter.task, letter.outcome.error or {}
     return task_replies.DeadRow(
         id=task.run,
+        step="" if task.step == records.STEP else task.step,
         died_at=moment(letter.died_ns),
         code=str(error.get("code", "")),
         message=str(error.get("message", "")),

@@ -298,14 +298,14 @@ class TaskDesk:
         """Return dead letters, a page at a time."""
         return await dead_letters.page(self._work.dead, self._known(wanted))
 
-    async def dead_letter(self, run: str) -> task_replies.TaskInfo:
+    async def dead_letter(self, run: str, step: str = "") -> task_replies.TaskInfo:
         """Return a dead letter with its input, as it is kept: the run that it was a step of may be packed away.
 
         What is none is told as it is, to be refused.
         """
         letter: Letter | None = None
         with suppress(NotFound):
-            letter = await self._work.dead.of(records.run_id(run))
+            letter = await self._work.dead.of(records.run_id(run), step)
         if letter is None or not task_filter.may_know(letter.task, self._circles):
             return await self.get(run, with_input=True)
         return await task_values.info(self._values, task_rows.of_outcome(letter.outcome), with_input=True)

@@ -24,7 +24,7 @@ class ListInput(CamelInput):
     record(
         items=many(
             record(
-                itemId="text", capability="text?", agent="text?", reason="text?", code="text?", attempts="int",
+                itemId="text", step="text?", capability="text?", agent="text?", reason="text?", code="text?", attempts="int",
                 failedAt="text", worker="text?",
             )
         ),
@@ -42,7 +42,7 @@ async def list_dead_letter_items(given: ListInput, session: Session) -> dict[str
     rows = [
         without(
             {
-                "itemId": dead["id"], "capability": dead["capability"], "agent": dead["agent"],
+                "itemId": dead["id"], "step": dead["step"], "capability": dead["capability"], "agent": dead["agent"],
                 "reason": dead["message"], "code": dead["code"], "attempts": dead["attempts"],
                 "failedAt": dead["died_at"], "worker": dead["worker"],
             }

@@ -17,7 +17,7 @@ from knotwork.sdk.errors import NotFound
 
 BATCH_MAX = 100_000
 FILTERS = {"capability": "c", "labels": "l", "limit": "n"}
-COLUMNS = ("id", "died_at", "capability", "agent", "attempts", "worker", "code", "message")
+COLUMNS = ("id", "step", "died_at", "capability", "agent", "attempts", "worker", "code", "message")
 
 
 class DeadRequest(Request):
@@ -69,6 +69,9 @@ class LetterRequest(Request):
     """Which dead letter: a task, or the run that it was a step of."""
 
     id: Run = Field(description="the task's id")
+    step: Token | None = Field(
+        default=None, description="of a run: the step that died; left out: the one that died last"
+    )
 
 
 @op(
@@ -80,7 +83,7 @@ class LetterRequest(Request):
 )  # fmt: skip
 async def dead_show(request: LetterRequest, node: NodeControl, caller: Caller) -> task_replies.TaskInfo:
     """Return one dead task with everything about it; raises `NotFound` (`work.not_dead`)."""
-    found = await node.tasks(caller.project, caller.who).dead_letter(request.id)
+    found = await node.tasks(caller.project, caller.who).dead_letter(request.id, request.step or "")
     if found.state != "dead":
         raise NotFound(
             f"{found.id} is no dead letter: it is {found.state}.", code="work.not_dead",

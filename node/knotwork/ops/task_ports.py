@@ -143,8 +143,8 @@ class Tasks(Protocol):
         """Return dead letters, a page at a time."""
         ...
 
-    async def dead_letter(self, run: str) -> task_replies.TaskInfo:
-        """Return a dead letter with its input; what is none is told as it is."""
+    async def dead_letter(self, run: str, step: str = "") -> task_replies.TaskInfo:
+        """Return a dead letter with its input, of a run that of a step; what is none is told as it is."""
         ...
 
     async def redrive(

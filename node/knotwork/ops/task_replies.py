@@ -177,6 +177,7 @@ class DeadRow(Reply):
     """One dead letter, in short."""
 
     id: str
+    step: str = Field(default="", description="of a run: the step of it that died")
     died_at: str
     code: str = ""
     message: str = ""

@@ -48,14 +48,15 @@ class DeadLetters:
         """Return how many there are."""
         return await reading.count_from(self._connection, subjects.DEAD, patterns.DEAD, 1)
 
-    async def after(self, seq: int) -> AsyncGenerator[Letter, None]:
-        """Yield those behind a place in DEAD, the oldest first; what is none is passed over.
+    async def after(self, seq: int, run: str = "") -> AsyncGenerator[Letter, None]:
+        """Yield those behind a place in DEAD, all or those of a run, the oldest first; what is none is passed over.
 
         What dies after this began is not among them: else whoever brings back what dies at once would never end.
         """
         newest = await reading.last_seq(self._connection, subjects.DEAD)
+        pattern = patterns.dead_of(run) if run else patterns.DEAD
         while seq < newest:
-            page = await reading.batch(self._connection, subjects.DEAD, patterns.DEAD, seq + 1, PAGE)
+            page = await reading.batch(self._connection, subjects.DEAD, pattern, seq + 1, PAGE)
             if not page:
                 return
             for stored in page:
@@ -66,9 +67,12 @@ class DeadLetters:
                     yield letter
             seq = page[-1].seq
 
-    async def of(self, run: str) -> Letter:
-        """Return the dead letter of a run; raises `NotFound` (`work.not_dead`)."""
-        stored = await reading.last(self._connection, subjects.DEAD, patterns.dead_of(run))
+    async def of(self, run: str, step: str = "") -> Letter:
+        """Return the dead letter of a task, or of a step of a run, that died last when none is named.
+
+        Raises `NotFound` (`work.not_dead`).
+        """
+        stored = await reading.last(self._connection, subjects.DEAD, patterns.dead_of(run, step))
         letter = None if stored is None else _letter(stored)
         if letter is None:
             raise unknown(run)
@@ -137,5 +141,5 @@ def _letter(stored: reading.Stored) -> Letter | None:
         task = records.decode_task(bytes(outcome.task))
     except Invalid:
         return None
-    place = stored.subject == subjects.dead(task.queue, task.run) and outcome.state == "dead"
+    place = stored.subject == subjects.dead(task.queue, task.run, task.step) and outcome.state == "dead"
     return Letter(outcome, task, stored.seq, outcome.ended_ns or stored.time_ns) if place else None

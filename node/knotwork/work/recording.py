@@ -126,7 +126,12 @@ class Recorder:
         elif following is not None:
             await self.enqueue(following)
         elif outcome.state == "dead":
-            await publisher.publish(self._connection, subjects.dead(task.queue, task.run), records.encode(outcome))
+            place = subjects.dead(task.queue, task.run, task.step)
+            once = (
+                "Nats-Msg-Id",
+                task.outcome_subject,
+            )  # whoever does this again brings back no letter that was dealt with
+            await publisher.publish(self._connection, place, records.encode(outcome), head=publisher.head(once))
 
     async def enqueue(self, task: Task, *, only: bool = False) -> bool:
         """Store one attempt of a task in its queue; False when it was there already, with `only` in whatever queue.

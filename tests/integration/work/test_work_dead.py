@@ -76,7 +76,7 @@ async def test_a_step_that_died_is_shown_when_nothing_else_of_its_run_is_there_a
     run = "w01a204675e52ce954d647d"
     one = msgspec.structs.replace(task(value={"a": 1}), run=run, step="b")
     outcome = records.Outcome("dead", records.raw(one), error={"code": "x.y", "message": "no"}, ended_ns=time.time_ns())
-    await publisher.publish(work._connection, subjects.dead(one.queue, run), records.encode(outcome))
+    await publisher.publish(work._connection, subjects.dead(one.queue, run, one.step), records.encode(outcome))
     past = SimpleNamespace(latest=nothing)  # its facts are packed away, and the past knows runs otherwise
     desk = TaskDesk(work, SimpleNamespace(connection=work._connection), past, revival=SimpleNamespace)
     told = await desk.dead_letter(run)
@@ -197,6 +197,15 @@ async def test_a_redrive_of_what_dies_at_once_gives_each_one_attempt_and_ends(be
     assert sorted((one.id, one.attempt) for one in meant.tasks) == sorted((one.run, 3) for one in tasks)
     for one in tasks:  # and it dies again
         assert (await until(lambda run=one.run: letter_of(work, run))).task.number == 4
+
+
+async def test_a_letter_that_was_dropped_does_not_come_back_when_its_end_is_carried_out_again(bench):
+    work = await bench.room(do={})
+    one = await dead(work)
+    letter = await work.dead.of(one.run)
+    assert await work.dead.drop(letter)
+    await work.recorder.carry_out(letter.task, letter.outcome)  # as who finds the task in its queue still does
+    assert await letter_of(work, one.run) is None
 
 
 async def test_a_drop_leaves_what_dies_while_it_walks(bench, monkeypatch):

@@ -160,7 +160,7 @@ class StandInTasks:
         self.asked.append(wanted)
         return task_replies.DeadList(dead=[])
 
-    async def dead_letter(self, run: str) -> task_replies.TaskInfo:
+    async def dead_letter(self, run: str, step: str = "") -> task_replies.TaskInfo:
         return await self.get(run, with_input=True)
 
     async def redrive(
