@@ -62,6 +62,8 @@ async def test_an_agent_over_http_works_with_one_over_stdio(node: Node, mode: st
         given = await shell.call("assign_work", task="from the shell", capability=f"web-{mode}")
         claimed = await web.call("claim_work", capability=f"web-{mode}", timeout=20000)
         assert (claimed["work_id"], claimed["description"]) == (given["work_id"], "from the shell")
+        refused = await web.refused("complete_work", work_id=given["work_id"], result=17, error="or not")
+        assert "would lose one" in refused
         assert (await web.call("complete_work", work_id=given["work_id"], result=17))["status"] == "completed"
         found = await shell.call("await_work", work_id=given["work_id"], timeout_secs=WAIT_S)
         assert found["result"] == 17

@@ -399,8 +399,8 @@ def test_a_dead_step_that_is_redriven_revives_its_run(node):
     assert letter != run  # it lies under the run that it was a step of
     for step in ("hard", "harder"):
         assert node.json("dead", "show", letter, "--step", step)["attempts"][0]["message"] == step
-    rows = node.ask("task.redrive", ids=[letter], dry_run=True)["tasks"]
-    assert [(row["done"], row["why"]) for row in rows] == [(False, f"the run {run} is retried")] * 2
+    rows = node.json("dead", "redrive", letter, "--dry-run")["tasks"]
+    assert [(row["done"], row["run"], row["why"]) for row in rows] == [(False, run, "")] * 2
     row, other = node.json("dead", "redrive", letter)["tasks"]
     assert (row["id"], row["done"], other["run"]) == (letter, True, row["run"]), "it is retried once"
     assert node.ask("task.dead_list", capability="hard")["dead"] == []

@@ -71,7 +71,7 @@ async def _would(runs: RunRevival, letter: Letter) -> task_replies.Redriven:
         run = await runs.meant(letter.task)
     except KnotworkError as error:
         return task_replies.Redriven(id=letter.task.run, done=False, why=str(error))
-    return task_replies.Redriven(id=letter.task.run, attempt=1, done=False, why=f"the run {run} is retried")
+    return task_replies.Redriven(id=letter.task.run, attempt=1, run=run, done=False)
 
 
 async def _redrive(letters: DeadLetters, runs: RunRevival, letter: Letter, caller: Caller) -> task_replies.Redriven:

@@ -220,6 +220,13 @@ class CompleteInput(HeldInput):
         default="", description="why it could not be done"
     )
 
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.error and self.result is not None:
+            msg = "say `result` when it is done, or `error` when it is not: both at once would lose one"
+            raise ValueError(msg)
+        return self
+
 
 _SETTLED = record(work_id="text", status="text", due_at="text?", already="flag?")
 

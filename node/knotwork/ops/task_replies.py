@@ -202,7 +202,10 @@ class Redriven(Reply):
 
     id: str
     attempt: int = 0
-    run: str = Field(default="", description="of a step of a run: the run that takes the place of that one")
+    run: str = Field(
+        default="",
+        description="of a step: the run that takes the place of its own; of a dry run the one that would be retried",
+    )
     done: bool = True
     why: str = ""
 

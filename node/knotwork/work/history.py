@@ -45,6 +45,11 @@ class Happened(NamedTuple):
         """Return what two tellings of the same beginning share: its outcome tells of it, and so may a trace."""
         return self.iteration, self.number, self.node, self.agent
 
+    @property
+    def moment(self) -> tuple[int, int, str, int]:
+        """Return what two tellings of the same beginning share when two nodes told of it."""
+        return self.iteration, self.number, self.agent, self.at_ns
+
 
 def transitions(task: Task, facts: Iterable[Stored], ended: Outcome | None = None) -> list[Happened]:
     """Return everything that happened to a run, in order. `task` is its latest attempt, `ended` its end when known."""
@@ -64,7 +69,8 @@ def transitions(task: Task, facts: Iterable[Stored], ended: Outcome | None = Non
         if start is not None:
             begun[start.beginning] = start
     traced = {one.beginning for one in told if one.what == "started"}
-    told += [one for key, one in begun.items() if key not in traced]
+    same = {one.moment for one in told if one.what == "started"}  # an agent may say to another node how it ended
+    told += [one for key, one in begun.items() if key not in traced and one.moment not in same]
     seen = {(*one.beginning, one.at_ns) for one in told if one.what == "started"}
     crashed = (_of_past(past)[0] for past in task.past if past.state == settle.CRASHED)
     told += [one for one in crashed if one is not None and (*one.beginning, one.at_ns) not in seen]

@@ -169,6 +169,7 @@ class Work:
         await self.worker.reconnected()
         await self.claims.reconnected()
         self.timers.look(anew=True)
+        self._purged.clear()  # a store that was lost begins anew
         await self.waiters.reconnected()
 
     async def _look_around(self) -> None:

@@ -76,6 +76,14 @@ def test_everything_is_told_in_order():
     assert next(one for one in found if one.what == "redriven").message == "redriven by me"
 
 
+def test_an_attempt_whose_end_was_said_to_another_node_began_once():
+    done = end(TASK, "completed", 6)
+    begun = fact("started", Started("elsewhere", "a", done.started_ns), 0, 1, 1)
+    found = history.transitions(TASK, [begun, outcome_fact(TASK, done)], done)
+    assert words(found) == ["submitted", "started", "completed"]
+    assert [one.node for one in found[1:]] == ["elsewhere", "n"]
+
+
 def test_without_facts_the_task_itself_remembers():
     task, _, done = life()
     assert words(history.transitions(task, [], done)) == [
