@@ -11,6 +11,7 @@ from knotwork.ops import replies
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
+    from knotwork.config.model import Config
     from knotwork.host.project_rooms import ProjectRooms
     from knotwork.mesh.membership import Membership
 
@@ -20,6 +21,15 @@ def of(
 ) -> list[replies.Check]:
     """Return what is wrong in the projects that are open, and with COMMONS; what is right is not among it."""
     return [*_stores(opened), *_views(opened), *_twins(memberships), *_commons(commons)]
+
+
+def unasked(config: Config) -> list[str]:
+    """Return what is said of routers that run for nothing: nobody asks them."""
+    return [
+        f'routers.{name}: nobody asks it; name it in `routing.routers`, as in routers = ["{name}", "capability"].'
+        for name in sorted(config.routers)
+        if name not in config.routing.routers
+    ]
 
 
 def _stores(opened: Mapping[str, ProjectRooms]) -> Iterator[replies.Check]:

@@ -239,7 +239,10 @@ class Control:
             idle_s=self._idle_s(),
             memory_bytes=_memory_bytes(),
             safe_mode=self.safe_mode,
-            warnings=[f"{one.name}: {one.why}" for one in self._concerns()],
+            warnings=[
+                *(f"{one.name}: {one.why}" for one in self._concerns()),
+                *concerns.unasked(self.world.loaded.config),
+            ],
             slots=[node_rows.slot_row(slot) for slot in self.world.slots.everything()],
         )
 
