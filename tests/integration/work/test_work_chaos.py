@@ -171,7 +171,7 @@ class Ledger:
         """Return every message there is of a run."""
         places = {
             subjects.TASKS: patterns.tasks_of(run), subjects.FACTS: f"run.*.{run}.>",
-            subjects.TIMERS: f"*.*.{run}.>", subjects.DEAD: f"dead.*.{run}",
+            subjects.TIMERS: f"*.*.{run}.>", subjects.DEAD: patterns.dead_of(run),
         }  # fmt: skip
         found = []
         for stream, pattern in places.items():

@@ -173,7 +173,7 @@ async def test_what_is_no_letter_is_passed_over(bench):
     from knotwork.bus import publisher
 
     work = await bench.room(do={})
-    await publisher.publish(work._connection, "dead.do.t0000000000000000", b"garbage")
+    await publisher.publish(work._connection, "dead.do.t0000000000000000.task", b"garbage")
     one = await dead(work)
     assert [found.task.run async for found in work.dead.after(0)] == [one.run]
     assert await letter_of(work, "t0000000000000000") is None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.integration.work.conftest import ended, task, until
 
-from knotwork.bus import reading, subjects
+from knotwork.bus import patterns, reading, subjects
 from knotwork.sdk.errors import Cancelled, Conflict
 from knotwork.work import records, settle, worker
 from knotwork.work.records import Retry
@@ -85,7 +85,7 @@ async def test_exhausted_attempts_end_as_a_dead_letter(bench):
     await work.submitter.submit(one)
     outcome = await ended(work, one.run)
     assert outcome.state == "dead"
-    stored = await until(lambda: reading.last(work._connection, subjects.DEAD, f"dead.*.{one.run}"))
+    stored = await until(lambda: reading.last(work._connection, subjects.DEAD, patterns.dead_of(one.run)))
     assert records.decode_outcome(stored.data).error["message"] == "no"
 
 
