@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import textwrap
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests import plugin_tests
 from tests.e2e.conftest import WAIT_S, marked, until
 
 SHOUT = '[executors.shout]\ntype = "process"\ncommand = ["tr", "a-z", "A-Z"]\n'
@@ -302,12 +302,7 @@ def test_a_scaffolded_plugin_passes_its_own_tests_and_runs(nodes):
     made = node.json("plugin", "new", "executor", "my-agent")["files"]
     assert {Path(path).name for path in made} >= {"pyproject.toml", "plugin.toml", "README.md"}
     folder = node.folder / "my-agent"
-    tests = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=folder, env={**node.env, "PYTHONPATH": str(folder)}, capture_output=True, text=True, timeout=150, check=False,
-    )  # fmt: skip
-    assert tests.returncode == 0, tests.stdout + tests.stderr
-    assert " passed" in tests.stdout
+    plugin_tests.run(folder, env={**node.env, "PYTHONPATH": str(folder)})
     node.write('[plugins]\nfolders = ["."]\n[executors.mine]\ntype = "my-agent"\n')
     node.up()
     until(lambda: node.agents() == ["mine"])

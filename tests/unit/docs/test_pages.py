@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import NamedTuple
 
 import click
 import pytest
+from tests import plugin_tests
 
 from knotwork.cli import app, files
 from knotwork.config import example
@@ -144,12 +143,7 @@ def test_the_test_on_the_page_passes(tmp_path: Path) -> None:
     for block in FILES:
         if block.page == "plugins.md" and block.kind == "python":
             (tmp_path / block.mark.removeprefix("file: ")).write_text(block.text)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "test_countdown.py"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=150, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    assert "14 passed" in done.stdout
+    assert "14 passed" in plugin_tests.run(tmp_path, "--rootdir", str(tmp_path), "test_countdown.py")
 
 
 def test_the_manifest_on_the_page_is_valid(tmp_path: Path) -> None:

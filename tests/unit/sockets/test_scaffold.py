@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests import plugin_tests
 
 from knotwork.config import instances
 from knotwork.config.load import read
@@ -21,12 +22,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", scaffold.KINDS)
 def test_the_projects_own_tests_pass(tmp_path, kind):
     scaffold.write(kind, "my-agent", tmp_path / "my-agent")
-    plain = ["-p", "no:asyncio", "-p", "no:xdist", "-p", "no:timeout"]  # what an author has: pytest alone
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *plain]
-    done = subprocess.run(command, cwd=tmp_path / "my-agent", capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
-    assert "failed" not in done.stdout
+    plugin_tests.run(tmp_path / "my-agent", "-W", "error")
 
 
 @pytest.mark.parametrize("kind", scaffold.KINDS)
