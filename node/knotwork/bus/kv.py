@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _KEY = re.compile(r"[a-zA-Z0-9_=-]{1,64}(\.[a-zA-Z0-9_=-]{1,64}){0,15}")
 HEARTBEAT_S = 1.0
 READ_TIMEOUT_S = 10.0
+SWAP_JITTER_S = 0.02
 _GONE = {"DEL", "PURGE"}
 
 
@@ -90,6 +92,18 @@ class Bucket:
         if ttl_s is not None:
             pairs.append(publisher.ttl(ttl_s))
         return (await publisher.publish(self._connection, self.subject(key), value, head=publisher.head(*pairs))).seq
+
+    async def swap(self, key: str, read: Entry | None, value: bytes, *, ttl_s: int | None = None) -> bool:
+        """Store the record while it is as it was `read`; False, a moment later, when somebody else was faster: read again."""
+        try:
+            if read is None:
+                await self.create(key, value, ttl_s=ttl_s)
+            else:
+                await self.update(key, value, read.revision, ttl_s=ttl_s)
+        except Conflict:
+            await asyncio.sleep(random.uniform(0, SWAP_JITTER_S))  # noqa: S311  (jitter)
+            return False
+        return True
 
     async def delete(self, key: str, *, revision: int | None = None, ttl_s: int | None = None) -> int:
         """Remove the record and return the revision of that; watchers are told.

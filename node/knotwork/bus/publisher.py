@@ -207,6 +207,11 @@ def expect_none(pattern: str) -> tuple[tuple[str, str], ...]:
     return (expect_revision(0), ("Nats-Expected-Last-Subject-Sequence-Subject", pattern))
 
 
+def once(key: str) -> tuple[str, str]:
+    """Return the header that makes a publish with the same key, within the stream's `duplicate_window`, store nothing."""
+    return ("Nats-Msg-Id", key)
+
+
 def ttl(seconds: int) -> tuple[str, str]:
     """Return the header that lets the server remove the message after whole seconds, one at least."""
     return ("Nats-TTL", str(max(1, seconds)))

@@ -253,17 +253,17 @@ def _accounts(projects: Mapping[str, Any]) -> Iterator[Contradiction]:
 
 
 def _hosted(data: Mapping[str, Any]) -> Iterator[Contradiction]:
-    here = [SECTIONS[kind] for kind in sorted(IN_PROCESS)]
-    for kind in SECTIONS.values():
-        for name, table in _table(data, kind).items():
-            if isinstance(table, Mapping) and table.get("memory_mb") and table.get("hosted") is not True:
-                message = f"{kind}.{name}.memory_mb limits a process of its own, but hosted is false"
-                limit = "; memory_limit_mb limits the command" if table.get("type", name) == "process" else ""
-                hint = "Remove it." if kind in here else f"Set hosted = true, or remove it{limit}."
-                yield Contradiction((kind, name, "memory_mb"), message, hint)
-    for section in here:
+    for kind, section in SECTIONS.items():
         for name, table in _table(data, section).items():
-            if isinstance(table, Mapping) and table.get("hosted") is True and table.get("enabled") is not False:
+            if not isinstance(table, Mapping):
+                continue
+            hosted = table.get("hosted") is True
+            if table.get("memory_mb") and not hosted:
+                message = f"{section}.{name}.memory_mb limits a process of its own, but hosted is false"
+                limit = "; memory_limit_mb limits the command" if table.get("type", name) == "process" else ""
+                hint = "Remove it." if kind in IN_PROCESS else f"Set hosted = true, or remove it{limit}."
+                yield Contradiction((section, name, "memory_mb"), message, hint)
+            if hosted and kind in IN_PROCESS and table.get("enabled") is not False:
                 message = f"{section}.{name} cannot run hosted: its kind of plugin runs in the node's process"
                 yield Contradiction((section, name, "hosted"), message, "Remove `hosted`.")
 

@@ -5,9 +5,7 @@ CREW_CHECKPOINTS has one key for each part and agent, so that agents who report 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import random
 from typing import TYPE_CHECKING
 
 from knotwork.bus import kv, reading, subjects
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from knotwork.bus.connection import Connection
+    from knotwork.bus.kv import Entry
     from knotwork.crew.records import Checkpoint, Record, Result
 
 DAY_S = 24 * 3600
@@ -64,7 +63,7 @@ class Store:
 
     async def get(self, orchestration: str) -> Record:
         """Return one; raises `NotFound` (`crew.not_found`)."""
-        return (await self._read(orchestration))[0]
+        return records.record((await self._entry(orchestration)).value or b"")
 
     async def change(self, orchestration: str, by: Callable[[Record], Record]) -> Record:
         """Change one; `by` is given what stands there, again when somebody else was faster, and may raise.
@@ -72,16 +71,13 @@ class Store:
         What it returns unchanged is not written. Raises `NotFound`, `Unavailable` (`crew.busy`).
         """
         for _ in range(TRIES):
-            before, revision = await self._read(orchestration)
+            entry = await self._entry(orchestration)
+            before = records.record(entry.value or b"")
             after = by(before)
             if after == before:
                 return before
             ttl_s = OVER_TTL_S if after.phase in records.OVER else ASSESSED_TTL_S if not after.rounds else None
-            try:
-                await self.bucket.update(key(orchestration), records.encode(after), revision, ttl_s=ttl_s)
-            except Conflict:
-                await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311  (jitter)
-            else:
+            if await self.bucket.swap(key(orchestration), entry, records.encode(after), ttl_s=ttl_s):
                 return after
         raise _busy(orchestration)
 
@@ -92,11 +88,11 @@ class Store:
         found = [one async for stored in every if (one := readable(stored.data)) is not None]
         return sorted(found, key=lambda one: one.created_ns, reverse=True)
 
-    async def _read(self, orchestration: str) -> tuple[Record, int]:
+    async def _entry(self, orchestration: str) -> Entry:
         entry = await self.bucket.get(key(records.check_id(orchestration)))
         if entry is None or not entry.value:
             raise unknown(orchestration)
-        return records.record(entry.value), entry.revision
+        return entry
 
     # -- results and checkpoints -------------------------------------------------------------------------------------
 
@@ -119,14 +115,7 @@ class Store:
             entry = await self._checkpoints.get(place)
             before = records.checkpoint(entry.value) if entry is not None and entry.value else None
             whole = _together(before, made) if before is not None else made
-            try:
-                if entry is None:
-                    await self._checkpoints.create(place, records.encode(whole), ttl_s=CHECKPOINT_TTL_S)
-                else:
-                    await self._checkpoints.update(place, records.encode(whole), entry.revision, ttl_s=CHECKPOINT_TTL_S)
-            except Conflict:  # the same agent said something else at the same time
-                await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311  (jitter)
-            else:
+            if await self._checkpoints.swap(place, entry, records.encode(whole), ttl_s=CHECKPOINT_TTL_S):
                 return whole
         raise _busy(orchestration)
 

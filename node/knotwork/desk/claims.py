@@ -195,7 +195,7 @@ def _claimed(one: Claimed, value: bytes, blob: str) -> claim_replies.ClaimedTask
     task, claim = one.task, one.claim
     return claim_replies.ClaimedTask(
         id=task.run,
-        step=step_of(one.claim),
+        step=records.shown_step(one.claim.step),
         claim=one.token,
         input=codec.decode(value),
         input_blob=blob,
@@ -215,14 +215,9 @@ def _claimed(one: Claimed, value: bytes, blob: str) -> claim_replies.ClaimedTask
     )
 
 
-def step_of(claim: Claim) -> str:
-    """Return the step of its run that a claim is on, "" for a task of its own."""
-    return "" if claim.step == records.STEP else claim.step
-
-
 def lost(claim: Claim, why: str) -> dict[str, str]:
     """Return what an agent is told of a claim that stands no more."""
-    told, step = {"event": "lost", "id": claim.run, "why": why}, step_of(claim)
+    told, step = {"event": "lost", "id": claim.run, "why": why}, records.shown_step(claim.step)
     return told | ({"step": step} if step else {})
 
 

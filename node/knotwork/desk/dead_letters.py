@@ -124,7 +124,7 @@ def _row(letter: Letter) -> task_replies.DeadRow:
     task, error = letter.task, letter.outcome.error or {}
     return task_replies.DeadRow(
         id=task.run,
-        step="" if task.step == records.STEP else task.step,
+        step=records.shown_step(task.step),
         died_at=moment(letter.died_ns),
         code=str(error.get("code", "")),
         message=str(error.get("message", "")),

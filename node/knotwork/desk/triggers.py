@@ -185,10 +185,9 @@ class TriggerDesk:
         """
         at_ns = _moment_ns(when, "at", past=False)
         value = codec.encode(wanted.input)
-        begun = await self._triggers.flow.runs.is_begun(Wanted(wanted.workflow, value, wanted.key))
-        _, graph = await self._triggers.flow.definitions.find(wanted.workflow)
-        workflow = graph.workflow.name
-        run = keyed_run(workflow, wanted.key) if wanted.key else ""
+        meant = await self._triggers.flow.runs.meant(Wanted(wanted.workflow, value, wanted.key))
+        workflow = meant.graph.workflow.name
+        run = meant.id if wanted.key else ""
         name = f"once-{run or secrets.token_hex(8)}"
         made = {
             "id": name, "kind": "once", "workflow": wanted.workflow, "at": due.told(at_ns // 1000 * 1000),
@@ -196,7 +195,7 @@ class TriggerDesk:
             "boundary": wanted.boundary,
         }  # fmt: skip
         try:
-            if not begun:
+            if meant.new:
                 trigger, _ = await self._keep(None, made, caller, replace=False)
                 assert isinstance(trigger, Once)
                 return run_planned.info(trigger, workflow, by=caller_name(caller), new=True)

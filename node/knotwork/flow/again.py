@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -16,7 +16,7 @@ from knotwork.flow.run import begin
 from knotwork.sdk.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from knotwork.flow.facts import Fact, Handed
     from knotwork.flow.graph import Graph
@@ -52,7 +52,7 @@ def taken_over(run: Run, step: str = "") -> tuple[dict[str, StepEnd], dict[str, 
     if step and run.steps[step].state == "blocked":
         raise Conflict(f"The step {step!r} was never begun.", code="flow.not_begun", hint="Name one that was.")
     anew = {name for name, one in run.steps.items() if one.undone} | ({step} if step else set())
-    anew |= _behind(run, anew)
+    anew |= _reached(run, anew, "children")
     given: dict[str, StepEnd] = {}
     for name, one in run.steps.items():
         if name in anew or one.box.spec.kind in _DECIDED:
@@ -63,7 +63,12 @@ def taken_over(run: Run, step: str = "") -> tuple[dict[str, StepEnd], dict[str, 
             given[name] = run.start.given[name]
     left, same = {}, {name for name, one in run.steps.items() if name not in anew and _ends_the_same(one, given)}
     for name, one in run.steps.items():
-        if name not in anew and name not in given and (found := _left(run, one)) and _before(run, name) <= same:
+        if (
+            name not in anew
+            and name not in given
+            and (found := _left(run, one))
+            and _reached(run, [name], "parents") <= same
+        ):
             left[name] = found
     return given, left
 
@@ -101,27 +106,16 @@ def handed(run: Run, step: str, value: Handed | None) -> dict[str, Handed]:
     if step in run.graph.handlers:
         told = f"{step!r} begins when another step fails, with what that leaves."
         raise Conflict(told, code="flow.not_begun", hint="Name that step.")
-    behind = _behind(run, {step})
+    behind = _reached(run, [step], "children")
     return {name: one for name, one in run.start.handed.items() if name not in behind} | {step: value}
 
 
-def _behind(run: Run, names: set[str]) -> set[str]:
-    """Return all steps that follow some, directly or not."""
+def _reached(run: Run, names: Iterable[str], side: Literal["children", "parents"]) -> set[str]:
+    """Return all steps that follow some, or go before them (`parents`), directly or not."""
     found: set[str] = set()
     left = list(names)
     while left:
-        new = set(run.steps[left.pop()].box.children) - found
-        found |= new
-        left += new
-    return found
-
-
-def _before(run: Run, name: str) -> set[str]:
-    """Return all steps that go before one, directly or not."""
-    found: set[str] = set()
-    left = [name]
-    while left:
-        new = set(run.steps[left.pop()].box.parents) - found
+        new = set(getattr(run.steps[left.pop()].box, side)) - found
         found |= new
         left += new
     return found

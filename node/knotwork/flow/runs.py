@@ -89,13 +89,13 @@ class Runs(Looking):
             await self._check_same(run, start)
         return Begun(run, new, start, graph)
 
-    async def is_begun(self, wanted: Wanted) -> bool:
-        """Return whether a run with this key was started before; nothing is started. Raises as `start` does."""
-        run, start, _ = await self._meant(wanted)
-        if not start.key or not await anew.exists(self._connection, run):
-            return False
-        await self._check_same(run, start)
-        return True
+    async def meant(self, wanted: Wanted) -> Begun:
+        """Return the run as it would start, not `new` when one with its key was started; nothing is. Raises as `start` does."""
+        run, start, graph = await self._meant(wanted)
+        new = not start.key or not await anew.exists(self._connection, run)
+        if not new:
+            await self._check_same(run, start)
+        return Begun(run, new, start, graph)
 
     async def _meant(self, wanted: Wanted) -> tuple[str, Start, Graph]:
         """Return the id of a run that is wanted, how it would start now, and what it follows."""

@@ -30,6 +30,7 @@ from knotwork.trust.who import owner_of, person
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
     from knotwork.desk.events import Watching
+    from knotwork.desk.run_revival import RunRevival
     from knotwork.host.boot import Nats
     from knotwork.host.drain import Drain
     from knotwork.host.layout import Layout
@@ -104,16 +105,20 @@ class Control:
 
         Raises `NotFound`, `Unavailable`.
         """
-        from knotwork.desk.run_revival import RunRevival
-        from knotwork.desk.run_sight import RunSight
         from knotwork.desk.task_past import ViewedPast
         from knotwork.desk.tasks import TaskDesk
 
         rooms, seen = self._rooms(project), circles(by) if by else None
+
+        def revival() -> RunRevival:  # few ask for that: what knows runs is loaded then
+            from knotwork.desk.run_revival import RunRevival
+            from knotwork.desk.run_sight import RunSight
+
+            return RunRevival(rooms.flow, RunSight(rooms.flow, seen))
+
         return TaskDesk(
             rooms.work, self.projects.get(project), ViewedPast(rooms.view), rooms.spinups,
-            revival=lambda: RunRevival(rooms.flow, RunSight(rooms.flow, seen)),
-            circles=seen, agents=SeenAgents(rooms.sessions, by),
+            revival=revival, circles=seen, agents=SeenAgents(rooms.sessions, by),
         )  # fmt: skip
 
     def claims(self, project: str) -> Claims:

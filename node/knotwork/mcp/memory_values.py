@@ -19,8 +19,7 @@ _ROOM = wording.RESULT_MAX_CHARS - 6000
 
 def row(one: dict[str, Any], *, offset: int = 0, most: int = CONTENT_CHARS) -> dict[str, Any]:
     """Return a memory with what an agent needs of it; `cut` tells where its content goes on."""
-    content = one["content"][offset : offset + most]
-    content = content[: wording.room_for(content)]
+    content = wording.part(one["content"], offset, most)
     shown = {
         "memoryId": one["id"], "content": content, "category": one["category"], "scope": one["scope"],
         "author": one["author"], "tags": one["tags"], "updatedAt": one["updated_at"], "expiresAt": one["expires_at"],

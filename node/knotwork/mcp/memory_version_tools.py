@@ -81,8 +81,7 @@ def _whole(before: list[dict[str, Any]], number: int, offset: int, told: dict[st
 
 
 def _version(one: dict[str, Any], offset: int, most: int) -> dict[str, Any]:
-    content = one["content"][offset : offset + most]
-    content = content[: wording.room_for(content)]
+    content = wording.part(one["content"], offset, most)
     end = offset + len(content)
     shown = {"version": one["number"], "content": content, "category": one["category"]}
     shown |= without({name: one[name] for name in ("what", "by", "since", "until", "tags")})

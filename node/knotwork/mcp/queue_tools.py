@@ -146,8 +146,7 @@ async def read_work(given: ReadInput, session: Session) -> dict[str, Any]:
             hint=f"`knotwork blob get {blob}` reads it.",
         )  # fmt: skip
     whole = words_of(found["input" if given.part == "input" else "output"])
-    text = whole[given.offset : given.offset + PART_CHARS]
-    text = text[: wording.room_for(text)]
+    text = wording.part(whole, given.offset, PART_CHARS)
     end = given.offset + len(text)
     shown = {"work_id": given.work_id, "text": text, "total": len(whole)}
     return shown | ({"cut": end} if end < len(whole) else {})

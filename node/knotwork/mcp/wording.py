@@ -54,6 +54,12 @@ def room_for(text: str, most: int = RESULT_MAX_CHARS - 4000) -> int:
     return kept
 
 
+def part(text: str, offset: int, most: int) -> str:
+    """Return up to `most` characters of a text from one on: as many as have room."""
+    found = text[offset : offset + most]
+    return found[: room_for(found)]
+
+
 def halved(arguments: dict[str, Any]) -> list[str]:
     """Return the names of arguments that hold half a character (a lone surrogate), which nothing can write."""
     found = []

@@ -46,9 +46,8 @@ def result_of(found: dict[str, Any]) -> dict[str, Any]:
 
 def _begun(name: str, value: Any) -> dict[str, Any]:
     """Return the beginning of a long value as text, and where it is cut."""
-    text = words_of(value)[:PART_CHARS]
-    kept = wording.room_for(text)
-    return {name: text[:kept], "cut": kept}
+    text = wording.part(words_of(value), 0, PART_CHARS)
+    return {name: text, "cut": len(text)}
 
 
 def words_of(value: Any) -> str:

@@ -7,9 +7,11 @@ says that it was imported. What is related to another line of the file is relate
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import msgspec
@@ -187,23 +189,16 @@ def waves(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
     Those that are related in a circle, and what is behind them, come together in the end.
     """
     places = {line.id: place for place, line in enumerate(asked) if line.id}
-    needs = [{places[one] for one in line.draft.related if one in places} - {at} for at, line in enumerate(asked)]
-    behind: list[list[int]] = [[] for _ in asked]
-    for place, needed in enumerate(needs):
-        for one in needed:
-            behind[one].append(place)
-    left, missing = set(range(len(asked))), [len(needed) for needed in needs]
-    ready = [place for place in left if not missing[place]]
-    while ready:
-        yield [asked[place] for place in ready]
-        left -= set(ready)
-        following = []
-        for place in ready:
-            for one in behind[place]:
-                missing[one] -= 1
-                if not missing[one]:
-                    following.append(one)
-        ready = following
+    sorter = TopologicalSorter[int]()
+    for at, line in enumerate(asked):
+        sorter.add(at, *({places[one] for one in line.draft.related if one in places} - {at}))
+    with contextlib.suppress(CycleError):  # what is not in a circle, or behind one, is told all the same
+        sorter.prepare()
+    left = set(range(len(asked)))
+    while ready := sorter.get_ready():
+        yield [asked[place] for place in sorted(ready)]
+        left -= {*ready}
+        sorter.done(*ready)
     if left:
         yield [asked[place] for place in sorted(left)]
 

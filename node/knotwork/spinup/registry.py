@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -72,14 +71,7 @@ class Registry:
                 with contextlib.suppress(Invalid):  # by a newer version, or by hand: ours takes its place
                     before = records.decode_target(entry.value)
             made = self._counted(make(before))
-            try:
-                if entry is None:
-                    await self._kept.create(key, records.encode(made))
-                else:
-                    await self._kept.update(key, records.encode(made), entry.revision)
-            except Conflict:
-                await asyncio.sleep(random.uniform(0.0, 0.02))  # noqa: S311  (jitter)
-            else:
+            if await self._kept.swap(key, entry, records.encode(made)):
                 self.targets[key] = made = self._counted(made)  # another may have been launched meanwhile
                 return made
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from knotwork.bus.background import begin_in
@@ -40,12 +40,11 @@ class Turns:
     def alone(self, name: str) -> Iterator[None]:
         """Have a turn for as long as the block lasts; nothing may be done there before."""
         assert name not in self._under_way, "wait until it is over"
-        self._under_way[name] = ended = asyncio.Event()
+        over = self._begin(name)
         try:
             yield
         finally:
-            del self._under_way[name]
-            ended.set()
+            over()
 
     def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside, unless something is done there already."""
@@ -53,14 +52,23 @@ class Turns:
         if task is None:
             work.close()
             return
-        self._under_way[name] = ended = asyncio.Event()
+        over = self._begin(name)
 
-        def over(_task: object) -> None:
-            del self._under_way[name]
-            ended.set()
+        def done(_task: object) -> None:
+            over()
             work.close()  # a task that was cancelled before its first step has not begun it
 
-        task.add_done_callback(over)
+        task.add_done_callback(done)
+
+    def _begin(self, name: str) -> Callable[[], None]:
+        """Let a turn begin; returns what ends it."""
+        self._under_way[name] = ended = asyncio.Event()
+
+        def over() -> None:
+            del self._under_way[name]
+            ended.set()
+
+        return over
 
 
 async def _contained(work: Coroutine[Any, Any, None]) -> None:

@@ -142,7 +142,7 @@ class Postman:
 
     async def _store(self, said: Said, to: Who) -> None:
         envelope = msgspec.structs.replace(said.envelope, thread=said.thread, post=said.id)
-        pairs = [("Nats-Msg-Id", f"post-{said.place}")]
+        pairs = [publisher.once(f"post-{said.place}")]
         if envelope.expires_ns:
             left_s = (envelope.expires_ns - said.at_ns) // 1_000_000_000
             pairs.append(publisher.ttl(max(1, left_s)))
@@ -181,5 +181,5 @@ class Postman:
             thread=said.thread, text=f"Your message {said.id} was not let in: {error.message}",
             data={"code": error.code, "id": said.id},
         )  # fmt: skip
-        key = publisher.head(("Nats-Msg-Id", f"back-{said.place}"))
+        key = publisher.head(publisher.once(f"back-{said.place}"))
         await self._post.send(sender, message.encode(told), key)

@@ -252,7 +252,7 @@ class Sending:
         pairs = _expiry(envelope)
         if draft.key:
             told = [envelope.sender, envelope.project, subjects.post(to.project, to.id), draft.key]
-            pairs.append(("Nats-Msg-Id", hashlib.sha256(msgspec.json.encode(told)).hexdigest()))
+            pairs.append(publisher.once(hashlib.sha256(msgspec.json.encode(told)).hexdigest()))
         if envelope.blob:  # what is kept in our project cannot be read there
             await self._post.lend(envelope.blob, Blobs(self._connection))
         ack = await self._post.send(to, message.encode(envelope), publisher.head(*pairs))
@@ -285,7 +285,7 @@ class Sending:
         if not draft.key:
             return await self._writers[stream].put(subject, payload, *pairs), len(payload)
         key = hashlib.sha256(msgspec.json.encode([envelope.sender, subject, draft.key])).hexdigest()
-        head = publisher.head(("Nats-Msg-Id", key), *pairs)
+        head = publisher.head(publisher.once(key), *pairs)
         ack = await publisher.publish(self._connection, subject, payload, head=head)
         if ack.duplicate:
             await self._must_be_as_before(stream, subject, ack.seq, envelope)

@@ -59,6 +59,11 @@ _decoder = msgspec.json.Decoder(Fired)
 _counted = msgspec.json.Decoder(_Count)
 
 
+def _id(told: str) -> str:
+    """Return what the server knows a message by when two nodes send the same."""
+    return told[:256].replace(" ", "_")
+
+
 class Firings:
     """What is known of the past of triggers."""
 
@@ -81,7 +86,7 @@ class Firings:
             await self._keep(trigger, fired)
 
     async def _count(self, trigger: str, key: str) -> None:
-        head = publisher.head(("Nats-Incr", "1"), ("Nats-Msg-Id", f"{trigger}/{key}"[:256].replace(" ", "_")))
+        head = publisher.head(("Nats-Incr", "1"), publisher.once(_id(f"{trigger}/{key}")))
         try:
             await publisher.publish(self._connection, subjects.fired_count(trigger), b"", head=head)
         except KnotworkError as error:
@@ -102,7 +107,7 @@ class Firings:
         await reading.purge(self._connection, subjects.COUNTS, subjects.fired_count(trigger), 0)
 
     async def _keep(self, trigger: str, fired: Fired) -> None:
-        head = publisher.head(("Nats-Msg-Id", f"{trigger}/{fired.key}/{fired.what}"[:256].replace(" ", "_")))
+        head = publisher.head(publisher.once(_id(f"{trigger}/{fired.key}/{fired.what}")))
         try:
             await publisher.publish(self._connection, subjects.firing(trigger), msgspec.json.encode(fired), head=head)
         except KnotworkError as error:

@@ -47,7 +47,7 @@ class Happened(NamedTuple):
 
     @property
     def moment(self) -> tuple[int, int, str, int]:
-        """Return what two tellings of the same beginning share when two nodes told of it."""
+        """Return what two tellings of the same beginning share, of whichever node: an agent may tell another how it ended."""
         return self.iteration, self.number, self.agent, self.at_ns
 
 
@@ -68,12 +68,12 @@ def transitions(task: Task, facts: Iterable[Stored], ended: Outcome | None = Non
         ends[end.iteration, end.number] = end
         if start is not None:
             begun[start.beginning] = start
-    traced = {one.beginning for one in told if one.what == "started"}
-    same = {one.moment for one in told if one.what == "started"}  # an agent may say to another node how it ended
-    told += [one for key, one in begun.items() if key not in traced and one.moment not in same]
-    seen = {(*one.beginning, one.at_ns) for one in told if one.what == "started"}
+    traced = [one for one in told if one.what == "started"]
+    known, moments = {one.beginning for one in traced}, {one.moment for one in traced}
+    told += [one for key, one in begun.items() if key not in known and one.moment not in moments]
     crashed = (_of_past(past)[0] for past in task.past if past.state == settle.CRASHED)
-    told += [one for one in crashed if one is not None and (*one.beginning, one.at_ns) not in seen]
+    moments |= {one.moment for one in begun.values()}
+    told += [one for one in crashed if one is not None and one.moment not in moments]
     revived = {(one.iteration, one.number) for one in told if one.what == "redriven"}
     told += [one for one in _of_redrives(task) if (one.iteration, one.number) not in revived]
     first = Happened(0, 1, _BEFORE, task.submitted_ns, "submitted", "pending")

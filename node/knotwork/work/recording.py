@@ -127,11 +127,9 @@ class Recorder:
             await self.enqueue(following)
         elif outcome.state == "dead":
             place = subjects.dead(task.queue, task.run, task.step)
-            once = (
-                "Nats-Msg-Id",
-                task.outcome_subject,
-            )  # whoever does this again brings back no letter that was dealt with
-            await publisher.publish(self._connection, place, records.encode(outcome), head=publisher.head(once))
+            # whoever does this again brings back no letter that was dealt with
+            head = publisher.head(publisher.once(task.outcome_subject))
+            await publisher.publish(self._connection, place, records.encode(outcome), head=head)
 
     async def enqueue(self, task: Task, *, only: bool = False) -> bool:
         """Store one attempt of a task in its queue; False when it was there already, with `only` in whatever queue.
@@ -295,5 +293,5 @@ def start_timer(task: Task) -> str:
 
 
 def _place(task: Task) -> str:
-    step = "" if task.step == records.STEP else f"{task.step}-"
-    return f"{step}{task.iteration}-{task.number}"
+    step = records.shown_step(task.step)
+    return f"{step and f'{step}-'}{task.iteration}-{task.number}"

@@ -277,6 +277,11 @@ def shown_boundary(boundary: str) -> str:
     return "" if boundary == NO_BOUNDARY else boundary
 
 
+def shown_step(step: str) -> str:
+    """Return a step as it is told, "" for the only one of a task."""
+    return "" if step == STEP else step
+
+
 def run_id(text: str) -> str:
     """Return `text` when it may be the id of a run; raises `Invalid` (`work.bad_id`)."""
     if not is_run(text):
