@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 import uuid
 from collections.abc import Iterable
 from typing import Annotated, Literal
@@ -26,6 +27,9 @@ NAMES_MAX = 4
 """How many of the names it had an agent still answers to."""
 FORGET_S = 24 * 3600
 """After how long without its session an agent is forgotten, its handle is free again, and so is what it was."""
+PERSON = "person-"
+RESERVED = frozenset({"all", "anybody", "everybody", "here", "knotwork", "me", "nobody", "node", "someone", "system"})
+_id = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 
 
 class AgentSession(msgspec.Struct, frozen=True):
@@ -129,6 +133,11 @@ def unknown(name: str, project: str, handles: Iterable[str] = ()) -> NotFound:
 def from_afar(record: AgentSession) -> AgentSession:
     """Return an agent of another project as it is called outside of its own: handle@project."""
     return msgspec.structs.replace(record, handle=f"{record.handle}@{record.project}")
+
+
+def reserved(handle: str) -> bool:
+    """Return whether a handle is nobody's to take: whoever reads it would think of a person, all, or an agent by its id."""
+    return handle.startswith(PERSON) or handle in RESERVED or _id(handle) is not None
 
 
 def handles(wanted: str) -> list[str]:

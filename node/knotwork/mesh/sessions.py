@@ -42,8 +42,6 @@ NOTICES_MAX = 1000
 OPEN_MAX = 10_000
 READ_S = 30.0
 _AGENT, _HANDLE = "agent.", "handle."
-PERSON = "person-"
-RESERVED = frozenset({"all", "anybody", "everybody", "here", "knotwork", "me", "nobody", "node", "someone", "system"})
 
 
 @dataclass(eq=False, slots=True)
@@ -53,6 +51,7 @@ class Line:
     secret: str = field(repr=False)
     record: AgentSession
     notices: asyncio.Queue[dict[str, Any]] = field(default_factory=lambda: asyncio.Queue(NOTICES_MAX))
+    naming: asyncio.Lock = field(default_factory=asyncio.Lock)
     over: str = ""
 
     def tell(self, notice: dict[str, Any]) -> None:
@@ -224,11 +223,11 @@ class Sessions:
         Raises `Conflict` (`session.handle_taken`) and `Denied` (`session.unknown`).
         """
         line = self._lines.get(who.id)
-        if line is None:
+        if line is not None and handle:
+            await self._rename(line, handle)
+        if line is None or line.over:
             raise Denied("Only an agent with an open session can be changed.", code="session.unknown",
                          hint="Open one with session.open, or `knotwork mcp`.")  # fmt: skip
-        if handle and handle != line.record.handle:
-            await self._rename(line, handle)
         line.record = msgspec.structs.replace(line.record, **changes, seen_ns=clock.now_ns())
         await self._write(line.record)
         self.changed(line)
@@ -275,16 +274,15 @@ class Sessions:
         raise Conflict(f"Every name like {like} is taken.", code="session.handle_taken", hint="Choose a handle.")
 
     def _reserved(self, handle: str) -> bool:
-        """Return whether a handle could be taken for a person, a node, or nobody."""
-        owners = {record.owner for record, _, _ in self._directory.nodes()}
-        owners |= {record.owner for record in self._known.values()}
-        return handle.startswith(PERSON) or handle in RESERVED | owners | set(self._directory.node_names())
+        """Return whether a handle could be taken for a person, a node, the id of an agent, or nobody."""
+        owners = {one.owner for one, _, _ in self._directory.nodes()} | {one.owner for one in self._known.values()}
+        return rules.reserved(handle) or handle in owners | set(self._directory.node_names())
 
     async def _take(self, handle: str, agent: str) -> None:
         if self._reserved(handle):
             raise Conflict(
-                f"The handle {handle} could be taken for a person, a node or the system.", code="session.handle_taken",
-                hint="Choose another one.",
+                f"The handle {handle} could be taken for a person, a node, the id of an agent or the system.",
+                code="session.handle_taken", hint="Choose another one.",
             )  # fmt: skip
         key = _HANDLE + subjects.token(handle, "handle")
         try:
@@ -299,11 +297,14 @@ class Sessions:
             ) from error  # fmt: skip
 
     async def _rename(self, line: Line, handle: str) -> None:
-        await self._take(handle, line.record.id)
-        old, line.record = line.record.handle, rules.renamed(line.record, handle)
-        entry = await self._bucket.get(_HANDLE + old)
-        if entry is not None and entry.value == line.record.id.encode():
-            await self._bucket.delete(_HANDLE + old, ttl_s=60)
+        async with line.naming:  # of two at once the later one would let go of the name that the other has just taken
+            if handle == line.record.handle:
+                return
+            await self._take(handle, line.record.id)
+            old, line.record = line.record.handle, rules.renamed(line.record, handle)
+            entry = await self._bucket.get(_HANDLE + old)
+            if not line.over and entry is not None and entry.value == line.record.id.encode():
+                await self._bucket.delete(_HANDLE + old, ttl_s=60)
 
     # -- telling agents ----------------------------------------------------------------------------------------------
 

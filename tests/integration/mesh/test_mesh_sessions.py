@@ -11,7 +11,7 @@ import pytest
 from knotwork.mesh import session_records
 from knotwork.mesh import sessions as mesh_sessions
 from knotwork.mesh.sessions import open_sessions
-from knotwork.sdk.errors import Conflict, Denied, NotFound, Unavailable
+from knotwork.sdk.errors import Conflict, Denied, KnotworkError, NotFound, Unavailable
 
 WAIT_S = 30.0
 
@@ -178,6 +178,47 @@ async def test_an_agent_answers_to_the_names_it_had_that_nobody_else_has(at):
         assert sessions.names(again.record) == ("six", "five", "one", "three")
 
 
+async def test_an_agent_that_changes_its_name_twice_at_once_keeps_the_one_it_ends_up_with(at):
+    sessions = await at("n1")
+    async with sessions.open(newcomer("1"), handle="one") as first, sessions.open(newcomer("2")) as second:
+        for number in range(10):
+            async with asyncio.TaskGroup() as group:
+                for name in ("other", "one", "other", f"name-{number}", "one"):
+                    group.create_task(sessions.update(first.record.who, name, {}))
+            with pytest.raises(Conflict) as refused:
+                await sessions.update(second.record.who, first.record.handle, {})
+            assert refused.value.code == "session.handle_taken"
+
+
+async def test_a_session_that_is_taken_over_while_it_is_named_changes_nothing_more(at, monkeypatch):
+    sessions = await at("n1")
+    async with sessions.open(newcomer(), handle="one") as first:
+        taking, go_on, take = asyncio.Event(), asyncio.Event(), sessions._take
+
+        async def slowly(handle: str, agent: str) -> None:
+            await take(handle, agent)
+            if handle == "two":
+                taking.set()
+                await go_on.wait()
+
+        monkeypatch.setattr(sessions, "_take", slowly)
+        async with asyncio.TaskGroup() as group:
+            naming = group.create_task(_refused(sessions.update(first.record.who, "two", {})))
+            await taking.wait()
+            async with sessions.open(newcomer(), take_over=True) as again, sessions.open(newcomer("2")) as other:
+                go_on.set()
+                assert await naming == "session.unknown"
+                assert sessions.find(again.record.id).handle == again.record.handle == "one"
+                assert await _refused(sessions.update(other.record.who, "one", {})) == "session.handle_taken"
+
+
+async def _refused(asked) -> str:
+    """Return the code of the error that something ends with."""
+    with pytest.raises(KnotworkError) as refused:
+        await asked
+    return refused.value.code
+
+
 async def test_what_is_no_record_changes_nothing(at):
     sessions = await at("n1")
     for value in (b"", b"{", b"[]", b'{"id": "a"}', b"\xff", b'{"id":' * 2000):
@@ -186,8 +227,10 @@ async def test_what_is_no_record_changes_nothing(at):
         assert [record.id for record, _ in sessions.all()] == [line.record.id]
 
 
-@pytest.mark.parametrize("handle", ["person-ann", "person-bob", "ann", "n1", "system", "knotwork", "all", "me"])
-async def test_nobody_takes_the_name_of_a_person_a_node_or_the_system(at, handle):
+@pytest.mark.parametrize(
+    "handle", ["person-ann", "person-bob", "ann", "n1", "system", "knotwork", "all", "me", newcomer("9").id]
+)
+async def test_nobody_takes_the_name_of_a_person_a_node_the_system_or_the_id_of_an_agent(at, handle):
     sessions = await at("n1")
     async with sessions.open(newcomer("1")) as line:
         with pytest.raises(Conflict) as refused:
