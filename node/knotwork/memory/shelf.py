@@ -33,6 +33,7 @@ from knotwork.memory.settings import QUARANTINES, Around
 from knotwork.memory.twins import Twins
 from knotwork.sdk.errors import KnotworkError, Unavailable
 from knotwork.sdk.memory import MemoryChange, MemoryScope, MemoryStore, Place
+from knotwork.sockets import raised
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -140,8 +141,10 @@ class Shelf:
             return False
         except KnotworkError:
             return False
-        except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary: whatever else a plugin raises
-            log.debug("a memory plugin does not say how far it is: %r", error)
+        except raised.ENDS:
+            raise
+        except BaseException as error:  # noqa: BLE001  the boundary: whatever else a plugin raises
+            log.debug("a memory plugin does not say how far it is: %s", raised.text(error))
             return False
         return True
 
@@ -228,12 +231,13 @@ class Shelf:
                 await self._watch(one)
             except KnotworkError as error:
                 log.debug("memory is followed again in a moment: %s", error)
-            except (Exception, SystemExit) as error:
-                log.log(
-                    logging.DEBUG if repr(error) == said else logging.ERROR, "a memory plugin raised while it was watched",
-                    exc_info=error,
-                )  # fmt: skip
-                said = repr(error)
+            except raised.ENDS:
+                raise
+            except BaseException as error:
+                told = raised.text(error)
+                level = logging.DEBUG if told == said else logging.ERROR
+                log.log(level, "a memory plugin raised while it was watched", exc_info=error)
+                said = told
             one.failed = True
             await asyncio.sleep(AGAIN_S)
 

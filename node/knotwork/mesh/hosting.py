@@ -33,7 +33,7 @@ from knotwork.sdk.errors import (
     TooLarge,
     Unavailable,
 )
-from knotwork.sockets import said
+from knotwork.sockets import raised, said
 from knotwork.telemetry import trace
 from knotwork.telemetry.measure import AgentMeter, Meter
 
@@ -240,8 +240,10 @@ class Hosting:
                 return
             self._settle(job, "error", b"", self._stopped(job))
             raise
-        except GeneratorExit:
-            raise
+        except GeneratorExit as error:
+            if raised.thrown_away(task):
+                raise
+            self._settle(job, "error", b"", crashed(job, error))
         except KnotworkError as error:
             self._settle(job, "error", b"", error if said.can_be_told(error) else crashed(job, error))
         except BaseException as error:  # noqa: BLE001  the boundary: whatever an executor raises becomes an answer
@@ -286,8 +288,10 @@ class Hosting:
             job.begun = True
             try:
                 outcome = said.outcome(await executor.execute(attempt))
-            except SystemExit as error:  # it says no more of a plugin than any other crash
-                raise crashed(job, error) from error
+            except BaseException as error:
+                if isinstance(error, (Exception, *raised.ENDS)):
+                    raise
+                raise crashed(job, error) from error  # it says no more of a plugin than any other crash
         if isinstance(outcome, FailedOutcome):
             detail = {**outcome.detail, "retriable": outcome.retriable}
             raise Failed(outcome.message, code=outcome.code, detail=detail, retry_after_s=outcome.retry_after_s)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from knotwork.mesh.policy import NONE, READY, Policy
 from knotwork.sdk.errors import KnotworkError, NotFound, PluginFailed, Unavailable, Unreachable, guess
 from knotwork.sdk.router import Route
+from knotwork.sockets import raised
 
 if TYPE_CHECKING:
     from knotwork.mesh.directory import Directory
@@ -78,10 +79,10 @@ async def decide(routers: Sequence[Slot], ask: Ask, directory: Directory, policy
                 continue
             found = _checked(answer, candidates)
             refused = {} if found else {**forbidden, **_told(answer)}
-        except GeneratorExit:
-            raise
         except BaseException as error:  # the boundary: whatever a foreign router raises must not break routing
             if isinstance(error, asyncio.CancelledError) and task.cancelling() > before:
+                raise
+            if isinstance(error, GeneratorExit) and raised.thrown_away(task):
                 raise
             broken[slot.id] = _words(error)
             continue

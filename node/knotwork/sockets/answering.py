@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from knotwork.sdk import Attempt, Failed, KnotworkError
-from knotwork.sockets import carried, frames, said
+from knotwork.sockets import carried, frames, raised, said
 
 if TYPE_CHECKING:
     from knotwork.sdk import Executor, Outcome
@@ -21,17 +21,20 @@ if TYPE_CHECKING:
 async def executed(executor: Executor, attempt: Attempt) -> msgspec.Raw:
     """Return the outcome of one attempt as it travels; raises what an executor raises on purpose."""
     outcome: Outcome
+    task = asyncio.current_task()
+    assert task is not None
     try:
         outcome = said.outcome(await executor.execute(attempt))
         if isinstance(outcome, Failed):
             outcome = _sayable(outcome)
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if task.cancelling():
             raise
         outcome = _crashed(error)  # the executor's own
-    except GeneratorExit:
-        raise
+    except GeneratorExit as error:
+        if raised.thrown_away(task):
+            raise
+        outcome = _crashed(error)
     except KnotworkError as error:
         if _can_be_told(error):
             raise

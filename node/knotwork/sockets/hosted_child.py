@@ -34,7 +34,7 @@ from knotwork.sdk import (
     SecretRef,
     Unavailable,
 )
-from knotwork.sockets import answering, carried, factories, frames, hosted_trigger, limits
+from knotwork.sockets import answering, carried, factories, frames, hosted_trigger, limits, raised
 from knotwork.sockets.link import Link
 from knotwork.sockets.sources import Source
 
@@ -95,7 +95,9 @@ class Served:
                 self._ready.set_result({"wants": wants} if (wants := _wants(plugin)) else {})
                 await self._closing.wait()
                 self._plugin = None
-        except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary: told to the node, which decides
+        except raised.ENDS:
+            raise
+        except BaseException as error:  # noqa: BLE001  the boundary: told to the node, which decides
             self._plugin = None
             if not self._ready.done():
                 self._ready.set_exception(_as_ours(error))
@@ -160,6 +162,10 @@ class Served:
             return await self._use(word, data, number)
         except SystemExit as error:  # would end the loop, and with it the calls of others
             raise PluginFailed(f"called sys.exit({error.code!r})", code="plugin.raised") from error
+        except BaseException as error:  # so would a panic of an extension
+            if isinstance(error, (Exception, *raised.ENDS)):
+                raise
+            raise PluginFailed(_text(error), code="plugin.raised") from error
 
     async def _use(self, word: str, data: Any, number: int) -> Any:
         plugin = self._plugin
@@ -188,7 +194,7 @@ def _child_env(extra: dict[str, str]) -> dict[str, str]:
 def _pick(source: Source, kind: str, type_name: str) -> Factory[Any]:
     try:
         offered = factories.offers(source)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise factories.failure(error) from error  # told as it is where a plugin is imported into the node
     for a_kind, factory in offered:
         if (a_kind, factory.name) == (kind, type_name):

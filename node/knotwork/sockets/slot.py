@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from knotwork.bus import clock
 from knotwork.sdk import Context, Factory, KnotworkError, PluginConfig, PluginFailed, Probes, Unavailable
 from knotwork.sdk.factory import Kind
+from knotwork.sockets import raised
 from knotwork.sockets.pace import History, Pace
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _essence(one: Instance) -> tuple[Any, ...]:
 class Lease:
     """Somebody is using the plugin: a context manager that gives the plugin and counts until it is left.
 
-    A plugin that would end the whole process by a `SystemExit` has failed, and is said to (`PluginFailed`).
+    What is no `Exception` (a `SystemExit`, a panic of an extension) would end the whole node: it becomes `PluginFailed`.
     """
 
     slot: Slot
@@ -87,8 +88,8 @@ class Lease:
         self.slot.leases.discard(self)
         if not self.slot.leases:
             self.slot.idle.set()
-        if isinstance(error, SystemExit):
-            raise _as_ours(error) from error
+        if error is not None and not isinstance(error, (Exception, *raised.ENDS)):
+            raise raised.as_ours(error) from error
 
 
 @dataclass(eq=False)
@@ -214,10 +215,10 @@ class Slot:
         try:
             async with asyncio.timeout(timeout_s):
                 await plugin.probe()
-        except KnotworkError:
+        except (KnotworkError, *raised.ENDS):
             raise
-        except (Exception, SystemExit) as error:
-            raise PluginFailed(f"{self.kind} {self.id}: {_text(error)}", code="plugin.unwell") from error
+        except BaseException as error:
+            raise PluginFailed(f"{self.kind} {self.id}: {raised.text(error)}", code="plugin.unwell") from error
 
     async def _drained(self, timeout_s: float) -> bool:
         self.idle.clear()
@@ -275,7 +276,7 @@ class Slot:
             return ran, PluginFailed(f"cancelled itself: {error}", code="plugin.crashed")
         except TimeoutError as error:
             if not limit.expired():
-                return ran, _as_ours(error)
+                return ran, raised.as_ours(error)
             if not ran:
                 return ran, PluginFailed(
                     f"not started after {self.instance.start_timeout_s:g} s",
@@ -283,8 +284,10 @@ class Slot:
                     hint="See its log, or raise plugins.start_timeout_s.",
                 )
             log.warning("%s %s did not stop in %g s", self.kind, self.id, self.instance.stop_timeout_s)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary: whatever a plugin raises ends here
-            return ran, _as_ours(error)
+        except BaseException as error:  # the boundary: whatever a plugin raises ends here
+            if isinstance(error, GeneratorExit) and raised.thrown_away(task):
+                raise
+            return ran, raised.as_ours(error)
         return ran, None
 
     async def _pause(self, failure: KnotworkError, *, ran: bool, ran_s: float) -> None:
@@ -328,27 +331,3 @@ class Slot:
         self._moved.set()
         self._moved = asyncio.Event()
         self.on_change(self)
-
-
-def _as_ours(error: BaseException) -> KnotworkError:
-    """Return one error of ours for whatever was raised; a group of several is told by all its members."""
-    leaves = list(_leaves(error))
-    ours = [leaf for leaf in leaves if isinstance(leaf, KnotworkError)]
-    if len(ours) == len(leaves) == 1:
-        return ours[0]
-    for crash in ours:
-        if crash.code == "plugin.crashed":
-            return crash  # whatever else is in the group followed from it
-    told = "; ".join(_text(leaf) for leaf in leaves[:5])
-    patient = [leaf for leaf in ours if isinstance(leaf, Unavailable)]
-    return Unavailable(told) if len(patient) == len(leaves) else PluginFailed(told, code="plugin.raised")
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for part in error.exceptions for leaf in _leaves(part)]
-    return [error]
-
-
-def _text(error: BaseException) -> str:
-    return str(error) if isinstance(error, KnotworkError) else f"{type(error).__name__}: {str(error)[:500]}"

@@ -53,7 +53,9 @@ def run(
         began_s = time.perf_counter()
         try:
             getattr(suite(), name)()
-        except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary: a plugin may raise what it likes
+        except KeyboardInterrupt:  # whoever tests it wants no more
+            raise
+        except BaseException as error:  # noqa: BLE001  the boundary: a plugin may raise what it likes
             reason = f"{type(error).__name__}: {error}"[:REASON_MAX]
             if entry.kind == "executors" and not told and "the sample input failed" in reason:
                 reason += f". It was given {sample!r}; name something it can work on with --input."

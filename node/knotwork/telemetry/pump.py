@@ -9,6 +9,8 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from knotwork.sockets import raised
+
 if TYPE_CHECKING:
     from knotwork.sdk import Record, Telemetry
 
@@ -164,8 +166,10 @@ class Pump:
             self._failed(batch, "it raised CancelledError though nobody cancelled it")
         except TimeoutError:
             self._failed(batch, f"it did not take a batch within {SEND_TIMEOUT_S:g} s")
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: a sink loses its own records, no more
-            self._failed(batch, f"{type(error).__name__}: {error}"[:500])
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - plugin boundary: a sink loses its own records, no more
+            self._failed(batch, raised.text(error))
         else:
             self.stats.sent += len(batch)
 

@@ -17,6 +17,7 @@ from knotwork.bus import clock
 from knotwork.bus.background import what_ended
 from knotwork.flow.shards import owner
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, Unavailable
+from knotwork.sockets import raised
 from knotwork.sockets.pace import History, Pace
 from knotwork.trigger.listening import Listener
 from knotwork.trigger.model import Definition, Plugin
@@ -156,7 +157,9 @@ class Telling:
             except Conflict:
                 log.debug("another node listens for the trigger %s, too", trigger.id)
                 await asyncio.sleep(AGAIN_S)
-            except (Exception, SystemExit) as error:  # noqa: BLE001  the boundary: whatever a plugin raises ends here
+            except raised.ENDS:
+                raise
+            except BaseException as error:  # noqa: BLE001  the boundary: whatever a plugin raises ends here
                 ran_s = time.monotonic() - began_s
                 in_a_row = 1 if one.progressed or ran_s >= self._pace.healthy_s else in_a_row + 1
                 if slot.state == "running":  # else others know that it works here no more
@@ -235,5 +238,4 @@ class Telling:
 
 def told_of(error: BaseException) -> str:
     """Return what an error says, bounded."""
-    told = str(error) if isinstance(error, KnotworkError) else f"{type(error).__name__}: {error}"
-    return told[:WHY_MAX]
+    return raised.text(error)[:WHY_MAX]

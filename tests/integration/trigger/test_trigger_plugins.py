@@ -119,7 +119,11 @@ async def test_three_nodes_start_one_run_for_each_though_the_one_that_listens_is
     assert await triggers.firings.counts(["t"]) == {"t": 70}
 
 
-@pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
+class Panic(BaseException):
+    """What an extension in Rust raises when it panics."""
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit, Panic])
 async def test_a_plugin_that_fails_says_why_and_goes_on_where_it_was(nodes, lines, kind, monkeypatch):
     monkeypatch.setattr(trigger_node.Lines, "fails", kind)
     _, triggers, slot = await one_node(nodes, lines, pace=replace(QUICK, crashes_max=4))

@@ -57,7 +57,11 @@ async def test_what_was_written_before_the_store_told_everything_is_found():
         assert await shelf.ask(lambda index: index.find("m0")) == []
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3)])
+class Panic(BaseException):
+    """What an extension in Rust raises when it panics."""
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), Panic("no")])
 async def test_a_store_that_fails_while_it_is_watched_is_watched_again(error, monkeypatch):
     monkeypatch.setattr(memory_shelf, "AGAIN_S", 0.01)
     store, watch = Slow(), Slow.watch
@@ -75,7 +79,7 @@ async def test_a_store_that_fails_while_it_is_watched_is_watched_again(error, mo
         await store.followed.wait()
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), Unavailable("away")])
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), Panic("no"), Unavailable("away")])
 async def test_a_store_that_does_not_say_how_far_it_is_is_not_waited_for(error, monkeypatch):
     store = Slow()
     store.current.set()

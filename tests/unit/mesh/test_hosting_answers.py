@@ -71,6 +71,7 @@ def raising(error):
         (raising(SystemExit(3)), "failed", "agent.crashed"),
         (raising(KeyboardInterrupt()), "failed", "agent.crashed"),
         (raising(Oddity("odd")), "failed", "agent.crashed"),
+        (raising(GeneratorExit()), "failed", "agent.crashed"),
         (raising(ExceptionGroup("several", [ValueError(1), KeyError(2)])), "failed", "agent.crashed"),
         (raising(asyncio.CancelledError()), "failed", "agent.crashed"),
         (raising(RecursionError()), "failed", "agent.crashed"),

@@ -60,6 +60,7 @@ async def good(candidates):
         raising(SystemExit(3)),
         raising(asyncio.CancelledError()),
         raising(KeyboardInterrupt()),
+        raising(GeneratorExit()),
         raising(ValueError("odd")),
         answering("text"),
         answering(Route(5)),

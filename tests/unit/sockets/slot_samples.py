@@ -17,6 +17,20 @@ from knotwork.sockets.sources import Source
 QUICK = Pace(first_s=0.01, most_s=0.02)
 
 
+class Panic(BaseException):
+    """What an extension in Rust raises when it panics."""
+
+
+class Mute(Exception):
+    """One that cannot even be told."""
+
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+ODD = {"panics": Panic("a panic"), "interrupts": KeyboardInterrupt(), "is closed": GeneratorExit(), "is mute": Mute()}
+
+
 class Config(PluginConfig):
     """`how` says in which way it misbehaves."""
 
@@ -28,7 +42,12 @@ class Config(PluginConfig):
 class Plugin:
     def __init__(self, config):
         self.config = config
+        self.ails = None
         self.crash = asyncio.Event()
+
+    async def probe(self):
+        if self.ails is not None:
+            raise self.ails
 
     async def execute(self, attempt):
         return Done(self.config.mark)
@@ -56,6 +75,8 @@ class World:
             raise Unavailable("not yet")
         if failing and config.how == "exits":
             raise SystemExit(3)
+        if failing and config.how in ODD:
+            raise ODD[config.how]
         if failing and config.how == "hangs":
             await asyncio.Event().wait()
         if failing and config.how == "cancels itself":

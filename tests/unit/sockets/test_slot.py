@@ -11,7 +11,7 @@ from knotwork.sockets import catalog
 from knotwork.sockets.slot import Instance
 
 sys.path.insert(0, str(Path(__file__).parent))
-from slot_samples import World
+from slot_samples import ODD, Panic, World
 
 sys.path.pop(0)
 
@@ -38,7 +38,7 @@ async def test_starts_runs_and_stops_in_one_task(world):
     assert [state for _, state in world.changes] == ["starting", "running", "stopping", "stopped"]
 
 
-@pytest.mark.parametrize("how", ["raises", "unavailable", "exits", "cancels itself", "hangs"])
+@pytest.mark.parametrize("how", ["raises", "unavailable", "exits", *ODD, "cancels itself", "hangs"])
 async def test_a_start_that_fails_is_tried_again(world, how):
     async with world.slots() as slots:
         limit_s = 0.5 if how == "hangs" else 60.0
@@ -160,13 +160,18 @@ async def test_leases_are_revoked_at_the_deadline(world):
         lease.__exit__()
 
 
-async def test_a_plugin_that_would_end_the_process_has_failed(world):
+@pytest.mark.parametrize("error", [SystemExit(3), Panic(3), KeyboardInterrupt(3)])
+async def test_a_plugin_that_would_end_the_process_has_failed(world, error):
     async with world.slots() as slots:
         slot = await started(slots, world.instance())
         with pytest.raises(PluginFailed) as failed, slot.lease():
-            raise SystemExit(3)
+            raise error
         assert (failed.value.code, slot.leases) == ("plugin.raised", set())
-        assert "SystemExit: 3" in failed.value.message
+        assert f"{type(error).__name__}: 3" in failed.value.message
+        slot.plugin.ails = error
+        with pytest.raises(PluginFailed) as unwell:
+            await slot.probe(30)
+        assert unwell.value.code == "plugin.unwell"
 
 
 async def test_a_lease_on_nothing_is_refused(world):

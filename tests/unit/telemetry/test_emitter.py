@@ -79,7 +79,14 @@ async def test_a_sink_that_hangs_loses_its_own_records_only_and_they_are_counted
         assert emitter.stats()["stuck"] == pump.SinkStats(sent=101, dropped=4900)
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), asyncio.CancelledError(), TimeoutError()])
+class Panic(BaseException):
+    """What an extension in Rust raises when it panics; even its text may fail."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), asyncio.CancelledError(), TimeoutError(), Panic()])
 async def test_a_sink_that_raises_is_counted_and_tried_again(sink, run, error, caplog) -> None:
     emitter, bad = Emitter(), sink()
     bad.fail = error
