@@ -12,9 +12,7 @@ from knotwork.crew.records import Budget
 from knotwork.sdk.errors import Conflict, Denied
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from knotwork.crew.records import Checkpoint, Record
+    from knotwork.crew.records import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +25,6 @@ class Spent:
     def __add__(self, other: Spent) -> Spent:
         """Return both together."""
         return Spent(self.tokens + other.tokens, self.cost + other.cost)
-
-
-def spent(checkpoints: Iterable[Checkpoint]) -> Spent:
-    """Return what the agents of an orchestration reported, each of them its total for each part."""
-    found = Spent()
-    for one in checkpoints:
-        found += Spent(one.tokens, one.cost)
-    return found
 
 
 def exceeded(of: Budget, used: Spent) -> str:

@@ -47,12 +47,14 @@ class Settling:
         view = await self._looking.view(await self._store.get(orchestration))
         if not view.record.live:
             return view
+        await self.check_budget(view)  # before anything begins: of one that is done again it may be spent
         if await self._start(view):
             view = await self._again(view)
             if not view.record.live:  # somebody closed it meanwhile, and did not see the run
                 await self._recall(view)
                 return view
-        await self._hold(view)
+        if view.record.held:
+            await self.bring_hold(view, resume=False)
         if view.record.stop is not None:
             await self._recall(view)
         if not view.over:
@@ -70,6 +72,8 @@ class Settling:
         if record.stop is not None:
             view.runs.update({one.run: True for one in missing})  # nobody starts them any more
             return False
+        if record.held:
+            return False  # it is begun when it goes on
         for one in missing:
             with contextlib.suppress(NotFound):
                 await self._flow.runs.look(one.run)
@@ -103,12 +107,6 @@ class Settling:
     def _was_started(view: View, one: Round) -> bool:
         seen = [view.synthesis] if plan.SYNTHESIS in one.parts else [view.parts.get(name) for name in one.parts]
         return any(part is not None and part.run == one.run for part in seen)
-
-    async def _hold(self, view: View) -> None:
-        """Hold its runs when it is held, and when its budget, or that of one above, is spent."""
-        await self.check_budget(view)
-        if view.record.held:
-            await self.bring_hold(view, resume=False)
 
     async def bring_hold(self, view: View, *, resume: bool) -> None:
         """Hold its runs, or let them go on, those that are not so already."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from knotwork.crew import plan, records
-from knotwork.crew.budget import Spent, spent
+from knotwork.crew.budget import Spent
 from knotwork.flow.run import OVER
 from knotwork.work.records import Released, Started
 
@@ -25,6 +25,8 @@ State = Literal["planned", "waiting", "queued", "running", "completed", "failed"
 ENDED: frozenset[str] = OVER
 PERCENT_OPEN_MAX = 99.0
 """What an agent may say of a part that is not over: it is over when its outcome is on record."""
+Expenses = dict[tuple[str, str], Spent]
+"""By part and agent what was used, however often the part was done."""
 
 
 @dataclass(slots=True)
@@ -93,23 +95,26 @@ def view(
     """Return how far an orchestration is; a round without a sight was not started yet."""
     parts = {part.id: PartSight(part.id, "planned" if not record.rounds else "waiting") for part in record.parts}
     synthesis: PartSight | None = None
+    took: Expenses = {}
     for made, sight in rounds:
         begun = _begun(sight.facts) if sight is not None else {}
         for name in made.parts:
             seen = _part(name, made, sight, begun.get(name), claims.get((made.run, name)))
+            if seen.state == "completed":  # what is done again took something the first time, too
+                took[name, seen.agent] = took.get((name, seen.agent), Spent()) + usage(seen.output)
             if name == plan.SYNTHESIS:
                 synthesis = seen
             elif name in parts:
                 parts[name] = seen
         if plan.SYNTHESIS not in made.parts:
             synthesis = None  # what was put together before is out of date
-    _told(parts, synthesis, checkpoints)
+    used = _expenses(took, checkpoints)
+    _told(parts, synthesis, checkpoints, used)
     runs = {made.run: sight is not None and sight.finish is not None for made, sight in rounds}
     paused = {made.run for made, sight in rounds if sight is not None and sight.run.paused and sight.finish is None}
     percent = sum(part.percent for part in parts.values()) / len(parts) if parts else 0.0
-    used = spent(one for one in checkpoints if one.part not in parts and one.part != plan.SYNTHESIS)
-    used += sum((part.used for part in parts.values()), synthesis.used if synthesis is not None else Spent())
-    found = View(record, record.phase, parts, synthesis, round(percent, 1), used, runs, paused)
+    total = sum(used.values(), Spent())
+    found = View(record, record.phase, parts, synthesis, round(percent, 1), total, runs, paused)
     last = rounds[-1][1] if rounds else None
     if last is not None and last.finish is not None:
         found.error = last.finish.error
@@ -207,26 +212,30 @@ def _end(facts: Sequence[Stored], step: str) -> tuple[str, str, int]:
     return "", "", 0
 
 
-def _told(parts: dict[str, PartSight], synthesis: PartSight | None, checkpoints: Sequence[Checkpoint]) -> None:
+def _told(
+    parts: dict[str, PartSight], synthesis: PartSight | None, checkpoints: Sequence[Checkpoint], used: Expenses
+) -> None:
     """Add what agents said themselves: the last word on a part counts, and what each of them used."""
-    said: dict[tuple[str, str], Spent] = {}
     everything = {**parts, **({plan.SYNTHESIS: synthesis} if synthesis is not None else {})}
     for one in checkpoints:
         part = everything.get(one.part)
-        if part is None:
-            continue
-        said[one.part, one.by] = Spent(one.tokens, one.cost)
-        if one.at_ns < part.begun_ns:
+        if part is None or one.at_ns < part.begun_ns:
             continue
         part.text = one.text or part.text
         if one.percent is not None and part.state not in ENDED:
             part.percent = min(one.percent, PERCENT_OPEN_MAX)
-    for name, part in everything.items():
-        if part.state == "completed":
-            before, after = said.get((name, part.agent), Spent()), usage(part.output)
-            said[name, part.agent] = Spent(max(before.tokens, after.tokens), max(before.cost, after.cost))
-    for (name, _), used in said.items():
-        everything[name].used += used
+    for (name, _), spent in used.items():
+        if name in everything:
+            everything[name].used += spent
+
+
+def _expenses(took: Expenses, checkpoints: Sequence[Checkpoint]) -> Expenses:
+    """Return what each agent used for each part: what its reports say, or its outputs together if that is more."""
+    found = dict(took)
+    for one in checkpoints:
+        before = found.get((one.part, one.by), Spent())
+        found[one.part, one.by] = Spent(max(before.tokens, one.tokens), max(before.cost, one.cost))
+    return found
 
 
 def usage(output: bytes) -> Spent:

@@ -216,3 +216,33 @@ async def test_what_was_cancelled_stays_so_and_shows_what_it_gave(nodes):
     asked = Synthesis("agent", "do", partial=True)
     assert (await refused(node.crew.steering.synthesize(name, asked, ME))).code == "crew.over"
     assert (await node.view(name)).phase == "cancelled"
+
+
+async def test_what_is_done_again_took_something_the_first_time_too(nodes):
+    node = await nodes.here()
+    name = (await node.spawn(part("a"), part("b", "a"), budget=Budget(tokens=100))).record.id
+    await node.do("ann", {"usage": {"tokens": 60, "cost": 1}})
+    await node.do("ann", {"usage": {"tokens": 30, "cost": 1}})
+    await node.reaches(name, "complete")
+    view = await node.crew.steering.retry(name, "b", ME)
+    assert (view.used.tokens, view.record.held) == (90, "")
+    await node.do("ann", {"usage": {"tokens": 30, "cost": 1}})
+    view = await node.reaches(name, "complete")
+    assert (view.used.tokens, view.used.cost, view.parts["b"].used.tokens) == (120, 3, 60)
+    view = await node.crew.steering.retry(name, "a", ME)
+    assert (view.record.held, view.used.tokens, view.parts["a"].state) == ("budget", 120, "waiting")
+    await node.crew.steering.hold(name, resume=True, tokens=500)
+    await node.is_in(name, "a", "queued")
+    await node.do("ann", {"usage": {"tokens": 5, "cost": 0}})
+    await node.do("ann", {"usage": {"tokens": 5, "cost": 0}})
+    assert (await node.reaches(name, "complete")).used.tokens == 130
+
+
+async def test_what_a_synthesis_took_counts_when_a_part_is_done_again(nodes):
+    node = await nodes.here()
+    by_agent = Synthesis("agent", capability="do")
+    name = (await node.spawn(part("a"), budget=Budget(tokens=100), synthesis=by_agent)).record.id
+    await node.do("ann")
+    await node.do("ben", {"usage": {"tokens": 70, "cost": 0}})
+    await node.reaches(name, "complete")
+    assert (await node.crew.steering.retry(name, "a", ME)).used.tokens == 70

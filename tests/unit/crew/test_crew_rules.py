@@ -163,7 +163,8 @@ def test_totals_are_added_over_agents_not_over_reports():
         Checkpoint("a", "y", 2, tokens=7, cost=0.5),
         Checkpoint("", "x", 3, tokens=1),
     ]
-    assert budget.spent(told) == Spent(13, 0.5)
+    seen = sight.view(record(part("a")), [], {}, told)
+    assert (seen.used, seen.parts["a"].used) == (Spent(13, 0.5), Spent(12, 0.5))
     assert budget.exceeded(Budget(), Spent(10**9, 1e9)) == ""
     assert "13 of 13" in budget.exceeded(Budget(tokens=13), Spent(13))
     assert "0.5 of 0.5" in budget.exceeded(Budget(cost=0.5), Spent(0, 0.5))
