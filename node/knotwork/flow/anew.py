@@ -13,7 +13,7 @@ import msgspec
 
 from knotwork.bus import clock, reading, subjects
 from knotwork.flow import facts
-from knotwork.flow.history import is_kept, kept_ends, kept_of
+from knotwork.flow.history import is_kept, kept_ends, kept_facts, kept_of
 from knotwork.sdk.errors import Conflict, Invalid
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 PASSED_ON = ("signal", "cancel", "pause", "resume")
 """Facts that others send to a run."""
+HEARD_IN = 100
+"""In how many of the runs that went before in a chain is looked for what was sent."""
 
 
 def started(run: str, start: facts.Start, anew: Anew, digest: str) -> tuple[str, facts.Start]:
@@ -110,6 +112,29 @@ async def deliver(
         start = _start(found[there].data) if there in found else await start_of(connection, run)
         if start is None or subject not in found or found[subject].seq <= start.after:
             return new  # there is none yet, or the one before saw it, and took it along if need be
+
+
+async def was_sent(connection: Connection, run: str, place: tuple[str, ...]) -> bool:
+    """Return whether the last of a chain of runs, or one of those before it, was sent this."""
+    start = await start_of(connection, run)
+    if start is None:
+        return False
+    last = start.number
+    chain = [facts.chained(start.first or run, one) for one in range(last, max(-1, last - HEARD_IN), -1)]
+    places = [facts.subject(one, *place) for one in chain]
+    if await reading.each_last(connection, subjects.FACTS, places):
+        return True
+    for one, where in zip(chain, places, strict=True):  # what ended a while ago is packed away
+        if any(stored.subject == where for stored in await kept_facts(connection, one)):
+            return True
+    return False
+
+
+async def is_over(connection: Connection, run: str) -> bool:
+    """Return whether a run that began has ended."""
+    places = [facts.subject(run, what) for what in ("start", "ended")]
+    found = await reading.each_last(connection, subjects.FACTS, places)
+    return [one.subject for one in found] != places[:1]  # without its start it is packed away
 
 
 def _start(data: bytes) -> facts.Start | None:

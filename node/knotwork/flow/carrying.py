@@ -34,6 +34,7 @@ from knotwork.flow.effects import (
     WatchEvent,
     Withdraw,
 )
+from knotwork.flow.singletons import Singletons
 from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError, NotFound, TooLarge
 from knotwork.work import lookup, records, timers, withdrawing
 
@@ -76,6 +77,7 @@ class Carrier:
         self._group, self._connection, self._work, self._facts = group, connection, work, work.facts
         self._definitions, self._events, self._limits = definitions, events, limits
         self._node, self._sure, self._below = node, sure, below
+        self._singletons = Singletons(connection, work.facts, limits)
 
     def carry_out(self, run: Run, effect: Effect, *, again: bool) -> None:
         """Begin to carry out an effect; `again`: somebody may have done so before."""
@@ -151,7 +153,7 @@ class Carrier:
                     run.id, effect, lambda body: self._record(run.id, effect.token, outputs.as_json(body))
                 )
             case SendSignal():
-                await self._send(run, effect)
+                await self._send(run, effect, again=again)
             case Respond():
                 await self._record(run.id, effect.token, effect.payload)
             case End():
@@ -238,22 +240,15 @@ class Carrier:
 
     async def _admit(self, run: Run, effect: Admit) -> None:
         """Have a run wait for its turn, or end it, or end those before it."""
-        me = admission.holder(run.id, admission.RUN)
-        if effect.when_full != "queue":
-            before = admission.holder(anew.before(run.start), admission.RUN)  # it is ending: this one goes on for it
-            others = [one for one in await self._limits.holders(effect.limit.key) if one not in (me, before)]
-            full = len(others) >= effect.limit.concurrency
-            victims = others if effect.when_full == "cancel_previous" else [me]
-            for one in victims if full else ():
-                wish = facts.Wish(why="there is another run of it" if one == me else f"{run.id} takes its place")
-                await self._append(facts.subject(admission.held_by(one)[0], "cancel"), facts.encode(wish))
-            if full and victims == [me]:
-                return
+        if effect.when_full == "queue":
 
-        def is_held() -> bool:
-            return run.paused and run.open.get(effect.name) is effect
+            def is_held() -> bool:
+                return run.paused and run.open.get(effect.name) is effect
 
-        await self._limits.acquire(me, effect.limit, run.start.priority, passed_over=is_held)
+            me = admission.holder(run.id, admission.RUN)
+            await self._limits.acquire(me, effect.limit, run.start.priority, passed_over=is_held)
+        elif not await self._singletons.admit(run, effect):
+            return
         if run.open.get(effect.name) is effect:  # else it is over, or somebody else's
             await self._append(facts.subject(run.id, "admitted"), b"")
 
@@ -273,16 +268,22 @@ class Carrier:
         if effect.detach:
             await self._record(run.id, effect.token, facts.encode({"run": child}))
 
-    async def _send(self, run: Run, effect: SendSignal) -> None:
+    async def _send(self, run: Run, effect: SendSignal, *, again: bool) -> None:
         to = await anew.latest(self._connection, effect.run) if facts.is_run(effect.run) else effect.run
-        if (
-            not facts.is_run(to)
-            or await reading.last(self._connection, subjects.FACTS, facts.subject(to, "start")) is None
-        ):
+        start = await anew.start_of(self._connection, to) if facts.is_run(to) else None
+        if start is None or start.circle not in ("", run.start.circle):
             raise NotFound(f"There is no run {to[:80]!r}.", code="flow.no_run", hint="See `knotwork run list`.")
-        signal = facts.Signal(msgspec.Raw(effect.payload), by=run.id)
         place = ("signal", effect.signal, f"{run.id}-{effect.token}"[:64])
-        await anew.deliver(self._connection, self._facts, to, place, facts.encode(signal))
+        over = await anew.is_over(self._connection, to)
+        if (again or over) and await anew.was_sent(self._connection, to, place):
+            pass  # whoever sent it died before that was on record
+        elif over:
+            error = Conflict(f"{to} has ended.", code="flow.over", hint="See `knotwork run show`.", detail={"id": to})
+            await self._record_failure(run, effect, error)
+            return
+        else:
+            signal = facts.Signal(msgspec.Raw(effect.payload), by=run.id)
+            await anew.deliver(self._connection, self._facts, to, place, facts.encode(signal))
         await self._record(run.id, effect.token, effect.payload)
 
     async def _end(self, run: Run, effect: End, *, again: bool) -> None:

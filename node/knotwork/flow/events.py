@@ -98,8 +98,9 @@ class Events:
             for stored in found:
                 for key, watch in watches:
                     if stored.seq >= watch.place and self._watches.get(key) is watch and _matches(watch.effect, stored):
-                        del self._watches[key]
-                        await watch.found(stored.data)
+                        await watch.found(stored.data)  # when that fails it is found again
+                        if self._watches.get(key) is watch:
+                            del self._watches[key]
             place = found[-1].seq + 1
         for _, watch in watches:
             watch.place = max(watch.place, place)

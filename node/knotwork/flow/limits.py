@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 AGAIN_S = 0.2
 LOOK_S = 5.0
+MISSED_S = 1.0
 FORGET_S = 2 * 86400
 """How long an empty book is kept: longer than any rate that makes sense."""
 _encode = msgspec.json.Encoder().encode
@@ -68,6 +69,8 @@ class Limits:
         self._lines: dict[str, _Line] = {}
         """Each is there, and served, while somebody waits in it."""
         self._order = itertools.count()
+        self._news: dict[str, asyncio.Event] = {}
+        """Those that are set when a book is changed."""
 
     async def open(self) -> None:
         """Make sure that there is a place for books."""
@@ -106,6 +109,26 @@ class Limits:
         finally:
             if not answer.done():
                 answer.cancel()
+
+    async def acquire_at_once(self, holder: str, limit: Limit, *, instead_of: str = "") -> list[str]:
+        """Write `holder` into the book of a limit when there is a place, be it that of `instead_of`; it waits for none.
+
+        Returns who has the places when there is none, else nothing.
+        """
+        while True:
+            book, read = await self._book(limit.key)
+            others = admission.without(book, {instead_of})
+            after = admission.admitted(others, limit, holder, clock.now_ns())
+            if after is None:
+                return list(others.holders)
+            if after is others or await self._write(limit.key, after, read):
+                return []
+
+    async def changed(self, key: str) -> None:
+        """Return when a book was changed, or after a second: a change before this was called is not told."""
+        news = self._news.setdefault(key, asyncio.Event())
+        await set_within(news, MISSED_S)
+        self._news.pop(key, None)
 
     def look_again(self) -> None:
         """Look soon at whoever waits here: some may not be passed over any more."""
@@ -215,6 +238,8 @@ class Limits:
         line = self._lines.get(entry.key)
         if line is not None:
             line.stir.set()
+        if (news := self._news.pop(entry.key, None)) is not None:
+            news.set()
 
 
 def _read(value: bytes | None) -> Book:

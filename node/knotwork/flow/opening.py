@@ -38,8 +38,10 @@ def begin(run: Run, step: Progress) -> None:
         step.state, step.begun_ns = "open", run.now_ns
         run.working += 1
         if (end := run.start.given.get(token)) is not None:
-            if spec.compensate is not None and spec.kind != "map":
-                step.input, step.input_blob = outputs.input_of(run, step)
+            if spec.compensate is not None:  # whoever undoes it is told what it was given
+                step.input, step.input_blob = (
+                    (_items_of(run, step), "") if spec.kind == "map" else outputs.input_of(run, step)
+                )
             ending.finish(run, step, end)
             return
         if spec.kind == "map":
@@ -62,14 +64,19 @@ def _all_left_out(run: Run, step: Progress) -> bool:
 def _begin_map(run: Run, step: Progress) -> None:
     spec = step.box.spec
     assert spec.kind == "map"
+    step.input = _items_of(run, step)
+    items.begin(run, step, spec, step.input)
+
+
+def _items_of(run: Run, step: Progress) -> bytes:
+    """Return the list that a map goes through; raises `Invalid` when it cannot be worked out."""
+    spec = step.box.spec
+    assert spec.kind == "map"
     if (handed := run.start.handed.get(step.box.id)) is not None:
-        value = bytes(handed.input)
-    elif spec.items is not None:
-        value = outputs.encoded(expressions.evaluate(spec.items, context(run, step.box.reads)))
-    else:
-        value = outputs.input_by_default(run, step)[0]
-    step.input = value
-    items.begin(run, step, spec, value)
+        return bytes(handed.input)
+    if spec.items is not None:
+        return outputs.encoded(expressions.evaluate(spec.items, context(run, step.box.reads)))
+    return outputs.input_by_default(run, step)[0]
 
 
 def _open(run: Run, step: Progress, spec: AnyStep, token: str) -> None:  # noqa: C901, PLR0912  one rule for each kind

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from knotwork.work.room import Work
 
 __all__ = ["Begun", "Runs", "Sight", "Wanted", "keyed_run", "new_run"]
-HEARD_IN = 100
-"""In how many of the runs that went before in a chain is looked for the key of a signal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +247,7 @@ class Runs(Looking):
     async def signal(self, run: str, name: str, payload: bytes, *, by: str = "", key: str = "") -> bool:
         """Send a signal to a run, or to the one that goes on for it; False when one with this key was sent before.
 
-        A key holds for the whole chain, as far back as `HEARD_IN` runs.
+        A key holds for the whole chain, as far back as `anew.HEARD_IN` runs.
         """
         signal = facts.Signal(msgspec.Raw(payload), by)
         digest = hashlib.sha256(key.encode()).hexdigest()[:16] if key else secrets.token_hex(8)
@@ -257,27 +255,13 @@ class Runs(Looking):
         try:
             living = await self._must_live(run)
         except Conflict:
-            if key and await self._was_sent(await self.latest(run), place):  # its acknowledgement was lost
+            last = await self.latest(run)
+            if key and await anew.was_sent(self._connection, last, place):  # its acknowledgement was lost
                 return False
             raise
-        if key and await self._was_sent(living, place):
+        if key and await anew.was_sent(self._connection, living, place):
             return False
         return await anew.deliver(self._connection, self._facts, living, place, facts.encode(signal))
-
-    async def _was_sent(self, run: str, place: tuple[str, ...]) -> bool:
-        """Return whether the last of a chain of runs, or one of those before it, was sent this."""
-        start = await anew.start_of(self._connection, run)
-        if start is None:
-            return False
-        last = start.number
-        chain = [facts.chained(start.first or run, one) for one in range(last, max(-1, last - HEARD_IN), -1)]
-        places = [facts.subject(one, *place) for one in chain]
-        if await reading.each_last(self._connection, subjects.FACTS, places):
-            return True
-        for one, where in zip(chain, places, strict=True):  # what ended a while ago is packed away
-            if any(stored.subject == where for stored in await history.kept_facts(self._connection, one)):
-                return True
-        return False
 
     async def answer(self, run: str, step: str, *, approve: bool, by: str, comment: str = "") -> None:
         """Approve or reject; recording the answer is what makes it count, so it counts once.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import watchfiles
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from knotwork.sdk.errors import KnotworkError
 from knotwork.trigger.envelope import Firing
@@ -165,9 +166,13 @@ async def _hints(trigger: Files) -> AsyncGenerator[None, None]:
         trigger.folder, recursive=trigger.recursive, rust_timeout=LOOK_MS, yield_on_timeout=True, debounce=STEP_MS,
         step=50, stop_event=asyncio.Event(), watch_filter=None,
     )  # fmt: skip
-    async with aclosing(told):
-        async for _ in told:
-            yield
+    try:
+        async with aclosing(told):
+            async for _ in told:
+                yield
+    except* WatchfilesRustInternalError as group:
+        log.debug("%s is watched anew: %s", trigger.folder, group.exceptions[0])  # by a name that is no UTF-8
+    yield  # the library ends at such a name, however often one is told of
 
 
 def _is_there(trigger: Files) -> bool:

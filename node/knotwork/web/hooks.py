@@ -83,7 +83,13 @@ async def _answered(hook: Hook, wanted: HookRequest) -> Response:
         failed.headers["knotwork-run"] = found.run
         return failed
     headers = {"knotwork-run": found.run} if found.run else {}
+    if found.status in _WITHOUT_BODY:
+        return Response(b"", found.status, headers)
     return Response(found.body, found.status, headers, media_type="application/json")
+
+
+_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT, HTTPStatus.NOT_MODIFIED)
+"""Answers that cannot have one: a client would take it for the beginning of the next answer."""
 
 
 def _wrong_method(hooks: Mapping[str, Hook], request: Request) -> Response:

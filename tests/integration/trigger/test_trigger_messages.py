@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from tests.integration.trigger.conftest import define, keep, output, runs_of
@@ -204,6 +205,20 @@ async def test_a_file_that_is_still_written_is_waited_for(nodes, tmp_path):
         file.write_text("x" * size)
         await asyncio.sleep(0.05)  # as whoever writes it takes his time
     assert [one["size"] for one in await outputs(flow, 1)] == [10]
+
+
+async def test_a_file_whose_name_is_no_text_fires_like_others_and_is_no_error(nodes, tmp_path, caplog):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await keep(triggers, folder=str(tmp_path), pattern="*.csv", settle=0)
+    await until(lambda: _is("t" in triggers._watching.seen))
+    for number in range(3):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff%d.csv" % number)).write_text("x")
+        (tmp_path / f"{number}.csv").write_text("y")
+        found = await outputs(flow, 2 * number + 2)
+    names = sorted(Path(one["path"]).name for one in found)
+    assert names == ["0.csv", "1.csv", "2.csv", "\ufffd0.csv", "\ufffd1.csv", "\ufffd2.csv"]
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]
 
 
 @pytest.mark.parametrize("folder", ["/" + "a" * 300, "/a\0b"], ids=["long", "nul"])

@@ -51,6 +51,16 @@ def test_a_map_that_gave_more_than_can_be_kept_leaves_as_many_items_as_can(monke
     assert Play(steps, [1, 2, 3, 4], start={"left": left}).open == {"do.m--0", "do.m--2", "do.m--3"}
 
 
+@pytest.mark.parametrize("handed", [None, [8, 9]])
+def test_who_undoes_a_map_that_was_taken_over_is_told_its_items(handed):
+    steps = {"m": mapped(input="'x'", compensate="u"), "x": task("m"), "u": task()}
+    start = {"given": {"m": facts.StepEnd("completed", msgspec.Raw(b"[1,2]"))}}
+    if handed:
+        start["handed"] = {"m": facts.Handed(msgspec.Raw(msgspec.json.encode(handed)))}
+    play = Play(steps, [5, 6], start=start).fail("x")
+    assert play.given("u--0u") == {"step": "m", "input": handed or [5, 6], "output": [1, 2]}
+
+
 @pytest.mark.parametrize("items", [b"null", b"[1]", b'{"a":1}', b'"x"', b"{"])
 def test_what_an_import_says_was_left_may_be_anything(items):
     play = Play({"m": mapped()}, [1], start={"left": {"m": facts.Left(msgspec.Raw(items))}})

@@ -52,7 +52,7 @@ class StandInTriggers:
 
 @dataclass
 class StandInHook:
-    """Says what came; refuses whoever says that he is not who he is, and is late for who says so."""
+    """Says what came; refuses whoever says that he is not who he is, is late for who says so, and has the status that is wanted."""
 
     max_body: int = 100
 
@@ -62,7 +62,7 @@ class StandInHook:
         if "x-late" in request.headers:
             late = TimedOut("It has not answered.", code="trigger.timeout", detail={"id": RUN})
             return HookAnswer(504, b"", RUN, late)
-        return HookAnswer(202, request.body or b"null", RUN)
+        return HookAnswer(int(request.headers.get("x-status", 202)), request.body or b"null", RUN)
 
 
 class StandInHooks:

@@ -39,6 +39,15 @@ async def test_what_is_refused(client):
     assert (await client.get("/api/node/status")).status_code == 401
 
 
+@pytest.mark.parametrize("status", [204, 205, 304])
+async def test_a_status_that_has_no_body_ends_no_connection(client, status):
+    """What follows such an answer on its connection is taken for the beginning of the next one."""
+    for _ in range(3):
+        answer = await client.post("/run/a/b", content=b'{"a": 1}', headers={"x-status": str(status)})
+        assert (answer.status_code, answer.content, answer.headers["knotwork-run"][0]) == (status, b"", "w")
+    assert (await client.post("/run/a/b", content=b'{"a": 1}')).json() == {"a": 1}
+
+
 async def test_a_run_that_fails_or_is_late_is_told_by_a_problem_document(client):
     late = await client.post("/run/a/b", headers={"x-late": "yes"})
     assert (late.status_code, late.headers["content-type"]) == (504, "application/problem+json")
