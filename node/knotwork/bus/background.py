@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 AGAIN_S = 1.0
 """How often a group that does not end is looked at for tasks that were started meanwhile."""
@@ -26,13 +28,32 @@ async def background() -> AsyncIterator[asyncio.TaskGroup]:
                 await asyncio.wait(tasks, timeout=AGAIN_S)  # what ends may have started another
 
 
-def begin_in(group: asyncio.TaskGroup, work: Coroutine[Any, Any, T]) -> asyncio.Task[T] | None:
-    """Run `work` in a group; None, and it is left undone, when the group is closing."""
+def begin_in(
+    group: asyncio.TaskGroup, work: Coroutine[Any, Any, None], failed: Callable[[], None] | None = None
+) -> asyncio.Task[None] | None:
+    """Do one thing beside, in a group; None, and it is left undone, when the group is closing.
+
+    An error that nobody foresaw ends that one thing, is told in the log, and `failed()` is called: it must not end what
+    the group's other tasks do, a whole project say. What has to be done all the same goes by `pauses.insist`.
+    """
+    doing = _contained(work, failed)
     try:
-        return group.create_task(work)
+        task = group.create_task(doing)
     except RuntimeError:
+        doing.close()
         work.close()
         return None
+    task.add_done_callback(lambda _: work.close())  # cancelled before its first step, it has not begun it
+    return task
+
+
+async def _contained(work: Coroutine[Any, Any, None], failed: Callable[[], None] | None) -> None:
+    try:
+        await work
+    except Exception:
+        log.exception("%s failed", getattr(work, "__qualname__", "a task"))
+        if failed is not None:
+            failed()
 
 
 def heard(future: asyncio.Future[Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import re
 import secrets
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
     from knotwork.bus.wire import Message
 
+log = logging.getLogger(__name__)
 _KEY = re.compile(r"[a-zA-Z0-9_=-]{1,64}(\.[a-zA-Z0-9_=-]{1,64}){0,15}")
 HEARTBEAT_S = 1.0
 READ_TIMEOUT_S = 10.0
@@ -227,7 +229,7 @@ class _Reading:
         else:
             self._known.add(key)
             self._seen.add(key)
-        self._on_entry(Entry(key, None if gone else message.data, revision))
+        self._tell(Entry(key, None if gone else message.data, revision))
         if self._left > 0:
             self._left -= 1
             if self._left == 0:
@@ -235,10 +237,17 @@ class _Reading:
 
     def _complete(self) -> None:
         for key in self._known - self._seen:
-            self._on_entry(Entry(key, None, 0))
+            self._tell(Entry(key, None, 0))
         self._known &= self._seen
         self._left = 0
         self._on_current()
+
+    def _tell(self, entry: Entry) -> None:
+        """Tell of a record; whoever cannot deal with one is told of the others, and that the picture is complete."""
+        try:
+            self._on_entry(entry)
+        except Exception:
+            log.exception("what stands at %s cannot be dealt with", entry.key)
 
     def missed(self) -> None:
         """Start over: something may have been missed."""

@@ -1,10 +1,17 @@
-"""How long until what failed is tried again? A pause that doubles from try to try, up to a limit."""
+"""When is what failed tried again? After a pause that doubles from try to try, up to a limit."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
+from knotwork.sdk.errors import KnotworkError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 LEAST_S, MOST_S = 0.1, 5.0
 
 
@@ -28,3 +35,22 @@ class Pauses:
     def shorten(self) -> None:
         """Begin anew: what is tried went well for a while."""
         self._next_s = self._least_s
+
+
+async def insist(
+    work: Callable[[], Awaitable[T]], what: str, pauses: Pauses, *, wanted: Callable[[], bool] = lambda: True
+) -> T | None:
+    """Do something again until it succeeds, and return what it returns; through what may pass, and through bugs of ours.
+
+    None when it is `wanted` no more. `what` it is, for the log. It is for what somebody would wait for in vain if an
+    error that nobody foresaw ended it.
+    """
+    while wanted():
+        try:
+            return await work()
+        except KnotworkError as error:
+            log.debug("%s is tried in a moment: %s", what, error)
+        except Exception:
+            log.exception("%s failed, and is tried in a moment", what)
+        await pauses.wait()
+    return None

@@ -323,8 +323,6 @@ class Crew:
             await asyncio.to_thread(self.files.results, record, outputs, whole)
         except (KnotworkError, OSError) as error:
             log.warning("the results of %s are not mirrored as files: %s", record.id, error)
-        except Exception:  # nothing depends on these files, least of all the other orchestrations
-            log.exception("the results of %s are not mirrored as files", record.id)
 
 
 def _must_be_plan(one: Record, revision: int | None) -> None:

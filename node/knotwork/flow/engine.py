@@ -105,6 +105,9 @@ class Engine:
             except KnotworkError as error:
                 log.debug("run %s goes on in a moment: %s", live.id, error)
                 await pauses.wait()
+            except Exception:
+                log.exception("run %s is left where it is: its fact %d cannot be completed", live.id, fact.seq)
+                live.left = True
         live.busy = False
         if live.waiting:  # else it was forgotten
             live.waiting.popleft()

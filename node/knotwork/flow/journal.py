@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from knotwork.bus import patterns, reading, subjects
 from knotwork.bus.background import begin_in
-from knotwork.bus.pauses import Pauses
+from knotwork.bus.pauses import Pauses, insist
 from knotwork.bus.reading import Stored
 from knotwork.flow import admission, calls, facts, forgetting
 from knotwork.flow.forgetting import Over
@@ -206,9 +206,9 @@ class Journal:
 
     async def _load(self, shard: Shard) -> None:
         """Read every fact of a shard that we do not know yet, and carry out again whatever is still open."""
-        await self._insist(lambda: self._listen(shard), shard)  # what is stored after this is told
-        await self._insist(lambda: self._read(shard), shard)
-        await self._insist(lambda: self._leave_past(shard, list(shard.runs)), shard)
+        await self._surely(lambda: self._listen(shard), shard)  # what is stored after this is told
+        await self._surely(lambda: self._read(shard), shard)
+        await self._surely(lambda: self._leave_past(shard, list(shard.runs)), shard)
         if self._shards.get(shard.name) is not shard:
             return
         shard.ready = True
@@ -306,16 +306,10 @@ class Journal:
 
     # -- within ------------------------------------------------------------------------------------------------------
 
-    async def _insist(self, work: Callable[[], Awaitable[None]], shard: Shard) -> None:
-        pauses = Pauses()
-        while self._shards.get(shard.name) is shard:
-            try:
-                await work()
-            except KnotworkError as error:
-                log.debug("shard %s is read in a moment: %s", shard.name, error)
-                await pauses.wait()
-            else:
-                return
+    async def _surely(self, work: Callable[[], Awaitable[None]], shard: Shard) -> None:
+        await insist(
+            work, f"reading shard {shard.name}", Pauses(), wanted=lambda: self._shards.get(shard.name) is shard
+        )
 
 
 def distrust(runs: Iterable[Live], over: Iterable[Over]) -> None:

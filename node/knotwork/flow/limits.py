@@ -12,7 +12,6 @@ import contextlib
 import heapq
 import itertools
 import logging
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,10 +20,11 @@ import msgspec
 
 from knotwork.bus import clock, kv, subjects
 from knotwork.bus.background import begin_in
+from knotwork.bus.pauses import Pauses, insist
 from knotwork.bus.waits import set_within
 from knotwork.flow import admission
 from knotwork.flow.admission import Book, Limit
-from knotwork.sdk.errors import Conflict, KnotworkError
+from knotwork.sdk.errors import KnotworkError
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -168,13 +168,16 @@ class Limits:
             except KnotworkError as error:
                 log.debug("who may begin by %s is decided in a moment: %s", key, error)
                 pause_s = AGAIN_S
+            except Exception:  # whoever waits would wait for ever
+                log.exception("who may begin by %s cannot be decided", key)
+                pause_s = LOOK_S
             if pause_s and line.waiting:
                 await set_within(line.stir, min(pause_s, LOOK_S))
         del self._lines[key]
 
     async def _admit(self, key: str, line: _Line) -> float:
         """Write as many as fit; return how long to wait before the next try, 0 for at once."""
-        book, revision = await self._book(key)
+        book, read = await self._book(key)
         now_ns = clock.now_ns()
         after, chosen = book, 0
         waiting = [one for one in line.waiting if not one.answer.done() and not one.passed_over()]
@@ -189,8 +192,7 @@ class Limits:
             after, chosen = found, chosen + 1
         if not chosen:
             return admission.wait_s(book, waiting[0].limit, now_ns) + 0.001
-        if after is not book and not await self._write(key, after, revision):
-            await asyncio.sleep(random.uniform(0.0, 0.02))  # noqa: S311  so that nodes do not run into each other again
+        if after is not book and not await self._write(key, after, read):
             return 0.0
         let_in = waiting[:chosen]
         for waiter in let_in:
@@ -203,32 +205,24 @@ class Limits:
         return 0.0
 
     async def _strike(self, key: str, holders: set[str]) -> None:
-        while True:
-            try:
-                book, revision = await self._book(key)
+        async def struck() -> None:
+            while True:
+                book, read = await self._book(key)
                 if not holders & book.holders.keys():
                     return
-                if await self._write(key, admission.without(book, holders), revision):
+                if await self._write(key, admission.without(book, holders), read):
                     return
-            except KnotworkError as error:
-                log.debug("who ended is struck out of %s in a moment: %s", key, error)
-                await asyncio.sleep(AGAIN_S)
 
-    async def _book(self, key: str) -> tuple[Book, int]:
+        await insist(struck, f"striking out of {key} who ended", Pauses(AGAIN_S))
+
+    async def _book(self, key: str) -> tuple[Book, Entry | None]:
         entry = await self._bucket.get(key)
-        return (_read(entry.value), entry.revision) if entry is not None else (Book(), 0)
+        return _read(entry.value) if entry is not None else Book(), entry
 
-    async def _write(self, key: str, book: Book, revision: int) -> bool:
-        """Write a book that was read at a revision; False when somebody else was faster."""
+    async def _write(self, key: str, book: Book, read: Entry | None) -> bool:
+        """Write a book in place of what was `read`; False when somebody else was faster."""
         ttl_s = None if book.holders else FORGET_S  # a key of a customer who never comes again
-        try:
-            if revision:
-                await self._bucket.update(key, _encode(book), revision, ttl_s=ttl_s)
-            else:
-                await self._bucket.create(key, _encode(book), ttl_s=ttl_s)
-        except Conflict:
-            return False
-        return True
+        return await self._bucket.swap(key, read, _encode(book), ttl_s=ttl_s)
 
     def _changed(self, entry: Entry) -> None:
         if entry.value is None:

@@ -72,10 +72,8 @@ class Turns:
 
 
 async def _contained(work: Coroutine[Any, Any, None]) -> None:
-    """Carry on when one step of one launch fails: it is taken again by the next look."""
+    """Say little of what may pass: it is taken again by the next look."""
     try:
         await work
     except KnotworkError as error:
         log.debug("a step of a launch is taken again: %s", error)
-    except Exception:  # a bug of ours, or odd things from a plugin, end neither the other launches nor the project
-        log.exception("a step of a launch failed")

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -118,9 +118,9 @@ class Intake:
         """Return whether something is looked up that may begin here."""
         return bool(self._looking)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` beside; when all is closing it is left: what is not recorded comes again."""
-        begin_in(self._group, work)
+    def spawn(self, work: Coroutine[Any, Any, None], failed: Callable[[], None] | None = None) -> None:
+        """Run `work` beside, `failed()` if a bug of ours ends it; when all is closing it is left: what is not recorded comes again."""
+        begin_in(self._group, work, failed)
 
     async def outcome_of(self, task: Task) -> Outcome | None:
         """Return the outcome of an attempt, None when there is none in FACTS."""

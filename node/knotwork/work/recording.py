@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import clock, patterns, publisher, reading, subjects
 from knotwork.bus.background import begin_in
-from knotwork.bus.pauses import Pauses
+from knotwork.bus.pauses import Pauses, insist
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TooLarge, Unavailable
 from knotwork.work import records, settle
 from knotwork.work.taking import SOON, SOON_S
@@ -190,9 +190,12 @@ class Recorder:
     async def _insist(self, task: Task, outcome: Outcome, done: Done) -> None:
         self.insisting += 1
         try:
-            standing, ours = await self._surely(task, outcome)
+            pauses = Pauses(AGAIN_MIN_S, AGAIN_MAX_S)
+            stored = await insist(lambda: self._surely(task, outcome), f"the outcome of {task.run}", pauses)
         finally:
             self.insisting -= 1
+        assert stored is not None
+        standing, ours = stored
         if not ours:
             self.refused += 1
             log.warning(
@@ -271,15 +274,8 @@ class Recorder:
 
     async def _follow(self, task: Task, outcome: Outcome, done: Done) -> None:
         pauses = Pauses(AGAIN_MIN_S, AGAIN_MAX_S)
-        while True:
-            try:
-                await self.carry_out(task, outcome)
-            except KnotworkError as error:
-                log.debug("what follows %s is tried again: %s", task.run, error)
-                await pauses.wait()
-            else:
-                done()
-                return
+        await insist(lambda: self.carry_out(task, outcome), f"what follows {task.run}", pauses)
+        done()
 
 
 def _attempt_timer(task: Task) -> str:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import patterns
 from knotwork.bus.background import begin_in, heard
-from knotwork.bus.pauses import Pauses
-from knotwork.sdk.errors import KnotworkError, NotFound, TimedOut, Unreachable
+from knotwork.bus.pauses import Pauses, insist
+from knotwork.sdk.errors import NotFound, TimedOut, Unreachable
 from knotwork.work import fold, records
 
 if TYPE_CHECKING:
@@ -114,17 +114,14 @@ class Waiters:
 
     async def _look(self, run: str) -> None:
         """Look up how a run ended, if it did, and tell who waits for it."""
+
+        async def told() -> None:
+            found = await self._find(run)
+            if found is not None:
+                self._tell(run, found)
+
         pauses = Pauses(AGAIN_MIN_S, AGAIN_MAX_S)
-        while run in self._waiting:
-            try:
-                found = await self._find(run)
-            except KnotworkError as error:
-                log.debug("%s is looked up again: %s", run, error)
-                await pauses.wait()
-            else:
-                if found is not None:
-                    self._tell(run, found)
-                return
+        await insist(told, f"looking up {run}", pauses, wanted=lambda: run in self._waiting)
 
     def _tell(self, run: str, outcome: Outcome) -> None:
         for future in self._waiting.get(run, ()):

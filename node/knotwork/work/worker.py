@@ -11,8 +11,8 @@ import contextlib
 import logging
 import math
 import random
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -170,9 +170,18 @@ class Worker:
             running.alive_s = self.now_s
             self._listen_in(task.heartbeat_s, running, task.heartbeat_s)
         if task.blob:
-            self._intake.spawn(self._fetch(running, envelope))
+            self._beside(running, self._fetch(running, envelope))
         else:
             self._execute(running, envelope, bytes(task.input))
+
+    def _beside(self, running: Running, work: Coroutine[Any, Any, None]) -> None:
+        """Do beside what an attempt needs; if a bug of ours ends that it is given up: it comes again, and counts as a crash."""
+
+        def given_up() -> None:
+            self._finished(running)
+            self._forget(running)
+
+        self._intake.spawn(work, given_up)
 
     async def _fetch(self, running: Running, envelope: Envelope) -> None:
         """Begin an attempt whose input is kept elsewhere."""
@@ -251,7 +260,7 @@ class Worker:
             state: records.Ended = "completed" if kind == "result" else "continued"
             if len(data) > records.INLINE_MAX_BYTES:
                 running.over = True
-                self._intake.spawn(self._record_large(running, state, data))
+                self._beside(running, self._record_large(running, state, data))
             else:
                 self._record(running, state, output=data)
         else:
@@ -259,7 +268,7 @@ class Worker:
             if error.code in settle.HANDED_BACK:
                 self._hand_back(running, error)
             elif self.passes is not None and passing.may_pass(running.task, error):
-                self._intake.spawn(self._pass_on(running, error, self.passes))
+                self._beside(running, self._pass_on(running, error, self.passes))
             else:
                 self._failed(running, error)
 
@@ -291,7 +300,7 @@ class Worker:
         if (
             self._loop.time() - running.renewed_s > self._patience.of(running.consumer) * 0.8
         ):  # frozen for a while: it may have ended elsewhere
-            self._intake.spawn(self._record_late(running, outcome))
+            self._beside(running, self._record_late(running, outcome))
         else:
             self._recorder.record(running.task, outcome, lambda: self._recorded(running))
 
@@ -320,7 +329,7 @@ class Worker:
     def _hand_back(self, running: Running, error: KnotworkError) -> None:
         """Give an attempt back unfinished, on record; somebody else takes it at once."""
         self._finished(running)
-        self._intake.spawn(self._release(running, error))
+        self._beside(running, self._release(running, error))
 
     async def _release(self, running: Running, error: KnotworkError) -> None:
         await self._intake.release(

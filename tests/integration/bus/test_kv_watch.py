@@ -9,6 +9,7 @@ import time
 import pytest
 
 from knotwork.bus import kv
+from knotwork.bus.background import background
 from knotwork.sdk.errors import Conflict, Invalid, NotFound
 
 
@@ -239,3 +240,35 @@ async def test_no_room_for_a_goodbye_does_not_replace_a_cancel(bucket, monkeypat
         monkeypatch.setattr(wire, "BUFFER_MAX_BYTES", -1)
         task.cancel()
     assert task.cancelled()
+
+
+async def test_who_cannot_deal_with_one_record_is_told_of_the_others(bucket, caplog):
+    await bucket.put("a", b"1")
+    await bucket.put("odd", b"2")
+    told, current = [], asyncio.Event()
+
+    def on_entry(entry: kv.Entry) -> None:
+        if entry.key == "odd":
+            raise ValueError
+        told.append(entry.key)
+        changed.set()
+
+    changed = asyncio.Event()
+    async with asyncio.timeout(30), background() as group:
+        group.create_task(bucket.watch(on_entry, current.set))
+        await current.wait()
+        changed.clear()
+        await bucket.put("odd", b"3")
+        await bucket.put("b", b"4")
+        await changed.wait()
+    assert told == ["a", "b"]
+    assert "odd cannot be dealt with" in caplog.text
+
+
+async def test_who_swaps_in_what_somebody_else_changed_meanwhile_reads_again(bucket):
+    assert await bucket.swap("a", None, b"1")
+    read = await bucket.get("a")
+    assert not await bucket.swap("a", None, b"2")
+    assert await bucket.swap("a", read, b"2")
+    assert not await bucket.swap("a", read, b"3")
+    assert (await bucket.get("a")).value == b"2"

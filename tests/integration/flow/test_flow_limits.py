@@ -16,6 +16,7 @@ from knotwork.bus.background import background
 from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint
 from knotwork.desk import flow_rows
+from knotwork.flow import admission
 from knotwork.flow.admission import Limit, key_of
 from knotwork.flow.limits import Limits
 from knotwork.work import records
@@ -48,6 +49,21 @@ async def test_who_is_in_the_book_already_goes_before_those_who_wait_for_its_pla
         await three[1].acquire("left", limit)
         assert not waits.done()
         three[1].release("left", limit.key)
+
+
+async def test_a_bug_met_once_leaves_nobody_waiting_for_ever(three, monkeypatch, caplog):
+    rule, met = admission.admitted, asyncio.Event()
+
+    def odd(*given):
+        if not met.is_set():
+            met.set()
+            raise ValueError("a bug")
+        return rule(*given)
+
+    monkeypatch.setattr(admission, "admitted", odd)
+    async with asyncio.timeout(60):
+        await three[0].acquire("one", Limit("cap.do", concurrency=1))
+    assert "a bug" in caplog.text
 
 
 async def test_a_concurrency_limit_holds_over_three_nodes(three):

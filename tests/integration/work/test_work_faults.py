@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 
@@ -14,8 +15,9 @@ from tests.integration.work.test_work_life import lines
 
 from knotwork.bus import clock, publisher, reading, subjects
 from knotwork.sdk.errors import KnotworkError
-from knotwork.work import records
+from knotwork.work import proof, records, settle
 from knotwork.work.records import Retry
+from knotwork.work.values import Values
 
 
 async def test_the_task_of_a_killed_worker_comes_back_to_another(bench, tmp_path):
@@ -202,3 +204,38 @@ async def test_what_has_ended_waits_no_more_when_the_server_forgot_that_it_was_a
 
 async def _open_queues(work):
     return [one for one in work.depths if one.pending + one.taken == 1]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        pytest.param(proof, "proved", id="looking up what may have been stored before"),
+        pytest.param(settle, "following", id="what follows an end"),
+        pytest.param(Values, "input_of", id="fetching a large input"),
+        pytest.param(Values, "keep_surely", id="keeping a large output"),
+    ],
+)
+async def test_a_bug_that_one_task_meets_ends_no_other_and_not_the_task(bench, monkeypatch, caplog, owner, name):
+    """Whatever is looked up, fetched or carried out for one task: an error that nobody foresaw is not the project's end."""
+    work = await bench.room(do={})
+    rule, met = getattr(owner, name), asyncio.Event()
+
+    def odd(*given, **named):
+        if not met.is_set():
+            met.set()
+            raise ValueError("a bug")
+        return rule(*given, **named)
+
+    monkeypatch.setattr(owner, name, odd)
+    script = {"fail": {"message": "once", "retriable": True}, "fail_until": 2, "text": "x" * records.INLINE_MAX_BYTES}
+    one = task(key="k", retry=Retry(max_attempts=2, delay_s=0.01))
+    value, blob = await work.values.keep(json.dumps(script).encode())
+    one = msgspec.structs.replace(one, input=msgspec.Raw(value), blob=blob)
+    await work.submitter.submit(one)
+    async with asyncio.timeout(30):
+        await met.wait()
+    other = task(value={})
+    await work.submitter.submit(other)
+    assert (await ended(work, other.run)).state == "completed"
+    assert (await ended(work, one.run)).state == "completed"
+    assert "a bug" in caplog.text

@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from knotwork.bus.background import together, what_ended
+from knotwork.bus.background import background, begin_in, together, what_ended
 
 
 async def test_a_group_that_fails_while_it_is_cancelled_is_cancelled():
@@ -55,3 +55,38 @@ async def test_what_fails_while_the_others_are_waited_for_is_no_cancellation():
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await together(asyncio.Event().wait())
+
+
+async def test_a_bug_in_one_thing_ends_nothing_else_of_the_group(caplog):
+    told: list[str] = []
+    go = asyncio.Event()
+
+    async def breaks() -> None:
+        raise ValueError
+
+    async def goes_on() -> None:
+        await go.wait()
+        told.append("done")
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        other = begin_in(group, goes_on())
+        broken = begin_in(group, breaks(), lambda: told.append("failed"))
+        assert other is not None
+        assert broken is not None
+        await broken
+        go.set()
+    assert told == ["failed", "done"]
+    assert "breaks failed" in caplog.text
+    assert "ValueError" in caplog.text
+
+
+async def test_what_is_cancelled_before_its_first_step_is_left_undone_without_a_word():
+    begun: list[int] = []
+
+    async def work() -> None:
+        begun.append(1)
+
+    async with background() as group:
+        assert begin_in(group, work()) is not None
+    assert begin_in(group, work()) is None  # it is closed
+    assert begun == []

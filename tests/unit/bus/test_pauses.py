@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from knotwork.bus.pauses import Pauses
+from knotwork.bus.pauses import Pauses, insist
+from knotwork.sdk.errors import Unavailable
 
 
 @pytest.fixture
@@ -37,3 +38,26 @@ async def test_two_who_failed_at_once_do_not_come_again_at_once(slept: list[floa
     for one in many:
         await one.wait()
     assert len(set(slept)) > 1
+
+
+async def test_who_insists_goes_on_through_what_may_pass_and_through_bugs(slept: list[float], caplog):
+    answers: list[Exception | str] = [Unavailable("away"), ValueError("a bug"), "done"]
+
+    async def work() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert await insist(work, "the work", Pauses()) == "done"
+    assert len(slept) == 2
+    assert "the work failed" in caplog.text
+    assert "away" not in "".join(record.message for record in caplog.records if record.levelname == "ERROR")
+
+
+async def test_what_is_not_wanted_any_more_is_not_insisted_on(slept: list[float]):
+    async def work() -> None:
+        raise Unavailable("away")
+
+    assert await insist(work, "the work", Pauses(), wanted=lambda: len(slept) < 3) is None
+    assert len(slept) == 3
