@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from knotwork.memory import names, rules, scanning
+from knotwork.memory import asking, names, rules, scanning
 from knotwork.memory.changing import Changing
 from knotwork.memory.index import Filter, Row
 from knotwork.memory.model import OWN_SCOPES, Category, Quarantine, encode
@@ -101,11 +101,10 @@ class Keeping:
         return Place(self._memory.project, "team", self._memory.project, names.quarantine_id(author))
 
     async def _store(self, place: Place, value: bytes | None) -> None:
-        with self._memory.around.slot(QUARANTINES).lease() as store:
-            if value is None:
-                await store.delete(place)
-            else:
-                await store.store(place, value)
+        await asking.asked(
+            self._memory.around, QUARANTINES,
+            lambda store: store.delete(place) if value is None else store.store(place, value),
+        )  # fmt: skip
         await self._memory.shelf.caught_up(("team",))
 
     async def _own(self, who: Who, *, forgotten: bool = False, category: Category | None = None) -> list[Row]:

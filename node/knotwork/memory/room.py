@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from knotwork.bus import clock
-from knotwork.memory import names, rules
+from knotwork.memory import asking, names, rules
 from knotwork.memory.model import Author, Record, Version, author, belongs, decode, encode
 from knotwork.memory.settings import Around, Settings
 from knotwork.memory.shelf import Shelf, open_shelf
@@ -64,22 +64,27 @@ class Memory:
     async def write(self, place: Place, record: Record, revision: int) -> int:
         """Keep a record where `revision` is now (0: nothing), put it into the index, and return its new revision.
 
-        Raises `Conflict` (`memory.changed`), `Unavailable`; what it returned from survives everything.
+        Raises `Conflict` (`memory.changed`), `Unavailable`, `PluginFailed`; what it returned from survives everything.
         """
         value = encode(record)
         if len(value) > RECORD_MAX_BYTES:
             raise TooLarge(f"{record.id} with its history has {len(value)} bytes.", code="memory.too_large")
         ttl_s = rules.left_s(record.expires_ns, self.now_ns())
-        with self.around.slot(self.settings.kept[record.scope]).lease() as store:
-            made: int = await store.store(place, value, revision=revision, ttl_s=ttl_s)
+        instance = self.settings.kept[record.scope]
+        answer = await asking.asked(
+            self.around, instance, lambda store: store.store(place, value, revision=revision, ttl_s=ttl_s)
+        )
+        made = asking.revision(instance, answer)
         self.shelf.put(place, record, made)
         return made
 
     async def remove(self, held: Held) -> None:
         """Remove a record for good; raises `Conflict` (`memory.changed`)."""
-        with self.around.slot(self.settings.kept[held.record.scope]).lease() as store:
-            made: int = await store.delete(held.place, revision=held.revision)
-        self.shelf.put(held.place, None, made)
+        instance = self.settings.kept[held.record.scope]
+        answer = await asking.asked(
+            self.around, instance, lambda store: store.delete(held.place, revision=held.revision)
+        )
+        self.shelf.put(held.place, None, asking.revision(instance, answer))
 
     async def held(self, memory: str, who: Who) -> Held:
         """Return a memory as it is now, with its past; a forgotten one, too.
@@ -106,8 +111,8 @@ class Memory:
 
     async def fresh(self, place: Place) -> Held | None:
         """Return what lies in a place now, None for nothing."""
-        with self.around.slot(self.settings.kept[place.scope]).lease() as store:
-            kept = await store.get(place)
+        instance = self.settings.kept[place.scope]
+        kept = asking.kept(instance, await asking.asked(self.around, instance, lambda store: store.get(place)))
         record = decode(kept.value) if kept is not None else None
         if kept is None or record is None or not belongs(record, place) or record.is_over(self.now_ns()):
             return None

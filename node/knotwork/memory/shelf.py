@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from knotwork.bus.background import background
-from knotwork.memory import names
+from knotwork.memory import asking, names
 from knotwork.memory.index import Change, Index
 from knotwork.memory.model import (
     QUARANTINE,
@@ -132,7 +132,7 @@ class Shelf:
         try:
             async with asyncio.timeout(CATCH_UP_S if one.current.is_set() else FIRST_S):
                 await one.current.wait()
-                latest = await one.store.latest(one.realm)
+                latest = await asking.answered(one.realm, lambda: one.store.latest(one.realm))
                 while one.told < latest and one.given_up < latest:
                     moved = one.moved
                     await moved.wait()

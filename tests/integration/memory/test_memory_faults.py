@@ -11,9 +11,10 @@ import pytest
 from tests.integration.memory.conftest import memory_node, until
 from tests.integration.memory.test_memory_life import found, remember
 
+from knotwork.memory import asking
 from knotwork.memory.query import Query
 from knotwork.memory.rules import Draft
-from knotwork.sdk.errors import Conflict, KnotworkError, NotFound, Unavailable
+from knotwork.sdk.errors import Conflict, KnotworkError, NotFound, PluginFailed, Unavailable
 from knotwork.sdk.testing import host
 from knotwork.sdk.testing.buckets import SystemClock
 from knotwork.trust import keys
@@ -292,3 +293,78 @@ async def test_a_sqlite_memory_outlives_its_process(tmp_path: Path):
     async with host(factory, {"path": str(path)}, clock=SystemClock()) as store:
         kept = {one.place.id for one in await store.list("p")}
     assert {f"m{number}" for number in acknowledged} <= kept
+
+
+class Evil:
+    """A store that does what it should, except for one thing that `does` says."""
+
+    def __init__(self, real: Any) -> None:
+        self.real, self.does = real, {}
+
+    def __getattr__(self, name: str) -> Any:
+        return self.does.get(name) or getattr(self.real, name)
+
+
+def raising(error: BaseException) -> Any:
+    async def raises(*_: Any, **__: Any) -> None:
+        raise error
+
+    return raises
+
+
+def giving(answer: Any) -> Any:
+    async def gives(*_: Any, **__: Any) -> Any:
+        return answer
+
+    return gives
+
+
+async def never(*_: Any, **__: Any) -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("does", "code"),
+    [
+        (raising(RuntimeError("evil")), "plugin.raised"),
+        (raising(asyncio.CancelledError()), "plugin.raised"),
+        (raising(KeyboardInterrupt()), "plugin.raised"),
+        (lambda *_, **__: 1 / 0, "plugin.raised"),
+        (giving("text"), "plugin.failed"),
+        (never, "memory.no_answer"),
+    ],
+)
+async def test_whatever_a_store_does_is_told_as_its_own_failure(bench: Any, monkeypatch: Any, does: Any, code: str):
+    monkeypatch.setattr(asking, "ASK_S", 0.2)
+    node = await bench.node("one")
+    ann = node.agent("writer")
+    kept = await remember(node, ann, "kept", "team")
+    slot = node.around.slots["kv"]
+    slot.found = evil = Evil(slot.found)
+    for method, tried in (
+        ("store", lambda: remember(node, ann, "new", "team")),
+        ("get", lambda: node.desk.history(kept, ann)),
+        ("delete", lambda: node.desk.forget(kept, ann, force=False, purge=True)),
+    ):
+        evil.does = {method: does}
+        with pytest.raises((PluginFailed, Unavailable)) as told:
+            await tried()
+        assert told.value.code == code
+        evil.does = {}
+        assert await found(node, ann) == ["kept"]
+    assert await remember(node, ann, "kept", "team") == kept
+
+
+async def test_a_store_that_cancels_whoever_asks_how_far_it_is_is_away(bench: Any):
+    node = await bench.node("one")
+    ann = node.agent("writer")
+    await remember(node, ann, "kept", "team")
+    slot = node.around.slots["kv"]
+    slot.found = evil = Evil(slot.found)
+    evil.does = {"latest": raising(asyncio.CancelledError())}
+
+    async def away() -> bool:  # once it is followed in its new guise
+        page = await node.desk.page(Query(scopes=("team",)), ann)
+        return not page.current and [row.content for row in page.memories] == ["kept"]
+
+    await until(away)
