@@ -25,9 +25,21 @@ class Singletons:
     def __init__(self, connection: Connection, writer: GroupCommit, limits: Limits) -> None:
         """Take places in the books of `limits`; append cancels by `writer`."""
         self._connection, self._facts, self._limits = connection, writer, limits
+        self._waiting: dict[str, dict[str, _Age]] = {}
+        """Those that wait here for a place that somebody has to leave, by their limits."""
 
     async def admit(self, run: Run, effect: Admit) -> bool:
         """Return whether a run has a place now; False: it is to end, is over, or is paused, and asks again when resumed."""
+        waiting = self._waiting.setdefault(effect.limit.key, {})
+        waiting[run.id] = _age(run.start, run.id)
+        try:
+            return await self._admit(run, effect, waiting)
+        finally:
+            waiting.pop(run.id, None)
+            if not waiting:
+                self._waiting.pop(effect.limit.key, None)
+
+    async def _admit(self, run: Run, effect: Admit, waiting: dict[str, _Age]) -> bool:
         me = admission.holder(run.id, admission.RUN)
         before = admission.holder(anew.before(run.start), admission.RUN)  # it is ending: this one goes on for it
         told: set[str] = set()
@@ -39,8 +51,9 @@ class Singletons:
                 await self._cancel(run.id, "there is another run of it")
                 return False
             older, newer = await self._sorted(run, others)
-            if newer and not older:
-                await self._cancel(run.id, f"{newer[0]} takes its place")
+            behind = sorted(one for one, age in waiting.items() if age > _age(run.start, run.id))
+            if (newer and not older) or len(behind) >= effect.limit.concurrency:
+                await self._cancel(run.id, f"{(newer or behind)[0]} takes its place")
                 return False
             for one in older:
                 if one not in told:
@@ -63,6 +76,9 @@ class Singletons:
         await anew.deliver(self._connection, self._facts, run, ("cancel",), facts.encode(facts.Wish(why=why)))
 
 
-def _age(start: Start, run: str) -> tuple[bool, int, str]:
+_Age = tuple[bool, int, str]
+
+
+def _age(start: Start, run: str) -> _Age:
     """Return what sorts runs by when they were begun (pure): one that goes on for others began before whoever comes beside it."""
     return not start.number, start.started_ns, run
