@@ -242,7 +242,7 @@ class PolicyRequest(Request):
         description="open: everybody to everybody; team: within the project; allow-list: as `allow` says; none: nobody"
     )
     allow: Annotated[list[Rule], Field(max_length=500)] = Field(
-        default=[], description="from>to, each an id, a handle, owner=NAME or *"
+        default=[], description="from>to, each an id, a handle, handle@project, owner=NAME or *"
     )
 
 

@@ -894,7 +894,7 @@ ROWS: list[dict[str, Any]] = \
               'description': 'open: everybody to everybody; team: within the project; allow-list: as `allow` says; none: nobody',
               'choices': ('open', 'team', 'allow-list', 'none'),
               'seconds': False},
-             {'name': 'allow', 'shape': 'list', 'required': False, 'default': [], 'description': 'from>to, each an id, a handle, owner=NAME or *', 'choices': (), 'seconds': False}]},
+             {'name': 'allow', 'shape': 'list', 'required': False, 'default': [], 'description': 'from>to, each an id, a handle, handle@project, owner=NAME or *', 'choices': (), 'seconds': False}]},
  {'name': 'memory.remember',
   'module': 'memory',
   'effect': 'write',

@@ -12,7 +12,8 @@ from knotwork.trust.who import Who
 
 Mode = Literal["open", "team", "allow-list", "none"]
 RULES_MAX = 500
-_END = r"(?:\*|(?:owner=)?[a-z0-9][a-z0-9_-]{0,63})"
+_NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
+_END = rf"(?:\*|owner={_NAME}|{_NAME}(?:@{_NAME})?)"
 _RULE = re.compile(rf"({_END})(?<!-)>({_END})")
 
 
@@ -49,13 +50,16 @@ def checked(mode: Mode, allow: list[str]) -> Policy:
     if wrong:
         raise Invalid(
             f"No rules: {', '.join(repr(rule[:80]) for rule in wrong[:10])}.", code="contact.bad_rule",
-            hint="Write from>to; each is an id, a handle, owner=NAME, or *: for example planner>* or *>reviewer.",
+            hint="Write from>to; each is an id, a handle, handle@project, owner=NAME, or *: planner>* or *>reviewer, say.",
         )  # fmt: skip
     return Policy(mode, tuple(dict.fromkeys(allow)))
 
 
-def allows(policy: Policy, sender: Who, to: Who, *, answering: bool = False) -> bool:
-    """Return whether one may write to the other; whoever answers a message may do so wherever letters are allowed."""
+def allows(policy: Policy, sender: Who, to: Who, *, of: str, answering: bool = False) -> bool:
+    """Return whether one may write to the other by the policy `of` a project, where names mean its own agents.
+
+    Whoever answers a message may do so wherever letters are allowed.
+    """
     if sender.id == to.id and sender.project == to.project:
         return True
     match policy.mode:
@@ -64,22 +68,23 @@ def allows(policy: Policy, sender: Who, to: Who, *, answering: bool = False) -> 
         case "team":
             return sender.project == to.project
         case "allow-list":
-            return answering or any(_fits(rule, sender, to) for rule in policy.allow)
+            return answering or any(_fits(rule, sender, to, of) for rule in policy.allow)
         case _:
             return False
 
 
-def _fits(rule: str, sender: Who, to: Who) -> bool:
+def _fits(rule: str, sender: Who, to: Who, of: str) -> bool:
     found = _RULE.fullmatch(rule)
-    return found is not None and _is(found[1], sender) and _is(found[2], to)
+    return found is not None and _is(found[1], sender, of) and _is(found[2], to, of)
 
 
-def _is(end: str, who: Who) -> bool:
-    if end == "*":
+def _is(end: str, who: Who, of: str) -> bool:
+    if end == "*" or (end == who.id and who.kind == "agent"):
         return True
     if end.startswith("owner="):
         return end.removeprefix("owner=") == who.owner
-    return end in (who.id, who.name)
+    name, _, project = end.partition("@")  # elsewhere anybody may take a name that is somebody's here
+    return who.project == (project or of) and name in (who.id, who.name)
 
 
 def refused(policy: Policy, sender: Who, to: Who, *, of: str) -> Denied:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import clock, patterns, publisher, reading, streams, subjects
 from knotwork.bus.blobs import Blobs
-from knotwork.sdk.errors import Conflict, Unavailable
+from knotwork.sdk.errors import Conflict, Unavailable, Unreachable
 from knotwork.talk import inbox_state, message
 from knotwork.talk.stores import POST, POST_MAX
 
@@ -48,6 +48,10 @@ class Post:
             self._opened, self._blobs = found, None
         return found
 
+    def reopen(self) -> None:
+        """Make sure of the stream before it is used again: NATS may have come back with another store of COMMONS."""
+        self._opened = None
+
     async def lend(self, name: str, blobs: Blobs) -> None:
         """Keep a value of a project in COMMONS, for the message that tells of it; raises what `Blobs.copy` does."""
         async with self._copying:
@@ -73,7 +77,13 @@ class Post:
         """
         subject = subjects.post(to.project, to.id)
         try:
-            return await publisher.publish(await self.connection(), subject, payload, head=head)
+            try:
+                return await publisher.publish(await self.connection(), subject, payload, head=head)
+            except Unreachable as error:
+                if error.code != "bus.no_stream":
+                    raise
+                self.reopen()
+                return await publisher.publish(await self.connection(), subject, payload, head=head)
         except Conflict as error:
             if error.code != "bus.exists":
                 raise

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from knotwork.bus import publisher, pulls, subjects
+from knotwork.bus import clock, publisher, pulls, subjects
 from knotwork.bus.blobs import Blobs
 from knotwork.sdk.errors import Conflict, Denied, Internal, Invalid, KnotworkError, NotFound
 from knotwork.talk import contact, message
@@ -59,8 +59,9 @@ class Postman:
         while True:
             try:
                 await self._fetch(await self._post.connection())
-            except KnotworkError as error:
-                log.debug("messages from other projects are fetched in a moment: %s", error)
+            except (KnotworkError, TimeoutError) as error:
+                log.debug("messages from other projects are fetched in a moment: %s", str(error) or "nobody answers")
+            self._post.reopen()
             await asyncio.sleep(AGAIN_S)
 
     async def _fetch(self, commons: Connection) -> None:
@@ -73,30 +74,29 @@ class Postman:
         taking = pulls.Pulls(commons, subjects.POST, self._arrived.put_nowait, lambda _: self._arrived.put_nowait(None))
         await taking.open()
         try:
+            loop = asyncio.get_running_loop()
             while True:
+                asked_s = loop.time()
                 taking.ask(name, BATCH, wait_s=WAIT_S)
-                await self._bring(taking)
+                if not await self._bring(taking) and loop.time() - asked_s < WAIT_S / 2:
+                    return  # nothing came, and not for want of messages: the consumer is gone
         finally:
             await taking.close()
 
-    async def _bring(self, taking: pulls.Pulls) -> None:
-        """Bring what one request gives."""
-        left = BATCH
-        try:
-            while left:
-                async with asyncio.timeout(WAIT_S + AGAIN_S):
-                    delivery = await self._arrived.get()
-                if delivery is None:
-                    return
-                left -= 1
-                try:
-                    await self._one(delivery)
-                except KnotworkError as error:
-                    log.debug("message f%d waits in COMMONS: %s", delivery.seq, error)
-                else:
-                    taking.answer(delivery.reply, pulls.ACK)
-        except TimeoutError:
-            taking.forget()  # the request was lost
+    async def _bring(self, taking: pulls.Pulls) -> int:
+        """Bring what one request gives, and return how many that were; raises `TimeoutError` when it was lost."""
+        for count in range(BATCH):
+            async with asyncio.timeout(WAIT_S + AGAIN_S):
+                delivery = await self._arrived.get()
+            if delivery is None:
+                return count
+            try:
+                await self._one(delivery)
+            except KnotworkError as error:
+                log.debug("message f%d waits in COMMONS: %s", delivery.seq, error)
+            else:
+                taking.answer(delivery.reply, pulls.ACK)
+        return BATCH
 
     async def _one(self, delivery: Delivery) -> None:
         """Put one message where it belongs; raises what storing raises: it comes again then."""
@@ -122,7 +122,7 @@ class Postman:
         elif known.kind == "person" and not may_see("personal", known, sender):
             raise NotFound(f"There is nobody {said.to} in {self._project}.", code="agent.not_found")
         policy = self._policy()
-        if not contact.allows(policy, sender, known, answering=answering):
+        if not contact.allows(policy, sender, known, of=self._project, answering=answering):
             raise contact.refused(policy, sender, known, of=self._project)
         return known
 
@@ -142,9 +142,11 @@ class Postman:
 
     async def _store(self, said: Said, to: Who) -> None:
         envelope = msgspec.structs.replace(said.envelope, thread=said.thread, post=said.id)
-        pairs = [publisher.once(f"post-{said.place}")]
+        pairs = [
+            publisher.once(f"post-{said.place}-{said.at_ns}")
+        ]  # places begin anew when the store of COMMONS is lost
         if envelope.expires_ns:
-            left_s = (envelope.expires_ns - said.at_ns) // 1_000_000_000
+            left_s = -(-(envelope.expires_ns - clock.now_ns()) // 1_000_000_000)  # it may have waited for room
             pairs.append(publisher.ttl(max(1, left_s)))
         payload, head = message.encode(envelope), publisher.head(*pairs)
         await self._fetch_blob(envelope.blob)
@@ -181,5 +183,5 @@ class Postman:
             thread=said.thread, text=f"Your message {said.id} was not let in: {error.message}",
             data={"code": error.code, "id": said.id},
         )  # fmt: skip
-        key = publisher.head(publisher.once(f"back-{said.place}"))
+        key = publisher.head(publisher.once(f"back-{said.place}-{said.at_ns}"))
         await self._post.send(sender, message.encode(told), key)

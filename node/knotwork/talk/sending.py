@@ -229,7 +229,7 @@ class Sending:
     async def _to_one(self, who: Who, to: Who, draft: Draft, answered: Said | None, *, thread: str = "") -> Receipt:
         policy = self._channels.policy
         back = answered is not None and answered.where == "inbox" and answered.envelope.sender == to.id
-        if not contact.allows(policy, who, to, answering=back):
+        if not contact.allows(policy, who, to, of=who.project, answering=back):
             raise contact.refused(policy, who, to, of=who.project)
         if to.project != who.project:
             return await self._out(who, to, draft, answered, thread)

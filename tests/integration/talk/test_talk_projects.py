@@ -6,11 +6,12 @@ import pytest
 from tests.integration.talk.conftest import Book
 from tests.integration.work.conftest import open_bench
 
+from knotwork.bus import streams, subjects
 from knotwork.bus.blobs import Blobs
 from knotwork.bus.connection import Connection, open_connection
 from knotwork.bus.endpoint import Endpoint
 from knotwork.sdk.errors import Denied, Invalid, NotFound
-from knotwork.talk import contact
+from knotwork.talk import contact, postman
 from knotwork.talk.inbox_state import Wish
 from knotwork.talk.message import Draft, Said
 from knotwork.talk.post import Post
@@ -71,6 +72,11 @@ async def first(talk: Talk, who: Who) -> Said:
     """Return the first unread message of somebody, as soon as it is there."""
     shown = await talk.inboxes.wait(who.id, Wish(), 30.0)
     return shown.messages[0]
+
+
+async def read(talk: Talk, who: Who, count: int) -> list[str]:
+    """Return the texts of so many unread messages of somebody, as soon as they are there."""
+    return [(await talk.inboxes.wait(who.id, Wish(limit=1), 30.0)).messages[0].envelope.text for _ in range(count)]
 
 
 async def test_an_answer_goes_back_whatever_the_scope_and_to_nobody_else(projects):
@@ -178,3 +184,16 @@ async def test_a_message_comes_even_when_its_blob_is_gone(projects):
     assert (await first(alpha, ANN)).envelope.blob == digest
     with pytest.raises(NotFound):
         await kept(alpha).get(digest)
+
+
+async def test_messages_go_on_when_what_lies_between_projects_is_lost(projects, monkeypatch):
+    monkeypatch.setattr(postman, "WAIT_S", 0.2)
+    alpha, beta, _, _ = projects
+    texts = [f"before {number}" for number in range(3)]
+    sent = [await beta.sending.to_agent(BOB, "ann@alpha", Draft(text=text)) for text in texts]
+    assert await read(alpha, ANN, len(texts)) == texts
+    await streams.api(await beta.post.connection(), f"STREAM.DELETE.{subjects.POST}")
+    texts = [f"after {number}" for number in range(3)]
+    again = [await beta.sending.to_agent(BOB, "ann@alpha", Draft(text=text)) for text in texts]
+    assert [one.id for one in again] == [one.id for one in sent]  # places begin anew
+    assert await read(alpha, ANN, len(texts)) == texts

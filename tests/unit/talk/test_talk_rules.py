@@ -16,7 +16,7 @@ from knotwork.talk.fitting import fitting
 from knotwork.talk.inbox_state import InboxState, Wish
 from knotwork.talk.message import Draft, Envelope, Said
 from knotwork.trust.scopes import SCOPES, may_see
-from knotwork.trust.who import Who
+from knotwork.trust.who import Who, person
 
 ANN, BOB = Who("a-1", "ann", "p", "olga"), Who("b-1", "bob", "p", "olga")
 CYD, FAR = Who("c-1", "cyd", "p", "carl"), Who("f-1", "far", "q", "olga")
@@ -47,21 +47,32 @@ def test_the_sql_of_the_index_sees_what_the_one_rule_lets_be_seen():
         (Policy("allow-list", ("*>b-1",)), CYD, BOB, False, True),
         (Policy("allow-list", ("owner=olga>owner=carl",)), BOB, CYD, False, True),
         (Policy("allow-list", ("owner=olga>owner=carl",)), CYD, BOB, False, False),
+        (Policy("allow-list", ("far>*",)), FAR, ANN, False, False),
+        (Policy("allow-list", ("far@q>*",)), FAR, ANN, False, True),
+        (Policy("allow-list", ("far@p>*",)), FAR, ANN, False, False),
+        (Policy("allow-list", ("f-1>*",)), FAR, ANN, False, True),
+        (Policy("allow-list", ("ann@p>far@q",)), ANN, FAR, False, True),
+        (Policy("allow-list", ("*>far",)), ANN, FAR, False, False),
+        (Policy("allow-list", ("person-eve>*",)), person("eve", "q"), ANN, False, False),
+        (Policy("allow-list", ("owner=eve>*",)), person("eve", "q"), ANN, False, True),
         (Policy("allow-list"), ANN, BOB, False, False),
         (Policy("none"), ANN, BOB, True, False),
         (Policy("none"), ANN, ANN, False, True),
     ],
 )
 def test_who_may_write_to_whom(policy, sender, to, answering, allowed):
-    assert contact.allows(policy, sender, to, answering=answering) is allowed
+    assert contact.allows(policy, sender, to, of="p", answering=answering) is allowed
 
 
 def test_every_rule_that_is_none_is_named():
     with pytest.raises(Invalid) as caught:
-        contact.checked("allow-list", ["a>b", "a b", "*", "x>y>z", "a->b", "owner=>b", "A>b", "owner=me>*"])
-    for wrong in ("'a b'", "'*'", "'x>y>z'", "'a->b'", "'owner=>b'", "'A>b'"):
+        contact.checked(
+            "allow-list", ["a>b", "a b", "*", "x>y>z", "a->b", "owner=>b", "A>b", "owner=me>*", "a@q>b", "a@>b"]
+        )
+    for wrong in ("'a b'", "'*'", "'x>y>z'", "'a->b'", "'owner=>b'", "'A>b'", "'a@>b'"):
         assert wrong in caught.value.message
     assert "owner=me" not in caught.value.message
+    assert "a@q" not in caught.value.message
     assert contact.decode(contact.encode(contact.checked("allow-list", ["a>b", "a>b"]))).allow == ("a>b",)
 
 
