@@ -116,7 +116,7 @@ class ClaimDesk:
             pass
         return b"null", digest
 
-    async def extend(self, shown: Shown, lease_s: float) -> claim_replies.Held:
+    async def extend(self, shown: Shown, lease_s: float | None) -> claim_replies.Held:
         """Let the lease begin anew."""
         return _held(await self._claims.extend(self._token(shown), lease_s))
 

@@ -54,7 +54,7 @@ class Claims(Protocol):
         """
         ...
 
-    async def extend(self, shown: Shown, lease_s: float) -> claim_replies.Held:
+    async def extend(self, shown: Shown, lease_s: float | None) -> claim_replies.Held:
         """Let the lease begin anew."""
         ...
 

@@ -127,7 +127,9 @@ class HeldRequest(Request):
 class ExtendRequest(HeldRequest):
     """Which task, and how much longer."""
 
-    lease_s: Lease = Field(default=60.0, description="seconds you may be silent from now on")
+    lease_s: Lease | None = Field(
+        default=None, description="seconds you may be silent from now on; not said: as long as until now"
+    )
 
 
 @op(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
 
 TTL_S = 30 * 24 * 3600
-"""How long one is kept that nobody replaces; that of a task that has ended goes with it."""
+"""How long one is kept that nobody replaces; that of a task that has ended, and cannot come back, goes with it."""
 MAX_BYTES = 512 * 1024
 
 

@@ -166,8 +166,8 @@ class Claims:
 
     # -- while it is held --------------------------------------------------------------------------------------------
 
-    async def extend(self, token: str, lease_s: float) -> Claim:
-        """Let the lease end `lease_s` from now, and this node keep it; returns the claim.
+    async def extend(self, token: str, lease_s: float | None = None) -> Claim:
+        """Let the lease begin anew, for `lease_s` or as long as it is, and this node keep it; returns the claim.
 
         Like all that takes a token it raises `Invalid` (`claim.invalid`), `Conflict` (`claim.expired`,
         `claim.superseded`, `claim.ended`) and `Cancelled` (`claim.cancelled`).
@@ -176,9 +176,9 @@ class Claims:
         while True:
             claim, revision = await self._standing.claim(ticket)
             now_ns = clock.now_ns()
-            until_ns = now_ns + int(lease_s * 1e9)
+            hold_s = claim.lease_s if lease_s is None else lease_s
             longer = msgspec.structs.replace(
-                leases.alive(claim, now_ns), until_ns=until_ns, lease_s=lease_s, node=self._node
+                leases.alive(claim, now_ns), until_ns=now_ns + int(hold_s * 1e9), lease_s=hold_s, node=self._node
             )
             with contextlib.suppress(Conflict):
                 await self.leases.change(longer, revision)
@@ -294,7 +294,8 @@ class Claims:
         with contextlib.suppress(KnotworkError):
             claim = await self.leases.end(claim, why, revision) or claim
             self._connection.send(claim.reply, pulls.ACK)
-        if standing.state in records.FINAL:
+        redrivable = standing.state == "dead" and claim.step == records.STEP  # it goes on from there
+        if standing.state in records.FINAL and not redrivable:
             self.polls.intake.spawn(self.checkpoints.forget(claim.run, claim.step))
 
     async def _time_over(self, claim: Claim) -> None:

@@ -232,6 +232,21 @@ async def test_failing_for_now_and_going_on_from_a_checkpoint(bench):
     await until(lambda: forgotten(work, one.run))
 
 
+async def test_a_task_that_is_redriven_goes_on_from_its_checkpoint(bench):
+    work = await bench.room()
+    one = task(retry=Retry(max_attempts=2, delay_s=0.01, jitter=False))
+    await work.submitter.submit(one)
+    for page in (3, 4):
+        held = await claim(work)
+        await work.claims.save(held.token, {"page": page})
+        await work.claims.fail(held.token, "busy", code="agent.failed", retriable=True, retry_after_s=None)
+    await work.dead.redrive(await work.dead.of(one.run), "me", clock.now_ns())
+    revived = await claim(work)
+    assert (revived.task.number, revived.checkpoint) == (3, b'{"page":4}')
+    await work.claims.complete(revived.token, "ok")
+    await until(lambda: forgotten(work, one.run))
+
+
 async def forgotten(work: Work, run: str) -> bool:
     return await work.claims.checkpoints.read(run, "task") is None
 
@@ -299,6 +314,17 @@ async def test_a_large_output_is_kept_apart(bench):
     outcome = await ended(work, one.run)
     assert json.loads(await work.values.read(bytes(outcome.output), outcome.blob)) == text
     assert outcome.blob
+
+
+async def test_a_sign_of_life_lets_the_lease_begin_anew_as_long_as_it_was(bench):
+    work = await bench.room()
+    await work.submitter.submit(task())
+    held = await claim(work, lease_s=300.0)
+    for said_s, lease_s in ((None, 300.0), (600.0, 600.0), (None, 600.0), (5.0, 5.0)):
+        now_ns = clock.now_ns()
+        longer = await work.claims.extend(held.token, said_s)
+        assert longer.lease_s == lease_s
+        assert longer.until_ns >= now_ns + lease_s * 1e9
 
 
 async def test_a_checkpoint_has_a_size(bench):

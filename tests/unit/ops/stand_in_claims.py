@@ -40,7 +40,7 @@ class StandInClaims:
             tasks=[claim_replies.ClaimedTask(id=RUN, claim="c", input=1, lease_s=lease_s)]
         )
 
-    async def extend(self, shown: Shown, lease_s: float) -> claim_replies.Held:
+    async def extend(self, shown: Shown, lease_s: float | None) -> claim_replies.Held:
         return self._held("extend", shown, lease_s)
 
     async def progress(self, shown: Shown, percent: float | None, text: str) -> claim_replies.Held:

@@ -44,6 +44,7 @@ ACTIONS = [
     ("retry", {}, ("fail", workers.RETRY["message"], "agent.failed", True, None)),
     ("retry", {"retry_after_s": 3, "message": "busy"}, ("fail", "busy", "agent.failed", True, 3.0)),
     ("heartbeat", {"lease_s": 30}, ("extend", 30.0)),
+    ("heartbeat", {}, ("extend", None)),
     ("progress", {"percent": 5, "text": "x"}, ("progress", 5.0, "x")),
     ("stream", {"data": [1]}, ("stream", [1])),
     ("checkpoint", {"data": {"a": 1}}, ("save", {"a": 1})),
