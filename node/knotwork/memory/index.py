@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from knotwork.memory.letters import composed, folded
 from knotwork.memory.model import CATEGORIES, Category, Record
 from knotwork.memory.rules import Sight
 from knotwork.sdk.memory import MemoryScope, Place
@@ -50,11 +51,11 @@ CREATE VIRTUAL TABLE words USING fts5(
   content, tags, sight, content='items', content_rowid='ord', tokenize="porter unicode61 remove_diacritics 2"
 );
 CREATE TRIGGER items_in AFTER INSERT ON items BEGIN
-  INSERT INTO words(rowid, content, tags, sight) VALUES (new.ord, new.content, new.tags, new.sight);
+  INSERT INTO words(rowid, content, tags, sight) VALUES (new.ord, composed(new.content), new.tags, new.sight);
 END;
 CREATE TRIGGER items_out AFTER DELETE ON items BEGIN
   INSERT INTO words(words, rowid, content, tags, sight)
-    VALUES ('delete', old.ord, old.content, old.tags, old.sight);
+    VALUES ('delete', old.ord, composed(old.content), old.tags, old.sight);
 END;
 """
 _COLUMNS = (
@@ -119,7 +120,7 @@ class After:
 
 
 Counts = dict[tuple[MemoryScope, Category], tuple[int, int, int]]
-"""By scope and category: how many there are, how many of them are over, how many were forgotten."""
+"""By scope and category: how many there are, how many of them are over, and how many of the others were forgotten."""
 COUNTED_MAX = 1000
 
 
@@ -136,6 +137,8 @@ class Index:
         if path is not None:
             path.chmod(0o600)
         self._db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16384;")
+        for name, of in (("composed", composed), ("folded", folded)):
+            self._db.create_function(name, 1, of, deterministic=True)
         self._db.executescript(SCHEMA)
         self._counted: dict[tuple[tuple[Sight, ...], tuple[str, ...]], tuple[int, Counts]] = {}
 
@@ -212,7 +215,7 @@ class Index:
         What has all of them comes first, then what has those that few others have, then the newest with the rest. The
         first ones are the same whatever the `limit`: a page after another asks for more.
         """
-        terms = [f'"{term}"' for term in dict.fromkeys(_WORD.findall(text)[:WORDS_MAX])]
+        terms = [f'"{term}"' for term in dict.fromkeys(_WORD.findall(composed(text))[:WORDS_MAX])]
         if terms and len(terms[-1]) >= BEGINNING_MIN + 2 and not self._is_common(terms[-1]):
             terms[-1] = f"({terms[-1]} OR {terms[-1]}*)"
         found: dict[str, None] = {}
@@ -227,9 +230,10 @@ class Index:
         if found:
             return list(found)[:limit]
         where, values = _where(wanted, wanted.sights)
+        lower = "lower" if text.isascii() else "folded"  # SQLite knows the small letters of ASCII alone, and fast
         rows = self._db.execute(
             "SELECT id FROM items"  # noqa: S608  our own words
-            f" WHERE instr(lower(content), lower(?)) AND {where} ORDER BY rank, updated_ns DESC, id LIMIT ?",
+            f" WHERE instr({lower}(content), {lower}(?)) AND {where} ORDER BY rank, updated_ns DESC, id LIMIT ?",
             (text, *values, limit),
         ).fetchall()
         return [row[0] for row in rows]
@@ -287,10 +291,11 @@ class Index:
         for sight in wanted.sights:
             where, values = _place_of(sight)
             query = (
-                "SELECT scope, category, count(*), sum(expires_ns > 0 AND expires_ns <= ?), sum(forgotten),"  # noqa: S608  our own words
+                "SELECT scope, category, count(*), sum(expires_ns > 0 AND expires_ns <= ?),"  # noqa: S608  our own words
+                " sum(forgotten AND (expires_ns = 0 OR expires_ns > ?)),"
                 f" min(iif(expires_ns > ?, expires_ns, NULL)) FROM items WHERE {where}{hidden} GROUP BY scope, category"
             )
-            rows = self._db.execute(query, (wanted.now_ns, wanted.now_ns, *values, *names))
+            rows = self._db.execute(query, (*[wanted.now_ns] * 3, *values, *names))
             for scope, category, count, over, forgotten, end_ns in rows:
                 before = found.get((scope, category), (0, 0, 0))
                 found[scope, category] = (before[0] + count, before[1] + over, before[2] + forgotten)

@@ -130,7 +130,7 @@ class Memory:
         for _ in range(TRIES):
             held = await self.held(memory, who)
             rules.admit_change(held.record, who)
-            made = self.versioned(held.record, how(held.record), what, who)
+            made = self.versioned(held.record, self.signed(held.record, how(held.record), who), what, who)
             try:
                 await self.write(held.place, made, held.revision)
             except Conflict as error:
@@ -139,6 +139,15 @@ class Memory:
                 continue
             return made
         raise busy(memory)
+
+    def signed(self, old: Record, new: Record, who: Who) -> Record:
+        """Return the new record as written by `who` when it is personal and says something else.
+
+        All agents of its owner may change it, and nobody's words stand under another's name. What a team or everybody
+        sees stays its agent's, also when the person whose agent that is mends it.
+        """
+        is_anothers = new.scope == "personal" and new.content != old.content and old.author.id != who.id
+        return msgspec.structs.replace(new, author=self.by(who)) if is_anothers else new
 
     def versioned(self, old: Record, new: Record, what: str, who: Who) -> Record:
         """Return the new record with what it was before among its past, the oldest left out when there is no room."""

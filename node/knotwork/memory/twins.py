@@ -21,27 +21,30 @@ def twin_key(record: Record) -> bytes:
 
 
 class Twins:
-    """Which memory says what, of all that this node knows of."""
+    """Which memories say what, of all that this node knows of."""
 
     def __init__(self) -> None:
         """Know none."""
-        self._ids: dict[bytes, str] = {}
+        self._ids: dict[bytes, list[str]] = {}
         self._said: dict[int, tuple[bytes, str]] = {}
 
-    def find(self, key: bytes) -> str:
-        """Return the id of a memory that says it, "" for none."""
-        return self._ids.get(key, "")
+    def find(self, key: bytes) -> tuple[str, ...]:
+        """Return the ids of the memories that say it, the one known first at the head."""
+        return tuple(self._ids.get(key, ()))
 
     def put(self, place: Place, record: Record | None) -> None:
         """Know what lies in a place now, and no more what lay there before."""
         at = hash(place)
         key, id_ = self._said.pop(at, (b"", ""))
-        if id_ and self._ids.get(key) == id_:
-            del self._ids[key]
+        if id_:
+            same = self._ids[key]
+            same.remove(id_)
+            if not same:
+                del self._ids[key]
         if record is not None and not record.forgotten:
             said = twin_key(record)
             self._said[at] = (said, record.id)
-            self._ids.setdefault(said, record.id)
+            self._ids.setdefault(said, []).append(record.id)
 
     def clear(self) -> None:
         """Forget all."""

@@ -129,11 +129,11 @@ class Writing:
 
     async def _twin(self, key: bytes, record: Record, who: Who) -> Record | None:
         """Return a living memory that says the same, and that `who` may know of."""
-        id_ = self._memory.shelf.twins.find(key)
-        if not id_:
+        ids = self._memory.shelf.twins.find(key)
+        if not ids:
             return None
         now_ns = self._memory.now_ns()
-        rows = await self._memory.shelf.ask(lambda index: index.find(id_))
+        rows = await self._memory.shelf.ask(lambda index: [row for id_ in ids for row in index.find(id_)])
         for row in rows:
             one = row.record
             is_same = not one.forgotten and not one.is_over(now_ns) and twin_key(one) == key

@@ -465,6 +465,28 @@ async def test_what_is_in_quarantine_is_nobodys_duplicate(node: Any):
     await node.desk.quarantine("misled", owner, release=False, why="")
     made = await node.desk.remember(Draft("the same", "personal"), ann, duplicates="refuse", replaces="")
     assert made.id != theirs
+    assert await remember(node, ann, "the same", "personal") == made.id  # of two that say it the one that is seen
+    assert await remember(node, owner, "the same", "personal") in (theirs, made.id)
+
+
+async def test_what_another_agent_says_in_its_place_is_that_ones(node: Any):
+    ann, bad, owner = node.agent("writer"), node.agent("misled"), node.person()
+    memory = await remember(node, ann, "the truth", "personal", "longterm")
+    await remember(node, bad, "the truth", "personal", "longterm", tags=("seen",))  # the same words stay the writer's
+    assert (await node.desk.get(memory, ann)).author == "writer"
+    await remember(node, bad, "a lie", "personal", replaces=memory)
+    assert (await node.desk.get(memory, ann)).author == "misled"
+    await node.desk.quarantine("misled", owner, release=False, why="")
+    assert await found(node, ann) == []
+    await node.desk.revert(memory, owner, 2)
+    assert await found(node, ann) == ["the truth"]
+
+
+async def test_of_two_that_say_the_same_the_one_left_is_the_twin(node: Any):
+    ann = node.agent("writer")
+    first, second = [await remember(node, ann, "twice", duplicates="allow") for _ in range(2)]
+    await node.desk.forget(first, ann, force=False, purge=False)
+    assert await remember(node, ann, "twice") == second
 
 
 async def test_a_clean_up_leaves_what_others_forgot_to_be_brought_back(node: Any):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import msgspec
@@ -80,6 +81,36 @@ def test_the_first_ones_are_the_same_however_many_are_asked_for(index: Index, te
     best = index.words(wanted(), text, 60)
     assert len(best) >= 40
     assert all(index.words(wanted(), text, count) == best[:count] for count in range(1, len(best)))
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("asked", ["NFC", "NFD"])
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("The naïve way", "naïve"),
+        ("the résumé of Zoë", "RÉSUMÉ zoë"),
+        ("한국어 테스트", "한국어"),
+        ("ДОКУМЕНТАЦИЯ готова", "кумента"),
+        ("БАЗАДАННЫХ й", "данных й"),
+    ],
+)
+def test_letters_are_found_in_whatever_form_they_are_written(index: Index, form, asked, content, text):
+    one = record(1, unicodedata.normalize(form, content))
+    put(index, one, record(2, "something else"))
+    assert index.words(wanted(), unicodedata.normalize(asked, text), 10) == [one.id]
+    put(index, msgspec.structs.replace(one, content="gone"), revision=9)
+    assert index.words(wanted(), unicodedata.normalize(asked, text), 10) == []
+
+
+def test_what_was_forgotten_and_is_over_is_counted_once(index: Index):
+    put(
+        index,
+        record(1, "over", forgotten=True, expires_ns=5),
+        record(2, "forgotten", forgotten=True),
+        record(3, "there"),
+    )
+    assert index.counts(wanted()) == {("private", "longterm"): (3, 1, 1)}
 
 
 def test_nobody_sees_by_words_what_is_not_theirs(index: Index):

@@ -146,15 +146,15 @@ def test_twins_are_known_as_long_as_they_are_there():
     twins, where = Twins(), Place("p", "private", "a-1", "m1")
     one = record("x")
     twins.put(where, one)
-    assert twins.find(twin_key(one)) == one.id
+    assert twins.find(twin_key(one)) == (one.id,)
     twins.put(where, record("y"))
-    assert twins.find(twin_key(one)) == ""
-    assert twins.find(twin_key(record("y"))) == one.id
+    assert twins.find(twin_key(one)) == ()
+    assert twins.find(twin_key(record("y"))) == (one.id,)
     twins.put(where, record("y", forgotten=True))
-    assert twins.find(twin_key(record("y"))) == ""
+    assert twins.find(twin_key(record("y"))) == ()
     twins.put(where, one)
     twins.put(where, None)
-    assert twins.find(twin_key(one)) == ""
+    assert twins.find(twin_key(one)) == ()
 
 
 # ---- summaries
