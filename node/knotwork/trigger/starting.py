@@ -83,6 +83,8 @@ class Starter:
         `state` is brought up to date. Raises what may work later.
         """
         before = await self.in_the_way(state) if trigger.overlap in ("skip", "cancel") else ""
+        if before and before == await self._own(trigger, firing):  # another node was faster, or it was told before
+            before = ""
         if before and trigger.overlap == "skip":
             done = Started(why=f"{before} goes on")
         else:
@@ -98,6 +100,14 @@ class Starter:
     def run_of(self, workflow: str, trigger: Definition, firing: Firing) -> str:
         """Return the id of the run that a firing starts; `workflow` is the name that the trigger's means."""
         return keyed_run(workflow, getattr(trigger, "key", "") or firing.key)
+
+    async def _own(self, trigger: Definition, firing: Firing) -> str:
+        """Return the id of the run that a firing starts, "" when its workflow is gone."""
+        try:
+            _, graph = await self.flow.definitions.find(trigger.workflow)
+        except NotFound:
+            return ""
+        return self.run_of(graph.workflow.name, trigger, firing)
 
     async def stop(self, run: str, trigger: Definition) -> None:
         """Have a run stopped that is in the way of another."""

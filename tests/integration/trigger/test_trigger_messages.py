@@ -194,6 +194,27 @@ async def test_files_that_come_and_change(nodes, tmp_path):
         await triggers.switch("t", enabled=False)
 
 
+@pytest.mark.parametrize("overlap", ["skip", "cancel"])
+async def test_nodes_that_see_one_folder_take_the_run_of_a_change_for_no_other(nodes, tmp_path, overlap):
+    both = [await nodes.here(name) for name in ("one", "two")]
+    flow, triggers = both[0]
+    await define(flow, steps={"a": {"kind": "wait_for_signal", "signal": "go"}})
+    await keep(triggers, folder=str(tmp_path), overlap=overlap, settle=0)
+
+    def watched(path: str) -> bool:
+        seen = [one._watching.seen.get("t") for _, one in both]
+        return all(one is not None and (not path or path in one) for one in seen)
+
+    await until(lambda: watched(""))
+    file = tmp_path / "new"
+    file.write_text("1")
+    await until(lambda: watched(str(file)))  # each of them has fired
+    (run,) = (await runs_of(flow)).values()
+    await flow.runs.signal(run, "go", b"7")
+    assert await output(flow, run) == 7
+    assert {one.what for one in await triggers.firings.last("t", 9)} == {"started"}
+
+
 async def test_a_file_that_is_still_written_is_waited_for(nodes, tmp_path):
     flow, triggers = await nodes.here()
     await define(flow)
