@@ -165,9 +165,15 @@ def test_it_is_held_goes_on_and_is_stopped_over_http(nodes):
     assert (answer.status, answer.json["code"]) == (409, "crew.budget_spent")
     assert hub.ask("crew.resume", id=name, tokens=100)["held"] == ""
     assert claim(hub, "two")["labels"]["part"] == "b"
+    (run,) = state(hub, name)["runs"]
+    hub.ask("run.pause", ids=[run])  # beneath it
+    assert run in state(hub, name)["why"]
+    assert hub.ask("crew.resume", id=name)["why"] == ""
     assert hub.ask("crew.pause", id=name)["held"] == "asked"
     assert [row["id"] for row in hub.ask("crew.list", phase=["execution"])["orchestrations"]] == [name]
     assert hub.ask("crew.cancel", id=name, why="enough")["why"] == "enough"
     phase(hub, name, "cancelled")
     assert hub.ask("crew.results", id=name, part="a")["parts"][0]["output"] == "A"
     assert hub.call("crew.retry", id=name, part="b").json["code"] == "crew.over"
+    answer = hub.call("run.retry", ids=[run])  # nobody would know of what that does
+    assert (answer.status, answer.json["code"], name in answer.json["detail"]) == (409, "crew.run", True)

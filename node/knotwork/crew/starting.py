@@ -9,7 +9,7 @@ import msgspec
 from knotwork.bus import clock, codec
 from knotwork.crew import budget, definition, plan
 from knotwork.flow.definitions import parsed
-from knotwork.flow.facts import StepEnd
+from knotwork.flow.facts import Start, StepEnd
 from knotwork.flow.runs import Wanted, keyed_run
 from knotwork.trust.scopes import circle
 from knotwork.trust.who import Who
@@ -83,6 +83,13 @@ class Starting:
 def _circle(record: Record) -> str:
     """Return who alone may take its parts, "" for everybody in the project."""
     return circle(record.scope, Who(record.by.id, record.by.name, "", record.by.owner))
+
+
+def carried_out(run: str, start: Start) -> str:
+    """Return the orchestration of which a run carries out a round, "" for any other run."""
+    orchestration = start.key.rpartition(".")[0]
+    is_round = run == keyed_run(definition.WORKFLOW, start.key) and start.labels.get("orchestration") == orchestration
+    return orchestration if is_round else ""
 
 
 def run_of(orchestration: str, number: int) -> str:

@@ -152,7 +152,9 @@ class CrewDesk:
         return crew_rows.state(view, used, why, clock.now_ns())
 
     def _lacking(self, view: View) -> str:
-        """Return that nobody is there who could put the results together, when they wait for one."""
+        """Return what it waits for without a word of its own: a run that was paused, somebody who puts it together."""
+        if view.paused and not view.record.held:
+            return f"Its run {', '.join(sorted(view.paused))} was paused: it begins nothing until that is resumed."
         how, seen = view.record.synthesis, view.synthesis
         if how.how != "agent" or seen is None or seen.state not in ("waiting", "queued"):
             return ""

@@ -8,12 +8,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from knotwork.crew import starting
 from knotwork.desk.callers import asker, caller_name
 from knotwork.desk.run_lists import LIVING, Found
 from knotwork.flow.looking import check_id
 from knotwork.ops import replies, run_words
 from knotwork.ops.flow_replies import AllChanged, Changed
-from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
+from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound
 
 if TYPE_CHECKING:
     from knotwork.desk.run_lists import RunLists
@@ -117,24 +118,30 @@ def _act(runs: Runs, sight: RunSight, batch: RunBatch, caller: Caller, planned: 
                         raise
                     return Changed(id=run, changed=True, why=f"it had not begun: the trigger {trigger} is removed")
             case "retry":
-                if (
-                    batch.key
-                    and not batch.ids
-                    and (start := (await runs.outline(run)).start).of
-                    and start.key == batch.key
-                ):
-                    return Changed(id=run, changed=False, why="it is a retry with this key itself")
-                last = await runs.latest(run) if batch.ids else run  # what a filter found is meant itself
-                made, new = await runs.fork(last, batch.step, by=by, key=batch.key, asker=asker(caller.who))
-                why = "" if new else "it was retried with this key before"
-                if last != run:
-                    why = "; ".join(one for one in (f"from {last}, which went on for it", why) if one)
-                return Changed(id=run, changed=new, run=made, why=why)
+                return await _retried(runs, run, batch, caller)
             case "pause" | "resume":
                 await runs.hold(run, by=by, resume=batch.what == "resume")
         return Changed(id=run, changed=True)
 
     return act
+
+
+async def _retried(runs: Runs, run: str, batch: RunBatch, caller: Caller) -> Changed:
+    """Begin a run again; raises what `runs.fork` does, and `Conflict` (`crew.run`) for one of an orchestration."""
+    start = (await runs.outline(run)).start
+    if batch.key and not batch.ids and start.of and start.key == batch.key:
+        return Changed(id=run, changed=False, why="it is a retry with this key itself")
+    if orchestration := starting.carried_out(run, start):
+        raise Conflict(
+            f"{run} carries out the orchestration {orchestration}, which would know nothing of another run.",
+            code="crew.run", hint="`knotwork crew retry` does a part of it again.", detail={"id": orchestration},
+        )  # fmt: skip
+    last = await runs.latest(run) if batch.ids else run  # what a filter found is meant itself
+    made, new = await runs.fork(last, batch.step, by=caller_name(caller), key=batch.key, asker=asker(caller.who))
+    why = "" if new else "it was retried with this key before"
+    if last != run:
+        why = "; ".join(one for one in (f"from {last}, which went on for it", why) if one)
+    return Changed(id=run, changed=new, run=made, why=why)
 
 
 def _unless_planned(act: Act, planned: Planned) -> Act:
