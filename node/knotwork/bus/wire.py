@@ -166,6 +166,8 @@ class Wire:
         self._plain = hasattr(client._transport, "_io_writer")  # a WebSocket writes by nats-py's flusher alone
         self._scheduled = False
         self._in_socket = 0
+        if self._plain:
+            _know_tls(client._transport)
 
     def send(self, subject: str, payload: bytes, reply: str = "", head: bytes = b"") -> None:
         """Put one message into the write buffer; subjects must come from `bus.subjects` or from an inbox.
@@ -237,6 +239,13 @@ class Wire:
             transport._io_writer.write(pending[0] if len(pending) == 1 else b"".join(pending))
         except (OSError, RuntimeError) as error:  # the socket is gone: the reader notices, and the client is made anew
             log.debug("could not write: %s", error)
+
+
+def _know_tls(transport: Any) -> None:
+    """Tell asyncio's protocol of a link that nats-py made a TLS one, as asyncio's own upgrade does: it warns at the end."""
+    writer = transport._io_writer
+    if writer is not None and writer.get_extra_info("sslcontext") is not None:
+        writer.transport.get_protocol()._over_ssl = True
 
 
 def too_large(what: str, size: int, most: int) -> TooLarge:

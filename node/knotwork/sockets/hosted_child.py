@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def main(arguments: list[str]) -> int:
     """Host the plugin until the node closes it or is gone; the process exits from here."""
     connection = socket.socket(fileno=int(arguments[-1]))
     connection.set_inheritable(False)  # what the plugin starts must not hold the connection open
+    os.register_at_fork(after_in_child=lambda: _let_go(connection))  # nor what it forks, which would answer, too
     code = EXIT_CRASHED
     try:
         code = asyncio.Runner().run(_serve(connection))  # never closed: that would wait for what is left running
@@ -53,6 +55,16 @@ def main(arguments: list[str]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # threads that a plugin left behind must not keep it alive
+
+
+def _let_go(connection: socket.socket) -> None:
+    """Take the connection from a process that the plugin has just forked; its number leads nowhere then."""
+    if (number := connection.fileno()) < 0:
+        return
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, number, inheritable=False)
+        os.close(nowhere)
 
 
 async def _serve(connection: socket.socket) -> int:

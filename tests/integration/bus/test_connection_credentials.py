@@ -272,6 +272,7 @@ async def test_mutual_tls(make_server, connect, tmp_path, until, caplog):
     await connection.round_trip()
     await connect(f"tls://127.0.0.1:{free_port()}", wait_first=False)
     await until(lambda: "that the server runs" in caplog.text)
+    assert "eof_received" not in caplog.text  # asyncio's own words for a link over TLS that ended
 
 
 async def test_a_server_that_wants_tls_is_not_spoken_to_in_the_clear(make_server, connect, tmp_path):

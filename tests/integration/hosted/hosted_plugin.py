@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -113,6 +114,15 @@ class Sample:
     async def do_child(self, attempt):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         return Done(child.pid)
+
+    async def do_fork(self, attempt):
+        child = os.fork()
+        if not child:
+            signal.pause()  # as a worker of multiprocessing: it is no plugin, and stays
+        return Done(child)
+
+    async def do_fork_on(self, attempt):
+        return Done(os.fork())  # two of the same go on
 
     async def do_context(self, attempt):
         context = self.context

@@ -75,6 +75,14 @@ async def begun(mark):
             await asyncio.sleep(0.01)
 
 
+async def ended(pid):
+    """Return whether a process ends; one that nobody has reaped has."""
+    async with asyncio.timeout(30):
+        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.02)
+    return True
+
+
 @pytest.mark.parametrize(
     ("how", "told"), [("die", "exit code 3"), ("segfault", "SIGSEGV"), ("exit_behind", "exit code 70")]
 )
@@ -90,6 +98,27 @@ async def test_a_crash_fails_the_calls_and_it_comes_back(tmp_path, how, told):
         assert told in await crashed(slot)
         assert await slot.reached(("running",), 30) == "running"
         assert await slot.plugin.execute(attempt(["echo", 2])) == Done(2)
+
+
+async def test_a_process_that_it_forked_does_not_hide_its_end(tmp_path):
+    async with running(tmp_path, instance()) as slot:
+        forked = await slot.plugin.execute(attempt(["fork"]))
+        async with asyncio.timeout(30):
+            outcome = await slot.plugin.execute(attempt(["die"]))
+        assert (outcome.code, outcome.retriable) == ("plugin.crashed", True)
+        assert "exit code 3" in await crashed(slot)
+        assert await ended(forked.output)
+
+
+async def test_a_process_that_it_forked_answers_nothing(tmp_path):
+    async with running(tmp_path, instance()) as slot:
+        forked = await slot.plugin.execute(attempt(["fork_on"]))
+        assert forked.output > 0
+        async with asyncio.timeout(30):
+            for number in range(50):
+                assert await slot.plugin.execute(attempt(["echo", number])) == Done(number)
+        assert await ended(forked.output)
+        assert slot.starts == 1
 
 
 async def test_five_crashes_end_in_quarantine(tmp_path):
@@ -165,6 +194,4 @@ async def test_nothing_survives_a_killed_node():
     assert all(psutil.pid_exists(pid) for pid in pids)
     node.kill()
     await node.wait()
-    async with asyncio.timeout(30):
-        while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
-            await asyncio.sleep(0.02)
+    assert all([await ended(pid) for pid in pids])
