@@ -268,6 +268,18 @@ def test_urgent_tasks_go_first(hub):
     assert began[high] <= began[normal] <= began[low]
 
 
+def test_what_is_listed_or_cancelled_may_be_bound_by_priority(hub):
+    blocker = submit(hub, "one-by-one", {"delay_s": 300})
+    until(lambda: state(hub, blocker) == "running", PATIENCE_S)
+    low, high = (submit(hub, "one-by-one", priority=level, labels={"batch": "levels"}) for level in (3, 8))
+    listed = until(lambda: hub.ask("task.list", labels={"batch": "levels"}, priority_min=5)["tasks"], PATIENCE_S)
+    assert [row["id"] for row in listed] == [high]
+    told = hub.json("task", "cancel", "--priority-max", "4", "-l", "batch=levels")
+    assert [row["id"] for row in told["tasks"]] == [low]
+    assert (state(hub, low), state(hub, high)) == ("cancelled", "pending")
+    hub.ask("task.cancel", ids=[blocker, high])
+
+
 def test_a_task_says_how_many_are_before_it(hub):
     runs = [submit(hub, "one-by-one", {"delay_s": 30}) for _ in range(4)]
     until(lambda: state(hub, runs[0]) == "running", PATIENCE_S)

@@ -40,6 +40,7 @@ def _may_fit(task: Task, wanted: TaskFilter) -> bool:
         and wanted.capability in ("", task.capability)
         and wanted.boundary in ("", task.boundary)
         and wanted.labels <= set(task.labels.items())
+        and wanted.priority_min <= task.priority <= wanted.priority_max
         and task.submitted_ns >= wanted.since_ns
         and (not wanted.until_ns or task.submitted_ns < wanted.until_ns)
         and (not wanted.text or wanted.text.encode() in bytes(task.input))

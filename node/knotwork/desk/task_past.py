@@ -65,7 +65,8 @@ def _filter(wanted: TaskFilter) -> Filter:
     return Filter(
         states=wanted.states, capability=wanted.capability, boundary=wanted.boundary, node=wanted.node,
         agent=wanted.agent, labels=dict(wanted.labels), since_ns=wanted.since_ns, until_ns=wanted.until_ns,
-        text=wanted.text, moving=wanted.moving, circles=wanted.circles,
+        text=wanted.text, moving=wanted.moving, priority_min=wanted.priority_min, priority_max=wanted.priority_max,
+        circles=wanted.circles,
     )  # fmt: skip
 
 

@@ -62,6 +62,8 @@ class TaskFilter:
     since_ns: int = 0
     until_ns: int = 0
     moving: tuple[str, str] = ("", "")
+    priority_min: int = 1
+    priority_max: int = 10
     text: str = ""
     limit: int = 100
     cursor: str = ""

@@ -120,7 +120,8 @@ def bound(text: str) -> str:
 
 def either_ids_or_filter(request: BaseModel, filters: Iterable[str]) -> None:
     """Raise `ValueError` when a request names ids and narrows them, too: then the filter would be passed over."""
-    if getattr(request, "ids", None) and (both := [name for name in filters if getattr(request, name)]):
+    usual = {name: field.default for name, field in type(request).model_fields.items()}
+    if getattr(request, "ids", None) and (both := [name for name in filters if getattr(request, name) != usual[name]]):
         raise ValueError(f"give either ids or a filter, not both: ids and {', '.join(both)}")
 
 

@@ -22,6 +22,7 @@ from knotwork.trust.scopes import Scope
 DAY_S = 86400.0
 WEEK_S = 7 * DAY_S
 COLUMNS = ("id", "state", "capability", "agent", "worker", "attempt", "submitted_at", "ended_at", "code")
+Priority = Annotated[int, Field(ge=1, le=10)]
 Wait = Annotated[float, Field(ge=0, le=WEEK_S)]
 
 
@@ -35,7 +36,7 @@ class SubmitRequest(Request):
     )
     blob: Digest | None = Field(default=None, description="digest of a kept input (`blob.put`) instead of input")
     boundary: Token | None = Field(default=None, description="data class of the input")
-    priority: int = Field(default=5, ge=1, le=10, description="10 is the most urgent")
+    priority: Priority = Field(default=5, description="10 is the most urgent")
     deadline: Moment = Field(default="", description="end it then: from now (`30m`), or an RFC 3339 time")
     attempt_timeout_s: float | None = Field(
         default=None, ge=0.01, le=WEEK_S, description="seconds for one attempt; no limit when left out"
@@ -212,6 +213,8 @@ class FilterRequest(Request):
     node: Token | None = Field(default=None, description="for, or done by, this node")
     boundary: Token | None = Field(default=None, description="of this data class")
     labels: Labels = Field(default=[], description="with all of these labels, key=value")
+    priority_min: Priority = Field(default=1, description="of this priority or higher")
+    priority_max: Priority = Field(default=10, description="of this priority or lower")
     since: Moment = Field(default="", description="submitted after that: so long ago (`2h`), or an RFC 3339 time")
     until: Moment = Field(default="", description="submitted before that")
 
@@ -227,7 +230,8 @@ class FilterRequest(Request):
             node=self.node or "", boundary=self.boundary or "",
             labels=frozenset(task_words.labels(self.labels).items()),
             since_ns=task_words.moment_ns(self.since, past=True), until_ns=task_words.moment_ns(self.until, past=True),
-            moving=(task_words.moving(self.since), task_words.moving(self.until)), text=text, limit=limit, cursor=cursor,
+            moving=(task_words.moving(self.since), task_words.moving(self.until)),
+            priority_min=self.priority_min, priority_max=self.priority_max, text=text, limit=limit, cursor=cursor,
         )  # fmt: skip
 
 

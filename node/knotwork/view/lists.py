@@ -49,6 +49,8 @@ class Filter:
     until_ns: int = 0
     text: str = ""
     moving: tuple[str, str] = ("", "")
+    priority_min: int = 1
+    priority_max: int = 10
     circles: tuple[str, ...] | None = None
     """Of what is not the whole project's, only that of these circles (`trust.scopes`); None: all."""
 
@@ -58,6 +60,7 @@ class Filter:
         parts = [
             sorted(self.states), self.capability, self.boundary, self.node, self.agent, self.parent,
             sorted(self.labels.items()), self.moving[0] or self.since_ns, self.moving[1] or self.until_ns, self.text,
+            self.priority_min, self.priority_max,
         ]  # fmt: skip
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:12]
 
@@ -117,6 +120,9 @@ def where(wanted: Filter, lost: str = "") -> tuple[list[str], list[Any]]:
         own = "substr(t.target, 3, instr(substr(t.target, 3), '=') - 1)"
         conditions.append(f"(t.target NOT GLOB '==*' OR {own} IN ({marks}))")
         values += wanted.circles
+    if (wanted.priority_min, wanted.priority_max) != (1, 10):
+        conditions.append("t.priority BETWEEN ? AND ?")
+        values += [wanted.priority_min, wanted.priority_max]
     if wanted.since_ns:
         conditions.append("t.ord >= ? AND t.submitted_ns >= ?")
         values += [wanted.since_ns // 1000 << ORD_BITS, wanted.since_ns]

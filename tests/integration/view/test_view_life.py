@@ -184,7 +184,7 @@ async def test_each_project_has_a_file_of_its_own(open_one: Callable[..., Any], 
 
 
 async def test_lists_are_filtered_by_everything(view: View, write: Any):
-    mine = await write.submit(labels={"team": "red", "kind": "x"}, boundary="personal", input=b"null")
+    mine = await write.submit(labels={"team": "red", "kind": "x"}, boundary="personal", input=b"null", priority=9)
     other = await write.submit(queue="here=ann", capability="", agent="ann", node="here", labels={"team": "blue"})
     failed = await write.submit(queue="sum", capability="sum")
     await write.end(failed, "failed")
@@ -206,6 +206,9 @@ async def test_lists_are_filtered_by_everything(view: View, write: Any):
     assert await ids(since_ns=other.submitted_ns) == {other.run, failed.run}
     assert await ids(until_ns=other.submitted_ns) == {mine.run}
     assert await ids(since_ns=other.submitted_ns, until_ns=failed.submitted_ns) == {other.run}
+    assert await ids(priority_min=6) == {mine.run}
+    assert await ids(priority_max=8) == {other.run, failed.run}
+    assert await ids(priority_min=6, priority_max=8) == set()
     assert await ids(text="purpose") == {failed.run}
     assert await ids(text="blue") == {other.run}
     assert await ids(text="pur* sum") == {failed.run}
