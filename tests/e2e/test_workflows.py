@@ -21,6 +21,9 @@ concurrency = 4
 [executors.slow]
 type = "process"
 command = ["sleep", "600"]
+[executors.broken]
+type = "rehearsal"
+steps = [{ fail = "out of paper", retriable = true }]
 """
 FAR = """
 [node]
@@ -80,6 +83,30 @@ def test_a_run_from_start_to_end_at_the_shell(node):
     assert run in [one["id"] for one in node.json("runs", "--workflow", "release")["runs"]]
     code, out, _ = node.run("run", "output", run)
     assert (code, out) == (0, "A-B\n")
+
+
+def test_why_a_step_waits_is_said_as_of_any_task(node):
+    retry = {"max_attempts": 3, "delay": "4m", "backoff": "fixed", "jitter": False}
+    steps = {
+        "fails": {"agent": "broken", "retry": retry},
+        "missing": {"capability": "nobody-has-it"},
+        "works": {"agent": "slow"},
+        "barred": {"capability": "shout", "boundary": "corporate"},
+    }
+    node.ask("workflow.register", definition={"name": "stuck", "steps": steps})
+    run = node.ask("run.start", workflow="stuck", input="1")["id"]
+
+    def told():
+        found = {one["step"]: one for one in node.json("run", "why", run)["waits"]}
+        return found if found["fails"]["until"] and "has it since" in found["works"]["why"] else None
+
+    why = until(told)
+    assert why["fails"]["why"].startswith(f"Attempt 2 of 3 begins at {why['fails']['until']}, in ")
+    assert "The one before failed: out of paper" in why["fails"]["why"]
+    assert "nobody who is there offers capability nobody-has-it" in why["missing"]["why"]
+    assert "the one agent that could take it does not: " in why["barred"]["why"]
+    assert "hub/slow has it since" in node.run("run", "why", run)[1]
+    node.ask("run.cancel", ids=[run])
 
 
 def test_somebody_without_a_token_answers_by_a_link(node):

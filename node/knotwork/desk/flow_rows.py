@@ -250,6 +250,12 @@ def limits_of(sight: Sight | Outline) -> set[str]:
     return {limit.key for effect in held if (limit := getattr(effect, "limit", None)) is not None}
 
 
+def tasks_of(sight: Sight | Outline) -> set[str]:
+    """Return the steps of a run that wait for what an agent is to do."""
+    held = [] if isinstance(sight, Outline) else sight.run.open.values()
+    return {effect.token for effect in held if isinstance(effect, effects.Dispatch)}
+
+
 def waits(run: Run, books: Books | None = None) -> list[flow_replies.Wait]:
     """Return everything that a run waits for; `books` are those of its limits (`limits_of`): who is in each."""
     found = [_held_up(run, effect, books or {}) or _wait(run, effect) for effect in run.open.values()]

@@ -27,6 +27,7 @@ from knotwork.sdk.errors import Denied, Invalid, NotFound
 
 if TYPE_CHECKING:
     from knotwork.desk.run_planned import Planned
+    from knotwork.desk.task_reasons import TaskReasons
     from knotwork.flow.model import Workflow
     from knotwork.flow.room import Flow
     from knotwork.ops.flow_ports import NewRun, RunBatch, RunFilter
@@ -50,13 +51,15 @@ class FlowDesk:
         address: Callable[[], str],
         circles: Circles = None,
         planned: Planned | None = None,
+        *,
+        reasons: TaskReasons | None = None,
     ) -> None:
         """Work through our part in the project's workflows; `address` is where our HTTP door is.
 
         Beside runs of the whole project those of these circles are shown, with None everybody's; and those that are
-        `planned`.
+        `planned`. Why their tasks wait is asked of `reasons`.
         """
-        self._planned = planned
+        self._planned, self._reasons = planned, reasons
         self._flow, self._address, self._sight = flow, address, RunSight(flow, circles)
         self._lists, self._copies = RunLists(flow, view, self._sight, planned), RunCopies(flow)
 
@@ -246,6 +249,8 @@ class FlowDesk:
             keys = sorted(flow_rows.limits_of(sight))[:BOOKS_MAX]
             books = {key: await self._flow.limits.holders(key) for key in keys}
             waits = flow_rows.waiting(sight, books)
+            if self._reasons is not None:
+                waits = await self._reasons.beside(run, waits, flow_rows.tasks_of(sight))
         if sight.finish is not None and sight.finish.next:
             going_on = await self._flow.runs.latest(run)
             waits = [flow_replies.Wait(step="", what=f"nothing: it went on as another run, now {going_on}")]

@@ -15,10 +15,11 @@ from knotwork.desk.callers import caller_name
 from knotwork.desk.new_tasks import NewTasks
 from knotwork.desk.seen_agents import SeenAgents
 from knotwork.desk.task_ends import not_cancelled
+from knotwork.desk.task_reasons import TaskReasons
 from knotwork.desk.task_watch import TaskWatch
 from knotwork.ops import replies, task_replies
 from knotwork.sdk.errors import Cancelled, KnotworkError, NotFound, Unavailable
-from knotwork.work import hands, history, lookup, queues, records, why
+from knotwork.work import hands, history, lookup, queues, records
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +62,7 @@ class TaskDesk:
         self._work, self._membership, self._past, self._revival = work, membership, past, revival
         self._connection, self._values = membership.connection, work.values
         self._new = NewTasks(work, membership, past, self._agents)
+        self._reasons = TaskReasons(work, membership, spinups, self._agents)
 
     # -- submitting --------------------------------------------------------------------------------------------------
 
@@ -154,38 +156,8 @@ class TaskDesk:
     async def why(self, run: str) -> task_replies.TaskWhy:
         """Return why a task is where it is."""
         sight = await self._sight(run)
-        task = sight.task
-        self._membership.look()
-        directory = self._membership.directory
-        candidates = directory.candidates(agent=task.agent, capability=task.capability, attached=True)
-        candidates = self._agents.among(directory, candidates)
-        barred = self._membership.policy().against(task.boundary, candidates)
-        worker = sight.started.node if sight.started is not None else task.node
-        around = why.Surroundings(
-            agents=[
-                *(why.Seen(one.node, one.agent, one.state, one.load, barred.get(one.name, "")) for one in candidates),
-                *(
-                    why.Seen(node, one.name, directory.state(node), barred=one.why)
-                    for node, one in directory.away(agent=task.agent, capability=task.capability)
-                ),
-            ],
-            before=await self._before(sight) if sight.seq and sight.state == "pending" else None,
-            node_state=directory.state(worker) if worker else "",
-            lease_s=self._work.lease_s,
-            spin_up=self._spinups.told(task.boundary, task.queue, missing=not candidates) if self._spinups else "",
-            dropped=sight.state == "dead" and not await self._work.dead.is_there(run),
-        )
+        around = await self._reasons.around(sight)
         return task_rows.why(sight, around, clock.now_ns())
-
-    async def _before(self, sight: Sight) -> int | None:
-        """Return how many tasks of its queue come before one; None when that cannot be told."""
-        queue = queues.Queue(sight.task.boundary, sight.task.queue, sight.task.lane)
-        given = await queues.given_up_to(self._connection, queue)
-        if given is None:
-            return None
-        count = reading.count_from
-        from_there = await count(self._connection, subjects.TASKS, queue.filter, sight.seq)
-        return max(0, await count(self._connection, subjects.TASKS, queue.filter, given + 1) - from_there)
 
     async def watch(
         self, run: str, timeout_s: float

@@ -135,9 +135,12 @@ class Control:
         """
         from knotwork.desk.flows import FlowDesk
         from knotwork.desk.run_planned import Planned
+        from knotwork.desk.task_reasons import TaskReasons
 
         rooms, seen = self._with_store(project), circles(by) if by else None
-        return FlowDesk(rooms.flow, rooms.view, lambda: self.http_url, seen, Planned(rooms.triggers))
+        agents = SeenAgents(rooms.sessions, by)
+        reasons = TaskReasons(rooms.work, self.projects.get(project), rooms.spinups, agents)
+        return FlowDesk(rooms.flow, rooms.view, lambda: self.http_url, seen, Planned(rooms.triggers), reasons=reasons)
 
     def crews(self, project: str, by: Who) -> Crews:
         """Return the orchestrations of a project, as somebody may see them; raises `NotFound`, `Unavailable`."""

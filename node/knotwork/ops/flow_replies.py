@@ -181,6 +181,7 @@ class Wait(Reply):
     what: str
     since: str = ""
     until: str = ""
+    why: str = Field(default="", description="of a step's task: why it is where it is, as `task.why` says of a task")
 
 
 class RunWhy(Reply):

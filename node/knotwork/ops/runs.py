@@ -177,7 +177,7 @@ async def watch(
 
 @op(
     "run.why", RunRequest, flow_replies.RunWhy, effect="read",
-    cli=CliForm(("run", "why"), positional=("id",), rows="waits", columns=("step", "what", "since", "until")),
+    cli=CliForm(("run", "why"), positional=("id",), rows="waits", columns=("step", "what", "since", "until", "why")),
     summary="Say what a run waits for.",
     help="A task in a queue, a timer, a signal, an event, an approval, another run: nothing waits without a reason.",
     examples=(Example("Why does it not go on?", {"id": ID}),),

@@ -110,17 +110,17 @@ async def worker(connection: Connection, task: Task, holds: Holds) -> Started | 
     return await holds.begun(task)
 
 
-async def look(connection: Connection, run: str, holds: Holds | None = None) -> Sight | None:
-    """Return a run as it is, None when neither FACTS nor TASKS knows it (any more).
+async def look(connection: Connection, run: str, holds: Holds | None = None, step: str = "") -> Sight | None:
+    """Return a run, or the task of one of its steps, as it is; None when neither FACTS nor TASKS knows it (any more).
 
     What was begun counts as running, unless `holds` knows better.
     """
-    facts = await newest(connection, run)
+    facts = await newest(connection, run, step)
     latest = fold.latest_outcome(facts)
     outcome = latest[1] if latest is not None else None
     if outcome is not None and outcome.state in FINAL and outcome.state != "dead":
         return Sight(records.decode_task(bytes(outcome.task)), final_state(outcome), outcome)
-    waits = await _waits(connection, run)
+    waits = await _waits(connection, run, step)
     task = fold.current(facts, waits)
     if task is None:
         if outcome is None or outcome.state not in FINAL:

@@ -196,9 +196,9 @@ class Work:
         over = await intake.outcome_at(self._connection, task.outcome_subject) is not None
         return over or await self._has_ended(task)
 
-    async def look(self, run: str) -> lookup.Sight | None:
+    async def look(self, run: str, step: str = "") -> lookup.Sight | None:
         """Return a run as it is (`lookup.look`), as `pending` when the worker that began it has vanished."""
-        return await lookup.look(self._connection, run, self.holding)
+        return await lookup.look(self._connection, run, self.holding, step)
 
     async def placed(self, task: Task, value: object = None) -> Task:
         """Return a new task with boundary, queue and `why` filled in; raises what `route.Routing.placed` raises."""
@@ -351,3 +351,5 @@ async def open_work(
         finally:
             work.worker.close()
             work.claims.close()
+            work.attached.close()
+            work.waiters.close(work.claims.left)
