@@ -139,6 +139,61 @@ async def test_a_client_over_http_that_says_goodbye_hands_back_its_work(node: No
         assert taken["work_id"] == given["work_id"]
 
 
+async def test_of_several_that_wait_in_one_session_each_waits_for_a_message_of_its_own(node: Node):
+    async with stdio_agent(node, name="waits") as waits, stdio_agent(node, name="sends") as sends:
+        me = (await waits.call("get_my_handle"))["guid"]
+        said: set[str] = set()
+
+        async def wait() -> None:
+            (one,) = (await waits.call("wait_for_message", timeout_secs=WAIT_S, limit=1))["messages"]
+            said.add(one["text"])
+
+        async with asyncio.TaskGroup() as group:
+            waiting = {group.create_task(wait()) for _ in range(3)}
+            for number in range(3):
+                await sends.call("send_direct_message", recipientGuid=me, message=f"number {number}")
+                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert said == {"number 0", "number 1", "number 2"}
+
+
+async def test_who_offered_work_over_http_is_written_to_by_the_name_that_is_told(node: Node):
+    async with http_agent(node, name="Some Client", query="?session=offers") as offers, stdio_agent(node) as takes:
+        me = (await offers.call("get_my_handle"))["guid"]
+        await offers.call("assign_work", task="ask me", capability="asking")
+        work = await takes.call("claim_work", capability="asking", timeout=20000)
+        await takes.call("send_direct_message", recipientGuid=work["offered_by"], message="what do you mean?")
+        (got,) = (await offers.call("wait_for_message", timeout_secs=WAIT_S))["messages"]
+        assert (got["text"], got["senderGuid"] != me) == ("what do you mean?", True)
+        await takes.call("complete_work", work_id=work["work_id"])
+
+
+async def test_what_fits_is_found_behind_pages_of_what_does_not(node: Node):
+    async with (
+        stdio_agent(node, "--session", "a", name="a") as first,
+        stdio_agent(node, "--session", "z", name="z") as last,
+    ):
+        for agent, handle in ((first, "aa-first"), (last, "zz-last")):
+            await agent.call("set_handle", handle=handle)
+            await agent.call("register_agent", agentType=handle, capabilities=["pages"])
+        found = await first.call("list_agents", filter="ZZ-l", limit=1)
+        assert [one["name"] for one in found["agents"]] == ["zz-last"]
+        assert "next" not in found
+        assert (await first.call("list_agents", include_local=False, limit=1))["agents"] == []
+        page = await first.call("list_agents", filter="-", limit=1)
+        rest = await first.call("list_agents", filter="-", limit=1, cursor=page["next"])
+        assert page["agents"][0]["name"] < rest["agents"][0]["name"]
+        for number, priority in enumerate((9, 1, 1, 1)):
+            await first.call(
+                "broadcast_work_offer",
+                taskId=f"w{number}",
+                description="d",
+                requiredCapability="paged",
+                priority=priority,
+            )
+        urgent = await first.call("list_work", capability="paged", minPriority=8, limit=1)
+        assert [one["taskId"] for one in urgent["work"]] == ["w0"]
+
+
 async def test_a_bridge_may_be_given_an_address_instead_of_a_folder(node: Node, tmp_path: Path):
     about = node.about
     elsewhere = {"KNOTWORK_DATA_DIR": str(tmp_path / "none")}

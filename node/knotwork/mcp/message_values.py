@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from knotwork.mcp import wording
@@ -61,14 +62,18 @@ def fitting(rows: list[dict[str, Any]], *, newest: bool) -> list[dict[str, Any]]
 
 async def read(session: Session, op: str, wanted: dict[str, Any]) -> dict[str, Any]:
     """Return a page of messages that fits; only what is in it counts as read. A call made again gets the same page."""
-    wanted = wanted | session.key
-    page = await session.ask(op, **wanted, peek=True)
-    kept = fitting([row(one) for one in page["messages"]], newest=False)
-    if page["messages"]:
+    wanted, loop = wanted | session.key, asyncio.get_running_loop()
+    end_s = loop.time() + wanted.get("wait_s", 0.0)
+    while True:
+        page = await session.ask(op, **wanted, peek=True)
+        kept = fitting([row(one) for one in page["messages"]], newest=False)
+        if not kept:
+            return page
         again = wanted if len(kept) == len(page["messages"]) else wanted | {"limit": len(kept)}
         page = await session.ask(op, **again | ({"wait_s": 0} if "wait_s" in wanted else {}))
-        kept = [cut(row(one)) for one in page["messages"]]
-    return page | {"messages": kept}
+        if page["messages"] or loop.time() >= end_s:
+            return page | {"messages": [cut(row(one)) for one in page["messages"]]}
+        wanted |= {"wait_s": max(0.0, end_s - loop.time())}  # another reader of this inbox was faster
 
 
 def text_of(found: dict[str, Any]) -> str:

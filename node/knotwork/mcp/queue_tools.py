@@ -68,10 +68,7 @@ def _time(text: str) -> datetime | None:
 )  # fmt: skip
 async def list_work(given: ListInput, session: Session) -> dict[str, Any]:
     """Return a page of waiting tasks."""
-    page = await session.ask(
-        "task.list", state=["pending", "waiting"], capability=given.capability, limit=given.limit, cursor=given.cursor
-    )
-    before, after = _time(given.deadline_before), _time(given.deadline_after)
+    tasks, following = await _fitting(given, session)
     rows = [
         without(
             {
@@ -80,10 +77,24 @@ async def list_work(given: ListInput, session: Session) -> dict[str, Any]:
                 "attempt": task["attempt"],
             }
         ) | await _about(task["id"], session)
-        for task in page["tasks"]
-        if priority_fits(task, given.min_priority, given.max_priority, before, after)
+        for task in tasks
     ]  # fmt: skip
-    return without({"next": page["next"]}) | {"work": rows}
+    return without({"next": following}) | {"work": rows}
+
+
+async def _fitting(given: ListInput, session: Session) -> tuple[list[dict[str, Any]], str]:
+    """Return the tasks of the first page with some that fit, and the cursor of the page behind it, "" for none."""
+    before, after, following = _time(given.deadline_before), _time(given.deadline_after), given.cursor
+    while True:
+        page = await session.ask(
+            "task.list", state=["pending", "waiting"], capability=given.capability, limit=given.limit, cursor=following
+        )
+        found = [
+            one for one in page["tasks"] if priority_fits(one, given.min_priority, given.max_priority, before, after)
+        ]
+        following = page["next"]
+        if found or not following:
+            return found, following
 
 
 async def _about(work_id: str, session: Session) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from knotwork.mcp.tool import (
     Cursor,
     Input,
     Nothing,
+    PageInput,
     Session,
     tool,
     without,
@@ -34,6 +35,8 @@ NAMED |= {
     )
 }
 Capabilities = Annotated[list[Capability], Field(max_length=64)]
+EVERY = 100_000
+"""More agents than a project has."""
 _VISIBLE: dict[str, str] = {"private": "private", "project-only": "team", "user-only": "personal", "public": "public"}
 _AGENT = record(
     guid="text", handle="text", agentType="text", status="text", capabilities="texts?", scope="text?",
@@ -199,7 +202,7 @@ def _part(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-class AgentsInput(Input):
+class AgentsInput(PageInput):
     """Which agents."""
 
     filter: Annotated[str, StringConstraints(max_length=64), BeforeValidator(_part)] = Field(
@@ -207,7 +210,10 @@ class AgentsInput(Input):
     )
     include_local: bool = Field(default=True, description="those of this node, too")
     limit: int = Field(default=50, ge=1, le=1000)
-    cursor: Cursor = Field(default="", description="`next` of the page before")
+
+    def fits(self, one: dict[str, Any], here: str) -> bool:
+        """Return whether an agent is meant, asked at the node `here`."""
+        return self.filter in one["agent"].lower() and (self.include_local or one["node"] != here)
 
 
 @tool(
@@ -229,8 +235,11 @@ class AgentsInput(Input):
 )  # fmt: skip
 async def list_agents(given: AgentsInput, session: Session) -> dict[str, Any]:
     """Return agents of the directory."""
-    page = await session.ask("agents.list", limit=given.limit, cursor=given.cursor[:256])
-    here = session.who.node
+    narrowed = given.filter or not given.include_local  # then a page is made of those that fit alone
+    wanted = {"limit": EVERY} if narrowed else {"limit": given.limit, "cursor": given.cursor[:256]}
+    page = await session.ask("agents.list", **wanted)
+    found = [one for one in page["agents"] if given.fits(one, session.who.node)]
+    told = given.of("agents", found, lambda one: str(one["name"])) if narrowed else page
     rows = [
         without(
             {
@@ -239,7 +248,6 @@ async def list_agents(given: AgentsInput, session: Session) -> dict[str, Any]:
                 "capabilities": one["capabilities"],
             }
         )
-        for one in page["agents"]
-        if given.filter in one["agent"].lower() and (given.include_local or one["node"] != here)
+        for one in told["agents"]
     ]  # fmt: skip
-    return without({"next": page["next"]}) | {"success": True, "agents": rows}
+    return without({"next": told.get("next")}) | {"success": True, "agents": rows}

@@ -100,9 +100,9 @@ def work_row(task: dict[str, Any]) -> dict[str, Any]:
     else:
         shown["input"] = body
     shown |= {"priority": task["priority"], "attempt": task["attempt"], "lease_secs": task["lease_s"]}
-    by = str(task.get("by") or "")  # door/name: the name is what send_direct_message takes
+    by = str(task.get("by") or "")  # door/name (client): the name is what send_direct_message takes
     more = {
-        "offered_by": by.partition("/")[2] or by,
+        "offered_by": (by.partition("/")[2] or by).partition(" (")[0],
         "deadline": task.get("deadline"),
         "checkpoint": task.get("checkpoint"),
     }
