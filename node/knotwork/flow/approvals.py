@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from knotwork.bus import clock, subjects
-from knotwork.flow import answers
 from knotwork.flow.effects import Ask
 from knotwork.flow.run import decoded
 from knotwork.sdk.errors import Conflict, Denied, Internal, NotFound
@@ -125,7 +124,7 @@ class Approvals:
         return before
 
     async def _answered(self, link: Link, sight: Sight) -> Question:
-        found = await answers.standing(self._connection, sight.run, sight.facts, link.step)
+        found = await self._runs.answered(sight, link.step)
         if found is None:
             return Question(link, sight, "gone")
         return Question(link, sight, found.state, _title(sight, link.step), by=found.by, comment=found.comment)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from knotwork.bus.connection import Connection
     from knotwork.bus.reading import Stored
+    from knotwork.flow.answers import Answer
     from knotwork.flow.definitions import Definitions
     from knotwork.flow.facts import Start
     from knotwork.flow.graph import Graph
@@ -266,7 +267,8 @@ class Runs(Looking):
     async def answer(self, run: str, step: str, *, approve: bool, by: str, comment: str = "") -> None:
         """Approve or reject; recording the answer is what makes it count, so it counts once.
 
-        Raises what `asked` raises, and `Conflict` (`flow.answered`), which names the answer that stands, for a later one.
+        Raises what `asked` raises, `Conflict` (`flow.answered`), which names the answer that stands, for a later one, and
+        `NotFound` (`flow.not_asked`) for one that was recorded behind what ended the question.
         """
         await self.asked(run, step, by)
         now_ns = clock.now_ns()
@@ -280,8 +282,20 @@ class Runs(Looking):
         try:
             await self._facts.append(records.outcome_subject(run, step, 0, 1), records.encode(outcome))
         except Conflict as error:
-            stands = await answers.standing(self._connection, (await self.look(run)).run, [], step)
+            stands = await self.answered(await self.look(run), step)
             raise (error if stands is None else stands.settled()) from error
+        if await self.answered(await self.look(run), step) is None:
+            told = f"No step {step!r} of {run} waits for an answer any more: this one came too late."
+            raise NotFound(told, code="flow.not_asked", hint="See `knotwork run show`.")
+
+    async def answered(self, sight: Sight, step: str) -> Answer | None:
+        """Return the answer that a step was given while it asked, None when there is none, or what ended it came before."""
+        place = records.outcome_subject(sight.id, step, 0, 1)
+        count = next((number for number, stored in enumerate(sight.facts) if stored.subject == place), 0)
+        if not count:
+            return None
+        before = await self.look(sight.id, up_to=count)
+        return answers.standing(sight.facts[count]) if isinstance(before.run.open.get(f"ask.{step}"), Ask) else None
 
     async def asked(self, run: str, step: str, by: str) -> Ask:
         """Return what a step asks.
@@ -292,7 +306,7 @@ class Runs(Looking):
         effect = sight.run.open.get(f"ask.{step}")
         if not isinstance(effect, Ask):
             hint = await self._where_it_is_asked(sight)
-            if (stands := await answers.standing(self._connection, sight.run, sight.facts, step)) is not None:
+            if (stands := await self.answered(sight, step)) is not None:
                 raise stands.settled(hint)
             told = f"No step {step!r} of {run} waits for an answer."
             raise NotFound(told, code="flow.not_asked", hint=hint or "See `knotwork run show`.")

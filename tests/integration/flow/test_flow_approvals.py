@@ -9,8 +9,9 @@ import pytest
 from tests.integration.flow.conftest import define, ended, output, start
 from tests.integration.work.conftest import until
 
+from knotwork.flow import facts
 from knotwork.flow.approvals import Approvals, Link, opened, sealed
-from knotwork.sdk.errors import Conflict, Denied, KnotworkError
+from knotwork.sdk.errors import Conflict, Denied, KnotworkError, NotFound
 
 HOUR_NS = 3600 * 10**9
 
@@ -156,3 +157,47 @@ def test_a_link_opens_with_its_own_key_alone():
         opened(b"a" * 32, f"{body[0]}.{body[1][:n]}A{body[1][n + 1 :]}.{body[2]}") in (None, link)
         for n in range(len(body[1]))
     )
+
+
+@pytest.mark.parametrize("ends", ["timeout", "cancel"])
+async def test_an_answer_behind_what_ended_the_question_is_not_told_to_stand(flows, monkeypatch, ends):
+    """It is looked whether something is asked, and then recorded: what ends the question may be stored in between."""
+    flow = await flows.here()
+    run = await asking(flow, timeout="1h", on_timeout="value", timeout_value={"by": "nobody"})
+    link = await flow.approvals.read(await flow.approvals.link(run, "ask", by="alice", until_ns=later()))
+    asked = flow.runs.asked
+
+    async def too_slow(*given):
+        found = await asked(*given)
+        place = facts.subject(run, "cancel") if ends == "cancel" else facts.subject(run, "fired", "wait-ask")
+        await flow.connection.request(place, facts.encode(facts.Wish()) if ends == "cancel" else b"")
+        return found
+
+    monkeypatch.setattr(flow.runs, "asked", too_slow)
+    with pytest.raises(Conflict) as refused:
+        await flow.approvals.answer(link, approve=True, comment="")
+    assert (refused.value.code, refused.value.detail["state"]) == ("flow.answered", "gone")
+    monkeypatch.undo()
+    finish = await ended(flow, run)
+    assert finish.state == "cancelled" if ends == "cancel" else output(finish) == "nobody"
+    for approve in (True, False):
+        with pytest.raises(NotFound) as gone:
+            await flow.runs.answer(run, "ask", approve=approve, by="alice")
+        assert gone.value.code == "flow.not_asked"
+
+
+async def test_who_approves_too_late_is_told_so(flows, monkeypatch):
+    flow = await flows.here()
+    run = await asking(flow, timeout="1h", on_timeout="value", timeout_value={"by": "nobody"})
+    asked = flow.runs.asked
+
+    async def too_slow(*given):
+        found = await asked(*given)
+        await flow.connection.request(facts.subject(run, "fired", "wait-ask"), b"")
+        return found
+
+    monkeypatch.setattr(flow.runs, "asked", too_slow)
+    with pytest.raises(NotFound, match="too late") as late:
+        await flow.runs.answer(run, "ask", approve=True, by="alice")
+    assert late.value.code == "flow.not_asked"
+    assert output(await ended(flow, run)) == "nobody"
