@@ -23,21 +23,27 @@ async def asked(around: Around, instance: str, ask: Callable[[Any], Awaitable[An
 
 
 async def answered(instance: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Return what a plugin answers.
-
-    Raises what it raises of ours, `PluginFailed` (`plugin.raised`) for anything else, also for a cancellation that is
-    its own, and `Unavailable` (`memory.no_answer`) when it takes too long.
-    """
-    task = asyncio.current_task()
-    before = task.cancelling() if task is not None else 0
+    """Return what a plugin answers; raises what `safely` does, and `Unavailable` (`memory.no_answer`) when it is slow."""
     try:
         async with asyncio.timeout(ASK_S):
-            return await ask()
+            return await safely(instance, ask)
     except TimeoutError as error:
         raise Unavailable(
             f"{instance} did not answer within {ASK_S:g} s: what was to be written may be kept, or not.",
             code="memory.no_answer", hint="Look, and try again; see `knotwork status`.",
         ) from error  # fmt: skip
+
+
+async def safely(instance: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Return what a plugin answers.
+
+    Raises what it raises of ours, and `PluginFailed` (`plugin.raised`) for anything else, also for a cancellation that
+    is its own.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    try:
+        return await ask()
     except GeneratorExit:
         raise
     except asyncio.CancelledError as error:

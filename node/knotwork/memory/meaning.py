@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 
 from knotwork.bus.background import background
 from knotwork.bus.waits import set_within
-from knotwork.memory import vectors
+from knotwork.memory import asking, vectors
 from knotwork.memory.index import Filter, Index
 from knotwork.memory.model import Record
 from knotwork.memory.room import Memory
@@ -28,7 +28,8 @@ TEXT_MAX = 8_000
 """Characters of a memory that its vector stands for: what models take."""
 AGAIN_S = 5.0
 LOOK_S = 0.5
-ASK_S = 10.0
+ASK_S, BATCH_S = 10.0, 120.0
+"""How long a search waits for a vector, and how long a slow machine may take for those of one batch."""
 
 
 class Meaning:
@@ -120,7 +121,11 @@ class Meaning:
             if not todo:
                 continue
             try:
-                model, made = await self._made(instance, list(todo.values()))
+                async with asyncio.timeout(BATCH_S):
+                    model, made = await self._made(instance, list(todo.values()))
+            except TimeoutError:
+                self._waiting.extendleft(reversed(batch))
+                raise Unavailable(f"{instance} did not answer within {BATCH_S:g} s.", code="memory.embed") from None
             except BaseException:
                 self._waiting.extendleft(reversed(batch))
                 raise
@@ -129,12 +134,20 @@ class Meaning:
                 await self._begin_anew(instance)
             self._model = model
             self._vectors.update(zip(todo, made, strict=True))
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Let go of the vectors of what is not remembered any more, when they are as many as the others."""
+        if len(self._vectors) > 2 * len(self._digests) + BATCH:
+            there = {digest for _, digest in self._digests.values()}
+            self._vectors = {digest: vector for digest, vector in self._vectors.items() if digest in there}
 
     async def _made(self, instance: str, texts: list[str]) -> tuple[str, list[Vector]]:
         """Return the model and one vector for each text; whatever else a plugin does stays its own failure."""
         try:
             with self._memory.around.slot(instance).lease() as plugin:
-                model, made = str(plugin.model), [vectors.vector(one) for one in await plugin.embed(texts)]
+                given = await asking.safely(instance, lambda: plugin.embed(texts))
+                model, made = str(plugin.model), [vectors.vector(one) for one in given]
         except KnotworkError:
             raise
         except Exception as error:

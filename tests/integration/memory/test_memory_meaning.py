@@ -115,6 +115,37 @@ def _slow() -> None:
     raise TimeoutError
 
 
+async def test_a_model_that_never_answers_or_cancels_is_asked_again_and_may_be_exchanged(node: Any, monkeypatch: Any):
+    monkeypatch.setattr(meaning, "BATCH_S", 0.2)
+    monkeypatch.setattr(meaning, "AGAIN_S", 0.1)
+    ann, model = node.agent("writer"), await with_model(node)
+    asked = 0
+
+    async def never(_: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise asyncio.CancelledError
+        await asyncio.Event().wait()
+
+    model.embed = never  # type: ignore[method-assign, assignment]
+    await remember(node, ann, "the kitten sleeps")
+    await until(lambda: asked > 3)
+    node.around.slots["other"] = memory_node.Slot(Model())
+    node.around.now = dataclasses.replace(node.around.now, embeddings="other")
+    await until(lambda: node.rooms.meaning.known == 1)
+
+
+async def test_the_vectors_of_what_is_gone_go_too(node: Any):
+    ann, _ = node.agent("writer"), await with_model(node)
+    kept = node.rooms.meaning
+    for number in range(4 * meaning.BATCH):
+        made = await remember(node, ann, f"kitten {number}")
+        await until(lambda: kept.known == 1)
+        await node.desk.forget(made, ann, force=False, purge=False)
+    assert len(kept._vectors) <= 2 * meaning.BATCH
+
+
 async def test_an_index_that_cannot_be_read_is_read_later(node: Any, monkeypatch: pytest.MonkeyPatch):
     ann = node.agent("writer")
     await remember(node, ann, "the kitten sleeps")
