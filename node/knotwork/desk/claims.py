@@ -62,12 +62,16 @@ class ClaimDesk:
         return (*(queues.routed(agent=one) for one in names[1:]), *(subjects.seen(one) for one in seen))
 
     async def connect(self, worker: Worker, caller: Caller) -> AsyncGenerator[replies.Chunk, None]:
-        """Let an agent in until the generator is closed; yields what it is told."""
+        """Let an agent in until the generator is closed; yields what it is told.
+
+        Raises `Unavailable` (`bus.disconnected`) when the node leaves the project.
+        """
         self._admit(worker, caller.who)
         with self._work.attached.line(_record(worker), agent=_agent(caller)) as notices:
             yield replies.Chunk(data={"event": "connected", "worker": worker.name})
             async for notice in notices:
                 yield replies.Chunk(data=lost(notice.claim, notice.why))
+        raise self._claims.left()
 
     async def claim(
         self, worker: Worker, caller: Caller, *, count: int, wait_s: float, lease_s: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from knotwork.bus import patterns, reading, subjects
 from knotwork.bus.background import heard
 from knotwork.flow import again, anew, decide, facts, history, large, unknown
 from knotwork.flow.run import Run, begin
-from knotwork.sdk.errors import Invalid, NotFound, TimedOut, Unavailable, Unreachable
+from knotwork.sdk.errors import Invalid, KnotworkError, NotFound, TimedOut, Unavailable, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +119,10 @@ class Looking:
         return Sight(outline.id, outline.start, seen, outline.finish, outline.facts, outline.newer)
 
     async def ended(self, run: str) -> Finish:
-        """Return how a run ended, or the last that goes on for it, now or then; bound it with `asyncio.timeout`."""
+        """Return how a run ended, or the last that goes on for it, now or then; bound it with `asyncio.timeout`.
+
+        Raises what `close` is given, too.
+        """
         finish = await self._ended(check_id(run))
         while finish.next:
             finish = await self._ended(await anew.latest(self._connection, finish.next))
@@ -178,6 +182,12 @@ class Looking:
             for future in self._waiting[run]:
                 if not future.done():
                     future.set_result(finish)
+
+    def close(self, why: Callable[[], KnotworkError]) -> None:
+        """Tell whoever waits why nothing is heard here any more."""
+        for future in itertools.chain.from_iterable(self._waiting.values()):
+            if not future.done():
+                future.set_exception(why())
 
     async def reconnected(self) -> None:
         """Look up what is awaited: what ended meanwhile was not told, and a store that came back without it never will.

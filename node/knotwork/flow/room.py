@@ -114,6 +114,7 @@ async def open_flow(
         try:
             yield flow
         finally:
+            flow.runs.close(work.claims.left)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await flow.shards.leave()

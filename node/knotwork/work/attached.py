@@ -50,11 +50,11 @@ class Present:
 
 @dataclass(eq=False, slots=True)
 class Line:
-    """An open line to an agent."""
+    """An open line to an agent; what it is told ends with None."""
 
     names: frozenset[str]
     agent: str
-    notices: asyncio.Queue[Notice] = field(default_factory=lambda: asyncio.Queue(NOTICES_MAX))
+    notices: asyncio.Queue[Notice | None] = field(default_factory=lambda: asyncio.Queue(NOTICES_MAX))
 
 
 class Attached:
@@ -118,7 +118,7 @@ class Attached:
     def line(
         self, record: AgentRecord, formerly: Collection[str] = (), agent: str = ""
     ) -> Iterator[AsyncGenerator[Notice, None]]:
-        """Let an agent in for as long as the block lasts; yields what it is told, for ever.
+        """Let an agent in for as long as the block lasts; yields what it is told, until we close.
 
         It is told, too, of what it claimed when it was called otherwise: by `agent`, its id when it has a session.
         """
@@ -133,6 +133,13 @@ class Attached:
             self._lines.discard(line)
             present.lines -= 1
             self.sweep()
+
+    def close(self) -> None:
+        """End what those are told who hold a line."""
+        for line in self._lines:
+            if line.notices.full():
+                line.notices.get_nowait()
+            line.notices.put_nowait(None)
 
     def sweep(self) -> None:
         """Forget those who hold no line and have not asked for long; call it every second or so."""
@@ -150,5 +157,5 @@ class Attached:
 
 
 async def _notices(line: Line) -> AsyncGenerator[Notice, None]:
-    while True:
-        yield await line.notices.get()
+    while (notice := await line.notices.get()) is not None:
+        yield notice

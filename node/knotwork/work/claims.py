@@ -115,8 +115,13 @@ class Claims:
         await self.polls.taking.open()
 
     def close(self) -> None:
-        """Give out nothing more."""
+        """Give out nothing more; who waits for work is told."""
         self._closed = True
+        self.polls.close()
+
+    def left(self) -> Unavailable:
+        """Return the error of whoever waits for something of a project that its node leaves, or may come back to."""
+        return Unavailable(f"{self._node} leaves {self._project}.", code="bus.disconnected", retry_after_s=1.0)
 
     async def reconnected(self) -> None:
         """Take up the thread after a (re)connect."""
@@ -134,13 +139,18 @@ class Claims:
     ) -> list[Claimed]:
         """Return tasks for an agent as soon as there are some: `record.concurrency` at most, none after `wait_s`.
 
-        It never holds more than `held_max`. `agent` is its id when it has a session. Raises `Unavailable` (`node.draining`).
+        It never holds more than `held_max`. `agent` is its id when it has a session. Raises `Unavailable`: `node.draining`,
+        and `bus.disconnected` when the node leaves the project.
         """
-        if self._closed or self._draining():
+        if self._closed:
+            raise self.left()
+        if self._draining():
             raise Unavailable(
                 f"{self._node} is draining.", code="node.draining", hint="Ask another node.", retry_after_s=5.0
             )
         given = await self.polls.wait(record, lease_s, lambda: held_max - self.keeper.held(record.name), wait_s, agent)
+        if self._closed and not given:
+            raise self.left()
         found = []
         try:
             for one in given:

@@ -118,6 +118,11 @@ class Polls:
         self._depths = depths
         self.taking.swept(depths, held)
 
+    def close(self) -> None:
+        """Let nobody wait any longer."""
+        for poll in self._polls.values():
+            poll.some.set()
+
     async def wait(
         self, record: AgentRecord, lease_s: float, limit: Callable[[], int], wait_s: float, agent: str = ""
     ) -> list[Given]:

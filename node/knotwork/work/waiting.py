@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from knotwork.work import fold, records
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection, Listening
     from knotwork.bus.wire import Message
+    from knotwork.sdk.errors import KnotworkError
     from knotwork.work.records import Outcome
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ class Waiters:
     async def ended(self, run: str) -> Outcome:
         """Return the final outcome of a run that is stored, now or when it ends; bound it with `asyncio.timeout`.
 
-        Raises `NotFound` (`work.not_found`) when the store comes back without it.
+        Raises `NotFound` (`work.not_found`) when the store comes back without it, and what `close` is given.
         """
         async with self.expected(run) as coming:
             self._seen.add(run)
@@ -97,6 +99,12 @@ class Waiters:
                 self._tell(run, found)
             elif run in self._seen and not await self._is_there(run) and await self._find(run) is None:
                 self._gone(run)
+
+    def close(self, why: Callable[[], KnotworkError]) -> None:
+        """Tell whoever waits why nothing is heard here any more."""
+        for future in itertools.chain.from_iterable(self._waiting.values()):
+            if not future.done():
+                future.set_exception(why())
 
     def _told(self, message: Message) -> None:
         run = message.subject.split(".", 3)[2]

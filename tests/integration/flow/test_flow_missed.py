@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.integration.flow import flow_node
 from tests.integration.flow.conftest import define, ended, output, start
 from tests.integration.work.conftest import until
 
 from knotwork.bus import reading, subjects
 from knotwork.flow import facts, history, journal, untold
-from knotwork.sdk.errors import NotFound
+from knotwork.sdk.errors import NotFound, Unavailable
 
 
 async def test_what_is_told_of_a_run_while_it_is_read_comes_behind_what_is_read(flows, monkeypatch):
@@ -64,6 +65,21 @@ async def test_who_awaits_a_run_is_told_when_the_store_comes_back_without_it(flo
         await reading.purge(flow.connection, subjects.FACTS, f"{facts.subject(run)}.>", 0)
         await flows.bench.kill_server()
         await until(lambda: flow.connection.reconnects > before)
+
+
+async def test_who_awaits_a_run_is_told_at_once_that_the_node_leaves_the_project(flows):
+    opened = flow_node.open_node(flows.bench.url, flows.bench.seed, "leaving", {})
+
+    async def left(flow, run) -> None:
+        with pytest.raises(Unavailable) as told:
+            await flow.runs.ended(run)
+        assert told.value.code == "bus.disconnected"
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group, opened as (_, flow):
+        await define(flow, steps={"a": {"kind": "wait_for_signal", "signal": "go"}})
+        run = await start(flow)
+        group.create_task(left(flow, run))
+        await until(lambda: run in flow.runs._waiting)
 
 
 async def _waits(flow, run) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
+from tests.integration.work import work_node
 from tests.integration.work.conftest import ended, task, until
 
 from knotwork.bus import away, streams, subjects
-from knotwork.sdk.errors import KnotworkError, NotFound, Unreachable
+from knotwork.mesh.records import AgentRecord
+from knotwork.sdk.errors import KnotworkError, NotFound, Unavailable, Unreachable
 from knotwork.work import stores, waiting
 
 
@@ -45,6 +48,32 @@ async def test_who_begins_to_wait_while_another_stops_is_told(bench, monkeypatch
         await begun.wait()
         second = group.create_task(ended(work, over.run, 30))
     assert [wait.result().state for wait in (first, second)] == ["completed", "completed"]
+
+
+async def test_whoever_waits_is_told_at_once_that_the_node_leaves_the_project(bench):
+    """A reload can take a project from a node that goes on running, with those who ask it."""
+    who = AgentRecord("laptop", ("else",), attached=True)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group, contextlib.AsyncExitStack() as stack:
+        work = await stack.enter_async_context(work_node.open_node(bench.url, bench.seed, "leaving", {}))
+        one = task()
+        await work.submitter.submit(one)
+        polled = work.claims.claim(who, lease_s=60, wait_s=600, held_max=1)
+        waits = [group.create_task(_left(wait)) for wait in (ended(work, one.run, 600), polled)]
+        waits.append(group.create_task(_over(work)))
+        await until(lambda: work.waiters._seen and work.claims.polls._polls and work.attached._lines)
+    assert [wait.result() for wait in waits] == ["bus.disconnected", "bus.disconnected", []]
+
+
+async def _left(wait) -> str:
+    with pytest.raises(Unavailable) as told:
+        await wait
+    return told.value.code
+
+
+async def _over(work) -> list:
+    """Return what an agent is told on its line until that ends."""
+    with work.attached.line(AgentRecord("desk", ("more",), attached=True)) as notices:
+        return [notice async for notice in notices]
 
 
 async def test_who_waits_is_told_when_the_store_comes_back_without_the_task(bench):
