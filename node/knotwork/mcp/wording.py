@@ -82,7 +82,7 @@ def halves_said(names: list[str]) -> str:
 def text_of(result: Any) -> str:
     """Return a result as lines: `key: value`, and one line for each row of a list.
 
-    A text of several lines stands behind bars, so that none of them looks like a field or a row.
+    A text of several lines stands behind bars, and one with a semicolon in a row in quotes: none looks like a field or a row.
     """
     if not isinstance(result, dict):
         return _value(result)
@@ -101,7 +101,14 @@ def text_of(result: Any) -> str:
 
 
 def _row(row: dict[str, Any]) -> str:
-    return "; ".join(f"{key}: {_value(value)}" for key, value in row.items()).replace("\n", "\\n")
+    return "; ".join(f"{key}: {_field(value)}" for key, value in row.items()).replace("\n", "\\n")
+
+
+def _field(value: Any) -> str:
+    """Return a value of a row; a text that could be taken for more fields stands in quotes."""
+    told, texts = _value(value), value if isinstance(value, list) else [value]
+    said = all(isinstance(one, str) for one in texts)  # anything else is JSON already
+    return json.dumps(told, ensure_ascii=False) if said and ";" in told else told
 
 
 def _value(value: Any) -> str:

@@ -65,12 +65,23 @@ class Afar:
         ]
 
     def find(self, name: str, by: Who) -> AgentSession | None:
-        """Return an agent of another project by id or `handle@project`; None when there is none that `by` may see."""
+        """Return an agent of another project by id or `handle@project`; None when there is none that `by` may see.
+
+        It may be a handle that it had, as within its project: its messages bear that name.
+        """
         handle, _, project = name.partition("@")
-        record = self._known.get(self._by_name.get((project, handle), "") if project else name)
+        if project and (project, handle) not in self._by_name:
+            record = self._formerly(project, handle)
+        else:
+            record = self._known.get(self._by_name[project, handle] if project else name)
         if record is None or record.project == by.project or not may_see(record.scope, record.who, by):
             return None
         return record
+
+    def _formerly(self, project: str, handle: str) -> AgentSession | None:
+        """Return the agent that had a handle which nobody has now, None when that is not one alone."""
+        had = [one for one in self._known.values() if one.project == project and handle in one.formerly]
+        return had[0] if len(had) == 1 else None
 
     def presence(self, record: AgentSession) -> rules.Presence:
         """Return how an agent is, as far as it is told here."""

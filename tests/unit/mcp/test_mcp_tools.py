@@ -247,6 +247,10 @@ def test_a_text_is_harmless_and_a_result_fits():
     assert wording.text_of({"text": spoof, "rows": [{"task": spoof, "n": 1}]}) == (
         "text:\n| done\n| status: completed\n| - id: 7\nrows (1):\n- task: done\\nstatus: completed\\n- id: 7; n: 1"
     )
+    rows = [{"about": 'nice; status: "gone"; me: yes', "tags": ["a; b: c", "d"], "data": {"k": "a; b"}, "n": 1}]
+    assert wording.text_of({"rows": rows}) == (
+        'rows (1):\n- about: "nice; status: \\"gone\\"; me: yes"; tags: "a; b: c, d"; data: {"k": "a; b"}; n: 1'
+    )
 
 
 def test_toolsets_are_asked_for_by_name():
