@@ -31,7 +31,6 @@ from knotwork.trust.who import Who
 LINES_MAX = 100_000
 LINE_MAX_BYTES = 1024 * 1024
 ERRORS_MAX = 100
-PAGE = 500
 
 
 class Line(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -99,15 +98,12 @@ class Carrying:
         self._memory, self._reading, self._writing = memory, reading, writing
 
     async def export(self, name: str, query: Query, who: Who, *, overwrite: bool) -> Exported:
-        """Write what fits and may be seen; raises `Denied` (`memory.outside`), `Conflict` (`memory.file_exists`)."""
+        """Write what fits and may be seen, all of it or nothing.
+
+        Raises `Denied` (`memory.outside`), `Conflict` (`memory.file_exists`), `Unavailable` (`memory.no_answer`).
+        """
         file = files.allowed(name, self._memory.settings.folders, files.place_of(who))
-        lines, cursor = [], ""
-        while True:
-            page = await self._reading.page(replace(query, limit=PAGE, cursor=cursor), who)
-            lines += [_line(record) for record in page.records]
-            cursor = page.next
-            if not cursor:
-                break
+        lines = [_line(record) for record in await self._reading.every(query, who)]
         size_bytes = await asyncio.to_thread(_write, file, lines, overwrite)
         return Exported(file.path, len(lines), size_bytes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ from knotwork.memory.meaning import Meaning
 from knotwork.memory.model import CATEGORIES, OWN_SCOPES, SCOPES, Record
 from knotwork.memory.query import Query
 from knotwork.memory.room import Held, Memory
-from knotwork.sdk.errors import Invalid, KnotworkError
+from knotwork.sdk.errors import Invalid, KnotworkError, Unavailable
 from knotwork.sdk.memory import MemoryScope
 from knotwork.trust.who import Who
 
@@ -68,6 +69,20 @@ class Reading:
         records = [row.record for row in rows[: query.limit]]
         more = _cursor(records[-1]) if len(rows) > query.limit else ""
         return Page(self._seen(records, who), more, current, notes=notes)
+
+    async def every(self, query: Query, who: Who) -> list[Record]:
+        """Return all that fits, as it is at one moment: what is changed between two pages would be in neither.
+
+        Raises `Unavailable` (`memory.no_answer`) when a store keeps some of it back.
+        """
+        if not await self._memory.shelf.caught_up(query.scopes or SCOPES):
+            raise Unavailable(
+                "A store does not answer, and what it keeps would be missing.", code="memory.no_answer",
+                hint="Try again in a moment, or name the scopes that are there: see `knotwork memory stats`.",
+            )  # fmt: skip
+        wanted = self._filter(query, who)
+        rows = await self._memory.shelf.ask(lambda index: index.page(wanted, sys.maxsize, newest=query.newest))
+        return self._seen([row.record for row in rows], who)
 
     async def get(self, memory: str, who: Who) -> Held:
         """Return one memory with its past; raises `NotFound`, for a forgotten one too."""

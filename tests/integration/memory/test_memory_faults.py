@@ -178,6 +178,10 @@ async def test_what_is_common_may_be_away_and_holds_nothing_else_up(bench: Any):
     told = await node.desk.recall(Query(), ann)
     assert ([row.id for row in told.private], told.current) == ([made], False)
     assert (await node.desk.recall(Query(scopes=("private", "team")), ann)).current
+    with pytest.raises(Unavailable) as lacking:  # a file that says nothing of what it lacks is no export
+        await node.desk.export("all.jsonl", Query(), ann, overwrite=False)
+    assert lacking.value.code == "memory.no_answer"
+    assert (await node.desk.export("all.jsonl", Query(scopes=("private", "team")), ann, overwrite=False)).exported == 1
     try:
         await remember(node, ann, "not kept", "personal")
     except KnotworkError as error:

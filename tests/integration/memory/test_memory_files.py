@@ -256,9 +256,28 @@ async def test_an_export_holds_every_page(node: Any):
     assert told.exported == len(lines) == len({json.loads(line)["content"] for line in lines}) == 1203
 
 
+async def test_what_changes_while_it_is_exported_is_in_the_file(node: Any, monkeypatch: pytest.MonkeyPatch):
+    ann = node.agent("writer")
+    drafts = [Draft(f"thing {one}", category="longterm") for one in range(600)]
+    oldest = (await node.desk.remember_all(drafts, ann, duplicates="allow", stop_on_error=False)).ids[0]
+    shelf, ask = node.rooms.memory.shelf, node.rooms.memory.shelf.ask
+
+    async def asked(work: Any) -> Any:  # after each look, what has not been seen yet becomes the newest
+        answer = await ask(work)
+        with monkeypatch.context() as plain:
+            plain.setattr(shelf, "ask", ask)
+            await remember(node, ann, "changed", "private", "longterm", replaces=oldest)
+        return answer
+
+    monkeypatch.setattr(shelf, "ask", asked)
+    told = await node.desk.export("many.jsonl", Query(), ann, overwrite=False)
+    assert oldest in {json.loads(line)["id"] for line in Path(told.path).read_text().splitlines()}
+    assert told.exported == 600
+
+
 async def test_no_agent_reads_or_overwrites_what_another_exported(bench: Any):
     """An export holds private lines: it is its agent's alone, also for agents of other projects of the same node."""
-    one, other = await bench.node("one", "default"), await bench.node("one", "lab")
+    one, other = await bench.node("one", "default"), await bench.node("one", "other")
     shared = (one.around.now.folders[0],)
     other.around.now = Settings(folders=shared)
     ann, bob, lab = one.agent("writer"), one.agent("other", owner="bob"), other.agent("writer")
