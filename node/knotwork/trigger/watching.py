@@ -13,6 +13,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -71,8 +72,10 @@ class Watching:
             return f"the node {trigger.node} is not there"
         if trigger.node not in (None, self._node):
             return ""
-        there = await asyncio.to_thread(_is_there, trigger)
-        return "" if there else f"there is no folder {trigger.folder} on {self._node}"
+        if not await asyncio.to_thread(_is_there, trigger):
+            return f"there is no folder {trigger.folder} on {self._node}"
+        full = len(self.seen.get(trigger.id, ())) >= FILES_MAX
+        return f"{trigger.folder} holds over {FILES_MAX} such files: others are not seen" if full else ""
 
     async def _surely(self, known: Known) -> None:
         trigger = known.trigger
@@ -99,7 +102,10 @@ class Watching:
         seen, now_s = self.seen[trigger.id], asyncio.get_running_loop().time()
         for path in [path for path in moving if path not in found]:
             del moving[path]
+        full = len(found) >= FILES_MAX  # what was not found may be there
         for path, change, stamp in changes(seen, found):
+            if change == "deleted" and full:
+                continue
             if change != "deleted":
                 before = moving.get(path)
                 if before is None or before[0] != stamp:
@@ -131,7 +137,7 @@ class Watching:
 
 
 def look(trigger: Files) -> Seen | None:
-    """Return the files that a trigger is for as they are now, None when its folder is not there."""
+    """Return the files that a trigger is for as they are now, `FILES_MAX` at most, None when its folder is not there."""
     if not _is_there(trigger):
         return None
     found: Seen = {}
@@ -147,7 +153,8 @@ def look(trigger: Files) -> Seen | None:
                     stat = path.stat()
                 except OSError:
                     continue
-                found[str(path)] = (stat.st_mtime_ns, stat.st_size)
+                if S_ISREG(stat.st_mode):  # whoever reads a pipe would wait for ever
+                    found[str(path)] = (stat.st_mtime_ns, stat.st_size)
     return found
 
 

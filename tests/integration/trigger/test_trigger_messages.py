@@ -228,6 +228,23 @@ async def test_a_file_that_is_still_written_is_waited_for(nodes, tmp_path):
     assert [one["size"] for one in await outputs(flow, 1)] == [10]
 
 
+async def test_a_folder_with_more_files_than_are_looked_at_says_of_none_that_it_is_gone(nodes, tmp_path, monkeypatch):
+    monkeypatch.setattr(watching, "FILES_MAX", 2)
+    flow, triggers = await nodes.here()
+    await define(flow)
+    (tmp_path / "sub").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "sub" / name).write_text("old")
+    os.mkfifo(tmp_path / "pipe")
+    await keep(triggers, folder=str(tmp_path), changes=["added", "deleted"], recursive=True, settle=0)
+    await until(lambda: _is("t" in triggers._watching.seen))
+    for number in range(2):  # what lies above is looked at before what lies below
+        (tmp_path / f"new-{number}").write_text("x")
+        found = await outputs(flow, number + 1)
+    assert sorted((Path(one["path"]).name, one["change"]) for one in found) == [("new-0", "added"), ("new-1", "added")]
+    assert "over 2 such files" in (await TriggerDesk(triggers, str).show("t")).why
+
+
 async def test_a_file_whose_name_is_no_text_fires_like_others_and_is_no_error(nodes, tmp_path, caplog):
     flow, triggers = await nodes.here()
     await define(flow)
