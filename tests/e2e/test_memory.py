@@ -128,9 +128,10 @@ def test_at_a_shell(nodes):
     assert node.json("memory", "import", "all.jsonl")["duplicates"] == 1
     assert node.refused("memory", "export", "../../out.jsonl")[1]["code"] == "memory.outside"
     assert node.refused("remember", "x" * 33_000)[1]["code"] == "memory.too_large"
-    bulk = node.json("memory", "remember-bulk", '{"content":"one"}', '{"content":""}')
-    assert (bulk["stored"], bulk["failed"]) == (1, 1)
-    assert node.json("memory", "forget-bulk", "none")["failed"] == 1
+    code, bulk, err = node.run("memory", "remember-bulk", '{"content":"one"}', '{"content":""}', "-o", "json")
+    assert (code, json.loads(bulk)["stored"], json.loads(bulk)["failed"], err) == (1, 1, 1, "")
+    code, bulk, err = node.run("memory", "forget-bulk", "none", "-o", "json")
+    assert (code, json.loads(bulk)["failed"], err) == (1, 1, "")
     assert node.run("forget", out.strip())[0] == 0
     assert node.refused("memory", "get", out.strip())[0] == 1
     assert node.run("memory", "revert", out.strip())[0] == 0

@@ -112,10 +112,15 @@ def end(pid: int) -> None:
         return
 
 
-def leave(op: str, request: dict[str, Any], reply: dict[str, Any]) -> None:
-    """End with a code of its own when the reply means "not now" or "it failed", so that scripts can ask."""
+def leave(op: str, request: dict[str, Any], reply: dict[str, Any], shape: str = "table") -> None:
+    """End with a code of its own when the reply means "not now" or "it failed", so that scripts can ask.
+
+    What went wrong is told beside it, unless its `shape` is JSON, where it stands in the reply.
+    """
     if op == "node.health" and not reply.get("ready"):
         sys.exit(Unavailable.exit_code)
+    if op in TOLD and shape != "json":
+        TOLD[op](reply)
     failed = FAILED.get(op)
     if failed is not None and failed(reply):
         sys.exit(1)
@@ -133,31 +138,38 @@ def _one_failed(reply: dict[str, Any]) -> bool:
     return any(one.get("error") or not one.get("done", True) for one in reply.get("tasks", ()))
 
 
+def _runs(reply: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(reply.get("runs", reply.get("failed", ())))
+
+
 def _one_refused(reply: dict[str, Any]) -> bool:
-    """Say how to go on with more runs than were meant at once; return whether it could not be done to one of them."""
-    runs = reply.get("runs", reply.get("failed", ()))
-    failed = sum(bool(one.get("code")) for one in runs)
+    """Return whether it could not be done to one of the runs that were meant."""
+    return any(one.get("code") for one in _runs(reply))
+
+
+def _tell_of_runs(reply: dict[str, Any]) -> None:
+    """Say to which runs it could not be done, and how to go on with more than were meant at once."""
+    runs = _runs(reply)
     if reply.get("next"):
         print(f"there are more: go on with --cursor {show.plain(str(reply['next']))}", file=sys.stderr)
-    if len(runs) > 1 or failed:
-        for one in runs:
-            if one.get("code"):
-                where = f"line {one['line']}: " if "line" in one else ""
-                print(f"error: {where}{one.get('id', '')} {show.plain(one.get('why', ''))}", file=sys.stderr)
+    for one in runs:
+        if one.get("code"):
+            where = f"line {one['line']}: " if "line" in one else ""
+            print(f"error: {where}{one.get('id', '')} {show.plain(one.get('why', ''))}", file=sys.stderr)
     if reply.get("dry_run"):
         print(f"{len(runs)} runs are meant; nothing was done (dry run)", file=sys.stderr)
-    return failed > 0
 
 
-def _makes_no_sense(reply: dict[str, Any]) -> bool:
-    """Say what may be meant so, and return whether anything is wrong."""
+def _warn(reply: dict[str, Any]) -> None:
+    """Say what may be meant so."""
     for one in reply.get("warnings", ()):
         print(f"warning: {show.plain(one)}", file=sys.stderr)
-    return not reply.get("ok")
 
 
 FAILED: dict[str, Callable[[dict[str, Any]], bool]] = {
-    "workflow.check": _makes_no_sense,
+    "workflow.check": lambda reply: not reply.get("ok"),
+    "memory.remember_bulk": lambda reply: bool(reply.get("failed")),
+    "memory.forget_bulk": lambda reply: bool(reply.get("failed")),
     "targets.test": lambda reply: reply.get("health") == "unhealthy",
     "task.cancel": _one_failed,
     "task.redrive": _one_failed,
@@ -170,6 +182,9 @@ FAILED: dict[str, Callable[[dict[str, Any]], bool]] = {
     "run.export": _one_refused,
 }
 """Ops whose replies may mean that it failed, or that something is not there."""
+_OF_RUNS = ("run.cancel", "run.pause", "run.resume", "run.retry", "run.import", "run.export")
+TOLD: dict[str, Callable[[dict[str, Any]], None]] = {"workflow.check": _warn, **dict.fromkeys(_OF_RUNS, _tell_of_runs)}
+"""Ops of whose replies more is told to people than is shown."""
 ENDS = {"completed": 0, "failed": 1, "dead": 1, "cancelled": 1, "timed-out": TimedOut.exit_code}
 """Exit codes of a task by its state; one that has not ended is there to be asked again."""
 

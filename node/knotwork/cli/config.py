@@ -155,10 +155,14 @@ schema = click.Command(
 def _example(**values: Any) -> None:
     from knotwork.config import example as examples  # renders from the models: only here
 
-    options.take(values)
+    shared = options.take(values)
     chosen = files.take(values)
     catalog = files.catalog(files.load(chosen), safe_mode=chosen.safe_mode)
-    sys.stdout.write(examples.example_text(catalog.config_classes()))
+    text = examples.example_text(catalog.config_classes())
+    if shared.shape == "table":
+        sys.stdout.write(text)
+    else:
+        print(show.compact({"toml": text}))
 
 
 example = click.Command(

@@ -184,7 +184,7 @@ def _run(op: Row, request: dict[str, Any], shared: Shared, chosen: files.FileOpt
     if looks and shared.shape == "jsonl":
         reply = {"kind": "result", **reply}  # as of any stream
     _print(op, reply, shared, "output" if looks else _answer(op, request))
-    after.leave(op.name, request | {"wait_s": 1.0} if looks else request, reply)
+    after.leave(op.name, request | {"wait_s": 1.0} if looks else request, reply, shared.shape)
 
 
 def _ask(op: Row, request: dict[str, Any], shared: Shared, *, looks: bool = False) -> dict[str, Any]:
@@ -286,7 +286,7 @@ def _print(op: Row, reply: dict[str, Any], shared: Shared, answer: str) -> None:
         if below:
             print(f"\n{show.details(below)}")
     elif op.effect == "read" or not shared.quiet:  # that something was done is no answer: the exit code says it
-        print(show.details({key: value for key, value in reply.items() if key not in op.cli.hidden}))
+        print(show.details({key: value for key, value in reply.items() if key not in op.cli.hidden}) or "nothing")
     _tell_of_more(op, reply, shared)
 
 

@@ -325,7 +325,11 @@ def _handler_problems(workflow: Workflow, handlers: set[str]) -> Iterator[Proble
         spec = workflow.steps[name]
         at: Path = ("steps", name)
         if spec.kind not in HANDLERS:
-            yield Problem((*at, "kind"), f"a {spec.kind} cannot handle a failure", f"Use one of {', '.join(HANDLERS)}.")
+            yield Problem(
+                (*at, "kind"),
+                f"a step of the kind {spec.kind} cannot handle a failure",
+                f"Use one of {', '.join(HANDLERS)}.",
+            )
         for key in ("depends_on", "when", "on_failure", "compensate", "allow_failure"):
             if getattr(spec, key):
                 yield Problem((*at, key), "a step that handles failures stands alone: only a failure starts it")

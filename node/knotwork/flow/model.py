@@ -62,6 +62,9 @@ class Part(Checked):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # a node that runs none need not build it
 
 
+PAUSE_MAX_S = 300.0
+
+
 class Retry(Part):
     """When a failed attempt is followed by another; the same words as for tasks."""
 
@@ -69,12 +72,18 @@ class Retry(Part):
     backoff: Literal["fixed", "linear", "exponential"] = "exponential"
     delay: Duration = Field(default=1.0, description="before the second attempt")
     multiplier: float = Field(default=2.0, ge=1, le=100)
-    max_delay: Duration = 300.0
+    max_delay: Duration | None = Field(
+        default=None, description="no pause is longer; left out: 5 minutes, or `delay` where that is longer"
+    )
     jitter: bool = True
     on: tuple[Annotated[str, Field(max_length=256)], ...] = Field(
         default=(), max_length=50, description="error codes worth another attempt; empty: what the error says itself"
     )
     max_crashes: int = Field(default=3, ge=1, le=1000, description="workers it may kill before it counts as poison")
+
+    def longest_pause(self) -> float:
+        """Return how long a pause may be, in seconds: the default of that bound cuts nothing short."""
+        return max(PAUSE_MAX_S, self.delay) if self.max_delay is None else self.max_delay
 
 
 class StepLimit(Part):

@@ -64,6 +64,6 @@ def _loop(begun_ns: int, spec: Any) -> records.Loop:
 
 def _retry(retry: Retry) -> records.Retry:
     return records.Retry(
-        retry.max_attempts, retry.backoff, retry.delay, retry.multiplier, retry.max_delay, retry.jitter, retry.on,
+        retry.max_attempts, retry.backoff, retry.delay, retry.multiplier, retry.longest_pause(), retry.jitter, retry.on,
         retry.max_crashes,
     )  # fmt: skip

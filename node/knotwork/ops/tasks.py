@@ -47,7 +47,10 @@ class SubmitRequest(Request):
     )
     retry_delay_s: float = Field(default=1.0, ge=0, le=DAY_S, description="seconds before the second attempt")
     multiplier: float = Field(default=2.0, ge=1, le=100, description="growth of an exponential backoff")
-    retry_max_delay_s: float = Field(default=300.0, ge=0, le=30 * DAY_S, description="seconds a pause may grow to")
+    retry_max_delay_s: float | None = Field(
+        default=None, ge=0, le=30 * DAY_S,
+        description="seconds a pause may grow to [default: 300, or a longer retry delay]",
+    )  # fmt: skip
     no_jitter: bool = Field(default=False, description="pause exactly so long, not a random part of it")
     retry_on: Annotated[list[Code], Field(max_length=64)] = Field(
         default=[], description="error codes worth another attempt, instead of those that say so themselves"
@@ -90,6 +93,15 @@ class SubmitRequest(Request):
         return task_words.deadline(value)
 
 
+PAUSE_MAX_S = 300.0
+
+
+def _longest_pause_s(request: SubmitRequest) -> float:
+    """Return how long a pause between attempts may be: the default of that bound cuts nothing short."""
+    asked_s = request.retry_max_delay_s
+    return max(PAUSE_MAX_S, request.retry_delay_s) if asked_s is None else asked_s
+
+
 @op(
     "task.submit", SubmitRequest, task_replies.TaskInfo, effect="write",
     cli=CliForm(
@@ -124,8 +136,8 @@ async def submit(request: SubmitRequest, node: NodeControl, caller: Caller) -> t
         deadline_ns=task_words.moment_ns(request.deadline, past=False),
         attempt_timeout_s=request.attempt_timeout_s,
         retry=RetryWish(
-            request.max_attempts, request.backoff, request.retry_delay_s, request.multiplier, request.retry_max_delay_s,
-            not request.no_jitter, tuple(request.retry_on), request.max_crashes,
+            request.max_attempts, request.backoff, request.retry_delay_s, request.multiplier,
+            _longest_pause_s(request), not request.no_jitter, tuple(request.retry_on), request.max_crashes,
         ),
         key=request.key, labels=task_words.labels(request.labels), parent=request.parent or "", scope=request.scope,
     )  # fmt: skip

@@ -52,6 +52,24 @@ def test_each_end_has_its_exit_code(state, code):
     assert set(after.ENDS) == ENDED
 
 
+@pytest.mark.parametrize("shape", ["table", "jsonl", "json"])
+def test_what_could_not_be_done_to_runs_is_told_beside_the_reply_where_it_does_not_hold_it(capsys, shape):
+    reply = {"runs": [{"id": "x", "code": "flow.bad_id", "why": "no id"}, {"id": "w1", "changed": True}], "next": "w9"}
+    with pytest.raises(SystemExit) as ended:
+        after.leave("run.cancel", {}, reply, shape)
+    assert ended.value.code == 1
+    told = "there are more: go on with --cursor w9\nerror: x no id\n"
+    assert capsys.readouterr().err == ("" if shape == "json" else told)
+
+
+@pytest.mark.parametrize("op", ["memory.remember_bulk", "memory.forget_bulk"])
+def test_one_of_many_memories_that_failed_is_a_failure(op):
+    after.leave(op, {}, {"failed": 0})
+    with pytest.raises(SystemExit) as ended:
+        after.leave(op, {}, {"failed": 1, "errors": [{}]})
+    assert ended.value.code == 1
+
+
 @pytest.mark.parametrize(
     ("shape", "quiet", "told"),
     [("table", False, True), ("jsonl", False, True), ("json", False, False), ("table", True, False)],

@@ -111,7 +111,7 @@ PROBLEMS: list[tuple[dict[str, Any], str, str]] = [
     (on({"a": WORK}, on_failure="h"), "on_failure", "there is no step 'h'"),
     (kind("choice", cases=[{"then": ["b"]}]), "steps.a.cases.0.then.0", "there is no step 'b'"),
     (one(on_failure="a"), "steps", "no step begins"),
-    (on({"a": {**WORK, "on_failure": "h"}, "h": {"kind": "sleep", "duration": 1}}), "steps.h.kind", "a sleep cannot handle a failure"),
+    (on({"a": {**WORK, "on_failure": "h"}, "h": {"kind": "sleep", "duration": 1}}), "steps.h.kind", "a step of the kind sleep cannot handle a failure"),
     (on({"a": {**WORK, "on_failure": "h"}, "h": {**WORK, "depends_on": ["a"]}}), "steps.h.depends_on", "stands alone"),
     (on({"a": {**WORK, "on_failure": "h"}, "h": {**WORK, "when": "input"}}), "steps.h.when", "stands alone"),
     (on({"a": {**WORK, "on_failure": "h"}, "h": {**WORK, "on_failure": "k"}, "k": WORK}), "steps.h.on_failure", "stands alone"),

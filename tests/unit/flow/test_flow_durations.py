@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from knotwork.flow.definitions import parsed, text_of
 from knotwork.flow.durations import next_due, seconds
 from knotwork.sdk.errors import Invalid
 
@@ -115,3 +117,13 @@ def test_any_cron_is_due_later_or_refused(cron, after_ns):
         assert next_due(cron, "Europe/Berlin", after_ns) > after_ns
     except Invalid as error:
         assert error.code == "flow.bad_cron"
+
+
+@pytest.mark.parametrize(
+    ("retry", "longest_s"),
+    [({}, 300.0), ({"delay": "1h"}, 3600.0), ({"delay": "1h", "max_delay": "5m"}, 300.0)],
+)
+def test_a_pause_that_was_asked_for_is_not_cut_short_by_a_default(retry, longest_s):
+    made = parsed({"name": "w", "steps": {"a": {"capability": "do", "retry": {"max_attempts": 3, **retry}}}})
+    again = parsed(json.loads(text_of(made)))  # what is kept of it means the same
+    assert [one.steps["a"].retry.longest_pause() for one in (made, again)] == [longest_s, longest_s]

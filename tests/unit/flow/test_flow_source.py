@@ -103,7 +103,7 @@ ALL = [
     (19, 23, "steps.c1.depends_on", "c1 → c2 → c1"),
     (20, 41, "steps.c2.output_schema", "the pattern '('"),
     (21, 23, "steps.d1.depends_on", "d1 → d1"),
-    (22, 7, "steps.h.kind", "a respond cannot handle a failure"),
+    (22, 7, "steps.h.kind", "a step of the kind respond cannot handle a failure"),
     (22, 22, "steps.h.status", "greater than or equal to 200"),
     (23, 3, "steps.j.depends_on", "a join needs steps"),
     (24, 3, "steps.n", "a table"),

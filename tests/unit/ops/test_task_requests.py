@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from knotwork.ops import serve, table, task_words
+from knotwork.ops import serve, table, task_words, tasks
 from knotwork.sdk.errors import Invalid
 
 NOW_NS = 1_700_000_000 * 10**9
@@ -139,3 +140,19 @@ def test_a_filter_is_what_was_asked_for():
     assert (wanted.states, wanted.agent, wanted.labels, wanted.text) == ({"dead"}, "a", {("k", "v")}, "word")
     assert 0 < time.time_ns() - wanted.since_ns - 3600 * 10**9 < 60 * 10**9
     assert wanted.until_ns == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "longest_s"),
+    [({}, 300.0), ({"retry_delay_s": 3600}, 3600.0), ({"retry_delay_s": 3600, "retry_max_delay_s": 60}, 60.0)],
+)
+async def test_a_pause_that_was_asked_for_is_not_cut_short_by_a_default(asked, longest_s):
+    heard = []
+
+    async def submit(wanted, _caller):
+        heard.append(wanted.retry)
+        return SimpleNamespace(id="t0", state="pending")
+
+    node = SimpleNamespace(tasks=lambda *_: SimpleNamespace(submit=submit))
+    await tasks.submit(check("task.submit", target="a", **asked), node, SimpleNamespace(project="p", who=None))
+    assert heard[0].max_delay_s == longest_s
