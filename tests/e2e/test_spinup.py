@@ -129,6 +129,11 @@ def test_targets_are_tested_and_switched_and_launches_ended_by_hand(nodes):
     assert node.call("targets.spin_up", target="here").status == 409
     assert node.ask("targets.disable", targets=["here"])["already"] == [f"{node.ask('node.status')['node']}/here"]
     node.ask("targets.enable", targets=["here"])
+    refused = node.call("targets.spin_up", target="here", capability="whisper")
+    assert (refused.status, refused.json["code"]) == (409, "spinup.unfit")
+    refused = node.call("targets.spin_up", target="here", boundary="nonsense")
+    assert (refused.status, refused.json["code"]) == (422, "policy.unknown_boundary")
+    assert launches(node, all=True) == []
     launch = node.ask("targets.spin_up", target="here", capability="shout")
     until(lambda: launches(node) and launches(node)[0]["state"] in ("up", "idle"), 60.0)
     assert node.call("targets.stop", id=launch["id"], timeout_s=60.0).json["state"] == "stopped"

@@ -36,6 +36,7 @@ class TargetDesk:
         None: all.
         """
         self._spinups, self._connection, self._here = spinups, membership.connection, membership.here
+        self._policy = membership.policy
         self._circles = circles
 
     def rows(self) -> Sequence[replies.TargetRow]:
@@ -77,7 +78,9 @@ class TargetDesk:
         return _target(await self._spinups.switch(name, disabled=disabled))
 
     async def spin_up(self, name: str, capability: str, boundary: str, caller: Caller) -> replies.LaunchRow:
-        """Start an agent at a target by hand, by its own node."""
+        """Start an agent at a target by hand, by its own node; raises `Invalid` (`policy.unknown_boundary`), too."""
+        if boundary:
+            self._policy().admit(boundary)
         target = self._spinups.registry.target(name)
         if target.node != self._here:
             request = {"target": f"{target.node}/{target.target}", "capability": capability, "boundary": boundary}

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from knotwork.spinup.demand import Demand
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from knotwork.spinup.demand import Demand
     from knotwork.spinup.records import Launch, Target
 
 _HEALTH = {"healthy": 0, "unknown": 1, "unhealthy": 2}
@@ -50,6 +51,12 @@ def unfit(demand: Demand, target: Target) -> str:
     if demand.busy and not target.wait_s:
         return "it starts none while there are agents that take such work"
     return ""
+
+
+def unasked(target: Target, capability: str, boundary: str) -> str:
+    """Return why a target is not for what somebody names who starts an agent by hand, "" when it is; so is no name."""
+    any_capability = target if capability else msgspec.structs.replace(target, capabilities=())
+    return unfit(Demand(boundary or "none", capability, 1), any_capability)
 
 
 def _early(demand: Demand, target: Target) -> str:

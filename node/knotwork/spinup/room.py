@@ -149,8 +149,14 @@ class SpinUps:
         return await self._note(target, disabled=disabled)
 
     async def launch(self, name: str, *, by: str, capability: str = "", boundary: str = "", task: str = "") -> Launch:
-        """Start an agent by hand; raises `Conflict` (`spinup.not_now`) when the target cannot."""
+        """Start an agent by hand; raises `Conflict`: `spinup.not_now`, `spinup.unfit` when the target is for other work."""
         target, own = self._mine(name)
+        why = ranking.unasked(target, capability, boundary)
+        if why:
+            raise Conflict(
+                f"{name} is for other work: {why}.", code="spinup.unfit",
+                hint="Name what it is for, or no capability and no boundary: see `knotwork targets`.",
+            )  # fmt: skip
         why = ranking.unready(msgspec.structs.replace(target, failures=0), clock.now_ns())
         if why:
             raise Conflict(f"{name} starts nothing now: {why}.", code="spinup.not_now", hint="See `knotwork targets`.")

@@ -147,3 +147,12 @@ def test_the_pause_of_a_target_whose_agents_come_and_take_nothing_grows():
     one = ranking.judged(one, Launch("l", "t", "home", "up", registered_ns=now_ns), now_ns)
     one = ranking.judged(one, Launch("m", "t", "home", "failed"), now_ns)
     assert one.failures == 1, "one that was not needed any more ends the row"
+
+
+def test_who_starts_an_agent_by_hand_names_nothing_that_the_target_is_not_for():
+    one = target("a", capabilities=("review",), boundaries=("lab",))
+    for said in (("", ""), ("review", ""), ("", "lab"), ("review", "lab"), ("", "none")):
+        assert ranking.unasked(one, *said) == ""
+        assert ranking.unasked(target("b"), *said) == ""
+    assert ranking.unasked(one, "shout", "lab") == "it starts agents for review"
+    assert ranking.unasked(one, "", "corporate") == "it serves the boundaries lab"
