@@ -172,7 +172,7 @@ def encode(envelope: Envelope) -> bytes:
     if len(payload) > SIZE_MAX_BYTES + ENVELOPE_MAX_BYTES:
         raise TooLarge(
             f"The message has {len(payload)} bytes as JSON; {SIZE_MAX_BYTES} at most.", code="message.too_large",
-            hint="Keep the data with `knotwork blob put` (64 MiB at most) and send its digest as `blob`.",
+            hint="Keep what is large with `knotwork blob put` and send its digest as `blob`.",
         )  # fmt: skip
     return payload
 
