@@ -220,6 +220,15 @@ async def test_what_is_missing_is_said_before_and_at_a_launch(tmp_path, given, c
     assert refused.value.code == code
 
 
+async def test_a_program_is_looked_for_where_the_target_says(tmp_path):
+    program = tmp_path / "my-agent"
+    program.write_text("#!/bin/sh\necho started >&2; exit 3\n")
+    program.chmod(0o700)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    async with opened(tmp_path, ["my-agent"], env={"PATH": path}) as spinup:
+        assert "started" in (await ended(spinup, await spinup.launch(request()))).why
+
+
 async def bare(tmp_path: Path) -> Any:
     from knotwork.sdk.testing import make_context
 

@@ -462,6 +462,34 @@ def test_a_program_that_vanishes_is_a_typed_failure(run, tmp_path):
     assert (third.code, third.retriable) == ("agent.not_started", True)
 
 
+def test_what_vanished_is_named(run, tmp_path):
+    folder, program = tmp_path / "folder", tmp_path / "program"
+    folder.mkdir()
+    program.write_text("#!/bin/sh\necho hi\n")
+    program.chmod(0o700)
+
+    async def steps():
+        async with host(FACTORY, {"command": [str(program)], "cwd": str(folder)}) as executor:
+            folder.rmdir()
+            first = await executor.execute(attempt())
+            folder.mkdir()
+            program.write_text("#!/no/such/interpreter\n")
+            return first, await executor.execute(attempt())
+
+    first, second = run(steps())
+    assert f"the folder {folder} does not exist" in first.message
+    assert "interpreter" in second.message
+    assert first.retriable
+    assert second.retriable
+
+
+def test_a_program_is_looked_for_where_the_table_says(run, tmp_path):
+    program = tmp_path / "mytool"
+    program.write_text("#!/bin/sh\necho hi\n")
+    program.chmod(0o700)
+    assert run(ask(command=["mytool"], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})) == Done("hi")
+
+
 @pytest.mark.parametrize(
     "table",
     [

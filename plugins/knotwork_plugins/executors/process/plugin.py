@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -28,10 +27,10 @@ from knotwork.sdk import (
     Outcome,
     PluginConfig,
     SecretRef,
-    Unavailable,
 )
 from knotwork_plugins.executors.process import group as process_group
 from knotwork_plugins.executors.process import inputs as process_input
+from knotwork_plugins.executors.process import missing as process_missing
 from knotwork_plugins.executors.process import outputs as process_output
 from knotwork_plugins.executors.process import tree as process_tree
 
@@ -195,11 +194,7 @@ class Process:
         except _Stopped as stopped:
             return stopped.failed
         except (OSError, ValueError) as error:
-            return Failed(
-                f"cannot start {prepared.argv[0]!r}: {error}",
-                code="agent.not_started",
-                retriable=isinstance(error, BlockingIOError | FileNotFoundError),
-            )
+            return await self._not_started(prepared.argv[0], error)
         return self._judge(returncode, answer, last_words.text())
 
     async def _follow(
@@ -337,22 +332,19 @@ class Process:
         return self._context.child_env(extra)
 
     def _look(self) -> None:
-        """Raise `Unavailable` when the command cannot be found. Blocks."""
-        if not self._cwd.is_dir():
-            raise Unavailable(
-                f"the folder {self._cwd} does not exist.", code="process.no_folder", hint="Create it, or mend `cwd`."
-            )
-        program = self._config.argv[0]
-        if os.sep in program:
-            found = os.access(self._cwd / program, os.X_OK)
-        else:
-            found = shutil.which(program, path=self._context.child_env({}).get("PATH")) is not None
-        if not found:
-            raise Unavailable(
-                f"the command {program!r} is not there or may not be executed.",
-                code="process.no_command",
-                hint="Install it, or write its whole path in `command`.",
-            )
+        process_missing.look(self._config.argv[0], self._cwd, self._config.env, self._context)
+
+    async def _not_started(self, program: str, error: Exception) -> Failed:
+        found: KnotworkError | None = None
+        try:
+            await self.probe()
+        except KnotworkError as missing:
+            found = missing
+        return Failed(
+            process_missing.told(program, error, found),
+            code="agent.not_started",
+            retriable=isinstance(error, BlockingIOError | FileNotFoundError),
+        )
 
 
 async def _read_last_words(child: process_group.Child, last_words: process_output.LastWords) -> None:

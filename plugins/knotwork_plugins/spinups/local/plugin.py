@@ -210,7 +210,9 @@ class Local:
         if os.sep in program:
             found = os.access(self._cwd / program, os.X_OK)
         else:
-            found = shutil.which(program, path=self._context.child_env({}).get("PATH")) is not None
+            path = self._config.env.get("PATH")  # it is started from there, too
+            own = {} if path is None else {"PATH": path if isinstance(path, str) else self._context.secrets(path)}
+            found = shutil.which(program, path=self._context.child_env(own).get("PATH")) is not None
         if not found:
             raise NotFound(
                 f"the command {program!r} is not there or may not be executed.",
