@@ -103,6 +103,26 @@ def test_commands_exist(page: str) -> None:
     assert not wrong
 
 
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in ("cli.md", "CHANGELOG.md")], ids=lambda page: page.name
+)
+def test_commands_in_sentences_exist(page: Path) -> None:
+    """They may leave out what they are about; a word or an option that is none is a mistake."""
+    wrong = []
+    prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    for span in re.findall(r"`knotwork ([^`]+)`", prose):
+        line = re.split(r" (?:&&|>|\\\||…)", " ".join(span.split()))[0]
+        if line.startswith("-") or "--help" in line:  # what stands before the command is no option of one
+            continue
+        try:
+            parse(shlex.split(line))
+        except click.UsageError as error:
+            told = error.format_message()
+            if told.startswith("No such") and "…" not in told:
+                wrong.append(f"knotwork {line}: {told}")
+    assert not wrong
+
+
 def parse(words: list[str]) -> None:
     """Parse a command line without running it; raises `click.UsageError`."""
     command: click.Command = app.tree()
