@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 SUBS_MAX = 200
 """Orchestrations below one whose expenses are added up."""
 AT_ONCE = 16
+LARGE_MAX = 10_000
+"""Digests of which it is known what they took: they never mean anything else."""
 PATTERNS_MAX = 500
 """In one question to the server, which takes 1024 at most."""
 
@@ -35,6 +37,7 @@ class Looking:
     def __init__(self, store: Store, flow: Flow) -> None:
         """Read what `store` and the runs of `flow` say."""
         self._store, self._flow = store, flow
+        self._large: dict[str, Spent] = {}
 
     async def view(self, record: Record) -> View:
         """Return how far it is."""
@@ -42,7 +45,19 @@ class Looking:
         running = [one.run for one, seen in rounds if seen is not None and seen.finish is None]
         claims = await self._claims(running) if running else {}
         checkpoints = await self._store.checkpoints(record.id) if record.rounds else []
-        return sight.view(record, rounds, claims, checkpoints)
+        large = {digest: await self._took(digest) for digest in sight.large_ones(rounds)}
+        return sight.view(record, rounds, claims, checkpoints, large)
+
+    async def _took(self, digest: str) -> Spent:
+        """Return what an output that is kept as a blob says it took; each is read once, and nothing when it is gone."""
+        known = self._large.get(digest)
+        if known is None:
+            with contextlib.suppress(NotFound):
+                known = await asyncio.to_thread(sight.usage, await self._flow.values.read(b"", digest))
+            if len(self._large) >= LARGE_MAX:
+                self._large.clear()
+            known = self._large[digest] = known or Spent()
+        return known
 
     async def views(self, records: list[Record]) -> list[View]:
         """Return the same for many; one that cannot be read is left out."""

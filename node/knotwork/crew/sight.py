@@ -91,8 +91,12 @@ def view(
     rounds: Sequence[tuple[Round, Sight | None]],
     claims: Mapping[tuple[str, str], Claim],
     checkpoints: Sequence[Checkpoint],
+    large: Mapping[str, Spent] | None = None,
 ) -> View:
-    """Return how far an orchestration is; a round without a sight was not started yet."""
+    """Return how far an orchestration is; a round without a sight was not started yet.
+
+    `large` is by digest what outputs say they took that are kept as blobs.
+    """
     parts = {part.id: PartSight(part.id, "planned" if not record.rounds else "waiting") for part in record.parts}
     synthesis: PartSight | None = None
     took: Expenses = {}
@@ -101,7 +105,8 @@ def view(
         for name in made.parts:
             seen = _part(name, made, sight, begun.get(name), claims.get((made.run, name)))
             if seen.state == "completed":  # what is done again took something the first time, too
-                took[name, seen.agent] = took.get((name, seen.agent), Spent()) + usage(seen.output)
+                told = (large or {}).get(seen.blob, Spent()) if seen.blob else usage(seen.output)
+                took[name, seen.agent] = took.get((name, seen.agent), Spent()) + told
             if name == plan.SYNTHESIS:
                 synthesis = seen
             elif name in parts:
@@ -236,6 +241,12 @@ def _expenses(took: Expenses, checkpoints: Sequence[Checkpoint]) -> Expenses:
         before = found.get((one.part, one.by), Spent())
         found[one.part, one.by] = Spent(max(before.tokens, one.tokens), max(before.cost, one.cost))
     return found
+
+
+def large_ones(rounds: Sequence[tuple[Round, Sight | None]]) -> set[str]:
+    """Return the digests of outputs of completed parts that are kept as blobs."""
+    steps = [seen.run.steps.get(name) for made, seen in rounds if seen is not None for name in made.parts]
+    return {step.blob for step in steps if step is not None and step.state == "completed" and step.blob}
 
 
 def usage(output: bytes) -> Spent:

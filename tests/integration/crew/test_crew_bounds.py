@@ -246,3 +246,13 @@ async def test_what_a_synthesis_took_counts_when_a_part_is_done_again(nodes):
     await node.do("ben", {"usage": {"tokens": 70, "cost": 0}})
     await node.reaches(name, "complete")
     assert (await node.crew.steering.retry(name, "a", ME)).used.tokens == 70
+
+
+async def test_what_a_large_output_took_counts_too(nodes):
+    node = await nodes.here()
+    name = (await node.spawn(part("a"), part("b"), budget=Budget(tokens=100))).record.id
+    done = await node.do("ann", {"text": "x" * 1_000_000, "usage": {"tokens": 120, "cost": 2}})
+    view = await node.is_in(name, done, "completed")
+    assert (bool(view.parts[done].blob), view.used.tokens, view.used.cost) == (True, 120, 2)
+    _, why = await node.crew.report(name, Report("b"), ME)
+    assert "120 of 100 tokens" in why
