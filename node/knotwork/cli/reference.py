@@ -17,7 +17,8 @@ _HEAD = """# The command line
 
 Made by `python -m knotwork.cli.reference`; edit the ops table or the commands, not this page.
 
-`knotwork COMMAND --help` says the same. The options under *Every command* may stand before the command, too.
+`knotwork COMMAND --help` says the same. The options under *Every command* may stand before the command, too;
+`help` and `completion` print text and know none of them.
 """
 
 

@@ -120,6 +120,14 @@ def where(wanted: Filter, lost: str = "") -> tuple[list[str], list[Any]]:
         own = "substr(t.target, 3, instr(substr(t.target, 3), '=') - 1)"
         conditions.append(f"(t.target NOT GLOB '==*' OR {own} IN ({marks}))")
         values += wanted.circles
+    between, bounds = _between(wanted)
+    return [*conditions, *between], [*values, *bounds]
+
+
+def _between(wanted: Filter) -> tuple[list[str], list[Any]]:
+    """Return the conditions that are a lower and an upper bound, and their values."""
+    conditions: list[str] = []
+    values: list[Any] = []
     if (wanted.priority_min, wanted.priority_max) != (1, 10):
         conditions.append("t.priority BETWEEN ? AND ?")
         values += [wanted.priority_min, wanted.priority_max]

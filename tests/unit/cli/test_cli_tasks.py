@@ -83,6 +83,11 @@ def test_that_there_is_more_behind_a_page_is_told_beside_it(capsys, shape, quiet
     assert not capsys.readouterr().err
 
 
+def test_a_reply_with_nothing_in_it_is_no_empty_line(capsys):
+    verbs._print(OPS["targets.disable"], {"changed": [], "already": []}, Shared(), "")
+    assert capsys.readouterr().out == "nothing\n"
+
+
 def test_what_is_printed_is_the_output_alone(capsys):
     op = OPS["task.submit"]
     shared = Shared()

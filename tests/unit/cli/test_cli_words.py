@@ -369,6 +369,7 @@ def test_schema_and_example(run):
     code, out, _ = run("config", "example")
     assert code == 0
     assert "[mesh]" in out
+    assert json.loads(run("config", "example", "-o", "json")[1])["toml"] == out
 
 
 def test_plugins_without_a_node(run, tmp_path):
