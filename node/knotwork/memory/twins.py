@@ -35,16 +35,19 @@ class Twins:
     def put(self, place: Place, record: Record | None) -> None:
         """Know what lies in a place now, and no more what lay there before."""
         at = hash(place)
-        key, id_ = self._said.pop(at, (b"", ""))
-        if id_:
-            same = self._ids[key]
-            same.remove(id_)
+        before = self._said.pop(at, None)
+        now = (twin_key(record), record.id) if record is not None and not record.forgotten else None
+        if now is not None:
+            self._said[at] = now
+        if before == now:  # it stays at its place among those that say the same
+            return
+        if before is not None:
+            same = self._ids[before[0]]
+            same.remove(before[1])
             if not same:
-                del self._ids[key]
-        if record is not None and not record.forgotten:
-            said = twin_key(record)
-            self._said[at] = (said, record.id)
-            self._ids.setdefault(said, []).append(record.id)
+                del self._ids[before[0]]
+        if now is not None:
+            self._ids.setdefault(now[0], []).append(now[1])
 
     def clear(self) -> None:
         """Forget all."""

@@ -6,6 +6,7 @@ import string
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -155,6 +156,16 @@ def test_twins_are_known_as_long_as_they_are_there():
     twins.put(where, one)
     twins.put(where, None)
     assert twins.find(twin_key(one)) == ()
+
+
+def test_the_first_of_several_twins_stays_the_first():
+    twins, one = Twins(), record("x")
+    other = msgspec.structs.replace(one, id="m2")
+    for place, said in (("m1", one), ("m2", other), ("m1", one)):
+        twins.put(Place("p", "private", "a-1", place), said)
+    assert twins.find(twin_key(one)) == (one.id, "m2")
+    twins.put(Place("p", "private", "a-1", "m1"), None)
+    assert twins.find(twin_key(one)) == ("m2",)
 
 
 # ---- summaries
