@@ -14,7 +14,7 @@ from knotwork.config import shapes, size
 from knotwork.config.instance_tables import DEFAULT_PROJECT, IN_PROCESS, SECTIONS
 from knotwork.config.keys import Path, dotted
 from knotwork.config.memory_table import BUNDLED_MEMORIES, SCOPES
-from knotwork.config.model import BUNDLED_ROUTERS, READY_BOUNDARIES
+from knotwork.config.model import BUNDLED_ROUTERS, READY_BOUNDARIES, STORE_BYTES
 from knotwork.config.problems import did_you_mean
 
 _PASSWORD = re.compile(r"://[^\s/?#@:]*:(?![${<])[^\s/?#@]+@")
@@ -85,11 +85,15 @@ def _storage(data: Mapping[str, Any]) -> Iterator[Contradiction]:
     if nats.get("mode", "embedded") != "embedded":
         return
     needed = RESERVED_BYTES * max(1, len(projects)) + WORK_MIN_BYTES
-    limit = _size(nats.get("max_file_store"))
+    given = "max_file_store" in nats
+    limit = _size(nats["max_file_store"] if given else STORE_BYTES)
     if limit is not None and limit < needed:
         many = f"{len(projects)} projects" if len(projects) > 1 else "a project"
-        message = f"nats.max_file_store is too small: {many} and their work take at least {size.render(needed)}"
-        yield Contradiction(("nats", "max_file_store"), message, "Raise it.")
+        written = "" if given else f" ({size.render(STORE_BYTES)}, its default)"
+        message = (
+            f"nats.max_file_store{written} is too small: {many} and their work take at least {size.render(needed)}"
+        )
+        yield Contradiction(("nats", "max_file_store") if given else ("projects",), message, "Raise it.")
     for name in projects:
         limit = _size(_table(projects, name).get("max_storage"))
         if limit and limit < RESERVED_BYTES + WORK_MIN_BYTES:

@@ -41,6 +41,8 @@ from knotwork.sdk import KINDS, Kind, SecretRef
 
 BUNDLED_ROUTERS = ("policy", "capability", "round-robin", "sticky")
 """Routers that need no table of their own."""
+STORE_BYTES = 10 * 1024**3
+"""What our own server may store when nobody says."""
 READY_BOUNDARIES: dict[str, dict[str, Any]] = {
     "corporate": {"description": "only on Copilot agents", "allow": ["copilot"]},
     "corporate-adjacent": {"description": "on Copilot agents when one is free", "prefer": ["copilot"]},
@@ -106,7 +108,7 @@ class NatsTable(Table):
     durability: Literal["always", "interval"] = Field(
         default="always", description="sync to disk before acknowledging, or every two minutes (faster, may lose)"
     )
-    max_file_store: Size = Field(default=10 * 1024**3, description="most bytes that streams may use on disk")
+    max_file_store: Size = Field(default=STORE_BYTES, description="most bytes that streams may use on disk")
     max_payload: Size = Field(default=8 * 1024**2, ge=1024, le=64 * 1024**2, description="largest message in bytes")
     urls: tuple[Url, ...] = Field(default=(), max_length=32, description="servers to join; tried in turn")
     user: Text = Field(default="", description="user name at the server to join")

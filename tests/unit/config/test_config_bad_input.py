@@ -85,6 +85,12 @@ CASES = [
         id="a store too small for two projects",
     ),
     pytest.param(
+        "".join(f"[projects.p{number}]\n" for number in range(20)),
+        {},
+        r"1:2: nats.max_file_store \(10GB, its default\) is too small: 20 projects .* 10304MB",
+        id="more projects than the store holds that nobody named",
+    ),
+    pytest.param(
         "[projects.a]\nmax_storage = '100MB'\n",
         {},
         "2:15: it is too small: a project takes at least 576MB",
