@@ -185,11 +185,12 @@ def _boundaries(data: Mapping[str, Any]) -> Iterator[Contradiction]:
         if isinstance(table, Mapping):
             yield from _who({**READY_BOUNDARIES.get(name, {}), **table}, ("boundaries", name))
     known = [*READY_BOUNDARIES, *tables, "none"]
-    for name, executor in _table(data, "executors").items():
-        named = executor.get("boundaries") if isinstance(executor, Mapping) else None
+    those = [(kind, name) for kind in ("executors", "targets") for name in _table(data, kind)]
+    for kind, name in those:
+        named = _table(_table(data, kind), name).get("boundaries")
         for index, boundary in enumerate(named if isinstance(named, list) else []):
             if isinstance(boundary, str) and boundary not in known:
-                path: Path = ("executors", name, "boundaries", index)
+                path: Path = (kind, name, "boundaries", index)
                 hint = did_you_mean(boundary, known)
                 yield Contradiction(path, f"there is no [boundaries.{boundary[:64]}]", hint, "config.unknown_id")
 

@@ -73,6 +73,12 @@ def test_an_agent_accepts_only_boundaries_that_there_are():
     read('[boundaries.lab]\n[executors.a]\ntype = "process"\nboundaries = ["lab", "corporate"]\n')
 
 
+def test_a_target_is_for_boundaries_that_there_are():
+    found = problems('[targets.a]\ntype = "local"\nboundaries = ["personal", "persnal", "none"]\n')
+    assert [*found] == ["targets.a.boundaries[1]"]
+    assert found["targets.a.boundaries[1]"]["hint"] == 'Did you mean "personal"?'
+
+
 def test_bundled_routers_need_no_table():
     assert Config().routing.routers == ("policy", "capability")
     found = read('[routing]\nrouters = ["sticky", "round-robin", "policy", "capability"]\n[routers.policy]\n').config
