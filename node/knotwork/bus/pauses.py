@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from knotwork.sdk.errors import KnotworkError
@@ -54,3 +55,17 @@ async def insist(
             log.exception("%s failed, and is tried in a moment", what)
         await pauses.wait()
     return None
+
+
+@contextmanager
+def comes_again(what: str) -> Iterator[None]:
+    """Let no error leave the block: it is done again and again anyway, and the next time may go well. `what` it is, for the log.
+
+    An error that nobody foresaw, met with one thing, is not the end of whoever looks after all of them.
+    """
+    try:
+        yield
+    except KnotworkError as error:
+        log.debug("%s: in a moment: %s", what, error)
+    except Exception:
+        log.exception("%s failed", what)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from knotwork.bus import patterns, publisher, reading, streams, subjects
+from knotwork.bus.pauses import comes_again
 from knotwork.bus.streams import NS, StreamSpec
 from knotwork.bus.waits import set_within
 from knotwork.flow import expressions
 from knotwork.flow.run import decoded
-from knotwork.sdk.errors import Invalid, KnotworkError
+from knotwork.sdk.errors import Invalid
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -74,10 +75,8 @@ class Events:
             self._news.clear()
             kinds = {watch.effect.event for watch in self._watches.values()}
             for kind in kinds:
-                try:
+                with comes_again(f"reading events {kind}"):
                     await self._look(kind)
-                except KnotworkError as error:
-                    log.debug("events %s are read in a moment: %s", kind, error)
 
     def _heard(self, _: Message) -> None:
         if self._watches:

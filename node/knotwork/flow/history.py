@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from knotwork.bus import patterns, publisher, reading, streams, subjects
+from knotwork.bus.pauses import comes_again
 from knotwork.bus.streams import NS, StreamSpec
 from knotwork.flow import forgetting, packing
 from knotwork.flow.packing import is_whole, packed, unpacked
@@ -89,13 +90,11 @@ class Historian:
         """Keep what is over, and have FACTS forget it, for ever."""
         while True:
             await asyncio.sleep(EVERY_S)
-            try:
+            with comes_again("keeping the past"):
                 if self._keeps() != self._kept:
                     await self.open()
                 await self._keep_due()
                 await self._forget()
-            except KnotworkError as error:
-                log.debug("the past is kept in a moment: %s", error)
 
     async def _keep_due(self) -> None:
         now_s = self._loop.time()

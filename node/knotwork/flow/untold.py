@@ -8,13 +8,12 @@ may have happened: the server says that it leads now, or we were away.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
 from knotwork.bus import patterns, reading, subjects
+from knotwork.bus.pauses import comes_again
 from knotwork.bus.waits import set_within
-from knotwork.sdk.errors import KnotworkError
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -101,12 +100,12 @@ class Untold:
         ]
 
     async def _missed(self, name: str) -> None:
-        with contextlib.suppress(KnotworkError):  # NATS is away: next time
+        with comes_again(f"looking for runs of {name}"):
             await self._journal.missed(name)
 
     async def _count(self, shard: Shard, live: Live) -> None:
         """Have a run read anew of which there are other facts than we were told of, and none is on its way."""
-        with contextlib.suppress(KnotworkError):
+        with comes_again(f"counting the facts of {live.id}"):
             for _ in range(TRIES):
                 before = live.count
                 there = await reading.count_from(self._connection, subjects.FACTS, patterns.facts_of(live.id), 1)

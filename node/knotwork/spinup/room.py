@@ -15,6 +15,7 @@ import msgspec
 
 from knotwork.bus import clock
 from knotwork.bus.background import background
+from knotwork.bus.pauses import comes_again
 from knotwork.bus.waits import set_within
 from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
 from knotwork.spinup import demand as demands
@@ -95,11 +96,9 @@ class SpinUps:
             group.create_task(self.registry.watch(), name="targets")
             await self.registry.current.wait()
             while True:
-                try:
+                with comes_again("looking after targets"):
                     await self._look()
                     self._ready.set()
-                except KnotworkError as error:
-                    log.debug("targets are looked after again in a moment: %s", error)
                 await asyncio.sleep(LOOK_S)
 
     def told(self, boundary: str, routed: str, *, missing: bool = False) -> str:

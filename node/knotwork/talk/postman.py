@@ -16,6 +16,7 @@ import msgspec
 
 from knotwork.bus import clock, publisher, pulls, subjects
 from knotwork.bus.blobs import Blobs
+from knotwork.bus.pauses import comes_again
 from knotwork.sdk.errors import Conflict, Denied, Internal, Invalid, KnotworkError, NotFound
 from knotwork.talk import contact, message
 from knotwork.talk.contact import Policy
@@ -90,11 +91,8 @@ class Postman:
                 delivery = await self._arrived.get()
             if delivery is None:
                 return count
-            try:
+            with comes_again(f"letting in message f{delivery.seq} of COMMONS"):
                 await self._one(delivery)
-            except KnotworkError as error:
-                log.debug("message f%d waits in COMMONS: %s", delivery.seq, error)
-            else:
                 taking.answer(delivery.reply, pulls.ACK)
         return BATCH
 

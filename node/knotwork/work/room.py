@@ -15,6 +15,7 @@ import msgspec
 from knotwork.bus import clock, patterns, publisher, reading, subjects
 from knotwork.bus.background import background
 from knotwork.bus.commit import open_group_commit
+from knotwork.bus.pauses import comes_again
 from knotwork.sdk.errors import Conflict, KnotworkError, TimedOut, Unavailable
 from knotwork.work import intake, lookup, overdue, proof, queues, recording, records, route, stores, timers
 from knotwork.work.accepting import Accepting
@@ -147,7 +148,7 @@ class Work:
                 group.create_task(_again_and_again(self.finished.look), name="work that has ended")
                 while True:
                     await asyncio.sleep(SWEEP_S * random.uniform(0.8, 1.2))  # noqa: S311  (jitter)
-                    with contextlib.suppress(KnotworkError):  # NATS is away: next time
+                    with comes_again("looking around for work"):
                         await self._look_around()
         finally:
             forget()
@@ -319,7 +320,7 @@ async def _again_and_again(look: Callable[[], Awaitable[None]]) -> None:
     """Look every second, for ever."""
     while True:
         await asyncio.sleep(SWEEP_S)
-        with contextlib.suppress(KnotworkError):  # NATS is away: next time
+        with comes_again("looking after work"):
             await look()
 
 

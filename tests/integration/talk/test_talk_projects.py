@@ -197,3 +197,22 @@ async def test_messages_go_on_when_what_lies_between_projects_is_lost(projects, 
     again = [await beta.sending.to_agent(BOB, "ann@alpha", Draft(text=text)) for text in texts]
     assert [one.id for one in again] == [one.id for one in sent]  # places begin anew
     assert await read(alpha, ANN, len(texts)) == texts
+
+
+async def test_a_message_that_meets_a_bug_holds_up_no_other(projects, monkeypatch, caplog):
+    alpha, beta, _, _ = projects
+    rule, met = contact.allows, []
+
+    def odd(*given, of, **named):
+        if of == "alpha" and not met:  # where it is let in
+            met.append(of)
+            raise ValueError("a bug")
+        return rule(*given, of=of, **named)
+
+    await beta.sending.to_agent(BOB, "ann@alpha", Draft(text="before"))
+    assert await read(alpha, ANN, 1) == ["before"]
+    monkeypatch.setattr(contact, "allows", odd)
+    await beta.sending.to_agent(BOB, "ann@alpha", Draft(text="one"))
+    await beta.sending.to_agent(BOB, "ann@alpha", Draft(text="two"))
+    assert await read(alpha, ANN, 1) == ["two"]
+    assert "a bug" in caplog.text

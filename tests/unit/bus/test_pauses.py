@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from knotwork.bus.pauses import Pauses, insist
+from knotwork.bus.pauses import Pauses, comes_again, insist
 from knotwork.sdk.errors import Unavailable
 
 
@@ -61,3 +61,10 @@ async def test_what_is_not_wanted_any_more_is_not_insisted_on(slept: list[float]
 
     assert await insist(work, "the work", Pauses(), wanted=lambda: len(slept) < 3) is None
     assert len(slept) == 3
+
+
+def test_what_comes_again_anyway_is_carried_on_with(caplog):
+    for error in (Unavailable("away"), ValueError("a bug")):
+        with comes_again("the look"):
+            raise error
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["the look failed"]
