@@ -22,7 +22,7 @@ from knotwork.mcp.tool import (
     tool,
     without,
 )
-from knotwork.mcp.work_values import PART_CHARS, priority_fits, queue_rows, told_short, words_of
+from knotwork.mcp.work_values import PART_CHARS, is_due, queue_rows, told_short, words_of
 from knotwork.ops.task_words import Moment
 from knotwork.sdk.errors import NotFound
 
@@ -87,11 +87,10 @@ async def _fitting(given: ListInput, session: Session) -> tuple[list[dict[str, A
     before, after, following = _time(given.deadline_before), _time(given.deadline_after), given.cursor
     while True:
         page = await session.ask(
-            "task.list", state=["pending", "waiting"], capability=given.capability, limit=given.limit, cursor=following
-        )
-        found = [
-            one for one in page["tasks"] if priority_fits(one, given.min_priority, given.max_priority, before, after)
-        ]
+            "task.list", state=["pending", "waiting"], capability=given.capability, priority_min=given.min_priority,
+            priority_max=given.max_priority, limit=given.limit, cursor=following,
+        )  # fmt: skip
+        found = [one for one in page["tasks"] if is_due(one, before, after)]
         following = page["next"]
         if found or not following:
             return found, following

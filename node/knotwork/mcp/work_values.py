@@ -112,10 +112,8 @@ def work_row(task: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def priority_fits(task: dict[str, Any], low: int, high: int, before: datetime | None, after: datetime | None) -> bool:
-    """Return whether a task is within the bounds; one without a deadline is within none that is given."""
-    if not low <= task["priority"] <= high:
-        return False
+def is_due(task: dict[str, Any], before: datetime | None, after: datetime | None) -> bool:
+    """Return whether the deadline of a task is within bounds; one without is within none that is given."""
     if before is None and after is None:
         return True
     try:
