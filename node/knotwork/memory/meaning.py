@@ -21,6 +21,7 @@ from knotwork.memory.room import Memory
 from knotwork.memory.vectors import Vector
 from knotwork.sdk.errors import KnotworkError, PluginFailed, Unavailable
 from knotwork.sdk.memory import Place
+from knotwork.sockets import raised
 
 log = logging.getLogger(__name__)
 BATCH = 32
@@ -151,14 +152,10 @@ class Meaning:
         except KnotworkError:
             raise
         except Exception as error:
-            raise PluginFailed(f"{instance} makes no vectors: {_text(error)}", code="memory.embed") from error
+            raise PluginFailed(f"{instance} makes no vectors: {raised.text(error)}", code="memory.embed") from error
         if len(made) != len(texts):
             raise PluginFailed(f"{instance} gave {len(made)} vectors for {len(texts)} texts.", code="memory.embed")
         return model, made
-
-
-def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error)[:500]}"
 
 
 def _everything(index: Index) -> list[tuple[Place, Record]]:

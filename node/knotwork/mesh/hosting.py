@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from knotwork.telemetry.emitter import Emitter
 
 __all__ = ["Answering", "HostedAgent", "Hosting", "Job"]
-log = logging.getLogger(__name__)
 LET_GO_S = 10.0
 """How long the executor of a task that took too long may take to end, before that is told regardless."""
 NO_LABELS: Mapping[str, str] = MappingProxyType({})
@@ -288,9 +286,9 @@ class Hosting:
             job.begun = True
             try:
                 outcome = said.outcome(await executor.execute(attempt))
+            except raised.HARMLESS:
+                raise
             except BaseException as error:
-                if isinstance(error, (Exception, *raised.ENDS)):
-                    raise
                 raise crashed(job, error) from error  # it says no more of a plugin than any other crash
         if isinstance(outcome, FailedOutcome):
             detail = {**outcome.detail, "retriable": outcome.retriable}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from knotwork.sdk import API_VERSION, KINDS, Factory, KnotworkError, PluginConfig, PluginFailed, hooks
-from knotwork.sockets import manifest
+from knotwork.sockets import manifest, said
 from knotwork.sockets.importing import bring_in
 
 if TYPE_CHECKING:
@@ -110,11 +110,7 @@ def _checked(kind: Kind, factory: Any) -> Factory[Any]:
 
 
 def _where(error: BaseException) -> str:
-    """Return type, text and the last place of an error, on one line."""
-    try:
-        text = str(error)[:500]
-    except Exception:  # noqa: BLE001  even its text is the plugin's code
-        text = "its text cannot be had"
+    """Return type, text and the last place of an error."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {text}{place}"
+    return f"{said.crash(error)}{place}"

@@ -112,11 +112,11 @@ class Served:
         except BaseException as error:  # noqa: BLE001  the boundary: told to the node, which decides
             self._plugin = None
             if not self._ready.done():
-                self._ready.set_exception(_as_ours(error))
+                self._ready.set_exception(raised.as_ours(error))
                 return
             self.crashed = True
             traceback.print_exc()
-            self.link.note("crashed", _text(error), droppable=False)
+            self.link.note("crashed", str(raised.as_ours(error)), droppable=False)
             if not self._closing.is_set():
                 self.link.close()
         finally:
@@ -172,12 +172,12 @@ class Served:
                 return None
         try:
             return await self._use(word, data, number)
+        except raised.HARMLESS:
+            raise
         except SystemExit as error:  # would end the loop, and with it the calls of others
             raise PluginFailed(f"called sys.exit({error.code!r})", code="plugin.raised") from error
         except BaseException as error:  # so would a panic of an extension
-            if isinstance(error, (Exception, *raised.ENDS)):
-                raise
-            raise PluginFailed(_text(error), code="plugin.raised") from error
+            raise raised.as_ours(error) from error
 
     async def _use(self, word: str, data: Any, number: int) -> Any:
         plugin = self._plugin
@@ -217,19 +217,6 @@ def _pick(source: Source, kind: str, type_name: str) -> Factory[Any]:
 def _wants(plugin: Any) -> list[str]:
     wants = getattr(plugin, "wants", ())
     return sorted(str(kind) for kind in wants) if isinstance(wants, frozenset | set | tuple | list) else []
-
-
-def _as_ours(error: BaseException) -> KnotworkError:
-    leaf = error
-    while isinstance(leaf, BaseExceptionGroup) and len(leaf.exceptions) == 1:
-        leaf = leaf.exceptions[0]
-    return leaf if isinstance(leaf, KnotworkError) else PluginFailed(_text(leaf), code="plugin.raised")
-
-
-def _text(error: BaseException) -> str:
-    if isinstance(error, BaseExceptionGroup):
-        return "; ".join(_text(leaf) for leaf in error.exceptions)[:1000]
-    return str(error) if isinstance(error, KnotworkError) else f"{type(error).__name__}: {str(error)[:1000]}"
 
 
 class _Report:

@@ -14,6 +14,8 @@ from knotwork.sockets import said
 
 ENDS = (asyncio.CancelledError, GeneratorExit)
 """What goes on through a boundary; whoever knows his task asks it whether that was really meant."""
+HARMLESS = (Exception, *ENDS)
+"""What ends whoever asked a plugin, and nothing beside him; all else would end the process."""
 
 
 def thrown_away(task: asyncio.Task[object]) -> bool:

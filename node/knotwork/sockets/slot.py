@@ -88,7 +88,7 @@ class Lease:
         self.slot.leases.discard(self)
         if not self.slot.leases:
             self.slot.idle.set()
-        if error is not None and not isinstance(error, (Exception, *raised.ENDS)):
+        if error is not None and not isinstance(error, raised.HARMLESS):
             raise raised.as_ours(error) from error
 
 

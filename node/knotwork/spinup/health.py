@@ -11,6 +11,7 @@ import msgspec
 
 from knotwork.bus import clock
 from knotwork.sdk.errors import KnotworkError
+from knotwork.sockets import raised
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +75,7 @@ class Health:
         except KnotworkError as error:
             why = str(error)
         except Exception as error:  # noqa: BLE001  whatever a plugin raises is a reason
-            why = f"{type(error).__name__}: {error}"
+            why = raised.text(error)
         checked_ns = clock.now_ns()
         return await self._registry.change_target(
             target.node, target.target,

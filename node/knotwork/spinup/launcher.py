@@ -19,6 +19,7 @@ import msgspec
 from knotwork.bus import clock
 from knotwork.sdk.errors import Invalid, KnotworkError, PluginFailed, TimedOut
 from knotwork.sdk.spinup import Condition, LaunchRequest
+from knotwork.sockets import raised
 
 if TYPE_CHECKING:
     from knotwork.sdk.spinup import Launched, SpinUp
@@ -114,7 +115,7 @@ class Launcher:
         except KnotworkError as error:
             return await self.failed(own, launch, str(error))
         except Exception as error:  # noqa: BLE001  the plugin's own bug ends this launch and nothing else
-            return await self.failed(own, launch, f"{type(error).__name__}: {error}"[:2000])
+            return await self.failed(own, launch, raised.text(error))
         return await self._moved(launch, ref=ref)
 
     def agent_of(self, launch: Launch) -> str:
@@ -286,7 +287,7 @@ class Launcher:
             return error
         except Exception as error:
             log.exception("target %s", own.target)
-            return PluginFailed(f"{type(error).__name__}: {error}")
+            return PluginFailed(raised.text(error))
         return None
 
     async def _moved(self, launch: Launch, **fields: Any) -> Launch:
