@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knotwork.sdk import Context, SecretRef, Unavailable
+from knotwork.sdk import Unavailable
+from knotwork_plugins import programs
 
 if TYPE_CHECKING:
-    from knotwork.sdk import KnotworkError
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from knotwork.sdk import Context, KnotworkError, SecretRef
 
 
 def look(program: str, cwd: Path, env: Mapping[str, str | SecretRef], context: Context) -> None:
@@ -20,13 +20,7 @@ def look(program: str, cwd: Path, env: Mapping[str, str | SecretRef], context: C
         raise Unavailable(
             f"the folder {cwd} does not exist.", code="process.no_folder", hint="Create it, or mend `cwd`."
         )
-    if os.sep in program:
-        found = os.access(cwd / program, os.X_OK) and not (cwd / program).is_dir()
-    else:
-        path = env.get("PATH")
-        own = {} if path is None else {"PATH": path if isinstance(path, str) else context.secrets(path)}
-        found = shutil.which(program, path=context.child_env(own).get("PATH")) is not None
-    if not found:
+    if not programs.is_there(program, cwd, env, context):
         raise Unavailable(
             f"the command {program!r} is not there or may not be executed.",
             code="process.no_command",

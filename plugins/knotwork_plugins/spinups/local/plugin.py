@@ -29,6 +29,7 @@ from knotwork.sdk import (
     TimedOut,
     Unavailable,
 )
+from knotwork_plugins import programs
 from knotwork_plugins.spinups import commands, environment, words
 from knotwork_plugins.spinups.environment import Environment
 from knotwork_plugins.spinups.local import life
@@ -207,13 +208,7 @@ class Local:
                 f"the folder {self._cwd} does not exist.", code="launch.no_folder", hint="Create it, or mend `cwd`."
             )
         program = self._config.argv[0]
-        if os.sep in program:
-            found = os.access(self._cwd / program, os.X_OK)
-        else:
-            path = self._config.env.get("PATH")  # it is started from there, too
-            own = {} if path is None else {"PATH": path if isinstance(path, str) else self._context.secrets(path)}
-            found = shutil.which(program, path=self._context.child_env(own).get("PATH")) is not None
-        if not found:
+        if not programs.is_there(program, self._cwd, self._config.env, self._context):
             raise NotFound(
                 f"the command {program!r} is not there or may not be executed.",
                 code="launch.no_command",
