@@ -47,12 +47,8 @@ async def insist(
     error that nobody foresaw ended it.
     """
     while wanted():
-        try:
+        with comes_again(what):
             return await work()
-        except KnotworkError as error:
-            log.debug("%s is tried in a moment: %s", what, error)
-        except Exception:
-            log.exception("%s failed, and is tried in a moment", what)
         await pauses.wait()
     return None
 
@@ -66,6 +62,6 @@ def comes_again(what: str) -> Iterator[None]:
     try:
         yield
     except KnotworkError as error:
-        log.debug("%s: in a moment: %s", what, error)
+        log.debug("%s: again in a moment: %s", what, error)
     except Exception:
         log.exception("%s failed", what)

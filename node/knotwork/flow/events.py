@@ -6,7 +6,6 @@ Nothing published while a run waits is missed: whoever takes a run over reads on
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from knotwork.bus.wire import Message
     from knotwork.flow.effects import WatchEvent
 
-log = logging.getLogger(__name__)
 EVENTS = StreamSpec(subjects.EVENTS, (patterns.EVENTS,), {"max_age": 14 * 86400 * NS})
 BATCH = 500
 LOOK_S = 1.0

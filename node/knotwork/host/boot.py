@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from knotwork.host.layout import Layout
     from knotwork.sdk import SecretRef
 
-log = logging.getLogger(__name__)
 
 OnState = Callable[[str, str], None]
 COMMONS = "COMMONS"

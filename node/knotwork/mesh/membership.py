@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from knotwork.sockets.slot import Slot
     from knotwork.telemetry.emitter import Emitter
 
-log = logging.getLogger(__name__)
 LISTENS_S = 0.5
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from knotwork.spinup.demand import Waiting
     from knotwork.spinup.launcher import Agents
 
-log = logging.getLogger(__name__)
 LOOK_S = 1.0
 READY_S = 2.0
 S = 1_000_000_000

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from knotwork.bus.background import begin_in
-from knotwork.sdk.errors import KnotworkError
-
-log = logging.getLogger(__name__)
+from knotwork.bus.pauses import comes_again
 
 
 class Turns:
@@ -72,8 +69,5 @@ class Turns:
 
 
 async def _contained(work: Coroutine[Any, Any, None]) -> None:
-    """Say little of what may pass: it is taken again by the next look."""
-    try:
+    with comes_again("a step of a launch"):
         await work
-    except KnotworkError as error:
-        log.debug("a step of a launch is taken again: %s", error)

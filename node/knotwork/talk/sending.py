@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from knotwork.talk.post import Post
     from knotwork.trust.who import Who
 
-log = logging.getLogger(__name__)
 RECIPIENTS_MAX = 10_000
 AT_ONCE = 500
 _OF = {"private": "whom you started", "personal": "of your owner", "team": "here", "public": "whom you may see"}

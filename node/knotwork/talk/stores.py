@@ -24,7 +24,6 @@ KEY_S = 86400
 """How long the server remembers an idempotency key."""
 READS_S = 90 * 86400
 """An agent that has read nothing for so long begins anew."""
-_DAY_NS = 86400 * NS
 TALK = StreamSpec(
     subjects.TALK,
     (patterns.CHANNELS,),

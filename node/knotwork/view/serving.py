@@ -23,7 +23,6 @@ from knotwork.bus.endpoint import Endpoint, Tls
 from knotwork.view import archive
 from knotwork.view.follow import Follower
 
-log = logging.getLogger(__name__)
 LINE_MAX_BYTES = 1024 * 1024
 
 

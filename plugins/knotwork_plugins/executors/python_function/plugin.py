@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
     from knotwork.sdk import Reporter
 
-_END = object()
-
 
 class PythonConfig(PluginConfig):
     """Options of an agent that is a Python function."""
