@@ -166,6 +166,7 @@ def _warn(reply: dict[str, Any]) -> None:
         print(f"warning: {show.plain(one)}", file=sys.stderr)
 
 
+_OF_RUNS = ("run.cancel", "run.pause", "run.resume", "run.retry", "run.import", "run.export")
 FAILED: dict[str, Callable[[dict[str, Any]], bool]] = {
     "workflow.check": lambda reply: not reply.get("ok"),
     "memory.remember_bulk": lambda reply: bool(reply.get("failed")),
@@ -174,15 +175,9 @@ FAILED: dict[str, Callable[[dict[str, Any]], bool]] = {
     "task.cancel": _one_failed,
     "task.redrive": _one_failed,
     "task.drop": lambda reply: bool(reply.get("missing")),
-    "run.cancel": _one_refused,
-    "run.pause": _one_refused,
-    "run.resume": _one_refused,
-    "run.retry": _one_refused,
-    "run.import": _one_refused,
-    "run.export": _one_refused,
+    **dict.fromkeys(_OF_RUNS, _one_refused),
 }
 """Ops whose replies may mean that it failed, or that something is not there."""
-_OF_RUNS = ("run.cancel", "run.pause", "run.resume", "run.retry", "run.import", "run.export")
 TOLD: dict[str, Callable[[dict[str, Any]], None]] = {"workflow.check": _warn, **dict.fromkeys(_OF_RUNS, _tell_of_runs)}
 """Ops of whose replies more is told to people than is shown."""
 ENDS = {"completed": 0, "failed": 1, "dead": 1, "cancelled": 1, "timed-out": TimedOut.exit_code}

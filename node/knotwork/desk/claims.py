@@ -121,7 +121,7 @@ class ClaimDesk:
         return b"null", digest
 
     async def extend(self, shown: Shown, lease_s: float | None) -> claim_replies.Held:
-        """Let the lease begin anew."""
+        """Let the lease begin anew, for `lease_s` seconds or, with None, as long as it was."""
         return _held(await self._claims.extend(self._token(shown), lease_s))
 
     async def progress(self, shown: Shown, percent: float | None, text: str) -> claim_replies.Held:
@@ -199,7 +199,7 @@ def _claimed(one: Claimed, value: bytes, blob: str) -> claim_replies.ClaimedTask
     task, claim = one.task, one.claim
     return claim_replies.ClaimedTask(
         id=task.run,
-        step=records.shown_step(one.claim.step),
+        step=records.shown_step(claim.step),
         claim=one.token,
         input=codec.decode(value),
         input_blob=blob,

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from knotwork.work.lookup import Sight
     from knotwork.work.room import Work
 
-STEPS_MAX = 20
-"""Of how many steps of one run the tasks are looked up."""
+WAITS_MAX = 20
+"""Among how many things that a run waits for, tasks are looked up."""
 
 
 class TaskReasons:
@@ -56,8 +56,8 @@ class TaskReasons:
 
     async def beside(self, run: str, waits: list[Wait], tasks: set[str]) -> list[Wait]:
         """Return what a run waits for, with why the tasks of these steps are where they are and when that is over."""
-        told = [await self._with_reason(run, one) if one.step in tasks else one for one in waits[:STEPS_MAX]]
-        return told + waits[STEPS_MAX:]
+        told = [await self._with_reason(run, one) if one.step in tasks else one for one in waits[:WAITS_MAX]]
+        return told + waits[WAITS_MAX:]
 
     async def _with_reason(self, run: str, wait: Wait) -> Wait:
         sight = await self._work.look(run, wait.step)

@@ -58,7 +58,7 @@ class TaskDesk:
         A step of a run that died comes back by `revival()`.
         Beside what is the whole project's, the work of these circles is shown (`trust.scopes`), with None everybody's.
         """
-        self._spinups, self._circles, self._agents = spinups, circles, agents or SeenAgents()
+        self._circles, self._agents = circles, agents or SeenAgents()
         self._work, self._membership, self._past, self._revival = work, membership, past, revival
         self._connection, self._values = membership.connection, work.values
         self._new = NewTasks(work, membership, past, self._agents)

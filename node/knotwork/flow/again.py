@@ -63,12 +63,10 @@ def taken_over(run: Run, step: str = "") -> tuple[dict[str, StepEnd], dict[str, 
             given[name] = run.start.given[name]
     left, same = {}, {name for name, one in run.steps.items() if name not in anew and _ends_the_same(one, given)}
     for name, one in run.steps.items():
-        if (
-            name not in anew
-            and name not in given
-            and (found := _left(run, one))
-            and _reached(run, [name], "parents") <= same
-        ):
+        if name in anew or name in given:
+            continue
+        found = _left(run, one)
+        if found is not None and _reached(run, [name], "parents") <= same:
             left[name] = found
     return given, left
 

@@ -16,6 +16,8 @@ from knotwork.sdk.checked import Checked
 STEPS_MAX = 5_000
 ITEMS_MAX = 10_000
 YEAR_S = 365 * 86400.0
+PAUSE_MAX_S = 300.0
+"""How long a pause between attempts may grow to when nobody says."""
 NAME = r"[a-z0-9](?:-?[a-z0-9_])*"
 """A name of a workflow or a step. Two dashes in a row set off what the engine adds, such as the number of an item."""
 RESERVED = frozenset({"task"})
@@ -60,9 +62,6 @@ class Part(Checked):
     """A table of a workflow: unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # a node that runs none need not build it
-
-
-PAUSE_MAX_S = 300.0
 
 
 class Retry(Part):

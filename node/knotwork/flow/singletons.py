@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from knotwork.flow.limits import Limits
     from knotwork.flow.run import Run
 
+_Age = tuple[bool, int, str]
+"""What sorts runs by when they were begun (`_age`)."""
+
 
 class Singletons:
     """The runs of one project that wait for no others of their workflow."""
@@ -74,9 +77,6 @@ class Singletons:
 
     async def _cancel(self, run: str, why: str) -> None:
         await anew.deliver(self._connection, self._facts, run, ("cancel",), facts.encode(facts.Wish(why=why)))
-
-
-_Age = tuple[bool, int, str]
 
 
 def _age(start: Start, run: str) -> _Age:

@@ -55,7 +55,7 @@ class Claims(Protocol):
         ...
 
     async def extend(self, shown: Shown, lease_s: float | None) -> claim_replies.Held:
-        """Let the lease begin anew."""
+        """Let the lease begin anew, for `lease_s` seconds or, with None, as long as it was."""
         ...
 
     async def progress(self, shown: Shown, percent: float | None, text: str) -> claim_replies.Held:

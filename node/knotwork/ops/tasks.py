@@ -21,6 +21,8 @@ from knotwork.trust.scopes import Scope
 
 DAY_S = 86400.0
 WEEK_S = 7 * DAY_S
+PAUSE_MAX_S = 300.0
+"""How long a pause between attempts may grow to when nobody says."""
 COLUMNS = ("id", "state", "capability", "agent", "worker", "attempt", "submitted_at", "ended_at", "code")
 Priority = Annotated[int, Field(ge=1, le=10)]
 Wait = Annotated[float, Field(ge=0, le=WEEK_S)]
@@ -91,9 +93,6 @@ class SubmitRequest(Request):
     @classmethod
     def _in_time(cls, value: str) -> str:
         return task_words.deadline(value)
-
-
-PAUSE_MAX_S = 300.0
 
 
 def _longest_pause_s(request: SubmitRequest) -> float:

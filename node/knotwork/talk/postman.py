@@ -140,9 +140,7 @@ class Postman:
 
     async def _store(self, said: Said, to: Who) -> None:
         envelope = msgspec.structs.replace(said.envelope, thread=said.thread, post=said.id)
-        pairs = [
-            publisher.once(f"post-{said.place}-{said.at_ns}")
-        ]  # places begin anew when the store of COMMONS is lost
+        pairs = [publisher.once(f"post-{_stored(said)}")]
         if envelope.expires_ns:
             left_s = -(-(envelope.expires_ns - clock.now_ns()) // 1_000_000_000)  # it may have waited for room
             pairs.append(publisher.ttl(max(1, left_s)))
@@ -181,5 +179,10 @@ class Postman:
             thread=said.thread, text=f"Your message {said.id} was not let in: {error.message}",
             data={"code": error.code, "id": said.id},
         )  # fmt: skip
-        key = publisher.head(publisher.once(f"back-{said.place}-{said.at_ns}"))
+        key = publisher.head(publisher.once(f"back-{_stored(said)}"))
         await self._post.send(sender, message.encode(told), key)
+
+
+def _stored(said: Said) -> str:
+    """Return what tells a message in COMMONS from every other: places alone begin anew when its store is lost."""
+    return f"{said.place}-{said.at_ns}"

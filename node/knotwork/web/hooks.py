@@ -20,6 +20,8 @@ from knotwork.web.routes import body_of, until_gone
 PREFIXES = {"/hooks/": "webhook", "/run/": "http"}
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 PATH_MAX = 1024
+_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT, HTTPStatus.NOT_MODIFIED)
+"""Answers that cannot have a body: a client would take it for the beginning of the next answer."""
 
 
 def routes(node: NodeControl) -> list[Route]:
@@ -86,10 +88,6 @@ async def _answered(hook: Hook, wanted: HookRequest) -> Response:
     if found.status in _WITHOUT_BODY:
         return Response(b"", found.status, headers)
     return Response(found.body, found.status, headers, media_type="application/json")
-
-
-_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT, HTTPStatus.NOT_MODIFIED)
-"""Answers that cannot have one: a client would take it for the beginning of the next answer."""
 
 
 def _wrong_method(hooks: Mapping[str, Hook], request: Request) -> Response:

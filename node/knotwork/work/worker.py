@@ -297,9 +297,8 @@ class Worker:
             running.started_ns, clock.now_ns(), due_ns, running.delivery,
         )  # fmt: skip
         outcome = settle.bounded(running.task, outcome)
-        if (
-            self._loop.time() - running.renewed_s > self._patience.of(running.consumer) * 0.8
-        ):  # frozen for a while: it may have ended elsewhere
+        silent_s = self._loop.time() - running.renewed_s
+        if silent_s > self._patience.of(running.consumer) * 0.8:  # frozen for a while: it may have ended elsewhere
             self._beside(running, self._record_late(running, outcome))
         else:
             self._recorder.record(running.task, outcome, lambda: self._recorded(running))
