@@ -66,12 +66,14 @@ class Way:
         if self._connection.state == "closed":
             log.debug("an answer is lost: the connection is closed")
             return
-        if self._sure == self._connection.reconnects and self._receipt is None:
+        away = self._is_away()
+        if self._sure == self._connection.reconnects and self._receipt is None and not away:
             self._connection.send(self._to, data, "", head)
             return
         if self._receipt is None or self._receipt.data is not data:
             self._no_receipt()
-            self._receipt = _Receipt(self._connection, self._to, data, head)
+            patient_until_s = self._since_s + self._patient_s() if away else 0.0
+            self._receipt = _Receipt(self._connection, self._to, data, head, patient_until_s)
         link = self._receipt.deliver()
         self._sure = self._sure if link is None else link
         self._no_receipt()
@@ -111,7 +113,7 @@ class Way:
         """Tell him that we are still there; to be called every `EVERY_S` or so, never raises."""
         if self._gone is not None and not self._probe:
             self._probe = self._connection.open_reply(lambda message: self._unheard(message, data, head))
-        if self._since_s and asyncio.get_running_loop().time() - self._last_s > EVERY_S:
+        if not self._is_away():
             self._since_s = 0.0  # what was sent since then did not come back
         with contextlib.suppress(KnotworkError):  # no link: we hear of him when it is back
             self._connection.send(self._to, data, self._probe, head)
@@ -119,6 +121,7 @@ class Way:
     def close(self) -> None:
         """Send and ask no more."""
         self._gone = None
+        self._since_s = 0.0
         if self._again is not None:
             self._again.cancel()
         if self._probe:
@@ -132,14 +135,21 @@ class Way:
         loop = asyncio.get_running_loop()
         self._last_s = loop.time()
         self._since_s = self._since_s or self._last_s
-        patient_s = max(GONE_AFTER_S, min(SHARE * (self._since_s - self._asked_s), PATIENT_S))
-        if self._last_s - self._since_s >= patient_s and not self._may_come_back():
+        if self._last_s - self._since_s >= self._patient_s() and not self._may_come_back():
             gone = self._gone
             self.close()
             if gone is not None:
                 gone()
         elif self._again is None or self._again.when() <= self._last_s:
             self._again = loop.call_later(AGAIN_S, self.sign, data, head)
+
+    def _is_away(self) -> bool:
+        """Return whether the last sign of life to him came back."""
+        return bool(self._since_s) and asyncio.get_running_loop().time() - self._last_s <= EVERY_S
+
+    def _patient_s(self) -> float:
+        """Return how long he may be away, whose link alone is lost."""
+        return max(GONE_AFTER_S, min(SHARE * (self._since_s - self._asked_s), PATIENT_S))
 
     def _may_come_back(self) -> bool:
         return self._sure != self._connection.reconnects and self._connection.up_for_s() < PATIENT_S
@@ -153,10 +163,12 @@ class Way:
 class _Receipt:
     """Whether one message has arrived. Behind it a mark goes to ourselves: a refusal comes back before the mark does."""
 
-    __slots__ = ("_connection", "_head", "_link", "_reply", "_sent_s", "_state", "_to", "data")
+    __slots__ = ("_connection", "_head", "_link", "_patient_until_s", "_reply", "_sent_s", "_state", "_to", "data")
 
-    def __init__(self, connection: Connection, to: str, data: bytes, head: bytes) -> None:
+    def __init__(self, connection: Connection, to: str, data: bytes, head: bytes, patient_until_s: float = 0.0) -> None:
+        """Send `data` until somebody gets it; until that time (of the loop's clock) he may come back in any case."""
         self._connection, self._to, self.data, self._head = connection, to, data, head
+        self._patient_until_s = patient_until_s
         self._reply, self._state, self._link, self._sent_s = "", "unsent", -1, 0.0
 
     def deliver(self) -> int | None:
@@ -167,7 +179,8 @@ class _Receipt:
         if self._state == "sent" and (self._link != connection.reconnects or connection.state != "connected"):
             self._state = "unsent"  # nobody knows what became of it
         if self._state == "refused":
-            if connection.state == "connected" and connection.up_for_s() > PATIENT_S:
+            patient = now_s < self._patient_until_s or connection.up_for_s() <= PATIENT_S
+            if connection.state == "connected" and not patient:
                 log.debug("an answer is lost: nobody listens at %s any more", self._to)
                 return None
             if now_s - self._sent_s >= AGAIN_S:

@@ -197,3 +197,31 @@ async def test_the_work_of_a_prompt_ends_when_its_sender_is_gone(node, server, u
         assert far.node.running["held"] == 1
     await until(lambda: not far.node.running["held"], WAIT_S)
     await until(lambda: len(far.connection._inbox) == 0, WAIT_S)
+
+
+async def test_an_answer_that_is_ready_while_its_caller_is_away_waits_for_him(
+    node, proxy, invoke, until, held, monkeypatch
+):
+    """His link alone is lost: whoever works for him never lost his own, and hears only that nobody listens."""
+    monkeypatch.setattr(way, "SHARE", 1000.0)  # a moment counts as minutes
+    unheard, missed = way.Way._unheard, asyncio.Event()
+
+    def told(self, message, *given):
+        unheard(self, message, *given)
+        if self._since_s:
+            missed.set()
+
+    monkeypatch.setattr(way.Way, "_unheard", told)
+    far = await node("far", held.fill)
+    near = await node("near", lambda _node: None, url=proxy.url, link={"pause_min_s": 0.02, "pause_max_s": 0.2})
+    await until(lambda: near.directory.candidates(agent="held"), WAIT_S)
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as group:
+        asked = group.create_task(invoke(near, "held", timeout_s=60))
+        await until(lambda: far.node.running.get("held"), WAIT_S)
+        proxy.dead = True
+        proxy.cut()
+        await missed.wait()
+        held.go.set()
+        await until(lambda: not far.node.running["held"], WAIT_S)
+        proxy.dead = False
+    assert asked.result() == "kept"
