@@ -191,6 +191,9 @@ def test_verbs_work_on_a_joined_node(joined):
     until(lambda: sorted(row["node"] for row in joined.json("nodes")["nodes"]) == ["one", "two"])
     assert joined.run("invoke", "cry", "through") == (0, "THROUGH\n", "")
     assert joined.run("invoke", "one/shout", "across") == (0, "ACROSS\n", "")
+    big = joined.write("x" * 9_000_000, "big.txt")
+    code, error = joined.refused("invoke", "cry", f"@{big}")
+    assert (code, error["code"]) == (1, "ops.request_too_large")
     code, out, _ = joined.run("invoke", "two/lines", "3", "--stream", "-o", "jsonl")
     assert code == 0
     assert [json.loads(line)["kind"] for line in out.splitlines()] == ["chunk"] * 3 + ["result"]

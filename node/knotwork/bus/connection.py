@@ -253,7 +253,7 @@ class Connection:
             except KnotworkError as error:
                 if not first.done():
                     first.set_exception(error)  # whoever waits for the first try hears why
-                elif error.message != self.last_error:  # each reason once, not each try
+                elif self.failure is None or error.message != self.failure.message:  # each reason once, not each try
                     log.warning("%s", error)
                 self.last_error, self.failure = error.message, error
                 self._set("denied" if isinstance(error, Denied) else "reconnecting")

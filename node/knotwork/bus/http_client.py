@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import h11
 
+from knotwork.bus.request_size import REQUEST_MAX_BYTES, too_large
 from knotwork.sdk.errors import Invalid, TimedOut, Unreachable
 
 if TYPE_CHECKING:
@@ -49,8 +50,10 @@ async def over(
     """Ask for one op and yield its pieces, the last one being `result` or `error`.
 
     Leaving early closes the connection, which tells the node to stop. Raises `Unreachable` (`node.unreachable`;
-    `node.lost` once it was asked) and `TimedOut` after `timeout_s` seconds.
+    `node.lost` once it was asked), `TooLarge` over 8 MiB, and `TimedOut` after `timeout_s` seconds.
     """
+    if len(request) > REQUEST_MAX_BYTES:
+        raise too_large()
     whole = asyncio.timeout(timeout_s)
     asked = False
     try:

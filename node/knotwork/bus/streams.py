@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock, codec, patterns, publisher, subjects
-from knotwork.sdk.errors import Internal, KnotworkError, NotFound
+from knotwork.sdk.errors import Internal, KnotworkError, NotFound, Unreachable
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -34,10 +34,21 @@ class StreamSpec:
 
 
 async def api(connection: Connection, verb: str, body: Any = None, *, timeout_s: float = 5.0) -> dict[str, Any]:
-    """Ask JetStream's API; raises `NotFound` for an unknown stream or message, else what `publisher.refusal` says."""
+    """Ask JetStream's API; raises `NotFound` for an unknown stream or message, else what `publisher.refusal` says.
+
+    Raises `Unreachable` (`bus.no_responders`) where there is no JetStream, and what `Connection.request` raises.
+    """
     payload = codec.encode(body) if body is not None else b""
     asked = clock.steady_ns()
-    message = await connection.request(f"$JS.API.{verb}", payload, timeout_s=timeout_s, patient=False)
+    try:
+        message = await connection.request(f"$JS.API.{verb}", payload, timeout_s=timeout_s, patient=False)
+    except Unreachable as away:
+        if away.code != "bus.no_responders":
+            raise
+        raise Unreachable(
+            "JetStream does not answer on this NATS.", code=away.code, retry_after_s=1.0,
+            hint="Is it enabled there (`jetstream` in its configuration), and for this account? One that starts needs a moment.",
+        ) from None  # fmt: skip
     answered = clock.steady_ns()
     answer = codec.decode(message.data)
     if not isinstance(answer, dict):

@@ -15,6 +15,7 @@ import pydantic
 import pydantic_core
 
 from knotwork.bus import away, codec
+from knotwork.bus.request_size import REQUEST_MAX_BYTES, too_large
 from knotwork.ops import table, words
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.replies import Progress
@@ -24,14 +25,12 @@ from knotwork.sdk.errors import (
     Invalid,
     KnotworkError,
     NotFound,
-    TooLarge,
     Unreachable,
     guess,
 )
 
 log = logging.getLogger(__name__)
 
-REQUEST_MAX_BYTES = 8 * 1024 * 1024
 PROBLEMS_MAX = 50
 Kind = Literal["chunk", "progress", "result", "error"]
 
@@ -137,11 +136,7 @@ def read(op: table.Op, raw: bytes) -> table.Request:
     Raises `TooLarge` over 8 MiB, and `Invalid` naming everything that is wrong at once.
     """
     if len(raw) > REQUEST_MAX_BYTES:
-        raise TooLarge(
-            f"The request has {len(raw)} bytes; the limit is {REQUEST_MAX_BYTES}.",
-            code="ops.request_too_large",
-            hint="Put the data somewhere the agent can read and send its address.",
-        )
+        raise too_large()
     fields = codec.decode(raw) if raw else {}
     if not isinstance(fields, dict):
         raise Invalid(

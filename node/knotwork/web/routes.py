@@ -24,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from knotwork.bus import codec
 from knotwork.bus.frames import LAST
+from knotwork.bus.request_size import REQUEST_MAX_BYTES, too_large
 from knotwork.ops import serve
 from knotwork.ops.form import Row
 from knotwork.ops.listed import LISTED
@@ -31,7 +32,7 @@ from knotwork.ops.op import Caller, Op
 from knotwork.ops.op import Request as Asked
 from knotwork.ops.ports import NodeControl
 from knotwork.ops.words import TOKEN
-from knotwork.sdk.errors import Invalid, KnotworkError, TimedOut, TooLarge
+from knotwork.sdk.errors import Invalid, KnotworkError, TimedOut
 from knotwork.web import etag, problem
 
 BODY_TIMEOUT_S = 30.0
@@ -189,23 +190,18 @@ def _problem(frame: serve.Frame, request: Request) -> Response:
     return problem.from_frame(frame.data, shell=EVENT_STREAM in request.headers.get("accept", ""))
 
 
-async def body_of(request: Request, max_bytes: int = serve.REQUEST_MAX_BYTES) -> bytes:
+async def body_of(request: Request, max_bytes: int = REQUEST_MAX_BYTES) -> bytes:
     """Return the body; raises `TooLarge` as soon as it is clear, `TimedOut` when the sender dawdles."""
     announced = request.headers.get("content-length", "0")
-    too_large = TooLarge(
-        f"The request body is over {max_bytes} bytes.",
-        code="ops.request_too_large",
-        hint="Put the data somewhere the agent can read and send its address.",
-    )
     if announced.isdigit() and int(announced[:20]) > max_bytes:
-        raise too_large
+        raise too_large(max_bytes)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             async for part in request.stream():
                 body += part
                 if len(body) > max_bytes:
-                    raise too_large
+                    raise too_large(max_bytes)
     except TimeoutError as error:
         raise TimedOut(
             f"The body did not arrive within {BODY_TIMEOUT_S:g} s.", code="web.slow_body", hint="Send it in one go."

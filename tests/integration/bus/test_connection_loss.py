@@ -9,7 +9,7 @@ import time
 import pytest
 from tests.integration.bus import raw_server
 
-from knotwork.bus import away, reading, streams, wire
+from knotwork.bus import away, endpoint, reading, streams, wire
 from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint
 from knotwork.sdk.errors import KnotworkError, TooLarge, Unreachable
@@ -348,3 +348,29 @@ async def test_what_was_not_sent_while_nats_was_away_is_told_so(server, connect,
 
 def test_a_dead_link_is_noticed_within_ten_seconds():
     assert 3 * Endpoint(("nats://x:4222",)).ping_s <= 10  # two unanswered pings, and up to one before the first
+
+
+async def test_each_reason_is_told_once_however_often_it_is_tried(server, connect, until, caplog):
+    connection = await connect(server.url)
+    await server.kill()
+    tries = 0
+    connected = endpoint.connect
+
+    async def counted(*given):
+        nonlocal tries
+        tries += 1
+        return await connected(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(endpoint, "connect", counted)
+        await until(lambda: tries > 5)
+    told = [record for record in caplog.records if "cannot be reached" in record.message]
+    assert connection.state == "reconnecting"
+    assert 0 < len(told) < 4  # as many as there are reasons, not tries
+
+
+async def test_a_server_without_jetstream_is_named(make_server, connect):
+    connection = await connect((await make_server(jetstream=False)).url)
+    with pytest.raises(Unreachable, match="JetStream does not answer") as caught:
+        await streams.api(connection, "INFO")
+    assert (caught.value.code, "enabled" in caught.value.hint) == ("bus.no_responders", True)

@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
+from knotwork.bus import request_size
 from knotwork.ops import serve, table
 from knotwork.ops.claim_ports import Claims
 from knotwork.ops.ports import Mesh, NodeControl
@@ -206,7 +207,7 @@ async def test_no_body_is_an_empty_request(node):
 
 
 async def test_too_large_a_request_is_refused_unread(node):
-    body = b'{"target":"echo","input":"' + b"x" * serve.REQUEST_MAX_BYTES + b'"}'
+    body = b'{"target":"echo","input":"' + b"x" * request_size.REQUEST_MAX_BYTES + b'"}'
     assert (await refusal(node, "agents.invoke", body))["code"] == "ops.request_too_large"
 
 
