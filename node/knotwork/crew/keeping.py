@@ -7,16 +7,14 @@ node is there. Nothing is asked for again and again: what happened while a node 
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from knotwork.bus import patterns
 from knotwork.bus.background import begin_in
-from knotwork.bus.pauses import Pauses
+from knotwork.bus.pauses import Pauses, comes_again
 from knotwork.bus.waits import set_within
 from knotwork.crew import records, store
 from knotwork.flow import facts
-from knotwork.sdk.errors import KnotworkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from knotwork.crew.store import Store
     from knotwork.flow.room import Flow
 
-log = logging.getLogger(__name__)
 LATER_S = 3.0
 """How long a node leaves it to the owner of the run's shard."""
 AGAIN_MIN_S, AGAIN_MAX_S = 0.5, 30.0
@@ -141,13 +138,8 @@ class Keeping:
             self._again.discard(orchestration)
 
     async def _settled(self, orchestration: str) -> bool:
-        try:
+        with comes_again(f"settling {orchestration}"):
             async with self._places:
                 await self._settling.settle(orchestration)
-        except KnotworkError as error:
-            log.debug("%s is settled in a moment: %s", orchestration, error)
-        except Exception:  # a bug of ours must not take the other orchestrations with it
-            log.exception("%s cannot be settled", orchestration)
-        else:
             return True
         return False

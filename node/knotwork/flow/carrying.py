@@ -15,7 +15,7 @@ import msgspec
 
 from knotwork.bus import clock, patterns, reading, subjects
 from knotwork.bus.background import begin_in
-from knotwork.bus.pauses import Pauses
+from knotwork.bus.pauses import Pauses, comes_again
 from knotwork.flow import admission, anew, facts, history, outputs, steps
 from knotwork.flow.definitions import parsed
 from knotwork.flow.effects import (
@@ -106,23 +106,23 @@ class Carrier:
     async def _surely(self, run: Run, effect: Effect, *, again: bool) -> None:
         pauses = Pauses()
         while run.open.get(effect.name) is effect:
-            try:
-                await self._do(run, effect, again=again)
-            except FOR_GOOD as error:
-                if run.open.get(effect.name) is not effect:  # it is over, or somebody else's
-                    return
-                if not isinstance(effect, End):
-                    await self._record_failure(run, effect, error)
-                    return
-                log.error("the end of run %s cannot be recorded: %s", run.id, error)  # noqa: TRY400  tried again below
-            except KnotworkError as error:
-                log.debug("%s of run %s is tried in a moment: %s", effect.name, run.id, error)
-            except Exception:  # a bug of ours must not take the other runs with it
-                log.exception("%s of run %s failed", effect.name, run.id)
-            else:
+            with comes_again(f"{effect.name} of run {run.id}"):
+                await self._do_or_fail(run, effect, again=again)
                 return
             again = True
             await pauses.wait()
+
+    async def _do_or_fail(self, run: Run, effect: Effect, *, again: bool) -> None:
+        """Carry out an effect, or record that it cannot be; raises what may pass, of either."""
+        try:
+            await self._do(run, effect, again=again)
+        except FOR_GOOD as error:
+            if run.open.get(effect.name) is not effect:  # it is over, or somebody else's
+                return
+            if isinstance(effect, End):
+                log.error("the end of run %s cannot be recorded: %s", run.id, error)  # noqa: TRY400  tried again
+                raise
+            await self._record_failure(run, effect, error)
 
     async def _do(self, run: Run, effect: Effect, *, again: bool) -> None:  # noqa: C901  one line for each kind
         match effect:

@@ -83,14 +83,8 @@ class Definitions:
                 )  # fmt: skip
             digests = [*(one for one in before.digests if one != digest), digest][-VERSIONS_MAX:]
             after = msgspec.json.encode(Named(digests, owner, now_ns))
-            try:
-                if entry is None:
-                    await self._bucket.create(f"name.{workflow.name}", after)
-                else:
-                    await self._bucket.update(f"name.{workflow.name}", after, entry.revision)
-            except Conflict:
-                continue  # somebody else was faster: look again
-            break
+            if await self._bucket.swap(f"name.{workflow.name}", entry, after):
+                break
         return digest
 
     async def graph(self, digest: str) -> Graph:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import reading, streams
 from knotwork.bus.background import together
+from knotwork.bus.pauses import comes_again
 from knotwork.bus.reader import reader_of
 from knotwork.bus.waits import set_within
 from knotwork.flow import expressions
-from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound
+from knotwork.sdk.errors import Invalid, NotFound
 from knotwork.trigger import envelope
 from knotwork.trigger.envelope import Firing
 from knotwork.trigger.model import Definition, Subject
@@ -93,14 +94,8 @@ class Following:
         listening = await self._connection.listen(subject, lambda _: news.set())
         try:
             while True:
-                try:
+                with comes_again(f"seeing to the trigger {known.trigger.id}"):  # perhaps another node does, too
                     await self._follow(known, news)
-                except Conflict:
-                    log.debug("another node sees to the trigger %s, too", known.trigger.id)
-                except KnotworkError as error:
-                    log.debug("the trigger %s is seen to in a moment: %s", known.trigger.id, error)
-                except Exception:  # one that cannot be dealt with does not stop the others
-                    log.exception("the trigger %s cannot be seen to", known.trigger.id)
                 await asyncio.sleep(AGAIN_S)
         finally:
             self._connection.unlisten(listening)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import msgspec
 import pytest
@@ -14,9 +15,10 @@ from knotwork.bus.background import background
 from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint
 from knotwork.flow import facts
+from knotwork.flow.carrying import Carrier
 from knotwork.flow.effects import WatchEvent
 from knotwork.flow.events import Events
-from knotwork.flow.runs import keyed_run
+from knotwork.flow.runs import keyed_run, new_run
 from knotwork.sdk.errors import Unavailable
 
 SENDER = {"s": {"kind": "signal", "signal": "go", "run": "input", "input": "`7`"}}
@@ -90,3 +92,21 @@ async def test_an_event_that_cannot_be_recorded_is_found_again(tmp_path):
         async with asyncio.timeout(30):
             await there.wait()
         assert found == [b'{"n":2}'] * 2
+
+
+@pytest.mark.parametrize("trouble", [Unavailable("away"), ValueError("a bug")])
+async def test_a_failure_that_could_not_be_recorded_is_recorded_when_that_is_possible(flows, monkeypatch, trouble):
+    flow = await flows.here()
+    await define(flow, name="sender", steps=SENDER)
+    record, met = Carrier._record_failure, asyncio.Event()
+
+    async def odd(self, *given):
+        if not met.is_set():
+            met.set()
+            raise trouble
+        await record(self, *given)
+
+    monkeypatch.setattr(Carrier, "_record_failure", odd)
+    finish = await ended(flow, await start(flow, new_run(time.time_ns()), "sender"))
+    assert met.is_set()
+    assert finish.error["code"] == "flow.no_run"
