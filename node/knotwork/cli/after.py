@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import select
@@ -10,7 +11,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
 
 from knotwork.cli import local, show
 from knotwork.cli.local import LocalNode
@@ -19,7 +22,11 @@ from knotwork.sdk.errors import KnotworkError, TimedOut, Unavailable, Unreachabl
 
 STOP_TIMEOUT_S = 120.0
 DOOR_TIMEOUT_S = 5.0
+SILENT = frozenset({"call.timed_out", "node.lost"})
+"""Codes of errors of one who was asked and did not answer."""
 RESCUED = frozenset({"node.stop", "node.status", "node.health"})
+AT_ONCE = frozenset({"node.status", "node.health"})
+"""Ops that a node answers at once, or not for long: it is held up, or hangs."""
 _LOOK_EVERY_S = 0.05
 
 
@@ -79,11 +86,28 @@ def rescue(op: str, shared: Shared, error: Unreachable | TimedOut) -> dict[str, 
     if node is None:
         raise error
     if op != "node.stop":
+        if error.code in SILENT and (live := _lives(node)) is not None:
+            from knotwork.cli import early  # only for a node in trouble
+
+            return early.held_up(op, node, live=live) | _of_folder(op, shared)
         if isinstance(error, TimedOut) or error.code.startswith("cli."):  # it hangs, or has no door to ask at
             raise error
         return _seen(op, node, shared, error)
     os.kill(node.pid, signal.SIGTERM)
     return {"pid": node.pid, "node": node.node, "running": 0}
+
+
+def _lives(node: LocalNode) -> bool | None:
+    """Return what the process says of itself when its loop does not: is it alive? None when it says nothing."""
+    address = urlsplit(node.http)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=DOOR_TIMEOUT_S)
+    try:
+        connection.request("GET", "/livez")
+        return bool(connection.getresponse().status == HTTPStatus.OK)
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
 
 
 def _seen(op: str, node: LocalNode, shared: Shared, error: Unreachable) -> dict[str, Any]:
@@ -99,9 +123,12 @@ def _seen(op: str, node: LocalNode, shared: Shared, error: Unreachable) -> dict[
     if "result" in heard:
         told: dict[str, Any] = json.loads(heard["result"])
         return told
-    return early.away(op, node, error.message) | (
-        {"data_dir": str(local.data_dir(shared.data_dir))} if op == "node.status" else {}
-    )
+    return early.away(op, node, error.message) | _of_folder(op, shared)
+
+
+def _of_folder(op: str, shared: Shared) -> dict[str, Any]:
+    """Return what a status says beside what the node said of itself: where it keeps its data."""
+    return {"data_dir": str(local.data_dir(shared.data_dir))} if op == "node.status" else {}
 
 
 def end(pid: int) -> None:

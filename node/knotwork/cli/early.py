@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from knotwork.cli.options import Shared
 
 Reply = dict[str, Any]
+HELD_UP = "a plugin holds it up: nothing moves until that is done; its log says where"
 
 
 def answer(op: str, shared: Shared) -> Reply | None:
@@ -36,6 +37,14 @@ def away(op: str, node: LocalNode, why: str) -> Reply:
     return told | {"why": node.why or why, "bus": {**told["bus"], "state": "disconnected"}}
 
 
+def held_up(op: str, node: LocalNode, *, live: bool) -> Reply:
+    """Return the reply of `node.status` or `node.health` for a node whose process answers and whose loop does not."""
+    if op == "node.health":
+        return {"live": live, "ready": False, "checks": [{"name": "loop", "ok": False, "why": HELD_UP}]}
+    told = _status(node)
+    return told | {"why": HELD_UP, "bus": {**told["bus"], "state": "unknown"}}
+
+
 def _status(node: LocalNode) -> Reply:
     said = node.said
     return {
@@ -43,7 +52,7 @@ def _status(node: LocalNode) -> Reply:
         "name": node.node,
         "version": str(said.get("version") or ""),
         "pid": node.pid,
-        "state": node.state,
+        "state": "running" if node.state == "ready" else node.state,
         "why": node.why,
         "started_at": str(said.get("started_at") or ""),
         "uptime_s": _age_s(str(said.get("started_at") or "")),

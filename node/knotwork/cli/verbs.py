@@ -215,6 +215,8 @@ def limit_s(op: Row, request: dict[str, Any], shared: Shared) -> float:
         return ENDLESS_S
     if op.name in waiting.STARTS:  # its own time-out is about waiting for the end
         return shared.timeout_s or options.TIMEOUT_S
+    if op.name in after.AT_ONCE and not shared.timeout_s:
+        return after.DOOR_TIMEOUT_S
     return shared.timeout_s or op_timeout_s(op) + remote.SLACK_S
 
 

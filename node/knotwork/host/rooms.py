@@ -27,6 +27,7 @@ from knotwork.host.memory_buckets import MemoryBuckets, connections
 from knotwork.host.opening import Opening
 from knotwork.host.project_rooms import Around, ProjectRooms, open_rooms
 from knotwork.host.projects import Projects
+from knotwork.host.pulse import Pulse
 from knotwork.host.reload import Reloader
 from knotwork.host.web_door import WebDoor
 from knotwork.host.world import World
@@ -122,6 +123,7 @@ class Rooms:
             self._policy, self._secret, self._storage, lambda: self.commons, self.afar, Post(lambda: self.commons),
         )  # fmt: skip
         self.web = WebDoor(self.group, self.layout, self.world, self.control, self._metrics)
+        self.pulse = Pulse(self.web.stand_in)
         self._wired = True
 
     # -- opening and closing -----------------------------------------------------------------------------------------
@@ -173,6 +175,7 @@ class Rooms:
         )
         self.stopping.on_hangup(lambda: self.reloader.ask("signal"))
         self.drain.open()
+        self.pulse.begin(asyncio.get_running_loop())
         await self._describe()
         self.group.create_task(self._keep_described(), name="node file")
         garbage.settle()
@@ -206,6 +209,7 @@ class Rooms:
         await self.projects.stop([project.name for project in self.projects.all()])
         await self.world.slots.close(0.0)
         self._blocking.end()
+        self.pulse.end()
         self.stopping.caught.end_within(LEAVE_S)  # nothing is left to be finished: only what does not end by itself
 
     # -- what happens while it runs ----------------------------------------------------------------------------------

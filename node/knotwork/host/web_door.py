@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -59,6 +60,12 @@ class WebDoor:
         if self._web is not None:
             table = self._world.loaded.config.web
             self._web.allow(table.allowed_hosts, table.allowed_origins)
+
+    def stand_in(self, turned: threading.Event, held_s: Callable[[], float]) -> None:
+        """Answer what cannot wait until the loop has `turned`; called in a thread."""
+        web = self._web
+        if web is not None:
+            web.standby.stand_in(turned, held_s)
 
     async def leave(self) -> None:
         """Answer whoever still waits that the node stops, and everybody who comes."""

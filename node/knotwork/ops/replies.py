@@ -48,7 +48,7 @@ class BusStatus(Reply):
 
     mode: str
     url: str
-    state: str = Field(description="connected, reconnecting or closed")
+    state: str = Field(description="connected, reconnecting or closed; unknown of a node that is held up")
     durability: str = ""
     reconnects: int = 0
     server_pid: int | None = None

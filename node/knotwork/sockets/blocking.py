@@ -96,7 +96,7 @@ class Blocking:
     def _told(self, slot: Slot, took_s: float) -> str:
         doing = "ends" if slot.state == "stopping" else "opens"
         frame = sys._current_frames().get(self._main.ident or 0)  # noqa: SLF001
-        return f"it holds up the whole node while it {doing}: not back after {took_s:.0f} s{_place(frame)}"
+        return f"it holds up the whole node while it {doing}: not back after {took_s:.0f} s{place(frame)}"
 
     def _interrupt(self, _number: int, frame: FrameType | None) -> None:
         due, self._due = self._due, None
@@ -117,8 +117,8 @@ def _slot_of(frame: FrameType | None) -> Slot | None:
     return None
 
 
-def _place(frame: FrameType | None) -> str:
-    """Return where the plugin stands: the innermost line that is neither Python's own nor ours."""
+def place(frame: FrameType | None) -> str:
+    """Return where a plugin stands: the innermost line that is neither Python's own nor ours."""
     first = ""
     here, library = os.path.dirname(os.path.dirname(__file__)), os.path.dirname(os.__file__)  # noqa: PTH120
     while frame is not None and frame.f_code is not _LIVING:

@@ -66,11 +66,11 @@ def _plain(node: NodeControl, metrics: Metrics) -> list[Route]:
 
     async def livez(_: Request) -> Response:
         health = await node.health()
-        return _health("live", health.live)
+        return health_answer("live", good=health.live)
 
     async def readyz(_: Request) -> Response:
         health = await node.health()
-        return _health("ready", health.ready)
+        return health_answer("ready", good=health.ready)
 
     async def scrape(_: Request) -> Response:
         kind, body = await metrics()
@@ -97,7 +97,7 @@ def _description() -> bytes:
     return pydantic_core.to_json(openapi.document(knotwork.__version__))
 
 
-def _health(word: str, good: bool) -> Response:  # noqa: FBT001 - private, one meaning
+def health_answer(word: str, *, good: bool) -> Response:
     """Answer yes or no. Why not is for those who have the token: `node.health` tells."""
     status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
     return Response(pydantic_core.to_json({word: good}), status_code=status, media_type="application/json")

@@ -18,12 +18,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from knotwork.sdk.errors import Denied
 from knotwork.web import problem
 
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/openapi.json"})
+HEALTH_PATHS = frozenset({"/livez", "/readyz"})
+OPEN_PATHS = HEALTH_PATHS | {"/openapi.json"}
 """Paths that need no token: a supervisor has none, and the description is public."""
 OPEN_PREFIXES = ("/hooks/", "/run/", "/approve/")
 """What triggers and links are served under: each asks for a signature of its own."""
 
-_SAFE_HEADERS = {
+SAFE_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
@@ -101,7 +102,7 @@ class Guard:
         async def safe(message: Message) -> None:
             if message["type"] == "http.response.start":
                 out = MutableHeaders(scope=message)
-                for name, value in _SAFE_HEADERS.items():
+                for name, value in SAFE_HEADERS.items():
                     out.setdefault(name, value)
                 if foreign:
                     out["access-control-allow-origin"] = origin

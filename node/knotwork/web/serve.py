@@ -15,12 +15,14 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from knotwork.bus import server_fault
+from knotwork.bus.background import begin_in
 from knotwork.ops.ports import NodeControl
 from knotwork.sdk.errors import Conflict, Internal
 from knotwork.web import app
 from knotwork.web.guard import Doorkeeper, names_of
 from knotwork.web.leaving import Leaving
 from knotwork.web.patience import PatientProtocol
+from knotwork.web.standby import Standby
 
 START_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
@@ -51,6 +53,7 @@ class Web:
     keeper: Doorkeeper
     host: str
     leaving: Leaving
+    standby: Standby
 
     def allow(self, hosts: tuple[str, ...], origins: tuple[str, ...]) -> None:
         """Put other allowed hosts and origins into force, from the next request on."""
@@ -68,6 +71,17 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def adopt(self, connection: socket.socket) -> None:
+        """Serve a connection that was taken in by somebody else."""
+
+        def protocol() -> asyncio.Protocol:
+            return PatientProtocol(config=self.config, server_state=self.server_state, app_state={})
+
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
+        except OSError:  # gone again
+            connection.close()
 
 
 @asynccontextmanager
@@ -106,17 +120,36 @@ async def run_web(
     )
     problem: BaseException | None = None
     async with asyncio.TaskGroup() as group:
+        standby = Standby(listener, keeper, _giving_to(server, group))
         try:
             serving = group.create_task(server.serve(sockets=[listener]), name="web")
             await _started(server, serving)
-            yield Web(url=f"http://{shown}:{port}", port=port, keeper=keeper, host=settings.host, leaving=leaving)
+            yield Web(f"http://{shown}:{port}", port, keeper, settings.host, leaving, standby)
         except BaseException as error:  # noqa: BLE001 - raised again below: the door closes in good order first
             problem = error
+        await asyncio.to_thread(standby.close)
         await leaving.leave()
         server.should_exit = True
     listener.close()
     if problem is not None:
         raise problem
+
+
+def _giving_to(server: _Server, group: asyncio.TaskGroup) -> Callable[[socket.socket], None]:
+    """Return what gives a connection to the loop's server, to be called in another thread."""
+    loop = asyncio.get_running_loop()
+
+    def take(connection: socket.socket) -> None:
+        if begin_in(group, server.adopt(connection)) is None:
+            connection.close()
+
+    def give(connection: socket.socket) -> None:
+        try:
+            loop.call_soon_threadsafe(take, connection)
+        except RuntimeError:  # the loop is closed
+            connection.close()
+
+    return give
 
 
 async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
