@@ -11,7 +11,7 @@ from knotwork.bus import codec, subjects
 from knotwork.desk.callers import caller_name
 from knotwork.desk.moments import moment
 from knotwork.desk.seen_agents import check_name
-from knotwork.desk.task_values import SHOWN_MAX_BYTES
+from knotwork.desk.tasks.values import SHOWN_MAX_BYTES
 from knotwork.mesh.records import AgentRecord
 from knotwork.ops import claim_replies, replies
 from knotwork.sdk.errors import NotFound

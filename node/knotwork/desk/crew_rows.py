@@ -8,7 +8,7 @@ import msgspec
 
 from knotwork.crew import plan
 from knotwork.desk.moments import moment
-from knotwork.desk.task_rows import error_of
+from knotwork.desk.tasks.rows import error_of
 from knotwork.ops import crew_replies
 
 if TYPE_CHECKING:

@@ -165,7 +165,7 @@ class Feed:
 
     def _told(self, message: Message) -> None:
         """Take a fact that was just stored."""
-        from knotwork.desk import task_rows  # the same
+        from knotwork.desk.tasks import rows as task_rows  # the same
 
         subject = subjects.told_by(message.subject)
         parts = subject.split(".")

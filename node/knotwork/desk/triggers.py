@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock, codec
-from knotwork.desk import run_planned
 from knotwork.desk.callers import caller_name
 from knotwork.desk.moments import moment
+from knotwork.desk.runs import planned as run_planned
 from knotwork.flow import anew
 from knotwork.flow.run import decoded
 from knotwork.flow.runs import Wanted, keyed_run

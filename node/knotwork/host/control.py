@@ -30,7 +30,7 @@ from knotwork.trust.who import owner_of, person
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
     from knotwork.desk.events import Watching
-    from knotwork.desk.run_revival import RunRevival
+    from knotwork.desk.runs.revival import RunRevival
     from knotwork.host.boot import Nats
     from knotwork.host.drain import Drain
     from knotwork.host.layout import Layout
@@ -105,14 +105,14 @@ class Control:
 
         Raises `NotFound`, `Unavailable`.
         """
-        from knotwork.desk.task_past import ViewedPast
-        from knotwork.desk.tasks import TaskDesk
+        from knotwork.desk.tasks.desk import TaskDesk
+        from knotwork.desk.tasks.past import ViewedPast
 
         rooms, seen = self._rooms(project), circles(by) if by else None
 
         def revival() -> RunRevival:  # few ask for that: what knows runs is loaded then
-            from knotwork.desk.run_revival import RunRevival
-            from knotwork.desk.run_sight import RunSight
+            from knotwork.desk.runs.revival import RunRevival
+            from knotwork.desk.runs.sight import RunSight
 
             return RunRevival(rooms.flow, RunSight(rooms.flow, seen))
 
@@ -133,9 +133,9 @@ class Control:
 
         Raises `NotFound`, `Unavailable`.
         """
-        from knotwork.desk.flows import FlowDesk
-        from knotwork.desk.run_planned import Planned
-        from knotwork.desk.task_reasons import TaskReasons
+        from knotwork.desk.runs.desk import FlowDesk
+        from knotwork.desk.runs.planned import Planned
+        from knotwork.desk.tasks.reasons import TaskReasons
 
         rooms, seen = self._with_store(project), circles(by) if by else None
         agents = SeenAgents(rooms.sessions, by)

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.flow.conftest import define, ended, output, start
 from tests.integration.work.conftest import until
 
-from knotwork.desk import flow_rows
+from knotwork.desk.runs import rows as flow_rows
 from knotwork.flow import facts
 from knotwork.mesh.records import AgentRecord
 from knotwork.sdk.errors import Conflict, Denied, NotFound

@@ -14,7 +14,7 @@ from tests.integration.flow.conftest import define, ended, flow_node, start
 from tests.integration.work.conftest import until
 
 from knotwork.bus import publisher, streams
-from knotwork.desk.flows import FlowDesk
+from knotwork.desk.runs.desk import FlowDesk
 from knotwork.flow import facts, history, listing
 from knotwork.flow.definitions import Named, digest_of
 from knotwork.flow.history import Keeps

@@ -9,7 +9,7 @@ from tests.integration.flow.conftest import define, ended, start
 from tests.integration.work.conftest import until
 
 from knotwork.bus import reading, subjects
-from knotwork.desk.run_copies import RunCopies
+from knotwork.desk.runs.copies import RunCopies
 from knotwork.flow import facts, history, listing
 from knotwork.ops import replies
 from knotwork.sdk.errors import Invalid

@@ -15,7 +15,7 @@ from tests.integration.work.conftest import open_bench, until
 from knotwork.bus.background import background
 from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint
-from knotwork.desk import flow_rows
+from knotwork.desk.runs import rows as flow_rows
 from knotwork.flow import admission
 from knotwork.flow.admission import Limit, key_of
 from knotwork.flow.limits import Limits

@@ -13,7 +13,7 @@ from tests.integration.flow.conftest import define, ended, output, start
 from tests.integration.work.conftest import PATIENCE_S, until
 
 from knotwork.bus import reading, streams, subjects
-from knotwork.desk.run_watch import RunWatch
+from knotwork.desk.runs.watch import RunWatch
 from knotwork.flow import facts, history, listing
 from knotwork.sdk.errors import Conflict, Invalid, NotFound
 

@@ -12,7 +12,7 @@ from tests.integration.flow.conftest import define, ended, output, start
 from tests.integration.policy import policy_node
 from tests.integration.work.conftest import open_bench, until
 
-from knotwork.desk import flow_rows
+from knotwork.desk.runs import rows as flow_rows
 from knotwork.flow.room import open_flow
 from knotwork.work import records
 

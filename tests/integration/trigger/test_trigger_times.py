@@ -17,8 +17,8 @@ from tests.integration.trigger.conftest import define, keep, output, runs_of
 from tests.integration.work.conftest import until
 
 from knotwork.bus import clock
-from knotwork.desk.flows import FlowDesk
-from knotwork.desk.run_planned import Planned
+from knotwork.desk.runs.desk import FlowDesk
+from knotwork.desk.runs.planned import Planned
 from knotwork.desk.triggers import TriggerDesk
 from knotwork.ops.flow_ports import NewRun, RunBatch, RunFilter
 from knotwork.ops.op import Caller

@@ -12,8 +12,8 @@ import pytest
 from tests.integration.work.conftest import ended, task, until
 
 from knotwork.bus import publisher, reading, subjects
-from knotwork.desk import dead_letters
-from knotwork.desk.tasks import TaskDesk
+from knotwork.desk.tasks import dead_letters
+from knotwork.desk.tasks.desk import TaskDesk
 from knotwork.ops.op import Caller
 from knotwork.ops.task_ports import DeadFilter
 from knotwork.sdk.errors import Conflict, NotFound

@@ -17,7 +17,7 @@ from tests.integration.work.test_work_life import lines
 
 from knotwork.bus import publisher, reading, storage, subjects
 from knotwork.bus.background import background
-from knotwork.desk.tasks import TaskDesk
+from knotwork.desk.tasks.desk import TaskDesk
 from knotwork.ops.op import Caller
 from knotwork.ops.task_ports import TaskFilter
 from knotwork.sdk.errors import Cancelled, KnotworkError, TooLarge, Unavailable

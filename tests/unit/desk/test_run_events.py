@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from knotwork.bus.reading import Stored
-from knotwork.desk import flow_rows
+from knotwork.desk.runs import rows as flow_rows
 
 AT = "2026-01-01T00:00:00Z"
 

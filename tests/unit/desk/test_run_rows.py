@@ -6,8 +6,9 @@ import json
 from dataclasses import replace
 
 from knotwork.bus.reading import Stored
-from knotwork.desk import flow_rows, moments
-from knotwork.desk.run_watch import BACKLOG_MAX, OPEN_MAX_PERCENT, _percent, _told, lines
+from knotwork.desk import moments
+from knotwork.desk.runs import rows as flow_rows
+from knotwork.desk.runs.watch import BACKLOG_MAX, OPEN_MAX_PERCENT, _percent, _told, lines
 from knotwork.flow import facts, looking
 from knotwork.flow.graph import graph
 from knotwork.flow.looking import Sight

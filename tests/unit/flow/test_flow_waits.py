@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from tests.unit.flow.play import NOW_NS, Play, S, task
 
-from knotwork.desk import flow_rows
+from knotwork.desk.runs import rows as flow_rows
 from knotwork.flow.effects import Ask, Expect, SetTimer, WatchEvent
 
 

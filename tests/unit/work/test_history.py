@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knotwork.bus.reading import Stored
-from knotwork.desk import task_rows
+from knotwork.desk.tasks import rows as task_rows
 from knotwork.work import history, records, settle
 from knotwork.work.records import Outcome, Past, Released, Retry, Started, Task
 

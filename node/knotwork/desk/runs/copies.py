@@ -15,7 +15,7 @@ from knotwork.sdk.errors import Invalid, KnotworkError, TooLarge
 
 if TYPE_CHECKING:
     from knotwork.bus.reading import Stored
-    from knotwork.desk.run_lists import RunLists
+    from knotwork.desk.runs.lists import RunLists
     from knotwork.flow.looking import Outline
     from knotwork.flow.model import Workflow
     from knotwork.flow.room import Flow

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from knotwork.bus import clock
-from knotwork.desk import task_rows
+from knotwork.desk.tasks import rows as task_rows
 from knotwork.ops import task_replies
 from knotwork.sdk.errors import KnotworkError, TimedOut, Unavailable, Unreachable
 

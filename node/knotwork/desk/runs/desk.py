@@ -11,13 +11,15 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock, codec
-from knotwork.desk import flow_rows, run_batches, task_values
 from knotwork.desk.callers import asker, caller_name
 from knotwork.desk.moments import moment
-from knotwork.desk.run_copies import RunCopies, understood
-from knotwork.desk.run_lists import RunLists
-from knotwork.desk.run_sight import Circles, RunSight
-from knotwork.desk.run_watch import RunWatch
+from knotwork.desk.runs import batches as run_batches
+from knotwork.desk.runs import rows as flow_rows
+from knotwork.desk.runs.copies import RunCopies, understood
+from knotwork.desk.runs.lists import RunLists
+from knotwork.desk.runs.sight import Circles, RunSight
+from knotwork.desk.runs.watch import RunWatch
+from knotwork.desk.tasks import values as task_values
 from knotwork.flow import anew, drawing, facts
 from knotwork.flow.definitions import digest_of, text_of
 from knotwork.flow.runs import Wanted
@@ -26,8 +28,8 @@ from knotwork.ops.flow_replies import AllChanged
 from knotwork.sdk.errors import Denied, Invalid, NotFound
 
 if TYPE_CHECKING:
-    from knotwork.desk.run_planned import Planned
-    from knotwork.desk.task_reasons import TaskReasons
+    from knotwork.desk.runs.planned import Planned
+    from knotwork.desk.tasks.reasons import TaskReasons
     from knotwork.flow.model import Workflow
     from knotwork.flow.room import Flow
     from knotwork.ops.flow_ports import NewRun, RunBatch, RunFilter

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from knotwork.desk.moments import moment
-from knotwork.desk.task_rows import error_of
+from knotwork.desk.tasks.rows import error_of
 from knotwork.flow import anew, effects, facts
 from knotwork.flow.admission import RUN, holder, named
 from knotwork.flow.looking import Outline

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from knotwork.desk import flow_rows
 from knotwork.desk.callers import asker, caller_name
-from knotwork.desk.run_batches import USUAL
+from knotwork.desk.runs import rows as flow_rows
+from knotwork.desk.runs.batches import USUAL
 from knotwork.sdk.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
-    from knotwork.desk.run_sight import RunSight
+    from knotwork.desk.runs.sight import RunSight
     from knotwork.flow.room import Flow
     from knotwork.ops.op import Caller
     from knotwork.work.records import Task

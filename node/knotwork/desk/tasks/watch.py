@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import frames, patterns, subjects
 from knotwork.bus.reading import Stored
-from knotwork.desk import task_rows
 from knotwork.desk.agents import piece_of
+from knotwork.desk.tasks import rows as task_rows
 from knotwork.ops import replies
 from knotwork.work import history, records
 

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from knotwork.bus import clock
-from knotwork.desk import flow_rows
+from knotwork.desk.runs import rows as flow_rows
 from knotwork.flow import listing
 from knotwork.ops import flow_replies, run_words
 from knotwork.sdk.errors import KnotworkError
 
 if TYPE_CHECKING:
-    from knotwork.desk.run_planned import Planned
-    from knotwork.desk.run_sight import RunSight
+    from knotwork.desk.runs.planned import Planned
+    from knotwork.desk.runs.sight import RunSight
     from knotwork.flow.listing import Listed
     from knotwork.flow.room import Flow
     from knotwork.ops.flow_ports import RunFilter

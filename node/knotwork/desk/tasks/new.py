@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from knotwork.bus import clock, codec, subjects
-from knotwork.desk import task_rows, task_values
 from knotwork.desk.callers import asker, caller_name
+from knotwork.desk.tasks import rows as task_rows
+from knotwork.desk.tasks import values as task_values
 from knotwork.mesh import known_nodes
 from knotwork.sdk.errors import Conflict, NotFound, Unavailable
 from knotwork.trust import scopes
@@ -16,7 +17,7 @@ from knotwork.work import ids, keyed, queues, records
 
 if TYPE_CHECKING:
     from knotwork.desk.seen_agents import SeenAgents
-    from knotwork.desk.task_past import Past
+    from knotwork.desk.tasks.past import Past
     from knotwork.mesh.membership import Membership
     from knotwork.ops.op import Caller
     from knotwork.ops.task_ports import NewTask, RetryWish

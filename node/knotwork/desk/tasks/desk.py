@@ -10,13 +10,17 @@ from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from knotwork.bus import clock, patterns, reading, subjects
-from knotwork.desk import dead_letters, task_ends, task_filter, task_rows, task_values
 from knotwork.desk.callers import caller_name
-from knotwork.desk.new_tasks import NewTasks
 from knotwork.desk.seen_agents import SeenAgents
-from knotwork.desk.task_ends import not_cancelled
-from knotwork.desk.task_reasons import TaskReasons
-from knotwork.desk.task_watch import TaskWatch
+from knotwork.desk.tasks import dead_letters
+from knotwork.desk.tasks import ends as task_ends
+from knotwork.desk.tasks import filter as task_filter
+from knotwork.desk.tasks import rows as task_rows
+from knotwork.desk.tasks import values as task_values
+from knotwork.desk.tasks.ends import not_cancelled
+from knotwork.desk.tasks.new import NewTasks
+from knotwork.desk.tasks.reasons import TaskReasons
+from knotwork.desk.tasks.watch import TaskWatch
 from knotwork.ops import replies, task_replies
 from knotwork.sdk.errors import Cancelled, KnotworkError, NotFound, Unavailable
 from knotwork.work import hands, history, lookup, queues, records
@@ -25,8 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from knotwork.bus.reading import Stored
-    from knotwork.desk.run_revival import RunRevival
-    from knotwork.desk.task_past import Past
+    from knotwork.desk.tasks.past import Past
     from knotwork.mesh.membership import Membership
     from knotwork.ops.op import Caller
     from knotwork.ops.task_ports import DeadFilter, NewTask, TaskFilter
@@ -49,7 +52,7 @@ class TaskDesk:
         past: Past,
         spinups: SpinUps | None = None,
         *,
-        revival: Callable[[], RunRevival],
+        revival: Callable[[], dead_letters.Revival],
         circles: tuple[str, ...] | None = None,
         agents: SeenAgents | None = None,
     ) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from knotwork.bus import clock, digits
-from knotwork.desk import task_rows
 from knotwork.desk.callers import caller_name
 from knotwork.desk.moments import moment
-from knotwork.desk.task_filter import letter_fits, may_know
+from knotwork.desk.tasks import rows as task_rows
+from knotwork.desk.tasks.filter import letter_fits, may_know
 from knotwork.ops import task_replies
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError
 from knotwork.work import dead, records, settle
@@ -19,10 +19,22 @@ from knotwork.work import dead, records, settle
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from knotwork.desk.run_revival import RunRevival
     from knotwork.ops.op import Caller
     from knotwork.ops.task_ports import DeadFilter
     from knotwork.work.dead import DeadLetters, Letter
+    from knotwork.work.records import Task
+
+
+class Revival(Protocol):
+    """Retries the run that a step died for: desks of tasks know no runs."""
+
+    async def meant(self, task: Task) -> str:
+        """Return the run that has to be retried; raises `Conflict` (`work.step_of_run`) when that is none."""
+        ...
+
+    async def retry(self, task: Task, caller: Caller) -> str:
+        """Retry it and return the run that takes its place, the same however often it is asked; raises as `meant`."""
+        ...
 
 
 async def page(letters: DeadLetters, wanted: DeadFilter) -> task_replies.DeadList:
@@ -44,7 +56,7 @@ async def page(letters: DeadLetters, wanted: DeadFilter) -> task_replies.DeadLis
 
 
 async def redrive(
-    letters: DeadLetters, runs: RunRevival, wanted: DeadFilter, caller: Caller, *, per_s: float, dry_run: bool
+    letters: DeadLetters, runs: Revival, wanted: DeadFilter, caller: Caller, *, per_s: float, dry_run: bool
 ) -> task_replies.RedrivenTasks:
     """Bring back those that fit, `per_s` each second at most; for steps of runs, retry those by `runs`."""
     rows: list[task_replies.Redriven] = []
@@ -63,7 +75,7 @@ async def redrive(
     return task_replies.RedrivenTasks(tasks=rows, changed=sum(row.done for row in rows), dry_run=dry_run)
 
 
-async def _would(runs: RunRevival, letter: Letter) -> task_replies.Redriven:
+async def _would(runs: Revival, letter: Letter) -> task_replies.Redriven:
     """Return what is told of a letter when nothing is done."""
     if letter.task.step == records.STEP:
         return task_replies.Redriven(id=letter.task.run, attempt=letter.task.number + 1, done=False)
@@ -74,7 +86,7 @@ async def _would(runs: RunRevival, letter: Letter) -> task_replies.Redriven:
     return task_replies.Redriven(id=letter.task.run, attempt=1, run=run, done=False)
 
 
-async def _redrive(letters: DeadLetters, runs: RunRevival, letter: Letter, caller: Caller) -> task_replies.Redriven:
+async def _redrive(letters: DeadLetters, runs: Revival, letter: Letter, caller: Caller) -> task_replies.Redriven:
     try:
         if letter.task.step == records.STEP:
             task = await letters.redrive(letter, caller_name(caller), clock.now_ns())

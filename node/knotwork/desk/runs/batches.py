@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 from knotwork.crew import starting
 from knotwork.desk.callers import asker, caller_name
-from knotwork.desk.run_lists import LIVING, Found
+from knotwork.desk.runs.lists import LIVING, Found
 from knotwork.flow.looking import check_id
 from knotwork.ops import replies, run_words
 from knotwork.ops.flow_replies import AllChanged, Changed
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound
 
 if TYPE_CHECKING:
-    from knotwork.desk.run_lists import RunLists
-    from knotwork.desk.run_planned import Planned
-    from knotwork.desk.run_sight import RunSight
+    from knotwork.desk.runs.lists import RunLists
+    from knotwork.desk.runs.planned import Planned
+    from knotwork.desk.runs.sight import RunSight
     from knotwork.flow.runs import Runs
     from knotwork.ops.flow_ports import RunBatch, RunFilter
     from knotwork.ops.op import Caller

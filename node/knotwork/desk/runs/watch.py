@@ -12,8 +12,8 @@ import msgspec
 
 from knotwork.bus import frames, patterns
 from knotwork.bus.waits import set_within
-from knotwork.desk import flow_rows
 from knotwork.desk.agents import piece_of
+from knotwork.desk.runs import rows as flow_rows
 from knotwork.flow import facts
 from knotwork.ops import replies
 from knotwork.sdk.errors import KnotworkError

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import codec
-from knotwork.desk import task_rows
+from knotwork.desk.tasks import rows as task_rows
 from knotwork.ops import replies, task_replies
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
 

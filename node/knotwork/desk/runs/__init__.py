@@ -1,0 +1,1 @@
+"""Workflows and their runs as those see them who ask; START HERE: `desk`."""

@@ -1,0 +1,1 @@
+"""Durable tasks as those see them who ask; START HERE: `desk`."""
