@@ -81,6 +81,7 @@ def test_json_everywhere(node):
         (2, "invalid", ("agents", "--node", "x" * 10_000), {}),
         (69, "unreachable", ("status",), {"KNOTWORK_DATA_DIR": "/nonexistent/knotwork"}),
         (69, "unreachable", ("nodes", "--url", "nats://127.0.0.1:1"), {}),
+        (2, "invalid", ("nodes", "--url", "ftp://127.0.0.1:1"), {}),
         (75, "timed_out", ("invoke", "sleeper", "x", "--timeout", "200ms"), {}),
         (78, "config_invalid", ("config", "check", "--set", "node.nmae=x"), {}),
         (78, "config_invalid", ("config", "check", "missing.toml"), {}),

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -208,3 +209,13 @@ def test_the_next_start_ends_what_a_double_kill_left(nodes, mode):
     with contextlib.suppress(AssertionError):
         node.stop()
     assert node.process.poll() is not None
+
+
+def test_a_start_that_fails_late_leaves_in_good_order(nodes):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        node = nodes.node(f"[web]\nport = {taken.getsockname()[1]}\n")
+        code, _, err = node.run("up")
+    assert code == 1
+    assert "web.port_in_use" in err and str(os.getpid()) in err
+    assert "WARNING" not in err and "Traceback" not in err  # NATS was there until all had left
+    assert not nodes.left()

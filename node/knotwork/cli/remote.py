@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.cli import local
 from knotwork.cli.options import TIMEOUT_S, Shared
-from knotwork.sdk.errors import Cancelled, Denied, Invalid, KnotworkError, NotFound, Unreachable
+from knotwork.sdk.errors import Cancelled, ConfigInvalid, Denied, Invalid, KnotworkError, NotFound, Unreachable
 
 if TYPE_CHECKING:
     from knotwork.bus.endpoint import Endpoint
@@ -159,7 +159,7 @@ def endpoint(shared: Shared) -> Endpoint:
 
     Raises `Unreachable` (`node.not_running`) when neither is there, `Unavailable` (`node.not_ready`).
     """
-    from knotwork.bus.endpoint import Endpoint  # nats-py: loaded only when somebody is really asked
+    from knotwork.bus.endpoint import Endpoint, check  # nats-py: loaded only when somebody is really asked
 
     connect_timeout_s = min(CONNECT_TIMEOUT_S, shared.timeout_s or TIMEOUT_S)
     if shared.url:
@@ -170,7 +170,14 @@ def endpoint(shared: Shared) -> Endpoint:
                 hint="Leave --project out, and give that project's credentials with --creds.",
             )
         seed, creds = _proof(shared.creds)
-        return Endpoint((shared.url,), name="knotwork-cli", connect_timeout_s=connect_timeout_s, seed=seed, creds=creds)
+        named = Endpoint(
+            (shared.url,), name="knotwork-cli", connect_timeout_s=connect_timeout_s, seed=seed, creds=creds
+        )
+        try:
+            check(named)
+        except ConfigInvalid as error:  # no configuration says it: the command line does
+            raise Invalid(error.message, code=error.code, hint=error.hint) from None
+        return named
     node = local.ready(local.data_dir(shared.data_dir))
     project = shared.project or node.project_of(local.folder_meant())
     seed = _first_line(Path(node.seed_of(project))) if node.seed_of(project) else ""

@@ -92,6 +92,7 @@ async def run(options: UpOptions, found: Loaded, caught: signals.Signals) -> Non
         ground.begin(group, nats, found, who.name)
         rooms = (await parts.rooms)(group, layout, who, stopping, file, emitter=emitter)
         await house.enter_async_context(rooms.open_commons(nats, found))
+        house.push_async_callback(rooms.leave)
         await stopping.before(_open(rooms, nats, ground, parts, found, safe_mode=options.safe_mode))
         if not stopping.asked.is_set():
             async with rooms.web.open():

@@ -206,11 +206,16 @@ class Rooms:
         self.emitter.event("node.stopped", {"node": self.who.name})
         self.meter.flush()
         await self.emitter.close(TELL_S)  # and while there is NATS: one of them tells it
-        await self.projects.stop([project.name for project in self.projects.all()])
+        await self.leave()
         await self.world.slots.close(0.0)
         self._blocking.end()
         self.pulse.end()
         self.stopping.caught.end_within(LEAVE_S)  # nothing is left to be finished: only what does not end by itself
+
+    async def leave(self) -> None:
+        """Leave the projects while there is NATS; for a start that fails, too, and nothing when that is done already."""
+        if self._wired:
+            await self.projects.stop([project.name for project in self.projects.all()])
 
     # -- what happens while it runs ----------------------------------------------------------------------------------
 

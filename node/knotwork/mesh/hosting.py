@@ -330,8 +330,8 @@ class Hosting:
             kind, error = "error", late.too_slow()
         try:
             self._answers.send(job, kind, data if error is None else job.error_body(error))
-        except TooLarge as too_large:
-            error = too_large.with_detail(agent=job.agent.record.name)
+        except TooLarge:
+            error = late.too_large(job.agent.record.name, len(data))
             self._answers.send(job, "error", job.error_body(error))
         if error is not None:
             job.agent.counts.errors += 1

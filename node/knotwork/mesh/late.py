@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from knotwork.bus import clock, way
-from knotwork.sdk.errors import Busy, KnotworkError
+from knotwork.sdk.errors import Busy, KnotworkError, TooLarge
 
 WAIT_S = 10.0
 POLL_S, POLL_MAX_S = 0.02, 0.25
@@ -20,6 +20,16 @@ def keep_s(timeout_s: float | None, arrived_ns: int) -> float:
         return way.KEEP_S
     waited_s = (clock.now_ns() - arrived_ns) / 1e9
     return max(0.0, min(way.KEEP_S, timeout_s - waited_s))
+
+
+def too_large(agent: str, size: int) -> TooLarge:
+    """Return the error a call ends with whose output, of `size` bytes, does not fit into a message."""
+    return TooLarge(
+        f"The output of {agent} has {size} bytes: too many for the answer of a call.",
+        code="bus.message_too_large",
+        hint="Give it the work as a task, whose output may be larger, or let it answer with an address.",
+        detail={"agent": agent},
+    )
 
 
 def too_slow() -> Busy:

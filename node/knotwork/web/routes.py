@@ -191,7 +191,10 @@ def _problem(frame: serve.Frame, request: Request) -> Response:
 
 
 async def body_of(request: Request, max_bytes: int = REQUEST_MAX_BYTES) -> bytes:
-    """Return the body; raises `TooLarge` as soon as it is clear, `TimedOut` when the sender dawdles."""
+    """Return the body; raises `TooLarge` as soon as it is clear, `TimedOut` when the sender dawdles, `Invalid` when packed."""
+    packed = request.headers.get("content-encoding", "identity")
+    if packed.lower() != "identity":
+        raise Invalid(f"The body is packed ({packed[:64]!r}).", code="web.encoding", hint="Send it as it is.")
     announced = request.headers.get("content-length", "0")
     if announced.isdigit() and int(announced[:20]) > max_bytes:
         raise too_large(max_bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 import socket
@@ -269,6 +270,14 @@ async def test_a_body_over_the_limit_is_refused(web, client):
         b"Connection: close\r\nContent-Length: 99999999999999999999999\r\n\r\n",
     )
     assert lying.split(b" ", 2)[1] in (b"400", b"413")
+
+
+async def test_a_packed_body_is_refused_as_such(client):
+    packed = gzip.compress(b"{}")
+    answer = await client.post("/api/node/status", content=packed, headers={"content-encoding": "gzip"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "web.encoding")
+    plain = await client.post("/api/node/status", content=b"{}", headers={"content-encoding": "identity"})
+    assert plain.status_code == 200
 
 
 async def test_garbage_does_not_close_the_door(web, client):
