@@ -12,12 +12,11 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from knotwork.flow.durations import DURATION, seconds
 from knotwork.sdk.checked import Checked
+from knotwork.work.records import PAUSE_MAX_S
 
 STEPS_MAX = 5_000
 ITEMS_MAX = 10_000
 YEAR_S = 365 * 86400.0
-PAUSE_MAX_S = 300.0
-"""How long a pause between attempts may grow to when nobody says."""
 NAME = r"[a-z0-9](?:-?[a-z0-9_])*"
 """A name of a workflow or a step. Two dashes in a row set off what the engine adds, such as the number of an item."""
 RESERVED = frozenset({"task"})

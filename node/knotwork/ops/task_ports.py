@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from knotwork.work.records import PAUSE_MAX_S
+
 if TYPE_CHECKING:
     from knotwork.ops import replies, task_replies
     from knotwork.ops.op import Caller
@@ -20,7 +22,7 @@ class RetryWish:
     backoff: Literal["fixed", "linear", "exponential"] = "exponential"
     delay_s: float = 1.0
     multiplier: float = 2.0
-    max_delay_s: float = 300.0
+    max_delay_s: float = PAUSE_MAX_S
     jitter: bool = True
     on: tuple[str, ...] = ()
     max_crashes: int = 3

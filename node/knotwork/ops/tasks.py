@@ -18,11 +18,10 @@ from knotwork.ops.task_words import Code, Cursor, Digest, Key, Labels, Moment, R
 from knotwork.ops.words import Target, Text, Token
 from knotwork.sdk.errors import Invalid
 from knotwork.trust.scopes import Scope
+from knotwork.work.records import PAUSE_MAX_S
 
 DAY_S = 86400.0
 WEEK_S = 7 * DAY_S
-PAUSE_MAX_S = 300.0
-"""How long a pause between attempts may grow to when nobody says."""
 COLUMNS = ("id", "state", "capability", "agent", "worker", "attempt", "submitted_at", "ended_at", "code")
 Priority = Annotated[int, Field(ge=1, le=10)]
 Wait = Annotated[float, Field(ge=0, le=WEEK_S)]

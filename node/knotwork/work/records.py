@@ -41,6 +41,8 @@ Ended = Literal["completed", "failed", "cancelled", "timed-out", "dead", "waitin
 """How an attempt ended; `waiting` means that another follows at `due_ns`, `continued` that the next iteration does."""
 CLOSED: frozenset[str] = frozenset({"completed", "failed", "cancelled", "timed-out"})
 """How a task ends that no attempt follows."""
+PAUSE_MAX_S = 300.0
+"""How long a pause between attempts may grow to when nobody says."""
 FINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled", "timed-out", "dead"})
 
 
@@ -51,7 +53,7 @@ class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
     backoff: Literal["fixed", "linear", "exponential"] = "exponential"
     delay_s: Seconds = 1.0
     multiplier: Annotated[float, msgspec.Meta(ge=1, le=100)] = 2.0
-    max_delay_s: Seconds = 300.0
+    max_delay_s: Seconds = PAUSE_MAX_S
     jitter: bool = True
     on: tuple[Name, ...] = ()
     max_crashes: Few = 3
