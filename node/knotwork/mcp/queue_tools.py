@@ -26,6 +26,8 @@ from knotwork.mcp.work_values import PART_CHARS, is_due, queue_rows, told_short,
 from knotwork.ops.task_words import Moment
 from knotwork.sdk.errors import NotFound
 
+PAGES_MAX = 20
+"""Pages that are looked through for one that has some which fit."""
 _ROW = record(
     work_id="text", taskId="text?", capability="text?", agent="text?", status="text", priority="int?", description="text?",
     submitted_at="text?", deadline="text?", attempt="int?",
@@ -83,9 +85,13 @@ async def list_work(given: ListInput, session: Session) -> dict[str, Any]:
 
 
 async def _fitting(given: ListInput, session: Session) -> tuple[list[dict[str, Any]], str]:
-    """Return the tasks of the first page with some that fit, and the cursor of the page behind it, "" for none."""
+    """Return the tasks of the first page with some that fit, and the cursor of the page behind it, "" for none.
+
+    After `PAGES_MAX` pages without any it is for whoever asks to go on from that cursor.
+    """
     before, after, following = _time(given.deadline_before), _time(given.deadline_after), given.cursor
-    while True:
+    found: list[dict[str, Any]] = []
+    for _ in range(PAGES_MAX):
         page = await session.ask(
             "task.list", state=["pending", "waiting"], capability=given.capability, priority_min=given.min_priority,
             priority_max=given.max_priority, limit=given.limit, cursor=following,
@@ -93,7 +99,8 @@ async def _fitting(given: ListInput, session: Session) -> tuple[list[dict[str, A
         found = [one for one in page["tasks"] if is_due(one, before, after)]
         following = page["next"]
         if found or not following:
-            return found, following
+            break
+    return found, following
 
 
 async def _about(work_id: str, session: Session) -> dict[str, Any]:

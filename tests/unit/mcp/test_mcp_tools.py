@@ -20,6 +20,7 @@ from knotwork.mcp import (
     crew_values,
     index,
     instructions,
+    queue_tools,
     resources,
     rows,
     toolsets,
@@ -383,6 +384,20 @@ def test_a_big_orchestration_is_told_in_pages():
             break
     assert seen == [one["id"] for one in found["parts"]]
     assert "next" not in crew_tools.state(orchestration(3))
+
+
+async def test_a_list_with_nothing_that_fits_is_gone_through_in_parts():
+    asked: list[str] = []
+
+    class Pages:
+        async def ask(self, _op: str, **fields: Any) -> dict[str, Any]:
+            asked.append(fields["cursor"])
+            return {"tasks": [{"deadline": "2030-01-01T00:00:00Z"}], "next": str(len(asked))}
+
+    given = queue_tools.ListInput(capability="a", deadline_before="2029-01-01T00:00:00Z")
+    found = await queue_tools.list_work(given, Pages())  # type: ignore[arg-type]  # all that it asks for
+    assert found == {"work": [], "next": str(queue_tools.PAGES_MAX)}
+    assert asked == ["", *(str(number) for number in range(1, queue_tools.PAGES_MAX))]
 
 
 def test_lists_that_were_cut_without_a_word_come_in_pages():
