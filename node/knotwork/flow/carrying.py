@@ -259,8 +259,10 @@ class Carrier:
         if effect.made is not None:
             digest = await self._definitions.put(parsed(effect.made), now_ns=clock.now_ns(), named=False)
         else:
-            digest, _ = await self._definitions.find(effect.workflow)
+            digest, graph = await self._definitions.find(effect.workflow)
         start = steps.as_run(run, effect, digest, await self._kept(effect.input, effect.blob), clock.now_ns())
+        if effect.made is None and not start.boundary and graph.workflow.boundary is None:
+            start = msgspec.structs.replace(start, boundary=steps.boundary_below(run, effect))
         if (left := run.start.left.get(effect.token)) is not None:
             start = await self._below(start, left.run)
         if not (again and await history.is_kept(self._connection, child)):

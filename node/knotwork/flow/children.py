@@ -1,7 +1,7 @@
 """What may whoever holds a step start? What the step grants, as often, as deep and for as long: else nothing.
 
 Each start takes a numbered place of the step, which can be taken once, whoever races whom; what is started below takes
-one of the step at the root of the tree as well. So a budget holds exactly, and a place that was taken is a fact: whoever
+one of each step above that granted what led there as well. So a budget holds exactly, and a place that was taken is a fact: whoever
 looks after the run starts what it stands for, as it starts any other child, and ends it with the run.
 """
 
@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from knotwork.bus import clock, codec, digits, reading, subjects
-from knotwork.flow import anew, facts
+from knotwork.flow import facts
 from knotwork.flow.facts import Parent, Spawn
-from knotwork.sdk.errors import Conflict, Denied
+from knotwork.sdk.errors import Conflict, Denied, NotFound
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
     from knotwork.work.room import Work
 
 _decode = msgspec.json.Decoder(Spawn).decode
+
+
+@dataclass(frozen=True, slots=True)
+class _Above:
+    """A step of a run on whose account something is started, so many levels below it."""
+
+    sight: Sight
+    step: str
+    depth: int
 
 
 class Children:
@@ -55,38 +65,57 @@ class Children:
         (`flow.no_grant`, `flow.budget_spent`), `NotFound` (`flow.no_workflow`).
         """
         sight, step = await self.of(claim)
-        spec: Any = sight.run.steps[step.partition("--")[0]]
-        grant = _granted(spec.box.spec, workflow, capability)
-        if grant.seconds is not None and clock.now_ns() > spec.begun_ns + int(grant.seconds * 1e9):
-            raise _spent(sight.id, f"it held for {grant.seconds:g} s")
+        grant = _granted(_spec(sight, step), workflow, capability)
+        _must_hold(sight, step, grant)
         if workflow:
             await self._definitions.find(workflow)
-        place = f"{sight.id}/{step}"
         key = key or secrets.token_hex(8)
         kept, blob = await self._work.values.keep(value)
         wish = Spawn(workflow, capability, msgspec.Raw(kept), blob, key, sight.start.by)
         known = await self._taken(sight.id, step)
-        for number, before in known.items():
-            if before.key == key and not before.below:
-                _must_be_same(before, wish)
-                return Parent(sight.id, f"{step}{facts.CHILD}{number}"), False, grant.max - len(known)
-        if (tree := sight.start.tree) is not None:
-            await self._take_of(tree, sight.start.tree_depth + 1, Spawn(key=f"{place}/{key}"[-256:], below=sight.id))
-        number, left = await self._take(sight.id, step, grant.max, wish)
-        return Parent(sight.id, f"{step}{facts.CHILD}{number}"), True, left
+        before = next((number for number, one in known.items() if one.key == key and not one.below), 0)
+        if before:
+            _must_be_same(known[before], wish)
+        elif len(known) >= grant.max:  # it would take places above for nothing
+            raise _spent(sight.id, f"it allows {grant.max}")
+        below = Spawn(key=f"{sight.id}/{step}/{key}"[-256:], below=sight.id)
+        above = [(one, _must_reach(one)) for one in await self._above(sight, step)]
+        rest = [await self._take_of(one, most, below) for one, most in above]
+        number, left = (before, grant.max - len(known)) if before else await self._take(sight.id, step, grant.max, wish)
+        return Parent(sight.id, f"{step}{facts.CHILD}{number}"), not before, min([left, *rest])
 
-    async def _take_of(self, tree: Parent, depth: int, wish: Spawn) -> None:
-        """Take a place of the step at the root of a tree."""
-        start = await anew.start_of(self._connection, tree.run)
-        if start is None or await self._runs.over(tree.run):
-            raise _spent(tree.run, "that run is over")
-        graph = await self._definitions.graph(start.digest)
-        grant: Grant | None = getattr(graph.workflow.steps.get(tree.step.partition("--")[0]), "children", None)
-        if grant is None or depth > grant.depth:
-            raise _spent(tree.run, f"it allows {grant.depth if grant is not None else 0} deep")
-        if any(one.key == wish.key for one in (await self._taken(tree.run, tree.step)).values()):
-            return  # taken before, by one who died before it went on
-        await self._take(tree.run, tree.step, grant.max, wish)
+    async def _above(self, sight: Sight, step: str) -> list[_Above]:
+        """Return the steps below which a step is done that somebody spawned, in its own run and above, the nearest first."""
+        found: list[_Above] = []
+        tree, behind = sight.start.tree, sight.start.tree_depth + step.count(facts.CHILD)
+        depth = 1
+        while True:
+            root, count = facts.root(step), step.count(facts.CHILD)
+            depth += count
+            if count:
+                found.append(_Above(sight, root, depth))
+            if (parent := sight.start.parent) is None:
+                break
+            sight, step = await self._there(parent.run), parent.step
+        if tree is not None and all(one.sight.id != tree.run for one in found):  # a detached run lies between
+            found.append(_Above(await self._there(tree.run), facts.root(tree.step), behind + 1))
+        return found
+
+    async def _there(self, run: str) -> Sight:
+        """Return a run above; raises `Denied` (`flow.budget_spent`) when it is over."""
+        with contextlib.suppress(NotFound):
+            sight = await self._runs.look(run)
+            if sight.finish is None:
+                return sight
+        raise _spent(run, "that run is over")
+
+    async def _take_of(self, above: _Above, most: int, wish: Spawn) -> int:
+        """Take a place of a step above, unless one was taken by one who died before it went on; returns how many are left."""
+        run, step = above.sight.id, above.step
+        taken = await self._taken(run, step)
+        if any(one.key == wish.key for one in taken.values()):
+            return most - len(taken)
+        return (await self._take(run, step, most, wish))[1]
 
     async def _take(self, run: str, step: str, most: int, wish: Spawn) -> tuple[int, int]:
         """Take the first free place; returns its number, and how many are left."""
@@ -107,6 +136,26 @@ class Children:
                 if number is not None:
                     found[number] = _decode(stored.data)
         return found
+
+
+def _spec(sight: Sight, step: str) -> Any:
+    """Return the step of a definition that is done under a name on the wire, be it an item of it or what that spawned."""
+    return sight.run.steps[step.partition("--")[0]].box.spec
+
+
+def _must_hold(sight: Sight, step: str, grant: Grant) -> None:
+    begun_ns = sight.run.steps[step.partition("--")[0]].begun_ns
+    if grant.seconds is not None and clock.now_ns() > begun_ns + int(grant.seconds * 1e9):
+        raise _spent(sight.id, f"it held for {grant.seconds:g} s")
+
+
+def _must_reach(above: _Above) -> int:
+    """Return how many a step above allows; raises `Denied` (`flow.budget_spent`) unless it allows any so deep, and now."""
+    grant: Grant | None = getattr(_spec(above.sight, above.step), "children", None)
+    if grant is None or above.depth > grant.depth:
+        raise _spent(above.sight.id, f"it allows {grant.depth if grant is not None else 0} deep")
+    _must_hold(above.sight, above.step, grant)
+    return grant.max
 
 
 def _granted(spec: Any, workflow: str, capability: str) -> Grant:

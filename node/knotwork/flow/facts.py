@@ -249,6 +249,11 @@ def is_run(run: str) -> bool:
     return records.is_run(run) and run.startswith(records.WORKFLOW)
 
 
+def root(step: str) -> str:
+    """Return the step, or the item of one, below which something is done that was spawned; itself when it was not (pure)."""
+    return step.partition(CHILD)[0]
+
+
 def child_run(run: str, token: str) -> str:
     """Return the id of the run that a step starts: the same whoever starts it, and however often."""
     return derived_run(f"{run}.{token}")

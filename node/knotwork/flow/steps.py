@@ -43,13 +43,20 @@ def as_run(run: Run, effect: StartChild, digest: str, value: Value, now_ns: int)
     parent = None if effect.detach else facts.Parent(run.id, effect.token)
     tree, depth = run.start.tree, run.start.tree_depth
     if effect.spawned:
-        tree, depth = tree or facts.Parent(run.id, effect.token.rpartition(facts.CHILD)[0]), depth + 1
+        tree = tree or facts.Parent(run.id, facts.root(effect.token))
+        depth += effect.token.count(facts.CHILD)
     return facts.Start(
         effect.workflow, digest, msgspec.Raw(value[0]), value[1], run.start.by, run.start.labels,
         run.start.priority, run.start.boundary, parent, run.start.depth + 1, traceparent=run.start.traceparent,
         started_ns=now_ns, tree=tree, tree_depth=depth, circle=run.start.circle, paused=effect.paused,
         asker=run.start.asker,
     )  # fmt: skip
+
+
+def boundary_below(run: Run, effect: StartChild) -> str:
+    """Return the boundary of what a run that names none starts: that of the step whose worker wants it, or of the workflow."""
+    spec = run.steps[effect.token.partition("--")[0]].box.spec
+    return getattr(spec, "boundary", None) or run.graph.workflow.boundary or ""
 
 
 def _queue(circle: str, capability: str, agent: str, node: str) -> str:

@@ -148,3 +148,89 @@ async def test_children_survive_the_node_that_took_the_wish(flows):
     assert output(await ended(flow, run)) == 1
     kids = (await flow.runs.look(run)).run.spawned.values()
     assert sorted(json.loads(bytes(kid.end.output)) for kid in kids) == list(range(30))
+
+
+async def test_a_task_that_was_spawned_is_on_the_account_of_its_step(flows):
+    flow = await flows.here(**DO)
+    grant = {"capabilities": ["lead"], "workflows": ["piece"], "max": 4, "depth": 2}
+    run, top = await leading(flow, **grant)
+    first, _, left = await flow.children.spawn(top.token, workflow="", capability="lead", value=b"1")
+    assert left == 3
+    one = await held(flow)
+    assert (one.task.run, one.task.step) == (run, first.step)
+    places = [await flow.children.spawn(one.token, workflow="", capability="lead", value=b"2", key="k") for _ in "12"]
+    assert [(new, left) for _, new, left in places] == [(True, 2), (False, 2)]
+    deepest = await held(flow)
+    for kind in ({"workflow": "piece", "capability": ""}, {"workflow": "", "capability": "lead"}):
+        with pytest.raises(Denied) as refused:
+            await flow.children.spawn(deepest.token, value=b"3", **kind)
+        assert (refused.value.code, "2 deep" in refused.value.message) == ("flow.budget_spent", True)
+    kid, _, _ = await flow.children.spawn(one.token, workflow="piece", capability="", value=b"4")
+    await until(lambda: _begun(flow, facts.child_run(run, kid.step)))
+    start = (await flow.runs.look(facts.child_run(run, kid.step))).start
+    assert (start.tree, start.tree_depth) == (facts.Parent(run, "a"), 2)
+    await flow.children.spawn(top.token, workflow="", capability="lead", value=b"5")
+    for asker in (top, one):
+        with pytest.raises(Denied) as refused:
+            await flow.children.spawn(asker.token, workflow="", capability="lead", value=b"6")
+        assert refused.value.code == "flow.budget_spent"
+    await flow.runs.cancel(run)
+    assert (await ended(flow, run)).state == "cancelled"
+
+
+async def test_what_is_started_below_stays_in_the_boundary_unless_it_names_one(flows):
+    flow = await flows.here(**DO)
+    for name, more in (("plain", {}), ("own", {"boundary": "office"})):
+        await define(flow, name=name, steps={"p": {"kind": "sleep", "duration": "1h"}}, **more)
+    grant = {"workflows": ["plain", "own"], "max": 5}
+    below = {name: {"kind": "workflow", "workflow": name} for name in ("plain", "own")}
+    steps = {"a": {"capability": "lead", "boundary": "vault", "children": grant}, **below}
+    await define(flow, name="lead", steps=steps, boundary="house")
+    run = await start(flow, 1, "lead")
+    one = await held(flow)
+    found = {name: facts.child_run(run, name) for name in below}
+    for name in below:
+        place, _, _ = await flow.children.spawn(one.token, workflow=name, capability="", value=b"1")
+        found[f"spawned {name}"] = facts.child_run(run, place.step)
+    for child in found.values():
+        await until(lambda child=child: _begun(flow, child))
+    kept = {name: (await flow.runs.look(child)).start.boundary for name, child in found.items()}
+    assert kept == {"plain": "house", "own": "", "spawned plain": "vault", "spawned own": ""}
+    await flow.runs.cancel(run)
+    assert (await ended(flow, run)).state == "cancelled"
+
+
+async def _begun(flow, run) -> bool:
+    try:
+        return bool(await flow.runs.look(run))
+    except NotFound:
+        return False
+
+
+async def test_a_budget_in_the_middle_of_a_tree_holds_as_well(flows):
+    flow = await flows.here(**DO)
+    for name, grant in (
+        ("low", {"workflows": ["piece"], "capabilities": ["do"], "max": 5}),
+        ("middle", {"workflows": ["low", "piece"], "max": 2, "depth": 2}),
+        ("high", {"workflows": ["middle"], "max": 9, "depth": 8}),
+    ):
+        await define(flow, name=name, steps={"a": {"capability": "lead", "children": grant}})
+    await define(flow, name="piece", steps={"p": {"capability": "do"}})
+    high = await start(flow, 1, "high")
+    top = await held(flow)
+    await flow.children.spawn(top.token, workflow="middle", capability="", value=b"1")
+    middle = await held(flow)
+    await flow.children.spawn(middle.token, workflow="low", capability="", value=b"1")
+    low = await held(flow)
+    _, _, left = await flow.children.spawn(low.token, workflow="", capability="do", value=b"1")
+    assert left == 0
+    for _ in range(9):  # a refusal is on nobody's account
+        with pytest.raises(Denied) as refused:
+            await flow.children.spawn(low.token, workflow="piece", capability="", value=b"1")
+        assert (refused.value.code, refused.value.detail["run"]) == ("flow.budget_spent", middle.task.run)
+    with pytest.raises(Denied):
+        await flow.children.spawn(middle.token, workflow="piece", capability="", value=b"1")
+    _, _, left = await flow.children.spawn(top.token, workflow="middle", capability="", value=b"2")
+    assert left == 5
+    await flow.runs.cancel(high)
+    assert (await ended(flow, high)).state == "cancelled"
