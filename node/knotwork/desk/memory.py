@@ -233,7 +233,7 @@ def _version(one: Version) -> replies.MemoryVersion:
     return replies.MemoryVersion(
         number=one.number, content=one.content, category=one.category, what=one.what, by=one.by.name,
         since=moment(one.since_ns), until=moment(one.until_ns), tags=list(one.tags), priority=one.priority,
-        related=list(one.related), source=one.source,
+        related=list(one.related), source=one.source, author=one.author.name if one.author is not None else "",
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ class HistoryInput(CamelInput):
         versions=many(
             record(
                 version="int", what="text?", content="text", category="text", by="text?", since="text?", until="text?",
-                tags="texts?", priority="int?", cut="int?",
+                author="text?", tags="texts?", priority="int?", cut="int?",
             )
         ),
         next="text?",
@@ -84,7 +84,7 @@ def _version(one: dict[str, Any], offset: int, most: int) -> dict[str, Any]:
     content = wording.part(one["content"], offset, most)
     end = offset + len(content)
     shown = {"version": one["number"], "content": content, "category": one["category"]}
-    shown |= without({name: one[name] for name in ("what", "by", "since", "until", "tags")})
+    shown |= without({name: one[name] for name in ("author", "what", "by", "since", "until", "tags")})
     if one["priority"] != 2:  # noqa: PLR2004  what is usual is not told
         shown["priority"] = one["priority"]
     return shown | ({"cut": end} if end < len(one["content"]) else {})

@@ -140,7 +140,7 @@ class Changing:
         def how(old: Record) -> Record:
             if old.forgotten and number is None:
                 return msgspec.structs.replace(old, forgotten=False, expires_ns=old.resumes_ns, resumes_ns=0)
-            version = _version(old, number)
+            version = _version(old, self._memory.past(old, who), number)
             expires_ns = old.resumes_ns if old.forgotten else old.expires_ns
             if version.category in rules.PASSING and not expires_ns:
                 expires_ns = self._memory.now_ns() + self._memory.settings.recent_s * rules.NS
@@ -154,8 +154,9 @@ class Changing:
         return await self._memory.change(memory, who, "reverted", how)
 
     async def history(self, memory: str, who: Who) -> Record:
-        """Return a memory with all that it was, also when it was forgotten; raises `NotFound`."""
-        return (await self._memory.held(memory, who)).record
+        """Return a memory with all that it was and `who` may see, also when it was forgotten; raises `NotFound`."""
+        record = (await self._memory.held(memory, who)).record
+        return msgspec.structs.replace(record, past=self._memory.past(record, who))
 
     async def _moved(self, held: Held, made: Record, scope: MemoryScope, who: Who) -> Record:
         """Keep a record in another scope of its owner, without its past, and let go of the old one."""
@@ -192,11 +193,11 @@ class Changing:
         await self._memory.write(held.place, self._memory.versioned(record, gone, "forgotten", who), held.revision)
 
 
-def _version(record: Record, number: int | None) -> Version:
-    """Return a version of a record's past; raises `NotFound` (`memory.no_version`)."""
-    known = [one for one in record.past if number in (None, one.number)]
+def _version(record: Record, past: Sequence[Version], number: int | None) -> Version:
+    """Return a version of a record's `past`; raises `NotFound` (`memory.no_version`)."""
+    known = [one for one in past if number in (None, one.number)]
     if not known:
-        kept = ", ".join(str(one.number) for one in record.past) or "none"
+        kept = ", ".join(str(one.number) for one in past) or "none"
         raise NotFound(
             f"{record.id} has no version {number}." if number else f"{record.id} was never changed.",
             code="memory.no_version", hint=f"Versions kept: {kept}; see `knotwork memory history`.",

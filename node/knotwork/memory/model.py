@@ -41,7 +41,7 @@ def author(who: Who) -> Author:
 
 
 class Version(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a memory was until `until_ns`, when `by` did `what` to it."""
+    """What a memory was until `until_ns`, when `by` did `what` to it; `author` wrote it, when that was noted."""
 
     number: int
     content: str
@@ -54,6 +54,7 @@ class Version(msgspec.Struct, frozen=True, omit_defaults=True):
     priority: int = 2
     related: tuple[str, ...] = ()
     source: str = ""
+    author: Author | None = None
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):

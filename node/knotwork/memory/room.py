@@ -143,11 +143,21 @@ class Memory:
     def signed(self, old: Record, new: Record, who: Who) -> Record:
         """Return the new record as written by `who` when it is personal and says something else.
 
-        All agents of its owner may change it, and nobody's words stand under another's name. What a team or everybody
-        sees stays its agent's, also when the person whose agent that is mends it.
+        All agents of its owner may change it, and nobody's words stand under another's name: those that it said before
+        stay whose they were. What a team or everybody sees stays its agent's, also when the person whose agent that is
+        mends it.
         """
-        is_anothers = new.scope == "personal" and new.content != old.content and old.author.id != who.id
-        return msgspec.structs.replace(new, author=self.by(who)) if is_anothers else new
+        if new.scope != "personal" or new.content == old.content:
+            return new
+        said = next((one.author for one in reversed(old.past) if one.author and one.content == new.content), None)
+        if said is None and old.author.id == who.id:
+            return new
+        return msgspec.structs.replace(new, author=said or self.by(who))
+
+    def past(self, record: Record, who: Who) -> tuple[Version, ...]:
+        """Return what a memory was, as far as `who` may know: what an author in quarantine wrote is for people alone."""
+        hidden = self.shelf.hidden if who.kind != "person" else ()
+        return tuple(one for one in record.past if one.author is None or one.author.id not in hidden)
 
     def versioned(self, old: Record, new: Record, what: str, who: Who) -> Record:
         """Return the new record with what it was before among its past, the oldest left out when there is no room."""
@@ -157,7 +167,7 @@ class Memory:
         was = Version(
             number=old.version, content=old.content, category=old.category, what=what, by=self.by(who),
             since_ns=old.updated_ns, until_ns=now_ns, tags=old.tags, priority=old.priority, related=old.related,
-            source=old.source,
+            source=old.source, author=old.author,
         )  # fmt: skip
         past = (*old.past, was)[-self.settings.versions_max :] if self.settings.versions_max else ()
         made = msgspec.structs.replace(new, version=old.version + 1, updated_ns=now_ns, past=past)

@@ -163,6 +163,7 @@ class MemoryVersion(Reply):
     priority: int = 2
     related: list[str] = Field(default=[])
     source: str = ""
+    author: str = Field(default="", description="who wrote it")
 
 
 class MemoryHistory(Reply):
