@@ -37,14 +37,20 @@ class PutInput(Input):
 )  # fmt: skip
 async def put_blob(given: PutInput, session: Session) -> dict[str, Any]:
     """Keep a text."""
-    data = given.text.encode()
+    digest, size = await kept(session, given.text)
+    return {"digest": digest, "sizeBytes": size}
+
+
+async def kept(session: Session, text: str) -> tuple[str, int]:
+    """Keep a text, and return its digest and how many bytes it has."""
+    data = text.encode()
     digest, upload = f"sha256-{hashlib.sha256(data).hexdigest()}", ""
     for start in range(0, len(data), PIECE_BYTES):
         piece = data[start : start + PIECE_BYTES]
         last = {"digest": digest} if start + PIECE_BYTES >= len(data) else {}
         fields = last | ({"upload": upload} if upload else {})
         upload = (await session.ask("blob.put", data=base64.b64encode(piece).decode(), **fields))["upload"]
-    return {"digest": digest, "sizeBytes": len(data)}
+    return digest, len(data)
 
 
 class GetInput(Input):

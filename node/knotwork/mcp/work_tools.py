@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from knotwork.mcp import meant, spoken
+from knotwork.mcp.blob_tools import kept
 from knotwork.mcp.shapes import record
 from knotwork.mcp.tool import (
     ADDS,
@@ -25,9 +27,9 @@ from knotwork.mcp.tool import (
     tool,
     without,
 )
-from knotwork.mcp.work_values import result_of, work_row
+from knotwork.mcp.work_values import result_of, words_of, work_row
 from knotwork.ops.words import Target, Token
-from knotwork.sdk.errors import Conflict
+from knotwork.sdk.errors import Conflict, KnotworkError
 from knotwork.trust.scopes import Scope
 
 LEASE_S = 60.0
@@ -185,11 +187,11 @@ class ClaimInput(Input):
     "claim_work", ClaimInput,
     record(
         claimed="flag", work_id="text?", step="text?", claim="text?", description="text?", contextData="any?", input="any?",
-        lease_secs="number?", cut="int?",
+        lease_secs="number?", cut="int?", input_blob="text?",
     ),
     title="Claim work",
     description="Take one piece of work of a capability, the most urgent first. It is yours while this session lives: "
-    "end it with complete_work or fail_work. claimed is false when there is none.",
+    "end it with complete_work or fail_work. claimed is false when there is none. Of long work get_blob reads `input_blob`.",
     hints=ADDS,
 )  # fmt: skip
 async def claim_work(given: ClaimInput, session: Session) -> dict[str, Any]:
@@ -202,7 +204,12 @@ async def claim_work(given: ClaimInput, session: Session) -> dict[str, Any]:
         return {"claimed": False}
     task = found["tasks"][0]
     session.holds(task["id"], task["claim"], task.get("step", ""))
-    return work_row(task)
+    shown = work_row(task)
+    if task.get("step") and "cut" in shown:  # by its id read_work reads what its whole run was given
+        with contextlib.suppress(KnotworkError):  # it is claimed: what is shown of it is told in any case
+            shown["input_blob"], _ = await kept(session, words_of(task["input"]))
+            del shown["cut"]
+    return shown
 
 
 class HeldInput(Input):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -25,6 +28,7 @@ from knotwork.mcp import (
     rows,
     toolsets,
     wording,
+    work_tools,
 )
 from knotwork.mcp.tool import PageInput, arguments_of
 from knotwork.mcp.work_values import queue_rows, told_short, words_of
@@ -398,6 +402,32 @@ async def test_a_list_with_nothing_that_fits_is_gone_through_in_parts():
     found = await queue_tools.list_work(given, Pages())  # type: ignore[arg-type]  # all that it asks for
     assert found == {"work": [], "next": str(queue_tools.PAGES_MAX)}
     assert asked == ["", *(str(number) for number in range(1, queue_tools.PAGES_MAX))]
+
+
+async def test_all_of_a_long_step_can_be_read_by_who_claims_it():
+    task = {
+        "id": "w1", "claim": "k", "step": "p2", "input": {"prompt": "x" * 50_000}, "priority": 5, "attempt": 1, "lease_s": 60,
+    }  # fmt: skip
+    blobs: list[bytes] = []
+
+    class Claims:
+        who = SimpleNamespace(name="ann")
+
+        async def ask(self, op: str, **fields: Any) -> dict[str, Any]:
+            if op == "blob.put":
+                blobs.append(base64.b64decode(fields["data"]))
+                return {"upload": ""}
+            return {"tasks": [task]}
+
+        def holds(self, *_: str) -> None: ...
+
+    given = work_tools.ClaimInput(capability="a")
+    found = await work_tools.claim_work(given, Claims())  # type: ignore[arg-type]  # all that it asks for
+    assert "cut" not in found, "read_work reads what the whole run was given"
+    assert json.loads(b"".join(blobs)) == task["input"]
+    assert found["input_blob"] == f"sha256-{hashlib.sha256(b''.join(blobs)).hexdigest()}"
+    task["step"] = ""
+    assert (await work_tools.claim_work(given, Claims()))["cut"]  # type: ignore[arg-type]
 
 
 def test_lists_that_were_cut_without_a_word_come_in_pages():
