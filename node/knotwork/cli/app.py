@@ -155,14 +155,15 @@ def tree() -> Tree:
 
 def run(words: Sequence[str]) -> int:
     """Run one command line; returns its exit code and never raises."""
-    outlet.open_closed()
-    code = _run(words)
-    lost = outlet.lost()
-    return code if lost is None else _unwritten(lost, as_json=wants_json(words))
-
-
-def _run(words: Sequence[str]) -> int:
     as_json = wants_json(words)
+    outlet.open_closed()
+    outlet.take_all(as_json=as_json)
+    code = _run(words, as_json=as_json)
+    lost = outlet.lost()
+    return code if lost is None else _unwritten(lost, as_json=as_json)
+
+
+def _run(words: Sequence[str], *, as_json: bool) -> int:
     try:
         result = tree().main(
             list(words), prog_name="knotwork", standalone_mode=False, complete_var="_KNOTWORK_COMPLETE"
@@ -182,6 +183,8 @@ def _ended(error: BaseException, *, as_json: bool) -> int:
     lost = outlet.lost(error) if isinstance(error, OSError) else None
     if lost is not None:
         return _unwritten(lost, as_json=as_json)
+    if isinstance(error, click.NoSuchOption) and " " in error.option_name:  # a text, such as a list
+        error = click.UsageError(f"{error.format_message()} Put -- before a text that begins with -.", error.ctx)
     match error:
         case click.Abort() | KeyboardInterrupt():
             return INTERRUPTED
