@@ -177,3 +177,17 @@ def test_it_is_held_goes_on_and_is_stopped_over_http(nodes):
     assert hub.call("crew.retry", id=name, part="b").json["code"] == "crew.over"
     answer = hub.call("run.retry", ids=[run])  # nobody would know of what that does
     assert (answer.status, answer.json["code"], name in answer.json["detail"]) == (409, "crew.run", True)
+
+
+def test_what_cannot_begin_is_refused_and_what_waits_says_for_whom(nodes):
+    hub = nodes.node(HUB, "hub").up()
+    parts = [{"id": "a", "capability": "shouting"}, {"id": "b", "capability": "unheard-of", "needs": ["a"]}]
+    name = hub.ask("crew.assess", task="two things")["id"]
+    answer = hub.call("crew.spawn", id=name, parts=parts, boundary="nonsense")
+    assert (answer.status, answer.json["code"]) == (422, "policy.unknown_boundary")
+    assert hub.ask("crew.spawn", id=name, parts=parts)["new"]
+    why = until(lambda: state(hub, name)["why"], what="nobody said why it waits")
+    assert why == "Nobody has unheard-of now: b waits until somebody does."
+    hub.ask("crew.cancel", id=name)
+    phase(hub, name, "cancelled")
+    assert hub.run("crew", "watch", name)[0] == 1

@@ -153,9 +153,15 @@ def leave(op: str, request: dict[str, Any], reply: dict[str, Any], shape: str = 
         sys.exit(1)
     awaits = op in ("task.await", "task.watch", "run.await", "run.watch")
     if awaits or (op == "task.submit" and request.get("wait")) or (op == "run.start" and request.get("wait_s")):
-        code = ENDS.get(str(reply.get("state")), TimedOut.exit_code)
-        if code:
-            sys.exit(code)
+        _exit(ENDS.get(str(reply.get("state")), TimedOut.exit_code))
+    if op == "crew.watch":
+        _exit(PHASES.get(str(reply.get("phase")), TimedOut.exit_code))
+
+
+def _exit(code: int) -> None:
+    """End with a code, unless it says that all went well."""
+    if code:
+        sys.exit(code)
 
 
 def _one_failed(reply: dict[str, Any]) -> bool:
@@ -209,6 +215,8 @@ TOLD: dict[str, Callable[[dict[str, Any]], None]] = {"workflow.check": _warn, **
 """Ops of whose replies more is told to people than is shown."""
 ENDS = {"completed": 0, "failed": 1, "dead": 1, "cancelled": 1, "timed-out": TimedOut.exit_code}
 """Exit codes of a task by its state; one that has not ended is there to be asked again."""
+PHASES = {"complete": 0, "failed": 1, "cancelled": 1}
+"""The same of an orchestration, by its phase."""
 
 
 def tell_task(reply: dict[str, Any], *, awaited: bool, quiet: bool) -> None:

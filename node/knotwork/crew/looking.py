@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from knotwork.bus import reading, subjects
-from knotwork.crew import sight
+from knotwork.crew import answers, sight
 from knotwork.crew.budget import Spent
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
 from knotwork.work import leases
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from knotwork.crew.store import Store
     from knotwork.flow.room import Flow
     from knotwork.flow.runs import Sight
+    from knotwork.trust.who import Who
     from knotwork.work.leases import Claim
 
 SUBS_MAX = 200
@@ -53,7 +54,7 @@ class Looking:
         known = self._large.get(digest)
         if known is None:
             with contextlib.suppress(NotFound):
-                known = await asyncio.to_thread(sight.usage, await self._flow.values.read(b"", digest))
+                known = await asyncio.to_thread(answers.took, await self._flow.values.read(b"", digest))
             if len(self._large) >= LARGE_MAX:
                 self._large.clear()
             known = self._large[digest] = known or Spent()
@@ -94,12 +95,12 @@ class Looking:
             name = found[-1].parent
         return found
 
-    async def held_by(self, worker: str, runs: Mapping[str, str]) -> str:
+    async def held_by(self, by: Who, runs: Mapping[str, str]) -> str:
         """Return the orchestration of which an agent has a part, of those with these runs; "" for none."""
         names = list(runs)
         for begin in range(0, len(names), PATTERNS_MAX):
             for (run, _), claim in (await self._claims(names[begin : begin + PATTERNS_MAX])).items():
-                if claim.worker == worker and not claim.over:
+                if claim.is_of(by.id, (by.name,)) and not claim.over:
                     return runs[run]
         return ""
 

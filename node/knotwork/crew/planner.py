@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.crew import plan
+from knotwork.crew import answers, plan
 from knotwork.crew.plan import Part
 from knotwork.crew.synthesis import structure
 from knotwork.sdk.errors import Invalid
@@ -43,7 +43,7 @@ def definition(capability: str, agent: str, timeout_s: float) -> dict[str, Any]:
 
 def read(answer: Any, known: Collection[str], default: str, most: int) -> plan.Parts:
     """Return the plan that an agent gave; raises `Invalid` (`crew.bad_plan`) that names what is wrong with it."""
-    found = _structure(answer)
+    found = _structure(answers.data(answer))
     if isinstance(found, dict) and "parts" not in found:
         found = next((_structure(found[key]) for key in ("text", "result", "output", "plan") if key in found), found)
     if isinstance(found, dict):

@@ -117,6 +117,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     budget: Budget = Budget()
     subs: dict[Name, Whole] = {}
     rounds: tuple[Round, ...] = ()
+    begun: tuple[Name, ...] = ()
+    """Runs of rounds that were seen: one that is not there any more is over and not kept, and does not begin again."""
     synthesis: Synthesis = Synthesis()
     boundary: Name = ""
     priority: Annotated[int, msgspec.Meta(ge=1, le=10)] = 5

@@ -11,7 +11,7 @@ from knotwork.trust.who import Who
 
 if TYPE_CHECKING:
     from knotwork.crew.records import Record
-    from knotwork.crew.sight import View
+    from knotwork.crew.sight import PartSight, View
 
 
 def may_look(record: Record, by: Who) -> bool:
@@ -49,24 +49,34 @@ def admit_report(view: View, part: str, by: Who, *, used: bool, only_words: bool
         raise _refused(f"{by.name} did not spawn {view.record.id}: what it says of the whole does not count.")
     if _holds(view, part, by):
         return
-    held = _holder(view, part)
-    by_whom = f"is held by {held[0]}" if held[0] else "is held by nobody now"
+    seen = _seen(view, part)
+    by_whom = f"is held by {seen.agent}" if seen is not None and seen.agent else "is held by nobody now"
     if not _is_theirs(view.record, by):
         raise _refused(f"{part} of {view.record.id} {by_whom}, not by {by.name}.")
     if used:
         raise _refused(f"{part} of {view.record.id} {by_whom}: who holds it says what it used.")
 
 
-def _holder(view: View, part: str) -> tuple[str, str]:
-    """Return the agent that holds a part, or held it to its end, and its node."""
-    seen = view.synthesis if part == plan.SYNTHESIS else view.parts.get(part)
-    return (seen.agent, seen.node) if seen is not None else ("", "")
+def speaker(view: View, part: str, by: Who) -> str:
+    """Return under which name it counts what somebody says of a part: that under which it is held, by whoever holds it."""
+    seen = _seen(view, part)
+    return seen.agent if seen is not None and _holds(view, part, by) else by.name
+
+
+def _seen(view: View, part: str) -> PartSight | None:
+    return view.synthesis if part == plan.SYNTHESIS else view.parts.get(part)
 
 
 def _holds(view: View, part: str, by: Who) -> bool:
-    """Return whether somebody holds a part; a node cannot tell the agents without a session from its person."""
-    agent, node = _holder(view, part)
-    return bool(agent) and (agent == by.name or (by.kind == "person" and by.node == node))
+    """Return whether somebody holds a part, or held it to its end: by its id when it was claimed with one.
+
+    A node cannot tell the agents without a session from its person.
+    """
+    seen = _seen(view, part)
+    if seen is None or not seen.agent:
+        return False
+    is_called_so = by.id == seen.agent_id if seen.agent_id else by.name == seen.agent
+    return is_called_so or (by.kind == "person" and by.node == seen.node)
 
 
 def _is_theirs(record: Record, by: Who) -> bool:

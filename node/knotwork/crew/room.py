@@ -151,7 +151,7 @@ class Crew:
         theirs = [one for one in self.keeping.live.values() if by.parent and one.by == by.parent]
         if theirs:
             return max(theirs, key=lambda one: one.created_ns).id
-        return await self.looking.held_by(by.name, self.keeping.runs)
+        return await self.looking.held_by(by, self.keeping.runs)
 
     async def edit(
         self,
@@ -262,10 +262,13 @@ class Crew:
         view = await self.looking.view(record)
         rights.admit_report(view, said.part, by, used=said.tells_use, only_words=said.is_words)
         move = phases.move(view, said.phase) if said.phase is not None else "stay"
+        if move != "stay":
+            rights.admit_plan(record, by)  # who holds a part speaks of that, and does not steer the whole
         if said.part or said.percent is not None or said.tokens or said.cost or said.data != b"null":
             made = Checkpoint(
-                said.part, by.name, now_ns, said.percent, said.text, said.tokens, said.cost, msgspec.Raw(said.data)
-            )
+                said.part, rights.speaker(view, said.part, by), now_ns, said.percent, said.text, said.tokens, said.cost,
+                msgspec.Raw(said.data),
+            )  # fmt: skip
             await self.store.put_checkpoint(orchestration, made)
         if said.text or said.phase:
             note = Note(now_ns, by.name, said.text[: records.NOTE_MAX], said.part, said.phase or "")

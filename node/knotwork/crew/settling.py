@@ -53,6 +53,7 @@ class Settling:
             if not view.record.live:  # somebody closed it meanwhile, and did not see the run
                 await self._recall(view)
                 return view
+        await self._mark(view)
         if view.record.held:
             await self.bring_hold(view, resume=False)
         if view.record.stop is not None:
@@ -68,7 +69,7 @@ class Settling:
     async def _start(self, view: View) -> bool:
         """Start a round that is on record and was not started; say whether there was one."""
         record = view.record
-        missing = [one for one in record.rounds if not view.runs.get(one.run) and not self._was_started(view, one)]
+        missing = [one for one in record.rounds if one.run not in view.begun]
         if record.stop is not None:
             view.runs.update({one.run: True for one in missing})  # nobody starts them any more
             return False
@@ -103,10 +104,14 @@ class Settling:
         if not made.live:
             self._told(made)
 
-    @staticmethod
-    def _was_started(view: View, one: Round) -> bool:
-        seen = [view.synthesis] if plan.SYNTHESIS in one.parts else [view.parts.get(name) for name in one.parts]
-        return any(part is not None and part.run == one.run for part in seen)
+    async def _mark(self, view: View) -> None:
+        """Note which rounds have begun: their runs may be forgotten before it is over, and are not to begin again."""
+        if not view.begun <= {*view.record.begun}:
+            begun = tuple(one.run for one in view.record.rounds if one.run in view.begun)
+            view.record = await self._store.change(
+                view.record.id,
+                lambda one: msgspec.structs.replace(one, begun=tuple(dict.fromkeys((*one.begun, *begun)))),
+            )
 
     async def bring_hold(self, view: View, *, resume: bool) -> None:
         """Hold its runs, or let them go on, those that are not so already."""
@@ -171,7 +176,7 @@ class Settling:
             return await self.close(view, "failed", _error(view))
         how = record.synthesis.how
         if how == "none":
-            await self.note_phase(record, "collection")
+            await self.note_phase(record, view.phase)  # whoever puts it together by hand may have said so
             return await self._again(view)
         if how == "agent":
             return await self._by_agent(view)

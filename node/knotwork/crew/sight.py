@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from knotwork.crew import plan, records
+from knotwork.crew import answers, plan
 from knotwork.crew.budget import Spent
 from knotwork.flow.run import OVER
 from knotwork.work.records import Released, Started
@@ -25,18 +25,26 @@ State = Literal["planned", "waiting", "queued", "running", "completed", "failed"
 ENDED: frozenset[str] = OVER
 PERCENT_OPEN_MAX = 99.0
 """What an agent may say of a part that is not over: it is over when its outcome is on record."""
+_FORGOTTEN = {
+    "code": "flow.forgotten",
+    "message": "Its run is over and not kept any more: `keep_s` and `keep_max` of [workflows] say for how long.",
+}
 Expenses = dict[tuple[str, str], Spent]
 """By part and agent what was used, however often the part was done."""
 
 
 @dataclass(slots=True)
 class PartSight:
-    """One part as it is: who does it (`agent` on `node`), in which run, how far, and what came of it. `attempt` from 1."""
+    """One part as it is: who does it (`agent` on `node`), in which run, how far, and what came of it. `attempt` from 1.
+
+    `agent_id` is the id of an agent that holds it now, whatever it, or another, is called by now.
+    """
 
     id: str
     state: State = "planned"
     run: str = ""
     agent: str = ""
+    agent_id: str = ""
     node: str = ""
     attempt: int = 0
     percent: float = 0.0
@@ -63,6 +71,8 @@ class View:
     """Its runs, and whether each is over."""
     paused: set[str]
     """Runs that begin nothing new."""
+    begun: set[str] = field(default_factory=set)
+    """Its runs that are there, or were: they are not kept for ever."""
     error: dict[str, Any] | None = None
     """Why its last run ended before its parts did, such as that its time was over."""
 
@@ -104,8 +114,10 @@ def view(
         begun = _begun(sight.facts) if sight is not None else {}
         for name in made.parts:
             seen = _part(name, made, sight, begun.get(name), claims.get((made.run, name)))
+            if sight is None and made.run in record.begun:
+                seen = PartSight(name, "failed", made.run, error=_FORGOTTEN)
             if seen.state == "completed":  # what is done again took something the first time, too
-                told = (large or {}).get(seen.blob, Spent()) if seen.blob else usage(seen.output)
+                told = (large or {}).get(seen.blob, Spent()) if seen.blob else answers.took(seen.output)
                 took[name, seen.agent] = took.get((name, seen.agent), Spent()) + told
             if name == plan.SYNTHESIS:
                 synthesis = seen
@@ -115,11 +127,16 @@ def view(
             synthesis = None  # what was put together before is out of date
     used = _expenses(took, checkpoints)
     _told(parts, synthesis, checkpoints, used)
-    runs = {made.run: sight is not None and sight.finish is not None for made, sight in rounds}
+    there = {made.run for made, sight in rounds if sight is not None}
+    runs = {
+        made.run: sight.finish is not None if sight is not None else made.run in record.begun for made, sight in rounds
+    }
     paused = {made.run for made, sight in rounds if sight is not None and sight.run.paused and sight.finish is None}
     percent = sum(part.percent for part in parts.values()) / len(parts) if parts else 0.0
     total = sum(used.values(), Spent())
-    found = View(record, record.phase, parts, synthesis, round(percent, 1), total, runs, paused)
+    found = View(
+        record, record.phase, parts, synthesis, round(percent, 1), total, runs, paused, there | {*record.begun}
+    )
     last = rounds[-1][1] if rounds else None
     if last is not None and last.finish is not None:
         found.error = last.finish.error
@@ -161,6 +178,7 @@ def _part(
         found.attempt = number
         if claim is not None and not claim.over:
             found.state, found.agent, found.node = "running", claim.worker, claim.node
+            found.agent_id = claim.agent
             found.attempt = int(claim.subject.split(".")[7])
         elif started is not None and not started.claimed:
             found.state, found.agent, found.node = "running", started.agent, started.node
@@ -247,21 +265,3 @@ def large_ones(rounds: Sequence[tuple[Round, Sight | None]]) -> set[str]:
     """Return the digests of outputs of completed parts that are kept as blobs."""
     steps = [seen.run.steps.get(name) for made, seen in rounds if seen is not None for name in made.parts]
     return {step.blob for step in steps if step is not None and step.state == "completed" and step.blob}
-
-
-def usage(output: bytes) -> Spent:
-    """Return what an output says it took: `usage` with `tokens` and `cost` in an object; nothing when it does not."""
-    try:
-        told = msgspec.json.decode(output, type=_Used).usage
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Spent()
-    return Spent(min(told.tokens, records.TOKENS_MAX), told.cost)
-
-
-class _Usage(msgspec.Struct):
-    tokens: records.Whole = 0
-    cost: records.Money = 0.0
-
-
-class _Used(msgspec.Struct):
-    usage: _Usage = msgspec.field(default_factory=_Usage)

@@ -72,8 +72,8 @@ class Steering:
     async def retry(self, orchestration: str, part: str, by: Who) -> View:
         """Do a part again, and all that follow it; what they need is taken over.
 
-        Raises `NotFound` (`crew.no_part`), `Conflict` (`crew.part_runs`, `crew.part_waits`, `crew.over`,
-        `crew.budget_spent` when its time is over): then it stays as it is.
+        Raises `NotFound` (`crew.no_part`), `Conflict` (`crew.part_runs`, `crew.part_waits`, `crew.over` and `crew.held`,
+        also of one above, `crew.budget_spent` when its time is over): then it stays as it is.
         """
         view = await self.settling.settle(orchestration)
         record = view.record
@@ -89,6 +89,7 @@ class Steering:
                 detail={"parts": list(view.parts)[:100]},
             )  # fmt: skip
         budget.left_s(record, clock.now_ns())
+        await self._admit_begin(record)
         made = self._round(view, part)
 
         def again(one: Record) -> Record:
@@ -102,6 +103,14 @@ class Steering:
 
         await self.store.change(orchestration, again)
         return await self.settling.settle(orchestration)
+
+    async def _admit_begin(self, record: Record) -> None:
+        """Raise `Conflict` (`crew.over`, `crew.held`) when one above was stopped or is paused: nothing begins below it."""
+        for above in await self.looking.above(record):
+            if above.stop is not None:
+                raise phases.over(await self.looking.view(above))
+            if above.held:
+                raise held(above)
 
     def _round(self, view: View, part: str) -> Round:
         """Return the round that does a part again."""
@@ -155,7 +164,7 @@ class Steering:
             )  # fmt: skip
         if how.how != "agent" and (view.open or view.phase == "cancelled"):
             return view, await self.settling.put_together(view, how.how)
-        if view.open or view.phase == "synthesis":
+        if view.open or (view.phase == "synthesis" and view.synthesis is not None):
             raise Conflict(
                 f"{orchestration} is in {view.phase}.", code="crew.not_collected", hint="Wait for its parts."
             )
@@ -163,6 +172,7 @@ class Steering:
             if view.phase == "cancelled":
                 raise phases.over(view)
             budget.left_s(record, clock.now_ns())
+            await self._admit_begin(record)
         return await self._anew(view, how, by)
 
     async def _anew(self, view: View, how: Synthesis, by: Who) -> tuple[View, Result | None]:

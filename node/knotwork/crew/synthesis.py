@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from knotwork.crew import answers
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -71,11 +73,11 @@ def merged(pieces: Sequence[Piece]) -> Merged:
 
     Objects are joined key by key, lists one after the other without repetitions; what is said twice differently is a
     conflict: who was given the other's result has the last word, else who stands first in the plan. What is no object
-    stands under the name of its part.
+    stands under the name of its part; of the answer of an AI tool counts what it says.
     """
     merging = _Merging({piece.part.id: piece.part for piece in pieces})
     for piece in pieces:
-        value = structure(piece.output)
+        value = structure(answers.data(piece.output))
         merging.join(merging.found.output, value if isinstance(value, dict) else {piece.part.id: value}, (), piece.part)
     return merging.found
 

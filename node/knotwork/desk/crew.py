@@ -94,7 +94,8 @@ class CrewDesk:
         return crew_rows.planned(made)
 
     async def spawn(self, orchestration: str, how: Spawning, caller: Caller) -> crew_replies.CrewState:
-        """Carry a plan out."""
+        """Carry a plan out; raises `Invalid` (`policy.unknown_boundary`) before anything begins that could not go on."""
+        self._membership.policy().admit(how.boundary)
         wanted = Spawn(
             None if how.parts is None else _parts(how.parts, self._agents.named), how.revision,
             Budget(how.depth, how.children, how.time_s, how.tokens, how.cost),
@@ -155,6 +156,8 @@ class CrewDesk:
         """Return what it waits for without a word of its own: a run that was paused, somebody who puts it together."""
         if view.paused and not view.record.held:
             return f"Its run {', '.join(sorted(view.paused))} was paused: it begins nothing until that is resumed."
+        if alone := self._unserved(view):
+            return alone
         how, seen = view.record.synthesis, view.synthesis
         if how.how != "agent" or seen is None or seen.state not in ("waiting", "queued"):
             return ""
@@ -163,6 +166,15 @@ class CrewDesk:
         self._membership.look()
         there = {agent.name for _, agent, state in self._agents.of(self._membership.directory) if state in STATES}
         return f"{how.agent} is not here now: the synthesis waits for it." if how.agent not in {"", *there} else ""
+
+    def _unserved(self, view: View) -> str:
+        """Return which parts wait for a capability that nobody has now, "" when none does."""
+        waiting = {part.id: part.capability for part in view.record.parts if view.parts[part.id].state == "queued"}
+        lacking = {name: one for name, one in waiting.items() if one and one not in self._known()} if waiting else {}
+        if not lacking:
+            return ""
+        names = ", ".join(sorted({*lacking.values()}))
+        return f"Nobody has {names} now: {', '.join(lacking)[:500]} waits until somebody does."
 
     async def watch(self, orchestration: str, timeout_s: float) -> AsyncGenerator[dict[str, Any], None]:
         """Yield what happens to one until it is over."""

@@ -146,7 +146,8 @@ async def open_rooms(around: Around, membership: Membership, works: dict[str, Wo
 
 
 def _phase(around: Around, sessions: Sessions, record: Record) -> None:
-    """Tell that an orchestration is in another phase: those who look at events, and whoever wanted it."""
+    """Tell that an orchestration is in another phase: those who look at events, and whoever wanted and spawned it."""
     told = {"id": record.id, "phase": record.phase, "by": record.by.name}
     around.emitter.event("crew.phase", told, project=sessions.project)
-    sessions.tell(record.by.id, {"event": "orchestration", "id": record.id, "phase": record.phase})
+    for agent in {record.by.id, record.spawner.id} - {""}:
+        sessions.tell(agent, {"event": "orchestration", "id": record.id, "phase": record.phase})

@@ -52,6 +52,17 @@ def test_each_end_has_its_exit_code(state, code):
     assert set(after.ENDS) == ENDED
 
 
+@pytest.mark.parametrize(("phase", "code"), [("complete", 0), ("failed", 1), ("cancelled", 1), ("execution", 75)])
+def test_who_watches_an_orchestration_ends_as_that_did(phase, code):
+    after.leave("crew.state", {}, {"phase": phase})
+    if not code:
+        after.leave("crew.watch", {}, {"phase": phase})
+        return
+    with pytest.raises(SystemExit) as ended:
+        after.leave("crew.watch", {}, {"phase": phase})
+    assert ended.value.code == code
+
+
 @pytest.mark.parametrize("shape", ["table", "jsonl", "json"])
 def test_what_could_not_be_done_to_runs_is_told_beside_the_reply_where_it_does_not_hold_it(capsys, shape):
     reply = {"runs": [{"id": "x", "code": "flow.bad_id", "why": "no id"}, {"id": "w1", "changed": True}], "next": "w9"}

@@ -170,22 +170,6 @@ def test_totals_are_added_over_agents_not_over_reports():
     assert "0.5 of 0.5" in budget.exceeded(Budget(cost=0.5), Spent(0, 0.5))
 
 
-@pytest.mark.parametrize(
-    ("output", "used"),
-    [
-        (b'{"usage": {"tokens": 7, "cost": 0.25}}', Spent(7, 0.25)),
-        (b'{"usage": {"tokens": -7}}', Spent()),
-        (b'{"usage": {"tokens": "many"}}', Spent()),
-        (b'{"usage": 3}', Spent()),
-        (b'"text"', Spent()),
-        (b"null", Spent()),
-        (b"{broken", Spent()),
-    ],
-)
-def test_what_an_output_says_it_took(output, used):
-    assert sight.usage(output) == used
-
-
 # -- phases --------------------------------------------------------------------------------------------------------------
 
 
