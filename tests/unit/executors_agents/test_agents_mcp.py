@@ -1,6 +1,7 @@
 """Is a tool of a real MCP server (the official SDK's, in a process of its own) a good agent?"""
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -13,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp_types import CallToolResult
 from tests.free_port import free_port
 
 from knotwork.sdk import Done, Failed, Unavailable
 from knotwork.sdk.testing import RecordingReporter, attempt, host
-from knotwork_plugins.executors.mcp_tool.plugin import FACTORY, McpTool
+from knotwork_plugins.executors.mcp_tool.plugin import FACTORY, McpTool, outcome_of
 
 SERVER = Path(__file__).parents[2] / "contract" / "standins" / "mcp_server.py"
 COMMAND = [sys.executable, str(SERVER)]
+ODD = [sys.executable, str(SERVER.with_name("mcp_odd.py"))]
 
 
 @asynccontextmanager
@@ -194,6 +197,37 @@ async def test_servers_that_cannot_be_used(shared: HttpServer) -> None:
     with pytest.raises(Unavailable, match="did not answer within"):
         async with host(FACTORY, {"command": ["sleep", "30"], "tool": "x", "connect_timeout_s": 0.3}):
             pass
+
+
+@pytest.mark.parametrize("oddity", ["silent", "leaves", "modern"])
+async def test_a_server_of_any_age_is_greeted_as_it_knows(oddity: str) -> None:
+    async with stdio("say", command=[*ODD, oddity], connect_timeout_s=9) as agent:
+        first = await agent.execute(attempt())
+        assert isinstance(first, Done)
+        os.kill(int(first.output), signal.SIGKILL)
+        second = await agent.execute(attempt())
+        while isinstance(second, Failed):
+            assert second.retriable, second
+            second = await agent.execute(attempt())
+        assert second != first
+
+
+async def test_an_error_of_the_server_is_no_lost_connection() -> None:
+    async with stdio("say", command=[*ODD, "none"]) as agent:
+        before = await agent.execute(attempt())
+        failed = await agent.execute(attempt({"error": {"code": -32000, "message": "no such repository"}}))
+        assert failed == Failed("no such repository", code="agent.failed", detail={"mcp_code": -32000})
+        assert await agent.execute(attempt()) == before, "it is the same process"
+
+
+async def test_what_is_no_result_of_a_tool_is_told_in_a_line() -> None:
+    async with stdio("say", command=[*ODD, "none"]) as agent:
+        told = [await agent.execute(attempt({"result": one})) for one in ({}, {"content": [{"type": "hologram"}]})]
+    told.append(outcome_of(CallToolResult(content=[], structured_content={"v": math.nan})))
+    for failed in told:
+        assert isinstance(failed, Failed)
+        assert (failed.code, failed.retriable) == ("agent.bad_answer", False)
+        assert "\n" not in failed.message
 
 
 async def test_several_arguments_need_an_object(shared: HttpServer) -> None:

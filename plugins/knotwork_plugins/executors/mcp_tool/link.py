@@ -30,6 +30,7 @@ from knotwork_plugins.executors.prompting import clean
 
 if TYPE_CHECKING:
     from mcp.client import Transport
+    from mcp.client.client import ConnectMode
 
 
 LEAVE_S = 8.0  # the SDK stops a stdio server within 2 s of patience, 2 s after SIGTERM, 2 s for SIGKILL
@@ -41,6 +42,7 @@ _LONGEST_READ_S = 86_400.0
 _NAMED_MAX = 20
 _STDERR_LINES, _STDERR_LINE_MAX = 20, 500
 _SESSION_GONE = "Session terminated"  # how the SDK tells a 404 on a session it knows
+_CLOSED = ("Connection closed", "SSE stream ")  # how what it says begins when there is no connection any more
 
 
 class _NoTraceback(logging.Filter):
@@ -70,6 +72,8 @@ class Link:
         self._tried = asyncio.Event()
         self._stirred = asyncio.Event()
         self._leaving = False
+        self._handshake: ConnectMode = "legacy" if config.command else "auto"
+        self._greeted = False
         self._why = Unavailable("The MCP server is not there.", code="agent.unreachable")
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
 
@@ -95,11 +99,29 @@ class Link:
                 pause_s = min(2 * pause_s, _PAUSE_MAX_S)
 
     async def _hold(self) -> None:
+        """Hold one connection for as long as it lasts.
+
+        Programs are greeted with `initialize`, which nearly all know: of those older than `server/discover` some are
+        silent when they are asked for it, and some end. Who refuses the greeting is started again and asked for it.
+        """
+        async with asyncio.timeout(self.config.connect_timeout_s) as limit:
+            try:
+                await self._hold_by(self._handshake, limit)
+            except Exception as error:
+                if self._handshake == "auto" or self._greeted or not self._is_refusal(_inmost(error)):
+                    raise
+                await self._hold_by("auto", limit)
+
+    def _is_refusal(self, error: BaseException) -> bool:
+        return isinstance(error, MCPError) and error.code != self.timed_out_code and not self.is_lost(error)
+
+    async def _hold_by(self, handshake: ConnectMode, limit: asyncio.Timeout) -> None:
+        self._greeted = False
         async with (
-            asyncio.timeout(self.config.connect_timeout_s) as limit,
             self._transport() as transport,
-            Client(_Told(transport, self._stirred.set), client_info=_who_we_are()) as client,
+            Client(_Told(transport, self._stirred.set), client_info=_who_we_are(), mode=handshake) as client,
         ):
+            self._greeted, self._handshake = True, handshake
             self._tool = await self._find_tool(client)
             limit.reschedule(None)
             self._client = client
@@ -136,8 +158,12 @@ class Link:
         return self._client
 
     def is_lost(self, error: MCPError) -> bool:
-        """Say whether an error means that the server, or our session with it, is gone."""
-        return error.code == mcp_types.CONNECTION_CLOSED or error.message == _SESSION_GONE
+        """Say whether an error means that the server, or our session with it, is gone.
+
+        The code does not tell: servers give that of a closed connection to any error of their own.
+        """
+        closed = error.code == mcp_types.CONNECTION_CLOSED and error.message.startswith(_CLOSED)
+        return closed or error.message == _SESSION_GONE
 
     def lose(self, client: Client) -> None:
         """Give up this connection; the next one is made at once. A connection made since then stays."""
@@ -203,8 +229,7 @@ class Link:
         )
 
     def _reason(self, error: BaseException) -> Unavailable:
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
+        error = _inmost(error)
         if isinstance(error, Unavailable):
             return error
         if isinstance(error, TimeoutError):
@@ -219,6 +244,13 @@ class Link:
             code="agent.unreachable",
             hint="Check that it runs.",
         )
+
+
+def _inmost(error: BaseException) -> BaseException:
+    """Return the error itself of one that task groups have wrapped."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _again(error: Unavailable) -> Unavailable:

@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from knotwork.sdk import Attempt, Context, Done, Factory, Failed, Outcome, Unavailable
 from knotwork_plugins.executors import trouble
 from knotwork_plugins.executors.agent_cli.heard import plain
@@ -70,6 +72,8 @@ class McpTool:
         except RuntimeError as error:
             # What the SDK raises when the structured content breaks the tool's own output schema.
             return Failed(f"The tool broke its promise: {error}", code="agent.bad_answer")
+        except ValidationError as error:
+            return Failed(f"What the server answered is no result of a tool: {_first(error)}.", code="agent.bad_answer")
         return outcome_of(result)
 
     def _arguments(self, given: Any) -> dict[str, Any] | Failed:
@@ -97,6 +101,11 @@ class McpTool:
         return found.failed(mcp_code=error.code)
 
 
+def _first(error: ValidationError) -> str:
+    found = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return clean(f"{'.'.join(str(part) for part in found['loc'])}: {found['msg']}")[:300]
+
+
 def outcome_of(result: CallToolResult) -> Outcome:
     """Return what a tool's result means: structured content first, else its text, else its blocks."""
     blocks = [block.model_dump(mode="json", by_alias=True, exclude_none=True) for block in result.content]
@@ -106,7 +115,10 @@ def outcome_of(result: CallToolResult) -> Outcome:
         detail = {"structured": plain(result.structured_content)} if result.structured_content is not None else {}
         return trouble.sort(message).failed(**detail)
     if result.structured_content is not None:
-        return Done(plain(result.structured_content))
+        structured = plain(result.structured_content)
+        if structured is None:
+            return Failed("The tool's answer holds what is no JSON, such as NaN.", code="agent.bad_answer")
+        return Done(structured)
     if len(texts) == len(blocks):
         return Done("\n".join(texts))
     return Done(plain(blocks))
