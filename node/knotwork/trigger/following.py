@@ -41,6 +41,8 @@ LOOK_S = 1.0
 AGAIN_S = 0.5
 WINDOWS_MAX = 1000
 """Keys that are waited for at a time; with more, the oldest is not waited for any longer."""
+TOGETHER_MAX_BYTES = 32 * 1024 * 1024
+"""How much one run is given of messages; a larger input could not be kept."""
 
 
 class Following:
@@ -125,6 +127,7 @@ class _Follower:
     async def begin(self) -> None:
         """Go on from where it has come."""
         self._state, self._revision = await self._store.state(self._trigger.id)
+        self._sort_out()
         state, known = self._state, self._known
         if state.place == 0 or state.since_ns < known.since_ns:
             all_of_them = state.place == 0 and self._trigger.begin == "all"
@@ -135,6 +138,19 @@ class _Follower:
             log.warning("the stream %s begins anew: %d is its last", self._stream, newest)
             state.place = 1
             await self._save()
+
+    def _sort_out(self) -> None:
+        """Leave what is of another stream, or of times, behind; deal one by one with what is not gathered any more."""
+        state, of = self._state, f"{self._stream} {self._trigger.subject}"
+        if not state.place or state.of not in ("", of):
+            self._state = state = State(
+                runs=state.runs, fired=state.fired, last_ns=state.last_ns, why=state.why, rests=state.rests
+            )
+        state.of = of
+        if self._trigger.batch is None and self._trigger.debounce is None:
+            left = [one.messages for one in state.pending] + [one.messages for one in state.windows.values()]
+            state.pending = [Pending("", messages=[seq]) for seq in sorted({seq for some in left for seq in some})]
+            state.windows = {}
 
     async def _place_at(self, time_ns: int) -> int:
         return max(1, await self._reader.place_at(self._trigger.subject, time_ns))
@@ -150,6 +166,7 @@ class _Follower:
     async def step(self) -> bool:
         """Deal with the next messages; returns whether there may be more."""
         state, trigger = self._state, self._trigger
+        await self._work_off()
         found = await self._reader.batch(trigger.subject, state.place, BATCH)
         if trigger.batch is None and trigger.debounce is None:
             firings = [self._firing(stored) for stored in found]
@@ -164,20 +181,26 @@ class _Follower:
         closed = self._close(drained=not found)
         if found or closed:
             await self._save()
-        while state.pending:
-            one = state.pending[0]
-            gathered = await self._gathered(one)
+        await self._work_off()
+        return bool(found)
+
+    async def _work_off(self) -> None:
+        """Fire for what is decided."""
+        pending = self._state.pending
+        while pending:
+            gathered = await self._gathered(pending[0])
             if gathered is not None:
                 await self._fire(gathered)
-            state.pending.pop(0)
-            if not state.pending:
+            pending.pop(0)
+            if not pending:
                 await self._save()
-        return bool(found)
 
     async def _fire_all(self, firings: list[Firing]) -> None:
         if self._trigger.overlap != "allow":
             for firing in firings:
                 await self._fire(firing)
+                self._state.place = int(firing.more["number"]) + 1
+                await self._save()  # each may have waited for long: who goes on from here does not begin with it
             return
         for begin in range(0, len(firings), AT_ONCE):
             await together(*(self._fire(firing) for firing in firings[begin : begin + AT_ONCE]))
@@ -202,9 +225,11 @@ class _Follower:
         if not envelope.is_meant(trigger, firing):
             return
         if trigger.debounce is None:
+            if "" in windows and windows[""].size + len(firing.body) > TOGETHER_MAX_BYTES:
+                self._end("")
             window = windows.setdefault("", Window(stored.time_ns, stored.time_ns))
             window.messages.append(stored.seq)
-            window.last_ns = stored.time_ns
+            window.last_ns, window.size = stored.time_ns, window.size + len(firing.body)
             assert trigger.batch is not None
             if len(window.messages) >= trigger.batch.count:
                 self._end("")
@@ -261,4 +286,4 @@ class _Follower:
         body = last.body
         if self._trigger.batch is not None:
             body = b"[" + b",".join(envelope.as_json(stored.data) for stored in found) + b"]"
-        return Firing(one.key, body, 0, last.fired_ns, {**last.more, "count": len(found)})
+        return Firing(one.key or last.key, body, 0, last.fired_ns, {**last.more, "count": len(found)})

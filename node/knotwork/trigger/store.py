@@ -43,22 +43,25 @@ class Pending(msgspec.Struct, array_like=True):
 
 
 class Window(msgspec.Struct, array_like=True):
-    """Messages that are being gathered: the first and the last time, and their places (of a debounce: the last)."""
+    """Messages that are being gathered: the first and the last time, their places (of a debounce: the last), their bytes."""
 
     first_ns: int
     last_ns: int
     messages: list[int] = []
+    size: int = 0
 
 
 class State(msgspec.Struct, omit_defaults=True):
     """How far a trigger has come. `since_ns`: all times up to here are decided; `place`: the next message to look at.
 
+    `of` says in which stream that is, and of which subject: places of another mean nothing here.
     `fired` is what was counted here before COUNTS did; `mark` where a plugin goes on from, `why` what ails it, `rests`
     which nodes leave it to others for a while.
     """
 
     since_ns: int = 0
     place: int = 0
+    of: str = ""
     pending: list[Pending] = []
     windows: dict[str, Window] = {}
     runs: list[str] = []

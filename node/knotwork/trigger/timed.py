@@ -155,9 +155,11 @@ class Timed:
         """Move what has come due to what is pending; returns how many times were missed, and dropped; None for no change."""
         trigger = known.trigger
         if isinstance(trigger, Once):
+            key = due.key(trigger.id, trigger.at_ns)
+            state.pending = [one for one in state.pending if one.key == key]  # not of one whose place it took
             if state.pending or trigger.at_ns > now:
                 return None
-            state.pending = [Pending(due.key(trigger.id, trigger.at_ns), trigger.at_ns)]
+            state.pending = [Pending(key, trigger.at_ns)]
             return 0, 0
         assert isinstance(trigger, Cron)
         found = due.dues(

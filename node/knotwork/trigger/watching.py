@@ -55,6 +55,8 @@ class Watching:
         self._tended = Tended(group, self._surely)
         self.seen: dict[str, Seen] = {}
         """What each folder held when it was looked at last, by trigger."""
+        self._looks: dict[str, tuple[str, str, bool]] = {}
+        """Where each trigger looks, and for what: `seen` holds for that."""
 
     def changed(self, name: str) -> None:
         """Begin or end watching, as it should be now."""
@@ -63,8 +65,13 @@ class Watching:
             isinstance(known.trigger, Files) and known.trigger.enabled and known.trigger.node in (None, self._node)
         ):
             known = None
-        if self._tended.settle(name, known):
+        self._tended.settle(name, known)
+        looks = _looks(known.trigger) if known is not None and isinstance(known.trigger, Files) else None
+        if looks != self._looks.get(name):
             self.seen.pop(name, None)
+            self._looks.pop(name, None)
+            if looks is not None:
+                self._looks[name] = looks
 
     async def why(self, trigger: Files) -> str:
         """Return why nothing is seen of a folder, as far as we can tell; an empty text when all is well."""
@@ -80,8 +87,9 @@ class Watching:
     async def _surely(self, known: Known) -> None:
         trigger = known.trigger
         assert isinstance(trigger, Files)
-        held = await asyncio.to_thread(look, trigger)
-        self.seen[trigger.id] = held if held is not None else {}
+        if trigger.id not in self.seen:  # else it goes on, changed: what came a moment ago may not be settled yet
+            held = await asyncio.to_thread(look, trigger)
+            self.seen[trigger.id] = held if held is not None else {}
         moving: dict[str, tuple[Stamp, float]] = {}
         while True:
             try:
@@ -134,6 +142,10 @@ class Watching:
             if trigger.overlap != "allow":
                 await self._store.save(trigger.id, state, revision)
             return
+
+
+def _looks(trigger: Files) -> tuple[str, str, bool]:
+    return trigger.folder, trigger.pattern, trigger.recursive
 
 
 def look(trigger: Files) -> Seen | None:

@@ -13,8 +13,9 @@ from tests.integration.work.conftest import PATIENCE_S, until
 
 from knotwork.bus import publisher, streams, subjects
 from knotwork.desk.triggers import TriggerDesk
+from knotwork.flow import listing
 from knotwork.sdk.errors import Invalid
-from knotwork.trigger import watching
+from knotwork.trigger import following, watching
 
 
 async def publish(flow, *bodies: bytes, kind: str = "order.paid") -> None:
@@ -153,6 +154,73 @@ async def test_what_is_gathered_from_a_stream_that_answers_no_direct_requests(no
     assert await outputs(flow, 1) == [[0, 1, 2]]
 
 
+async def test_a_trigger_that_turns_to_another_stream_begins_there(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    for name in ("LONG", "SHORT"):
+        await streams.ensure(flow.connection, streams.StreamSpec(name, (f"{name.lower()}.>",)))
+    for _ in range(9):
+        await publisher.publish(flow.connection, "long.x", b"0")
+    await publisher.publish(flow.connection, "short.x", b"0")  # before: none of its business
+    await keep(triggers, subject="long.x")
+    await publisher.publish(flow.connection, "long.x", b"1")
+    assert await outputs(flow, 1) == [1]
+    await keep(triggers, subject="short.x")
+    for body in (b"2", b"3"):
+        await publisher.publish(flow.connection, "short.x", body)
+    assert sorted(await outputs(flow, 3)) == [1, 2, 3]
+    await keep(triggers, cron="0 0 1 1 *")  # and by way of another kind
+    await keep(triggers, subject="long.x")
+    await publisher.publish(flow.connection, "long.x", b"4")
+    assert sorted(await outputs(flow, 4)) == [1, 2, 3, 4]
+
+
+async def test_messages_that_were_gathered_run_one_by_one_when_nothing_is_gathered_any_more(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await keep(triggers, subject="event.order.*", batch={"count": 9, "within": "1h"})
+
+    async def gathered() -> bool:
+        state, _ = await triggers.store.state("t")
+        return [len(one.messages) for one in state.windows.values()] == [3]
+
+    await publish(flow, b"1", b"2", b"3")
+    await until(gathered)
+    await keep(triggers, subject="event.order.*", filter="body > `1`")
+    await publish(flow, b"4")
+    assert sorted(await outputs(flow, 4)) == [1, 2, 3, 4]  # what was meant when it came
+    await settled(triggers, flow)
+
+
+async def test_what_is_gathered_is_no_more_than_a_run_can_be_given(nodes, monkeypatch):
+    monkeypatch.setattr(following, "TOGETHER_MAX_BYTES", 2000)
+    flow, triggers = await nodes.here()
+    await define(flow, steps={"a": {"capability": "do", "input": "length(input)"}})
+    await keep(triggers, subject="event.order.paid", batch={"count": 5, "within": "1h"})
+    await at_once(flow, *[b'"%s"' % (b"x" * 898)] * 4, *[b"1"] * 4)
+    assert sorted(await outputs(flow, 2)) == [2, 5]
+
+
+async def test_queued_messages_run_once_also_when_the_trigger_is_replaced_meanwhile(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow, steps={"a": {"kind": "wait_for_signal", "signal": "go"}})
+    await define(flow, "other")
+    await publish(flow, b"1", b"2", b"3")
+    await keep(triggers, subject="event.order.paid", overlap="queue", begin="all")
+
+    async def begun(count: int) -> list[str]:
+        found = list((await runs_of(flow)).values())
+        return found if len(found) == count else []
+
+    (first,) = await until(lambda: begun(1))
+    await flow.runs.signal(first, "go", b"1")
+    second = next(one for one in await until(lambda: begun(2)) if one != first)
+    await keep(triggers, subject="event.order.paid", overlap="queue", workflow="other")
+    await flow.runs.signal(second, "go", b"2")
+    await settled(triggers, flow)
+    assert sorted(start.workflow for _, start, _ in await listing.runs(flow.connection)) == ["other", "w", "w"]
+
+
 async def test_queued_messages_run_one_after_the_other(nodes):
     flow, triggers = await nodes.here()
     await define(flow, steps={"a": {"kind": "wait_for_signal", "signal": "go"}})
@@ -226,6 +294,21 @@ async def test_a_file_that_is_still_written_is_waited_for(nodes, tmp_path):
         file.write_text("x" * size)
         await asyncio.sleep(0.05)  # as whoever writes it takes his time
     assert [one["size"] for one in await outputs(flow, 1)] == [10]
+
+
+async def test_a_trigger_that_is_changed_while_a_file_settles_sees_it_all_the_same(nodes, tmp_path):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    (tmp_path / "old").write_text("x")
+    await keep(triggers, folder=str(tmp_path), pattern="n*", settle="1h")
+    await until(lambda: _is("t" in triggers._watching.seen))
+    (tmp_path / "new").write_text("x")
+    await keep(triggers, folder=str(tmp_path), pattern="n*", settle=0, labels={"team": "x"})
+    assert [Path(one["path"]).name for one in await outputs(flow, 1)] == ["new"]
+    await keep(triggers, folder=str(tmp_path), settle=0)  # what it looks for now was there before
+    await until(lambda: _is(len(triggers._watching.seen.get("t", ())) == 2))
+    (tmp_path / "newer").write_text("x")
+    assert {Path(one["path"]).name for one in await outputs(flow, 2)} == {"new", "newer"}
 
 
 async def test_a_folder_with_more_files_than_are_looked_at_says_of_none_that_it_is_gone(nodes, tmp_path, monkeypatch):

@@ -219,6 +219,30 @@ async def test_one_that_is_put_off_while_it_fires_fires_again_then(nodes, monkey
     assert (await triggers.store.get("t")).trigger.input == "then"
 
 
+async def test_a_moment_counts_though_times_of_the_trigger_before_are_put_off(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await keep(triggers, cron=EACH_SECOND, jitter="1h", input="old")
+
+    async def put_off() -> list:
+        return (await triggers.store.state("t"))[0].pending
+
+    await until(put_off)
+    at = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+    await keep(triggers, at=at, kind="once", input="new")
+    found = await fired(flow)
+    assert [await output(flow, run) for run in found.values()] == ["new"]
+    await until(lambda: _gone(triggers))
+
+
+async def _gone(triggers) -> bool:
+    try:
+        await triggers.store.get("t")
+    except NotFound:
+        return True
+    return False
+
+
 async def test_what_is_disabled_while_another_replaces_it_is_not_put_back(nodes, monkeypatch):
     flow, triggers = await nodes.here()
     await define(flow)
