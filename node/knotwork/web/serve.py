@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -22,11 +23,10 @@ from knotwork.web import app
 from knotwork.web.guard import Doorkeeper, names_of
 from knotwork.web.leaving import Leaving
 from knotwork.web.patience import PatientProtocol
-from knotwork.web.standby import Standby
+from knotwork.web.standby import CONNECTIONS_MAX, Standby
 
 START_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
-CONNECTIONS_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,6 @@ async def run_web(
     )
     listener = _opened(settings)
     port = int(listener.getsockname()[1])
-    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     leaving = Leaving()
     server = _Server(
         uvicorn.Config(
@@ -124,7 +123,7 @@ async def run_web(
         try:
             serving = group.create_task(server.serve(sockets=[listener]), name="web")
             await _started(server, serving)
-            yield Web(f"http://{shown}:{port}", port, keeper, settings.host, leaving, standby)
+            yield Web(f"http://{reached_by(settings.host)}:{port}", port, keeper, settings.host, leaving, standby)
         except BaseException as error:  # noqa: BLE001 - raised again below: the door closes in good order first
             problem = error
         await asyncio.to_thread(standby.close)
@@ -133,6 +132,18 @@ async def run_web(
     listener.close()
     if problem is not None:
         raise problem
+
+
+def reached_by(host: str) -> str:
+    """Return the host of a URL by which this machine reaches a door bound to `host`, which may mean every address."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    six = isinstance(address, ipaddress.IPv6Address)
+    if address.is_unspecified:
+        return "[::1]" if six else "127.0.0.1"
+    return f"[{host}]" if six else host
 
 
 def _giving_to(server: _Server, group: asyncio.TaskGroup) -> Callable[[socket.socket], None]:

@@ -9,6 +9,7 @@ up this thread, too.
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
 import threading
@@ -27,8 +28,9 @@ DEAD_S = 60.0
 """A loop that has not turned for that long will hardly turn again: the node counts as not alive, and may be restarted."""
 LOOK_EVERY_S = 0.05
 HEAD_MAX = 16 * 1024
-KEPT_MAX = 1024
-"""Connections kept for the loop; more wait where the system keeps them."""
+CONNECTIONS_MAX = 4096
+"""Connections at a time. While we stand in, one is let go for each that comes beyond these."""
+_COME_AGAIN = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 def answer(head: bytes, keeper: Doorkeeper, held_s: float) -> bytes | None:
@@ -60,6 +62,55 @@ def answer(head: bytes, keeper: Doorkeeper, held_s: float) -> bytes | None:
     return b"".join(there.send(event) or b"" for event in sent)
 
 
+class _Held:
+    """The connections that are held: those that are silent yet, looked at by `asked`, and those `kept` for the loop."""
+
+    def __init__(self, asked: selectors.BaseSelector) -> None:
+        """Hold nobody yet."""
+        self._asked = asked
+        self._silent: dict[socket.socket, None] = {}
+        self.kept: list[socket.socket] = []
+
+    def silent(self, connection: socket.socket) -> None:
+        """Hold one that has said nothing yet."""
+        self._asked.register(connection, selectors.EVENT_READ)
+        self._silent[connection] = None
+
+    def heard(self, connection: socket.socket) -> bool:
+        """Hold no more one that says something; returns False when it was let go meanwhile."""
+        if connection not in self._silent:
+            return False
+        del self._silent[connection]
+        self._asked.unregister(connection)
+        return True
+
+    def let_one_go(self) -> bool:
+        """Make room for another; returns False when nobody is held.
+
+        Of whichever are more one goes: who has been silent for longest, or who came last to be kept, who may come again.
+        """
+        if len(self._silent) > len(self.kept):
+            gone = next(iter(self._silent))
+            self.heard(gone)
+        elif self.kept:
+            gone = self.kept.pop()
+            with contextlib.suppress(OSError):
+                gone.recv(HEAD_MAX)
+                gone.sendall(_COME_AGAIN)
+        else:
+            return False
+        gone.close()
+        return True
+
+    def all(self) -> list[socket.socket]:
+        """Return every connection, those kept first."""
+        return [*self.kept, *self._silent]
+
+    def __len__(self) -> int:
+        """Return how many are held."""
+        return len(self.kept) + len(self._silent)
+
+
 class Standby:
     """Stands in at `listener`, which does not block, and gives what it does not answer to `adopt`."""
 
@@ -74,20 +125,18 @@ class Standby:
         with self._in, selectors.DefaultSelector() as asked:
             if self._over:
                 return
-            kept: list[socket.socket] = []
+            held = _Held(asked)
             asked.register(self._listener, selectors.EVENT_READ)
             while not (turned.is_set() or self._over):
                 for key, _ in asked.select(LOOK_EVERY_S):
-                    if key.fileobj is self._listener:
-                        self._let_in(asked, kept)
-                        continue
                     connection = key.fileobj
                     assert isinstance(connection, socket.socket)
-                    asked.unregister(connection)
-                    if not self._answered(connection, held_s()):
-                        kept.append(connection)
-            silent = [key.fileobj for key in asked.get_map().values() if isinstance(key.fileobj, socket.socket)]
-            for connection in [*kept, *(one for one in silent if one is not self._listener)]:
+                    if connection is self._listener:
+                        if not self._let_in(held):
+                            turned.wait(LOOK_EVERY_S)
+                    elif held.heard(connection) and not self._answered(connection, held_s()):
+                        held.kept.append(connection)
+            for connection in held.all():
                 self._adopt(connection)
 
     def close(self) -> None:
@@ -96,16 +145,19 @@ class Standby:
         with self._in:
             return
 
-    def _let_in(self, asked: selectors.BaseSelector, kept: list[socket.socket]) -> None:
-        if len(kept) + len(asked.get_map()) > KEPT_MAX:
-            asked.unregister(self._listener)
-            return
+    def _let_in(self, held: _Held) -> bool:
+        """Take in who comes; returns False when there is no room for anybody, and nobody to let go for it."""
+        if len(held) >= CONNECTIONS_MAX:
+            held.let_one_go()
         try:
             connection, _ = self._listener.accept()
-        except OSError:  # gone again, or no file left for it
-            return
+        except (BlockingIOError, ConnectionError):  # gone again
+            return True
+        except OSError:  # no file is left for it
+            return held.let_one_go()
         connection.settimeout(0)
-        asked.register(connection, selectors.EVENT_READ)
+        held.silent(connection)
+        return True
 
     def _answered(self, connection: socket.socket, held_s: float) -> bool:
         """Answer one that has said something; returns False when it is for the loop."""

@@ -4,6 +4,7 @@ A stand-in speaks the output that the vendor documents and refuses flags that th
 the prompt make it misbehave.
 """
 
+import atexit
 import json
 import os
 import signal
@@ -77,6 +78,10 @@ def hang(_):
     time.sleep(60)
 
 
+def linger(_):
+    atexit.register(time.sleep, 600)  # when everything has been said
+
+
 def crash(_):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -101,6 +106,7 @@ ODDITIES = {
     "STRAY": stray,
     "ESCAPEE": escapee,
     "HANG": hang,
+    "LINGER": linger,
     "CRASH": crash,
     "COMPLAIN": complain,
     "MUTTER": mutter,

@@ -133,6 +133,12 @@ async def test_silence_and_floods_are_ended() -> None:
     assert flood.code == "agent.output_too_large"
 
 
+async def test_who_has_said_all_and_does_not_exit_is_not_waited_for() -> None:
+    lingering = await ask("claude", "LINGER")
+    assert isinstance(lingering, Done), lingering
+    assert lingering.output["text"] == "You said: LINGER"
+
+
 async def test_turn_limits_credit_and_reconnects() -> None:
     turns = await ask("claude", "TURNS")
     assert isinstance(turns, Failed)

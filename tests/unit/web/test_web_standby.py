@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import os
 import socket
+import sys
 import threading
 
 import pytest
 
 from knotwork.web import serve, standby
-from knotwork.web.guard import Doorkeeper
+from knotwork.web.guard import Doorkeeper, names_of
 
 TOKEN = "open-sesame"
 KEEPER = Doorkeeper(TOKEN)
@@ -130,3 +132,87 @@ async def test_a_door_that_closes_takes_nobody_in(node):
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", web.port), timeout=WAIT_S)
     web.standby.stand_in(turned, lambda: 3.0)  # comes back at once
+
+
+def standing_in(web) -> tuple[threading.Event, threading.Thread]:
+    turned = threading.Event()
+    standing = threading.Thread(target=web.standby.stand_in, args=(turned, lambda: 3.0))
+    standing.start()
+    return turned, standing
+
+
+def said(connection: socket.socket, request: bytes = b"") -> bytes:
+    connection.sendall(request)
+    return connection.recv(4096)
+
+
+def connected(web) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", web.port), timeout=WAIT_S)
+
+
+async def test_health_is_answered_however_many_say_nothing(web, monkeypatch):
+    monkeypatch.setattr(standby, "CONNECTIONS_MAX", 3)
+    silent = [connected(web) for _ in range(8)]
+    turned, standing = standing_in(web)
+    assert (await asyncio.to_thread(ask, web.port, "GET", "/livez")) == (200, {"live": True})
+    turned.set()
+    await asyncio.to_thread(standing.join, WAIT_S)
+    assert await asyncio.to_thread(said, silent[0]) == b"", "those that waited for longest were let go"
+    assert (await asyncio.to_thread(said, silent[-1], asked("GET /livez"))).startswith(b"HTTP/1.1 200 ")
+    for one in silent:
+        one.close()
+
+
+async def test_health_is_answered_however_many_ask_for_something_else(web, monkeypatch):
+    monkeypatch.setattr(standby, "CONNECTIONS_MAX", 3)
+    turned, standing = standing_in(web)
+    others = []
+    for _ in range(8):
+        others.append(connected(web))
+        others[-1].sendall(asked("GET /metrics"))
+    assert ask(web.port, "GET", "/readyz") == (503, {"ready": False})  # in the loop, which answers none of them now
+    turned.set()
+    await asyncio.to_thread(standing.join, WAIT_S)
+    answers = [await asyncio.to_thread(said, one) for one in others]
+    told = [answer.split()[1] for answer in answers]
+    assert sorted(set(told)) == [b"401", b"503"], "served by the loop, or asked to come again"
+    assert all(b"retry-after: 1\r\n" in answer for answer in answers if answer.split()[1] == b"503")
+    for one in others:
+        one.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
+async def test_health_is_answered_where_no_file_is_left(web):
+    import resource
+
+    silent, probe = [connected(web) for _ in range(8)], connected(web)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 4, before[1]))
+    try:
+        turned, standing = standing_in(web)
+        answer = said(probe, asked("GET /livez"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        turned.set()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    await asyncio.to_thread(standing.join, WAIT_S)
+    for one in (*silent, probe):
+        one.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [
+        ("0.0.0.0", "127.0.0.1"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("localhost", "localhost"),
+        ("::", "[::1]"),
+        ("::1", "[::1]"),
+    ],
+)
+def test_a_door_is_reached_from_this_machine_at_an_address_that_it_answers_to(host, reached):
+    assert serve.reached_by(host) == reached
+    name = asked("GET /livez").replace(b"localhost", f"{reached}:8080".encode())
+    assert standby.answer(name, Doorkeeper(TOKEN, names_of(host, ())), 2.0) is not None

@@ -131,13 +131,14 @@ class CliAgent(Generic[C]):
             return Failed("The prompt has a NUL character, which no command line can carry.", code="request.invalid")
         heard = Heard(text_max=self.config.answer_max)
 
-        async def on_line(raw: bytes) -> None:
+        async def on_line(raw: bytes) -> bool:
             event = event_of(raw)
             if event is None:
                 heard.overhear(raw)
-                return
-            self.dialect.read(event, heard)
-            await _tell(heard, attempt)
+            else:
+                self.dialect.read(event, heard)
+                await _tell(heard, attempt)
+            return heard.ended
 
         try:
             env = await self._environment(attempt)

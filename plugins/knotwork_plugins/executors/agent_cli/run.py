@@ -15,11 +15,12 @@ from typing import IO, Literal
 
 from knotwork_plugins.executors.process import group as process_group
 
-_EXIT_S = 5.0  # time to exit after closing its output
+_EXIT_S = 5.0  # time to exit after closing its output, and of silence after its last word
 _STDERR_KEPT = 16_384
 _STDOUT, _STDERR = 1, 2
 
-OnLine = Callable[[bytes], Awaitable[None]]
+OnLine = Callable[[bytes], Awaitable[bool]]
+"""Takes one line; whether the command has said all that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Ending:
     skipped_lines: int = 0
     stderr: bytearray = field(default_factory=bytearray)
     heard_at_s: float = 0.0
+    finished: bool = False
 
     def complaint(self) -> str:
         """Return the end of what it wrote to stderr."""
@@ -102,6 +104,7 @@ async def run(
 ) -> Ending:
     """Run a command to its end, handing every line of its stdout to `on_line`.
 
+    One that has said all and does not exit (some wait for ever for what they started) is ended after 5 s of silence.
     When this returns or raises, cancellation included, nothing of the command runs any more. Raises OSError or
     ValueError when it cannot be started.
     """
@@ -143,7 +146,7 @@ async def _read(child: process_group.Child, limits: Limits, on_line: OnLine, end
     while chunk := await child.read(_STDOUT):
         ending.hear()
         for line in lines.push(chunk):
-            await on_line(line)
+            ending.finished = await on_line(line)
         ending.skipped_lines = lines.skipped
         total += len(chunk)
         if total > limits.output_max:
@@ -158,10 +161,12 @@ async def _until_over(reader: asyncio.Task[None], leaver: asyncio.Task[None], li
     """Return when the output has ended (and the command had its time to exit), or a limit is passed."""
     clock = asyncio.get_running_loop().time
     while not reader.done():
-        patience_s = ending.heard_at_s + limits.idle_timeout_s - clock()
+        idle_s = min(_EXIT_S, limits.idle_timeout_s) if ending.finished else limits.idle_timeout_s
+        patience_s = ending.heard_at_s + idle_s - clock()
         if patience_s <= 0:
             ending.why = "silent"
             return
-        await asyncio.wait({reader}, timeout=patience_s)
+        # Not for long: the next line may be the last, after which there is less patience.
+        await asyncio.wait({reader}, timeout=min(patience_s, _EXIT_S))
     if ending.why == "exited":
         await asyncio.wait({leaver}, timeout=_EXIT_S)
