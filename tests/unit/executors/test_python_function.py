@@ -42,6 +42,14 @@ def interrupted(_): raise KeyboardInterrupt
 def stops(_): raise StopIteration(1)
 def failed(_): return Failed("because", code="mine.code", retriable=True)
 def again(given): return Continue({"n": given})
+async def grouped(_):
+    async with asyncio.TaskGroup() as group: group.create_task(asyncio.to_thread(refused, _))
+def several(_): raise ExceptionGroup("many", [ValueError("no good"), ExceptionGroup("more", [ConnectionError("later")])])
+def busy_group(_): raise ExceptionGroup("one", [Busy("full", code="mine.busy", retry_after_s=3)])
+class Mute(Exception):
+    def __str__(self): raise RuntimeError
+def mute(_): raise Mute
+def long(_): raise ValueError("x" * 10_000_000)
 def odd(_): return object()
 def ring(_): x = []; x.append(x); return x
 @dataclasses.dataclass
@@ -143,6 +151,10 @@ def test_spread_gives_each_key_as_an_argument(ask):
         ("odd", "agent.output_not_json", False, "object"),
         ("ring", "agent.output_not_json", False, "recursion"),
         ("broken_generator", "agent.exception", False, "half way"),
+        ("grouped", "agent.exception", True, "ConnectionRefusedError: later"),
+        ("several", "agent.exception", False, "ValueError: no good; ConnectionError: later"),
+        ("busy_group", "mine.busy", True, "full"),
+        ("mute", "agent.exception", False, "Mute: its text cannot be had"),
     ],
 )
 def test_failures(ask, name, code, retriable, words):
@@ -150,6 +162,12 @@ def test_failures(ask, name, code, retriable, words):
     assert isinstance(outcome, Failed)
     assert (outcome.code, outcome.retriable) == (code, retriable)
     assert words in outcome.message
+
+
+def test_of_a_long_text_only_the_beginning_is_told(ask, caplog):
+    with caplog.at_level("WARNING"):
+        assert len(ask("long").message) <= 2000
+    assert len(caplog.text) < 4000
 
 
 def test_where_an_exception_came_from_is_told(ask, file):

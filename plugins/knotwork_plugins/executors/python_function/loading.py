@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knotwork.sdk import PluginFailed
+from knotwork_plugins.executors.python_function import raising
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +54,7 @@ def load(reference: str, *, spread: bool, base: Path) -> Loaded:
             f"importing {where!r} failed: {type(error).__name__}: {error}",
             code="python.import_failed",
             hint="Mend the module, or add its folder to `path`.",
-            detail={"where": where_raised(error)},
+            detail={"where": raising.where(error)},
         ) from error
     target: Any = module
     for part in name.split("."):
@@ -72,16 +73,6 @@ def files_of(reference: str, base: Path) -> tuple[Path, ...]:
     """Return the file that `./file.py:func` names; none for a module."""
     where = reference.rpartition(":")[0]
     return (base / Path(where).expanduser(),) if where.endswith(".py") else ()
-
-
-def where_raised(error: BaseException) -> str:
-    """Return `file:line` of the innermost frame of the error's traceback, empty without one."""
-    trace = error.__traceback__
-    if trace is None:
-        return ""
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -27,11 +27,11 @@ from knotwork.sdk import (
     Executor,
     Factory,
     Failed,
-    KnotworkError,
     Outcome,
     PluginConfig,
 )
 from knotwork_plugins.executors.python_function import loading as function_loading
+from knotwork_plugins.executors.python_function import raising
 from knotwork_plugins.executors.python_function import threads as worker_threads
 
 if TYPE_CHECKING:
@@ -99,8 +99,6 @@ class PythonFunction:
         """Call the function once and make an outcome of what it returns or raises."""
         try:
             return await self._call(attempt)
-        except KnotworkError as error:
-            return Failed(str(error), error.code, error.retriable, error.retry_after_s, error.detail)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -108,17 +106,11 @@ class PythonFunction:
             # Nobody cancelled this attempt: the function raised it, or awaited something that was cancelled.
             return Failed("the function ended with CancelledError though nobody cancelled it", code="agent.exception")
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - a border: the function is foreign code
-            where = function_loading.where_raised(error)
-            self._context.log.warning(
-                "%s raised %s: %s (%s)", self._config.function, type(error).__name__, error, where
-            )
-            names = {kind.__name__ for kind in type(error).__mro__}
-            return Failed(
-                f"{type(error).__name__}: {error}"[:2000],
-                code="agent.exception",
-                retriable=not names.isdisjoint(self._config.retriable_errors),
-                detail={"where": where},
-            )
+            failed = raising.outcome(error, self._config.retriable_errors)
+            if failed.code == "agent.exception":
+                where = failed.detail.get("where", "")
+                self._context.log.warning("%s raised %s (%s)", self._config.function, failed.message, where)
+            return failed
 
     async def _call(self, attempt: Attempt) -> Outcome:
         loaded = self._loaded
