@@ -8,6 +8,7 @@ left early, as `head` does, is a quiet end.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 
@@ -21,6 +22,20 @@ def open_closed() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # in this order: each gets the lowest number, which is its own
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - for as long as we live
+
+
+def take_all(*, as_json: bool) -> None:
+    """Let every character through where the encoding of a terminal or a pipe has not got them all.
+
+    JSON is UTF-8 wherever it goes; what people read tells the others by their number.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        if as_json:
+            stream.reconfigure(encoding="utf-8")
+        if stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def lost(after: OSError | None = None) -> OSError | None:

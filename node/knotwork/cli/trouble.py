@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 
@@ -23,6 +24,10 @@ def usage(message: str) -> Invalid:
 
 def tell(error: BaseException, *, as_json: bool) -> int:
     """Print an error to standard error and return its exit code; a traceback is for bugs of ours alone."""
+    if isinstance(error, FileNotFoundError) and _nowhere():
+        error = Invalid(
+            "The folder that this was started in is gone.", code="cli.no_folder", hint="Go to one that is there: cd ~"
+        )
     ours = error if isinstance(error, KnotworkError) else Internal(f"{type(error).__name__}: {error}", code="cli.bug")
     if as_json:
         print(show.compact({**ours.to_wire(), "exit_code": ours.exit_code}), file=sys.stderr)
@@ -36,3 +41,12 @@ def tell(error: BaseException, *, as_json: bool) -> int:
         print(f"  {show.plain(ours.hint)}", file=sys.stderr)
     print(f"  ({ours.code})", file=sys.stderr)
     return ours.exit_code
+
+
+def _nowhere() -> bool:
+    """Return whether the working folder was removed; whatever asks for it fails then."""
+    try:
+        os.getcwd()  # noqa: PTH109 - asked for itself, not for its path
+    except FileNotFoundError:
+        return True
+    return False

@@ -57,3 +57,20 @@ def test_an_error_is_told_where_there_is_no_standard_output(tmp_path):
 def test_a_reader_that_leaves_early_ends_it_quietly(tmp_path):
     done = run(tmp_path, "knotwork config schema | head -c 1")
     assert (done.stdout, done.stderr) == ("{", "")
+
+
+def test_an_encoding_that_lacks_a_character_loses_no_answer(tmp_path):
+    (tmp_path / "knotwork.toml").write_text('[node.labels]\nplace = "Köln 🎉"\n', encoding="utf-8")
+    told = run(tmp_path, "PYTHONIOENCODING=ascii knotwork config show")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert r"K\xf6ln \U0001f389" in told.stdout
+    told = run(tmp_path, "PYTHONIOENCODING=ascii knotwork config show -o json")
+    settings = {one["key"]: one["value"] for one in json.loads(told.stdout)["settings"]}
+    assert settings["node.labels.place"] == "Köln 🎉"
+
+
+def test_a_working_folder_that_was_removed_is_told(tmp_path):
+    told = run(tmp_path, "mkdir gone && cd gone && rmdir ../gone && exec knotwork config check")
+    assert told.returncode == 2
+    assert "(cli.no_folder)" in told.stderr
+    assert "Traceback" not in told.stderr
