@@ -23,6 +23,7 @@ from knotwork.flow.runs import keyed_run, new_run
 from knotwork.ops.flow_ports import RunFilter
 from knotwork.ops.replies import Progress
 from knotwork.ops.run_copies import WRITTEN
+from knotwork.ops.run_words import read_cursor
 from knotwork.sdk.errors import Invalid, NotFound
 
 
@@ -194,6 +195,29 @@ async def test_a_run_that_only_newer_nodes_can_follow_is_shown_as_far_as_its_fac
     assert next(piece.text for piece in pieces if isinstance(piece, Progress)) == "start"
     (written,) = [piece async for piece in desk.exported(run)]
     assert (written.definition, len(written.facts)) == (NEWER, 6)
+
+
+async def test_a_list_goes_on_behind_runs_that_are_hidden(flows):
+    flow = await flows.here()
+    past = [
+        {
+            **dict.fromkeys(("workflow", "digest", "submitter", "trigger", "first", "next", "code", "message"), ""),
+            "id": f"w{number}", "state": "completed", "number": 0, "started_ns": number, "ended_ns": number,
+            "labels": {"orchestration": "o1"} if number % 4 else {},
+        }
+        for number in range(40, 0, -1)
+    ]  # fmt: skip
+
+    async def ended_runs(*, limit, below, **_):
+        return [one for one in past if below is None or (one["started_ns"], one["id"]) < below][:limit]
+
+    seen: list[str] = []
+    cursor = None
+    while cursor is None or cursor:
+        wanted = RunFilter(below=read_cursor(cursor) if cursor else None)
+        listed = await FlowDesk(flow, types.SimpleNamespace(ended_runs=ended_runs), str, ("x",)).runs(wanted, 3)
+        cursor, seen = listed.next, seen + [one.id for one in listed.runs]
+    assert seen == [f"w{number}" for number in range(40, 0, -4)]
 
 
 async def test_a_fact_of_a_newer_version_is_told_and_not_passed_over_in_silence(flows):

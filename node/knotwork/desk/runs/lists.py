@@ -76,12 +76,7 @@ class RunLists:
         past: dict[str, Row] = {}
         try:
             if not wanted.states or wanted.states - LIVING:
-                ended = await self._view.ended_runs(
-                    workflow=wanted.workflow, states=sorted(wanted.states - LIVING), limit=limit,
-                    labels=dict(wanted.labels), since_ns=wanted.since_ns, until_ns=wanted.until_ns, text=wanted.text,
-                    below=wanted.below,
-                )  # fmt: skip
-                past = {str(one["id"]): one for one in await self._sight.seen(ended)}
+                past = await self._past(wanted, limit)
             known = await listing.recent(self._flow.connection, workflow=wanted.workflow)
         except KnotworkError as error:
             log.debug("runs are listed from the streams: %s", error)
@@ -94,6 +89,21 @@ class RunLists:
         for name in past.keys() - {one.id for one in found}:
             found.append(Found(int(past[name]["started_ns"]), name, await self._past_row(past[name])))
         return sorted(found, key=lambda one: one[:2], reverse=True)[:limit]
+
+    async def _past(self, wanted: RunFilter, limit: int) -> dict[str, Row]:
+        """Return runs that ended, fit and may be seen by their ids: `limit` of them unless there are fewer."""
+        found: dict[str, Row] = {}
+        below = wanted.below
+        while True:
+            ended = await self._view.ended_runs(
+                workflow=wanted.workflow, states=sorted(wanted.states - LIVING), limit=limit,
+                labels=dict(wanted.labels), since_ns=wanted.since_ns, until_ns=wanted.until_ns, text=wanted.text,
+                below=below,
+            )  # fmt: skip
+            found |= {str(one["id"]): one for one in await self._sight.seen(ended)}
+            if len(ended) < limit or len(found) >= limit:  # else others stand behind those that are hidden
+                return found
+            below = int(ended[-1]["started_ns"]), str(ended[-1]["id"])
 
     async def _past_row(self, one: Row) -> flow_replies.RunRow:
         return flow_rows.past(one, await self._steps(str(one["digest"])))
