@@ -154,7 +154,7 @@ async def test_health_is_answered_however_many_say_nothing(web, monkeypatch):
     monkeypatch.setattr(standby, "CONNECTIONS_MAX", 3)
     silent = [connected(web) for _ in range(8)]
     turned, standing = standing_in(web)
-    assert (await asyncio.to_thread(ask, web.port, "GET", "/livez")) == (200, {"live": True})
+    assert ask(web.port, "GET", "/livez") == (200, {"live": True})  # in the loop, which takes nobody in now
     turned.set()
     await asyncio.to_thread(standing.join, WAIT_S)
     assert await asyncio.to_thread(said, silent[0]) == b"", "those that waited for longest were let go"
@@ -170,7 +170,7 @@ async def test_health_is_answered_however_many_ask_for_something_else(web, monke
     for _ in range(8):
         others.append(connected(web))
         others[-1].sendall(asked("GET /metrics"))
-    assert ask(web.port, "GET", "/readyz") == (503, {"ready": False})  # in the loop, which answers none of them now
+    assert ask(web.port, "GET", "/readyz") == (503, {"ready": False})  # the same
     turned.set()
     await asyncio.to_thread(standing.join, WAIT_S)
     answers = [await asyncio.to_thread(said, one) for one in others]
