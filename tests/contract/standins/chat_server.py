@@ -60,10 +60,11 @@ class Door(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        self.send(": a comment\r\n\r\n")
+        self.send("\ufeff" if "MARKED" in prompt else ": a comment\r\n\r\n")
         if "HANG" in prompt:
             time.sleep(30)
-        self.event(delta={"role": "assistant", "content": ""})
+        if "MARKED" not in prompt:
+            self.event(delta={"role": "assistant", "content": ""})
         if "GARBAGE" in prompt:
             self.send('data: {\n\ndata: [1]\n\nevent: x\nid: 1\ndata: null\n\ndata: {"choices": 7}\n\n')
         if "HUGE" in prompt:
@@ -71,7 +72,7 @@ class Door(BaseHTTPRequestHandler):
         if "CALLS" in prompt:
             self.calls()
             return
-        for text in ("You ", "said: ", prompt):
+        for text in ("You ", "said: ", prompt, *(("\ud83d", "\ude00") if "HALVES" in prompt else ())):
             self.event(delta={"content": text})
         if "MIDWAY" in prompt:
             self.send('data: {"error": {"message": "The server is overloaded", "code": "server_error"}}\n\n')

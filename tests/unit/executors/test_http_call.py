@@ -74,6 +74,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def on_liar(self, body: bytes) -> None:
         self.answer(200, b"<html>", content_type="application/json")
 
+    def on_marked(self, body: bytes) -> None:
+        self.answer(200, b'\xef\xbb\xbf{"marked": true}', content_type="application/json")
+
     def on_empty(self, body: bytes) -> None:
         self.answer(204, b"")
 
@@ -197,7 +200,12 @@ def test_what_one_attempt_is_given_the_next_does_not_carry(run, server):
 
 @pytest.mark.parametrize(
     ("path", "outcome"),
-    [("/odd", Done("\ufffd\ufffd")), ("/empty", Done(None)), ("/gzip", Done({"packed": True}))],
+    [
+        ("/odd", Done("\ufffd\ufffd")),
+        ("/empty", Done(None)),
+        ("/gzip", Done({"packed": True})),
+        ("/marked", Done({"marked": True})),
+    ],
 )
 def test_odd_answers(ask, path, outcome):
     assert ask(path) == outcome

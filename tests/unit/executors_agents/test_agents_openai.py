@@ -127,7 +127,14 @@ async def test_refusals_and_breaks(endpoint: str, word: str, code: str, retriabl
         assert outcome.detail["partial"]["text"].startswith("You said: ")
 
 
-@pytest.mark.parametrize("word", ["GARBAGE", "NODONE"])
+async def test_characters_sent_in_halves_are_whole(endpoint: str) -> None:
+    report = RecordingReporter()
+    outcome = await ask(endpoint, "HALVES", report=report)
+    assert isinstance(outcome, Done), outcome
+    assert outcome.output["text"] == "You said: HALVES\U0001f600" == "".join(report.chunks)
+
+
+@pytest.mark.parametrize("word", ["GARBAGE", "NODONE", "MARKED"])
 async def test_odd_streams_do_not_lose_the_answer(endpoint: str, word: str) -> None:
     outcome = await ask(endpoint, word)
     assert isinstance(outcome, Done), outcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import ssl
 import time
 import zlib
@@ -227,7 +228,7 @@ class HttpCall:
         if not content.strip():
             return Done(None)
         try:
-            return Done(msgspec.json.decode(content))
+            return Done(msgspec.json.decode(content.removeprefix(codecs.BOM_UTF8)))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             begin = content[:80].decode(errors="replace")
             return Failed(

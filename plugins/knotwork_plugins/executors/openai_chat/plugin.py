@@ -20,6 +20,7 @@ from knotwork.sdk import Attempt, Context, Done, Factory, Failed, Outcome, Plugi
 from knotwork_plugins.executors import prompting, trouble
 from knotwork_plugins.executors.agent_cli.heard import items_in, numbers_in, plain, text_in, value_in, whole_in
 from knotwork_plugins.executors.openai_chat import sse
+from knotwork_plugins.executors.prompting import clean
 
 if TYPE_CHECKING:
     import httpx
@@ -80,6 +81,7 @@ class Answer:
     spoken: list[str] = field(default_factory=list)
     calls: dict[int, dict[str, str]] = field(default_factory=dict)
     _size: int = 0
+    _half: str = ""
 
     def take(self, event: Any) -> str:
         """Take one chunk, or a whole unstreamed answer; return the new text in it. Never raises."""
@@ -93,7 +95,7 @@ class Answer:
             self.finish = text_in(choice, "finish_reason") or self.finish
             said = value_in(choice, "delta") or value_in(choice, "message")
             parts = "".join(text_in(part, "text") for part in items_in(said, "content"))  # how some servers put it
-            text = text_in(said, "content") or parts or text_in(said, "refusal")
+            text = self._whole(value_in(said, "content")) or parts or text_in(said, "refusal")
             for call in items_in(said, "tool_calls"):
                 self._call(call)
         self._size += len(text)
@@ -103,6 +105,15 @@ class Answer:
         if text:
             self.spoken.append(text)
         return text
+
+    def _whole(self, content: Any) -> str:
+        """Return a text with the characters in it whole: some servers send half a character in each of two chunks."""
+        if not isinstance(content, str):
+            return ""
+        text, self._half = self._half + content, ""
+        if "\ud800" <= text[-1:] < "\udc00":
+            text, self._half = text[:-1], text[-1]
+        return clean(text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass"))
 
     def _call(self, call: Any) -> None:
         index = whole_in(call, "index")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+
 
 class EventTooLarge(Exception):
     """One event has more bytes than allowed."""
@@ -17,6 +19,7 @@ class Events:
         self._size = 0
         self._data: list[bytes] = []
         self._after_cr = False
+        self._begun = False
 
     def push(self, chunk: bytes) -> list[str]:
         """Add a chunk and return the data of the events it completed; raises `EventTooLarge`."""
@@ -51,6 +54,8 @@ class Events:
             self._parts.append(part)
 
     def _field(self, line: bytes) -> None:
+        if not self._begun:
+            line, self._begun = line.removeprefix(codecs.BOM_UTF8), True
         name, _, value = line.partition(b":")
         if name == b"data":
             self._data.append(value.removeprefix(b" "))
