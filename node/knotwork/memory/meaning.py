@@ -144,7 +144,7 @@ class Meaning:
             self._vectors = {digest: vector for digest, vector in self._vectors.items() if digest in there}
 
     async def _made(self, instance: str, texts: list[str]) -> tuple[str, list[Vector]]:
-        """Return the model and one vector for each text; whatever else a plugin does stays its own failure."""
+        """Return which model it was and one vector for each text; whatever else a plugin does stays its own failure."""
         try:
             with self._memory.around.slot(instance).lease() as plugin:
                 given = await asking.safely(instance, lambda: plugin.embed(texts))
@@ -155,7 +155,10 @@ class Meaning:
             raise PluginFailed(f"{instance} makes no vectors: {raised.text(error)}", code="memory.embed") from error
         if len(made) != len(texts):
             raise PluginFailed(f"{instance} gave {len(made)} vectors for {len(texts)} texts.", code="memory.embed")
-        return model, made
+        lengths = sorted({len(one.values) for one in made})
+        if len(lengths) > 1:
+            raise PluginFailed(f"{instance} gave vectors of several lengths: {lengths}.", code="memory.embed")
+        return f"{model}, {lengths}", made  # another one may answer under the same name
 
 
 def _everything(index: Index) -> list[tuple[Place, Record]]:

@@ -25,6 +25,7 @@ class Model:
 
     def __init__(self) -> None:
         self.model, self.away, self.asked = "words", False, 0
+        self.more: list[float] = []
 
     async def embed(self, texts: Any) -> list[list[float]]:
         if self.away:
@@ -35,7 +36,7 @@ class Model:
             vector = [-0.01, -0.01, -0.01, -0.01]
             for word in text.lower().split():
                 vector[MEANS.get(word, 3)] += 1.0 if word in MEANS else 0.02
-            vectors.append(vector)
+            vectors.append([*vector, *self.more])
         return vectors
 
 
@@ -165,11 +166,13 @@ async def test_an_index_that_cannot_be_read_is_read_later(node: Any, monkeypatch
     await until(lambda: node.rooms.meaning.known == 1)
 
 
-async def test_vectors_of_two_models_are_never_compared(node: Any):
+@pytest.mark.parametrize("other", [{"model": "other words"}, {"more": [0.01]}], ids=["name", "length"])
+async def test_vectors_of_two_models_are_never_compared(node: Any, other: dict[str, Any]):
     ann, model = node.agent("writer"), await with_model(node)
     await remember(node, ann, "the kitten sleeps")
     await until(lambda: node.rooms.meaning.known == 1)
-    model.model, before = "other words", model.asked  # the same table leads to another one
+    vars(model).update(other)  # the same table leads to another one, perhaps under the same name
+    before = model.asked
     assert await found(node, ann, text="cat") == []
     await until(lambda: model.asked > before + 1)  # it was asked for the memory, too, not for the search alone
 
