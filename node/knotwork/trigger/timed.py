@@ -136,6 +136,7 @@ class Timed:
         trigger = known.trigger
         state, revision = await self._store.state(trigger.id)
         state.since_ns = max(state.since_ns, known.since_ns)
+        state.pending = [one for one in state.pending if not one.messages]  # what one before it gathered is no time
         now = now_ns()
         passed_over = self._decide(known, state, now)
         if passed_over is not None:

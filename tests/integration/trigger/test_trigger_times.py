@@ -25,7 +25,7 @@ from knotwork.ops.op import Caller
 from knotwork.ops.run_words import read_cursor
 from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
 from knotwork.trigger import due, source
-from knotwork.trigger.store import State
+from knotwork.trigger.store import Pending, State
 
 EACH_SECOND = "* * * * * *"
 
@@ -233,6 +233,16 @@ async def test_a_moment_counts_though_times_of_the_trigger_before_are_put_off(no
     found = await fired(flow)
     assert [await output(flow, run) for run in found.values()] == ["new"]
     await until(lambda: _gone(triggers))
+
+
+async def test_what_a_trigger_before_had_gathered_is_no_time(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    await keep(triggers, cron="0 0 1 1 *")
+    state = State(pending=[Pending("t/EVENTS-1-1-1", messages=[1])])
+    await triggers.store.save("t", state, (await triggers.store.state("t"))[1])
+    await keep(triggers, cron=EACH_SECOND)
+    assert len(seconds_of(list(await fired(flow, count=2)))) >= 2
 
 
 async def _gone(triggers) -> bool:
