@@ -82,6 +82,9 @@ os.chdir(told["cwd"])
 for number, stream in enumerate(streams):
     os.dup2(stream, number)
     os.close(stream)
+# the copied ones remember that they could seek, which a pipe cannot
+sys.stdout = open(1, "w", errors=sys.stdout.errors, closefd=False)
+sys.stderr = open(2, "w", buffering=1, errors=sys.stderr.errors, closefd=False)
 children._TOKEN = secrets.token_hex(16)  # made when it was imported, and the children of each node carry one of their own
 sys.path[0] = told["cwd"]
 sys.argv[:] = [os.path.join(os.path.dirname(knotwork.__file__), "__main__.py"), *told["words"]]
