@@ -216,6 +216,7 @@ class Crew:
             if not record.rounds:
                 raise
             return await self._already(record, how), False  # somebody spawned it at the same time
+        self.settling.told(made)
         try:
             await asyncio.to_thread(self.files.spawned, made)
         except OSError as error:

@@ -40,7 +40,7 @@ class Settling:
     ) -> None:
         """Write to `store`; `told` hears of every new phase."""
         self._store, self._looking, self._starting = store, looking, starting
-        self._flow, self._values, self._told = flow, starting.values, told
+        self._flow, self._values, self.told = flow, starting.values, told
 
     async def settle(self, orchestration: str) -> View:
         """Do whatever follows from how far it is, and return how far that is."""
@@ -102,7 +102,7 @@ class Settling:
 
         made = await self._store.change(view.record.id, closed)
         if not made.live:
-            self._told(made)
+            self.told(made)
 
     async def _mark(self, view: View) -> None:
         """Note which rounds have begun: their runs may be forgotten before it is over, and are not to begin again."""
@@ -180,6 +180,7 @@ class Settling:
             return await self._again(view)
         if how == "agent":
             return await self._by_agent(view)
+        await self.note_phase(record, "collection")
         result = await self.put_together(view, how)
         await self._store.put_result(record.id, result)
         return await self.close(view, "complete")
@@ -214,7 +215,7 @@ class Settling:
             return msgspec.structs.replace(one, rounds=(*one.rounds, made), phase="synthesis", ended_ns=0)
 
         made = await self._store.change(view.record.id, with_round)
-        self._told(made)
+        self.told(made)
         return made
 
     async def put_together(self, view: View, how: records.How) -> Result:
@@ -255,7 +256,7 @@ class Settling:
 
         made = await self._store.change(view.record.id, closed)
         if made.phase == phase:
-            self._told(made)
+            self.told(made)
         return await self._looking.view(made)
 
     async def note_phase(self, record: Record, phase: Phase) -> None:
@@ -267,7 +268,7 @@ class Settling:
             lambda one: msgspec.structs.replace(one, phase=phase) if one.live and one.rounds == record.rounds else one,
         )
         if made.phase == phase:
-            self._told(made)
+            self.told(made)
 
 
 def _stopped(one: Record, stop: records.Stop) -> Record:

@@ -45,8 +45,7 @@ async def test_four_agents_do_the_parts_and_another_does_that_of_one_who_vanishe
     assert whole["by"] == {"one": 1, "two": 2, "three": 3, "four": 4}
     assert sorted(whole["list"]) == [1, 2, 4]
     phases = [phase for one, phase in node.told if one == made.id]
-    assert phases[0] == "execution"
-    assert phases[-1] == "complete"
+    assert list(dict.fromkeys(phases)) == ["spawning", "execution", "collection", "complete"]
     folder = nodes.folder / "here" / made.id
     await until((folder / "state.json").exists)
     assert json.loads((folder / first / "result.json").read_text()) == {"by": {"one": 1}, "list": [1]}
