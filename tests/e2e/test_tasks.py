@@ -423,7 +423,17 @@ def test_dead_letters_come_back_or_go(hub):
     assert listed() == []
     assert hub.ask("task.drop", code="gone.bad")["changed"] == 0
     assert state(hub, lost) == "dead"
+    assert hub.refused("dead", "show", lost)[1]["code"] == "work.not_dead", "a letter that was dropped is gone"
     assert hub.run("dead", "list", "--code", "gone.bad")[:2] == (0, "no dead\n")
+
+
+def test_why_personal_work_is_left_by_executors(hub):
+    wanted = {"steps": [{"done": 1}]}
+    run = hub.ask("task.submit", capability="script", input=wanted, scope="personal")["id"]
+    told = hub.ask("task.why", id=run)
+    assert "executors of a node get no private or personal work" in told["why"]
+    assert {row["why_not"] for row in told["agents"]} == {"executors of a node get no private or personal work"}
+    assert hub.ask("task.cancel", ids=[run])["changed"] == 1
 
 
 # -- looking on ----------------------------------------------------------------------------------------------------------

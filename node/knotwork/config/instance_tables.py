@@ -99,7 +99,9 @@ class TargetTable(InstanceTable):
     cost: Annotated[float, Field(strict=True, allow_inf_nan=False)] = Field(
         default=0.0, ge=0, description="what a start costs, in your own unit; the cheapest healthy target is taken"
     )
-    max_concurrent: Whole = Field(default=1, ge=1, le=1000, description="agents of it that may run at once")
+    max_concurrent: Whole = Field(
+        default=1, ge=1, le=1000, description="agents of it that may run at once, in each project"
+    )
     cooldown_s: Seconds = Field(
         default=30.0, ge=0, le=86400, description="seconds it is left alone after a failure; doubled with each one more"
     )

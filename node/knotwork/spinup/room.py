@@ -164,19 +164,19 @@ class SpinUps:
 
         One that is just being started, or looked after, is called off: it ends as soon as that is done, whoever waits.
         """
-        launch = self._known(launch_id)
+        asked = launch = self._known(launch_id)
         if self._turns.taken(launch_id):
             if launch.state in ALIVE:
                 await self.launcher.call_off(launch, BY_HAND)
             await self._turns.over(launch_id)
             launch = self._known(launch_id)
             if launch.state not in LIVE:
-                return launch
+                return await self._settled(asked, launch)
         with self._turns.alone(launch_id):
             if launch.node == self._node and _of(self._own(), launch) is None:
-                return await self._leave(launch)
+                return await self._settled(asked, await self._leave(launch))
             _, own = self._mine(f"{launch.node}/{launch.target}")
-            return await self.launcher.stop(own, launch, BY_HAND)
+            return await self._settled(asked, await self.launcher.stop(own, launch, BY_HAND))
 
     # -- within ------------------------------------------------------------------------------------------------------
 
@@ -269,7 +269,7 @@ class SpinUps:
         try:
             task = demand.task or await self._task_of(demand)
             target, own = self._mine(f"{target.node}/{target.target}")
-            if not ranking.unready(target, clock.now_ns()):  # another may have had its last place meanwhile
+            if task and not ranking.unready(target, clock.now_ns()):  # else it ended, or another had the last place
                 launch = await self._launch(
                     own, target, by=BY_DEMAND, capability=demand.capability, boundary=demand.boundary, task=task
                 )
@@ -299,10 +299,15 @@ class SpinUps:
         after = await self.launcher.look(own, launch, now_ns, missing=missing, waited_s=await self._unserved_s(launch))
         if after.state != launch.state:
             await self._judged(after)
+        await self._settled(launch, after)
+
+    async def _settled(self, launch: Launch, after: Launch) -> Launch:
+        """Return a launch as it is after a step; when it is not starting any more, others may serve its demand."""
         if launch.by == BY_DEMAND and launch.state == "starting" and after.state != "starting":
             with contextlib.suppress(KnotworkError):
                 for key in demands.keys(launch.boundary, launch.capability):
                     await self.registry.release(key)
+        return after
 
     async def _unserved_s(self, launch: Launch) -> float:
         """Return for how many seconds the work that an idle agent was started for waits to be taken, 0 when none does."""
@@ -319,7 +324,7 @@ class SpinUps:
         register_s = target.register_s if target is not None else 0.0
         known = launch.agent or self.launcher.agent_of(launch) or self._held.left(launch)
         if launch.state != "starting" or known or now_ns - launch.created_ns > register_s * S:
-            await self._leave(launch)
+            await self._settled(launch, await self._leave(launch))
 
     async def _leave(self, launch: Launch) -> Launch:
         """End a launch that no configured target looks after: by the plugin it was started by, as long as that is there."""

@@ -18,17 +18,23 @@ if TYPE_CHECKING:
 S = 1_000_000_000
 SOON_S = 2.0
 """A task that could begin is expected to within this time."""
+NO_EXECUTOR = "executors of a node get no private or personal work"
+CLAIMED = "it is for those alone whom its submitter meant, once one of them claims it"
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One agent that could be meant. `load` is 1 when all its places are taken; `barred` is what the policy has against it."""
+    """One agent that could be meant. `load` is 1 when all its places are taken; `barred` is what the policy has against it.
+
+    `attached`: it came in from outside, and claims its tasks.
+    """
 
     node: str
     agent: str
     state: str
     load: float = 0.0
     barred: str = ""
+    attached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +80,22 @@ def consider(task: Task, agents: Sequence[Seen]) -> list[Considered]:
 def _against(task: Task, seen: Seen) -> str:
     if task.node and seen.node != task.node:
         return f"it is meant for node {task.node}"
-    chosen = task.queue.replace("=", "/")
-    if "=" in task.queue and not task.agent and chosen != f"{seen.node}/{seen.agent}":
-        return f"a router chose {chosen}"
-    if seen.barred:
-        return seen.barred
+    if barred := _beside(task, seen) or seen.barred:
+        return barred
     if seen.state != "online":
         return "its node drains: it takes nothing new" if seen.state == "draining" else f"its node is {seen.state}"
     if seen.load >= 1:
         return "all its places are taken"
+    return ""
+
+
+def _beside(task: Task, seen: Seen) -> str:
+    """Return why an agent does not ask the queue that a task by capability waits in, "" when it does."""
+    if subjects.circle_of(task.queue):
+        return CLAIMED if seen.attached else NO_EXECUTOR
+    chosen = task.queue.replace("=", "/")
+    if "=" in task.queue and not task.agent and chosen != f"{seen.node}/{seen.agent}":
+        return f"a router chose {chosen}"
     return ""
 
 
@@ -149,7 +162,7 @@ def _failed(sight: Sight) -> str:
 
 def _pending(sight: Sight, around: Surroundings) -> str:
     task = sight.task
-    place = f"It waits in queue {subjects.shown(task.queue)}" + (
+    place = f"It waits in queue {subjects.capability_of(task.queue) or subjects.shown(task.queue)}" + (
         "" if task.boundary == records.NO_BOUNDARY else f" of boundary {task.boundary}"
     )
     before = "" if around.before is None else f", lane {task.lane}, with {around.before} before it"

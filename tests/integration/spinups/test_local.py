@@ -99,6 +99,15 @@ async def test_how_it_ended_is_told(tmp_path, command, state, words):
         assert await again.condition(launched.ref) == condition
 
 
+async def test_how_it_ended_is_known_still_when_another_was_started_before_anybody_asked(tmp_path):
+    async with opened(tmp_path, ["sh", "-c", "kill -9 $$"]) as spinup:
+        first = await spinup.launch(request())
+        await until_carriers(LAUNCH, 0)
+        await ended(spinup, await spinup.launch(request(f"{LAUNCH}-2")))
+        condition = await spinup.condition(first.ref)
+    assert (condition.state, "signal 9" in condition.why) == ("failed", True), condition
+
+
 async def test_it_gets_the_environment_of_the_target_and_of_the_launch(tmp_path, monkeypatch):
     monkeypatch.setenv("PASSED_ON", "yes")
     monkeypatch.setenv("OF_THE_NODE", "secret of the node")

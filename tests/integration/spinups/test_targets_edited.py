@@ -73,6 +73,7 @@ class World:
         self.places: list[Place] = []
         self.table: dict[str, Own] = {}
         self.told: list[str] = []
+        self.registers = True
 
     def write(self, place: Place | None, name: str = "here", mark: str = "", **more: Any) -> Place | None:
         """Let the configuration say this target alone, or none; old plugins are stopped when nobody uses them."""
@@ -83,7 +84,7 @@ class World:
         return place
 
     def of_launch(self, launch: str) -> str:
-        return f"n-{launch}" if any(launch in place.things for place in self.places) else ""
+        return f"n-{launch}" if self.registers and any(launch in place.things for place in self.places) else ""
 
     def is_busy(self, _name: str) -> bool:
         return True
@@ -109,19 +110,19 @@ def _soon(monkeypatch):
     monkeypatch.setattr(rooms, "LOOK_S", 0.02)
 
 
-def opened(connection: Any, world: World, *waiting: Waiting) -> Any:
-    """Let capacity follow work that is `waiting` and that nobody takes."""
+def opened(connection: Any, world: World, *waiting: Waiting, task: str = "t1") -> Any:
+    """Let capacity follow work that is `waiting` and that nobody takes; `task` is one of them, "" when all have ended."""
 
     async def nothing(*_: Any) -> Any:
         return {}
 
-    async def no_task(_demand: Any) -> str:
-        return ""
+    async def task_of(_demand: Any) -> str:
+        return task
 
     def make(group: asyncio.TaskGroup) -> rooms.SpinUps:
         return rooms.SpinUps(
             group, connection, world, project="default", node="here", own=lambda: world.table, waiting=lambda: waiting,
-            task_of=no_task, waited_s=nothing, is_online=lambda _node: True, can_take=lambda *_: False,
+            task_of=task_of, waited_s=nothing, is_online=lambda _node: True, can_take=lambda *_: False,
             may_spin_up=lambda _boundary: True, env=nothing, on_change=lambda _launch: None,
         )  # fmt: skip
 
@@ -332,3 +333,36 @@ async def test_what_two_write_into_the_record_of_a_target_stands_there_both(conn
         target = room.registry.target("here")
         await together(room._note(target, failed_why="once"), room.switch("here", disabled=True))
         await until(lambda: (one := room.registry.target("here")).disabled and one.failed_why == "once")
+
+
+# -- what a demand is held by --------------------------------------------------------------------------------------------
+
+
+async def by_hand(room: Any, _world: World, launch: str) -> None:
+    await room.stop(launch)
+
+
+async def by_reload(_room: Any, world: World, _launch: str) -> None:
+    world.write(Place("second"), mark="B", register_s=3600.0)
+
+
+@pytest.mark.parametrize("ended", [by_hand, by_reload])
+async def test_what_a_launch_was_started_for_is_served_again_when_that_ends_before_it_registered(connection, ended):
+    world = World()
+    world.registers = False
+    world.write(Place("first"), mark="A", register_s=3600.0)
+    async with opened(connection, world, Waiting("none", "gpu", 1)) as room:
+        first = (await until(lambda: [one.id for one in room.registry.launches.values() if one.ref]))[0]
+        await ended(room, world, first)
+        second = await until(lambda: [one for one in room.registry.launches.values() if one.id != first and one.ref])
+        assert [one.capability for one in second] == ["gpu"]
+
+
+async def test_nothing_is_started_for_work_that_has_ended_meanwhile(connection):
+    world, place = World(), Place("one")
+    world.write(place)
+    async with opened(connection, world, Waiting("none", "gpu", 1), task="") as room:
+        await until(lambda: room.why)
+        await looked(room)
+        await looked(room)
+        assert not room.registry.launches

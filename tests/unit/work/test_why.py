@@ -42,6 +42,15 @@ def test_the_queue_and_what_is_before_it_is_named():
     assert "before" not in pending(TASK, FREE)
 
 
+def test_private_work_is_for_those_who_claim_it():
+    task = msgspec.structs.replace(TASK, queue="==private-0123456789abcdef01234567=do")
+    told = pending(task, FREE)
+    assert "executors of a node get no private or personal work" in told
+    assert "queue do," in pending(task, FREE, before=1)
+    assert "router" not in told
+    assert "whom its submitter meant" in pending(task, why.Seen("n", "guest", "online", attached=True))
+
+
 def test_nobody_is_there():
     assert "nobody who is there offers capability do" in pending()
     named = msgspec.structs.replace(TASK, capability="", agent="bob", queue="=bob")

@@ -23,7 +23,7 @@ from knotwork.desk.tasks.reasons import TaskReasons
 from knotwork.desk.tasks.watch import TaskWatch
 from knotwork.ops import replies, task_replies
 from knotwork.sdk.errors import Cancelled, KnotworkError, NotFound, Unavailable
-from knotwork.work import hands, history, lookup, queues, records
+from knotwork.work import dead, hands, history, lookup, queues, records
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -282,7 +282,10 @@ class TaskDesk:
         with suppress(NotFound):
             letter = await self._work.dead.of(records.run_id(run), step)
         if letter is None or not task_filter.may_know(letter.task, self._circles):
-            return await self.get(run, with_input=True)
+            found = await self.get(run, with_input=True)
+            if found.state == "dead":  # its letter was dropped
+                raise dead.unknown(run)
+            return found
         return await task_values.info(self._values, task_rows.of_outcome(letter.outcome), with_input=True)
 
     async def redrive(

@@ -37,11 +37,15 @@ class TaskReasons:
         directory = self._membership.directory
         candidates = directory.candidates(agent=task.agent, capability=task.capability, attached=True)
         candidates = self._agents.among(directory, candidates)
+        called = {one.name for one in directory.candidates(agent=task.agent, capability=task.capability)}
         barred = self._membership.policy().against(task.boundary, candidates)
         worker = sight.started.node if sight.started is not None else task.node
         return why.Surroundings(
             agents=[
-                *(why.Seen(one.node, one.agent, one.state, one.load, barred.get(one.name, "")) for one in candidates),
+                *(
+                    why.Seen(one.node, one.agent, one.state, one.load, barred.get(one.name, ""), one.name not in called)
+                    for one in candidates
+                ),
                 *(
                     why.Seen(node, one.name, directory.state(node), barred=one.why)
                     for node, one in directory.away(agent=task.agent, capability=task.capability)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 MARK = tree.MARK
 KILLED_WITHIN_S = 10.0
 POLL_S, POLL_MAX_S = 0.02, 0.2
+ENDED_MAX = 100
+"""So many that ended are remembered at least: how a launch ended may be asked much later, after others began."""
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _START = 19  # of /proc/<pid>/stat, counted after the name in brackets
 _TERM: int = signal.SIGTERM
@@ -45,7 +47,9 @@ def start(argv: Sequence[str], env: Mapping[str, str], cwd: Path, output: int) -
     child: subprocess.Popen[bytes] = subprocess.Popen(
         list(argv), env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **options
     )
-    for pid in [pid for pid, other in _children.items() if other.poll() is not None and pid != child.pid]:
+    _children.pop(child.pid, None)  # a number that is used again goes to the end
+    ended = [pid for pid, other in _children.items() if other.poll() is not None]
+    for pid in ended[:-ENDED_MAX]:
         del _children[pid]
     _children[child.pid] = child
     return child.pid
