@@ -278,6 +278,19 @@ def test_safe_mode_starts_without_foreign_plugins(nodes):
     until(lambda: node.agents() == ["own", "shout"])
 
 
+def test_safe_mode_starts_without_a_plugin_that_ends_every_start(nodes):
+    node = nodes.node(SHOUT + table(on_start_error='"fail"'))
+    node.write("import no_such_module_anywhere\n" + plugin(), "own.py")
+    assert node.run("up")[0] == 78
+    assert node.run("config", "check", "--safe-mode")[0] == 0
+    node.up("--safe-mode")
+    assert node.agents() == ["shout"]
+    assert "safe mode" in node.slot("own")["why"]
+    node.write(SHOUT + SHOUT.replace("[executors.shout]", "[executors.louder]") + table(on_start_error='"fail"'))
+    until(lambda: node.agents() == ["louder", "shout"])
+    assert node.run("reload")[0] == 0
+
+
 def test_one_file_is_a_plugin_by_its_path(nodes):
     node = nodes.node('[executors.a]\ntype = "./two.py:first"\n[executors.b]\ntype = "two.py:second"\nhosted = true\n')
     text = plugin("import colorsys, os\nreturn Done(os.getpid())", name="first")

@@ -32,14 +32,15 @@ class Known:
 
     `apart` are the classes for instances that run hosted, where those are others. `broken` says why a type that exists
     cannot be used, `absent` why there is none ("": not known yet, say nothing), both by (kind, type). Those of `broken`
-    that are in `slow` only took too long, which a machine may be to blame for. `able` is what a type says that it can do.
+    that are in `excused` only took too long, which a machine may be to blame for, or are left out on purpose. `able` is
+    what a type says that it can do.
     """
 
     classes: Mapping[Kind, Types] = field(default_factory=dict)
     apart: Mapping[Kind, Types] | None = None
     broken: Mapping[Key, str] = field(default_factory=dict)
     absent: Mapping[Key, str] = field(default_factory=dict)
-    slow: Collection[Key] = frozenset()
+    excused: Collection[Key] = frozenset()
     able: Mapping[Key, Collection[str]] = field(default_factory=dict)
 
     def types(self, kind: Kind, *, hosted: bool) -> Types:
@@ -95,15 +96,15 @@ def check_instances(
 def unusable(loaded: Loaded, known: Known) -> list[tuple[Problem, bool]]:
     """Return a problem for every enabled instance whose plugin is broken, and whether a node refuses to start with it.
 
-    It does when the instance says `on_start_error = "fail"`; else it starts, and its slot waits. One that only took too
-    long is opened in any case: then it is given all of `plugins.start_timeout_s`.
+    It does when the instance says `on_start_error = "fail"`; else it starts, and its slot waits. So it does with one that
+    only took too long, which is then given all of `plugins.start_timeout_s`, and with one that is left out on purpose.
     """
     found = []
     for kind in KINDS:
         for name, table in loaded.config.instances(kind).items():
             if table.enabled and (reason := known.broken.get((kind, table.type))):
                 problem = _broken(loaded.merged, (SECTIONS[kind], name), table.type, reason)
-                fatal = table.on_start_error == "fail" and (kind, table.type) not in known.slow
+                fatal = table.on_start_error == "fail" and (kind, table.type) not in known.excused
                 found += [(one, fatal) for one in problem]
     return found
 

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from knotwork.bus import clock, codec, digits, reading, subjects
-from knotwork.flow import facts
+from knotwork.flow import anew, facts
 from knotwork.flow.facts import Parent, Spawn
-from knotwork.sdk.errors import Conflict, Denied, NotFound
+from knotwork.sdk.errors import Conflict, Denied
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
     from knotwork.flow.definitions import Definitions
+    from knotwork.flow.facts import Start
     from knotwork.flow.model import Children as Grant
     from knotwork.flow.runs import Runs, Sight
     from knotwork.work.room import Work
@@ -33,7 +34,8 @@ _decode = msgspec.json.Decoder(Spawn).decode
 class _Above:
     """A step of a run on whose account something is started, so many levels below it."""
 
-    sight: Sight
+    run: str
+    start: Start
     step: str
     depth: int
 
@@ -65,7 +67,7 @@ class Children:
         (`flow.no_grant`, `flow.budget_spent`), `NotFound` (`flow.no_workflow`).
         """
         sight, step = await self.of(claim)
-        grant = _granted(_spec(sight, step), workflow, capability)
+        grant = _granted(sight.run.steps[step.partition("--")[0]].box.spec, workflow, capability)
         _must_hold(sight, step, grant)
         if workflow:
             await self._definitions.find(workflow)
@@ -79,7 +81,7 @@ class Children:
         elif len(known) >= grant.max:  # it would take places above for nothing
             raise _spent(sight.id, f"it allows {grant.max}")
         below = Spawn(key=f"{sight.id}/{step}/{key}"[-256:], below=sight.id)
-        above = [(one, _must_reach(one)) for one in await self._above(sight, step)]
+        above = [(one, await self._reach(one)) for one in await self._above(sight, step)]
         rest = [await self._take_of(one, most, below) for one, most in above]
         number, left = (before, grant.max - len(known)) if before else await self._take(sight.id, step, grant.max, wish)
         return Parent(sight.id, f"{step}{facts.CHILD}{number}"), not before, min([left, *rest])
@@ -87,31 +89,40 @@ class Children:
     async def _above(self, sight: Sight, step: str) -> list[_Above]:
         """Return the steps below which a step is done that somebody spawned, in its own run and above, the nearest first."""
         found: list[_Above] = []
-        tree, behind = sight.start.tree, sight.start.tree_depth + step.count(facts.CHILD)
-        depth = 1
+        run, start, depth = sight.id, sight.start, 1
+        tree, behind = start.tree, start.tree_depth + step.count(facts.CHILD)
         while True:
-            root, count = facts.root(step), step.count(facts.CHILD)
-            depth += count
-            if count:
-                found.append(_Above(sight, root, depth))
-            if (parent := sight.start.parent) is None:
+            depth += step.count(facts.CHILD)
+            if facts.CHILD in step:
+                found.append(_Above(run, start, facts.root(step), depth))
+            if start.parent is None:
                 break
-            sight, step = await self._there(parent.run), parent.step
-        if tree is not None and all(one.sight.id != tree.run for one in found):  # a detached run lies between
-            found.append(_Above(await self._there(tree.run), facts.root(tree.step), behind + 1))
+            run, step = start.parent.run, start.parent.step
+            start = await self._there(run)
+        if tree is not None and all(one.run != tree.run for one in found):  # a detached run lies between
+            found.append(_Above(tree.run, await self._there(tree.run), facts.root(tree.step), behind + 1))
         return found
 
-    async def _there(self, run: str) -> Sight:
-        """Return a run above; raises `Denied` (`flow.budget_spent`) when it is over."""
-        with contextlib.suppress(NotFound):
-            sight = await self._runs.look(run)
-            if sight.finish is None:
-                return sight
-        raise _spent(run, "that run is over")
+    async def _there(self, run: str) -> Start:
+        """Return how a run above started; raises `Denied` (`flow.budget_spent`) when it is over."""
+        start = await anew.start_of(self._connection, run)
+        if start is None or await self._runs.over(run):
+            raise _spent(run, "that run is over")
+        return start
+
+    async def _reach(self, above: _Above) -> int:
+        """Return how many a step above allows; raises `Denied` (`flow.budget_spent`) unless it allows any so deep, and now."""
+        graph = await self._definitions.graph(above.start.digest)
+        grant: Grant | None = getattr(graph.workflow.steps.get(above.step.partition("--")[0]), "children", None)
+        if grant is None or above.depth > grant.depth:
+            raise _spent(above.run, f"it allows {grant.depth if grant is not None else 0} deep")
+        if grant.seconds is not None:
+            _must_hold(await self._runs.look(above.run), above.step, grant)
+        return grant.max
 
     async def _take_of(self, above: _Above, most: int, wish: Spawn) -> int:
         """Take a place of a step above, unless one was taken by one who died before it went on; returns how many are left."""
-        run, step = above.sight.id, above.step
+        run, step = above.run, above.step
         taken = await self._taken(run, step)
         if any(one.key == wish.key for one in taken.values()):
             return most - len(taken)
@@ -138,24 +149,10 @@ class Children:
         return found
 
 
-def _spec(sight: Sight, step: str) -> Any:
-    """Return the step of a definition that is done under a name on the wire, be it an item of it or what that spawned."""
-    return sight.run.steps[step.partition("--")[0]].box.spec
-
-
 def _must_hold(sight: Sight, step: str, grant: Grant) -> None:
     begun_ns = sight.run.steps[step.partition("--")[0]].begun_ns
     if grant.seconds is not None and clock.now_ns() > begun_ns + int(grant.seconds * 1e9):
         raise _spent(sight.id, f"it held for {grant.seconds:g} s")
-
-
-def _must_reach(above: _Above) -> int:
-    """Return how many a step above allows; raises `Denied` (`flow.budget_spent`) unless it allows any so deep, and now."""
-    grant: Grant | None = getattr(_spec(above.sight, above.step), "children", None)
-    if grant is None or above.depth > grant.depth:
-        raise _spent(above.sight.id, f"it allows {grant.depth if grant is not None else 0} deep")
-    _must_hold(above.sight, above.step, grant)
-    return grant.max
 
 
 def _granted(spec: Any, workflow: str, capability: str) -> Grant:

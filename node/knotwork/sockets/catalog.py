@@ -23,6 +23,8 @@ from knotwork.sockets.sources import Source
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+SAFE_MODE = "plugin.safe_mode"
+"""Code of the error that a plugin is left out on purpose: only bundled ones are loaded."""
 PATIENCE_S = 2.0
 Key = tuple[Kind, str]
 
@@ -149,7 +151,7 @@ class Catalog:
             return entry
         if self.settings.safe_mode:
             told = f"{type_name[:200]!r} is not bundled, and in safe mode nothing else is loaded"
-            raise PluginFailed(told, code="plugin.safe_mode", hint="Start the node without --safe-mode.")
+            raise PluginFailed(told, code=SAFE_MODE, hint="Start the node without --safe-mode.")
         if is_path(type_name):
             return self._find_by_path(kind, type_name)
         if (row := self._broken_one(kind, type_name)) is not None:

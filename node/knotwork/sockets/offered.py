@@ -14,7 +14,7 @@ from knotwork.config.instance_tables import SECTIONS
 from knotwork.config.keys import lookup
 from knotwork.sdk import KINDS, NotFound, PluginFailed
 from knotwork.sockets import loading
-from knotwork.sockets.catalog import CatalogSettings, Use, is_path
+from knotwork.sockets.catalog import SAFE_MODE, CatalogSettings, Use, is_path
 from knotwork.sockets.tried import HUNG
 
 if TYPE_CHECKING:
@@ -34,19 +34,19 @@ def types_for(data: Mapping[str, Any], folder: Path, *, safe_mode: bool = False)
 
 def types_of(catalog: Catalog, data: Mapping[str, Any], *, complete: bool = True) -> Known:
     """Return the types of a catalog; `complete` says that it has looked at every file these tables name."""
-    broken, absent, able, slow = {}, {}, {}, set()
+    broken, absent, able, excused = {}, {}, {}, set()
     for kind, name, table in instances.tables(data):
         type_name = instances.type_of(name, table)
         try:
             able[kind, type_name] = frozenset(catalog.find(kind, type_name).factory.abilities)
         except PluginFailed as error:
             broken[kind, type_name] = str(error)
-            if error.code == HUNG:
-                slow.add((kind, type_name))
+            if error.code in (HUNG, SAFE_MODE):
+                excused.add((kind, type_name))
         except NotFound as error:
             if is_path(type_name):
                 absent[kind, type_name] = str(error) if complete else ""
-    return instances.Known(catalog.config_classes(), catalog.config_classes(apart=True), broken, absent, slow, able)
+    return instances.Known(catalog.config_classes(), catalog.config_classes(apart=True), broken, absent, excused, able)
 
 
 def settings_of(loaded: Loaded, *, safe_mode: bool = False, imports: bool = True) -> CatalogSettings:

@@ -176,6 +176,7 @@ async def test_a_task_that_was_spawned_is_on_the_account_of_its_step(flows):
         assert refused.value.code == "flow.budget_spent"
     await flow.runs.cancel(run)
     assert (await ended(flow, run)).state == "cancelled"
+    assert await flow.runs.replay(run) is None
 
 
 async def test_what_is_started_below_stays_in_the_boundary_unless_it_names_one(flows):
