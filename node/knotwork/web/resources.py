@@ -23,7 +23,7 @@ from knotwork.ops.listed import LISTED
 from knotwork.ops.ports import NodeControl
 from knotwork.sdk.errors import Invalid, from_wire
 from knotwork.web import etag
-from knotwork.web.routes import READING, OpEndpoint, Place, body_of, from_query
+from knotwork.web.routes import READING, OpEndpoint, Place, fields_of, from_query
 
 NODE = "node"
 """The query parameter that says whose agent or target is meant, when several nodes have one of that name."""
@@ -144,7 +144,7 @@ class ResourceEndpoint(OpEndpoint):
             pairs = [pair for pair in request.query_params.multi_items() if node is None or pair[0] != NODE]
             given: Any = from_query(self._op, QueryParams(pairs))
         else:
-            raw = await body_of(request)
+            raw = await fields_of(request, NODE if self._row.of_node else "")
             given = codec.decode(raw) if raw else {}
             if not isinstance(given, dict):
                 return self._op.name, raw  # the op says what is wrong with it

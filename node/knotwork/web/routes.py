@@ -112,7 +112,7 @@ class OpEndpoint:
         """Return the op that is asked, and its request as JSON text; raises what is wrong with it."""
         if request.method in READING:
             return self._op.name, codec.encode(from_query(self._op, request.query_params))
-        return self._op.name, await body_of(request)
+        return self._op.name, await fields_of(request)
 
     def answer(self, request: Request, data: bytes) -> Response:
         """Return the response that carries a result."""
@@ -210,6 +210,19 @@ async def body_of(request: Request, max_bytes: int = REQUEST_MAX_BYTES) -> bytes
             f"The body did not arrive within {BODY_TIMEOUT_S:g} s.", code="web.slow_body", hint="Send it in one go."
         ) from error
     return bytes(body)
+
+
+async def fields_of(request: Request, beside: str = "") -> bytes:
+    """Return the body of a request that has all its fields there; raises `Invalid` (`web.said_in_query`) for others.
+
+    What was ignored in a query might have been `dry_run`. `beside` is the one parameter that may stand there.
+    """
+    if said := [key for key in request.query_params if key != beside]:
+        raise Invalid(
+            f"{said[0][:64]} stands in the query, and {request.method} takes its fields in the body.",
+            code="web.said_in_query", hint="Put it into the JSON object of the body.",
+        )  # fmt: skip
+    return await body_of(request)
 
 
 def from_query(op: Row, query: QueryParams) -> dict[str, Any]:

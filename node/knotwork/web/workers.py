@@ -17,7 +17,7 @@ from knotwork.ops import serve
 from knotwork.ops.listed import LISTED
 from knotwork.ops.ports import NodeControl
 from knotwork.sdk.errors import Invalid
-from knotwork.web.routes import OpEndpoint, body_of
+from knotwork.web.routes import OpEndpoint, fields_of
 
 ACTIONS = {
     "complete": "work.complete",
@@ -69,7 +69,7 @@ class Resolve(OpEndpoint):
 
     async def asked(self, request: Request) -> tuple[str, bytes]:
         """Return the op that the action means, and its request; raises `Invalid` (`web.bad_action`) for no action."""
-        raw = await body_of(request)
+        raw = await fields_of(request)
         fields: Any = codec.decode(raw)
         action = fields.pop("action", None) if isinstance(fields, dict) else None
         if not isinstance(action, str) or action not in ACTIONS:

@@ -117,6 +117,13 @@ async def test_hostile_names_are_refused(client, path):
     assert (answer.status_code, answer.json()["code"]) in {(422, "ops.bad_request"), (404, "web.no_such_path")}
 
 
+@pytest.mark.parametrize("path", ["/api/work/cancel-batch", "/api/task/cancel", "/v1/tasks/t0000000000000001/resolve"])
+async def test_a_field_in_the_query_of_a_post_is_not_ignored(client, path):
+    answer = await client.post(path, params={"dry_run": "true"}, json={})
+    assert (answer.status_code, answer.json()["code"]) == (422, "web.said_in_query")
+    assert "dry_run" in answer.json()["detail"]
+
+
 async def test_a_field_of_the_path_may_not_be_said_otherwise(client):
     answer = await client.post(f"/api/work/{RUN}/complete", json={"id": "t0000000000000001", "claim": "c"})
     assert (answer.status_code, answer.json()["code"]) == (422, "web.said_twice")
