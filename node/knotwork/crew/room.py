@@ -265,6 +265,8 @@ class Crew:
         move = phases.move(view, said.phase) if said.phase is not None else "stay"
         if move != "stay":
             rights.admit_plan(record, by)  # who holds a part speaks of that, and does not steer the whole
+        elif said.phase == "complete" and said.data != b"null" and view.phase in records.OVER:
+            await self._must_be_result(view, said.data)
         if said.part or said.percent is not None or said.tokens or said.cost or said.data != b"null":
             made = Checkpoint(
                 said.part, rights.speaker(view, said.part, by), now_ns, said.percent, said.text, said.tokens, said.cost,
@@ -279,6 +281,16 @@ class Crew:
         elif said.phase is not None and move == "stop":
             await self.steering.stop(orchestration, by, said.text, "failed" if said.phase == "failed" else "cancelled")
         return await self._after(orchestration)
+
+    async def _must_be_result(self, view: View, data: bytes) -> None:
+        """Raise `Conflict` (`crew.over`) unless it came to this already: who is not heard is told so."""
+        result = await self.store.result(view.record.id)
+        if result is None or await self.values.read(bytes(result.output), result.blob) != data:
+            raise Conflict(
+                f"{view.record.id} is {view.phase}: what it came to stands.", code="crew.over",
+                hint="`knotwork crew synthesize` puts it together in another way; a result of your own needs "
+                "`--synthesis none` of `knotwork crew spawn`.", detail={"phase": view.phase},
+            )  # fmt: skip
 
     async def _go(self, orchestration: str, said: Report, by: Who) -> None:
         """Move to a phase that facts alone do not lead to."""

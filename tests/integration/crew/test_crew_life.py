@@ -203,6 +203,11 @@ async def test_whoever_orchestrates_may_collect_and_complete_it_by_hand(nodes):
     assert (view.phase, why) == ("complete", "it is complete")
     assert await node.output(name) == {"mine": True}
     assert [one.phase for one in view.record.notes] == ["execution", "synthesis", "complete"]
+    view, _ = await node.crew.report(name, Report(phase="complete", data=b'{"mine": true}'), ME)  # said twice
+    assert view.phase == "complete"
+    with pytest.raises(Conflict) as late:
+        await node.crew.report(name, Report(phase="complete", data=b'"another"'), ME)
+    assert (late.value.code, await node.output(name)) == ("crew.over", {"mine": True})
     view, _ = await node.crew.report(name, Report(phase="execution"), ME)
     assert view.phase == "complete"
     with pytest.raises(NotFound) as unknown:
