@@ -171,7 +171,8 @@ def test_of_a_long_text_only_the_beginning_is_told(ask, caplog):
 
 
 def test_where_an_exception_came_from_is_told(ask, file):
-    assert ask("fails").detail["where"].startswith(f"{file}:")
+    for name in ("fails", "grouped", "several"):
+        assert ask(name).detail["where"].startswith(f"{file}:")
 
 
 def test_continue_is_kept(ask):

@@ -22,7 +22,7 @@ def outcome(error: BaseException, retriable: Collection[str]) -> Failed:
         "; ".join(_told(leaf) for leaf in leaves[:_MEMBERS_MAX])[:_TOLD_MAX],
         code="agent.exception",
         retriable=all(_is_one_of(leaf, retriable) for leaf in leaves),
-        detail={"where": where(leaves[0])},
+        detail={"where": where(leaves[0]) or where(error)},  # a member may never have been raised by itself
     )
 
 
