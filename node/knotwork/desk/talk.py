@@ -188,7 +188,7 @@ class TalkDesk:
         sender, called = self._sender(wanted.sender, caller)
         wish = InboxWish(
             wanted.kind, sender or called, wanted.thread, wanted.priority, wanted.all, wanted.urgent,
-            after, wanted.limit, wanted.key,
+            after, wanted.limit, wanted.key, frozenset(_inbox_place(one) for one in wanted.ids),
         )  # fmt: skip
         me, mark = caller.who.id, not wanted.peek
         inboxes = self._talk.inboxes
@@ -214,12 +214,7 @@ class TalkDesk:
 
     async def ack(self, messages: Sequence[str], caller: Caller) -> talk_replies.Acked:
         """Acknowledge messages."""
-        places = []
-        for one in dict.fromkeys(messages):
-            where, place = message.place_of(one)
-            if where != "inbox":
-                raise message.unknown(one)
-            places.append(place)
+        places = [_inbox_place(one) for one in dict.fromkeys(messages)]
         found = await self._talk.inboxes.ack(caller.who, places)
         return talk_replies.Acked(ids=[one.id for one in found])
 
@@ -234,6 +229,14 @@ class TalkDesk:
         """Put a contact policy into force."""
         await self._talk.channels.set_policy(contact.checked(mode, list(allow)))
         return self.policy()
+
+
+def _inbox_place(name: str) -> int:
+    """Return where a message lies in the inboxes; raises `NotFound` (`message.not_found`) for one that lies elsewhere."""
+    where, place = message.place_of(name)
+    if where != "inbox":
+        raise message.unknown(name)
+    return place
 
 
 def _limited(channel: Channel, limits: Limits) -> Channel:

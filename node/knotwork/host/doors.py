@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 AT_ONCE_MAX = 10_000
+UNDO_S = 5.0
+"""How long a caller who left before he read his answer may say so, and what it gave him is taken back."""
 VERDICT_S = 2.0
 """How long a door that closes waits for the answers to those who told the node to change: they may have closed it."""
 
@@ -46,6 +48,7 @@ class NatsDoor:
         self._group: asyncio.TaskGroup | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._credits: dict[str, Credit] = {}
+        self._answered: dict[str, Caller] = {}
         self._running = 0
         self._verdicts: set[asyncio.Task[None]] = set()
 
@@ -92,8 +95,10 @@ class NatsDoor:
         self._credits.pop(call, None)
 
     def _cancelled(self, message: Message) -> None:
-        task = self._tasks.get(message.subject.rpartition(".")[2])
-        if task is not None:
+        call = message.subject.rpartition(".")[2]
+        if (caller := self._answered.pop(call, None)) is not None:  # he went while the answer was on its way
+            caller.take_back()
+        elif (task := self._tasks.get(call)) is not None:
             task.cancel()
 
     def _used(self, message: Message) -> None:
@@ -135,6 +140,9 @@ class NatsDoor:
         finally:
             if not answered:
                 caller.take_back()
+            elif caller.undo and envelope.id:
+                self._answered[envelope.id] = caller
+                asyncio.get_running_loop().call_later(UNDO_S, self._answered.pop, envelope.id, None)
             if signs is not None:
                 signs.close()
             back.close()

@@ -69,11 +69,13 @@ async def read(session: Session, op: str, wanted: dict[str, Any]) -> dict[str, A
         kept = fitting([row(one) for one in page["messages"]], newest=False)
         if not kept:
             return page
-        again = wanted if len(kept) == len(page["messages"]) else wanted | {"limit": len(kept)}
-        page = await session.ask(op, **again | ({"wait_s": 0} if "wait_s" in wanted else {}))
-        if page["messages"] or loop.time() >= end_s:
-            return page | {"messages": [cut(row(one)) for one in page["messages"]]}
-        wanted |= {"wait_s": max(0.0, end_s - loop.time())}  # another reader of this inbox was faster
+        more = page["more"] or len(kept) < len(page["messages"])
+        these = wanted | {"ids": [one["id"] for one in kept]}  # what arrives meanwhile might not fit beside them
+        page = await session.ask(op, **these | ({"wait_s": 0} if "wait_s" in wanted else {}))
+        if page["messages"]:
+            return page | {"messages": [cut(row(one)) for one in page["messages"]], "more": more}
+        if "wait_s" in wanted:  # another reader of this inbox was faster
+            wanted |= {"wait_s": max(0.0, end_s - loop.time())}
 
 
 def text_of(found: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from contextlib import aclosing
@@ -40,6 +41,7 @@ import knotwork
 from knotwork.mcp import calling, dialect, instructions, prompts, resources, rows, spoken, tasks, toolsets, wording
 from knotwork.mcp.held import Held
 from knotwork.mcp.toolsets import aliases
+from knotwork.ops.op import Caller
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
 from knotwork.telemetry import trace
 
@@ -159,6 +161,7 @@ class Served:
         return _result(outcome)
 
     async def _outcome(self, ctx: Context, guest: Guest, name: str, arguments: dict[str, Any]) -> calling.Outcome:
+        caller = Caller("http")
         try:
             caller = msgspec.structs.replace(await self._guests.caller_of(guest), traceparent=_traceparent(ctx))
             tell = _Teller(ctx)
@@ -168,6 +171,9 @@ class Served:
                         guest.keeping.heard(name, arguments, {} if piece.is_error else piece.structured)
                         return piece
                     await tell.told(piece.percent, piece.text)
+        except asyncio.CancelledError:  # nobody gets the answer
+            caller.take_back()
+            raise
         except KnotworkError as error:
             if error.code == "tool.unknown":
                 raise _error(error) from error

@@ -114,12 +114,13 @@ class InboxRequest(Request):
     cursor: Place = Field(default="", description="`newer` of an answer before: only what came after it")
     peek: bool = Field(default=False, description="let them stay unread")
     key: Key = Field(default="", description="idempotency key: asked again with it, the same messages are shown")
+    ids: Annotated[list[Id], Field(max_length=1000)] = Field(default=[], description="ids of messages: these alone")
 
     def wanted(self) -> InboxPage:
         """Return which are meant."""
         return InboxPage(
             self.limit, self.cursor, self.sender or "", self.thread or "", self.kind or "", self.priority,
-            self.urgent, self.all, self.peek, self.key,
+            self.urgent, self.all, self.peek, self.key, tuple(self.ids),
         )  # fmt: skip
 
 

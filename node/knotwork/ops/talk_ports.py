@@ -42,6 +42,7 @@ class InboxPage:
     all: bool = False
     peek: bool = False
     key: str = ""
+    ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,15 @@
 """What has an agent done with its messages? Which of its inbox are read and acknowledged, and what it is shown next (pure).
 
 A message is done when it was read; one that asks to be acknowledged when it was. Up to `floor` everything is done, and
-above it `done` lists the places that are; up to `start` nothing is left either, and at the next reading the floor is
-raised to it: until then it is known one by one what can be taken back. `shown` says when those were shown last that
+above it `done` lists the places that are; up to `start` nothing is left either. The floor follows it at a distance: of
+what was done last it is known one by one what can be taken back, however often was read since. `shown` says when those were shown last that
 wait to be acknowledged: until they are, they are shown again, though not at once. `keyed` says what was shown to a reading
 that has an idempotency key, for the last few of them: who asks again with the same key gets the same.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -24,6 +24,8 @@ AGAIN_S = 60.0
 """A message that waits to be acknowledged is shown again after so long."""
 KEPT_MAX = 4000
 """Places kept one by one, at most: four times what an inbox holds."""
+TAKEN_BACK_MAX = 200
+"""So many of those that are done, the newest, can still be taken back."""
 KEYS_MAX = 4
 """Readings that are remembered by their keys."""
 Place = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
@@ -38,6 +40,11 @@ class InboxState(msgspec.Struct, frozen=True, omit_defaults=True):
     done: Annotated[tuple[Place, ...], msgspec.Meta(max_length=2 * KEPT_MAX)] = ()
     shown: dict[str, int] = {}
     keyed: dict[str, tuple[Place, ...]] = {}
+
+    @property
+    def clear(self) -> int:
+        """Return the place up to which nothing is left to be done."""
+        return max(self.start, self.floor)
 
     def is_done(self, place: int) -> bool:
         """Return whether nothing is to be done about the message there any more."""
@@ -57,8 +64,9 @@ class InboxState(msgspec.Struct, frozen=True, omit_defaults=True):
 class Wish:
     """Which messages of an inbox are meant; empty fields mean any. `priority` is the least that counts.
 
-    `sender` is an id, or the name that its messages bear. With `all` those that are done count, too. `urgent` puts the most urgent first; `after` is a place; with a `key`
-    that was read with before the same ones are meant.
+    `sender` is an id, or the name that its messages bear. With `all` those that are done count, too. `urgent` puts the
+    most urgent first; `after` is a place, `places` are the only ones that are meant; with a `key` that was read with
+    before the same ones are meant.
     """
 
     kind: str = ""
@@ -70,6 +78,7 @@ class Wish:
     after: int = 0
     limit: int = 50
     key: str = ""
+    places: frozenset[int] = frozenset()
 
     def means(self, one: Said) -> bool:
         """Return whether a message is meant, read or not."""
@@ -80,6 +89,7 @@ class Wish:
             and self.thread in ("", one.thread)
             and envelope.priority >= self.priority
             and one.place > self.after
+            and (not self.places or one.place in self.places)
         )
 
 
@@ -176,22 +186,24 @@ def after_forgetting(state: InboxState, places: Iterable[int]) -> InboxState:
 
 
 def starting(state: InboxState, seen: Iterable[int]) -> InboxState:
-    """Return the same state with its start raised over what is done of the places `seen`, every one from the floor on."""
-    start = state.floor
+    """Return the same state with its start raised over what is done of the places `seen`, every one that was not clear."""
+    start = state.clear
     for place in seen:
         if not state.is_done(place):
             break
         start = place
-    return msgspec.structs.replace(state, start=max(start, state.floor))
+    return msgspec.structs.replace(state, start=start)
 
 
 def settled(state: InboxState) -> InboxState:
-    """Return the same state in fewer words: the floor is where the start was."""
-    floor = max(state.start, state.floor)
+    """Return the same state in fewer words: the floor follows the start, `TAKEN_BACK_MAX` messages behind it."""
+    clear = state.clear
+    behind = state.done[: bisect_right(state.done, clear)]
+    floor = max(state.floor, behind[-TAKEN_BACK_MAX - 1]) if len(behind) > TAKEN_BACK_MAX else state.floor
     return InboxState(
         floor,
-        floor,
+        clear,
         tuple(place for place in state.done if place > floor)[-KEPT_MAX:],
-        {place: at_ns for place, at_ns in state.shown.items() if int(place) > floor},
+        {place: at_ns for place, at_ns in state.shown.items() if int(place) > clear},
         state.keyed,
     )

@@ -91,15 +91,17 @@ class Inboxes:
             changed = inbox_state.after_keying(changed, wish.key, found)
             try:
                 await self._reads.save(agent, changed, revision)
+                unread = await self._unread(agent, changed)
             except Conflict:
                 continue
-            except KnotworkError:  # it may be written or not, and nobody gets the answer
-                self.take_back_soon(agent, found)
+            except BaseException:  # cancelled, too: nobody gets the answer, and it is written, or will be in a moment
+                new = [one.place for one in found if not state.is_done(one.place)]
+                begin_in(self._group, self._take_back(agent, new, (state, revision)))
                 raise
             if agent in self._rooms:
                 self._rooms[agent].full_until_s = 0.0
             self._tidy_soon(agent, len(found))
-            return Shown(found, state, await self._unread(agent, changed), more)
+            return Shown(found, state, unread, more)
         raise contended()
 
     async def _at(self, agent: str, places: Sequence[int]) -> list[Said]:
@@ -114,13 +116,14 @@ class Inboxes:
         return found
 
     async def _scan(self, agent: str, state: InboxState, wish: Wish, now_ns: int) -> tuple[list[Said], list[int], bool]:
-        """Return what is wanted, which places were seen from the floor on, and whether more is wanted than returned."""
+        """Return what is wanted, which places were seen behind what is clear, and whether more is wanted than returned."""
         found: list[Said] = []
         seen: list[int] = []
-        start, more = (wish.after if wish.all else max(state.floor, wish.after)), False
-        batch = BATCH if wish.urgent else min(BATCH, wish.limit + 1 + len(state.done))
+        start, more = (wish.after if wish.all else max(state.clear, wish.after)), False
+        done = sum(place > state.clear for place in state.done)
+        batch = BATCH if wish.urgent else min(BATCH, wish.limit + 1 + done)
         async for one in self._each(agent, start, batch):
-            if start == state.floor and not inbox_state.expired(one, now_ns):
+            if start == state.clear and not inbox_state.expired(one, now_ns):
                 seen.append(one.place)
             if inbox_state.wanted(state, one, wish, now_ns):
                 found.append(one)
@@ -148,7 +151,7 @@ class Inboxes:
 
     async def _unread(self, agent: str, state: InboxState) -> int:
         """Return how many messages are not done; a few less while some that were read are just being let go."""
-        start = max(state.start, state.floor)
+        start = state.clear
         count = await reading.count_from(self._connection, subjects.INBOXES, subjects.inbox(agent), start + 1)
         return max(0, count - sum(place > start for place in state.done))
 
@@ -160,7 +163,7 @@ class Inboxes:
     async def unread(self, agent: str) -> int:
         """Return how many messages of an inbox are not done."""
         state, _ = await self._reads.inbox(agent)
-        start = max(state.start, state.floor)
+        start = state.clear
         if not any(place > start for place in state.done):
             return await self._unread(agent, state)
         now_ns = clock.now_ns()
@@ -193,16 +196,26 @@ class Inboxes:
         """Let messages be unread again, as soon as that can be written down: nobody got the answer they were in."""
         begin_in(self._group, self._take_back(agent, [one.place for one in shown]))
 
-    async def _take_back(self, agent: str, places: list[int]) -> None:
+    async def _take_back(self, agent: str, places: list[int], before: tuple[InboxState, int] | None = None) -> None:
+        """Let messages be unread again; `before` is the state, and its revision, that they may just be taken from."""
         for _ in range(TAKE_BACK_TRIES):
             try:
-                await self._reads.change(agent, lambda state: inbox_state.after_taking_back(state, places))
+                if before is None or not await self._forestalled(agent, *before):
+                    await self._reads.change(agent, lambda state: inbox_state.after_taking_back(state, places))
             except KnotworkError as error:
                 log.debug("messages of %s are unread again in a moment: %s", agent, error)
                 await asyncio.sleep(TAKE_BACK_S)
             else:
                 return
         log.warning("%d messages of %s count as read, and nobody got them", len(places), agent)
+
+    async def _forestalled(self, agent: str, state: InboxState, revision: int) -> bool:
+        """Write a state once more; return whether what may be on its way in its place comes too late now."""
+        try:
+            await self._reads.save(agent, state, revision)
+        except Conflict:
+            return False
+        return True
 
     async def get(self, place: int, who: Who) -> Said:
         """Return a message that somebody got or sent; raises `NotFound` (`message.not_found`)."""

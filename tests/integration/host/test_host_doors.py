@@ -18,7 +18,7 @@ from knotwork.bus.background import background
 from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint
 from knotwork.host.doors import NatsDoor, open_nats_door
-from knotwork.ops import replies
+from knotwork.ops import replies, serve
 from knotwork.sdk.errors import Unreachable
 
 TESTS = Path(__file__).parents[2]
@@ -109,8 +109,8 @@ async def ask():
         yield start
 
 
-def idle(door) -> bool:
-    return door._running == 0 and not door._tasks and len(door.connection._inbox) == 0
+def idle(door, replies: int = 0) -> bool:
+    return door._running == 0 and not door._tasks and len(door.connection._inbox) == replies
 
 
 async def test_a_killed_client_stops_its_work(server, door, ask):
@@ -125,6 +125,28 @@ async def test_a_killed_client_stops_its_work(server, door, ask):
     took_s = time.monotonic() - began_s
     await until(lambda: idle(door))
     assert took_s < WAIT_S / 2  # far less than the ten minutes it may take
+
+
+async def test_who_leaves_while_his_answer_is_on_its_way_did_not_get_it(door, monkeypatch):
+    undone = asyncio.Event()
+
+    async def whole(_op, _raw, caller, _node):
+        caller.undo.append(undone.set)
+        return serve.Frame("result", b"{}")
+
+    monkeypatch.setattr(serve, "whole", whole)
+    answers: asyncio.Queue = asyncio.Queue()
+    reply = door.connection.open_reply(answers.put_nowait)
+    for call in ("gets", "leaves"):
+        door.connection.send(subjects.op("node.status"), b"{}", reply, frames.Envelope(call, 5.0, plain=False).head())
+        async with asyncio.timeout(WAIT_S):
+            await answers.get()
+    await until(lambda: idle(door, replies=1))
+    assert not undone.is_set()
+    door.connection.send(subjects.op_cancel("leaves"))
+    async with asyncio.timeout(WAIT_S):
+        await undone.wait()
+    door.connection.close_reply(reply)
 
 
 async def test_a_killed_watcher_of_events_is_let_go(server, door, ask):

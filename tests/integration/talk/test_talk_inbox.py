@@ -130,6 +130,72 @@ async def test_an_answer_nobody_got_is_unread_again(talk):
     assert await until(lambda: read(talk)) == ["one", "two"]
 
 
+@pytest.mark.parametrize("how", ["cancelled", "failed"])
+async def test_what_was_written_down_and_not_answered_is_unread_again(talk, monkeypatch, how):
+    counting = asyncio.Event()
+
+    async def count(*_: object) -> int:  # what follows the writing, and has no part in it
+        counting.set()
+        if how == "failed":
+            raise Unavailable("NATS was away.", code="bus.lost", retry_after_s=1.0)
+        return await asyncio.Event().wait()
+
+    async def look() -> None:
+        with pytest.raises(Unavailable):
+            await talk.inboxes.read(BOB.id, Wish())
+
+    await write(talk, "one", "two")
+    with monkeypatch.context() as patched:
+        patched.setattr(talk.inboxes, "_unread", count)
+        async with asyncio.TaskGroup() as group:
+            looking = group.create_task(look())
+            await counting.wait()
+            looking.cancel()
+    assert await until(lambda: read(talk)) == ["one", "two"]
+
+
+async def test_what_is_on_its_way_when_a_reader_is_cancelled_comes_too_late(talk, monkeypatch):
+    save, late = talk.inboxes._reads.save, []
+
+    async def hold_up(*state: object) -> None:
+        if late:
+            return await save(*state)
+        late.append(state)
+        return await asyncio.Event().wait()
+
+    await write(talk, "one")
+    monkeypatch.setattr(talk.inboxes._reads, "save", hold_up)
+    _, revision = await talk.inboxes._reads.inbox(BOB.id)
+    async with asyncio.TaskGroup() as group:
+        looking = group.create_task(talk.inboxes.read(BOB.id, Wish()))
+        await until(lambda: asyncio.sleep(0, late))
+        looking.cancel()
+
+    async def forestalled() -> bool:
+        return (await talk.inboxes._reads.inbox(BOB.id))[1] != revision
+
+    await until(forestalled)
+    with pytest.raises(Conflict):
+        await save(*late[0])
+    assert await read(talk) == ["one"]
+
+
+async def test_an_answer_nobody_got_is_unread_again_whatever_was_read_since(talk):
+    await write(talk, "one", "two", "three")
+    lost = await talk.inboxes.read(BOB.id, Wish(limit=1))
+    assert [await read(talk, limit=1) for _ in range(3)] == [["two"], ["three"], []]
+    talk.inboxes.take_back_soon(BOB.id, lost.messages)
+    assert await until(lambda: read(talk)) == ["one"]
+
+
+async def test_those_that_are_named_alone_are_shown(talk):
+    first, second, third = (message.place_of(one)[1] for one in await write(talk, "one", "two", "three"))
+    assert await read(talk, places=frozenset((third, first))) == ["one", "three"]
+    assert await read(talk, places=frozenset((first,))) == []
+    assert await read(talk) == ["two"]
+    assert await read(talk, places=frozenset((second,)), all=True) == ["two"]
+
+
 async def test_who_asks_again_with_the_same_key_is_shown_the_same(nodes):
     async with nodes.open("one") as talk:
         await write(talk, "one", "two", "three")

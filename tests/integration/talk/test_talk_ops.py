@@ -14,6 +14,7 @@ from tests.integration.work.conftest import until
 from knotwork.bus import publisher
 from knotwork.bus.blobs import Blobs
 from knotwork.desk.talk import TalkDesk
+from knotwork.mcp import message_values, wording
 from knotwork.ops import serve, table
 from knotwork.ops.op import Caller
 from knotwork.trust.scopes import SCOPES, may_see
@@ -238,3 +239,26 @@ async def test_data_that_could_not_be_told_is_refused_and_such_from_elsewhere_pa
     assert (await door.must(BOB, "channel.search", query="walnut"))["messages"][0]["data"] == nested[0]
     (row,) = (await door.must(BOB, "message.inbox"))["messages"]
     assert row["data"]["big"] == 10**40
+
+
+async def test_what_arrives_while_a_page_is_made_for_an_agent_waits_for_the_next_one(door):
+    """A tool looks first how much fits: a second large message that came then was read, and shown to nobody."""
+    large = "x" * (wording.RESULT_MAX_CHARS // 2)
+
+    class Session:
+        def __init__(self) -> None:
+            self.key: dict[str, str] = {}
+
+        async def ask(self, op: str, **fields):
+            answer = await door.must(BOB, op, **fields)
+            if fields.get("peek") and arriving:
+                await door.must(ANN, "message.send", to="bob", text=arriving.pop())
+            return answer
+
+    for op, more in (("message.inbox", {}), ("message.wait", {"wait_s": 5})):
+        await door.must(ANN, "message.send", to="bob", text=f"first {large}")
+        arriving = [f"second {large}"]
+        shown = [await message_values.read(Session(), op, {"limit": 10, **more}) for _ in range(2)]
+        texts = [[one["text"].partition(" ")[0] for one in page["messages"]] for page in shown]
+        assert texts == [["first"], ["second"]], op
+        assert not [one for page in shown for one in page["messages"] if "cut" in one]

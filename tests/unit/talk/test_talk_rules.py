@@ -215,7 +215,7 @@ def test_each_letter_is_shown_until_it_is_done_and_never_again(letters, steps):
             assert shown == expected
             state = inbox_state.after_showing(inbox_state.settled(state), shown, now_ns)
             state, last = (
-                inbox_state.starting(state, [each.place for each in letters if each.place > state.floor]),
+                inbox_state.starting(state, [each.place for each in letters if each.place > state.clear]),
                 shown,
             )
             done |= {each.place for each in shown if not each.envelope.ack}
@@ -223,7 +223,7 @@ def test_each_letter_is_shown_until_it_is_done_and_never_again(letters, steps):
             state, last = inbox_state.after_ack(state, [letters[one].place]), []
             done.add(letters[one].place)
         elif step == "settle":
-            state, last = inbox_state.settled(state), []
+            state = inbox_state.settled(state)  # what was shown last can be taken back all the same
         elif step == "back":
             state = inbox_state.after_taking_back(state, [each.place for each in last])
             done -= {each.place for each in last if not each.envelope.ack}
