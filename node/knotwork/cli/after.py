@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,44 +58,66 @@ class Departure:
         return True
 
 
-def watch(op: str, shared: Shared, request: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
-    """Return what to do with the reply; for `node.stop` of this machine's node: wait until it is gone."""
-    if op != "node.stop" or shared.url or shared.on:
-        return lambda _: None
-    departure = Departure(local.find(local.data_dir(shared.data_dir)).pid)
-    timeout_s = shared.timeout_s or STOP_TIMEOUT_S + float(request.get("drain_s") or 0.0)
+@dataclass(frozen=True)
+class Leaving:
+    """A node of this machine that is asked to stop, with `now` without mercy; made while it still runs."""
 
-    def gone(reply: dict[str, Any]) -> None:
-        if not departure.wait(timeout_s):
+    node: LocalNode
+    departure: Departure
+    timeout_s: float
+    now: bool
+
+    def told(self) -> dict[str, Any]:
+        """Return the reply in place of a node that cannot give one."""
+        return {"pid": self.node.pid, "node": self.node.node, "running": 0}
+
+    def signal(self) -> None:
+        """Ask the process as a service manager does; a second signal means now, and no two equal ones are merged."""
+        end(self.node.pid)
+        if self.now:
+            end(self.node.pid, signal.SIGINT)
+
+    def wait(self, reply: dict[str, Any]) -> None:
+        """Return when the process is gone."""
+        if not self.departure.wait(self.timeout_s):
             raise TimedOut(
-                f"Process {reply.get('pid', departure.pid)} still runs after {timeout_s:g} s.",
+                f"Process {reply.get('pid', self.departure.pid)} still runs after {self.timeout_s:g} s.",
                 code="cli.stop_timed_out",
                 hint="It is finishing work: wait with --timeout, or use `knotwork stop --now`.",
             )
 
-    return gone
+
+def watch(op: str, shared: Shared, request: dict[str, Any]) -> Leaving | None:
+    """Return the node whose end is to be waited for, for `node.stop` of this machine's node; else None."""
+    if op != "node.stop" or shared.url or shared.on:
+        return None
+    node = local.find(local.data_dir(shared.data_dir))
+    timeout_s = shared.timeout_s or STOP_TIMEOUT_S + float(request.get("drain_s") or 0.0)
+    return Leaving(node, Departure(node.pid), timeout_s, bool(request.get("now")))
 
 
-def rescue(op: str, shared: Shared, error: Unreachable | TimedOut) -> dict[str, Any]:
+def rescue(op: str, shared: Shared, error: Unreachable | TimedOut, leaving: Leaving | None) -> dict[str, Any]:
     """Return an answer got another way, else raise `error`: a node that hangs, or has no NATS, still takes a signal.
 
-    Of a node without NATS it can still be told how it is.
+    One that was `leaving` by itself while it was asked to stop needs none. Of a node without NATS it can still be told
+    how it is.
     """
     node: LocalNode | None = None
-    if op in RESCUED and not shared.url and not shared.on and error.code != "node.not_running":
+    if op in RESCUED and not shared.url and not shared.on:
         node = local.read(local.data_dir(shared.data_dir))
-    if node is None:
+    if leaving is not None:
+        if node is not None and node.pid == leaving.node.pid:
+            leaving.signal()
+        return leaving.told()
+    if node is None or error.code == "node.not_running":
         raise error
-    if op != "node.stop":
-        if error.code in SILENT and (live := _lives(node)) is not None:
-            from knotwork.cli import early  # only for a node in trouble
+    if error.code in SILENT and (live := _lives(node)) is not None:
+        from knotwork.cli import early  # only for a node in trouble
 
-            return early.held_up(op, node, live=live) | _of_folder(op, shared)
-        if isinstance(error, TimedOut) or error.code.startswith("cli."):  # it hangs, or has no door to ask at
-            raise error
-        return _seen(op, node, shared, error)
-    os.kill(node.pid, signal.SIGTERM)
-    return {"pid": node.pid, "node": node.node, "running": 0}
+        return early.held_up(op, node, live=live) | _of_folder(op, shared)
+    if isinstance(error, TimedOut) or error.code.startswith("cli."):  # it hangs, or has no door to ask at
+        raise error
+    return _seen(op, node, shared, error)
 
 
 def _lives(node: LocalNode) -> bool | None:
@@ -131,12 +154,10 @@ def _of_folder(op: str, shared: Shared) -> dict[str, Any]:
     return {"data_dir": str(local.data_dir(shared.data_dir))} if op == "node.status" else {}
 
 
-def end(pid: int) -> None:
+def end(pid: int, number: int = signal.SIGTERM) -> None:
     """Ask a process to stop, as a service manager does; no error when it is gone."""
-    try:
-        os.kill(pid, signal.SIGTERM)
-    except ProcessLookupError:
-        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def leave(op: str, request: dict[str, Any], reply: dict[str, Any], shape: str = "table") -> None:
@@ -235,4 +256,4 @@ def tell_task(reply: dict[str, Any], *, awaited: bool, quiet: bool) -> None:
         print(f"error: {show.plain(error.get('message') or state)}", file=sys.stderr)
         if error.get("hint"):
             print(f"  {show.plain(error['hint'])}", file=sys.stderr)
-        print(f"  ({state}, {error.get('code', '')})", file=sys.stderr)
+        print(f"  ({state}, {show.cell(error.get('code', ''))})", file=sys.stderr)

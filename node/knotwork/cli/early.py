@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from datetime import UTC, datetime
@@ -67,7 +68,8 @@ def _health(node: LocalNode) -> Reply:
 
 
 def _stop(node: LocalNode) -> Reply:
-    os.kill(node.pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # gone meanwhile
+        os.kill(node.pid, signal.SIGTERM)
     return {"pid": node.pid, "node": node.node, "running": 0}
 
 

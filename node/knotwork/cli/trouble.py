@@ -39,7 +39,7 @@ def tell(error: BaseException, *, as_json: bool) -> int:
     print(f"error: {show.plain(ours.message)}", file=sys.stderr)
     if ours.hint:
         print(f"  {show.plain(ours.hint)}", file=sys.stderr)
-    print(f"  ({ours.code})", file=sys.stderr)
+    print(f"  ({show.cell(ours.code)})", file=sys.stderr)
     return ours.exit_code
 
 

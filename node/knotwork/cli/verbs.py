@@ -170,17 +170,18 @@ def _swap_written(op: Row, values: dict[str, Any]) -> None:
 def _run(op: Row, request: dict[str, Any], shared: Shared, chosen: files.FileOptions, *, looks: bool) -> None:
     reply = fallback.answer(op.name, request, shared, chosen)
     if reply is None:
-        watch = after.watch(op.name, shared, request)
+        leaving = after.watch(op.name, shared, request)
         reply = early.answer(op.name, shared)
         try:
             if reply is None:
                 reply = _ask(op, large.send_ahead(op, request, shared), shared, looks=looks)
         except (Unreachable, TimedOut) as error:
             _check(op.name, request)
-            reply = after.rescue(op.name, shared, error)
+            reply = after.rescue(op.name, shared, error, leaving)
         if reply.get("output_blob"):
             large.fetch(reply, shared)
-        watch(reply)
+        if leaving is not None:
+            leaving.wait(reply)
     if looks and shared.shape == "jsonl":
         reply = {"kind": "result", **reply}  # as of any stream
     _print(op, reply, shared, "output" if looks else _answer(op, request))
