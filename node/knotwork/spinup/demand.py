@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from knotwork.bus import subjects
+
 
 class Waiting(NamedTuple):
     """Tasks that wait in one queue: `routed` is a capability, `=agent` or `node=agent`; `task` is one of them."""
@@ -33,6 +35,11 @@ class Demand(NamedTuple):
     def capability(self) -> str:
         """Return the capability that is missing; an agent asked for by name offers its name."""
         return self.routed.removesuffix("=").rpartition("=")[2]
+
+    @property
+    def is_claimed(self) -> bool:
+        """Return whether it is private or personal work: those it is meant for claim it, executors of a node get none."""
+        return bool(subjects.circle_of(self.routed))
 
     @property
     def key(self) -> str:

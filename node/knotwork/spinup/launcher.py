@@ -154,11 +154,7 @@ class Launcher:
         """
         if launch.state != "stopping":
             launch = await self._moved(launch, state="stopping", why=why)
-        if launch.agent:
-            try:
-                await self._agents.goodbye(launch.agent, own.grace_s)
-            except KnotworkError as error:
-                log.debug("%s could not be told to leave: %s", launch.agent, error)
+        await self._goodbye(launch.agent, own.grace_s)
         problem = await self._end(own, launch)
         if isinstance(problem, Invalid):
             return await self._unendable(launch, launch.agent, f"{problem}"[:4000])
@@ -166,6 +162,15 @@ class Launcher:
             return await self._not_ended(launch, f"{problem}"[:4000])
         self._again.pop(launch.id, None)
         return await self._moved(launch, state="stopped", ended_ns=clock.now_ns())
+
+    async def _goodbye(self, agent: str, grace_s: float) -> None:
+        """Ask an agent to leave: what it cannot finish until then it gives back. "" is none."""
+        if not agent:
+            return
+        try:
+            await self._agents.goodbye(agent, grace_s)
+        except KnotworkError as error:
+            log.debug("%s could not be told to leave: %s", agent, error)
 
     async def _not_ended(self, launch: Launch, why: str) -> Launch:
         """Leave a launch that could not be ended alone for a while; it is still stopping."""
@@ -184,11 +189,7 @@ class Launcher:
         agent = launch.agent or self.agent_of(launch)
         if launch.state != "stopping":
             launch = await self._moved(launch, state="stopping", why=because)
-        if agent:
-            try:
-                await self._agents.goodbye(agent, LEFT_GRACE_S)
-            except KnotworkError as error:
-                log.debug("%s could not be told to leave: %s", agent, error)
+        await self._goodbye(agent, LEFT_GRACE_S)
         why = f"{because[0].upper()}{because[1:]}, so nobody can end what it started, or tell whether it is gone: look there."
         return await self._unendable(launch, agent, why)
 
@@ -201,7 +202,8 @@ class Launcher:
         return await self._moved(launch, state="failed", why=why, ended_ns=clock.now_ns())
 
     async def failed(self, own: Own, launch: Launch, why: str) -> Launch:
-        """Record that a launch brought no agent, and clear away what is left of it."""
+        """Record that a launch brought no agent that is of use, and clear away what is left of it."""
+        await self._goodbye(self.agent_of(launch), own.grace_s)
         if launch.ref:
             problem = await self._end(own, launch)
             why = why if problem is None else f"{why} (and it could not be cleared away: {problem})"

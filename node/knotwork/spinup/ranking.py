@@ -44,6 +44,8 @@ def rank(demand: Demand, targets: Sequence[Target], now_ns: int, away: Collectio
 
 def unfit(demand: Demand, target: Target) -> str:
     """Return why a target can never serve a demand, "" when it can."""
+    if demand.is_claimed:
+        return "executors of a node get no private or personal work"
     if target.capabilities and demand.capability not in target.capabilities:
         return f"it starts agents for {', '.join(target.capabilities)}"
     if target.boundaries and demand.boundary not in (*target.boundaries, "none"):

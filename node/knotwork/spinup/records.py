@@ -62,7 +62,7 @@ class Launch(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `place` marks what its target led to when it was started: a ref is of use there and nowhere else.
 
-    `by` is who asked: `demand`, or a caller by hand. Times are nanoseconds since 1970.
+    `by` is who asked: `demand`, or a caller by hand; `routed` is how the work is routed that demanded it. Times are nanoseconds since 1970.
     """
 
     id: Token
@@ -73,6 +73,7 @@ class Launch(msgspec.Struct, frozen=True, omit_defaults=True):
     boundary: Token = ""
     task: Token = ""
     by: Name = ""
+    routed: Name = ""
     ref: dict[str, Any] = {}
     place: Token = ""
     agent: Name = ""

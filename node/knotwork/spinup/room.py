@@ -271,18 +271,21 @@ class SpinUps:
             target, own = self._mine(f"{target.node}/{target.target}")
             if task and not ranking.unready(target, clock.now_ns()):  # else it ended, or another had the last place
                 launch = await self._launch(
-                    own, target, by=BY_DEMAND, capability=demand.capability, boundary=demand.boundary, task=task
-                )
+                    own, target, by=BY_DEMAND, capability=demand.capability, boundary=demand.boundary, task=task,
+                    routed=demand.routed,
+                )  # fmt: skip
         finally:
             if launch is None or launch.state == "failed":
                 with contextlib.suppress(KnotworkError):  # it expires by itself
                     await self.registry.release(demand.key)
 
-    async def _launch(self, own: Own, target: Target, *, by: str, capability: str, boundary: str, task: str) -> Launch:
+    async def _launch(
+        self, own: Own, target: Target, *, by: str, capability: str, boundary: str, task: str, routed: str = ""
+    ) -> Launch:
         now_ns = clock.now_ns()
         launch = Launch(
             id=secrets.token_hex(8), target=own.target, node=self._node, state="starting", capability=capability,
-            boundary=boundary, task=task, by=by, created_ns=now_ns, place=own.place,
+            boundary=boundary, task=task, by=by, created_ns=now_ns, place=own.place, routed=routed,
         )  # fmt: skip
         with self._turns.alone(launch.id):
             self._held.take(own)
@@ -376,7 +379,7 @@ def _of(own: Mapping[str, Own], launch: Launch) -> Own | None:
 
 def _wants(demand: Demand, launch: Launch) -> bool:
     """Return whether a launch was started for such work."""
-    return (demand.boundary, demand.capability) == (launch.boundary, launch.capability)
+    return (demand.boundary, demand.routed) == (launch.boundary, launch.routed or launch.capability)
 
 
 @asynccontextmanager

@@ -74,6 +74,7 @@ class World:
         self.table: dict[str, Own] = {}
         self.told: list[str] = []
         self.registers = True
+        self.waits: list[Waiting] = []
 
     def write(self, place: Place | None, name: str = "here", mark: str = "", **more: Any) -> Place | None:
         """Let the configuration say this target alone, or none; old plugins are stopped when nobody uses them."""
@@ -121,9 +122,10 @@ def opened(connection: Any, world: World, *waiting: Waiting, task: str = "t1") -
 
     def make(group: asyncio.TaskGroup) -> rooms.SpinUps:
         return rooms.SpinUps(
-            group, connection, world, project="default", node="here", own=lambda: world.table, waiting=lambda: waiting,
-            task_of=task_of, waited_s=nothing, is_online=lambda _node: True, can_take=lambda *_: False,
-            may_spin_up=lambda _boundary: True, env=nothing, on_change=lambda _launch: None,
+            group, connection, world, project="default", node="here", own=lambda: world.table,
+            waiting=lambda: (*waiting, *world.waits), task_of=task_of, waited_s=nothing,
+            is_online=lambda _node: True, can_take=lambda *_: False, may_spin_up=lambda _boundary: True,
+            env=nothing, on_change=lambda _launch: None,
         )  # fmt: skip
 
     return rooms.open_spinups(make)
@@ -366,3 +368,27 @@ async def test_nothing_is_started_for_work_that_has_ended_meanwhile(connection):
         await looked(room)
         await looked(room)
         assert not room.registry.launches
+
+
+class Taker(Place):
+    """Starts agents that have taken what waits when they are there."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__("taker")
+        self.world = world
+
+    async def launch(self, request: Any) -> Launched:
+        self.world.waits.clear()
+        return await super().launch(request)
+
+
+@pytest.mark.parametrize("other", ["==private-0123456789abcdef01234567=gpu", "=gpu"], ids=["private", "by name"])
+async def test_an_agent_is_well_whatever_other_work_waits(connection, other):
+    world = World()
+    world.waits.append(Waiting("none", "gpu", 9))
+    world.write(Taker(world), register_s=0.0)
+    async with opened(connection, world, Waiting("none", other, 1)) as room:
+        launch = (await until(lambda: list(room.registry.launches)))[0]
+        await until(lambda: room.registry.launches[launch].state in ("up", "failed"))
+        await looked(room)
+        assert [one.state for one in room.registry.launches.values()] == ["up"]

@@ -74,12 +74,14 @@ def own(plugin: Plugin) -> Own:
 
 
 async def test_an_agent_that_takes_nothing_of_what_it_was_started_for_is_a_failure():
-    plugin, made = Plugin(), launcher(Mesh("here-l1"))
+    mesh = Mesh("here-l1")
+    plugin, made = Plugin(), launcher(mesh)
     soon = await made.look(own(plugin), STARTED, 2, missing=True)
     assert soon.state == "starting", "what it offers may come a moment later than its node"
     assert (await made.look(own(plugin), STARTED, 2)).state == "up"
     late = await made.look(own(plugin), STARTED, LATE_NS, missing=True)
     assert (late.state, plugin.stopped) == ("failed", 1)
+    assert not mesh.agent, "it is asked to leave first: it gives back what else it has begun"
     assert "here-l1 registered, and takes no work for gpu in the boundary none" in late.why
 
 

@@ -86,6 +86,14 @@ def test_health_comes_before_cost_and_cost_before_luck():
     assert ranked(unknown, well, cheap, lucky) == ["lucky", "cheap", "well", "unknown"]
 
 
+def test_no_target_is_for_work_that_is_claimed():
+    own = DEMAND._replace(routed="==private-0123456789abcdef01234567=review")
+    assert (own.capability, own.is_claimed, DEMAND.is_claimed) == ("review", True, False)
+    found = ranking.rank(own, [target("any"), target("fit", capabilities=("review",))], NOW_NS)
+    assert found.targets == ()
+    assert set(found.refused.values()) == {"executors of a node get no private or personal work"}
+
+
 def test_each_target_that_is_out_has_a_reason():
     targets = [
         target("other", capabilities=("shout",)),
