@@ -6,6 +6,7 @@ its foreign keys and their order, of TOML only our own table is touched.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import tomllib
@@ -214,7 +215,7 @@ def _toml_without(client: Client, text: str, name: str) -> str:
     ours = re.compile(rf"\[\s*{re.escape(client.key)}\s*\.\s*(?:{re.escape(name)}|\"{re.escape(name)}\")\s*[.\]]")
     kept: list[str] = []
     inside = False
-    for line in text.splitlines(keepends=True):
+    for line in io.StringIO(text, newline="\n"):  # not `splitlines`, which knows ends that stand within a TOML string
         if line.lstrip().startswith("["):
             inside = ours.match(line.lstrip()) is not None
         if not inside:

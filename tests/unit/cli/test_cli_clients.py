@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from knotwork.cli import clients
@@ -179,6 +179,7 @@ SETTINGS: Any = st.dictionaries(
 
 @pytest.mark.parametrize("client", CLIENTS.values(), ids=lambda client: client.name)
 @given(settings=SETTINGS)
+@example(settings={"a": "\x85[", "b": "\u2028["})
 def test_what_somebody_added_to_our_entry_stays_when_it_is_written_anew(
     client: clients.Client, settings: dict[str, Any]
 ):
