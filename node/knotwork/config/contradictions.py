@@ -123,7 +123,7 @@ def _reachable(data: Mapping[str, Any]) -> Iterator[Contradiction]:
 
 
 def _is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1", "[::1]") or host.startswith("127.")
+    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){1,3}", host) is not None
 
 
 def _credentials(table: Mapping[str, Any], path: Path) -> Iterator[Contradiction]:

@@ -40,6 +40,7 @@ _FORMS = {
     f"^({TOKEN_PATTERN})?$": f"must be a name: {TOKEN_WORDS}",
     "^[A-Za-z0-9][A-Za-z0-9_./-]{0,63}=.+$": "must be key=pattern, for example team=pay*",
     "^(nats|tls|ws|wss)://[^ ]+$": "must be a URL such as nats://host:4222",
+    "^[A-Za-z0-9_.:*-]{1,255}$": "must be an address or a name, such as 127.0.0.1, ::1 or localhost",
 }
 _KEY_MARK = "[key]"
 READING_TYPES = (*(f"{name}_type" for name in _TYPES), "int_from_float", "value_error", "literal_error")

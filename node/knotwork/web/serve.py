@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from knotwork.bus import server_fault
 from knotwork.bus.background import begin_in
 from knotwork.ops.ports import NodeControl
-from knotwork.sdk.errors import Conflict, Internal
+from knotwork.sdk.errors import ConfigInvalid, Conflict, Internal
 from knotwork.web import app
 from knotwork.web.guard import Doorkeeper, names_of
 from knotwork.web.leaving import Leaving
@@ -94,7 +94,8 @@ async def run_web(
 ) -> AsyncIterator[Web]:
     """Serve HTTP while the context is open; requests still running at its end get `CLOSE_TIMEOUT_S` seconds.
 
-    Raises `Conflict` (`web.port_in_use`) when the address is taken.
+    Raises `Conflict` (`web.port_in_use`) when the address is taken, `ConfigInvalid` (`web.cannot_listen`) when it is not
+    ours to take.
     """
     keeper = Doorkeeper(
         settings.token, names_of(settings.host, settings.allowed_hosts), frozenset(settings.allowed_origins)
@@ -195,12 +196,23 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.settimeout(0)
     except OSError as error:
         listener.close()
-        pid, name = server_fault.holder(port) if error.errno == errno.EADDRINUSE else (0, "")
-        who = f" by {server_fault.who_has(pid, name)}" if error.errno == errno.EADDRINUSE else ""
-        raise Conflict(
-            f"HTTP cannot listen on {host}:{port}: {error.strerror or error}{who}.",
-            code="web.port_in_use",
-            hint="Set web.port = 0 for a free port, or stop who uses it.",
-            detail={"host": host, "port": port, "pid": pid, "process": name},
-        ) from error
+        raise _refused(host, port, error) from error
     return listener
+
+
+def _refused(host: str, port: int, error: OSError) -> Conflict | ConfigInvalid:
+    """Return why nobody can listen there: somebody does already, or it is no address of ours."""
+    why = f"HTTP cannot listen on {host}:{port}: {error.strerror or error}"
+    if error.errno != errno.EADDRINUSE:
+        return ConfigInvalid(
+            f"{why}.",
+            code="web.cannot_listen",
+            hint="Set web.host to an address of this machine, and web.port to one that its user may take, or 0.",
+        )
+    pid, name = server_fault.holder(port)
+    return Conflict(
+        f"{why} by {server_fault.who_has(pid, name)}.",
+        code="web.port_in_use",
+        hint="Set web.port = 0 for a free port, or stop who uses it.",
+        detail={"host": host, "port": port, "pid": pid, "process": name},
+    )

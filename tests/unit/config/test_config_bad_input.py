@@ -96,6 +96,18 @@ CASES = [
         "2:15: it is too small: a project takes at least 576MB",
         id="a project smaller than what is reserved",
     ),
+    pytest.param(
+        "[projects.a]\nmax_storage = '50GB'\n",
+        {},
+        r"2:15: the projects take 50GB together, more than nats.max_file_store \(10GB, its default\) has",
+        id="a project larger than the store",
+    ),
+    pytest.param(
+        "[nats]\nmax_file_store = '12GB'\n[projects.a]\nmax_storage = '5GB'\n[projects.b]\nmax_storage = '7GB'\n[projects.c]\n",
+        {},
+        "6:15: the projects take .* together, more than nats.max_file_store has",
+        id="projects that are larger than the store together",
+    ),
     pytest.param("[nats]\nurls = ['nats://x']\n", {}, "2:8: nats.urls is for joining", id="embedded with urls"),
     pytest.param(
         "[nats]\npassword = 'hunter2'\n",
@@ -465,3 +477,19 @@ def test_an_address_others_can_reach_must_be_meant(tmp_path, section):
     assert [problem["code"] for problem in caught.value.detail["problems"]] == ["config.needs_tls"]
     path.write_text(f'[{section}]\nhost = "0.0.0.0"\ninsecure = true\n')
     assert getattr(load.read(load.Sources((path,), None, {})).config, section).host == "0.0.0.0"
+
+
+@pytest.mark.parametrize("section", ["nats", "web"])
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [("[::1]", "config.bad_value"), ("127.evil.example", "config.needs_tls"), ("127.1", ""), ("::1", "")],
+)
+def test_what_is_this_machine_and_what_is_no_address_at_all(tmp_path, section, host, code):
+    path = tmp_path / "knotwork.toml"
+    path.write_text(f'[{section}]\nhost = "{host}"\n')
+    if not code:
+        assert getattr(load.read(load.Sources((path,), None, {})).config, section).host == host
+        return
+    with pytest.raises(ConfigInvalid) as caught:
+        load.read(load.Sources((path,), None, {}))
+    assert [problem["code"] for problem in caught.value.detail["problems"]] == [code]

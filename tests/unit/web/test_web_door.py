@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 from knotwork.ops import table
-from knotwork.sdk.errors import Conflict
+from knotwork.sdk.errors import ConfigInvalid, Conflict
 from knotwork.web import openapi, serve
 
 TOKEN = "open-sesame"
@@ -368,6 +368,16 @@ async def test_a_taken_port_is_named(web, node):
     assert caught.value.code == "web.port_in_use"
     assert caught.value.detail["pid"] == os.getpid()
     assert f"in use by process {os.getpid()}" in caught.value.message
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "nobody.invalid"])
+async def test_an_address_that_is_not_ours_is_told_as_such(node, tmp_path, host):
+    settings = serve.WebSettings(token=TOKEN, host=host, port_file=tmp_path / "port")
+    with pytest.raises(ConfigInvalid, match="HTTP cannot listen on") as caught:
+        async with serve.run_web(settings, node):
+            pass
+    assert caught.value.code == "web.cannot_listen"
+    assert "web.host" in caught.value.hint
 
 
 async def test_the_door_closes_with_requests_running_and_passes_errors_on(node):
