@@ -151,7 +151,8 @@ def _running(sight: Sight, around: Surroundings, now_ns: int) -> str:
         return text
     state = around.node_state or "gone"
     return (
-        f"{text} That node is {state}: {around.lease_s:g} s after its last sign of life the task goes to somebody else."
+        f"{text} That node is {state}: {around.lease_s:g} s after its last sign of life the task waits again, "
+        "for whoever can do it."
     )
 
 
