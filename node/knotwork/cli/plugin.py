@@ -74,6 +74,7 @@ def _test(**values: Any) -> None:
     table = given.read_input(values["table"]) if values["table"] else {}
     if not isinstance(table, dict):
         raise Invalid("--with takes a JSON object.", code="cli.bad_table", hint='For example \'{"command": ["cat"]}\'.')
+    _fits(entry, table, values["what"])
     results = []
     told = values["sample"] is not None
     for result in trial.run(entry, table, sample, apart=bool(values["apart"]), told=told):
@@ -88,6 +89,21 @@ def _test(**values: Any) -> None:
         reply = {"kind": entry.kind, "type": entry.type, "passed": passed, "of": len(results), "results": results}
         print(show.pretty(reply) if shared.shape == "json" else show.compact(reply))
     sys.exit(0 if passed == len(results) else 1)
+
+
+def _fits(entry: Entry, table: dict[str, Any], what: str) -> None:
+    """Raise `Invalid` with all that is wrong with a table: every test of the suite would say the same."""
+    from pydantic import ValidationError
+
+    from knotwork.config import wording  # only here
+
+    try:
+        entry.factory.config.model_validate(table)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)
+        told = "; ".join(wording.say(one, wording.path_of(one, table))[0] for one in wrong)
+        hint = f"--with takes its table; `knotwork plugin docs {what}` tells what may stand in it."
+        raise Invalid(f"{entry.type} cannot be configured so: {told}.", code="cli.bad_table", hint=hint) from error
 
 
 def _entry(what: str, kind: str, chosen: FileOptions, *, imports: bool, tells: bool) -> Entry:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from knotwork.cli import plugin
+from knotwork.cli import main, plugin
 from knotwork.cli.files import FileOptions
 from knotwork.sockets import scaffold
 
@@ -19,3 +19,20 @@ def test_a_type_that_is_taken_can_be_tested_all_the_same(tmp_path, capsys, singl
         assert (entry.kind, entry.type, entry.source.where) == ("executors", "rehearsal", str(what))
         said = capsys.readouterr().err
         assert ("'rehearsal' (executors) is already offered by bundled" in said) is tells
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("{}", "command is missing"),
+        ('{"command": ["cat"], "outptu": "json"}', "outptu"),
+        ('{"command": 1}', "command must"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_told_once_and_before_any_test(capsys, table, told):
+    assert main.main(["plugin", "test", "process", "--with", table]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert told in err
+    assert "plugin docs process" in err
+    assert "cli.bad_table" in err
