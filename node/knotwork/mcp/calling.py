@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ import pydantic
 
 from knotwork.bus import codec
 from knotwork.bus.background import background
-from knotwork.mcp import catalog, spoken, standing, wording
+from knotwork.bus.pauses import Pauses
+from knotwork.mcp import again, catalog, spoken, standing, wording
 from knotwork.mcp.held import Held
 from knotwork.mcp.tool import Tool, arguments_of
 from knotwork.ops import serve, words
@@ -30,6 +32,9 @@ from knotwork.trust.who import Who
 log = logging.getLogger(__name__)
 PROBLEMS_MAX = 20
 PIECES_MAX = 256
+AWAY_S = 15.0
+"""How long a call that may be made again waits for NATS."""
+_AWAY = frozenset({"bus.disconnected", "bus.lost"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +145,10 @@ async def play(
 ) -> AsyncGenerator[Progress | Outcome, None]:
     """Call a tool: any number of `Progress`, then its `Outcome`. Raises `NotFound` (`tool.unknown`) alone.
 
-    Closing it early cancels what the tool does.
+    Closing it early cancels what the tool does. A call without a `key` gets one: it may be made again here.
     """
     tool = catalog.find(name)
+    key = key or (secrets.token_hex(8) if name in again.KEYED else "")
     pieces: asyncio.Queue[Progress | Outcome] = asyncio.Queue(PIECES_MAX)
 
     def tell(piece: Progress) -> None:
@@ -170,8 +176,7 @@ async def play(
 async def outcome_of(tool: Tool, arguments: Any, session: OpSession) -> Outcome:
     """Return what a call gave; whatever is wrong becomes part of it."""
     try:
-        given = check(tool, {} if arguments is None else arguments)
-        result = await _within(tool, given, session)
+        result = await _patiently(tool, {} if arguments is None else arguments, session)
     except KnotworkError as error:
         halves = wording.halved(arguments) if error.code == "wire.not_json" and isinstance(arguments, dict) else []
         return refused(half_a_character(halves) if halves else error)
@@ -180,6 +185,26 @@ async def outcome_of(tool: Tool, arguments: Any, session: OpSession) -> Outcome:
         return refused(KnotworkError.of(error))
     text = tool.text(result) if tool.text is not None else wording.text_of(result)
     return Outcome(text, result)
+
+
+async def _patiently(tool: Tool, arguments: Any, session: OpSession) -> dict[str, Any]:
+    """Return the result of a call; one that may be made again outlasts that NATS is away for a moment."""
+    loop, pauses = asyncio.get_running_loop(), Pauses(most_s=1.0)
+    began_s = loop.time()
+    until_s = began_s + AWAY_S
+    while True:
+        asked_s = loop.time()
+        given = check(tool, again.later(tool.name, arguments, asked_s - began_s))
+        try:
+            return await _within(tool, given, session)
+        except KnotworkError as error:
+            now_s = loop.time()
+            if now_s - asked_s > AWAY_S:  # it waited for something meanwhile
+                until_s = now_s + AWAY_S
+            harmless = again.may(tool.name, tool.hints.annotations())
+            if error.code not in _AWAY or not harmless or now_s >= until_s:
+                raise
+        await pauses.wait()
 
 
 async def _within(tool: Tool, given: Any, session: OpSession) -> dict[str, Any]:
