@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from knotwork.flow.facts import Start
     from knotwork.flow.model import Children as Grant
     from knotwork.flow.runs import Runs, Sight
+    from knotwork.work.leases import Claim
     from knotwork.work.room import Work
 
 _decode = msgspec.json.Decoder(Spawn).decode
@@ -53,10 +54,14 @@ class Children:
 
     async def of(self, claim: str) -> tuple[Sight, str]:
         """Return the run and step that a claim is about; raises what claims raise, `Denied` (`flow.no_grant`)."""
+        sight, held = await self._held(claim)
+        return sight, held.step
+
+    async def _held(self, claim: str) -> tuple[Sight, Claim]:
         held, _ = await self._work.claims.saved(claim)
         if not facts.is_run(held.run):
             raise _no_grant("A task of no workflow")
-        return await self._runs.look(held.run), held.step
+        return await self._runs.look(held.run), held
 
     async def spawn(
         self, claim: str, *, workflow: str, capability: str, value: bytes, key: str = ""
@@ -66,9 +71,10 @@ class Children:
         With the same key it is the same place, and False comes back. Raises what claims raise, `Denied`
         (`flow.no_grant`, `flow.budget_spent`), `NotFound` (`flow.no_workflow`).
         """
-        sight, step = await self.of(claim)
+        sight, held = await self._held(claim)
+        step = held.step
         grant = _granted(sight.run.steps[step.partition("--")[0]].box.spec, workflow, capability)
-        _must_hold(sight, step, grant)
+        _must_hold(sight, step, grant, held)
         if workflow:
             await self._definitions.find(workflow)
         key = key or secrets.token_hex(8)
@@ -81,7 +87,7 @@ class Children:
         elif len(known) >= grant.max:  # it would take places above for nothing
             raise _spent(sight.id, f"it allows {grant.max}")
         below = Spawn(key=f"{sight.id}/{step}/{key}"[-256:], below=sight.id)
-        above = [(one, await self._reach(one)) for one in await self._above(sight, step)]
+        above = [(one, await self._reach(one, held)) for one in await self._above(sight, step)]
         rest = [await self._take_of(one, most, below) for one, most in above]
         number, left = (before, grant.max - len(known)) if before else await self._take(sight.id, step, grant.max, wish)
         return Parent(sight.id, f"{step}{facts.CHILD}{number}"), not before, min([left, *rest])
@@ -110,14 +116,14 @@ class Children:
             raise _spent(run, "that run is over")
         return start
 
-    async def _reach(self, above: _Above) -> int:
+    async def _reach(self, above: _Above, held: Claim) -> int:
         """Return how many a step above allows; raises `Denied` (`flow.budget_spent`) unless it allows any so deep, and now."""
         graph = await self._definitions.graph(above.start.digest)
         grant: Grant | None = getattr(graph.workflow.steps.get(above.step.partition("--")[0]), "children", None)
         if grant is None or above.depth > grant.depth:
             raise _spent(above.run, f"it allows {grant.depth if grant is not None else 0} deep")
         if grant.seconds is not None:
-            _must_hold(await self._runs.look(above.run), above.step, grant)
+            _must_hold(await self._runs.look(above.run), above.step, grant, held)
         return grant.max
 
     async def _take_of(self, above: _Above, most: int, wish: Spawn) -> int:
@@ -149,8 +155,9 @@ class Children:
         return found
 
 
-def _must_hold(sight: Sight, step: str, grant: Grant) -> None:
-    begun_ns = sight.run.steps[step.partition("--")[0]].begun_ns
+def _must_hold(sight: Sight, step: str, grant: Grant, held: Claim) -> None:
+    """Raise `Denied` (`flow.budget_spent`) when a grant held no longer; that of a handler, which has no turn, by the attempt."""
+    begun_ns = sight.run.steps[step.partition("--")[0]].begun_ns or held.started_ns
     if grant.seconds is not None and clock.now_ns() > begun_ns + int(grant.seconds * 1e9):
         raise _spent(sight.id, f"it held for {grant.seconds:g} s")
 

@@ -179,6 +179,24 @@ async def test_a_task_that_was_spawned_is_on_the_account_of_its_step(flows):
     assert await flow.runs.replay(run) is None
 
 
+async def test_a_handler_may_start_what_it_is_granted_for_a_time(flows):
+    flow = await flows.here(**DO)
+    await define(flow, name="piece", steps={"p": {"capability": "do"}})
+    grant = {"workflows": ["piece"], "seconds": 60}
+    mend = {"capability": "lead", "children": grant}
+    await define(flow, name="lead", steps={"a": {"capability": "lead", "on_failure": "h"}, "h": mend})
+    run = await start(flow, 1, "lead")
+    failed = (await held(flow)).token
+    await flow.runs._work.claims.fail(failed, "no", code="x.y", retriable=False, retry_after_s=None)
+    one = await held(flow)
+    kid, _, _ = await flow.children.spawn(one.token, workflow="piece", capability="", value=b"7")
+    child = facts.child_run(run, kid.step)
+    await until(lambda: _begun(flow, child))
+    assert output(await ended(flow, child)) == 7
+    await flow.runs._work.claims.complete(one.token, "mended")
+    assert output(await ended(flow, run)) == "mended"
+
+
 async def test_what_is_started_below_stays_in_the_boundary_unless_it_names_one(flows):
     flow = await flows.here(**DO)
     for name, more in (("plain", {}), ("own", {"boundary": "office"})):
