@@ -199,7 +199,9 @@ class Server:
         (nats-server 2.15.1). So a removed account stays until the child's next start, without users.
         """
         present = {account.name for account in self.settings.accounts}
-        retired = (replace(account, users=()) for name, account in self._seen.items() if name not in present)
+        retired = (
+            replace(account, users=(), max_storage=0) for name, account in self._seen.items() if name not in present
+        )
         kept = replace(self.settings, accounts=(*self.settings.accounts, *retired))
         return server_conf.render(kept, port, self._watcher)
 

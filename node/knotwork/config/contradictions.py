@@ -87,18 +87,28 @@ def _storage(data: Mapping[str, Any]) -> Iterator[Contradiction]:
     needed = RESERVED_BYTES * max(1, len(projects)) + WORK_MIN_BYTES
     given = "max_file_store" in nats
     limit = _size(nats["max_file_store"] if given else STORE_BYTES)
+    written = "" if given else f" ({size.render(STORE_BYTES)}, its default)"
+    bounds = {name: _size(_table(projects, name).get("max_storage")) or 0 for name in projects}
     if limit is not None and limit < needed:
         many = f"{len(projects)} projects" if len(projects) > 1 else "a project"
-        written = "" if given else f" ({size.render(STORE_BYTES)}, its default)"
         message = (
             f"nats.max_file_store{written} is too small: {many} and their work take at least {size.render(needed)}"
         )
         yield Contradiction(("nats", "max_file_store") if given else ("projects",), message, "Raise it.")
-    for name in projects:
-        limit = _size(_table(projects, name).get("max_storage"))
-        if limit and limit < RESERVED_BYTES + WORK_MIN_BYTES:
+    elif limit is not None and limit < (taken := _taken(bounds)):
+        largest = max(bounds, key=lambda name: bounds[name])
+        message = f"the projects take {size.render(taken)} together, more than nats.max_file_store{written} has"
+        yield Contradiction(("projects", largest, "max_storage"), message, "Lower it, or raise nats.max_file_store.")
+    for name, bound in bounds.items():
+        if bound and bound < RESERVED_BYTES + WORK_MIN_BYTES:
             message = f"it is too small: a project takes at least {size.render(RESERVED_BYTES + WORK_MIN_BYTES)}"
             yield Contradiction(("projects", name, "max_storage"), message, "Raise it, or 0 for no limit of its own.")
+
+
+def _taken(bounds: Mapping[str, int]) -> int:
+    """Return the bytes that nats-server sets aside: all that a bounded project may use, what another's streams reserve."""
+    shared = WORK_MIN_BYTES if 0 in bounds.values() else 0
+    return sum(bound or RESERVED_BYTES for bound in bounds.values()) + shared
 
 
 def _size(value: Any) -> int | None:

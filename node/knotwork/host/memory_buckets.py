@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from knotwork.bus import kv, publisher, subjects
 from knotwork.bus.background import begin_in
 from knotwork.bus.commit import GroupCommit
-from knotwork.sdk.errors import Conflict, Unavailable
+from knotwork.sdk.errors import Conflict, NotFound, Unavailable
 from knotwork.sdk.ports import BucketEntry
 
 if TYPE_CHECKING:
@@ -104,8 +104,12 @@ class _Bucket:
         return await (self._bucket or await self._made()).latest()
 
     async def watch(self, on_entry: Callable[[BucketEntry], None], on_current: Callable[[], None]) -> None:
-        """Tell every record, then every change."""
-        await (await self._made()).watch(lambda entry: on_entry(_told(entry)), on_current)
+        """Tell every record, then every change; raises `NotFound` when the bucket is gone: the next use makes it anew."""
+        try:
+            await (await self._made()).watch(lambda entry: on_entry(_told(entry)), on_current)
+        except NotFound:
+            self._bucket = None  # the NATS that was joined has another store now
+            raise
 
     async def _made(self) -> BusBucket:
         if self._bucket is None:

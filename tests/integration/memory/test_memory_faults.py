@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 from tests.integration.memory.conftest import memory_node, until
 from tests.integration.memory.test_memory_life import found, remember
 
+from knotwork.bus import streams, subjects
 from knotwork.memory import asking
 from knotwork.memory.query import Query
 from knotwork.memory.rules import Draft
-from knotwork.sdk.errors import Conflict, KnotworkError, NotFound, PluginFailed, Unavailable
+from knotwork.sdk.errors import Conflict, KnotworkError, NotFound, PluginFailed, Unavailable, Unreachable
 from knotwork.sdk.testing import host
 from knotwork.sdk.testing.buckets import SystemClock
 from knotwork.trust import keys
@@ -254,6 +256,22 @@ async def test_a_destroyed_index_is_made_anew(bench: Any, tmp_path: Path):
             return False
 
     await until(is_there)
+
+
+@pytest.mark.parametrize(("scope", "realm"), [("public", ""), ("team", "default")])
+async def test_a_store_that_another_took_the_place_of_is_made_anew(bench: Any, scope: str, realm: str):
+    node = await bench.node()
+    ann = node.agent("writer")
+    await remember(node, ann, "in the store before", scope)
+    await streams.api(node.connections[realm], f"STREAM.DELETE.{subjects.bucket_stream(subjects.MEMORY)}")
+
+    async def is_there() -> bool:
+        with contextlib.suppress(Unreachable):
+            await remember(node, ann, "in the new one", scope)
+        return await found(node, ann) == ["in the new one"]
+
+    await until(is_there)
+    assert (await node.desk.recall(Query(), ann)).current
 
 
 async def test_memory_is_read_anew_by_a_node_that_starts_again(bench: Any, tmp_path: Path):

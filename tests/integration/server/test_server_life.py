@@ -165,6 +165,18 @@ async def test_clients_of_a_removed_account_are_sent_away(place, connect, until)
         await until(lambda: lost == ["p1"])
 
 
+async def test_what_a_removed_account_might_have_used_is_there_for_others(place, connect):
+    base = place.settings.accounts
+    async with run_server(place.but(max_file_store=4_000_000_000)) as server:
+        for name in ("large", "larger", "large"):  # the store holds one of them at a time; the first comes back
+            await server.reload((*base, place.account(name, max_storage=3_000_000_000)))
+            client = await connect(server, name)
+            await client.jetstream().add_stream(name="S", subjects=["s.>"])
+            assert (await client.jetstream().publish("s.1", b"x", timeout=30)).seq >= 1
+            await client.close()
+            await server.reload(base)
+
+
 async def test_a_wrong_reload_changes_nothing(place, connect):
     async with run_server(place.settings) as server:
         client = await connect(server, "p1")
