@@ -250,6 +250,18 @@ def test_without_any_door_it_says_so(shared_nodes, node):
     assert closed.ended() == 0
 
 
+def test_of_several_nodes_by_an_address_the_one_that_is_meant_must_be_named(node, joined):
+    there = ("--url", node.about["url"], "--creds", node.about["seed_file"])
+    for words in (("stop",), ("drain",), ("reload",), ("config", "rollback", "1")):
+        code, wire = node.refused(*words, *there)
+        assert (code, wire["code"]) == (2, "cli.which_node"), words
+        assert "one, two" in wire["message"]
+    assert [one.status()["state"] for one in (node, joined)] == ["running", "running"]
+    for words, state in ((("drain",), "draining"), (("drain", "--resume"), "running")):
+        node.json(*words, "--on", "two", *there)
+        assert [one.status()["state"] for one in (node, joined)] == ["running", state]
+
+
 def test_stop_through_the_door_waits_until_it_is_gone(shared_nodes, node):
     seed = node.data / "keys" / "node-default.nk"
     made = shared_nodes.node(

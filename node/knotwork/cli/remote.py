@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5.0
 SLACK_S = 2.0
 """Added to an op's own time-out, so that the node's answer about it arrives before we give up."""
+OF_ONE_NODE = frozenset({"node.stop", "node.drain", "node.reload", "config.rollback", "plugin.restart"})
+"""Ops that change the node which answers: with `--url` it must be the only one, or named."""
 _ENDS = ("SIGTERM", "SIGHUP")
 """Signals that end a request as Ctrl-C does."""
 
@@ -71,8 +74,9 @@ def ask(
         from knotwork.bus import client  # the same
 
         _end_like_ctrl_c(came)
+        named = on or (await _only_one(target, timeout_s) if op in OF_ONE_NODE else "")
         pieces: Any = client.call(
-            target, op, request, timeout_s=timeout_s, node=on, caller=local.caller() or "cli", patient=patient,
+            target, op, request, timeout_s=timeout_s, node=named, caller=local.caller() or "cli", patient=patient,
             whole=whole, answer_s=answer_s,
         )  # fmt: skip
         async with aclosing(pieces):
@@ -84,6 +88,25 @@ def ask(
 
     _carry_out(run(), shared.on, came)
     return _output(answer)
+
+
+async def _only_one(target: Endpoint, timeout_s: float) -> str:
+    """Return the node of the project there; raises `Invalid` (`cli.which_node`) when there are several."""
+    from knotwork.bus import client  # nats-py: loaded only when somebody is really asked
+
+    answer: Frame | None = None
+    pieces: Any = client.call(target, "nodes.list", b"{}", timeout_s=timeout_s, caller="cli")
+    async with aclosing(pieces):
+        async for frame in pieces:
+            answer = frame
+    found = [str(row["node"]) for row in json.loads(_output(answer))["nodes"] if row["state"] != "offline"]
+    if len(found) > 1:
+        raise Invalid(
+            f"Several nodes are there: {', '.join(found)}.",
+            code="cli.which_node",
+            hint="Name the one that is meant with --on.",
+        )
+    return found[0] if found else ""
 
 
 def _carry_out(asking: Coroutine[Any, Any, None], on: str, came: list[int]) -> None:
