@@ -131,8 +131,9 @@ fmt = click.Command(
 
 
 def _schema(**values: Any) -> None:
-    options.take(values)
-    print(show.pretty(_json_schema(files.take(values))))
+    shared = options.take(values)
+    found = _json_schema(files.take(values))
+    print(show.compact(found) if shared.shape == "jsonl" else show.pretty(found))
 
 
 def _json_schema(chosen: files.FileOptions) -> dict[str, Any]:

@@ -180,7 +180,11 @@ def _docs(**values: Any) -> None:
     else:
         entry = fallback.find(files.catalog(files.load(chosen), safe_mode=chosen.safe_mode), what, kind)
     text = describe.docs(entry)
-    print(show.pretty({"type": entry.type, "markdown": text}) if shared.shape == "json" else text)
+    if shared.shape == "table":
+        print(text)
+    else:
+        told = {"type": entry.type, "markdown": text}
+        print(show.pretty(told) if shared.shape == "json" else show.compact(told))
 
 
 docs = click.Command(

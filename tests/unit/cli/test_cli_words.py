@@ -374,6 +374,13 @@ def test_schema_and_example(run):
     assert json.loads(run("config", "example", "-o", "json")[1])["toml"] == out
 
 
+@pytest.mark.parametrize("words", [("config", "schema"), ("plugin", "docs", "process")])
+def test_what_is_a_document_is_one_line_of_json_lines(run, words):
+    code, out, _ = run(*words, "-o", "jsonl")
+    assert (code, len(out.splitlines())) == (0, 1)
+    assert json.loads(out) == json.loads(run(*words, "-o", "json")[1])
+
+
 def test_plugins_without_a_node(run, tmp_path):
     code, out, _ = run("plugin", "list", "-o", "jsonl")
     assert code == 0
