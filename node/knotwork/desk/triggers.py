@@ -18,11 +18,11 @@ from knotwork.flow.runs import Wanted, keyed_run
 from knotwork.ops import flow_replies, task_words
 from knotwork.ops import trigger_replies as replies
 from knotwork.ops.trigger_ports import HookAnswer, HookRequest
-from knotwork.sdk.errors import Conflict, Invalid, NotFound
+from knotwork.sdk.errors import Conflict, Denied, Invalid, NotFound
 from knotwork.trigger import due, envelope
 from knotwork.trigger.arrivals import Arrived
 from knotwork.trigger.envelope import Firing
-from knotwork.trigger.model import Cron, Files, Once, Plugin, Served, Subject
+from knotwork.trigger.model import Arriving, Cron, Files, Once, Plugin, Served, Subject
 from knotwork.trigger.resting import resting
 from knotwork.trigger.store import State, route, shown
 
@@ -58,6 +58,11 @@ class TriggerDesk:
 
         reading = source.reading(definition, **fields)
         trigger = reading.checked(await self._triggers.missing(reading.named()))
+        if isinstance(trigger, Arriving | Files) and not caller.allows("admin"):
+            raise Denied(
+                "Agents keep no triggers that open a door of the nodes, or watch their folders.",
+                code="trigger.not_yours", hint="Ask a person, or use times or a subject.",
+            )  # fmt: skip
         return trigger, await self._triggers.put(trigger, by=caller_name(caller), replace=replace)
 
     def _next(self, trigger: Definition, since_ns: int) -> str:

@@ -14,7 +14,8 @@ from tests.integration.work.conftest import PATIENCE_S, until
 from knotwork.bus import publisher, streams, subjects
 from knotwork.desk.triggers import TriggerDesk
 from knotwork.flow import listing
-from knotwork.sdk.errors import Invalid
+from knotwork.ops.op import Caller
+from knotwork.sdk.errors import Denied, Invalid
 from knotwork.trigger import following, watching
 
 
@@ -352,6 +353,27 @@ async def test_a_folder_that_can_never_be_there_harms_no_other_trigger(nodes, fo
     assert (await TriggerDesk(triggers, str).show("odd")).why == f"there is no folder {folder} on here"
     await publish(flow, b"7")
     assert await outputs(flow, 1) == [7]
+
+
+async def test_an_agent_keeps_no_trigger_that_opens_a_door_or_watches_a_folder(nodes, tmp_path):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    desk, agent = TriggerDesk(triggers, str), Caller("ann", may="write")
+    fields = {"id": "t", "workflow": "w"}
+    for more in (
+        {"folder": str(tmp_path)},
+        {"kind": "webhook", "path": "in", "unsigned": True},
+        {"kind": "webhook", "path": "in", "secret": {"file": "/etc/hostname"}},
+        {"kind": "http", "path": "in", "unsigned": True},
+    ):
+        with pytest.raises(Denied) as refused:
+            await desk.create(None, fields | more, agent, replace=True)
+        assert refused.value.code == "trigger.not_yours"
+    assert await desk.all() == []
+    assert (await desk.create(None, fields | {"cron": "@daily"}, agent, replace=False)).kind == "cron"
+    assert (
+        await desk.create(None, fields | {"folder": str(tmp_path)}, Caller("ann", may="admin"), replace=True)
+    ).new is False
 
 
 async def test_a_folder_that_is_away_for_a_while_says_nothing_of_its_files(nodes, tmp_path, monkeypatch):
