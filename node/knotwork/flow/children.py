@@ -20,6 +20,8 @@ from knotwork.flow.facts import Parent, Spawn
 from knotwork.sdk.errors import Conflict, Denied
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from knotwork.bus.connection import Connection
     from knotwork.flow.definitions import Definitions
     from knotwork.flow.facts import Start
@@ -74,23 +76,31 @@ class Children:
         sight, held = await self._held(claim)
         step = held.step
         grant = _granted(sight.run.steps[step.partition("--")[0]].box.spec, workflow, capability)
-        _must_hold(sight, step, grant, held)
         if workflow:
             await self._definitions.find(workflow)
         key = key or secrets.token_hex(8)
         kept, blob = await self._work.values.keep(value)
         wish = Spawn(workflow, capability, msgspec.Raw(kept), blob, key, sight.start.by)
         known = await self._taken(sight.id, step)
-        before = next((number for number, one in known.items() if one.key == key and not one.below), 0)
-        if before:
-            _must_be_same(known[before], wish)
-        elif len(known) >= grant.max:  # it would take places above for nothing
+        number = next((number for number, one in known.items() if one.key == key and not one.below), 0)
+        if number:
+            _must_be_same(known[number], wish)
+            with contextlib.suppress(Denied):  # it stands, also when nothing more may be started
+                return _place(sight, step, number), False, await self._admit(sight, held, grant, known, key)
+            return _place(sight, step, number), False, 0
+        if len(known) >= grant.max:  # it would take places above for nothing
             raise _spent(sight.id, f"it allows {grant.max}")
-        below = Spawn(key=f"{sight.id}/{step}/{key}"[-256:], below=sight.id)
-        above = [(one, await self._reach(one, held)) for one in await self._above(sight, step)]
+        rest = await self._admit(sight, held, grant, known, key)
+        number, left = await self._take(sight.id, step, grant.max, wish)
+        return _place(sight, step, number), True, min(left, rest)
+
+    async def _admit(self, sight: Sight, held: Claim, grant: Grant, known: Mapping[int, Spawn], key: str) -> int:
+        """Take a place of each step above; returns how many are left. Raises `Denied` (`flow.budget_spent`)."""
+        _must_hold(sight, held.step, grant, held)
+        below = Spawn(key=f"{sight.id}/{held.step}/{key}"[-256:], below=sight.id)
+        above = [(one, await self._reach(one, held)) for one in await self._above(sight, held.step)]
         rest = [await self._take_of(one, most, below) for one, most in above]
-        number, left = (before, grant.max - len(known)) if before else await self._take(sight.id, step, grant.max, wish)
-        return Parent(sight.id, f"{step}{facts.CHILD}{number}"), not before, min([left, *rest])
+        return min([grant.max - len(known), *rest])
 
     async def _above(self, sight: Sight, step: str) -> list[_Above]:
         """Return the steps below which a step is done that somebody spawned, in its own run and above, the nearest first."""
@@ -155,11 +165,20 @@ class Children:
         return found
 
 
+def _place(sight: Sight, step: str, number: int) -> Parent:
+    return Parent(sight.id, f"{step}{facts.CHILD}{number}")
+
+
 def _must_hold(sight: Sight, step: str, grant: Grant, held: Claim) -> None:
-    """Raise `Denied` (`flow.budget_spent`) when a grant held no longer; that of a handler, which has no turn, by the attempt."""
-    begun_ns = sight.run.steps[step.partition("--")[0]].begun_ns or held.started_ns
-    if grant.seconds is not None and clock.now_ns() > begun_ns + int(grant.seconds * 1e9):
+    """Raise `Denied` (`flow.budget_spent`) when a grant held no longer."""
+    if grant.seconds is not None and clock.now_ns() > _begun_ns(sight, step, held) + int(grant.seconds * 1e9):
         raise _spent(sight.id, f"it held for {grant.seconds:g} s")
+
+
+def _begun_ns(sight: Sight, step: str, held: Claim) -> int:
+    """Return when a step began: a handler, which has no turn, with its first child, or with the attempt that asks."""
+    first = (fact.time_ns for fact in sight.facts if fact.subject.split(".")[3:5] == ["spawned", step])
+    return sight.run.steps[step.partition("--")[0]].begun_ns or min((held.started_ns, *first))
 
 
 def _granted(spec: Any, workflow: str, capability: str) -> Grant:

@@ -6,13 +6,16 @@ import asyncio
 import json
 import os
 import signal
+from types import SimpleNamespace
 
+import msgspec
 import pytest
 from tests.integration.flow.conftest import define, ended, output, start
 from tests.integration.work.conftest import until
 
+from knotwork.bus import clock
 from knotwork.desk.runs import rows as flow_rows
-from knotwork.flow import facts
+from knotwork.flow import children, facts
 from knotwork.mesh.records import AgentRecord
 from knotwork.sdk.errors import Conflict, Denied, NotFound
 
@@ -195,6 +198,49 @@ async def test_a_handler_may_start_what_it_is_granted_for_a_time(flows):
     assert output(await ended(flow, child)) == 7
     await flow.runs._work.claims.complete(one.token, "mended")
     assert output(await ended(flow, run)) == "mended"
+
+
+async def test_what_was_started_stands_when_nothing_more_may_be(flows, monkeypatch):
+    flow = await flows.here(**DO)
+    run, top = await leading(flow, capabilities=["lead"], max=5, depth=3, seconds=60)
+    await flow.children.spawn(top.token, workflow="", capability="lead", value=b"1")
+    one = await held(flow)
+    wanted = {"workflow": "", "capability": "lead", "value": b"1"}
+    first, new, left = await flow.children.spawn(one.token, key="k", **wanted)
+    assert (new, left) == (True, 3)
+    monkeypatch.setattr(children, "clock", SimpleNamespace(now_ns=lambda: clock.now_ns() + 61 * 10**9))
+    assert await flow.children.spawn(one.token, key="k", **wanted) == (first, False, 0)
+    with pytest.raises(Denied) as refused:
+        await flow.children.spawn(one.token, **wanted)
+    assert "it held for 60 s" in refused.value.message
+    await flow.runs.cancel(run)
+    assert (await ended(flow, run)).state == "cancelled"
+
+
+async def test_what_a_handler_is_granted_for_a_time_is_over_for_what_it_started_too(flows, monkeypatch):
+    flow = await flows.here(**DO)
+    grant = {"capabilities": ["lead"], "max": 9, "depth": 3, "seconds": 60}
+    mend = {"capability": "lead", "children": grant}
+    await define(flow, name="lead", steps={"a": {"capability": "lead", "on_failure": "h"}, "h": mend})
+    run = await start(flow, 1, "lead")
+    failed = (await held(flow)).token
+    await flow.runs._work.claims.fail(failed, "no", code="x.y", retriable=False, retry_after_s=None)
+    wanted = {"workflow": "", "capability": "lead", "value": b"1"}
+    await flow.children.spawn((await held(flow)).token, **wanted)
+    below = await held(flow)
+    later, claimed = 61 * 10**9, flow.children._held
+
+    async def a_minute_later(claim):
+        sight, one = await claimed(claim)
+        return sight, msgspec.structs.replace(one, started_ns=one.started_ns + later)
+
+    monkeypatch.setattr(flow.children, "_held", a_minute_later)
+    monkeypatch.setattr(children, "clock", SimpleNamespace(now_ns=lambda: clock.now_ns() + later))
+    with pytest.raises(Denied) as refused:
+        await flow.children.spawn(below.token, **wanted)
+    assert "it held for 60 s" in refused.value.message
+    await flow.runs.cancel(run)
+    assert (await ended(flow, run)).state == "cancelled"
 
 
 async def test_what_is_started_below_stays_in_the_boundary_unless_it_names_one(flows):
