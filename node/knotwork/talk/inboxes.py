@@ -38,6 +38,8 @@ POLL_S = 5.0
 AWAY_S = 0.3
 """The same when it could not be looked just now: NATS is away."""
 TAKE_BACK_S, TAKE_BACK_TRIES = 0.5, 240
+BACKS_S = 2.0
+"""How long a reader waits for messages that are just being made unread again, in seconds; longer only without NATS."""
 MAKE_ROOM = 100
 """So many messages that were read go at once when there is no room."""
 FULL_S = 0.5
@@ -72,12 +74,15 @@ class Inboxes:
         self._connection, self._reads, self._group = connection, reads, group
         self._shown: dict[str, int] = {}
         self._rooms: dict[str, _Room] = {}
+        self._backs: dict[str, set[asyncio.Task[None]]] = {}
 
     async def read(self, agent: str, wish: Wish, *, mark: bool = True) -> Shown:
         """Return messages to an agent, and write down that it got them unless `mark` is off.
 
         Raises what the stream's reading raises, `Unavailable` (`talk.contended`).
         """
+        if agent in self._backs:  # who asks again with a key would be shown now what is unread again a moment later
+            await asyncio.wait(self._backs[agent], timeout=BACKS_S)
         for _ in range(TRIES):
             before, revision = await self._reads.inbox(agent)
             state, now_ns = inbox_state.settled(before), clock.now_ns()
@@ -96,7 +101,7 @@ class Inboxes:
                 continue
             except BaseException:  # cancelled, too: nobody gets the answer, and it is written, or will be in a moment
                 new = [one.place for one in found if not state.is_done(one.place)]
-                begin_in(self._group, self._take_back(agent, new, (state, revision)))
+                self._begin_to_take_back(agent, new, (state, revision))
                 raise
             if agent in self._rooms:
                 self._rooms[agent].full_until_s = 0.0
@@ -194,7 +199,19 @@ class Inboxes:
 
     def take_back_soon(self, agent: str, shown: list[Said]) -> None:
         """Let messages be unread again, as soon as that can be written down: nobody got the answer they were in."""
-        begin_in(self._group, self._take_back(agent, [one.place for one in shown]))
+        self._begin_to_take_back(agent, [one.place for one in shown])
+
+    def _begin_to_take_back(self, agent: str, places: list[int], before: tuple[InboxState, int] | None = None) -> None:
+        task = begin_in(self._group, self._take_back(agent, places, before))
+        if task is None:
+            return
+        self._backs.setdefault(agent, set()).add(task)
+        task.add_done_callback(lambda _: self._taken_back(agent, task))
+
+    def _taken_back(self, agent: str, task: asyncio.Task[None]) -> None:
+        self._backs[agent].discard(task)
+        if not self._backs[agent]:
+            del self._backs[agent]
 
     async def _take_back(self, agent: str, places: list[int], before: tuple[InboxState, int] | None = None) -> None:
         """Let messages be unread again; `before` is the state, and its revision, that they may just be taken from."""

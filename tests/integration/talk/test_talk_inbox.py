@@ -188,6 +188,42 @@ async def test_an_answer_nobody_got_is_unread_again_whatever_was_read_since(talk
     assert await until(lambda: read(talk)) == ["one"]
 
 
+async def test_who_asks_again_with_a_key_waits_for_what_is_being_made_unread(talk, monkeypatch):
+    save, change, failed = talk.inboxes._reads.save, talk.inboxes._reads.change, []
+    going, again = asyncio.Event(), asyncio.Event()
+
+    async def written_and_not_told(*state: object) -> None:
+        await save(*state)
+        if not failed:
+            failed.append(state)
+            raise Unavailable("The connection was lost.", code="bus.lost", retry_after_s=1.0)
+
+    async def late(*args: object) -> object:
+        going.set()
+        await again.wait()
+        return await change(*args)
+
+    await write(talk, "one")
+    with monkeypatch.context() as patched:
+        patched.setattr(talk.inboxes._reads, "save", written_and_not_told)
+        patched.setattr(talk.inboxes._reads, "change", late)
+        with pytest.raises(Unavailable):
+            await read(talk, key="k")
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(read(talk, key="k"))
+            await going.wait()
+            for _ in range(20):  # more often than a reader who does not wait has to ask
+                await talk.inboxes.state(BOB.id)
+            again.set()
+    assert asking.result() == ["one"]
+    assert await until(lambda: settled(talk))
+    assert await read(talk) == []
+
+
+async def settled(talk) -> bool:
+    return not talk.inboxes._backs
+
+
 async def test_those_that_are_named_alone_are_shown(talk):
     first, second, third = (message.place_of(one)[1] for one in await write(talk, "one", "two", "three"))
     assert await read(talk, places=frozenset((third, first))) == ["one", "three"]
