@@ -121,12 +121,15 @@ def rescue(op: str, shared: Shared, error: Unreachable | TimedOut, leaving: Leav
 
 
 def _lives(node: LocalNode) -> bool | None:
-    """Return what the process says of itself when its loop does not: is it alive? None when it says nothing."""
+    """Return what the process of a node whose loop is held up says: is it alive? None when nothing says that it is held up."""
     address = urlsplit(node.http)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=DOOR_TIMEOUT_S)
+    if not address.hostname:  # it has no door
+        return None
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=DOOR_TIMEOUT_S)
     try:
         connection.request("GET", "/livez")
-        return bool(connection.getresponse().status == HTTPStatus.OK)
+        answer = connection.getresponse()
+        return answer.status == HTTPStatus.OK if answer.headers["knotwork-held-up"] else None
     except (OSError, http.client.HTTPException):
         return None
     finally:

@@ -54,8 +54,9 @@ def answer(head: bytes, keeper: Doorkeeper, held_s: float) -> bytes | None:
         return None
     made = health_answer("live", good=held_s < DEAD_S) if path == "/livez" else health_answer("ready", good=False)
     safe = [(name.encode(), value.encode()) for name, value in SAFE_HEADERS.items()]
+    ours = [(b"knotwork-held-up", f"{held_s:.0f}".encode()), (b"connection", b"close")]  # seconds
     sent = [
-        h11.Response(status_code=made.status_code, headers=[*made.raw_headers, *safe, (b"connection", b"close")]),
+        h11.Response(status_code=made.status_code, headers=[*made.raw_headers, *safe, *ours]),
         *([h11.Data(data=bytes(made.body))] if request.method == b"GET" else []),
         h11.EndOfMessage(),
     ]

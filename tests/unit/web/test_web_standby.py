@@ -12,6 +12,7 @@ import threading
 
 import pytest
 
+from knotwork.cli import after, local
 from knotwork.web import serve, standby
 from knotwork.web.guard import Doorkeeper, names_of
 
@@ -120,6 +121,19 @@ async def test_who_asks_meanwhile_is_answered_or_waits_for_the_loop(web):
         assert (await asyncio.to_thread(late.recv, 4096)).startswith(b"HTTP/1.1 200 ")
         late.close()
     assert await asyncio.to_thread(ask, web.port, "GET", "/readyz") == (200, {"ready": True})
+
+
+async def test_a_command_tells_a_node_that_is_held_up_from_one_that_was_only_slow(web, monkeypatch):
+    def local_node(http: str) -> local.LocalNode:
+        return local.LocalNode(os.getpid(), "n", "", http, "default", "", "")
+
+    assert await asyncio.to_thread(after._lives, local_node(web.url)) is None
+    turned, standing = standing_in(web)
+    assert after._lives(local_node(web.url)) is True  # in the loop, which does nothing else now
+    turned.set()
+    await asyncio.to_thread(standing.join, WAIT_S)
+    monkeypatch.delattr(http.client, "HTTPConnection")
+    assert after._lives(local_node("")) is None, "there is nobody to be asked"
 
 
 async def test_a_door_that_closes_takes_nobody_in(node):
