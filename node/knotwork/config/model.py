@@ -27,6 +27,7 @@ from knotwork.config.written import (
     TOKEN_PATTERN,
     Flag,
     Host,
+    HostHeader,
     LabelPattern,
     Port,
     Seconds,
@@ -134,7 +135,9 @@ class WebTable(Table):
     insecure: Flag = Field(
         default=False, description="allow an address others can reach, without TLS: a proxy or VPN protects it"
     )
-    allowed_hosts: tuple[Host, ...] = Field(default=(), max_length=64, description="further Host headers it answers to")
+    allowed_hosts: tuple[HostHeader, ...] = Field(
+        default=(), max_length=64, description="further Host headers it answers to"
+    )
     allowed_origins: tuple[Word, ...] = Field(
         default=(), max_length=64, description="web origins whose pages may call it"
     )

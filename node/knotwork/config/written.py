@@ -17,6 +17,7 @@ LabelPattern = Annotated[
     str, StringConstraints(strict=True, max_length=321, pattern="^[A-Za-z0-9][A-Za-z0-9_./-]{0,63}=.+$")
 ]
 Host = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.:*-]{1,255}$")]
+HostHeader = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.:\[\]*-]{1,255}$")]
 Url = Annotated[str, StringConstraints(strict=True, max_length=2048, pattern="^(nats|tls|ws|wss)://[^ ]+$")]
 Flag = Annotated[bool, Field(strict=True)]
 Whole = Annotated[int, Field(strict=True)]

@@ -493,3 +493,9 @@ def test_what_is_this_machine_and_what_is_no_address_at_all(tmp_path, section, h
     with pytest.raises(ConfigInvalid) as caught:
         load.read(load.Sources((path,), None, {}))
     assert [problem["code"] for problem in caught.value.detail["problems"]] == [code]
+
+
+def test_a_host_header_may_have_brackets_and_a_port(tmp_path):
+    path = tmp_path / "knotwork.toml"
+    path.write_text('[web]\nallowed_hosts = ["[fd00::1]:8080", "node.example.org"]\n')
+    assert load.read(load.Sources((path,), None, {})).config.web.allowed_hosts[0] == "[fd00::1]:8080"
