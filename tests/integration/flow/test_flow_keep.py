@@ -208,7 +208,10 @@ async def test_a_list_goes_on_behind_runs_that_are_hidden(flows):
         for number in range(40, 0, -1)
     ]  # fmt: skip
 
+    asked: list[int] = []
+
     async def ended_runs(*, limit, below, **_):
+        asked.append(limit)
         return [one for one in past if below is None or (one["started_ns"], one["id"]) < below][:limit]
 
     seen: list[str] = []
@@ -218,6 +221,12 @@ async def test_a_list_goes_on_behind_runs_that_are_hidden(flows):
         listed = await FlowDesk(flow, types.SimpleNamespace(ended_runs=ended_runs), str, ("x",)).runs(wanted, 3)
         cursor, seen = listed.next, seen + [one.id for one in listed.runs]
     assert seen == [f"w{number}" for number in range(40, 0, -4)]
+    asked.clear()
+    past[:] = [one for one in past if one["labels"]]
+    assert (
+        await FlowDesk(flow, types.SimpleNamespace(ended_runs=ended_runs), str, ("x",)).runs(RunFilter(), 1)
+    ).runs == []
+    assert len(asked) < len(past) / 4, "it is not gone through one by one"
 
 
 async def test_a_fact_of_a_newer_version_is_told_and_not_passed_over_in_silence(flows):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from knotwork.bus import clock
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 AT_ONCE = 32
 LOOKED_AT = 10_000
+PAGE_MAX = 1000
+"""So many that have ended are asked for at a time, at most, to go on behind those that are hidden."""
 LIVING = frozenset({"running", "paused", "stopping", "scheduled"})
 COMING = frozenset({"scheduled"})
 
@@ -93,17 +96,17 @@ class RunLists:
     async def _past(self, wanted: RunFilter, limit: int) -> dict[str, Row]:
         """Return runs that ended, fit and may be seen by their ids: `limit` of them unless there are fewer."""
         found: dict[str, Row] = {}
-        below = wanted.below
+        below, most = wanted.below, limit
         while True:
             ended = await self._view.ended_runs(
-                workflow=wanted.workflow, states=sorted(wanted.states - LIVING), limit=limit,
+                workflow=wanted.workflow, states=sorted(wanted.states - LIVING), limit=most,
                 labels=dict(wanted.labels), since_ns=wanted.since_ns, until_ns=wanted.until_ns, text=wanted.text,
                 below=below,
             )  # fmt: skip
             found |= {str(one["id"]): one for one in await self._sight.seen(ended)}
-            if len(ended) < limit or len(found) >= limit:  # else others stand behind those that are hidden
-                return found
-            below = int(ended[-1]["started_ns"]), str(ended[-1]["id"])
+            if len(ended) < most or len(found) >= limit:  # else others stand behind those that are hidden
+                return dict(islice(found.items(), limit))
+            below, most = (int(ended[-1]["started_ns"]), str(ended[-1]["id"])), min(2 * most, PAGE_MAX)
 
     async def _past_row(self, one: Row) -> flow_replies.RunRow:
         return flow_rows.past(one, await self._steps(str(one["digest"])))
