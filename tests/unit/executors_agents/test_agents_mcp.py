@@ -38,14 +38,14 @@ async def stdio(tool: str, **more: Any) -> AsyncIterator[McpTool]:
 class HttpServer:
     """A Streamable HTTP server process on one port, which can be killed and started again."""
 
-    def __init__(self) -> None:
+    def __init__(self, *command: str) -> None:
         self.port = free_port()
+        self.command = [*(command or (*COMMAND, "http")), str(self.port)]
         self.url = f"http://127.0.0.1:{self.port}/mcp"
         self.process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
-        argv = [*COMMAND, "http", str(self.port)]
-        self.process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         async with asyncio.timeout(90):
             while not await asyncio.to_thread(self._answers):
                 await asyncio.sleep(0.05)
@@ -210,6 +210,17 @@ async def test_a_server_of_any_age_is_greeted_as_it_knows(oddity: str) -> None:
             assert second.retriable, second
             second = await agent.execute(attempt())
         assert second != first
+
+
+@pytest.mark.parametrize("oddity", ["silent", "leaves", "modern", "none"])
+async def test_a_server_at_an_address_is_greeted_as_it_knows(oddity: str) -> None:
+    server = HttpServer(*ODD, oddity)
+    try:
+        await server.start()
+        async with at(server, "say", connect_timeout_s=9) as agent:
+            assert isinstance(await agent.execute(attempt()), Done)
+    finally:
+        await server.stop()
 
 
 async def test_an_error_of_the_server_is_no_lost_connection() -> None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 LEAVE_S = 8.0  # the SDK stops a stdio server within 2 s of patience, 2 s after SIGTERM, 2 s for SIGKILL
 _PAUSE_MIN_S, _PAUSE_MAX_S = 0.2, 30.0
 _HEALTHY_S = 10.0
+_ASK_S = 4.0  # a start may take 10 s, and another greeting has to find room in it
 _PAGES_MAX = 50
 _REQUEST_S = 30.0
 _LONGEST_READ_S = 86_400.0
@@ -101,21 +102,27 @@ class Link:
     async def _hold(self) -> None:
         """Hold one connection for as long as it lasts.
 
-        Programs are greeted with `initialize`, which nearly all know: of those older than `server/discover` some are
-        silent when they are asked for it, and some end. Who refuses the greeting is started again and asked for it.
+        Of servers older than `server/discover` some are silent when they are asked for it, and some end. So programs
+        are greeted with `initialize`, which nearly all know, and asked for the other when they refuse it. Servers at an
+        address are asked first, and greeted when they do not answer that in time.
         """
         async with asyncio.timeout(self.config.connect_timeout_s) as limit:
+            asks = self._handshake == "auto"
             try:
-                await self._hold_by(self._handshake, limit)
+                async with asyncio.timeout(
+                    min(_ASK_S, self.config.connect_timeout_s / 2) if asks else None
+                ) as patience:
+                    await self._hold_by(self._handshake, limit, patience)
             except Exception as error:
-                if self._handshake == "auto" or self._greeted or not self._is_refusal(_inmost(error)):
+                tried = bool(self.config.command) if asks else not self._is_refusal(_inmost(error))
+                if self._greeted or tried:
                     raise
-                await self._hold_by("auto", limit)
+                await self._hold_by("legacy" if asks else "auto", limit)
 
     def _is_refusal(self, error: BaseException) -> bool:
         return isinstance(error, MCPError) and error.code != self.timed_out_code and not self.is_lost(error)
 
-    async def _hold_by(self, handshake: ConnectMode, limit: asyncio.Timeout) -> None:
+    async def _hold_by(self, handshake: ConnectMode, *limits: asyncio.Timeout) -> None:
         self._greeted = False
         async with (
             self._transport() as transport,
@@ -123,7 +130,8 @@ class Link:
         ):
             self._greeted, self._handshake = True, handshake
             self._tool = await self._find_tool(client)
-            limit.reschedule(None)
+            for limit in limits:
+                limit.reschedule(None)
             self._client = client
             self._why = Unavailable("The MCP server went away.", code="agent.unreachable")
             self._up.set()
