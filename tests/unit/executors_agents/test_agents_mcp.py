@@ -19,6 +19,7 @@ from tests.free_port import free_port
 
 from knotwork.sdk import Done, Failed, Unavailable
 from knotwork.sdk.testing import RecordingReporter, attempt, host
+from knotwork_plugins.executors.mcp_tool import link as links
 from knotwork_plugins.executors.mcp_tool.plugin import FACTORY, McpTool, outcome_of
 
 SERVER = Path(__file__).parents[2] / "contract" / "standins" / "mcp_server.py"
@@ -221,6 +222,21 @@ async def test_a_server_at_an_address_is_greeted_as_it_knows(oddity: str) -> Non
             assert isinstance(await agent.execute(attempt()), Done)
     finally:
         await server.stop()
+
+
+async def test_a_server_at_an_address_may_take_its_time_to_list_its_tools(
+    shared: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = links.Link._find_tool
+
+    async def slowly(self: links.Link, client: Any) -> Any:
+        await asyncio.sleep(2 * links._ASK_S)  # longer than it may be silent when it is asked first
+        return await find(self, client)
+
+    monkeypatch.setattr(links, "_ASK_S", 0.2)
+    monkeypatch.setattr(links.Link, "_find_tool", slowly)
+    async with at(shared, "shout") as agent:
+        assert await agent.execute(attempt("hi")) == Done("HI")
 
 
 async def test_an_error_of_the_server_is_no_lost_connection() -> None:

@@ -108,30 +108,33 @@ class Link:
         """
         async with asyncio.timeout(self.config.connect_timeout_s) as limit:
             asks = self._handshake == "auto"
+            asked_s = min(_ASK_S, self.config.connect_timeout_s / 2) if asks else None
             try:
-                async with asyncio.timeout(
-                    min(_ASK_S, self.config.connect_timeout_s / 2) if asks else None
-                ) as patience:
+                async with asyncio.timeout(asked_s) as patience:
                     await self._hold_by(self._handshake, limit, patience)
             except Exception as error:
-                tried = bool(self.config.command) if asks else not self._is_refusal(_inmost(error))
-                if self._greeted or tried:
+                is_worth_it = not self.config.command if asks else self._is_refusal(_inmost(error))
+                if self._greeted or not is_worth_it:
                     raise
                 await self._hold_by("legacy" if asks else "auto", limit)
 
     def _is_refusal(self, error: BaseException) -> bool:
         return isinstance(error, MCPError) and error.code != self.timed_out_code and not self.is_lost(error)
 
-    async def _hold_by(self, handshake: ConnectMode, *limits: asyncio.Timeout) -> None:
+    async def _hold_by(
+        self, handshake: ConnectMode, limit: asyncio.Timeout, patience: asyncio.Timeout | None = None
+    ) -> None:
+        """Hold one; `patience` is for the greeting, `limit` for all until it is of use."""
         self._greeted = False
         async with (
             self._transport() as transport,
             Client(_Told(transport, self._stirred.set), client_info=_who_we_are(), mode=handshake) as client,
         ):
             self._greeted, self._handshake = True, handshake
+            if patience is not None:
+                patience.reschedule(None)
             self._tool = await self._find_tool(client)
-            for limit in limits:
-                limit.reschedule(None)
+            limit.reschedule(None)
             self._client = client
             self._why = Unavailable("The MCP server went away.", code="agent.unreachable")
             self._up.set()
