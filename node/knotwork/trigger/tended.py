@@ -21,17 +21,16 @@ class Tended:
         self._group, self._tend = group, tend
         self._tasks: dict[str, tuple[int, asyncio.Task[None]]] = {}
 
-    def settle(self, name: str, known: Known | None) -> bool:
-        """Begin or end what is done for a trigger, None when it is not ours; return whether something was ended."""
+    def settle(self, name: str, known: Known | None) -> None:
+        """Begin or end what is done for a trigger, None when it is not ours."""
         revision, task = self._tasks.get(name, (0, None))
         if known is not None and revision == known.revision:
-            return False
+            return
         if task is not None:
             task.cancel()
             del self._tasks[name]
         if known is not None:
             self._tasks[name] = (known.revision, self._group.create_task(self._surely(known), name=f"trigger {name}"))
-        return task is not None
 
     async def _surely(self, known: Known) -> None:
         """Tend a trigger; an error that nobody foresaw ends that, and not the project's other triggers with it."""
