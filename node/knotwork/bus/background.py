@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -54,6 +54,36 @@ async def _contained(work: Coroutine[Any, Any, None], failed: Callable[[], None]
         log.exception("%s failed", getattr(work, "__qualname__", "a task"))
         if failed is not None:
             failed()
+
+
+async def ended(task: asyncio.Task[Any]) -> None:
+    """Return when a task has ended, however; who is cancelled meanwhile is so behind that."""
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+async def to_its_end(group: asyncio.TaskGroup, work: Coroutine[Any, Any, T]) -> T:
+    """Do one thing whole, in a group: who is cancelled meanwhile is so behind it, and not in between.
+
+    Raises what it raises; when the group ends it is cancelled like all that is in it.
+    """
+    failed: list[Exception] = []
+
+    async def kept() -> T | None:
+        try:
+            return await work
+        except Exception as error:  # noqa: BLE001  raised below, to whoever wanted it and not to the group
+            failed.append(error)
+            return None
+
+    doing = group.create_task(kept())
+    await ended(doing)
+    if failed:
+        raise failed[0]
+    return cast("T", doing.result())
 
 
 def heard(future: asyncio.Future[Any]) -> None:

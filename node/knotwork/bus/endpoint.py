@@ -191,10 +191,14 @@ async def connect(endpoint: Endpoint, heard: Callable[[Exception], None]) -> Dir
     )
 
 
+_CUT = ("connection lost", "reset", "eof", "broken pipe")
+"""How it is told that a server hung up: what a TLS server does with one whose certificate it does not take."""
+
+
 def _what_to_do(problems: list[str]) -> str:
     """Return the hint for addresses that nobody was reached at: a server whose TLS does not fit ours is there."""
     told = [problem.lower() for problem in problems]
-    cut = any(one.startswith("tls:") and ("connection lost" in one or "reset" in one or "eof" in one) for one in told)
+    cut = any(one.startswith("tls:") and any(word in one for word in _CUT) for one in told)
     if cut or any(word in one for one in told for word in ("ssl:", "[ssl", "certificate")):
         return (
             "It speaks TLS, and that does not fit: check ca, cert and key under [nats.tls], and whether its certificate is"

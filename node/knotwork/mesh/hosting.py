@@ -330,8 +330,9 @@ class Hosting:
             kind, error = "error", late.too_slow()
         try:
             self._answers.send(job, kind, data if error is None else job.error_body(error))
-        except TooLarge:
-            error = late.too_large(job.agent.record.name, len(data))
+        except TooLarge as why:
+            agent = job.agent.record.name
+            error = late.too_large(agent, why) if error is None else why.with_detail(agent=agent)
             self._answers.send(job, "error", job.error_body(error))
         if error is not None:
             job.agent.counts.errors += 1

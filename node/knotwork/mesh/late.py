@@ -22,10 +22,10 @@ def keep_s(timeout_s: float | None, arrived_ns: int) -> float:
     return max(0.0, min(way.KEEP_S, timeout_s - waited_s))
 
 
-def too_large(agent: str, size: int) -> TooLarge:
-    """Return the error a call ends with whose output, of `size` bytes, does not fit into a message."""
+def too_large(agent: str, why: TooLarge) -> TooLarge:
+    """Return the error a call ends with whose output does not fit into a message: `why`."""
     return TooLarge(
-        f"The output of {agent} has {size} bytes: too many for the answer of a call.",
+        f"The output of {agent} does not fit into the answer of a call. {why.message}",
         code="bus.message_too_large",
         hint="Give it the work as a task, whose output may be larger, or let it answer with an address.",
         detail={"agent": agent},

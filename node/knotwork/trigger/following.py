@@ -13,7 +13,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from knotwork.bus import reading, streams
-from knotwork.bus.background import together
+from knotwork.bus.background import to_its_end, together
 from knotwork.bus.pauses import comes_again
 from knotwork.bus.reader import reader_of
 from knotwork.bus.waits import set_within
@@ -57,7 +57,7 @@ class Following:
         mine: Callable[[str], bool],
     ) -> None:
         """Fire those of `store` that are `mine`, in tasks of `group`."""
-        self._connection, self._store = connection, store
+        self._group, self._connection, self._store = group, connection, store
         self._starter, self._mine = starter, mine
         self._tended = Tended(group, self._surely)
 
@@ -106,7 +106,7 @@ class Following:
         trigger = known.trigger
         assert isinstance(trigger, Subject)
         reader = await reader_of(self._connection, await self.stream(trigger.subject, trigger.stream))
-        one = _Follower(self._connection, self._store, self._starter, known, reader)
+        one = _Follower(self._group, self._store, self._starter, known, reader)
         await one.begin()
         while True:
             news.clear()
@@ -118,9 +118,9 @@ class Following:
 class _Follower:
     """One trigger being followed: reads, decides, writes down, starts."""
 
-    def __init__(self, connection: Connection, store: Store, starter: Starter, known: Known, reader: Reader) -> None:
+    def __init__(self, group: asyncio.TaskGroup, store: Store, starter: Starter, known: Known, reader: Reader) -> None:
         assert isinstance(known.trigger, Subject)
-        self._connection, self._store, self._starter = connection, store, starter
+        self._group, self._connection, self._store, self._starter = group, starter.flow.connection, store, starter
         self._known, self._trigger, self._reader, self._stream = known, known.trigger, reader, reader.stream
         self._state, self._revision = State(), 0
 
@@ -190,27 +190,36 @@ class _Follower:
         while pending:
             gathered = await self._gathered(pending[0])
             if gathered is not None:
-                await self._fire(gathered)
-            pending.pop(0)
-            if not pending:
-                await self._save()
+                await self._turn_of_next()
+            await to_its_end(self._group, self._settle_first(gathered))
+
+    async def _settle_first(self, gathered: Firing | None) -> None:
+        """Fire for the first that is decided, None for nothing, and write down that it is done."""
+        if gathered is not None:
+            await self._fire(gathered)
+        self._state.pending.pop(0)
+        await self._save()
 
     async def _fire_all(self, firings: list[Firing]) -> None:
-        if self._trigger.overlap != "allow":
-            for firing in firings:
-                await self._fire(firing)
-                self._state.place = int(firing.more["number"]) + 1
-                await self._save()  # each may have waited for long: who goes on from here does not begin with it
-            return
-        for begin in range(0, len(firings), AT_ONCE):
-            await together(*(self._fire(firing) for firing in firings[begin : begin + AT_ONCE]))
+        many = AT_ONCE if self._trigger.overlap == "allow" else 1
+        for begin in range(0, len(firings), many):
+            await self._turn_of_next()
+            await to_its_end(self._group, self._fire_some(firings[begin : begin + many]))
 
-    async def _fire(self, firing: Firing) -> None:
-        trigger = self._trigger
-        while trigger.overlap == "queue" and (before := await self._starter.in_the_way(self._state)):
+    async def _fire_some(self, firings: list[Firing]) -> None:
+        """Fire for messages, and write down that these are done: whoever goes on from here does not begin with them."""
+        await together(*(self._fire(firing) for firing in firings))
+        self._state.place = int(firings[-1].more["number"]) + 1
+        await self._save()
+
+    async def _turn_of_next(self) -> None:
+        """Wait for the run before, where runs wait for each other."""
+        while self._trigger.overlap == "queue" and (before := await self._starter.in_the_way(self._state)):
             with contextlib.suppress(NotFound):
                 await self._starter.flow.runs.ended(before)
-        await self._starter.fire(trigger, firing, self._state)
+
+    async def _fire(self, firing: Firing) -> None:
+        await self._starter.fire(self._trigger, firing, self._state)
 
     def _firing(self, stored: Stored) -> Firing:
         key = f"{self._trigger.id}/{self._stream}-{stored.seq}-{stored.time_ns}"

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
+from knotwork.bus.background import ended
+
 if TYPE_CHECKING:
     from knotwork.trigger.store import Known
 
@@ -30,11 +32,17 @@ class Tended:
             task.cancel()
             del self._tasks[name]
         if known is not None:
-            self._tasks[name] = (known.revision, self._group.create_task(self._surely(known), name=f"trigger {name}"))
+            doing = self._group.create_task(self._surely(known, task), name=f"trigger {name}")
+            self._tasks[name] = (known.revision, doing)
 
-    async def _surely(self, known: Known) -> None:
-        """Tend a trigger; an error that nobody foresaw ends that, and not the project's other triggers with it."""
+    async def _surely(self, known: Known, before: asyncio.Task[None] | None) -> None:
+        """Tend a trigger, once the one `before` has ended: it may be writing down what it has just done.
+
+        An error that nobody foresaw ends that, and not the project's other triggers with it.
+        """
         try:
+            if before is not None:
+                await ended(before)
             await self._tend(known)
         except Exception:
             log.exception("the trigger %s is left alone until it changes", known.trigger.id)

@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from knotwork.bus.background import background, begin_in, together, what_ended
+from knotwork.bus.background import background, begin_in, ended, to_its_end, together, what_ended
 
 
 async def test_a_group_that_fails_while_it_is_cancelled_is_cancelled():
@@ -90,3 +90,52 @@ async def test_what_is_cancelled_before_its_first_step_is_left_undone_without_a_
         assert begin_in(group, work()) is not None
     assert begin_in(group, work()) is None  # it is closed
     assert begun == []
+
+
+async def test_what_is_done_to_its_end_is_whole_when_somebody_cancels_it():
+    begun, go, done = asyncio.Event(), asyncio.Event(), []
+
+    async def work() -> str:
+        begun.set()
+        await go.wait()
+        done.append("whole")
+        return "made"
+
+    async def wanted(group: asyncio.TaskGroup) -> str:
+        return await to_its_end(group, work())
+
+    async with background() as group:
+        task = group.create_task(wanted(group))
+        await begun.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        assert not task.done()
+        go.set()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert done == ["whole"]
+        assert await to_its_end(group, work()) == "made"
+
+
+async def test_an_error_of_what_is_done_to_its_end_goes_to_whoever_wanted_it():
+    async def fails() -> None:
+        raise ValueError("no")
+
+    async with background() as group:
+        with pytest.raises(ValueError, match="no"):
+            await to_its_end(group, fails())
+        assert not group._tasks
+
+
+async def test_who_waits_for_an_end_is_cancelled_behind_it():
+    go = asyncio.Event()
+    async with background() as group:
+        first = group.create_task(go.wait())
+        second = group.create_task(ended(first))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.sleep(0)
+        assert not second.done()
+        go.set()
+        await asyncio.wait([second])
+        assert first.done() and second.cancelled()

@@ -65,3 +65,11 @@ def test_batches_hold_everything_once_and_keep_to_their_limits(sizes):
 @given(st.integers(0, 5000))
 def test_batches_of_small_facts_are_as_large_as_the_server_takes(count):
     assert batch_length([10] * count) == min(count, BATCH_MAX)
+
+
+@pytest.mark.parametrize(
+    "said", ["[Errno 32] Broken pipe", "[Errno 104] Connection reset by peer", "nats: unexpected EOF"]
+)
+def test_a_server_that_hangs_up_on_tls_is_there(said):
+    assert "[nats.tls]" in endpoints._what_to_do([f"tls://127.0.0.1:4222: {said}"])
+    assert "[nats.tls]" not in endpoints._what_to_do([f"nats://127.0.0.1:4222: {said}"])

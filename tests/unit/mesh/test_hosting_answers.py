@@ -121,7 +121,7 @@ async def test_too_large_an_output_is_an_error_not_silence(bench):
     await bench.agent(returning(Done("x" * 5000)))
     error = await bench.call(size_max=1000).error()
     assert (error.code, error.kind) == ("bus.message_too_large", "too_large")
-    assert "The output of" in error.message and "5002 bytes" in error.message
+    assert "The output of" in error.message and "bytes" in error.message
     assert "as a task" in (error.hint or "")
     await bench.settled()
 
