@@ -14,10 +14,10 @@ from knotwork.sdk.errors import Failed, TimedOut, Unreachable
 
 WAIT_S = 60.0
 STANDS = """
-import signal, sys
+import os, signal, sys
 
 def caught(number, frame):
-    print(number, flush=True)
+    os.write(1, b"%d\\n" % number)  # a print inside another one is refused
 
 signal.signal(signal.SIGTERM, caught)
 signal.signal(signal.SIGINT, caught)
