@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from knotwork.bus.pauses import Pauses
 from knotwork.bus.waits import set_within
 from knotwork.host.ground import Ground
 from knotwork.mesh.membership import Membership
-from knotwork.sdk.errors import ConfigInvalid, Conflict, Denied, KnotworkError, NotFound, Unavailable
+from knotwork.sdk.errors import ConfigInvalid, Conflict, Denied, KnotworkError, NotFound, Unavailable, leaves
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -329,17 +329,9 @@ async def _all_left(going: list[Project]) -> bool:
 
 def _ours(error: Exception) -> KnotworkError:
     """Return the error on purpose that matters most, also from within a group; anything else is a bug, written down."""
-    leaves = list(_leaves(error))
-    ours = [leaf for leaf in leaves if isinstance(leaf, KnotworkError)]
-    if len(ours) < len(leaves):
+    found = list(leaves(error))
+    ours = [leaf for leaf in found if isinstance(leaf, KnotworkError)]
+    if len(ours) < len(found):
         log.error("a project failed", exc_info=error)
     final = [leaf for leaf in ours if isinstance(leaf, FINAL)]
-    return next(iter(final or ours), None) or KnotworkError.of(leaves[0])
-
-
-def _leaves(error: Exception) -> Iterator[Exception]:
-    if isinstance(error, ExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
+    return next(iter(final or ours), None) or KnotworkError.of(found[0])

@@ -24,7 +24,7 @@ exit codes and HTTP statuses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, ClassVar, Self
 
@@ -179,6 +179,15 @@ def guess(word: str, known: Iterable[str]) -> str:
 
     near = get_close_matches(word[:256], list(islice(known, 5000)), 1)
     return f"Did you mean {near[0]}?" if near else ""
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield what an exception group holds, however deep, or the error itself when it is none."""
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from leaves(member)
+    else:
+        yield error
 
 
 def from_wire(wire: Any) -> KnotworkError:

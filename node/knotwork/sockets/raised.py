@@ -7,9 +7,9 @@ are not the plugin's but end the coroutine that asked it: a cancel, and that it 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 from knotwork.sdk import KnotworkError, PluginFailed, Unavailable
+from knotwork.sdk.errors import leaves
 from knotwork.sockets import said
 
 ENDS = (asyncio.CancelledError, GeneratorExit)
@@ -28,26 +28,18 @@ def thrown_away(task: asyncio.Task[object]) -> bool:
 
 def as_ours(error: BaseException) -> KnotworkError:
     """Return one error of ours for whatever was raised; a group of several is told by all its members."""
-    leaves = list(_leaves(error))
-    ours = [leaf for leaf in leaves if isinstance(leaf, KnotworkError)]
-    if len(ours) == len(leaves) == 1:
+    found = list(leaves(error))
+    ours = [leaf for leaf in found if isinstance(leaf, KnotworkError)]
+    if len(ours) == len(found) == 1:
         return ours[0]
     for crash in ours:
         if crash.code == "plugin.crashed":
             return crash  # whatever else is in the group followed from it
-    told = "; ".join(text(leaf) for leaf in leaves[:5])
+    told = "; ".join(text(leaf) for leaf in found[:5])
     patient = [leaf for leaf in ours if isinstance(leaf, Unavailable)]
-    return Unavailable(told) if len(patient) == len(leaves) else PluginFailed(told, code="plugin.raised")
+    return Unavailable(told) if len(patient) == len(found) else PluginFailed(told, code="plugin.raised")
 
 
 def text(error: BaseException) -> str:
     """Return what an error says, also when that is foreign code which fails."""
     return str(error) if isinstance(error, KnotworkError) else said.crash(error)
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for part in error.exceptions:
-            yield from _leaves(part)
-    else:
-        yield error

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from knotwork.sdk import Failed, KnotworkError
+from knotwork.sdk.errors import leaves
 
 _TOLD_MAX = 2000  # characters of a message, in the outcome and in the log
 _MEMBERS_MAX = 5
@@ -15,14 +16,14 @@ def outcome(error: BaseException, retriable: Collection[str]) -> Failed:
 
     `retriable` are names of classes; of a group every member must be of one of them. One of ours keeps its own code.
     """
-    leaves = list(_leaves(error))
-    if len(leaves) == 1 and isinstance(ours := leaves[0], KnotworkError):
+    members = list(leaves(error))
+    if len(members) == 1 and isinstance(ours := members[0], KnotworkError):
         return Failed(str(ours), ours.code, ours.retriable, ours.retry_after_s, ours.detail)
     return Failed(
-        "; ".join(_told(leaf) for leaf in leaves[:_MEMBERS_MAX])[:_TOLD_MAX],
+        "; ".join(_told(one) for one in members[:_MEMBERS_MAX])[:_TOLD_MAX],
         code="agent.exception",
-        retriable=all(_is_one_of(leaf, retriable) for leaf in leaves),
-        detail={"where": where(leaves[0]) or where(error)},  # a member may never have been raised by itself
+        retriable=all(_is_one_of(one, retriable) for one in members),
+        detail={"where": where(members[0]) or where(error)},  # a member may never have been raised by itself
     )
 
 
@@ -46,11 +47,3 @@ def _told(error: BaseException) -> str:
 
 def _is_one_of(error: BaseException, names: Collection[str]) -> bool:
     return any(kind.__name__ in names for kind in type(error).__mro__)
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for member in error.exceptions:
-            yield from _leaves(member)
-    else:
-        yield error
