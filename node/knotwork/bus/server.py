@@ -97,7 +97,8 @@ class Server:
         """Give the server other accounts and users; clients that are not concerned stay connected.
 
         While the server is down the next start takes the new ones. Raises `Invalid` for settings that are wrong,
-        `Conflict` (`bus.reload_refused`, the server's words) with everything as before, and `TimedOut`.
+        `Conflict` (`bus.reload_refused`, the server's words) with everything as before, or `bus.no_room` with the new
+        accounts there but not what they want to store, and `TimedOut`.
         """
         wanted = replace(self.settings, accounts=accounts)
         server_conf.render(wanted, self.port)  # refuses what is wrong before anything is touched
@@ -112,7 +113,7 @@ class Server:
                     raise _reload_refused(refusal)
             self._seen |= {account.name: account for account in accounts}
         await self.wait_running(timeout_s)
-        await self._verify_accounts({account.name for account in accounts}, timeout_s)
+        await self._verify_accounts(accounts, timeout_s)
 
     async def restart(self, *, timeout_s: float = 30.0) -> None:
         """Stop the child and wait until it is back: after a full disk it does not resume by itself."""
@@ -284,26 +285,39 @@ class Server:
         error = answer.get("error") or {}
         return str(error.get("description") or error)[:2000] if error else ""
 
-    async def _verify_accounts(self, wanted: set[str], timeout_s: float) -> None:
-        """Return when a running server has all of `wanted`, be it after a crash in between."""
+    async def _verify_accounts(self, wanted: tuple[Account, ...], timeout_s: float) -> None:
+        """Return when a running server has all of `wanted`, and stores for them, be it after a crash in between.
+
+        It takes an account whose `max_storage` it cannot set aside, and says only in its log that it has no JetStream.
+        """
         try:
             async with asyncio.timeout(timeout_s):
-                answer = await self._ask_accounts(timeout_s)
+                known, storing = await self._ask_accounts(timeout_s)
         except TimeoutError as error:
             raise TimedOut(
                 f"nats-server did not confirm the new accounts within {timeout_s:g} s.", code="bus.server_away"
             ) from error
-        missing = wanted - set(answer.get("data", {}).get("accounts", ()))
+        missing = {account.name for account in wanted} - known
         if missing:
             raise _reload_refused(f"it lacks {sorted(missing)}.")
+        without = {account.name for account in wanted if account.jetstream} - storing
+        if without:
+            raise server_fault.no_room(without)
 
-    async def _ask_accounts(self, timeout_s: float) -> dict[str, Any]:
+    async def _ask_accounts(self, timeout_s: float) -> tuple[set[str], set[str]]:
+        """Return which accounts the server has, and for which of them it stores."""
         while True:
             await self.wait_running(timeout_s)
             try:
                 async with self._line() as line:
-                    return await line.ask("ACCOUNTZ")
-            except (OSError, EOFError, ValueError, TimeoutError):
+                    known = (await line.ask("ACCOUNTZ")).get("data", {}).get("accounts") or ()
+                    details = (
+                        (await line.ask("JSZ", {"accounts": True, "limit": 1 << 20}))
+                        .get("data", {})
+                        .get("account_details")
+                    )
+                    return set(known), {one["name"] for one in details or ()}
+            except (OSError, EOFError, ValueError, KeyError, TimeoutError):
                 await asyncio.sleep(_LOOK_MAX_S)  # dying: its next start reads the same file
 
 

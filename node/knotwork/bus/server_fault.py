@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 from knotwork.bus.server_conf import ServerSettings
@@ -46,6 +47,16 @@ def explain(settings: ServerSettings, port: int, pid: int, code: int | None, pat
         code="bus.server_failed",
         hint=f"More in {settings.store_dir / 'nats-server.log'}.",
         detail={"log": said[-4000:], "exit_code": code},
+    )
+
+
+def no_room(accounts: Iterable[str]) -> Conflict:
+    """Return the error for new accounts that may use more than a running server can still set aside."""
+    return Conflict(
+        f"nats-server has no room for {', '.join(sorted(accounts))}: what the streams of removed projects may use is set "
+        "aside until its next start.",
+        code="bus.no_room",
+        hint="Restart the node, lower max_storage of the new project, or raise nats.max_file_store.",
     )
 
 

@@ -177,6 +177,22 @@ async def test_what_a_removed_account_might_have_used_is_there_for_others(place,
             await server.reload(base)
 
 
+async def test_room_that_is_still_set_aside_for_a_removed_account_is_told_as_such(place, connect):
+    base = place.settings.accounts
+    async with run_server(place.but(max_file_store=4_000_000_000)) as server:
+        await server.reload((*base, place.account("before", max_storage=3_000_000_000)))
+        client = await connect(server, "before")
+        await client.jetstream().add_stream(name="S", subjects=["s.>"], max_bytes=2_500_000_000)
+        await client.close()
+        await server.reload(base)
+        with pytest.raises(Conflict, match="no room for after") as caught:
+            await server.reload((*base, place.account("after", max_storage=3_000_000_000)))
+        assert caught.value.code == "bus.no_room"
+        await server.reload((*base, place.account("after", max_storage=1_000_000_000)))
+        assert (await connect(server, "after")).is_connected
+        await server.reload((*base, place.account("later", max_storage=1_000_000_000)))
+
+
 async def test_a_wrong_reload_changes_nothing(place, connect):
     async with run_server(place.settings) as server:
         client = await connect(server, "p1")
