@@ -51,6 +51,7 @@ class NatsDoor:
         self._answered: dict[str, Caller] = {}
         self._running = 0
         self._verdicts: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def open(self, group: asyncio.TaskGroup) -> None:
         """Listen; answers run in tasks of `group`."""
@@ -82,14 +83,20 @@ class NatsDoor:
         if op is not None and op.effect == "admin" and not op.streams:
             self._verdicts.add(task)
             task.add_done_callback(self._verdicts.discard)
-        task.add_done_callback(lambda _task: self._done(envelope.id))
+        task.add_done_callback(lambda task: self._done(task, name, message.reply, envelope.id))
 
     async def last_words(self) -> None:
         """Wait until those who told the node to change have their verdict, `VERDICT_S` seconds at most."""
         if self._verdicts:
             await asyncio.wait(self._verdicts, timeout=VERDICT_S)
 
-    def _done(self, call: str) -> None:
+    def close(self) -> None:
+        """From here on whoever's answer is broken off is told so: the door leaves, and he would wait for its next sign."""
+        self._closed = True
+
+    def _done(self, task: asyncio.Task[None], name: str, reply: str, call: str) -> None:
+        if self._closed and task.cancelled():
+            self._part(name, reply)
         self._running -= 1
         self._tasks.pop(call, None)
         self._credits.pop(call, None)
@@ -146,6 +153,16 @@ class NatsDoor:
             if signs is not None:
                 signs.close()
             back.close()
+
+    def _part(self, name: str, reply: str) -> None:
+        """Tell a caller that there will be no answer, in the words of one who finds out by himself."""
+        error = Unreachable(
+            f"{self._node} leaves {self._project}, or stops, before it answered {name}.",
+            code="node.lost",
+            hint="What was asked may have been done or not; waiting for its end can be repeated.",
+        )
+        with contextlib.suppress(KnotworkError):  # the link is gone, too
+            self._connection.send(reply, frames.error_body(error), "", frames.error_head(error))
 
     def _credit(self, envelope: frames.Envelope, signs: _Signs | None) -> Credit | None:
         """Return what is kept of a reader who says what he has used, None for one who does not."""
@@ -223,5 +240,8 @@ async def open_nats_door(connection: Connection, control: NodeControl, project: 
     async with background() as group:
         door = NatsDoor(connection, control, project, node)
         await door.open(group)
-        yield
-        await door.last_words()
+        try:
+            yield
+            await door.last_words()
+        finally:
+            door.close()

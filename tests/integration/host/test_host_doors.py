@@ -332,6 +332,31 @@ async def test_who_told_a_node_to_change_has_the_verdict_before_that_closes_the_
     assert kinds.result() == ["result"]
 
 
+@pytest.mark.parametrize(
+    ("op", "request_"), [("node.events", b"{}"), ("agents.invoke", b'{"target": "echo", "input": 1}')]
+)
+async def test_whoever_waits_is_told_at_once_that_the_door_closes(server, op, request_):
+    control, told = Control(), asyncio.Queue()
+    node, caller = Endpoint((server.url,), inbox_prefix="_NODE"), Endpoint((server.url,))
+
+    async def ask(theirs):
+        async for frame in client.over(theirs, op, request_, timeout_s=600.0):
+            told.put_nowait(frame)
+
+    async with (
+        asyncio.timeout(WAIT_S), open_connection(caller) as theirs, asyncio.TaskGroup() as asking,
+        open_connection(node) as ours,
+    ):  # fmt: skip
+        async with open_nats_door(ours, control, "default", "here"):
+            await ours.round_trip()
+            asking.create_task(ask(theirs))
+            await until(lambda: control.watchers or control.one_mesh.started.is_set())
+        # the connection stays: nothing but the door's own word tells that it is closed
+        while (frame := await told.get()).kind != "error":
+            pass
+    assert b"here leaves default, or stops, before it answered" in frame.data
+
+
 async def test_an_op_that_cannot_be_loaded_is_answered_and_takes_no_place(door, server, monkeypatch):
     class Torn(dict):
         def get(self, name, default=None):
