@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 _ONCE: dict[str, Any] = {"max_msgs_per_subject": 1, "discard": "new", "discard_new_per_subject": True}
 """One message for each subject; the second is refused: so the server itself makes each fact happen at most once."""
 _DAY_NS = 24 * 3600 * NS
+QUEUES_MAX = 100_000
+"""How many queues a project may have, each with a consumer of its own: where a stream says nothing, a server of 2.15 stops at 1,000."""
 
 FACTS = StreamSpec(
     subjects.FACTS,
@@ -24,7 +26,7 @@ FACTS = StreamSpec(
         "republish": {"src": patterns.FACTS, "dest": patterns.TOLD},
     },
 )
-TASKS = StreamSpec(subjects.TASKS, (patterns.TASKS,), {**_ONCE, "allow_atomic": True, "max_consumers": -1})
+TASKS = StreamSpec(subjects.TASKS, (patterns.TASKS,), {**_ONCE, "allow_atomic": True, "max_consumers": QUEUES_MAX})
 TIMERS = StreamSpec(
     subjects.TIMERS, (patterns.TIMERS, patterns.FIRED), {"allow_msg_schedules": True, "allow_msg_ttl": True}
 )

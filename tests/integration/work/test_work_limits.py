@@ -6,23 +6,27 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from tests.integration.bus import raw_server
 from tests.integration.work.conftest import Bench, ended, open_bench, task, until
 from tests.integration.work.test_work_life import lines
 
-from knotwork.bus import publisher, reading, storage, subjects
+from knotwork.bus import child, publisher, reading, storage, streams, subjects
 from knotwork.bus.background import background
+from knotwork.bus.connection import open_connection
+from knotwork.bus.endpoint import Endpoint
 from knotwork.desk.tasks.desk import TaskDesk
 from knotwork.ops.op import Caller
 from knotwork.ops.task_ports import TaskFilter
-from knotwork.sdk.errors import Cancelled, KnotworkError, TooLarge, Unavailable
+from knotwork.sdk.errors import Cancelled, Invalid, KnotworkError, TooLarge, Unavailable
 from knotwork.view import archive
-from knotwork.work import queues, records
+from knotwork.work import queues, records, stores
 from knotwork.work.queues import Queue
 from knotwork.work.records import Retry
 
@@ -263,6 +267,25 @@ async def test_a_full_store_is_emptied_by_cancels_and_takes_work_again(small, mo
 
         assert await until(all_packed)
         assert await until(taken)
+
+
+async def test_queues_are_not_bounded_by_what_a_server_allows_each_stream_by_default(tmp_path):
+    limits = f'jetstream {{ store_dir: "{tmp_path}/store", limits {{ default_max_consumers: 2 }} }}'
+    server = raw_server.RawServer(tmp_path / "nats", limits, jetstream=False)
+    before = replace(stores.TASKS, settings={**stores.TASKS.settings, "max_consumers": -1})
+    many = [Queue("none", f"cap-{number}", "normal") for number in range(5)]
+    async with child.guard():
+        await server.start()
+        async with open_connection(Endpoint((server.url,))) as connection:
+            await streams.ensure(connection, before)
+            with pytest.raises(Invalid, match="maximum consumers"):
+                for queue in many:
+                    await queues.open_queue(connection, queue, 2.0)
+            await stores.open_stores(connection)
+            for queue in many:
+                await queues.open_queue(connection, queue, 2.0)
+            assert {depth.queue for depth in await queues.sweep(connection)} == set(many)
+        await server.kill()
 
 
 @pytest.mark.parametrize(
