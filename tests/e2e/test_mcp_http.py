@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -108,6 +109,30 @@ async def test_a_client_without_a_handshake_is_known_by_its_label(node: Node):
         assert "do not hold" in await other.refused("complete_work", work_id=given["work_id"])
     async with http_agent(node, name="label", query="?session=a") as again:
         assert (await again.call("complete_work", work_id=given["work_id"]))["status"] == "completed"
+
+
+@pytest.mark.timeout(180)
+async def test_what_was_claimed_is_known_again_after_the_node_was_killed(nodes: Nodes):
+    node = nodes.node().up()
+    async with http_agent(node, name="label", query="?session=a") as agent:
+        for task in ("first", "second"):
+            await agent.call("assign_work", task=task, capability="labels")
+        held = [await agent.call("claim_work", capability="labels", timeout=20000) for _ in range(2)]
+    node.signal(signal.SIGKILL)
+    node.ended()
+    node.up()
+    async with (
+        http_agent(node, name="label", query="?session=b") as other,
+        http_agent(node, name="label", query="?session=a") as again,
+    ):
+        assert (await other.call("list_claimed_work"))["work"] == []
+        assert "do not hold" in await other.refused("complete_work", work_id=held[0]["work_id"])
+        assert (await again.call("complete_work", work_id=held[0]["work_id"]))["status"] == "completed"
+        (left,) = (await again.call("list_claimed_work"))["work"]
+        assert (left["work_id"], left["description"]) == (held[1]["work_id"], held[1]["description"])
+        (whole,) = (await again.call("list_claimed_work", work_id=left["work_id"]))["work"]
+        ended = await again.call("complete_work", work_id=whole["work_id"], claim=whole["claim"])
+        assert (ended["status"], (await again.call("list_claimed_work"))["work"]) == ("completed", [])
 
 
 @pytest.mark.parametrize(

@@ -299,6 +299,28 @@ def test_the_ops_can_do_the_same(one):
     assert ended(one, run)["error"]["message"] == "cannot be done"
 
 
+def test_what_somebody_holds_is_shown_to_him_again(one):
+    runs = [submit(one, "held", input=number) for number in range(3)]
+    given = [poll(one, "holder", "held", lease_s=600) for _ in runs]
+    assert sorted(task["id"] for task in given) == sorted(runs)
+    resolved(one, given[1], "checkpoint", data={"done": 5})
+    shown = one.json("work", "claimed", "holder")
+    assert [(task["id"], task["input"], task["lease_s"]) for task in shown["tasks"]] == [
+        (task["id"], task["input"], 600) for task in given
+    ]
+    assert [task["checkpoint"] for task in shown["tasks"]] == [None, {"done": 5}, None]
+    first = one.ask("work.claimed", worker="holder", limit=2)
+    rest = one.ask("work.claimed", worker="holder", limit=2, cursor=first["next"])
+    assert ([len(first["tasks"]), len(rest["tasks"])], rest["next"]) == ([2, 1], "")
+    assert [task["id"] for task in one.ask("work.claimed", worker="holder", id=given[2]["id"])["tasks"]] == [
+        given[2]["id"]
+    ]
+    assert one.json("work", "claimed", "somebody-else")["tasks"] == []
+    for task in shown["tasks"]:
+        assert one.ask("work.complete", claim=task["claim"], output=1)["state"] == "completed"
+    until(lambda: one.json("work", "claimed", "holder")["tasks"] == [])
+
+
 def test_coming_in_by_the_command_line(one):
     coming = one.start("work", "connect", "guest", "-c", "visit", "-o", "jsonl")
     try:

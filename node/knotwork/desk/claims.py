@@ -13,7 +13,7 @@ from knotwork.desk.moments import moment
 from knotwork.desk.seen_agents import check_name
 from knotwork.desk.tasks.values import SHOWN_MAX_BYTES
 from knotwork.mesh.records import AgentRecord
-from knotwork.ops import claim_replies, replies
+from knotwork.ops import claim_replies, pages, replies
 from knotwork.sdk.errors import NotFound
 from knotwork.trust.scopes import circles
 from knotwork.work import queues, records
@@ -90,6 +90,24 @@ class ClaimDesk:
         told = await self._told(found)
         caller.undo.append(lambda: self._claims.hand_back(found[: len(told)], "nobody got the answer"))
         return claim_replies.ClaimedTasks(tasks=told)
+
+    async def claimed(
+        self, worker: str, caller: Caller, *, run: str, limit: int, cursor: str
+    ) -> claim_replies.ClaimedPage:
+        """Return up to `limit` tasks that somebody holds, those of one `run` alone unless it is "", the oldest first."""
+        check_name(worker, caller.who, self._owner(), self._sessions, self._membership.directory)
+        held = self._claims.keeper.claims_of(_agent(caller), (worker,))
+        held = [claim for claim in held if run in ("", claim.run)]
+        rows: list[claim_replies.ClaimedTask] = []
+        room = ANSWER_MAX_BYTES
+        for one in await self._claims.claimed(pages.page(held, _began, cursor, limit)[0]):
+            value, blob = await self._input(one)
+            room -= len(value) + len(one.checkpoint or b"")
+            if room < 0 and rows:
+                limit = len(rows)
+                break
+            rows.append(_claimed(one, value, blob))
+        return claim_replies.ClaimedPage(tasks=rows, next=pages.page(held, _began, cursor, limit)[1])
 
     async def _told(self, found: list[Claimed]) -> list[claim_replies.ClaimedTask]:
         """Return tasks as they are told; whatever stops it, none is lost."""
@@ -185,6 +203,11 @@ class ClaimDesk:
 def _agent(caller: Caller) -> str:
     """Return the id of the agent that asks in a session of its own, "" for everybody else."""
     return caller.who.id if caller.who.kind == "agent" else ""
+
+
+def _began(claim: Claim) -> str:
+    """Return the place of a claim among others: when it was given."""
+    return f"{claim.started_ns:020d} {claim.key}"
 
 
 def _record(worker: Worker) -> AgentRecord:

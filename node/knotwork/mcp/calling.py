@@ -118,14 +118,24 @@ class OpSession:
         if not given:
             for over in await standing.lost(self.ask, work_id, self._held.of(self.who.id, work_id)):
                 self._held.drop(self.who.id, work_id, over)
-        claim = given or self._held.get(self.who.id, work_id)
+        claim = given or self._held.get(self.who.id, work_id) or await self._asked_again(work_id)
         if claim:
             return claim
         raise Invalid(
             f"You do not hold {work_id}: this session did not claim it, or has ended it already.",
             code="tool.not_claimed",
-            hint="Claim work with claim_work. If you claimed it before a restart, give `claim` as claim_work answered it.",
+            hint="Claim work with claim_work; list_claimed_work shows what you hold.",
         )
+
+    async def _asked_again(self, work_id: str) -> str:
+        """Return the claim of what was claimed before our node was restarted, or with an answer that was lost; else ""."""
+        try:
+            page = await self.ask("work.claimed", worker=self.who.name, id=work_id)
+        except Invalid:  # this is no work that can be claimed
+            return ""
+        for task in page["tasks"]:
+            self.holds(task["id"], task["claim"], task["step"])
+        return self._held.get(self.who.id, work_id)
 
     def done_with(self, work_id: str, claim: str = "") -> None:
         """Forget a claim that the agent holds no longer, every one on this work when none is named."""

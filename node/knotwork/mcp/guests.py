@@ -1,8 +1,8 @@
 """Who is behind a request to `/mcp`? An agent with a session of its own, opened at its first call and closed when it is silent.
 
-A client with a handshake is known by its MCP session. One without (2026-07-28) is known by the label that it gives in
-the address (`/mcp?session=reviewer`), or else by its name. Who gives a label is that agent at every node; who gives none
-is an agent of this node.
+A client is known by the label that it gives in the address (`/mcp?session=reviewer`). Without one it is known by its MCP
+session when it began with a handshake, or else (2026-07-28) by its name. Who gives a label is that agent at every node;
+who gives none is an agent of this node.
 """
 
 from __future__ import annotations
@@ -37,12 +37,16 @@ _LOOK_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """How a client came in: the project, what it calls itself, what tells its sessions apart, the label it gave or ""."""
+    """How a client came in: the project, what it calls itself, what tells its agents apart, the label it gave or "".
+
+    `session` is its MCP session, "" for a client without a handshake.
+    """
 
     project: str
     client: str
     key: str
     label: str = ""
+    session: str = ""
 
 
 @dataclass(eq=False)
@@ -58,6 +62,8 @@ class Guest:
     """Toolsets that it asked for with the tool `toolsets`, beside those of its address."""
     trouble: KnotworkError | None = None
     heard_s: float = 0.0
+    session: str = ""
+    """The MCP session that it was heard of last: several clients may give one label."""
     inside: int = 0
     """Requests that are being answered."""
     task: asyncio.Task[None] | None = None
@@ -80,7 +86,7 @@ class Guests:
             if len(self._guests) >= GUESTS_MAX:
                 raise Busy(f"{GUESTS_MAX} agents are here over HTTP already.", code="mcp.too_many", retry_after_s=60.0)
             guest = self._guests[key] = self._made(door)
-        guest.heard_s = asyncio.get_running_loop().time()
+        guest.heard_s, guest.session = asyncio.get_running_loop().time(), door.session
         return guest
 
     def _made(self, door: Door) -> Guest:
@@ -93,9 +99,10 @@ class Guests:
         return guest
 
     def _free_label(self, door: Door) -> str:
-        """Return the first number that no other agent of the same client has."""
+        """Return the first number that no other agent of the same client has in this project."""
         name = labels.token_of(door.client)
-        taken = {guest.label for guest in self._guests.values() if labels.token_of(guest.door.client) == name}
+        others = (guest for guest in self._guests.values() if guest.door.project == door.project)
+        taken = {guest.label for guest in others if labels.token_of(guest.door.client) == name}
         return next(str(number) for number in range(1, GUESTS_MAX + 2) if str(number) not in taken)
 
     def opener(self, project: str) -> Caller:
@@ -153,8 +160,10 @@ class Guests:
             guest.secret = ""
             guest.ready.set()
 
-    def left(self, project: str, key: str) -> None:
-        """Close the session of a client that said goodbye."""
-        guest = self._guests.pop((project, key), None)
-        if guest is not None and guest.task is not None:
-            guest.task.cancel()
+    def left(self, project: str, session: str) -> None:
+        """Close the session of a client that said goodbye, unless another client was that agent since."""
+        for key, guest in list(self._guests.items()):
+            if (guest.door.project, guest.session) == (project, session):
+                del self._guests[key]
+                if guest.task is not None:
+                    guest.task.cancel()

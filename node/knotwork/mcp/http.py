@@ -13,12 +13,14 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
+from knotwork.mcp import labels
+from knotwork.mcp.hanging_up import LEFT, Left
 from knotwork.mcp.held import Held
 from knotwork.ops.words import TOKEN
 from knotwork.sdk.errors import Invalid
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
     from knotwork.mcp.guests import Door, Guests
     from knotwork.ops.ports import NodeControl
@@ -47,7 +49,15 @@ class HttpDoor:
                 if self._handle is None:
                     await self._open()
         session = _header(scope, b"mcp-session-id")
-        await self._handle(scope, receive, send)
+        left = scope[LEFT] = Left()
+
+        async def heard() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                left.tell()
+            return message
+
+        await self._handle(scope, heard, send)
         if scope["method"] == "DELETE" and session and self._guests is not None:
             self._guests.left(self.project(scope), session)
 
@@ -90,7 +100,8 @@ class HttpDoor:
             raise Invalid(f"{label[:64]!r} is no label of a session.", code="mcp.bad_label")
         session = request.headers.get("mcp-session-id", "")
         name = client[:200] or "agent"
-        return Door(self.project(request.scope), name, session or f"{name}/{label}", label)
+        key = f"{labels.token_of(name)}/{label}" if label else session or f"{name}/"
+        return Door(self.project(request.scope), name, key, label, session)
 
 
 def _header(scope: Scope, name: bytes) -> str:

@@ -41,6 +41,9 @@ class Keeping:
         """Take note of a call that succeeded: it may have claimed work, or ended it."""
         if tool == "claim_work" and found.get("claimed"):
             self.took(found["work_id"], found["claim"], float(found["lease_secs"]), found.get("step", ""))
+        elif tool == "list_claimed_work":
+            for one in found["work"]:
+                self.took(one["work_id"], one["claim"], float(one["lease_secs"]), one.get("step", ""))
         elif tool in ("complete_work", "fail_work") and found.get("status"):
             claim = arguments.get("claim")
             self._drop(str(arguments.get("work_id")), claim=claim if isinstance(claim, str) else "")

@@ -11,6 +11,7 @@ from knotwork.mcp import meant, wording
 from knotwork.mcp.shapes import many, record
 from knotwork.mcp.tool import (
     READS,
+    SETS,
     CamelInput,
     Capability,
     Cursor,
@@ -22,10 +23,12 @@ from knotwork.mcp.tool import (
     tool,
     without,
 )
-from knotwork.mcp.work_values import PART_CHARS, is_due, queue_rows, told_short, words_of
+from knotwork.mcp.work_values import PART_CHARS, is_due, queue_rows, told_short, words_of, work_row
 from knotwork.ops.task_words import Moment
 from knotwork.sdk.errors import NotFound
 
+_SHORT = frozenset({"work_id", "step", "claim", "priority", "attempt", "lease_secs", "deadline", "input_blob"})
+"""What a list says of each work beside what it is about."""
 PAGES_MAX = 20
 """Pages that are looked through for one that has some which fit."""
 _ROW = record(
@@ -109,6 +112,42 @@ async def _about(work_id: str, session: Session) -> dict[str, Any]:
         return told_short((await session.ask("task.get", id=work_id, with_input=True))["input"])
     except NotFound:
         return {}
+
+
+class ClaimedInput(PageInput):
+    """Which page of one's own work."""
+
+    limit: int = Field(default=20, ge=1, le=64)
+    work_id: WorkId | None = Field(default=None, description="this work alone, and whole")
+
+
+_CLAIMED = record(
+    work_id="text", step="text?", claim="text", taskId="text?", description="text?", contextData="any?", input="any?",
+    priority="int?", attempt="int?", lease_secs="number", deadline="text?", cut="int?", input_blob="text?",
+)  # fmt: skip
+
+
+@tool(
+    "list_claimed_work", ClaimedInput, record(work=many(_CLAIMED), next="text?"), title="List your work",
+    description="Show the work that you hold, with the claim of each: after a restart, or when an answer of claim_work "
+    "was lost. This session keeps it from now on.",
+    hints=SETS, rows="work",
+)  # fmt: skip
+async def list_claimed_work(given: ClaimedInput, session: Session) -> dict[str, Any]:
+    """Return a page of what the agent holds."""
+    page = await session.ask(
+        "work.claimed", worker=session.who.name, limit=given.limit, cursor=given.cursor,
+        **without({"id": given.work_id}),
+    )  # fmt: skip
+    rows = []
+    for task in page["tasks"]:
+        session.holds(task["id"], task["claim"], task["step"])
+        row = work_row(task)
+        del row["claimed"]
+        if given.work_id is None:
+            row = {name: value for name, value in row.items() if name in _SHORT} | told_short(task["input"])
+        rows.append(without(row))
+    return without({"next": page["next"]}) | {"work": rows}
 
 
 class StatusInput(PageInput):

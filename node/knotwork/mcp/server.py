@@ -39,10 +39,11 @@ from mcp.types import (
 
 import knotwork
 from knotwork.mcp import calling, dialect, instructions, prompts, resources, rows, spoken, tasks, toolsets, wording
+from knotwork.mcp.hanging_up import LEFT
 from knotwork.mcp.held import Held
 from knotwork.mcp.toolsets import aliases
 from knotwork.ops.op import Caller
-from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
+from knotwork.sdk.errors import Cancelled, Invalid, KnotworkError, NotFound
 from knotwork.telemetry import trace
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 Context = ServerRequestContext[Any, Any]
 _EVERY = tuple(rows.ROWS)
 _ALIASES = aliases(_EVERY)
+HANDED = frozenset({"claim_work", "read_direct_messages", "wait_for_message"})
+"""Tools that hand something to whoever calls them, and to nobody else."""
 
 
 class TaskParams(RequestParams):
@@ -153,12 +156,26 @@ class Served:
                 checked = await self._outcome(ctx, guest, "check_work", {"work_id": arguments.get("work_id")})
                 if not checked.is_error and not checked.structured["is_complete"]:
                     return tasks.handle(checked.structured)
-            outcome = await self._outcome(ctx, guest, name, arguments)
+            asking = self._handed if name in HANDED else self._outcome
+            outcome = await asking(ctx, guest, name, arguments)
         finally:
             guest.inside -= 1
         if name == "toolsets" and not outcome.is_error:
             outcome = await self._more(ctx, guest, arguments)
         return _result(outcome)
+
+    async def _handed(self, ctx: Context, guest: Guest, name: str, arguments: dict[str, Any]) -> calling.Outcome:
+        """Return what a call hands out, which nobody else gets then: it ends when its client hangs up.
+
+        Other calls go on without a client that began with a handshake: in its revisions to hang up is not to cancel.
+        """
+        request: Any = ctx.request
+        try:
+            async with asyncio.timeout(None) as limit:
+                request.scope[LEFT].ends(limit)
+                return await self._outcome(ctx, guest, name, arguments)
+        except TimeoutError:
+            return calling.refused(Cancelled("Its client hung up.", code="call.cancelled"))
 
     async def _outcome(self, ctx: Context, guest: Guest, name: str, arguments: dict[str, Any]) -> calling.Outcome:
         caller = Caller("http")

@@ -27,7 +27,7 @@ TOOLS = {
     "crew retry": "retry_part",
     "channel create": "create_channel", "channel set": "configure_channel", "channel archive": "archive_channel",
     "memory history": "memory_history", "memory revert": "revert_memory",
-    "crew watch": "get_orchestration_state", "work claim": "claim_work", "memory stats": "pattern_health",
+    "crew watch": "get_orchestration_state", "work claim": "claim_work", "work claimed": "list_claimed_work", "memory stats": "pattern_health",
     "channel list": "list_channels", "inbox": "read_direct_messages", "message get": "read_message",
     "blob put": "put_blob", "blob get": "get_blob",
     "message send": "send_direct_message", "memory list": "recall_context", "memory get": "read_memory",

@@ -33,7 +33,7 @@ TOOLSETS: dict[str, tuple[str, ...]] = {
     ),
     "work": (
         "toolsets", "list_agents", "discover_agents", "assign_work", "await_work", "check_work", "broadcast_work_offer",
-        "claim_work", "complete_work", "fail_work", "extend_work", "report_progress", "cancel_work", "list_work",
+        "claim_work", "complete_work", "fail_work", "extend_work", "report_progress", "cancel_work", "list_work", "list_claimed_work",
         "work_queue_status", "read_work", "get_blob", "list_dead_letter_items", "retry_dead_letter_item",
         "discard_dead_letter_item",
     ),

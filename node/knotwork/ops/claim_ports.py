@@ -54,6 +54,15 @@ class Claims(Protocol):
         """
         ...
 
+    async def claimed(
+        self, worker: str, caller: Caller, *, run: str, limit: int, cursor: str
+    ) -> claim_replies.ClaimedPage:
+        """Return up to `limit` tasks that somebody holds, those of one `run` alone unless it is "".
+
+        Raises `Denied` (`claim.not_you`) for the name of another who is there, `Invalid` (`ops.bad_cursor`).
+        """
+        ...
+
     async def extend(self, shown: Shown, lease_s: float | None) -> claim_replies.Held:
         """Let the lease begin anew, for `lease_s` seconds or, with None, as long as it was."""
         ...

@@ -41,6 +41,12 @@ class ClaimedTasks(Reply):
     tasks: list[ClaimedTask]
 
 
+class ClaimedPage(ClaimedTasks):
+    """What you hold, the oldest first."""
+
+    next: str = Field(default="", description="`cursor` of the page that follows; empty for none")
+
+
 class Held(Reply):
     """The task is still yours."""
 

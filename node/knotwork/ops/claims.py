@@ -12,7 +12,7 @@ from knotwork.ops import claim_replies, replies
 from knotwork.ops.claim_ports import Shown, Worker
 from knotwork.ops.op import Caller, CliForm, Example, Request, op
 from knotwork.ops.ports import NodeControl
-from knotwork.ops.task_words import Code, Run
+from knotwork.ops.task_words import Code, Cursor, Run
 from knotwork.ops.words import Text, Token
 from knotwork.sdk.errors import Denied
 
@@ -42,7 +42,7 @@ class WorkerRequest(Request):
         )
 
 
-def _itself(request: WorkerRequest, caller: Caller) -> None:
+def _itself(request: WorkerRequest | ClaimedRequest, caller: Caller) -> None:
     """Let an agent with a session ask for work in its own name alone; raises `Denied` (`claim.not_you`)."""
     if caller.who.kind == "agent" and request.worker != caller.who.name:
         raise Denied(
@@ -109,6 +109,33 @@ async def claim(request: ClaimRequest, node: NodeControl, caller: Caller) -> cla
     _itself(request, caller)
     return await node.claims(caller.project).claim(
         request.described(), caller, count=request.max_tasks, wait_s=request.wait_s, lease_s=request.lease_s
+    )
+
+
+class ClaimedRequest(Request):
+    """Who you are, and which page of what you hold."""
+
+    worker: Token = Field(description="your name")
+    id: Run | None = Field(default=None, description="what you hold of this task or run alone")
+    limit: int = Field(default=20, ge=1, le=64, description="at most so many")
+    cursor: Cursor = Field(default="", description="`next` of the page before")
+
+
+@op(
+    "work.claimed", ClaimedRequest, claim_replies.ClaimedPage, effect="write",  # whoever has a claim may end the work
+    cli=CliForm(
+        ("work", "claimed"), positional=("worker",), rows="tasks", columns=("id", "capability", "attempt", "input", "claim"),
+    ),
+    summary="Show the tasks that you hold.",
+    help="With a `claim` for each, as `work.claim` answered it: for one who was restarted, or missed that answer. "
+    "Looking does not extend a lease.",
+    examples=(Example("What do I hold?", {"worker": "laptop"}),),
+)  # fmt: skip
+async def claimed(request: ClaimedRequest, node: NodeControl, caller: Caller) -> claim_replies.ClaimedPage:
+    """Return what somebody holds."""
+    _itself(request, caller)
+    return await node.claims(caller.project).claimed(
+        request.worker, caller, run=request.id or "", limit=request.limit, cursor=request.cursor
     )
 
 

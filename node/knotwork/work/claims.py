@@ -28,7 +28,7 @@ from knotwork.work.records import Outcome, Task
 from knotwork.work.standing import Standing, ended, is_said_by
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from knotwork.bus.commit import GroupCommit
     from knotwork.bus.connection import Connection
@@ -155,13 +155,22 @@ class Claims:
         try:
             for one in given:
                 again = one.task.number > 1 or one.task.iteration > 0 or one.claim.delivery > 1
-                left = await self.checkpoints.read(one.claim.run, one.claim.step) if again else None
-                found.append(Claimed(one.task, one.claim, self._token(one.claim), left))
+                found.append(await self._claimed(one.task, one.claim, again=again))
         except BaseException:
             for one in given:
                 self.polls.hand_back(one, "it could not be told")
             raise
         return found
+
+    async def claimed(self, claims: Iterable[Claim]) -> list[Claimed]:
+        """Return what was given with claims (`keeper.claims_of`) once more, without what has ended meanwhile."""
+        found = [(claim, await self._task_of(claim)) for claim in claims]
+        return [await self._claimed(task[0], claim, again=True) for claim, task in found if task is not None]
+
+    async def _claimed(self, task: Task, claim: Claim, *, again: bool) -> Claimed:
+        """Return a task as its holder is told of it; only one that is begun `again` can have a checkpoint."""
+        left = await self.checkpoints.read(claim.run, claim.step) if again else None
+        return Claimed(task, claim, self._token(claim), left)
 
     def hand_back(self, found: Sequence[Claimed], why: str) -> None:
         """Give tasks back that nobody was told of, in the background."""

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -101,6 +101,10 @@ class Keeper:
     def consumers(self) -> Iterable[str]:
         """Yield the consumer of each task that this node keeps; others' keepers may be dead."""
         return (kept.consumer for kept in self._mine())
+
+    def claims_of(self, agent: str, names: Collection[str]) -> list[Claim]:
+        """Return what an agent holds, wherever it got it: by its id, or its names (`Claim.is_of`)."""
+        return [kept.claim for kept in self._kept.values() if kept.claim.is_of(agent, names)]
 
     def all_consumers(self) -> Iterable[str]:
         """Yield the consumer of each task that an agent from outside holds, on any node."""

@@ -79,6 +79,17 @@ async def test_who_names_no_session_is_an_agent_of_this_node_alone(monkeypatch: 
     assert len({*known_by(alpha), *known_by(beta)}) == (1 if label else 4)
 
 
+async def test_who_is_an_agent_of_a_project_does_not_depend_on_who_is_in_others(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(guests.serve, "dispatch", opening)
+    alone, beside = NamedNode("alpha", {"s1": "httper"}), NamedNode("alpha", {"s1": "httper"})
+    for node, projects in ((alone, ("lab",)), (beside, ("default", "lab"))):
+        async with background() as group:
+            made = guests.Guests(node, Held(), group)
+            for project in projects:
+                await made.caller_of(made.of(guests.Door(project, "httper", f"k {project}")))
+    assert alone.opened == beside.opened[1:]
+
+
 async def test_an_agent_that_calls_itself_otherwise_asks_by_its_new_name(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(guests.serve, "dispatch", opening)
     node = NamedNode("alpha", {"s1": "httper"})

@@ -40,6 +40,12 @@ class StandInClaims:
             tasks=[claim_replies.ClaimedTask(id=RUN, claim="c", input=1, lease_s=lease_s)]
         )
 
+    async def claimed(
+        self, worker: str, _caller: Caller, *, run: str, limit: int, cursor: str
+    ) -> claim_replies.ClaimedPage:
+        self.asked.append((worker, run, limit, cursor))
+        return claim_replies.ClaimedPage(tasks=[claim_replies.ClaimedTask(id=RUN, claim="c", input=1, lease_s=60.0)])
+
     async def extend(self, shown: Shown, lease_s: float | None) -> claim_replies.Held:
         return self._held("extend", shown, lease_s)
 

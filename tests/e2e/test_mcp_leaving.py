@@ -1,0 +1,71 @@
+"""Clients over `/mcp` that hang up, or come in twice under one label, against a real node."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from tests.e2e.agents_mcp import LEGACY, http_agent, stdio_agent
+from tests.e2e.conftest import WAIT_S, Node, Nodes
+
+
+@pytest.fixture(scope="module")
+def node(shared_nodes: Nodes) -> Iterator[Node]:
+    yield shared_nodes.node().up()
+
+
+async def test_what_a_client_would_get_that_hung_up_is_kept_for_others(node: Node):
+    headers = {"authorization": f"Bearer {node.token}", "accept": "application/json, text/event-stream"}
+    address, number = f"{node.about['http']}/mcp", itertools.count(1)
+
+    def asked(method: str, **params: Any) -> dict[str, Any]:
+        return {"jsonrpc": "2.0", "id": next(number), "method": method, "params": params}
+
+    async with (
+        stdio_agent(node, name="gives") as gives,
+        httpx.AsyncClient(headers=headers, timeout=WAIT_S) as http,
+    ):
+        hello = {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {},
+            "clientInfo": {"name": "hangs-up", "version": "1"},
+        }
+        http.headers["mcp-session-id"] = (await http.post(address, json=asked("initialize", **hello))).headers[
+            "mcp-session-id"
+        ]
+
+        async def call(name: str, **arguments: Any) -> Any:
+            said = (await http.post(address, json=asked("tools/call", name=name, arguments=arguments))).text
+            (data,) = (line for line in said.splitlines() if line.startswith("data: {"))
+            return json.loads(data.removeprefix("data: "))["result"]["structuredContent"]
+
+        me = (await call("get_my_handle"))["guid"]
+        for name, arguments in (
+            ("wait_for_message", {"timeout_secs": WAIT_S}),
+            ("claim_work", {"capability": "cut", "timeout": 30000}),
+        ):
+            async with http.stream("POST", address, json=asked("tools/call", name=name, arguments=arguments)) as answer:
+                assert answer.status_code == 200  # it has begun, and is left alone now
+        await call("get_my_handle")
+        await gives.call("send_direct_message", recipientGuid=me, message="for whoever is there")
+        given = await gives.call("assign_work", task="left alone", capability="cut")
+        (one,) = (await call("wait_for_message", timeout_secs=WAIT_S))["messages"]
+        assert one["text"] == "for whoever is there"
+        assert (await call("claim_work", capability="cut", timeout=30000))["work_id"] == given["work_id"]
+
+
+async def test_clients_that_give_one_label_are_one_agent_which_keeps_what_it_claimed(node: Node):
+    async with http_agent(node, mode=LEGACY, name="One Label", query="?session=same") as first:
+        given = await first.call("assign_work", task="kept", capability="one-label")
+        claimed = await first.call("claim_work", capability="one-label", timeout=30000)
+        async with http_agent(node, mode=LEGACY, name="one-label", query="?session=same") as second:
+            me = await second.call("get_my_handle")
+            assert me["guid"] == (await first.call("get_my_handle"))["guid"]
+            opened = [await one.call("get_agent_info", guid=me["guid"]) for one in (first, second, first)]
+            assert len({one["lastSeen"] for one in opened}) == 1  # neither took the session from the other
+            assert (await first.call("get_my_handle"))["guid"] == me["guid"]
+        assert (await first.call("extend_work", work_id=claimed["work_id"]))["work_id"] == given["work_id"]
