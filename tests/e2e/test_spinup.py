@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import signal
 import stat
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.e2e.conftest import marked, until
 
 from knotwork.bus.connection import open_connection
@@ -163,6 +165,41 @@ def test_a_task_whose_worker_vanished_starts_another_agent(nodes):
     done = node.call("task.await", id=task["id"], timeout_s=120.0).json
     assert (done["state"], done["output"]) == ("completed", "HELLO")
     assert [one["id"] for one in launches(node, all=True)][-1] == first["id"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("agent", ["still starting", "up"])
+def test_what_a_node_started_and_took_with_it_is_started_anew_at_once(nodes, number, agent):
+    """Nothing waits for its target to cool down, nor for an agent that looks online for minutes after it died."""
+    node = nodes.node()
+    (node.folder / "agent.toml").write_text(AGENT.replace("heartbeat_s = 1.0", "heartbeat_s = 600.0"))
+    up = f"{shlex.quote(sys.executable)} -m knotwork up --config agent.toml --data-dir launched"
+    once = "mkdir first && sleep 600;" if agent == "still starting" else ""
+    node.write(f"""[targets.here]
+type = "local"
+shell = true
+command = {json.dumps(f"{once} exec {up}")}
+capabilities = ["shout"]
+cooldown_s = 600.0
+""")
+    node.up()
+    task = node.ask("task.submit", capability="shout", input="hello")
+    if agent == "up":
+        assert node.call("task.await", id=task["id"], timeout_s=120.0).json["state"] == "completed"
+        states = {"up", "idle"}
+    else:
+        until((node.folder / "first").exists, 60.0)
+        states = {"starting"}
+    (before,) = until(lambda: [one for one in launches(node) if one["state"] in states], 60.0)
+    node.signal(number)
+    node.ended()
+    node.up()
+    if agent == "up":
+        task = node.ask("task.submit", capability="shout", input="again")
+    assert node.call("task.await", id=task["id"], timeout_s=120.0).json["state"] == "completed"
+    (over,) = [one for one in launches(node, all=True) if one["id"] == before["id"]]
+    assert (over["state"], "while the node was away" in over["why"]) == ("stopped", True)
+    assert node.ask("targets.show", target="here")["failures"] == 0
 
 
 def test_work_that_waits_for_busy_agents_starts_more_of_them_until_it_flows(nodes):

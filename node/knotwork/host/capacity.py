@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from knotwork.host.world import World
     from knotwork.mesh.membership import Membership
     from knotwork.mesh.policy import Policy
+    from knotwork.mesh.records import NodeRecord
     from knotwork.sockets.slot import Instance
     from knotwork.spinup.demand import Demand
     from knotwork.spinup.records import Launch
+    from knotwork.spinup.room import CanTake
     from knotwork.telemetry.emitter import Emitter
     from knotwork.work.meant import Meant
     from knotwork.work.queues import Depth
@@ -174,10 +176,13 @@ class Queues:
         return found[0] if found else None
 
 
-def can_take(membership: Membership, policy: Callable[[], Policy], meant: Meant) -> Callable[[str, str], bool]:
-    """Return what says whether an agent online takes work of a boundary and route."""
+def can_take(membership: Membership, policy: Callable[[], Policy], meant: Meant) -> CanTake:
+    """Return what says whether an agent online takes work of a boundary and route.
 
-    def somebody(boundary: str, routed: str) -> bool:
+    Nobody does who was brought by a launch that is over, though he may look online for a while yet.
+    """
+
+    def somebody(boundary: str, routed: str, is_over: Callable[[str], bool]) -> bool:
         addressed = subjects.addressee(routed)
         directory = membership.directory
         asked = {"node": addressed[0], "agent": addressed[1]} if addressed else {"capability": routed}
@@ -188,10 +193,15 @@ def can_take(membership: Membership, policy: Callable[[], Policy], meant: Meant)
         return any(
             one.state in ("online", "stale")
             and rules.judge(boundary, one.node, one.agent, one.executor, one.boundaries).may
+            and not is_over(_launch_of(membership.directory.record(one.node)))
             for one in found
         )
 
     return somebody
+
+
+def _launch_of(record: NodeRecord | None) -> str:
+    return record.labels.get(LAUNCH, "") if record is not None else ""
 
 
 def joining(membership: Membership, launch: Launch, seed: str = "") -> dict[str, str]:

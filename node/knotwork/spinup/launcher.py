@@ -20,6 +20,7 @@ from knotwork.bus import clock
 from knotwork.sdk.errors import Invalid, KnotworkError, PluginFailed, TimedOut
 from knotwork.sdk.spinup import Condition, LaunchRequest
 from knotwork.sockets import raised
+from knotwork.spinup.records import LIVE
 
 if TYPE_CHECKING:
     from knotwork.sdk.spinup import Launched, SpinUp
@@ -98,6 +99,8 @@ class Launcher:
         self._project, self._on_change = project, on_change
         self._again: dict[str, tuple[float, float]] = {}
         """When a launch that could not be ended is tried again (monotonic), and after which pause."""
+        self._met: set[str] = set()
+        """Launches that we started, or found there: others may have ended with our node, and their agents look online yet."""
 
     async def start(self, own: Own, launch: Launch) -> Launch:
         """Start an agent for a launch that is on record; returns the record, `failed` when the target refused."""
@@ -116,6 +119,7 @@ class Launcher:
             return await self.failed(own, launch, str(error))
         except Exception as error:  # noqa: BLE001  the plugin's own bug ends this launch and nothing else
             return await self.failed(own, launch, raised.text(error))
+        self._met.add(launch.id)
         return await self._moved(launch, ref=ref)
 
     def agent_of(self, launch: Launch) -> str:
@@ -216,9 +220,12 @@ class Launcher:
             return await self._moved(launch, state="up", agent=agent, registered_ns=now_ns, why="")
         if not launch.ref:  # we died between starting it and writing down where: the same id starts it once
             return await self.start(own, launch)
-        condition = await self._condition(own, launch)
+        met = launch.id in self._met
+        condition = await self._looked_at(own, launch)
         if condition is not None and condition.state in ("gone", "failed"):
             why = condition.why or "it ended"
+            if condition.state == "gone" and not met:  # with our node, most likely: the target did nothing wrong
+                return await self.stop(own, launch, why)
             return await self.failed(own, launch, f"It ended before its agent registered: {why}")
         if now_ns - launch.created_ns > own.register_s * S:
             said = f" The target says: {condition.state}. {condition.why}" if condition is not None else ""
@@ -228,11 +235,12 @@ class Launcher:
 
     async def _up(self, own: Own, launch: Launch, now_ns: int, waited_s: float) -> Launch:
         agent = self.agent_of(launch)
-        if not agent:
-            condition = await self._condition(own, launch)
+        if not agent or launch.id not in self._met:
+            condition = await self._looked_at(own, launch)
             if condition is not None and condition.state in ("gone", "failed"):
                 return await self.stop(own, launch, condition.why or "its agent left")
-            return launch
+            if not agent:
+                return launch
         if self._agents.is_busy(agent):
             return await self._moved(launch, state="up", idle_since_ns=0) if launch.state == "idle" else launch
         if launch.state == "up":
@@ -262,8 +270,14 @@ class Launcher:
         state = "idle" if idle_s else "up"
         return await self._moved(launch, state=state, idle_since_ns=now_ns - int(idle_s * S))
 
+    async def _looked_at(self, own: Own, launch: Launch) -> Condition | None:
+        """Return how the target says it is, None when it cannot tell just now; from then on we have met."""
+        condition = await self._condition(own, launch)
+        if condition is not None:
+            self._met.add(launch.id)
+        return condition
+
     async def _condition(self, own: Own, launch: Launch) -> Condition | None:
-        """Return how the target says it is, None when it cannot tell just now."""
         try:
             async with asyncio.timeout(CONDITION_TIMEOUT_S):
                 with own.lease() as plugin:
@@ -294,6 +308,8 @@ class Launcher:
 
     async def _moved(self, launch: Launch, **fields: Any) -> Launch:
         changed = await self._registry.change(launch, **fields)
+        if changed.state not in LIVE:
+            self._met.discard(launch.id)
         if changed.state != launch.state:
             self._on_change(changed)
         return changed

@@ -125,12 +125,16 @@ class Registry:
         return [one for one in self.launches.values() if (one.node, one.target) == (node, target) and one.state in LIVE]
 
     async def claim(self, key: str, owner: str, ttl_s: int) -> bool:
-        """Return whether a demand is ours to serve; it stays so for `ttl_s` seconds."""
+        """Return whether a demand is ours to serve; it stays so for `ttl_s` seconds.
+
+        What we claimed before is ours still: we died before we came to it.
+        """
         assert self._leases is not None
         try:
             await self._leases.create(key, owner.encode(), ttl_s=ttl_s)
         except Conflict:
-            return False
+            held = await self._leases.get(key)
+            return held is not None and held.value == owner.encode()
         return True
 
     async def release(self, key: str) -> None:

@@ -39,6 +39,8 @@ BY_DEMAND = "demand"
 BY_HAND = "stopped by hand"
 CLAIM_SLACK_S = 10
 SHOWN_MAX = 5
+CanTake = Callable[[str, str, Callable[[str], bool]], bool]
+"""Whether an agent online takes work of a boundary and route, of those whose launch is not over."""
 
 
 class SpinUps:
@@ -57,7 +59,7 @@ class SpinUps:
         task_of: Callable[[Demand], Awaitable[str]],
         waited_s: Callable[[Demand], Awaitable[float]],
         is_online: Callable[[str], bool],
-        can_take: Callable[[str, str], bool],
+        can_take: CanTake,
         may_spin_up: Callable[[str], bool],
         env: Callable[[Launch], Awaitable[Mapping[str, str]]],
         on_change: Callable[[Launch], None],
@@ -220,13 +222,20 @@ class SpinUps:
             target = self.registry.targets[records.target_key(self._node, mine.target)]
             self._turns.spawn(f"probe {mine.target}", self._health.look(mine, target))
         waiting = list(self._waiting())
-        self.missing = demands.demands(waiting, self._can_take, self._may_spin_up)
-        self._crowded = demands.crowded(waiting, self._can_take, self._may_spin_up)
+        self.missing = demands.demands(waiting, self._is_taken, self._may_spin_up)
+        self._crowded = demands.crowded(waiting, self._is_taken, self._may_spin_up)
         self.why = {}
         for demand in self.missing:
             await self._serve(demand, own, now_ns)
         for demand in self._crowded:
             await self._relieve(demand, own, now_ns)
+
+    def _is_taken(self, boundary: str, routed: str) -> bool:
+        return self._can_take(boundary, routed, self._is_over)
+
+    def _is_over(self, launch_id: str) -> bool:
+        launch = self.registry.launches.get(launch_id)
+        return launch is not None and launch.state == "stopped"
 
     async def _relieve(self, demand: Demand, own: Mapping[str, Own], now_ns: int) -> None:
         """Start one more agent beside busy ones when work has waited too long, also since the last one came."""
@@ -349,15 +358,12 @@ class SpinUps:
 
     async def _declare(self, own: Mapping[str, Own]) -> None:
         """Bring the records of our targets up to date with the configuration."""
-        for target in self._targets_here():
+        for target in [one for one in self.registry.targets.values() if one.node == self._node]:
             if target.target not in own and not self.registry.live(self._node, target.target):
                 await self.registry.drop_target(target)
         for mine in own.values():
             made = partial(_declared, mine, anew=self._health.edited(mine))  # what was wrong may be mended
             await self.registry.change_target(self._node, mine.target, made, new=True)
-
-    def _targets_here(self) -> list[Target]:
-        return [target for target in self.registry.targets.values() if target.node == self._node]
 
 
 def _declared(mine: Own, target: Target, *, anew: bool) -> Target:

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 from tests.integration.bus import raw_server
 
+from knotwork.bus import kv, subjects
 from knotwork.bus.background import together
 from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint
 from knotwork.sdk.errors import Conflict, Unavailable
 from knotwork.sdk.spinup import Condition, Launched
 from knotwork.spinup import room as rooms
-from knotwork.spinup.demand import Waiting
+from knotwork.spinup.demand import Demand, Waiting
 from knotwork.spinup.launcher import Own
 
 PATIENCE_S = 60.0
@@ -179,6 +180,21 @@ def _broken() -> Place:
     place = Place("broken")
     place.runs = False
     return place
+
+
+@pytest.mark.parametrize(("owner", "served"), [("here", True), ("there", False)])
+async def test_a_demand_that_a_node_claimed_is_its_own_also_when_it_died_before_it_came_to_it(
+    connection, owner, served
+):
+    leases = await kv.open_bucket(connection, subjects.LEASES, allow_atomic=True)
+    await leases.create(Demand("none", "gpu", 1).key, owner.encode(), ttl_s=600)
+    world = World()
+    world.write(Place("first"), mark="A")
+    async with opened(connection, world, Waiting("none", "gpu", 1)) as room:
+        await looked(room)
+        if served:
+            await until(lambda: room.registry.launches)
+        assert bool(room.registry.launches) == served
 
 
 @pytest.mark.parametrize(("edit", "state", "why"), list(EDITS.values()), ids=list(EDITS))
