@@ -130,11 +130,11 @@ class Arrivals:
             done = await self._starter.start(trigger, firing)
             await self._starter.note(trigger, firing, done)
             return done
-        try:
-            _, graph = await self._starter.flow.definitions.find(trigger.workflow)
-        except NotFound as error:
-            return Started(error=error, why=error.message)
-        claimed = self._starter.run_of(graph.workflow.name, trigger, firing)
+        would = await self._starter.would_start(trigger, firing)
+        if would.error is not None:  # for what starts nothing no run is stopped, and no place taken
+            await self._starter.note(trigger, firing, would)
+            return would
+        claimed = would.run
         for _ in range(_TRIES):
             state, revision = await self._store.state(trigger.id)
             before = await self._starter.in_the_way(state)

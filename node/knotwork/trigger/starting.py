@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from knotwork.bus import clock
-from knotwork.flow.runs import Wanted, keyed_run
+from knotwork.flow.runs import Wanted
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TooLarge
 from knotwork.trigger import envelope
 from knotwork.trigger.firings import Fired
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from knotwork.flow.room import Flow
+    from knotwork.flow.runs import Begun
     from knotwork.trigger.envelope import Firing
     from knotwork.trigger.firings import Firings
     from knotwork.trigger.model import Definition
@@ -50,13 +53,20 @@ class Starter:
 
         What will never work is told in the answer; raises what may work later.
         """
+        return await self._asked(trigger, firing, self.flow.runs.start)
+
+    async def would_start(self, trigger: Definition, firing: Firing) -> Started:
+        """Return what `start` would answer; nothing is started. Raises what may work later."""
+        return await self._asked(trigger, firing, self.flow.runs.meant)
+
+    async def _asked(self, trigger: Definition, firing: Firing, ask: Callable[[Wanted], Awaitable[Begun]]) -> Started:
         key = getattr(trigger, "key", "") or firing.key
         try:
             wanted = Wanted(
                 trigger.workflow, envelope.input_of(trigger, firing), key, f"trigger/{trigger.id}",
                 envelope.labels(trigger, firing), trigger.priority, trigger.boundary or "", trigger.id,
             )  # fmt: skip
-            begun = await self.flow.runs.start(wanted)
+            begun = await ask(wanted)
         except Conflict as error:
             if error.code != "flow.key_reused":
                 raise
@@ -83,11 +93,12 @@ class Starter:
         `state` is brought up to date. Raises what may work later.
         """
         before = await self.in_the_way(state) if trigger.overlap in ("skip", "cancel") else ""
-        if before and before == await self._own(trigger, firing):  # another node was faster, or it was told before
+        done = await self.would_start(trigger, firing) if before else Started()
+        if before == done.run:  # another node was faster, or it was told before
             before = ""
-        if before and trigger.overlap == "skip":
+        if done.error is None and before and trigger.overlap == "skip":
             done = Started(why=f"{before} goes on")
-        else:
+        elif done.error is None:
             if before:
                 await self.stop(before, trigger)
             done = await self.start(trigger, firing)
@@ -96,18 +107,6 @@ class Starter:
             state.last_ns = firing.fired_ns
         await self.note(trigger, firing, done, again=True)
         return done
-
-    def run_of(self, workflow: str, trigger: Definition, firing: Firing) -> str:
-        """Return the id of the run that a firing starts; `workflow` is the name that the trigger's means."""
-        return keyed_run(workflow, getattr(trigger, "key", "") or firing.key)
-
-    async def _own(self, trigger: Definition, firing: Firing) -> str:
-        """Return the id of the run that a firing starts, "" when its workflow is gone."""
-        try:
-            _, graph = await self.flow.definitions.find(trigger.workflow)
-        except NotFound:
-            return ""
-        return self.run_of(graph.workflow.name, trigger, firing)
 
     async def stop(self, run: str, trigger: Definition) -> None:
         """Have a run stopped that is in the way of another."""

@@ -237,6 +237,20 @@ async def test_queued_messages_run_one_after_the_other(nodes):
     await until(lambda: count(2))
 
 
+async def test_a_message_that_starts_nothing_stops_no_run(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow, steps={"a": {"kind": "wait_for_signal", "signal": "go"}}, input_schema={"type": "integer"})
+    await keep(triggers, subject="event.order.paid", overlap="cancel")
+    await publish(flow, b"1", b'"no number"')
+
+    async def vain() -> bool:
+        return any(one.what == "failed" for one in await triggers.firings.last("t", 9))
+
+    await until(vain)
+    (run,) = (await runs_of(flow)).values()
+    assert (await flow.runs.look(run)).run.phase == "running"
+
+
 async def test_files_that_come_and_change(nodes, tmp_path):
     flow, triggers = await nodes.here("one")
     await nodes.here("two")  # sees the same folder: still one run

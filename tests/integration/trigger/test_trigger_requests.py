@@ -214,6 +214,25 @@ async def test_overlap_of_requests(nodes):
     assert not await flow.runs.over(two.run)
 
 
+async def test_a_request_that_starts_nothing_is_in_nobodys_way(nodes):
+    flow, triggers = await nodes.here()
+    of_numbers = {"input_schema": {"type": "integer"}}
+    await define(flow, steps={"a": {"kind": "wait_for_signal", "signal": "go"}}, **of_numbers)
+    for name in ("skip", "cancel"):
+        await keep(triggers, name, kind="webhook", path=name, unsigned=True, overlap=name)
+        with pytest.raises(Invalid):
+            await send(triggers, "webhook", name, b'"text"')
+        first = await send(triggers, "webhook", name, b"1")  # a place taken by what never began would refuse it
+        with pytest.raises(Invalid):
+            await send(triggers, "webhook", name, b'"text"')
+        assert (await flow.runs.look(first.run)).run.phase == "running"
+        assert (await triggers.store.state(name))[0].runs == [first.run]
+        if name == "cancel":
+            await send(triggers, "webhook", name, b"2")
+            async with asyncio.timeout(PATIENCE_S):
+                assert (await flow.runs.ended(first.run)).state == "cancelled"
+
+
 async def test_twenty_deliveries_at_once_are_one_run(nodes):
     flow, triggers = await nodes.here()
     await define(flow)
