@@ -23,6 +23,11 @@ ACK, NAK, ALIVE, TERM = b"+ACK", b"-NAK", b"+WPI", b"+TERM"
 _ACK_PARTS = 9
 
 
+def later(after_s: int) -> bytes:
+    """Return the answer that hands a message back to be delivered again in so many seconds."""
+    return b'-NAK {"delay": %d}' % (after_s * 1_000_000_000)
+
+
 @dataclass(slots=True)
 class Delivery:
     """One message taken from a consumer; it comes back when it is not answered within the consumer's lease.

@@ -24,7 +24,7 @@ from knotwork.crew.starting import Starting, run_of
 from knotwork.crew.steering import Steering
 from knotwork.crew.store import Store
 from knotwork.flow.run import decoded
-from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
+from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound
 from knotwork.trust.scopes import circle
 from knotwork.work import records as work_records
 
@@ -245,6 +245,13 @@ class Crew:
         if above.held == "asked":
             raise steering.held(above)
         return budget.inherited(wanted, above, await self.looking.used(view), clock.now_ns())
+
+    async def is_held(self, orchestration: str) -> bool:
+        """Return whether no part of an orchestration may begin, also none that waits in its queue since before."""
+        try:
+            return bool((await self.store.get(orchestration)).held)
+        except (NotFound, Invalid):  # somebody labelled a task so
+            return False
 
     async def report(self, orchestration: str, said: Report, by: Who) -> tuple[View, str]:
         """Take note of what somebody says; returns how far all is, and why no more is to be begun (empty: go on).

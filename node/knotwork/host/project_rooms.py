@@ -24,6 +24,7 @@ from knotwork.talk.room import Talk, open_talk
 from knotwork.trigger.room import Triggers, open_triggers
 from knotwork.trust.who import Who
 from knotwork.view.room import View, open_view
+from knotwork.work.gate import Gate
 from knotwork.work.room import Work, open_work
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ async def open_rooms(around: Around, membership: Membership, works: dict[str, Wo
         work = works[project] = await enter(
             open_work(
                 connection, around.hosting, project=project, node=around.node, agents=membership.agents,
-                lease_s=around.world.loaded.config.work.lease_s, membership=membership,
+                lease_s=around.world.loaded.config.work.lease_s, membership=membership, gate=Gate(waits=True),
             )
         )  # fmt: skip
         stack.callback(works.pop, project)
@@ -130,6 +131,7 @@ async def open_rooms(around: Around, membership: Membership, works: dict[str, Wo
                 told=lambda record: _phase(around, sessions, record),
             )
         )  # fmt: skip
+        work.gate.is_held = crew.is_held
         book = SessionBook(sessions, lambda: around.control.who(project, "").owner)
         post = around.post if around.commons() is not None else None
         talking = open_talk(connection, book, project=project, folder=around.view_file.parent / "talk", post=post)

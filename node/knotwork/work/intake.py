@@ -20,6 +20,7 @@ from knotwork.bus import clock, digits, pulls, reading, subjects
 from knotwork.bus.background import begin_in, heard
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TimedOut
 from knotwork.work import fold, keyed, proof, records, settle
+from knotwork.work.gate import Gate
 from knotwork.work.records import Outcome, Released, Started, Task
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Key = tuple[str, str, int, int]
+HELD_MAX_S = 10
+"""How long a task that may not begin yet is left alone before it is looked at again, at most."""
 UNCALLED_MAX = 3
 """So often an attempt may come before what calls for it is found."""
 
@@ -87,6 +90,8 @@ class Intake:
         self._group, self._connection = group, connection
         self._recorder, self._facts, self._taking, self._beginner = recorder, facts, taking, beginner
         self._node, self._has_ended, self._adopts = node, has_ended, adopts
+        self.gate = Gate()
+        """Says which tasks may not begin yet; set by the room."""
         self._looking: set[Key] = set()
         self._fresh_after = 2**62
 
@@ -107,7 +112,7 @@ class Intake:
             self._taking.answer(delivery.reply, pulls.TERM)
             return
         fresh = delivery.count == 1 and delivery.seq > self._fresh_after
-        if fresh and fold.place_of(task) == fold.FIRST and not task.key:
+        if fresh and fold.place_of(task) == fold.FIRST and not task.key and not self.gate.concerns(task):
             self._begin(task, delivery, taker)
         else:
             self._taking.hold(taker, 1)
@@ -126,14 +131,16 @@ class Intake:
         """Return the outcome of an attempt, None when there is none in FACTS."""
         return await outcome_at(self._connection, task.outcome_subject)
 
-    async def release(self, task: Task, delivery: int, reply: str, agent: str, why: str, *, code: str = "") -> None:
-        """Give an attempt back unfinished, on record: somebody else takes it at once, and it counts as no crash."""
+    async def release(
+        self, task: Task, delivery: int, reply: str, agent: str, why: str, *, code: str = "", after_s: int = 0
+    ) -> None:
+        """Give an attempt back unfinished, on record: somebody else takes it, after `after_s` seconds, and it is no crash."""
         fact = Released(self._node, agent, clock.now_ns(), why[:256], code)
         try:
             await self._facts.append(records.trace_subject(task, "released", delivery), records.encode(fact))
         except KnotworkError as failure:
             log.debug("handing %s back is not on record: %s", task.run, failure)
-        self._taking.answer(reply, pulls.NAK)
+        self._taking.answer(reply, pulls.later(after_s) if after_s else pulls.NAK)
 
     def started(self, task: Task, agent: str, started_ns: int, delivery: int) -> None:
         """Have it go on record that an attempt was begun; nobody waits for it."""
@@ -166,15 +173,29 @@ class Intake:
         if not await proof.proved(self._connection, task, exactly=True):
             await self._pass_over(task, delivery)
         elif fresh and (not _is_keyed(task) or await keyed.is_new(self._connection, task.run)):
-            self._begin(task, delivery, taker)
+            if not await self._held_back(task, delivery):
+                self._begin(task, delivery, taker)
         elif await self._is_over(task):
             self._taking.answer(delivery.reply, pulls.ACK)
         elif await self._adopts(task, delivery):
             log.debug("%s came again and is held by an agent that came in", task.run)
+        elif await self._held_back(task, delivery):
+            log.debug("%s may not begin yet", task.run)
         elif (crashed := await self._crashes(task, delivery, taker)) is not None:
             self._poison(task, delivery, *crashed)
         else:
             self._begin(task, delivery, taker)
+
+    async def _held_back(self, task: Task, delivery: Delivery) -> bool:
+        """Hand a task back that may not begin yet, to be looked at again; the longer it waits, the later."""
+        if not await self.gate.holds(task):
+            return False
+        after_s = min(delivery.count, HELD_MAX_S)
+        if delivery.count == 1:  # else it would count as begun
+            await self.release(task, 1, delivery.reply, "", "what it is part of is paused", after_s=after_s)
+        else:
+            self._taking.answer(delivery.reply, pulls.later(after_s))
+        return True
 
     async def _pass_over(self, task: Task, delivery: Delivery) -> None:
         """Remove an attempt that none before it calls for; when it only came too early, the right one follows.

@@ -23,6 +23,7 @@ from knotwork.work.attached import Attached
 from knotwork.work.claims import Claims
 from knotwork.work.dead import DeadLetters
 from knotwork.work.finished import Finished, first_of
+from knotwork.work.gate import Gate
 from knotwork.work.holding import Holding
 from knotwork.work.meant import Meant
 from knotwork.work.passing import Passing
@@ -69,6 +70,7 @@ class Work:
         agents: Callable[[], Sequence[HostedAgent]],
         lease_s: float,
         membership: Membership | None = None,
+        gate: Gate | None = None,
     ) -> None:
         """Wire the parts; without `membership` no policy holds, and nobody but the submitter chooses agents."""
         self._connection, self._node, self._membership = connection, node, membership
@@ -106,6 +108,9 @@ class Work:
             accepts=self.accepts, has_ended=self._has_ended, adopts=self.claims.keeper.adopt, values=self.values,
             patience=self.patience,
         )  # fmt: skip
+        self.gate = gate or Gate()
+        self.worker.mind(self.gate)
+        self.claims.polls.intake.gate = self.gate
         self.meant = self.claims.polls.meant = Meant(connection, self.submitter)
         if membership is not None:
             self.worker.passes = Passing(connection, membership, self.submitter).pass_on
@@ -334,8 +339,9 @@ async def open_work(
     agents: Callable[[], Sequence[HostedAgent]],
     lease_s: float = 10.0,
     membership: Membership | None = None,
+    gate: Gate | None = None,
 ) -> AsyncIterator[Work]:
-    """Take part in the durable work of a project inside the block."""
+    """Take part in the durable work of a project inside the block; `gate` says what may not begin yet."""
     async with AsyncExitStack() as stack:
         group = await stack.enter_async_context(background())
         facts = await stack.enter_async_context(open_group_commit(connection))
@@ -343,7 +349,7 @@ async def open_work(
         held = await stack.enter_async_context(open_group_commit(connection, returning=True))
         work = Work(
             group, connection, hosting, facts, tasks, held=held, project=project, node=node, agents=agents,
-            lease_s=lease_s, membership=membership,
+            lease_s=lease_s, membership=membership, gate=gate,
         )  # fmt: skip
         await work.open()
         group.create_task(work.run(), name=f"work {project}")

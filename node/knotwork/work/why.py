@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import subjects
 from knotwork.work import records, settle
+from knotwork.work.gate import LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,7 @@ class Surroundings:
 
     `node_state` is how the node is that works on it, or that it is meant for; "" when nobody has seen it. `spin_up` says
     what becomes of starting an agent for it; "" when none is missing. `dropped`: it is dead, and its letter is gone.
+    `held`: what it is part of is paused.
     """
 
     agents: Sequence[Seen] = ()
@@ -51,6 +53,7 @@ class Surroundings:
     lease_s: float = 10.0
     spin_up: str = ""
     dropped: bool = False
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,8 @@ def _pending(sight: Sight, around: Surroundings) -> str:
 
 
 def _reason(task: Task, around: Surroundings) -> str:
+    if around.held:
+        return f"{task.labels[LABEL]}, of which it is a part, is paused or has spent its budget"
     considered = consider(task, around.agents)
     if task.node and around.node_state not in ("online", "draining", "stale"):
         return f"node {task.node} is away"

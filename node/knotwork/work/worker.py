@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from knotwork.bus.wire import Message
     from knotwork.mesh.hosting import Hosting
     from knotwork.mesh.job import HostedAgent
+    from knotwork.work.gate import Gate
     from knotwork.work.passing import Passes
     from knotwork.work.queues import Patience
     from knotwork.work.recording import Recorder
@@ -87,6 +88,10 @@ class Worker:
         self._running: dict[Key, Running] = {}
         self._closed = False
         self._loop = asyncio.get_running_loop()
+
+    def mind(self, gate: Gate) -> None:
+        """Begin nothing that a gate holds back."""
+        self._intake.gate = gate
 
     # -- opening and keeping on --------------------------------------------------------------------------------------
 

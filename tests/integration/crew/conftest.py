@@ -107,6 +107,7 @@ class Nodes:
                 flow, work.values, self.folder / name, node=name, told=lambda one: told.append((one.id, one.phase))
             )
         )
+        work.gate.is_held = crew.is_held
         return Node(work, flow, crew, stack, told)
 
 

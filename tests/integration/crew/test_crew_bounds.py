@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from tests.integration.crew.conftest import ME, part
+from tests.integration.crew.conftest import ME, Node, part
+from tests.integration.work.conftest import until
 
 from knotwork.bus.background import together
 from knotwork.crew.records import Budget, Checkpoint, Record, Stop, Synthesis
 from knotwork.crew.room import Report, Spawn
+from knotwork.mesh.records import AgentRecord
 from knotwork.sdk.errors import Conflict, Denied, KnotworkError
 from knotwork.trust.who import Who
 
@@ -70,6 +72,49 @@ async def test_an_agent_that_works_on_a_part_orchestrates_below_it(nodes):
     await node.claim("stranger")  # it is given a part of it
     assert (await node.plan(by=stranger)).parent == root.id
     assert (await node.plan(by=ME)).parent == ""
+
+
+async def nothing_for(node: Node, name: str) -> bool:
+    """Return whether an agent that asks is given nothing."""
+    record = AgentRecord(name, ("do",), concurrency=1, attached=True)
+    return not await node.work.claims.claim(record, lease_s=60.0, wait_s=0.5, held_max=1000)
+
+
+async def test_what_waits_in_its_queue_does_not_begin_when_the_budget_is_spent(nodes):
+    node = await nodes.here()
+    name = (await node.spawn(part("a"), part("b"), part("c"), budget=Budget(tokens=100))).record.id
+    await node.do("one", {"usage": {"tokens": 120, "cost": 0}})
+    await until(lambda: _held(node, name))
+    assert await nothing_for(node, "two")
+    view = await node.view(name)
+    assert [one.state for one in view.parts.values()].count("queued") == 2
+    await node.crew.steering.hold(name, resume=True, tokens=1000)
+    await node.do("two", {})
+    await node.do("three", {})
+    view = await node.reaches(name, "complete")
+    assert {one.attempt for one in view.parts.values()} == {1}  # being held back is no crash, and no attempt
+
+
+async def _held(node: Node, name: str) -> bool:
+    return (await node.view(name)).record.held == "budget"
+
+
+async def test_what_waits_in_its_queue_is_begun_by_no_node_while_it_is_paused(nodes):
+    first = await nodes.here("first")
+    view = await first.spawn(part("a"), part("b"))
+    name = view.record.id
+    await first.crew.steering.hold(name, resume=False)
+    second = await nodes.here("second", do={"concurrency": 5})
+
+    async def handed_back() -> bool:
+        seen = await second.flow.runs.look(view.record.rounds[0].run)
+        return sum(".released." in one.subject for one in seen.facts) == 2
+
+    await until(handed_back)
+    assert [one.state for one in (await first.view(name)).parts.values()] == ["queued", "queued"]
+    await second.crew.steering.hold(name, resume=True)
+    view = await first.reaches(name, "complete")
+    assert {one.node for one in view.parts.values()} == {"second"}
 
 
 async def test_spent_tokens_hold_it_until_there_are_more(nodes):

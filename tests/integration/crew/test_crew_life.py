@@ -140,9 +140,10 @@ async def test_pause_begins_nothing_resume_does_and_cancel_stops_all(nodes):
     node = await nodes.here()
     view = await node.spawn(part("a"), part("b", "a"))
     name = view.record.id
+    begun = await node.claim("one")
     view = await node.crew.steering.hold(name, resume=False)
     assert view.record.held == "asked"
-    await node.do("one")
+    await node.work.claims.complete(begun.token, "one")
     view = await node.is_in(name, "a", "completed")
     assert view.parts["b"].state == "waiting"
     view, why = await node.crew.report(name, Report("a", percent=100), ME)

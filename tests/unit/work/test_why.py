@@ -42,6 +42,12 @@ def test_the_queue_and_what_is_before_it_is_named():
     assert "before" not in pending(TASK, FREE)
 
 
+def test_a_part_of_what_is_paused_is_said_to_wait_for_that():
+    told = pending(msgspec.structs.replace(TASK, labels={"orchestration": "o0123"}), FREE, held=True)
+    assert "o0123, of which it is a part, is paused or has spent its budget" in told
+    assert "is free" not in told
+
+
 def test_private_work_is_for_those_who_claim_it():
     task = msgspec.structs.replace(TASK, queue="==private-0123456789abcdef01234567=do")
     told = pending(task, FREE)

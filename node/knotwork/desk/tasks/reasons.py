@@ -56,6 +56,7 @@ class TaskReasons:
             lease_s=self._work.lease_s,
             spin_up=self._spinups.told(task.boundary, task.queue, missing=not candidates) if self._spinups else "",
             dropped=sight.state == "dead" and not await self._work.dead.is_there(task.run),
+            held=sight.state == "pending" and await self._work.gate.holds(task),
         )
 
     async def beside(self, run: str, waits: list[Wait], tasks: set[str]) -> list[Wait]:
