@@ -129,6 +129,26 @@ def test_the_banned_calls_stay_banned():
     assert not free, f"tasks without a group: {free}"
 
 
+def test_what_is_yielded_from_within_a_task_group_may_be_closed():
+    """A group takes the `GeneratorExit` of a generator that is closed early for an error, and passes it on as a group of
+    errors, which ends whoever closed it: it has to be caught inside."""
+    exposed = []
+    for name, tree, _ in trees(PRODUCT):
+        for function in (one for one in ast.walk(tree) if isinstance(one, ast.AsyncFunctionDef)):
+            if any("contextmanager" in ast.unparse(one) for one in function.decorator_list):
+                continue
+            for group in (one for one in ast.walk(function) if isinstance(one, ast.AsyncWith)):
+                opened = {ast.unparse(item.context_expr) for item in group.items}
+                held = any(
+                    "GeneratorExit" in ast.unparse(one.type or one)
+                    for one in ast.walk(group)
+                    if isinstance(one, ast.ExceptHandler)
+                )
+                if opened & {"asyncio.TaskGroup()", "background()"} and not held:
+                    exposed += [f"{name}:{one.lineno}" for one in ast.walk(group) if isinstance(one, ast.Yield)]
+    assert not exposed, f"yields that end whoever closes the generator: {exposed}"
+
+
 def test_every_ignored_rule_has_its_reason():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert PROJECT["tool"]["ruff"]["lint"]["select"] == ["ALL"]

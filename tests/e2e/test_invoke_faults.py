@@ -224,6 +224,19 @@ def test_work_stops_when_its_client_goes(hub, far, agent, how, figure):
     until(lambda: hub.status()["running"] == 0 and far.status()["running"] == 0)
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_node_outlives_a_client_that_goes_while_it_is_told_pieces(hub, how):
+    steps = json.dumps({"steps": [{"chunks": 1_000_000, "every_s": 0.01}]})
+    pid = hub.status()["pid"]
+    client = hub.start("invoke", "script", steps, "--stream")
+    assert client.stderr.read(1000)  # pieces go there: the answer alone is output
+    client.send_signal(how)
+    client.communicate(timeout=WAIT_S)
+    until(lambda: hub.status()["running"] == 0)
+    assert hub.status()["pid"] == pid
+    assert hub.run("invoke", "script", '{"steps": [{"done": "here"}]}')[1] == "here\n"
+
+
 def test_streamed_calls_come_in_order(hub, far):
     steps = [{"chunk": n} for n in range(50)] + [{"progress": 50, "text": "half"}, {"done": "end"}]
     for target in ("script", "far"):

@@ -128,6 +128,8 @@ class MeshDesk:
             try:
                 while not isinstance(end := await arrived.next(), Answered | KnotworkError):
                     yield piece_of(end)
+            except GeneratorExit:  # the group must not see it: it would take it for an error of its own
+                return
             finally:
                 working.cancel()
         if isinstance(end, KnotworkError):
