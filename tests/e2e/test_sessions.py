@@ -94,6 +94,17 @@ def test_agents_come_in_are_found_and_come_back_as_themselves(nodes):
         until(lambda: again.told[-1].get("why") == "it was closed")
 
 
+def test_an_agent_is_not_called_as_what_a_node_runs_and_gets_its_work(nodes):
+    node = nodes.node('[executors.claude-code]\ntype = "rehearsal"\n').up()
+    with agent(node, capabilities=["review"]) as one:
+        assert one.handle == "claude-code-2"
+        refused = one.call("session.update", handle="claude-code").json
+        assert (refused["code"], "a node or its agents" in refused["detail"]) == ("session.handle_taken", True)
+        run = node.ask("task.submit", capability="review", input=1)["id"]
+        claimed = one.ask("work.claim", worker=one.handle, capabilities=["review"], wait_s=30.0)
+        assert [task["id"] for task in claimed["tasks"]] == [run]
+
+
 def test_an_agent_asks_in_its_own_name_and_runs_nothing(nodes):
     node = nodes.node().up()
     with agent(node, capabilities=["review"]) as one, agent(node, label="2") as other:

@@ -202,6 +202,10 @@ class Directory:
         """Return the name of every agent that can be called now; those that came in are named to those who see them."""
         return sorted(name for name, places in self._by_agent.items() if _callable(places))
 
+    def runs(self, agent: str) -> bool:
+        """Return whether a node that has not gone runs an agent of this name: it did not come in from outside."""
+        return _callable(self._by_agent.get(agent, {}))
+
     def node_names(self) -> list[str]:
         """Return every node that has not gone."""
         return sorted(self._places)

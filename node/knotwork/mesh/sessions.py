@@ -117,8 +117,9 @@ class Sessions:
         return record is not None and not may_see(record.scope, record.who, by)
 
     def names(self, record: AgentSession) -> tuple[str, ...]:
-        """Return what an agent answers to: its handle, and those it had before that nobody else has now."""
-        return (record.handle, *(one for one in record.formerly if one not in self._by_handle))
+        """Return what an agent answers to: its handle, and those it had before that no other agent has now."""
+        free = (one for one in record.formerly if one not in self._by_handle and not self._directory.runs(one))
+        return (record.handle, *free)
 
     def presence(self, record: AgentSession) -> rules.Presence:
         """Return how an agent is now."""
@@ -163,8 +164,7 @@ class Sessions:
         """
         await self._ready()
         self._check_parent(wanted)
-        before = self._lines.get(wanted.id)
-        known = self._known.get(wanted.id)
+        before, known = self._lines.get(wanted.id), self._known.get(wanted.id)
         elsewhere = known is not None and known.node != self._node and self.presence(known) in ("online", "busy")
         if (before is not None or elsewhere) and not take_over:
             raise Conflict(
@@ -274,14 +274,16 @@ class Sessions:
         raise Conflict(f"Every name like {like} is taken.", code="session.handle_taken", hint="Choose a handle.")
 
     def _reserved(self, handle: str) -> bool:
-        """Return whether a handle could be taken for a person, a node, the id of an agent, or nobody."""
+        """Return whether a handle could be taken for a person, a node or what it runs, the id of an agent, or nobody."""
         owners = {one.owner for one, _, _ in self._directory.nodes()} | {one.owner for one in self._known.values()}
-        return rules.reserved(handle) or handle in owners | set(self._directory.node_names())
+        return (
+            rules.reserved(handle) or self._directory.runs(handle) or handle in {*owners, *self._directory.node_names()}
+        )
 
     async def _take(self, handle: str, agent: str) -> None:
         if self._reserved(handle):
             raise Conflict(
-                f"The handle {handle} could be taken for a person, a node, the id of an agent or the system.",
+                f"The handle {handle} could be taken for a person, a node or its agents, the id of an agent or the system.",
                 code="session.handle_taken", hint="Choose another one.",
             )  # fmt: skip
         key = _HANDLE + subjects.token(handle, "handle")

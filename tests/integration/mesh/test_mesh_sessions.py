@@ -8,7 +8,7 @@ import contextlib
 import msgspec
 import pytest
 
-from knotwork.mesh import session_records
+from knotwork.mesh import records, session_records
 from knotwork.mesh import sessions as mesh_sessions
 from knotwork.mesh.sessions import open_sessions
 from knotwork.sdk.errors import Conflict, Denied, KnotworkError, NotFound, Unavailable
@@ -219,6 +219,17 @@ async def _refused(asked) -> str:
     return refused.value.code
 
 
+async def test_a_name_that_an_agent_had_and_a_node_runs_another_by_is_no_more_its_own(node):
+    member = await node("n1")
+    opened = open_sessions(member.connection, member.directory, project="default", node="n1", instance=member.instance)
+    async with opened as sessions, sessions.open(newcomer(), handle="before") as line:
+        record = await sessions.update(line.record.who, "after", {})
+        assert sessions.names(record) == ("after", "before")
+        runs = records.NodeRecord("n2", "uid-n2", "b", 1, 10.0, agents=(records.AgentRecord("before", ("code",)),))
+        member.directory.heard("n2", records.encode(runs))
+        assert sessions.names(record) == ("after",)
+
+
 async def test_what_is_no_record_changes_nothing(at):
     sessions = await at("n1")
     for value in (b"", b"{", b"[]", b'{"id": "a"}', b"\xff", b'{"id":' * 2000):
@@ -228,9 +239,9 @@ async def test_what_is_no_record_changes_nothing(at):
 
 
 @pytest.mark.parametrize(
-    "handle", ["person-ann", "person-bob", "ann", "n1", "system", "knotwork", "all", "me", newcomer("9").id]
+    "handle", ["person-ann", "person-bob", "ann", "n1", "echo", "system", "knotwork", "all", "me", newcomer("9").id]
 )
-async def test_nobody_takes_the_name_of_a_person_a_node_the_system_or_the_id_of_an_agent(at, handle):
+async def test_nobody_takes_the_name_of_a_person_a_node_its_agent_the_system_or_the_id_of_an_agent(at, handle):
     sessions = await at("n1")
     async with sessions.open(newcomer("1")) as line:
         with pytest.raises(Conflict) as refused:
