@@ -123,6 +123,34 @@ def test_a_link_stays_a_link(home: tuple[Node, Path]):
     assert ((folder / ".gemini" / "settings.json").is_symlink(), real.exists()) == (True, False)
 
 
+def test_what_is_for_everybody_can_be_read_by_everybody_and_comes_out_of_where_a_link_leads(home: tuple[Node, Path]):
+    node, folder = home
+    theirs = node.folder / "docs-for-agents.md"
+    (node.folder / "AGENTS.md").symlink_to(theirs)
+    rows(node, "claude-code", "--scope", "project", "--agents-md", "--no-verify")
+    rows(node, "gemini", "--no-verify")
+    reference = node.folder / "made-by-anybody"
+    reference.touch()
+    modes = [file.stat().st_mode & 0o777 for file in (reference, node.folder / ".mcp.json", theirs)]
+    assert len(set(modes)) == 1
+    assert (folder / ".gemini" / "settings.json").stat().st_mode & 0o777 == 0o600
+    rows(node, "claude-code", "--scope", "project", "--agents-md", "--undo")
+    assert ((node.folder / "AGENTS.md").is_symlink(), theirs.exists()) == (True, False)
+
+
+def test_what_a_client_starts_is_tried_with_the_environment_that_it_gets(home: tuple[Node, Path]):
+    node, folder = home
+    rows(node, "gemini", "--no-verify")
+    file = folder / ".gemini" / "settings.json"
+    said = json.loads(file.read_text())
+    said["mcpServers"]["knotwork"]["env"] = {"KNOTWORK_SESSION": "No Label"}
+    file.write_text(json.dumps(said))
+    assert node.refused("connect", "gemini")[1]["code"] == "connect.unverified"
+    said["mcpServers"]["knotwork"]["env"] = {"KNOTWORK_SESSION": "a-label"}
+    file.write_text(json.dumps(said))
+    assert rows(node, "gemini")["gemini"]["verified"].endswith("12 tools")
+
+
 def test_connecting_twice_is_undone_whole_and_a_foreign_server_stays(home: tuple[Node, Path]):
     node, folder = home
     claude = folder / ".claude.json"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -139,7 +140,24 @@ def read(client: Client, text: str, shown: str) -> Json:
 
 def _parsed(client: Client, text: str) -> Any:
     """Return the value of a file; raises `ValueError`, also for a key that stands twice: one of both would be lost."""
-    return tomllib.loads(text) if client.form == "toml" else json.loads(text, object_pairs_hook=_once)
+    if client.form == "toml":
+        return tomllib.loads(text)
+    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"JSON has no {text}")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
+
+
+def _written(found: Json, like: str) -> str:
+    """Return a JSON text, indented `like` another; half a character, as a cut emoji leaves it, stays as it was written."""
+    text = json.dumps(found, indent=_indent(like), ensure_ascii=False) + "\n"
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> Json:
@@ -182,7 +200,7 @@ def with_server(client: Client, text: str, name: str, server: Json, shown: str) 
     if client.form == "toml":
         return _checked(client, text, _toml_with(client, text, name, server), name, shown)
     servers = dict(found.get(client.key, {})) | {name: server}
-    return json.dumps(found | {client.key: servers}, indent=_indent(text), ensure_ascii=False) + "\n"
+    return _written(found | {client.key: servers}, text)
 
 
 def without_server(client: Client, text: str, name: str, shown: str) -> str:
@@ -194,7 +212,7 @@ def without_server(client: Client, text: str, name: str, shown: str) -> str:
         return _checked(client, text, _toml_without(client, text, name), name, shown)
     servers = {key: value for key, value in found[client.key].items() if key != name}
     left = found | {client.key: servers} if servers else {k: v for k, v in found.items() if k != client.key}
-    return json.dumps(left, indent=_indent(text), ensure_ascii=False) + "\n" if left else ""
+    return _written(left, text) if left else ""
 
 
 def _indent(text: str) -> int | str:
@@ -212,7 +230,8 @@ def _toml_with(client: Client, text: str, name: str, server: Json) -> str:
 
 def _toml_without(client: Client, text: str, name: str) -> str:
     """Return TOML without our table and those below it."""
-    ours = re.compile(rf"\[\s*{re.escape(client.key)}\s*\.\s*(?:{re.escape(name)}|\"{re.escape(name)}\")\s*[.\]]")
+    spellings = "|".join(map(re.escape, (name, json.dumps(name, ensure_ascii=False), f"'{name}'")))
+    ours = re.compile(rf"\[\s*{re.escape(client.key)}\s*\.\s*(?:{spellings})\s*[.\]]")
     kept: list[str] = []
     inside = False
     for line in io.StringIO(text, newline="\n"):  # not `splitlines`, which knows ends that stand within a TOML string

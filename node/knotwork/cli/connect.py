@@ -183,7 +183,8 @@ def _put_in(client: Client, file: Path, before: str, wish: Wish) -> Row:
     if wish.dry_run:
         return Row(client.name, "unchanged" if done == "unchanged" else "would be written", shown, text=after)
     if done == "written":
-        _write(file, before, after, connected=wish.name in clients.servers(client, before, shown))
+        connected = wish.name in clients.servers(client, before, shown)
+        _write(file, before, after, connected=connected, private=wish.scope == "user")
     return Row(client.name, done, shown, _verified(client, file, wish) if wish.verify else "")
 
 
@@ -214,9 +215,9 @@ def _notes(file: Path, wish: Wish) -> Row:
     if wish.dry_run:
         return Row("agents", "would be written", str(file), text=after)
     if after.strip():
-        _replace(file, after)
+        _replace(file, after, private=False)
     else:
-        file.unlink()
+        file.resolve().unlink()  # where a link leads to: the block stands there
     return Row("agents", "taken out" if wish.undo else "written", str(file))
 
 
@@ -232,23 +233,25 @@ def _text(file: Path) -> str:
         ) from error
 
 
-def _write(file: Path, before: str, after: str, *, connected: bool) -> None:
+def _write(file: Path, before: str, after: str, *, connected: bool, private: bool) -> None:
     """Write a file; one that is there is kept beside it as it was before it was `connected` first."""
     backup = file.with_name(file.name + BACKUP)
     if before and not connected:
         _replace(backup, before)
-    _replace(file, after)
+    _replace(file, after, private=private)
 
 
-def _replace(file: Path, text: str) -> None:
-    """Write a file whole or not at all; it keeps its rights, and a link stays a link."""
+def _replace(file: Path, text: str, *, private: bool = True) -> None:
+    """Write a file whole or not at all; it keeps its rights, and a link stays a link. Nobody else reads a new `private` one."""
     real = file.resolve()
     fresh = real.with_name(real.name + ".knotwork-new")
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
-        mode = real.stat().st_mode & 0o777 if real.exists() else 0o600
         fresh.write_text(text, encoding="utf-8", newline="")
-        fresh.chmod(mode)
+        if real.exists():
+            fresh.chmod(real.stat().st_mode & 0o777)
+        elif private:
+            fresh.chmod(0o600)
         fresh.replace(real)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -260,6 +263,8 @@ def _verified(client: Client, file: Path, wish: Wish) -> str:
     """Start what the file says, as the client does, and return what it answered; raises `Unavailable`."""
     said = clients.read(client, _text(file), str(file))[client.key][wish.name]
     words = [str(word).replace(clients.WORKSPACE, str(wish.folder)) for word in (said["command"], *said["args"])]
+    more = said.get("env")
+    env = {str(name): str(value) for name, value in more.items()} if isinstance(more, dict) else {}
     if shutil.which(words[0]) is None:
         raise Unavailable(
             f"There is no {words[0]}.", code="connect.unverified", hint="Is it on the PATH of the client?"
@@ -273,7 +278,7 @@ def _verified(client: Client, file: Path, wish: Wish) -> str:
     try:
         ended = subprocess.run(
             [*words, "--no-start"], input="".join(json.dumps(one) + "\n" for one in asked), capture_output=True,
-            text=True, encoding="utf-8", cwd=wish.folder, timeout=VERIFY_S, check=False,
+            text=True, encoding="utf-8", cwd=wish.folder, timeout=VERIFY_S, check=False, env={**os.environ, **env},
         )  # fmt: skip
         answers = {answer["id"]: answer["result"] for answer in map(json.loads, ended.stdout.splitlines())}
         return f"{answers[1]['serverInfo']['name']} {answers[1]['serverInfo']['version']}, {len(answers[2]['tools'])} tools"

@@ -123,10 +123,27 @@ def test_toml_that_cannot_be_changed_safely_is_refused(text: str):
         clients.with_server(CODEX, text, "knotwork", {"command": "y"}, "x")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "1", '{"mcpServers": []}', "// comment\n{}", '{"a": 1,}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "1", '{"mcpServers": []}', "// comment\n{}", '{"a": 1,}', '{"a": NaN}', '{"a": 1e999}']
+)
 def test_json_that_cannot_be_read_is_refused(text: str):
     with pytest.raises(Invalid, match="cannot be read"):
         clients.with_server(CLIENTS["claude-code"], text, "knotwork", {}, "x")
+
+
+def test_half_a_character_in_a_file_stays_as_it_is():
+    client, text = CLIENTS["claude-code"], '{\n  "history": [\n    "cut \\ud83d",\n    "whole 😀"\n  ]\n}\n'
+    after = clients.with_server(client, text, "knotwork", {"command": "x"}, "f")
+    assert after.encode().startswith(text.removesuffix("\n}\n").encode())
+    assert clients.without_server(client, after, "knotwork", "f") == text
+
+
+@pytest.mark.parametrize("name", ["a.b", 'x"y', "a b", "two\nlines", "ü", "back\\slash"])
+def test_a_name_of_any_kind_comes_out_of_toml_again(name: str):
+    after = clients.with_server(CODEX, TOML, name, {"command": "x"}, "f")
+    again = clients.with_server(CODEX, after, name, {"command": "y"}, "f")
+    assert tomllib.loads(again)["mcp_servers"][name] == {"command": "y"}
+    assert clients.without_server(CODEX, again, name, "f") == TOML
 
 
 def test_an_editor_is_told_which_folder_is_worked_in():
@@ -171,7 +188,7 @@ def test_a_file_that_would_lose_something_is_not_read(text: str, why: str):
 
 SETTINGS: Any = st.dictionaries(
     NAMES.filter(lambda name: name not in ("command", "args")),
-    st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=8)
+    st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)
     | st.lists(st.text(max_size=4), max_size=3) | st.dictionaries(NAMES, st.text(max_size=8), max_size=3),
     max_size=4,
 )  # fmt: skip
