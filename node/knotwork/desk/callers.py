@@ -16,6 +16,11 @@ def asker(who: Who) -> Asker:
     return Asker(who.id, who.owner)
 
 
+def agent_id(caller: Caller) -> str:
+    """Return the id of the agent that asks in a session of its own, "" for everybody else."""
+    return caller.who.id if caller.who.kind == "agent" else ""
+
+
 def caller_name(caller: Caller) -> str:
     """Return who asks as it may stand in an envelope: door and name as established, then what it calls itself."""
     name = caller.who.name if caller.who.kind == "agent" else caller.name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from knotwork.bus import codec, subjects
-from knotwork.desk.callers import caller_name
+from knotwork.desk.callers import agent_id, caller_name
 from knotwork.desk.moments import moment
 from knotwork.desk.seen_agents import check_name
 from knotwork.desk.tasks.values import SHOWN_MAX_BYTES
@@ -67,7 +67,7 @@ class ClaimDesk:
         Raises `Unavailable` (`bus.disconnected`) when the node leaves the project.
         """
         self._admit(worker, caller.who)
-        with self._work.attached.line(_record(worker), agent=_agent(caller)) as notices:
+        with self._work.attached.line(_record(worker), agent=agent_id(caller)) as notices:
             yield replies.Chunk(data={"event": "connected", "worker": worker.name})
             async for notice in notices:
                 yield replies.Chunk(data=lost(notice.claim, notice.why))
@@ -83,7 +83,7 @@ class ClaimDesk:
         own += self._by_name(worker.name, caller.who)
         record = msgspec.structs.replace(record, concurrency=count, capabilities=(*record.capabilities, *own))
         found = await self._claims.claim(
-            record, lease_s=lease_s, wait_s=wait_s, held_max=held_max, agent=_agent(caller)
+            record, lease_s=lease_s, wait_s=wait_s, held_max=held_max, agent=agent_id(caller)
         )
         if not found and self._work.submitter.storage.tight:  # else it would wait without knowing why
             raise self._work.submitter.no_room_for("Nothing is begun until there is room for its outcome.")
@@ -96,7 +96,7 @@ class ClaimDesk:
     ) -> claim_replies.ClaimedPage:
         """Return up to `limit` tasks that somebody holds, those of one `run` alone unless it is "", the oldest first."""
         check_name(worker, caller.who, self._owner(), self._sessions, self._membership.directory)
-        held = self._claims.keeper.claims_of(_agent(caller), (worker,))
+        held = self._claims.keeper.claims_of(agent_id(caller), (worker,))
         held = [claim for claim in held if run in ("", claim.run)]
         rows: list[claim_replies.ClaimedTask] = []
         room = ANSWER_MAX_BYTES
@@ -198,11 +198,6 @@ class ClaimDesk:
         return claim_replies.SignalRow(
             id=run, name=name, sent=True, data=codec.decode(bytes(found.value)), by=found.by, at=moment(found.at_ns)
         )
-
-
-def _agent(caller: Caller) -> str:
-    """Return the id of the agent that asks in a session of its own, "" for everybody else."""
-    return caller.who.id if caller.who.kind == "agent" else ""
 
 
 def _began(claim: Claim) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import clock, codec
-from knotwork.desk.callers import caller_name
+from knotwork.desk.callers import agent_id, caller_name
 from knotwork.desk.moments import moment
 from knotwork.desk.runs import planned as run_planned
 from knotwork.flow import anew
@@ -63,7 +63,31 @@ class TriggerDesk:
                 "Agents keep no triggers that open a door of the nodes, or watch their folders.",
                 code="trigger.not_yours", hint="Ask a person, or use times or a subject.",
             )  # fmt: skip
-        return trigger, await self._triggers.put(trigger, by=caller_name(caller), replace=replace)
+        before = await self._changed_by(trigger.id, caller)
+        new = await self._triggers.put(
+            trigger, by=caller_name(caller), agent=agent_id(caller), instead_of=before,
+            replace=replace and (before is not None or caller.allows("admin")),
+        )  # fmt: skip
+        return trigger, new
+
+    async def _changed_by(self, name: str, caller: Caller) -> Known | None:
+        """Return a trigger that somebody who is no admin wants to change, None when there is none.
+
+        Raises `Denied` (`trigger.not_yours`) for one that somebody else made: a person's stands, whatever agents do.
+        """
+        if caller.allows("admin"):
+            return None
+        try:
+            known = await self._triggers.store.get(name)
+        except NotFound:
+            return None
+        mine = known.agent == caller.who.id if agent_id(caller) else known.by == caller_name(caller)
+        if not mine:
+            raise Denied(
+                f"The trigger {name} is not yours to change: {known.by or 'somebody else'} made it.",
+                code="trigger.not_yours", hint="Ask a person, or make one of your own under another id.",
+            )  # fmt: skip
+        return known
 
     def _next(self, trigger: Definition, since_ns: int) -> str:
         times = self._triggers.times(trigger, 1, since_ns) if trigger.enabled else []
@@ -108,8 +132,9 @@ class TriggerDesk:
             ],
         )  # fmt: skip
 
-    async def switch(self, name: str, *, enabled: bool) -> replies.TriggerRow:
+    async def switch(self, name: str, caller: Caller, *, enabled: bool) -> replies.TriggerRow:
         """Enable or disable one."""
+        await self._changed_by(name, caller)
         known = await self._triggers.switch(name, enabled=enabled)
         (row,) = await self._rows([(name, known)])
         return row
@@ -178,8 +203,9 @@ class TriggerDesk:
             runs = [_fired(one, time_ns) for one, time_ns in zip(done, times, strict=True)]
         return replies.Backfilled(id=name, dry_run=dry_run, more=more, runs=runs)
 
-    async def remove(self, name: str) -> bool:
+    async def remove(self, name: str, caller: Caller) -> bool:
         """Forget one."""
+        await self._changed_by(name, caller)
         return await self._triggers.remove(name)
 
     async def later(self, wanted: NewRun, when: str, caller: Caller) -> flow_replies.RunInfo:

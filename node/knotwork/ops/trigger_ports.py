@@ -18,7 +18,11 @@ class Triggers(Protocol):
     """One project's triggers. Every method raises errors of `knotwork.sdk.errors`."""
 
     async def create(self, definition: Any, fields: dict[str, Any], caller: Caller, *, replace: bool) -> replies.Kept:
-        """Keep a trigger, written as text or table, or made of fields."""
+        """Keep a trigger, written as text or table, or made of fields.
+
+        Raises `Denied` (`trigger.not_yours`) when an agent would take the place of somebody else's, as `switch` and
+        `remove` do.
+        """
         ...
 
     async def all(self) -> list[replies.TriggerRow]:
@@ -29,7 +33,7 @@ class Triggers(Protocol):
         """Return one."""
         ...
 
-    async def switch(self, name: str, *, enabled: bool) -> replies.TriggerRow:
+    async def switch(self, name: str, caller: Caller, *, enabled: bool) -> replies.TriggerRow:
         """Enable or disable one."""
         ...
 
@@ -49,7 +53,7 @@ class Triggers(Protocol):
         """Start the runs of times that are over."""
         ...
 
-    async def remove(self, name: str) -> bool:
+    async def remove(self, name: str, caller: Caller) -> bool:
         """Forget one."""
         ...
 

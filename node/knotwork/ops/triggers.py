@@ -110,7 +110,7 @@ async def show(request: IdRequest, node: NodeControl, caller: Caller) -> replies
 )  # fmt: skip
 async def enable(request: IdRequest, node: NodeControl, caller: Caller) -> replies.TriggerRow:
     """Switch it on."""
-    return await node.triggers(caller.project).switch(request.id, enabled=True)
+    return await node.triggers(caller.project).switch(request.id, caller, enabled=True)
 
 
 @op(
@@ -122,7 +122,7 @@ async def enable(request: IdRequest, node: NodeControl, caller: Caller) -> repli
 )  # fmt: skip
 async def disable(request: IdRequest, node: NodeControl, caller: Caller) -> replies.TriggerRow:
     """Switch it off."""
-    return await node.triggers(caller.project).switch(request.id, enabled=False)
+    return await node.triggers(caller.project).switch(request.id, caller, enabled=False)
 
 
 class TrialRequest(Fields):
@@ -217,4 +217,4 @@ async def backfill(request: BackfillRequest, node: NodeControl, caller: Caller) 
 )  # fmt: skip
 async def remove(request: IdRequest, node: NodeControl, caller: Caller) -> replies.Gone:
     """Forget it."""
-    return replies.Gone(id=request.id, removed=await node.triggers(caller.project).remove(request.id))
+    return replies.Gone(id=request.id, removed=await node.triggers(caller.project).remove(request.id, caller))

@@ -100,7 +100,15 @@ class Triggers:
 
     # -- by hand -----------------------------------------------------------------------------------------------------
 
-    async def put(self, trigger: Definition, *, by: str = "", replace: bool = True) -> bool:
+    async def put(
+        self,
+        trigger: Definition,
+        *,
+        by: str = "",
+        agent: str = "",
+        replace: bool = True,
+        instead_of: Known | None = None,
+    ) -> bool:
         """Keep a trigger; returns whether it is new.
 
         Raises what the store raises, and `Invalid` for an odd stream (`trigger.no_stream`) or source (`trigger.no_source`).
@@ -113,7 +121,9 @@ class Triggers:
             await self.firings.forget(trigger.id)  # of one that had its name
         except Invalid:  # of a newer version: to be replaced
             pass
-        return await self.store.put(trigger, now_ns=clock.now_ns(), by=by, replace=replace)
+        return await self.store.put(
+            trigger, now_ns=clock.now_ns(), by=by, agent=agent, replace=replace, instead_of=instead_of
+        )
 
     async def missing(self, named: Mapping[str, str]) -> list[tuple[str, KnotworkError]]:
         """Return what is to be said of each thing that a trigger names and that is not there; `named` by keys of its table.
@@ -148,7 +158,7 @@ class Triggers:
         known = await self.store.get(name)
         if known.trigger.enabled != enabled:
             changed = known.trigger.model_copy(update={"enabled": enabled})
-            await self.store.put(changed, now_ns=clock.now_ns(), by=known.by, instead_of=known)
+            await self.store.put(changed, now_ns=clock.now_ns(), by=known.by, agent=known.agent, instead_of=known)
         return await self.store.get(name)
 
     async def fire(self, name: str, body: bytes, key: str = "") -> Started:

@@ -73,11 +73,15 @@ class State(msgspec.Struct, omit_defaults=True):
 
 
 class Kept(msgspec.Struct, omit_defaults=True):
-    """A trigger as it stands in the bucket. `since_ns`: what came before this moment is none of its business."""
+    """A trigger as it stands in the bucket. `since_ns`: what came before this moment is none of its business.
+
+    `agent` is the id of the agent that made it in a session of its own, whatever it is called by now.
+    """
 
     trigger: msgspec.Raw
     since_ns: int = 0
     by: str = ""
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,7 @@ class Known:
     since_ns: int
     by: str
     revision: int
+    agent: str = ""
 
 
 class Store:
@@ -148,7 +153,14 @@ class Store:
         return read(entry.value, entry.revision)
 
     async def put(
-        self, trigger: Definition, *, now_ns: int, by: str = "", replace: bool = True, instead_of: Known | None = None
+        self,
+        trigger: Definition,
+        *,
+        now_ns: int,
+        by: str = "",
+        agent: str = "",
+        replace: bool = True,
+        instead_of: Known | None = None,
     ) -> bool:
         """Keep a trigger under its id; returns whether it is new. What came before now is none of its business.
 
@@ -160,7 +172,7 @@ class Store:
             raise _changed(trigger.id)
         old = _read_or_none(before.value) if before is not None else None
         since_ns = old.since_ns if old is not None and _goes_on(old.trigger, trigger) else now_ns
-        text = msgspec.json.encode(Kept(msgspec.Raw(ADAPTER.dump_json(trigger)), since_ns, by))
+        text = msgspec.json.encode(Kept(msgspec.Raw(ADAPTER.dump_json(trigger)), since_ns, by, agent))
         if len(text) > SIZE_MAX_BYTES:
             raise TooLarge(f"The trigger has {len(text)} bytes, {SIZE_MAX_BYTES} at most.", code="trigger.too_large")
         if before is not None and not replace:
@@ -285,7 +297,7 @@ def read(value: bytes, revision: int) -> Known:
     """Return a trigger from the bucket; raises `Invalid` (`trigger.bad_definition`)."""
     try:
         kept = _kept.decode(value)
-        return Known(ADAPTER.validate_json(bytes(kept.trigger)), kept.since_ns, kept.by, revision)
+        return Known(ADAPTER.validate_json(bytes(kept.trigger)), kept.since_ns, kept.by, revision, kept.agent)
     except (msgspec.DecodeError, ValidationError) as error:
         raise Invalid(f"It is no trigger: {str(error)[:200]}", code="trigger.bad_definition") from error
 

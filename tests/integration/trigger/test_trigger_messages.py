@@ -17,6 +17,7 @@ from knotwork.flow import listing
 from knotwork.ops.op import Caller
 from knotwork.sdk.errors import Denied, Invalid
 from knotwork.trigger import following, watching
+from knotwork.trust.who import Who
 
 
 async def publish(flow, *bodies: bytes, kind: str = "order.paid") -> None:
@@ -388,6 +389,31 @@ async def test_an_agent_keeps_no_trigger_that_opens_a_door_or_watches_a_folder(n
     assert (
         await desk.create(None, fields | {"folder": str(tmp_path)}, Caller("ann", may="admin"), replace=True)
     ).new is False
+
+
+async def test_an_agent_changes_its_own_triggers_alone(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    desk, person = TriggerDesk(triggers, str), Caller("ann", may="admin")
+    first, second = (Caller("x", may="write", who=Who(one, one, "default", "ann")) for one in ("one", "two"))
+    fields = {"workflow": "w", "cron": "@daily"}
+    await desk.create(None, fields | {"id": "hers"}, person, replace=False)
+    await desk.create(None, fields | {"id": "its"}, first, replace=False)
+    for name, other in (("hers", first), ("its", second)):
+        for changing in (
+            desk.create(None, fields | {"id": name, "cron": "@hourly"}, other, replace=True),
+            desk.switch(name, other, enabled=False),
+            desk.remove(name, other),
+        ):
+            with pytest.raises(Denied, match="not yours to change") as refused:
+                await changing
+            assert refused.value.code == "trigger.not_yours"
+    renamed = Caller("x", may="write", who=Who("one", "another-name", "default", "ann"))
+    assert (await desk.switch("its", renamed, enabled=False)).enabled is False
+    assert (await desk.create(None, fields | {"id": "its", "cron": "@hourly"}, renamed, replace=True)).new is False
+    assert (await desk.switch("its", person, enabled=False)).enabled is False
+    assert await desk.remove("its", first)
+    assert await desk.remove("hers", person)
 
 
 async def test_a_folder_that_is_away_for_a_while_says_nothing_of_its_files(nodes, tmp_path, monkeypatch):

@@ -23,12 +23,12 @@ class StandInTriggers:
         return replies.Kept(id="nightly", kind="cron", new=not replace)
 
     async def all(self) -> list[replies.TriggerRow]:
-        return [await self.switch("nightly", enabled=True)]
+        return [await self.switch("nightly", Caller("ann"), enabled=True)]
 
     async def show(self, name: str) -> replies.TriggerInfo:
         return replies.TriggerInfo(id=name, kind="cron", workflow="hello", definition={"id": name})
 
-    async def switch(self, name: str, *, enabled: bool) -> replies.TriggerRow:
+    async def switch(self, name: str, _caller: Caller, *, enabled: bool) -> replies.TriggerRow:
         return replies.TriggerRow(id=name, kind="cron", workflow="hello", enabled=enabled)
 
     async def trial(self, name: str, definition: Any, fields: dict[str, Any], count: int, body: Any) -> replies.Trial:
@@ -43,7 +43,7 @@ class StandInTriggers:
     async def backfill(self, name: str, since: str, until: str, cap: int, *, dry_run: bool) -> replies.Backfilled:
         return replies.Backfilled(id=name, dry_run=dry_run, runs=[replies.FiredRun(run=RUN)])
 
-    async def remove(self, name: str) -> bool:
+    async def remove(self, name: str, _caller: Caller) -> bool:
         return True
 
     async def later(self, wanted: NewRun, when: str, caller: Caller) -> flow_replies.RunInfo:
