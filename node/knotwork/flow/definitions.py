@@ -79,7 +79,8 @@ class Definitions:
                 whose = f"belongs to {before.owner}" if before.owner else "was registered by hand"
                 raise Conflict(
                     f"The workflow {workflow.name!r} {whose}.", code="flow.owned",
-                    hint="Change it there, remove it, or choose another name.",
+                    hint=f"Change it there, choose another name, or `knotwork workflow remove {workflow.name}`"
+                    + (" with `--force` if that node is gone for good." if before.owner else "."),
                 )  # fmt: skip
             digests = [*(one for one in before.digests if one != digest), digest][-VERSIONS_MAX:]
             after = msgspec.json.encode(Named(digests, owner, now_ns))
@@ -172,15 +173,19 @@ class Definitions:
             return False
         return True
 
-    async def remove(self, name: str, *, owner: str = "") -> bool:
-        """Take a name away; runs of it go on. False when there was none; raises `Conflict` (`flow.owned`)."""
+    async def remove(self, name: str, *, owner: str = "", whoever: bool = False) -> bool:
+        """Take a name away; runs of it go on. `whoever`: also when it belongs to another than `owner`.
+
+        False when there was none; raises `Conflict` (`flow.owned`).
+        """
         entry = await self._bucket.get(f"name.{subjects.token(name, 'workflow')}")
         if entry is None or entry.value is None:
             return False
-        if (before := _named(entry.value)).owner != owner and before.owner:
+        if not whoever and (before := _named(entry.value)).owner != owner and before.owner:
             raise Conflict(
-                f"The workflow {name!r} belongs to {before.owner}.", code="flow.owned", hint="Remove it there."
-            )
+                f"The workflow {name!r} belongs to {before.owner}.", code="flow.owned",
+                hint=f"Remove it there; if that node is gone for good: `knotwork workflow remove {name} --force`.",
+            )  # fmt: skip
         await self._bucket.delete(f"name.{name}")
         return True
 

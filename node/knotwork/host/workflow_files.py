@@ -72,6 +72,8 @@ async def follow(
 
 async def _look(folder: Path, flow: Flow, emitter: Emitter, done: _Brought) -> None:
     stamps = await asyncio.to_thread(_stamps, folder)
+    if stamps is None:
+        return
     changed = stamps != done.stamps or not done.tidied
     if not changed and not (done.waiting and time.monotonic() >= done.retry_at_s):
         return
@@ -151,13 +153,16 @@ def _refuse(path: Path, why: str, emitter: Emitter) -> None:
     emitter.event("workflow.refused", {"file": str(path), "why": why[:2000]})
 
 
-def _stamps(folder: Path) -> Stamps:
-    """Return what is another thing when a file is, for every workflow file."""
+def _stamps(folder: Path) -> Stamps | None:
+    """Return what is another thing when a file is, for every workflow file; None when the folder cannot be looked at now."""
     found: Stamps = {}
     try:
         inside = sorted(folder.iterdir())[:FILES_MAX]
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return found
+    except OSError as error:  # no more files can be opened, or it may not be read: that says nothing of what is in it
+        log.debug("%s is looked at in a moment: %s", folder, error)
+        return None
     for path in inside:
         if path.suffix in SUFFIXES and not path.name.startswith("."):
             with contextlib.suppress(OSError):

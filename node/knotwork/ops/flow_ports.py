@@ -103,8 +103,8 @@ class Flows(Protocol):
         """Return a workflow as a picture in words."""
         ...
 
-    async def remove(self, name: str, *, force: bool) -> bool:
-        """Take a name away; raises `Conflict` (`flow.in_use`) while triggers start it, except with `force`."""
+    async def remove(self, name: str, caller: Caller, *, force: bool) -> bool:
+        """Take a name away; raises `Conflict` (`flow.in_use`, `flow.owned`), with `force` as far as `caller` may not."""
         ...
 
     async def start(self, wanted: NewRun, caller: Caller) -> flow_replies.RunInfo:

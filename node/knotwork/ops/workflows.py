@@ -110,7 +110,9 @@ async def draw(request: GraphRequest, node: NodeControl, caller: Caller) -> flow
 class RemoveRequest(NameRequest):
     """Which workflow, and what may be left without it."""
 
-    force: bool = Field(default=False, description="also when triggers start it: they fail from then on")
+    force: bool = Field(
+        default=False, description="also when triggers start it, which fail from then on, or a file brought it"
+    )
 
 
 @op(
@@ -118,10 +120,12 @@ class RemoveRequest(NameRequest):
     cli=CliForm(("workflow", "remove"), positional=("name",)),
     summary="Take a workflow's name away.",
     help="Runs of it go on, and its digest can still be started. What a file brought is removed with the file. "
-    "Refused while triggers start it (`flow.in_use`), except with `force`.",
+    "Refused while triggers start it (`flow.in_use`), and where a file brought it (`flow.owned`), except with `force`: so "
+    "goes what a node brought that is gone for good, or has another name now. A file that is there brings it again when it "
+    "changes, one of another node that waits for the name within seconds.",
     examples=(Example("It is not needed any more", {"name": "hello"}),),
 )  # fmt: skip
 async def remove(request: RemoveRequest, node: NodeControl, caller: Caller) -> flow_replies.Removed:
     """Take it away."""
-    removed = await node.flows(caller.project).remove(request.name, force=request.force)
+    removed = await node.flows(caller.project).remove(request.name, caller, force=request.force)
     return flow_replies.Removed(name=request.name, removed=removed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 import pytest
@@ -10,7 +11,11 @@ from tests.integration.flow.conftest import define
 from tests.integration.work.conftest import until
 
 from knotwork.bus.background import background
+from knotwork.desk.runs.desk import FlowDesk
+from knotwork.flow.definitions import parsed
 from knotwork.host import workflow_files
+from knotwork.ops.op import Caller
+from knotwork.sdk.errors import Conflict
 from knotwork.telemetry.emitter import Emitter
 
 
@@ -68,6 +73,45 @@ async def test_a_name_that_is_free_again_goes_to_the_file_that_waited(looked):
     assert await is_from(flow, "mine", "", 9)
     await flow.definitions.remove("mine")
     await until(lambda: is_from(flow, "mine", "mine.yaml", 1))
+
+
+async def test_what_a_node_brought_that_is_gone_for_good_can_be_taken_away(looked):
+    folder, flow = looked
+    flows = FlowDesk(flow, None, str, None)
+    left = parsed({"name": "left", "steps": {"a": {"kind": "sleep", "duration": 1}}})
+    await flow.definitions.put(left, now_ns=1, owner="left.yaml on another")
+    (folder / "left.yaml").write_text(text("left", 2))
+    (folder / "z.yaml").write_text(text("z", 1))
+    await until(lambda: is_from(flow, "z", "z.yaml", 1))
+    with pytest.raises(Conflict, match="another") as refused:
+        await flows.remove("left", Caller("ann", may="admin"))
+    assert "--force" in refused.value.hint
+    with pytest.raises(Conflict):
+        await flows.remove("left", Caller("an-agent", may="write"), force=True)
+    assert await flows.remove("left", Caller("ann", may="admin"), force=True)
+    await until(lambda: is_from(flow, "left", "left.yaml", 2))  # it waited for the name
+
+
+async def test_a_folder_that_cannot_be_looked_at_says_nothing_of_its_files(looked, monkeypatch):
+    folder, flow = looked
+    (folder / "a.yaml").write_text(text("a", 1))
+    await until(lambda: is_from(flow, "a", "a.yaml", 1))
+    looks, look = [], workflow_files._stamps
+
+    def counted(where):
+        looks.append(where)
+        return look(where)
+
+    monkeypatch.setattr(workflow_files, "_stamps", counted)
+    folder.rename(away := folder.with_name("away"))
+    folder.symlink_to(folder)  # whoever looks there goes round in circles
+    seen = len(looks)
+    await until(lambda: asyncio.sleep(0, len(looks) > seen + 2))
+    assert await is_from(flow, "a", "a.yaml", 1)
+    folder.unlink()
+    await until(lambda: _none(flow, "a"))
+    away.rename(folder)
+    await until(lambda: is_from(flow, "a", "a.yaml", 1))
 
 
 async def test_a_name_that_moves_to_another_file_stays(looked):

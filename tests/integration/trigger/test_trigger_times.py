@@ -312,11 +312,11 @@ async def test_a_workflow_that_triggers_start_is_not_removed_by_mistake(nodes):
     await keep(triggers, "a", cron="@daily")
     await until(lambda: asyncio.sleep(0, {"a", "b"} <= triggers.store.known.keys()))
     with pytest.raises(Conflict, match="'w': a, b") as refused:
-        await flows.remove("w")
+        await flows.remove("w", Caller("ann"))
     assert (refused.value.code, refused.value.detail) == ("flow.in_use", {"triggers": ["a", "b"], "count": 2})
-    assert await flows.remove("other")
-    assert await flows.remove("w", force=True)
-    assert await flows.remove("w") is False  # it is gone: nothing to refuse
+    assert await flows.remove("other", Caller("ann"))
+    assert await flows.remove("w", Caller("ann"), force=True)
+    assert await flows.remove("w", Caller("ann")) is False  # it is gone: nothing to refuse
 
 
 async def test_a_run_that_is_to_come_is_shown_waited_for_and_called_off_by_its_id(nodes):

@@ -35,7 +35,7 @@ class StandInFlows:
     async def drawn(self, name: str, form: str) -> str:
         return f"{form} of {name}"
 
-    async def remove(self, name: str, *, force: bool) -> bool:
+    async def remove(self, name: str, caller: Caller, *, force: bool) -> bool:
         return True
 
     async def start(self, wanted: NewRun, caller: Caller) -> replies.RunInfo:

@@ -149,11 +149,14 @@ class FlowDesk:
         _, graph = await self._flow.definitions.find(name)
         return drawing.drawn(graph, form)
 
-    async def remove(self, name: str, *, force: bool = False) -> bool:
-        """Take a name away; raises `Conflict` (`flow.in_use`) while triggers start it, except with `force`."""
+    async def remove(self, name: str, caller: Caller, *, force: bool = False) -> bool:
+        """Take a name away; raises `Conflict` (`flow.in_use`) while triggers start it, except with `force`.
+
+        With that also one that a file brought (`flow.owned` else), unless an agent asks: its node may be gone for good.
+        """
         if not force and self._planned is not None and await self._flow.definitions.named(name) is not None:
             self._planned.must_not_start(name)
-        return await self._flow.definitions.remove(name)
+        return await self._flow.definitions.remove(name, whoever=force and caller.allows("admin"))
 
     # -- runs --------------------------------------------------------------------------------------------------------
 
