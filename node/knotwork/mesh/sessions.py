@@ -276,9 +276,8 @@ class Sessions:
     def _reserved(self, handle: str) -> bool:
         """Return whether a handle could be taken for a person, a node or what it runs, the id of an agent, or nobody."""
         owners = {one.owner for one, _, _ in self._directory.nodes()} | {one.owner for one in self._known.values()}
-        return (
-            rules.reserved(handle) or self._directory.runs(handle) or handle in {*owners, *self._directory.node_names()}
-        )
+        taken = owners | set(self._directory.node_names())
+        return rules.reserved(handle) or handle in taken or self._directory.runs(handle)
 
     async def _take(self, handle: str, agent: str) -> None:
         if self._reserved(handle):
@@ -384,8 +383,7 @@ class Sessions:
                 line.record = msgspec.structs.replace(line.record, seen_ns=clock.now_ns())
                 with contextlib.suppress(KnotworkError):  # NATS is away: there is time until the next one
                     await self._write(line.record)
-                    key, agent = _HANDLE + line.record.handle, line.record.id.encode()
-                    await self._bucket.put(key, agent, ttl_s=rules.FORGET_S)
+                    await self._bucket.put(_HANDLE + line.record.handle, line.record.id.encode(), ttl_s=rules.FORGET_S)
 
 
 @asynccontextmanager
