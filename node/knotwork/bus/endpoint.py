@@ -23,7 +23,7 @@ SCHEMES = ("nats", "tls", *WEB_SCHEMES)
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Certificates as file paths; `hostname` is what the server's certificate must be for."""
+    """Certificates as file paths; `hostname` is what the server's certificate must be for. A server without is refused."""
 
     ca: str = ""
     cert: str = ""
@@ -165,7 +165,9 @@ async def connect(endpoint: Endpoint, heard: Callable[[Exception], None]) -> Dir
     options = _options(endpoint)
     problems: list[str] = []
     for url in endpoint.urls:
-        client = DirectClient()
+        scheme = urlparse(url).scheme
+        by_tls = scheme == "tls" or (endpoint.tls is not None and scheme not in WEB_SCHEMES)
+        client = DirectClient(by_tls=by_tls)
         try:
             await _try(client, url, endpoint, options, heard)
         except BaseException as error:
@@ -198,6 +200,11 @@ _CUT = ("connection lost", "reset", "eof", "broken pipe")
 def _what_to_do(problems: list[str]) -> str:
     """Return the hint for addresses that nobody was reached at: a server whose TLS does not fit ours is there."""
     told = [problem.lower() for problem in problems]
+    if any("secure connection not available" in one for one in told):
+        return (
+            "It speaks no TLS, or somebody in between takes it away: nothing was said to it. Without TLS the address"
+            " begins with nats://, and there is no [nats.tls]."
+        )
     cut = any(one.startswith("tls:") and any(word in one for word in _CUT) for one in told)
     if cut or any(word in one for one in told for word in ("ssl:", "[ssl", "certificate")):
         return (

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from knotwork.bus.library import Client
+from knotwork.bus.library import Client, errors
 from knotwork.bus.parser import DirectParser
 from knotwork.sdk.errors import Invalid, TooLarge, Unreachable
 
@@ -94,9 +94,13 @@ def parse_headers(block: bytes) -> dict[str, str]:
 class DirectClient(Client):
     """A nats-py client that hands messages of some subscriptions straight to a function."""
 
-    def __init__(self) -> None:
-        """Start without any such subscription; `lost` is set when the link is, `trouble` is the last that went wrong."""
+    def __init__(self, *, by_tls: bool = False) -> None:
+        """Start without any such subscription; `lost` is set when the link is, `trouble` is the last that went wrong.
+
+        With `by_tls` nothing is said in the clear: nats-py asks for TLS only where the server says that it wants it.
+        """
         super().__init__()
+        self._by_tls = by_tls
         self.direct: dict[int, Handler] = {}
         self.lost = asyncio.Event()
         self.trouble = ""
@@ -131,6 +135,13 @@ class DirectClient(Client):
                 ending.send(None)
             ending.close()
         self.direct.clear()
+
+    def _connect_command(self) -> bytes:
+        """Return what shows who we are, said right after TLS began; overrides the method of the pinned version."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if self._by_tls and (writer is None or writer.get_extra_info("sslcontext") is None):
+            raise errors.SecureConnWantedError
+        return super()._connect_command()
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """Take one message from nats-py's parser; overrides the method of the pinned version."""

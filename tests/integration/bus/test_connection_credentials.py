@@ -283,6 +283,28 @@ async def test_a_server_that_wants_tls_is_not_spoken_to_in_the_clear(make_server
         await connect(server.url, token="t")
 
 
+@pytest.mark.parametrize(("scheme", "tls"), [("tls", None), ("tls", Tls()), ("nats", Tls())])
+async def test_a_server_without_tls_is_told_nothing_where_tls_is_wanted(make_server, connect, scheme, tls):
+    """Who stands in between can take the offer of TLS away: credentials must not be said then."""
+    server = await make_server('authorization { token: "t0ken" }')
+    asked = asyncio.Queue()
+
+    async def between(reader, writer) -> None:
+        theirs, ours = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(await theirs.readline())
+        asked.put_nowait(await reader.read(4096))
+        writer.close()
+        ours.close()
+
+    async with await asyncio.start_server(between, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        with pytest.raises(Unreachable) as caught:
+            await connect(f"{scheme}://127.0.0.1:{port}", token="t0ken", tls=tls)
+        assert await asked.get() == b""
+    assert "speaks no TLS" in caught.value.hint
+    await (await connect(server.url, token="t0ken")).round_trip()
+
+
 def test_unreadable_certificates_are_named(tmp_path):
     from knotwork.bus.endpoint import tls_context
 
