@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from knotwork.sdk.errors import Invalid
+from knotwork.sdk.errors import Invalid, TooLarge
+
+READ_MAX_BYTES = 512 * 1024 * 1024
+"""Of a file or standard input; exports are read whole, too."""
 
 
 def read_input(text: str) -> Any:
@@ -44,12 +47,16 @@ def _what(text: str) -> str:
 
 
 def read_bytes(text: str) -> bytes:
-    """Return the bytes meant by a word: of standard input for `-`, of a file for `@file`, else its own."""
+    """Return the bytes meant by a word: of standard input for `-`, of a file for `@file`, else its own.
+
+    Raises `Invalid` (`cli.input_unreadable`), and `TooLarge` (`cli.input_too_large`): a device may have no end.
+    """
     if text == "-":
-        return sys.stdin.buffer.read()
+        return _bounded(sys.stdin.buffer, text)
     if text.startswith("@") and len(text) > 1:
         try:
-            return Path(text[1:]).read_bytes()
+            with Path(text[1:]).open("rb") as file:
+                return _bounded(file, text)
         except OSError as error:
             raise Invalid(
                 f"{text[1:]} cannot be read: {error.strerror}.",
@@ -57,6 +64,16 @@ def read_bytes(text: str) -> bytes:
                 hint="@FILE is what stands in a file, - is standard input.",
             ) from error
     return text.encode("utf-8", "surrogateescape")
+
+
+def _bounded(file: BinaryIO, text: str) -> bytes:
+    found = file.read(READ_MAX_BYTES + 1)
+    if len(found) > READ_MAX_BYTES:
+        raise TooLarge(
+            f"{_what(text)} has more than {READ_MAX_BYTES >> 20} MiB.", code="cli.input_too_large",
+            hint="Give it in parts: a blob has 64 MiB at most.",
+        )  # fmt: skip
+    return found
 
 
 def _value(text: str, what: str) -> Any:

@@ -178,6 +178,18 @@ def test_words_as_json(tmp_path, monkeypatch):
         assert caught.value.code == code, bad[:20]
 
 
+def test_what_has_no_end_is_not_read_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(given, "READ_MAX_BYTES", 1 << 20)
+    for word in ("@/dev/zero", "-"):
+        with Path("/dev/zero").open("rb") as zeros:
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(zeros.read(2 << 20))))
+        with pytest.raises(errors.TooLarge, match="more than 1 MiB") as caught:
+            given.read_input(word)
+        assert caught.value.code == "cli.input_too_large"
+    (tmp_path / "fits").write_bytes(b" " * (1 << 20))
+    assert len(given.read_text(f"@{tmp_path / 'fits'}")) == 1 << 20
+
+
 def test_a_definition_goes_as_it_was_written(tmp_path, monkeypatch):
     pretty = '{\n "name": "w",\n "stps": {}\n}\n'
     (tmp_path / "w.json").write_text(pretty)
