@@ -29,6 +29,8 @@ TEXT_MAX = 8_000
 """Characters of a memory that its vector stands for: what models take."""
 AGAIN_S = 5.0
 LOOK_S = 0.5
+PROBE, TRIES = "memory", 3
+"""What any service makes a vector of, and how often one text is tried by itself while it does."""
 ASK_S, BATCH_S = 10.0, 120.0
 """How long a search waits for a vector, and how long a slow machine may take for those of one batch."""
 
@@ -40,6 +42,8 @@ class Meaning:
         """Know none; every record that the index takes in is told to us."""
         self._memory = memory
         self._model, self._outdated = "", False
+        self._away = ""
+        """Why no vectors could be made when that was tried last."""
         self._digests: dict[Place, tuple[str, bytes]] = {}
         self._vectors: dict[bytes, Vector] = {}
         self._waiting: deque[tuple[bytes, str]] = deque()
@@ -52,7 +56,11 @@ class Meaning:
         Raises `Unavailable` when the plugin does not answer, `PluginFailed` when it answers with no vectors.
         """
         instance = self._memory.settings.embeddings
-        if not instance or not self._model:
+        if not instance:
+            return []
+        if not self._model:
+            if self._away:
+                raise Unavailable(self._away, code="memory.embed")
             return []
         try:
             async with asyncio.timeout(ASK_S):
@@ -100,7 +108,9 @@ class Meaning:
                 elif await set_within(self._stirred, LOOK_S):
                     self._stirred.clear()
                     await self._embed(instance)
+                    self._away = ""
             except KnotworkError as error:
+                self._away = error.message
                 log.warning("memories are not found by meaning for now: %s", error)
                 self._stirred.set()
                 await asyncio.sleep(AGAIN_S)
@@ -122,20 +132,43 @@ class Meaning:
             if not todo:
                 continue
             try:
-                async with asyncio.timeout(BATCH_S):
-                    model, made = await self._made(instance, list(todo.values()))
-            except TimeoutError:
-                self._waiting.extendleft(reversed(batch))
-                raise Unavailable(f"{instance} did not answer within {BATCH_S:g} s.", code="memory.embed") from None
+                await self._take(instance, todo)
             except BaseException:
                 self._waiting.extendleft(reversed(batch))
                 raise
-            if model != self._model and self._model:
-                self._waiting.extendleft(reversed(batch))
-                await self._begin_anew(instance)
-            self._model = model
-            self._vectors.update(zip(todo, made, strict=True))
             self._tidy()
+
+    async def _take(self, instance: str, todo: dict[bytes, str], tries: int = TRIES) -> None:
+        """Make vectors of texts; one that is refused again and again while others are taken goes without.
+
+        It would hold up all that come after it, for ever: such as a text that is too long for the model.
+        """
+        try:
+            model, made = await self._batch(instance, list(todo.values()))
+        except KnotworkError as error:
+            await self._batch(instance, [PROBE])  # raises when it is not the texts that are at fault
+            if len(todo) > 1:
+                some = list(todo.items())
+                half = len(some) // 2
+                await self._take(instance, dict(some[:half]))
+                await self._take(instance, dict(some[half:]))
+            elif tries > 1:
+                await self._take(instance, todo, tries - 1)
+            else:
+                log.warning("one memory is found by its words alone: %s", error)
+            return
+        if model != self._model and self._model:
+            await self._begin_anew(instance)
+        self._model = model
+        self._vectors.update(zip(todo, made, strict=True))
+
+    async def _batch(self, instance: str, texts: list[str]) -> tuple[str, list[Vector]]:
+        """Return what `_made` does, within reason; raises `Unavailable` when it takes too long."""
+        try:
+            async with asyncio.timeout(BATCH_S):
+                return await self._made(instance, texts)
+        except TimeoutError:
+            raise Unavailable(f"{instance} did not answer within {BATCH_S:g} s.", code="memory.embed") from None
 
     def _tidy(self) -> None:
         """Let go of the vectors of what is not remembered any more, when they are as many as the others."""

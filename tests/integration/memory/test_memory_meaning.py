@@ -15,7 +15,7 @@ from tests.integration.memory.test_memory_life import found, remember
 
 from knotwork.memory import meaning
 from knotwork.memory.query import Query
-from knotwork.sdk.errors import Unavailable
+from knotwork.sdk.errors import PluginFailed, Unavailable
 
 MEANS = {"cat": 0, "kitten": 0, "feline": 0, "car": 1, "vehicle": 1, "truck": 1, "bread": 2, "loaf": 2, "bakery": 2}
 
@@ -85,6 +85,45 @@ async def test_without_the_model_words_go_on_and_it_is_said(node: Any):
     model.away = False
     await until(lambda: node.rooms.meaning.known == 2)
     assert len(await found(node, ann, text="cat")) == 2
+
+
+async def test_a_model_that_was_away_from_the_start_is_told_of(node: Any):
+    ann, model = node.agent("writer"), await with_model(node)
+    model.away = True
+    await remember(node, ann, "the kitten sleeps")
+
+    async def notes() -> list[str]:
+        return (await node.desk.page(Query(text="kitten"), ann)).notes
+
+    assert "the model is away" in (await until(notes))[0]
+    model.away = False
+
+    async def by_meaning() -> bool:
+        return await found(node, ann, text="cat") == ["the kitten sleeps"] and not await notes()
+
+    await until(by_meaning)
+
+
+async def test_a_text_that_the_model_refuses_holds_up_no_other(node: Any):
+    ann, model = node.agent("writer"), Model()
+    good = model.embed
+
+    async def picky(texts: Any) -> Any:
+        if any("tome" in text for text in texts):
+            raise PluginFailed("the input is too long", code="memory.embed")
+        return await good(texts)
+
+    model.embed = picky  # type: ignore[method-assign]
+    for text in ("the tome about a feline", "the kitten sleeps", "another tome", "the truck is red"):
+        await remember(node, ann, text)
+    node.around.slots["model"] = memory_node.Slot(model)
+    node.around.now = dataclasses.replace(node.around.now, embeddings="model")
+    await until(lambda: node.rooms.meaning.known == 2)
+    await remember(node, ann, "a third tome")
+    await remember(node, ann, "fresh loaf on mondays")
+    await until(lambda: node.rooms.meaning.known == 3)
+    assert await found(node, ann, text="cat") == ["the kitten sleeps"]
+    assert "the tome about a feline" in await found(node, ann, text="tome")
 
 
 @pytest.mark.parametrize(
