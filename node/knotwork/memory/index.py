@@ -70,6 +70,7 @@ WORDS_MAX, RANKED_MAX = 32, 1000
 BEGINNING_MIN = 3
 """The last word of a query may be one that is still being written, when it is so long and few have it as it is."""
 _SEPARATOR = "\x1f"
+_AUTHORS = "json_extract(CAST(head AS TEXT), '$.author."
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
 
@@ -315,8 +316,7 @@ class Index:
     def author_ids(self, name: str) -> dict[str, str]:
         """Return the ids, with their names, of authors who have this name or id."""
         rows = self._db.execute(
-            "SELECT DISTINCT author, json_extract(CAST(head AS TEXT), '$.author.name') FROM items"
-            " WHERE author = ? OR json_extract(CAST(head AS TEXT), '$.author.name') = ?",
+            f"SELECT DISTINCT author, {_AUTHORS}name') FROM items WHERE author = ? OR {_AUTHORS}name') = ?",  # noqa: S608  our own words
             (name, name),
         )
         return dict(rows.fetchall())
@@ -351,7 +351,12 @@ def _behind(after: After) -> list[object]:
 
 def _place_of(sight: Sight) -> tuple[str, list[object]]:
     where = "scope = ? AND owner = ?" + ("" if sight.core else " AND category != 'core'")
-    return where, [sight.scope, sight.owner]
+    values: list[object] = [sight.scope, sight.owner]
+    if sight.author:
+        where, values = f"{where} AND author = ?", [*values, sight.author]
+    if sight.person:
+        where, values = f"{where} AND {_AUTHORS}owner') = ?", [*values, sight.person]
+    return where, values
 
 
 def _hidden(wanted: Filter) -> tuple[str, list[object]]:

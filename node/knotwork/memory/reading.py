@@ -107,8 +107,9 @@ class Reading:
         return counts
 
     def _filter(self, query: Query, who: Who) -> Filter:
+        where = rules.left_behind if query.forgotten else rules.sights
         return Filter(
-            sights=tuple(rules.sights(who, query.scopes or SCOPES)), now_ns=self._memory.now_ns(),
+            sights=tuple(where(who, query.scopes or SCOPES)), now_ns=self._memory.now_ns(),
             categories=query.categories, tags=query.tags, priority_min=query.priority_min,
             priority_max=query.priority_max, created_after_ns=query.created_after_ns,
             created_before_ns=query.created_before_ns, updated_after_ns=query.updated_after_ns,
@@ -118,8 +119,11 @@ class Reading:
         )  # fmt: skip
 
     def _seen(self, records: Sequence[Record], who: Who) -> list[Record]:
-        """Return those that `who` may see: all of them, unless the query is wrong; this is where it is decided."""
-        return [record for record in records if rules.may_read(record, who)]
+        """Return those that `who` may see: all of them, unless the query is wrong; this is where it is decided.
+
+        What was forgotten is there for those alone who can bring it back.
+        """
+        return [one for one in records if (rules.may_change if one.forgotten else rules.may_read)(one, who)]
 
     async def _searched(self, query: Query, who: Who, *, current: bool) -> Page:
         wanted, start = self._filter(query, who), _start(query.cursor)

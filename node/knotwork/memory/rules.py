@@ -133,11 +133,16 @@ def left_s(expires_ns: int, now_ns: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """A part of memory that somebody may see: what is one owner's in one scope, perhaps without its core."""
+    """A part of memory that somebody may see: what is one owner's in one scope, perhaps without its core.
+
+    Of an `author` alone, or of the agents of one `person`, when it names one.
+    """
 
     scope: MemoryScope
     owner: str
     core: bool = True
+    author: str = ""
+    person: str = ""
 
 
 def sights(who: Who, scopes: tuple[MemoryScope, ...] = SCOPES) -> list[Sight]:
@@ -149,6 +154,19 @@ def sights(who: Who, scopes: tuple[MemoryScope, ...] = SCOPES) -> list[Sight]:
         found.append(Sight("personal", who.owner))
     found += [Sight("team", who.project), Sight("public", EVERYBODY)]
     return [one for one in found if one.scope in scopes]
+
+
+def left_behind(who: Who, scopes: tuple[MemoryScope, ...] = SCOPES) -> list[Sight]:
+    """Return where what was forgotten lies that somebody can bring back: what others took back is not to be read on."""
+    own = [
+        one
+        for one in sights(who, scopes)
+        if one.scope in OWN_SCOPES and (one.scope, one.owner) != ("private", who.parent)
+    ]
+    shared = [one for one in sights(who, scopes) if one.scope not in OWN_SCOPES]
+    if who.kind == "person":
+        return [*own, *(replace(one, person=who.owner) for one in shared if who.owner)]
+    return [*own, *(replace(one, author=who.id) for one in shared)]
 
 
 def may_read(record: Record, by: Who) -> bool:

@@ -46,6 +46,28 @@ async def test_what_is_personal_follows_its_owner_over_projects_and_nodes(bench:
     assert (await work.desk.revert(made, there, None)).content == "My owner writes British English"
 
 
+async def test_what_was_forgotten_is_listed_for_those_alone_who_can_bring_it_back(bench: Any):
+    home = await bench.node("home", "default")
+    ann, bob = home.agent("ann"), home.agent("bob", owner="bob")
+    sub = home.agent("sub", parent=ann.id)
+    ann_herself, bob_himself = home.person("ann"), home.person("bob")
+    for number, scope in enumerate(SCOPES):
+        made = await remember(home, ann, f"taken back {number}", scope, "learnings" if number > 1 else "longterm")
+        await home.desk.forget(made, ann, force=False, purge=False)
+    for number in range(3):
+        made = await remember(home, bob, f"of bob {number}", "team", "learnings")
+        await home.desk.forget(made, bob, force=False, purge=False)
+
+    async def listed(who: Who) -> set[str]:
+        return set(await found(home, who, forgotten=True, newest=True, limit=4))
+
+    every = {f"taken back {number}" for number in range(4)}
+    assert await listed(ann) == every
+    assert await listed(sub) == {"taken back 1"}
+    assert await listed(bob) == await listed(bob_himself) == {"of bob 0", "of bob 1", "of bob 2"}
+    assert await listed(ann_herself) == every - {"taken back 0"}
+
+
 async def test_what_is_public_is_seen_in_other_projects_and_of_a_team_is_not(bench: Any):
     home = await bench.node("home", "default")
     work = await bench.node("work", "other")
