@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from knotwork.memory.letters import composed, folded
+from knotwork.memory.letters import composed, folded, pieces_of
 from knotwork.memory.model import CATEGORIES, Category, Record
 from knotwork.memory.rules import Sight
 from knotwork.sdk.memory import MemoryScope, Place
@@ -211,7 +211,7 @@ class Index:
         return [row[3] for row in sorted(found, key=lambda one: one[:3])[:limit]]
 
     def words(self, wanted: Filter, text: str, limit: int) -> list[str]:
-        """Return the ids of what has words of a text, best first (BM25); when nothing has, of what holds the text.
+        """Return the ids of what has words of a text, best first (BM25); when nothing has, of what holds its pieces.
 
         What has all of them comes first, then what has those that few others have, then the newest with the rest. The
         first ones are the same whatever the `limit`: a page after another asks for more.
@@ -232,10 +232,11 @@ class Index:
             return list(found)[:limit]
         where, values = _where(wanted, wanted.sights)
         lower = "lower" if text.isascii() else "folded"  # SQLite knows the small letters of ASCII alone, and fast
+        pieces = pieces_of(text)[:WORDS_MAX]
+        holds = " AND ".join([f"instr({lower}(content), {lower}(?))"] * len(pieces))
         rows = self._db.execute(
-            "SELECT id FROM items"  # noqa: S608  our own words
-            f" WHERE instr({lower}(content), {lower}(?)) AND {where} ORDER BY rank, updated_ns DESC, id LIMIT ?",
-            (text, *values, limit),
+            f"SELECT id FROM items WHERE {holds} AND {where} ORDER BY rank, updated_ns DESC, id LIMIT ?",  # noqa: S608  our own words
+            (*pieces, *values, limit),
         ).fetchall()
         return [row[0] for row in rows]
 

@@ -103,6 +103,24 @@ def test_letters_are_found_in_whatever_form_they_are_written(index: Index, form,
     assert index.words(wanted(), unicodedata.normalize(asked, text), 10) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("数据库", [1, 2]), ("数据库 周五", [1]), ("移行 データベース", [3]), ("igrat taba", [4]),
+        ("taba o", []), ("数据库 周六", []), ("c++ o", []),
+    ],
+)  # fmt: skip
+def test_pieces_are_found_inside_words_where_no_word_fits(index: Index, text: str, numbers: list[int]):
+    said = (
+        "数据库迁移在周五进行",
+        "数据库已经备份",
+        "データベースの移行は金曜日です",
+        "the database is migrated on Fridays",
+    )
+    put(index, *(record(number, one) for number, one in enumerate(said, 1)))
+    assert sorted(index.words(wanted(), text, 50)) == [record(number, "").id for number in numbers]
+
+
 def test_what_was_forgotten_and_is_over_is_counted_once(index: Index):
     put(
         index,
