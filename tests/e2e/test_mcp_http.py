@@ -49,7 +49,7 @@ async def test_the_tools_are_those_of_the_bridge(node: Node, mode: str):
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_the_address_says_which_tools_are_listed_each_time(node: Node, mode: str):
-    for query, count in (("?toolset=work", 20), ("?toolset=classic", 34), ("", 12)):
+    for query, count in (("?toolset=work", 21), ("?toolset=classic", 34), ("", 12)):
         async with http_agent(node, mode=mode, name=f"changes {mode}", query=query) as agent:
             assert len(await agent.tools()) == count
     async with http_agent(node, mode=mode, name=f"changes {mode}") as agent:

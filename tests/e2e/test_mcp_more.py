@@ -167,6 +167,20 @@ async def test_who_offered_work_over_http_is_written_to_by_the_name_that_is_told
         await takes.call("complete_work", work_id=work["work_id"])
 
 
+async def test_who_holds_as_much_as_he_may_is_told_so(node: Node):
+    async with stdio_agent(node, name="holds") as holds:
+        await holds.call("register_agent", agentType="holder", capabilities=["full"])
+        for number in range(17):
+            await holds.call("assign_work", task=f"piece {number}", capability="full")
+        for _ in range(16):
+            assert (await holds.call("claim_work", capability="full", timeout=30000))["claimed"]
+        none = await holds.call("claim_work", capability="full", timeout=100)
+        assert (none["claimed"], none["why"][:17]) == (False, "You hold 16 tasks")
+        assert await holds.call("claim_work", capability="nothing-waits", timeout=100) == none
+    async with stdio_agent(node, name="holds none") as other:
+        assert await other.call("claim_work", capability="nothing-waits", timeout=100) == {"claimed": False}
+
+
 async def test_what_fits_is_found_behind_pages_of_what_does_not(node: Node):
     async with (
         stdio_agent(node, "--session", "a", name="a") as first,

@@ -89,7 +89,9 @@ class ClaimDesk:
             raise self._work.submitter.no_room_for("Nothing is begun until there is room for its outcome.")
         told = await self._told(found)
         caller.undo.append(lambda: self._claims.hand_back(found[: len(told)], "nobody got the answer"))
-        return claim_replies.ClaimedTasks(tasks=told)
+        held = self._claims.keeper.held(worker.name)
+        full = f"You hold {held} tasks, as many as you may hold at once: end one first." if held >= held_max else ""
+        return claim_replies.ClaimedTasks(tasks=told, why="" if told else full)
 
     async def claimed(
         self, worker: str, caller: Caller, *, run: str, limit: int, cursor: str

@@ -187,7 +187,7 @@ class ClaimInput(Input):
     "claim_work", ClaimInput,
     record(
         claimed="flag", work_id="text?", step="text?", claim="text?", description="text?", contextData="any?", input="any?",
-        lease_secs="number?", cut="int?", input_blob="text?",
+        lease_secs="number?", cut="int?", input_blob="text?", why="text?",
     ),
     title="Claim work",
     description="Take one piece of work of a capability, the most urgent first. It is yours while this session lives: "
@@ -201,7 +201,7 @@ async def claim_work(given: ClaimInput, session: Session) -> dict[str, Any]:
         wait_s=given.timeout / 1000, lease_s=LEASE_S,
     )  # fmt: skip
     if not found["tasks"]:
-        return {"claimed": False}
+        return {"claimed": False} | without({"why": found["why"]})
     task = found["tasks"][0]
     session.holds(task["id"], task["claim"], task.get("step", ""))
     shown = work_row(task)

@@ -39,6 +39,7 @@ class ClaimedTasks(Reply):
     """What there was for you."""
 
     tasks: list[ClaimedTask]
+    why: str = Field(default="", description="why you got none whatever waits; empty when there was none")
 
 
 class ClaimedPage(ClaimedTasks):

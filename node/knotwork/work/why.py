@@ -187,8 +187,15 @@ def _reason(task: Task, around: Surroundings) -> str:
         if len(reasons) == 1:
             return f"{_count(len(considered))}: {reasons[0]}"
         return f"{_count(len(considered))}, each for a reason of its own"
-    free = next(one.agent for one in considered if not one.why_not)
-    return f"{free.node}/{free.agent} is free to take it, within {SOON_S:g} s"
+    return _free([one.agent for one in considered if not one.why_not])
+
+
+def _free(agents: Sequence[Seen]) -> str:
+    """Return who of those that are free takes a task: nobody knows when one comes and asks that came in from outside."""
+    soon = next((one for one in agents if not one.attached), None)
+    if soon is None:
+        return f"{agents[0].node}/{agents[0].agent} can take it, once it asks for work"
+    return f"{soon.node}/{soon.agent} is free to take it, within {SOON_S:g} s"
 
 
 def _count(count: int) -> str:

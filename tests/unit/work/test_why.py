@@ -42,6 +42,13 @@ def test_the_queue_and_what_is_before_it_is_named():
     assert "before" not in pending(TASK, FREE)
 
 
+def test_nothing_is_promised_for_an_agent_that_has_to_ask():
+    guest = why.Seen("n", "guest", "online", attached=True)
+    told = pending(TASK, guest)
+    assert ("n/guest can take it, once it asks for work" in told, "within" in told) == (True, False)
+    assert "n/free is free to take it, within 2 s" in pending(TASK, guest, FREE)
+
+
 def test_a_part_of_what_is_paused_is_said_to_wait_for_that():
     told = pending(msgspec.structs.replace(TASK, labels={"orchestration": "o0123"}), FREE, held=True)
     assert "o0123, of which it is a part, is paused or has spent its budget" in told
