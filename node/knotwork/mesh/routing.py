@@ -182,7 +182,7 @@ def _none_fits(ask: Ask, refused: dict[str, str]) -> Unavailable:
 
 def _nobody(ask: Ask, directory: Directory) -> KnotworkError:
     if ask.node and ask.node not in directory.node_names() and directory.record(ask.node) is None:
-        return _unknown("node", ask.node, directory.node_names(), "node.not_found")
+        return _unknown("node", ask.node, guess(ask.node, directory.node_names()), "node.not_found")
     if ask.agent:
         gone = [
             record.node
@@ -191,7 +191,11 @@ def _nobody(ask: Ask, directory: Directory) -> KnotworkError:
         ]
         if gone:
             return _gone(ask.agent, gone)
-        return _unknown("agent", ask.agent, directory.agent_names(), "agent.not_found")
+        elsewhere = [
+            f"{record.node}/{agent.name}" for record, agent, _ in directory.agents() if agent.name == ask.agent
+        ]
+        near = f"Did you mean {elsewhere[0]}?" if elsewhere else guess(ask.agent, directory.agent_names())
+        return _unknown("agent", _wanted(ask), near, "agent.not_found")
     away = {
         f"{record.node}/{agent.name}": "the node is offline"
         for record, agent, state in directory.agents()
@@ -223,8 +227,8 @@ def _gone(agent: str, nodes: list[str]) -> Unreachable:
     )
 
 
-def _unknown(what: str, name: str, known: list[str], code: str) -> NotFound:
-    return NotFound(f"There is no {what} {name!r}.", code=code, hint=guess(name, known) or f"See `knotwork {what}s`.")
+def _unknown(what: str, name: str, near: str, code: str) -> NotFound:
+    return NotFound(f"There is no {what} {name!r}.", code=code, hint=near or f"See `knotwork {what}s`.")
 
 
 def _wanted(ask: Ask) -> str:

@@ -48,6 +48,9 @@ async def test_what_is_not_there_is_named(pair, invoke):
     with pytest.raises(NotFound) as caught:
         await invoke(near, "ecko")
     assert (caught.value.code, caught.value.hint) == ("agent.not_found", "Did you mean echo?")
+    with pytest.raises(NotFound, match="'near/echo'") as caught:  # as asked for, and not as somebody else has it
+        await invoke(near, "echo", node="near")
+    assert caught.value.hint == "Did you mean far/echo?"
     with pytest.raises(NotFound) as caught:
         await invoke(near, "echo", node="fra")
     assert caught.value.code == "node.not_found"
