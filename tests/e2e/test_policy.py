@@ -82,6 +82,25 @@ def test_calls_follow_the_policy_and_say_why_not(lab):
         assert "corporate, corporate-adjacent, lab, open-source, personal, none" in refused.json["detail"]
 
 
+def test_runs_and_triggers_are_refused_a_boundary_that_is_none(lab):
+    node = lab
+    steps = {"a": {"kind": "task", "capability": "do"}, "b": {"kind": "task", "capability": "do", "boundary": "lob"}}
+    kept = node.ask("workflow.register", definition={"name": "bounded", "steps": steps})
+    assert [one.partition(";")[0] for one in kept["warnings"]] == ["steps.b: there is no boundary 'lob'"]
+    steps["b"]["boundary"] = "lab"
+    assert node.ask("workflow.register", definition={"name": "bounded", "steps": steps})["warnings"] == []
+    daily = {"id": "bounded", "workflow": "bounded", "cron": "@daily"}
+    for op, fields in (
+        ("run.start", lambda name: {"workflow": "bounded", "boundary": name}),
+        ("run.start", lambda name: {"workflow": "bounded", "in_s": 3600, "boundary": name}),
+        ("trigger.create", lambda name: {"definition": daily | {"boundary": name}}),
+    ):
+        refused = node.call(op, **fields("lob"))
+        assert (refused.status, refused.json["code"]) == (422, "policy.unknown_boundary"), refused.json
+        assert node.call(op, **fields("lab")).status < 300
+    assert (node.json("runs")["runs"][0]["workflow"], len(node.json("triggers")["triggers"])) == ("bounded", 2)
+
+
 def test_a_choice_is_explained(lab):
     node, name = lab, lab.status()["name"]
     why = explained(node, boundary="lab")

@@ -15,6 +15,7 @@ from knotwork.desk.runs import planned as run_planned
 from knotwork.flow import anew
 from knotwork.flow.run import decoded
 from knotwork.flow.runs import Wanted, keyed_run
+from knotwork.mesh.policy import Policy
 from knotwork.ops import flow_replies, task_words
 from knotwork.ops import trigger_replies as replies
 from knotwork.ops.trigger_ports import HookAnswer, HookRequest
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
 class TriggerDesk:
     """One project's triggers (`ops.trigger_ports.Triggers`)."""
 
-    def __init__(self, triggers: Triggers, address: Callable[[], str]) -> None:
-        """Work through our part in them; `address` is where our HTTP door is."""
+    def __init__(self, triggers: Triggers, address: Callable[[], str], policy: Callable[[], Policy] = Policy) -> None:
+        """Work through our part in them; `address` is where our HTTP door is, `policy()` knows the boundaries."""
+        self._policy = policy
         self._triggers, self._address = triggers, address
 
     async def create(self, definition: Any, fields: dict[str, Any], caller: Caller, *, replace: bool) -> replies.Kept:
@@ -58,6 +60,7 @@ class TriggerDesk:
 
         reading = source.reading(definition, **fields)
         trigger = reading.checked(await self._triggers.missing(reading.named()))
+        self._policy().admit(trigger.boundary or "")
         if isinstance(trigger, Arriving | Files) and not caller.allows("admin"):
             raise Denied(
                 "Agents keep no triggers that open a door of the nodes, or watch their folders.",

@@ -41,6 +41,15 @@ def started_by(workflow: Workflow) -> Iterator[tuple[str, str]]:
             yield name, one
 
 
+def boundaries(workflow: Workflow) -> Iterator[tuple[str, str]]:
+    """Yield where a workflow names which boundary."""
+    if workflow.boundary:
+        yield "boundary", workflow.boundary
+    for name, spec in workflow.steps.items():
+        if boundary := getattr(spec, "boundary", None):
+            yield f"steps.{name}", boundary
+
+
 def _never(until: str) -> str:
     """Return why an expression that looks at nothing gives no time; an empty text when it may give one."""
     try:

@@ -138,9 +138,11 @@ class Control:
         from knotwork.desk.tasks.reasons import TaskReasons
 
         rooms, seen = self._with_store(project), circles(by) if by else None
-        agents = SeenAgents(rooms.sessions, by)
-        reasons = TaskReasons(rooms.work, self.projects.get(project), rooms.spinups, agents)
-        return FlowDesk(rooms.flow, rooms.view, lambda: self.http_url, seen, Planned(rooms.triggers), reasons=reasons)
+        membership, agents = self.projects.get(project), SeenAgents(rooms.sessions, by)
+        return FlowDesk(
+            rooms.flow, rooms.view, lambda: self.http_url, seen, Planned(rooms.triggers),
+            reasons=TaskReasons(rooms.work, membership, rooms.spinups, agents), policy=membership.policy,
+        )  # fmt: skip
 
     def crews(self, project: str, by: Who) -> Crews:
         """Return the orchestrations of a project, as somebody may see them; raises `NotFound`, `Unavailable`."""
@@ -153,7 +155,8 @@ class Control:
         """Return the triggers of a project; raises `NotFound`, `Unavailable`."""
         from knotwork.desk.triggers import TriggerDesk
 
-        return TriggerDesk(self._with_store(project).triggers, lambda: self.http_url)
+        triggers = self._with_store(project).triggers
+        return TriggerDesk(triggers, lambda: self.http_url, self.projects.get(project).policy)
 
     def sessions(self, project: str) -> Sessions:
         """Return the sessions of a project; raises `NotFound`, `Unavailable`."""

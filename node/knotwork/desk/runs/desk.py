@@ -23,6 +23,7 @@ from knotwork.desk.tasks import values as task_values
 from knotwork.flow import anew, drawing, facts
 from knotwork.flow.definitions import digest_of, text_of
 from knotwork.flow.runs import Wanted
+from knotwork.mesh.policy import Policy
 from knotwork.ops import flow_replies, replies
 from knotwork.ops.flow_replies import AllChanged
 from knotwork.sdk.errors import Denied, Invalid, NotFound
@@ -55,12 +56,14 @@ class FlowDesk:
         planned: Planned | None = None,
         *,
         reasons: TaskReasons | None = None,
+        policy: Callable[[], Policy] = Policy,
     ) -> None:
         """Work through our part in the project's workflows; `address` is where our HTTP door is.
 
         Beside runs of the whole project those of these circles are shown, with None everybody's; and those that are
-        `planned`. Why their tasks wait is asked of `reasons`.
+        `planned`. Why their tasks wait is asked of `reasons`, and which boundaries there are of `policy()`.
         """
+        self._policy = policy
         self._planned, self._reasons = planned, reasons
         self._flow, self._address, self._sight = flow, address, RunSight(flow, circles)
         self._lists, self._copies = RunLists(flow, view, self._sight, planned), RunCopies(flow)
@@ -87,15 +90,18 @@ class FlowDesk:
         workflow = checked.workflow
         digest = digest_of(text_of(workflow))
         return flow_replies.Verdict(
-            ok=True, name=workflow.name, digest=digest, steps=len(workflow.steps), warnings=await self._absent(workflow)
+            ok=True, name=workflow.name, digest=digest, steps=len(workflow.steps), warnings=await self._doubts(workflow)
         )
 
-    async def _absent(self, workflow: Workflow) -> list[str]:
-        """Return which workflows its steps start that are not there; they may come later, so it is no error."""
-        from knotwork.flow.slips import started_by  # likewise
+    async def _doubts(self, workflow: Workflow) -> list[str]:
+        """Return what it names that is not there: boundaries, and workflows; they may come later, so it is no error."""
+        from knotwork.flow.slips import boundaries, started_by  # likewise
 
         known: dict[str, bool] = {workflow.name: True}
         found: list[str] = []
+        for place, name in boundaries(workflow):
+            if name not in self._policy().known and len(found) < WARNINGS_MAX:
+                found.append(f"{place}: there is no boundary {name!r}; add [boundaries.{name}] before a run gets to it")
         for step, name in started_by(workflow):
             if name not in known and len(known) <= LOOKED_UP_MAX:
                 known[name] = await self._flow.definitions.means_something(name)
@@ -110,7 +116,7 @@ class FlowDesk:
         digest = await self._flow.definitions.put(workflow, now_ns=clock.now_ns())
         return flow_replies.Registered(
             name=workflow.name, digest=digest, new=named is None or named.digests[-1] != digest,
-            warnings=await self._absent(workflow),
+            warnings=await self._doubts(workflow),
         )  # fmt: skip
 
     async def workflows(self) -> list[flow_replies.WorkflowRow]:
@@ -161,7 +167,8 @@ class FlowDesk:
     # -- runs --------------------------------------------------------------------------------------------------------
 
     async def start(self, wanted: NewRun, caller: Caller) -> flow_replies.RunInfo:
-        """Start a run."""
+        """Start a run; raises `Invalid` (`policy.unknown_boundary`) beside what `Runs.start` does."""
+        self._policy().admit(wanted.boundary)
         value = codec.encode(wanted.input)
         if wanted.blob:
             value = await task_values.kept_input(self._flow.values.blobs, wanted.blob)
