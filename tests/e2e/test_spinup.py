@@ -198,8 +198,23 @@ cooldown_s = 600.0
         task = node.ask("task.submit", capability="shout", input="again")
     assert node.call("task.await", id=task["id"], timeout_s=120.0).json["state"] == "completed"
     (over,) = [one for one in launches(node, all=True) if one["id"] == before["id"]]
-    assert (over["state"], "while the node was away" in over["why"]) == ("stopped", True)
+    why = "its node stops" if number == signal.SIGTERM else "while the node was away"
+    assert (over["state"], why in over["why"]) == ("stopped", True)
     assert node.ask("targets.show", target="here")["failures"] == 0
+
+
+def test_what_a_launched_agent_works_on_is_handed_back_before_its_node_stops(nodes):
+    """Else each stop of the node would count as a crash of the task's worker: three of them, and it is dead."""
+    node = started(nodes, agent=HANGS_ONCE, more="max_concurrent = 2")
+    task = node.ask("task.submit", capability="shout", input="hello", max_crashes=1)
+    until(lambda: node.ask("task.get", id=task["id"])["state"] == "running", 60.0)
+    until((node.folder / "first").exists, 60.0)
+    node.signal(signal.SIGTERM)
+    node.ended(120.0)
+    node.up()
+    assert node.call("task.await", id=task["id"], timeout_s=120.0).json["state"] == "completed"
+    told = [one["what"] for one in node.ask("task.history", id=task["id"])["transitions"]]
+    assert told == ["submitted", "started", "released", "started", "completed"]
 
 
 def test_work_that_waits_for_busy_agents_starts_more_of_them_until_it_flows(nodes):

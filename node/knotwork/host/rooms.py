@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import knotwork
 from knotwork.bus import child, clock
+from knotwork.bus.background import together
 from knotwork.bus.connection import open_connection
 from knotwork.config import revisions
 from knotwork.config import secrets as config_secrets
@@ -70,6 +71,8 @@ LEAVE_S = 5.0
 LOOK_EVERY_S = 0.2
 TELL_S = 2.0
 """How long sinks of telemetry may take to send what is queued when the node stops."""
+LAUNCHES_S = 10.0
+"""What ending launched agents may take beside their work."""
 
 
 class Rooms:
@@ -201,7 +204,7 @@ class Rooms:
             await asyncio.to_thread(self.file.say, "stopping")
         asked_s = self.stopping.drain_s
         drain_s = self.world.loaded.config.node.drain_s if asked_s is None else asked_s
-        await self.drain.finish(drain_s, now=self.stopping.now)
+        await together(self.drain.finish(drain_s, now=self.stopping.now), self._end_launches(drain_s))
         await self.web.leave()
         self.emitter.event("node.stopped", {"node": self.who.name})
         self.meter.flush()
@@ -211,6 +214,16 @@ class Rooms:
         self._blocking.end()
         self.pulse.end()
         self.stopping.caught.end_within(LEAVE_S)  # nothing is left to be finished: only what does not end by itself
+
+    async def _end_launches(self, drain_s: float) -> None:
+        """End, gracefully unless it is to be now, the agents that our targets started and that would be killed with us."""
+        now = self.group.create_task(self.stopping.now.wait())
+        leaving = self.group.create_task(together(*(one.spinups.leave(drain_s) for one in self.opened.values())))
+        try:
+            await asyncio.wait((now, leaving), timeout=drain_s + LAUNCHES_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            now.cancel()
+            leaving.cancel()
 
     async def leave(self) -> None:
         """Leave the projects while there is NATS; for a start that fails, too, and nothing when that is done already."""

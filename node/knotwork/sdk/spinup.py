@@ -51,7 +51,8 @@ class SpinUp(Protocol):
 
     Every method is bounded in time and raises errors of `knotwork.sdk`: `Unavailable` and what derives from it mean that
     the same call may succeed later. Leaving the instance's context ends nothing that was launched: a later instance
-    finds it by its ref.
+    finds it by its ref. An instance whose launches end with the node may say so with `ends_with_node = True`: then the
+    agents are asked to leave before it stops.
     """
 
     async def launch(self, request: LaunchRequest) -> Launched:

@@ -24,7 +24,7 @@ from knotwork.spinup.records import LIVE
 
 if TYPE_CHECKING:
     from knotwork.sdk.spinup import Launched, SpinUp
-    from knotwork.spinup.records import Launch
+    from knotwork.spinup.records import Launch, Target
     from knotwork.spinup.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ AGAIN_MIN_S, AGAIN_MAX_S = 1.0, 60.0
 """How long what could not be ended is left alone: doubled each time."""
 LEFT = "its target is not configured any more"
 MOVED = "its target leads elsewhere now"
+STOPS = "its node stops"
 S = 1_000_000_000
 
 
@@ -64,6 +65,24 @@ class Own:
     def started(self, launch: Launch) -> bool:
         """Return whether a launch of the target's name is where it leads now, as far as anybody can tell."""
         return not self.place or launch.place in ("", self.place)
+
+    def ends_with_node(self) -> bool:
+        """Return whether what was started ends with this node, as its plugin says; False while that does not run."""
+        try:
+            with self.lease() as plugin:
+                return bool(getattr(plugin, "ends_with_node", False))
+        except KnotworkError:
+            return False
+
+    def declared(self, target: Target, *, anew: bool) -> Target:
+        """Return the record of a target as it is configured; `anew` forgets how it did until now."""
+        if anew:
+            target = msgspec.structs.replace(target, health="unknown", why="", failures=0, useless=0, failed_why="")
+        return msgspec.structs.replace(
+            target, type=self.type, capabilities=self.capabilities, boundaries=self.boundaries, cost=self.cost,
+            max_concurrent=self.max_concurrent, cooldown_s=self.cooldown_s, register_s=self.register_s,
+            wait_s=self.wait_s, enabled=self.enabled,
+        )  # fmt: skip
 
 
 class Agents(Protocol):

@@ -7,13 +7,14 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from knotwork.bus import clock
-from knotwork.bus.background import background
+from knotwork.bus.background import background, together
 from knotwork.bus.pauses import comes_again
 from knotwork.bus.waits import set_within
 from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
@@ -22,7 +23,7 @@ from knotwork.spinup import ranking, records
 from knotwork.spinup.demand import Demand
 from knotwork.spinup.health import Health
 from knotwork.spinup.held import Held
-from knotwork.spinup.launcher import LEFT, MOVED, Launcher, Own
+from knotwork.spinup.launcher import LEFT, MOVED, STOPS, Launcher, Own
 from knotwork.spinup.records import ALIVE, LIVE, Launch, Target
 from knotwork.spinup.registry import Registry
 from knotwork.spinup.turns import Turns
@@ -76,7 +77,7 @@ class SpinUps:
         self.launcher = Launcher(self.registry, agents, env, project=project, on_change=on_change)
         self._held = Held(self.registry, node)
         self._turns = Turns(group)
-        self._ready = asyncio.Event()
+        self._ready, self._leaving = asyncio.Event(), False
         self._health = Health(self.registry)
         self.missing: list[Demand] = []
         self._crowded: list[Demand] = []
@@ -145,7 +146,7 @@ class SpinUps:
     async def switch(self, name: str, *, disabled: bool) -> Target:
         """Disable or enable a target at run time; it stays so over restarts."""
         target = self.registry.target(name)
-        return await self._note(target, disabled=disabled)
+        return await self._change(target, lambda now: msgspec.structs.replace(now, disabled=disabled))
 
     async def launch(self, name: str, *, by: str, capability: str = "", boundary: str = "", task: str = "") -> Launch:
         """Start an agent by hand; raises `Conflict`: `spinup.not_now`, `spinup.unfit` when the target is for other work."""
@@ -180,7 +181,22 @@ class SpinUps:
             _, own = self._mine(f"{launch.node}/{launch.target}")
             return await self._settled(asked, await self.launcher.stop(own, launch, BY_HAND))
 
+    async def leave(self, within_s: float) -> None:
+        """Start nothing more, and end what ends with this node anyway: gracefully, its agents have `within_s` seconds at most."""
+        self._leaving, own = True, self._own()
+        ending = [(one, mine) for one in self._live_here() if (mine := _of(own, one)) and mine.ends_with_node()]
+        await together(*(self._end(replace(mine, grace_s=min(mine.grace_s, within_s)), one.id) for one, mine in ending))
+
     # -- within ------------------------------------------------------------------------------------------------------
+
+    async def _end(self, own: Own, launch_id: str) -> None:
+        await self._turns.over(launch_id)
+        with comes_again("ending a launch"), self._turns.alone(launch_id):
+            if (launch := self._known(launch_id)).state in LIVE:
+                await self.launcher.stop(own, launch, STOPS)
+
+    def _live_here(self) -> list[Launch]:
+        return [one for one in self.registry.launches.values() if one.node == self._node and one.state in LIVE]
 
     def _known(self, launch_id: str) -> Launch:
         launch = self.registry.launches.get(launch_id)
@@ -206,13 +222,12 @@ class SpinUps:
         return target, own
 
     async def _look(self) -> None:
-        now_ns = clock.now_ns()
-        own = dict(self._own())
+        if self._leaving:
+            return
+        now_ns, own = clock.now_ns(), dict(self._own())
         await self._declare(own)
         self._held.look(own)
-        for launch in list(self.registry.launches.values()):
-            if launch.node != self._node or launch.state not in LIVE:
-                continue
+        for launch in self._live_here():
             mine = _of(own, launch)
             if mine is not None:
                 self._turns.spawn(launch.id, self._carry_on(mine, launch, now_ns))
@@ -350,9 +365,6 @@ class SpinUps:
             target, now_ns = self.registry.target(f"{launch.node}/{launch.target}"), clock.now_ns()
             await self._change(target, lambda now: ranking.judged(now, launch, now_ns))
 
-    async def _note(self, target: Target, **fields: int | str) -> Target:
-        return await self._change(target, lambda now: msgspec.structs.replace(now, **fields))
-
     async def _change(self, target: Target, make: Callable[[Target], Target]) -> Target:
         return await self.registry.change_target(target.node, target.target, make)
 
@@ -362,19 +374,8 @@ class SpinUps:
             if target.target not in own and not self.registry.live(self._node, target.target):
                 await self.registry.drop_target(target)
         for mine in own.values():
-            made = partial(_declared, mine, anew=self._health.edited(mine))  # what was wrong may be mended
+            made = partial(mine.declared, anew=self._health.edited(mine))  # what was wrong may be mended
             await self.registry.change_target(self._node, mine.target, made, new=True)
-
-
-def _declared(mine: Own, target: Target, *, anew: bool) -> Target:
-    """Return the record of a target as it is configured; `anew` forgets how it did until now (pure)."""
-    if anew:
-        target = msgspec.structs.replace(target, health="unknown", why="", failures=0, useless=0, failed_why="")
-    return msgspec.structs.replace(
-        target, type=mine.type, capabilities=mine.capabilities, boundaries=mine.boundaries, cost=mine.cost,
-        max_concurrent=mine.max_concurrent, cooldown_s=mine.cooldown_s, register_s=mine.register_s, wait_s=mine.wait_s,
-        enabled=mine.enabled,
-    )  # fmt: skip
 
 
 def _of(own: Mapping[str, Own], launch: Launch) -> Own | None:

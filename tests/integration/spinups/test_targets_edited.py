@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import msgspec
 import pytest
 from tests.integration.bus import raw_server
 
@@ -152,6 +153,10 @@ async def looked(room: Any) -> None:
     room._declare = original
 
 
+async def noted(room: Any, target: Any, **fields: Any) -> None:
+    await room._change(target, lambda now: msgspec.structs.replace(now, **fields))
+
+
 async def up(room: Any) -> Any:
     launch = await room.launch("here", by="me")
     return await until(lambda: (one := room.registry.launches[launch.id]).state == "up" and one)
@@ -258,7 +263,7 @@ async def test_a_target_that_was_mended_is_taken_at_once(connection):
         world.write(Place("good"), mark="A")
         await until(lambda: room.registry.target("here").health == "healthy")
         now = room.registry.target("here")
-        await room._note(now, failures=5, last_failure_ns=2**62, failed_why="no agent registered")
+        await noted(room, now, failures=5, last_failure_ns=2**62, failed_why="no agent registered")
         world.write(world.places[-1], mark="A", register_s=300.0)
         await until(lambda: not room.registry.target("here").failures)
         place = world.places[-1]
@@ -349,7 +354,7 @@ async def test_what_two_write_into_the_record_of_a_target_stands_there_both(conn
     world.write(Place("one"))
     async with opened(connection, world) as room:
         target = room.registry.target("here")
-        await together(room._note(target, failed_why="once"), room.switch("here", disabled=True))
+        await together(noted(room, target, failed_why="once"), room.switch("here", disabled=True))
         await until(lambda: (one := room.registry.target("here")).disabled and one.failed_why == "once")
 
 

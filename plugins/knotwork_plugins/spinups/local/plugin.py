@@ -88,6 +88,11 @@ class Local:
         self._known = environment.Known()
         self._starting = threading.Lock()  # one look and one start at a time
 
+    @property
+    def ends_with_node(self) -> bool:
+        """Return whether its agents are killed with the node, and so are to be asked to leave before it stops."""
+        return not self._config.detached
+
     async def probe(self) -> None:
         """Raise `NotFound` when the command or its folder is not there, `Unavailable` when nothing can be kept."""
         await asyncio.to_thread(self._look)
