@@ -278,4 +278,4 @@ def _words(raw: bytes) -> str:
 def searched(envelope: Envelope) -> str:
     """Return what is searched of a message: its sender, its kind, its text and its data."""
     data = "" if envelope.data is None else str(envelope.data)
-    return f"{envelope.handle} {envelope.kind} {envelope.text[:WORDS_MAX]} {data[:WORDS_MAX]}"
+    return rows.spaced(f"{envelope.handle} {envelope.kind} {envelope.text[:WORDS_MAX]} {data[:WORDS_MAX]}")

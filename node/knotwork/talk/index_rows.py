@@ -13,7 +13,7 @@ from knotwork.bus import digits
 from knotwork.sdk.errors import Invalid
 from knotwork.trust.who import Who
 
-VERSION = 3
+VERSION = 4
 """Raise it with every change below."""
 WORDS = "CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize='unicode61 remove_diacritics 2')"
 """How words are found, in channels and in an inbox alike."""
@@ -41,6 +41,10 @@ CREATE INDEX messages_expires ON messages (expires_ns) WHERE expires_ns > 0;
 {WORDS};
 """
 INSERT = "INSERT OR IGNORE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+"""Letters of Thai, Lao, Burmese, Khmer, Japanese and Chinese, which are written without spaces between words."""
 SEES = """(
   (sender = :id AND project = :project) OR scope = 'public' OR (scope = 'team' AND project = :project)
   OR (scope = 'personal' AND owner = :owner AND owner <> '')
@@ -128,7 +132,12 @@ def _has_word(text: str) -> bool:
 
 
 def _quoted(text: str, star: str) -> str:
-    return f'"{text}"{star}'.replace("\x00", " ")
+    return f'"{spaced(text)}"{star}'.replace("\x00", " ")
+
+
+def spaced(text: str) -> str:
+    """Return a text as it is searched: where words are not told apart each letter is one, and a word a phrase of them."""
+    return _UNSPACED.sub(r" \g<0> ", text)
 
 
 INBOX = " inbox"

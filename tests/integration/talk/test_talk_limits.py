@@ -206,6 +206,25 @@ async def test_words_of_what_is_gone_are_found_no_more(talk):
     assert left == (0,)
 
 
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("数据库周五搬家", ("数据", "周五", "搬*", '"数据库周五"')),
+        ("データベースは金曜に移す", ("ベース", "金曜", "デ*")),
+        ("ฐานข้อมูลย้ายวันศุกร์", ("ข้อมูล", "วันศุกร์")),
+        ("the v2数据库 moves", ("v2数据", "数据库 moves", "数据")),
+    ],
+)
+async def test_parts_of_what_is_written_without_spaces_are_found(talk, text, parts):
+    await talk.sending.to_channel(ANN, "roadmap", Draft(text=text))
+    await talk.sending.to_agent(ANN, BOB.id, Draft(text=text))
+    for part in parts:
+        for found in (await talk.history.search(BOB, part, Wish()), await talk.history.search_inbox(BOB, part)):
+            assert [one.envelope.text for one in found] == [text], part
+    backwards = text[::-1]
+    assert await talk.history.search(BOB, backwards, Wish()) == await talk.history.search_inbox(BOB, backwards) == []
+
+
 async def test_an_inbox_is_searched_without_reading_it(talk):
     for text in ("the plan is ready", "lunch?"):
         await talk.sending.to_agent(ANN, "bob", Draft(text=text))
