@@ -37,7 +37,8 @@ Expenses = dict[tuple[str, str], Spent]
 class PartSight:
     """One part as it is: who does it (`agent` on `node`), in which run, how far, and what came of it. `attempt` from 1.
 
-    `agent_id` is the id of an agent that holds it now, whatever it, or another, is called by now.
+    `agent_id` is the id of an agent that holds it now, whatever it, or another, is called by now. `since_ns` is when
+    whoever does it now began, or it was to be done again: how far it was before that is past.
     """
 
     id: str
@@ -50,6 +51,7 @@ class PartSight:
     percent: float = 0.0
     text: str = ""
     begun_ns: int = 0
+    since_ns: int = 0
     ended_ns: int = 0
     output: bytes = b"null"
     blob: str = ""
@@ -164,12 +166,13 @@ def _part(
     name: str, made: Round, sight: Sight | None, begun: tuple[Started | None, int] | None, claim: Claim | None
 ) -> PartSight:
     if sight is None or name not in sight.run.steps:
-        return PartSight(name, "waiting")
+        return PartSight(name, "waiting", since_ns=made.begun_ns)
     step = sight.run.steps[name]
     state = _state(step, sight)
     found = PartSight(
         name, state, made.run, begun_ns=step.begun_ns, ended_ns=step.ended_ns, output=step.output, blob=step.blob,
         error=step.error if state in ("failed", "cancelled") else None, percent=100.0 if state == "completed" else 0.0,
+        since_ns=made.begun_ns,
     )  # fmt: skip
     if state in ("failed", "cancelled") and step.error is None and sight.finish is not None:
         found.error = sight.finish.error
@@ -178,10 +181,11 @@ def _part(
         found.attempt = number
         if claim is not None and not claim.over:
             found.state, found.agent, found.node = "running", claim.worker, claim.node
-            found.agent_id = claim.agent
+            found.agent_id, found.since_ns = claim.agent, claim.started_ns
             found.attempt = int(claim.subject.split(".")[7])
         elif started is not None and not started.claimed:
             found.state, found.agent, found.node = "running", started.agent, started.node
+            found.since_ns = started.started_ns
     elif state in ENDED:
         end = _end(sight.facts, name)
         found.agent, found.node, found.attempt = end
@@ -242,10 +246,10 @@ def _told(
     everything = {**parts, **({plan.SYNTHESIS: synthesis} if synthesis is not None else {})}
     for one in checkpoints:
         part = everything.get(one.part)
-        if part is None or one.at_ns < part.begun_ns:
+        if part is None or one.at_ns < part.begun_ns or (part.state == "waiting" and one.at_ns < part.since_ns):
             continue
         part.text = one.text or part.text
-        if one.percent is not None and part.state not in ENDED:
+        if one.percent is not None and part.state in ("running", "waiting") and one.at_ns >= part.since_ns:
             part.percent = min(one.percent, PERCENT_OPEN_MAX)
     for (name, _), spent in used.items():
         if name in everything:

@@ -15,6 +15,7 @@ from knotwork.crew.planning import Planner, Wish
 from knotwork.crew.records import Synthesis
 from knotwork.crew.room import Report, Spawn
 from knotwork.sdk.errors import Conflict, Invalid, NotFound
+from knotwork.trust.who import Who
 
 
 async def test_four_agents_do_the_parts_and_another_does_that_of_one_who_vanished(nodes):
@@ -112,6 +113,26 @@ async def test_a_failed_part_leaves_out_those_that_need_it_and_is_done_again(nod
     view = await node.crew.steering.retry(name, "b", ME)
     found = await node.claim("five")
     assert json.loads(bytes(found.task.input))["input"]["results"] == {"a": "a3"}  # taken over
+
+
+async def test_how_far_a_part_was_before_is_past_when_another_has_it_or_it_is_done_again(nodes):
+    node = await nodes.here()
+    name = (await node.spawn(part("a"), part("b", "a"))).record.id
+    first = await node.claim("one")
+    view, _ = await node.crew.report(name, Report("a", percent=70, text="most of it"), Who("p", "one", "default", "me"))
+    assert (view.parts["a"].percent, view.percent) == (70, 35)
+    await node.work.claims.release(first.token, "tired")
+    view = await node.is_in(name, "a", "queued")
+    assert (view.parts["a"].percent, view.parts["a"].text) == (0, "most of it")  # what was said helps the next one
+    await node.do("two")
+    await node.is_in(name, "b", "queued")
+    found = await node.claim("three")
+    await node.crew.report(name, Report("b", percent=40), Who("p", "three", "default", "me"))
+    await node.work.claims.complete(found.token, "b")
+    await node.reaches(name, "complete")
+    view = await node.crew.steering.retry(name, "a", ME)
+    view = await node.is_in(name, "a", "queued")
+    assert (view.parts["b"].state, view.parts["b"].percent, view.percent) == ("waiting", 0, 0)
 
 
 async def test_all_that_failed_is_told_and_results_can_be_partial(nodes):
