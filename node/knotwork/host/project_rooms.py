@@ -148,8 +148,12 @@ async def open_rooms(around: Around, membership: Membership, works: dict[str, Wo
 
 
 def _phase(around: Around, sessions: Sessions, record: Record) -> None:
-    """Tell that an orchestration is in another phase: those who look at events, and whoever wanted and spawned it."""
-    told = {"id": record.id, "phase": record.phase, "by": record.by.name}
-    around.emitter.event("crew.phase", told, project=sessions.project)
+    """Tell that an orchestration is in another phase: whoever wanted and spawned it, and those who look at events.
+
+    Everybody may look at events, so nothing stands there of what not everybody in the project may see.
+    """
+    if record.scope in ("team", "public"):
+        told = {"id": record.id, "phase": record.phase, "by": record.by.name}
+        around.emitter.event("crew.phase", told, project=sessions.project)
     for agent in {record.by.id, record.spawner.id} - {""}:
         sessions.tell(agent, {"event": "orchestration", "id": record.id, "phase": record.phase})
