@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from knotwork.flow import calls, outputs
+from knotwork.flow import briefly, calls, outputs
 from knotwork.flow.effects import NULL, Dispatch, End, StartChild, is_awaited
 from knotwork.flow.facts import StepEnd, Wish
 from knotwork.flow.run import OVER, context, decoded
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from knotwork.work.records import Ended, Final
 
 Error = dict[str, Any]
+ERROR_MAX_BYTES = 1024 * 1024
+"""How large the error of a run may be: one that fits into no message would never be recorded, and the run never end."""
 
 
 def done(output: bytes = NULL, blob: str = "") -> StepEnd:
@@ -153,9 +155,9 @@ def proceed(run: Run) -> bool:
     if run.cut is not None:
         run.undone += [{"step": name, "error": run.cut} for name in reversed(run.done)]
     if error is not None and run.undone:
-        error = _with_detail(error, not_undone=run.undone[:50])
+        error = _with_detail(error, not_undone=run.undone[: briefly.UNDONE_MAX])
     run.close_all()
-    run.emit(End(run.final, error=error))
+    run.emit(End(run.final, error=error and briefly.kept(error, ERROR_MAX_BYTES)))
     return False
 
 

@@ -35,6 +35,15 @@ async def large(flow) -> str:
     return run
 
 
+async def test_a_run_ends_however_much_was_said_of_its_failure(flows):
+    flow = await flows.here(do={})
+    do = {"capability": "do", "input": "input"}
+    await define(flow, steps={"a": do, "h": do}, on_failure="h")
+    run = await start(flow, {"fail": {"message": "x" * 4_500_000}})  # twice that fits into no message
+    finish = await ended(flow, run)
+    assert (finish.state, finish.error["detail"]["handler_error"]["code"]) == ("failed", "agent.failed")
+
+
 async def _forgotten(flow, run) -> bool:
     return not await history.all_facts(flow.connection, run)
 

@@ -86,6 +86,15 @@ def test_each_time_that_a_handler_began_is_told_and_for_which_step():
     assert (undone.begun_at, undone.ended_at) == (moments.moment(5), moments.moment(6))
 
 
+def test_of_an_error_that_says_too_much_the_beginning_is_shown():
+    failed = {"kind": "failed", "code": "x", "message": "m" * 3_000_000, "detail": {"trace": "t" * 3_000_000}}
+    over = sight(ended(2, "a", state="failed", error=failed), ended(3, "mend--0", state="failed", error=failed))
+    told = flow_rows.info(over)
+    assert told.error.message.startswith("Step a: mmm")
+    assert {one.error.code for one in told.progress if one.error is not None} == {"x"}
+    assert len(told.model_dump_json()) < 300_000
+
+
 def test_a_run_as_it_was_shows_nothing_of_what_came_after():
     stored = [
         fact(1, "start", workflow="w", digest="d"), ended(2, "a"), ended(3, "b"), fact(4, "cancel"),

@@ -43,6 +43,27 @@ def test_a_failure_deep_inside_names_the_way_to_it_once():
     assert Play({"a": task()}).fail("a", spoken).failed()["message"] == "Step a: Step 1: look"
 
 
+def test_the_error_of_a_run_fits_into_its_end_however_much_was_said():
+    much = {"kind": "failed", "code": "x", "message": "m" * 3_000_000, "detail": {"trace": "t" * 3_000_000}}
+    play = Play(SAGA, on_failure="v").done("a").done("b").done("d").fail("c", much)
+    play.fail("v--3u", much).fail("u--1u", much).fail("u--0u", much).fail("v--6", much)
+    error = play.failed()
+    assert len(msgspec.json.encode(error)) < 200_000
+    assert error["message"].startswith("Step c: mmm")
+    assert error["message"].endswith("m…")
+    assert error["detail"]["step"] == "c"
+    assert [one["step"] for one in error["detail"]["not_undone"]] == ["d", "b", "a"]
+    assert {one["error"]["code"] for one in error["detail"]["not_undone"]} == {"x"}
+    assert error["detail"]["handler_error"]["code"] == "x"
+
+
+@pytest.mark.parametrize("odd", ["t" * 2_000_000, {"not_undone": [[], {}, {"step": 5, "error": "t" * 2_000_000}]}])
+def test_what_is_too_large_of_a_workers_error_may_be_anything(odd):
+    error = Play({"a": task()}).fail("a", {"message": "no", "code": 5, "detail": odd}).failed()
+    assert (error["message"], error["detail"]["step"]) == ("Step a: no", "a")
+    assert len(msgspec.json.encode(error)) < 1000
+
+
 def test_only_the_first_failure_counts():
     assert Play({"a": task(), "b": task()}).fail("b").fail("a").failed()["detail"] == {"step": "b"}
 

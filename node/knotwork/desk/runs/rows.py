@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from knotwork.desk.moments import moment
 from knotwork.desk.tasks.rows import error_of
-from knotwork.flow import anew, effects, facts
+from knotwork.flow import anew, briefly, effects, facts
 from knotwork.flow.admission import RUN, holder, named
+from knotwork.flow.ending import ERROR_MAX_BYTES
 from knotwork.flow.looking import Outline
 from knotwork.flow.run import OVER, decoded
 from knotwork.ops import flow_replies
@@ -31,7 +32,7 @@ SHOWN_MAX = 3
 TITLE_MAX = 300
 """Letters of what an approval asks that are shown in a line."""
 OUTPUT_MAX_BYTES = 64 * 1024
-"""What is shown of the output of one step; a larger one is had with the blob or from its task."""
+"""What is shown of the output, and of the error, of one step; a larger one is had with the blob or from its task."""
 TIMES = "--"
 """Between a step that is begun several times and which time it is (`decide`)."""
 
@@ -51,7 +52,7 @@ def info(sight: Sight | Outline) -> flow_replies.RunInfo:
         input_blob=sight.start.blob,
         output=decoded(bytes(finish.output)) if finish is not None else None,
         output_blob=finish.blob if finish is not None else "",
-        error=error_of(_failure(sight)),
+        error=error_of(_briefly(_failure(sight), ERROR_MAX_BYTES)),
         facts=len(sight.facts),
         progress=seen,
         children=[] if isinstance(sight, Outline) else [child(sight.run, token) for token in sight.run.spawned],
@@ -98,12 +99,16 @@ def _ended(end: facts.StepEnd, since: str) -> dict[str, Any]:
     """Return how a step ended, as it is told; `since` is when it began if it does not say so itself."""
     return {
         "state": end.state, "begun_at": moment(end.started_ns) or since, "ended_at": moment(end.ended_ns),
-        "output": _shown(end.output), "error": error_of(end.error),
+        "output": _shown(end.output), "error": error_of(_briefly(end.error)),
     }  # fmt: skip
 
 
 def _shown(output: bytes | msgspec.Raw) -> Any:
     return decoded(bytes(output)) if len(output) <= OUTPUT_MAX_BYTES else None
+
+
+def _briefly(error: dict[str, Any] | None, most_bytes: int = OUTPUT_MAX_BYTES) -> dict[str, Any] | None:
+    return error and briefly.kept(error, most_bytes)
 
 
 def _steps(sight: Sight) -> list[flow_replies.StepInfo]:
@@ -149,7 +154,7 @@ def child(run: Run, token: str) -> flow_replies.Child:
     end = one.end
     return flow_replies.Child(
         step=token, what=one.what, run=facts.child_run(run.id, token) if one.is_run else "",
-        state=end.state if end is not None else "open", error=error_of(end.error) if end is not None else None,
+        state=end.state if end is not None else "open", error=error_of(_briefly(end.error)) if end is not None else None,
         output=_shown(end.output) if end is not None else None,
     )  # fmt: skip
 
@@ -219,7 +224,7 @@ def _step(run: Run, step: Progress) -> flow_replies.StepInfo:
         title=step.title,
         items=f"{len(items.outputs) - items.left}/{len(items.outputs)}" if items is not None else "",
         begun_at=moment(step.begun_ns), ended_at=moment(step.ended_ns), output=_shown(step.output),
-        error=error_of(step.error),
+        error=error_of(_briefly(step.error)),
     )  # fmt: skip
 
 
