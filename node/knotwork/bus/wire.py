@@ -138,8 +138,8 @@ class DirectClient(Client):
 
     def _connect_command(self) -> bytes:
         """Return what shows who we are, said right after TLS began; overrides the method of the pinned version."""
-        writer = getattr(self._transport, "_io_writer", None)
-        if self._by_tls and (writer is None or writer.get_extra_info("sslcontext") is None):
+        secret = hasattr(self._transport, "_io_writer") and _know_tls(self._transport)
+        if self._by_tls and not secret:
             raise errors.SecureConnWantedError
         return super()._connect_command()
 
@@ -177,8 +177,6 @@ class Wire:
         self._plain = hasattr(client._transport, "_io_writer")  # a WebSocket writes by nats-py's flusher alone
         self._scheduled = False
         self._in_socket = 0
-        if self._plain:
-            _know_tls(client._transport)
 
     def send(self, subject: str, payload: bytes, reply: str = "", head: bytes = b"") -> None:
         """Put one message into the write buffer; subjects must come from `bus.subjects` or from an inbox.
@@ -252,11 +250,16 @@ class Wire:
             log.debug("could not write: %s", error)
 
 
-def _know_tls(transport: Any) -> None:
-    """Tell asyncio's protocol of a link that nats-py made a TLS one, as asyncio's own upgrade does: it warns at the end."""
+def _know_tls(transport: Any) -> bool:
+    """Tell asyncio's protocol of a link that nats-py made a TLS one, as asyncio's own upgrade does: it warns at the end.
+
+    Returns whether it is one.
+    """
     writer = transport._io_writer
-    if writer is not None and writer.get_extra_info("sslcontext") is not None:
-        writer.transport.get_protocol()._over_ssl = True
+    if writer is None or writer.get_extra_info("sslcontext") is None:
+        return False
+    writer.transport.get_protocol()._over_ssl = True
+    return True
 
 
 def too_large(what: str, size: int, most: int) -> TooLarge:

@@ -238,6 +238,16 @@ async def test_tls_with_an_authority_of_ones_own(make_server, connect, tmp_path,
         await connect(url, tls=Tls(handshake_first=first))
 
 
+async def test_credentials_refused_over_tls_are_told_in_our_words_alone(make_server, connect, tmp_path, caplog):
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("server")
+    server = await make_server(tls_text(authority, cert, key) + '\nauthorization { token: "t" }')
+    with pytest.raises(Denied):
+        await connect(server.url.replace("nats://", "tls://"), token="no", tls=Tls(ca=authority.file))
+    await (await connect(server.url.replace("nats://", "tls://"), token="t", tls=Tls(ca=authority.file))).round_trip()
+    assert "eof_received" not in caplog.text  # asyncio's own words for a link over TLS that ended
+
+
 async def test_tls_checks_the_name(make_server, connect, tmp_path):
     authority = Authority(tmp_path)
     cert, key = authority.issue("server", host="hub.example")
