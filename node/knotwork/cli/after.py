@@ -228,6 +228,7 @@ FAILED: dict[str, Callable[[dict[str, Any]], bool]] = {
     "workflow.check": lambda reply: not reply.get("ok"),
     "memory.remember_bulk": lambda reply: bool(reply.get("failed")),
     "memory.forget_bulk": lambda reply: bool(reply.get("failed")),
+    "tool.call": lambda reply: bool(reply.get("is_error")),
     "targets.test": lambda reply: reply.get("health") == "unhealthy",
     "task.cancel": _one_failed,
     "task.redrive": _one_failed,

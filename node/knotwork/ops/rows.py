@@ -3720,7 +3720,7 @@ ROWS: list[dict[str, Any]] = \
   'module': 'tools',
   'effect': 'write',
   'summary': 'Call a tool as an agent does.',
-  'help': 'The answer has a text for models and the same as data. What is wrong with a call is part of its answer: `is_error` is true then, and the text says what to do.',
+  'help': 'The answer has a text for models and the same as data. What is wrong with a call is part of its answer: `is_error` is true then, the text says what to do, and the exit code is 1.',
   'streams': True,
   'live': False,
   'cli': {'words': ('tool', 'call'),

@@ -50,7 +50,7 @@ class CallRequest(Request):
     cli=CliForm(("tool", "call"), positional=("name", "arguments"), answer="text"),
     summary="Call a tool as an agent does.",
     help="The answer has a text for models and the same as data. What is wrong with a call is part of its answer: "
-    "`is_error` is true then, and the text says what to do.",
+    "`is_error` is true then, the text says what to do, and the exit code is 1.",
     examples=(
         Example("Who takes work?", {"name": "list_agents"}),
         Example("Give work to a capability", {"name": "assign_work", "arguments": {"task": "Say hello", "capability": "greet"}}),
