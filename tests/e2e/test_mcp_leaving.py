@@ -18,8 +18,16 @@ def node(shared_nodes: Nodes) -> Iterator[Node]:
     yield shared_nodes.node().up()
 
 
+async def says_hello(http: httpx.AsyncClient, address: str, name: str) -> None:
+    """Begin with a handshake."""
+    http.headers["accept"] = "application/json, text/event-stream"
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": name, "version": "1"}}
+    answer = await http.post(address, json={"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello})
+    http.headers["mcp-session-id"] = answer.headers["mcp-session-id"]
+
+
 async def test_what_a_client_would_get_that_hung_up_is_kept_for_others(node: Node):
-    headers = {"authorization": f"Bearer {node.token}", "accept": "application/json, text/event-stream"}
+    headers = {"authorization": f"Bearer {node.token}"}
     address, number = f"{node.about['http']}/mcp", itertools.count(1)
 
     def asked(method: str, **params: Any) -> dict[str, Any]:
@@ -29,14 +37,7 @@ async def test_what_a_client_would_get_that_hung_up_is_kept_for_others(node: Nod
         stdio_agent(node, name="gives") as gives,
         httpx.AsyncClient(headers=headers, timeout=WAIT_S) as http,
     ):
-        hello = {
-            "protocolVersion": "2025-11-25",
-            "capabilities": {},
-            "clientInfo": {"name": "hangs-up", "version": "1"},
-        }
-        http.headers["mcp-session-id"] = (await http.post(address, json=asked("initialize", **hello))).headers[
-            "mcp-session-id"
-        ]
+        await says_hello(http, address, "hangs-up")
 
         async def call(name: str, **arguments: Any) -> Any:
             said = (await http.post(address, json=asked("tools/call", name=name, arguments=arguments))).text
@@ -69,3 +70,17 @@ async def test_clients_that_give_one_label_are_one_agent_which_keeps_what_it_cla
             assert len({one["lastSeen"] for one in opened}) == 1  # neither took the session from the other
             assert (await first.call("get_my_handle"))["guid"] == me["guid"]
         assert (await first.call("extend_work", work_id=claimed["work_id"]))["work_id"] == given["work_id"]
+
+
+async def test_who_only_looks_round_is_no_agent_and_takes_no_place(node: Node):
+    for _ in range(3):
+        client = httpx.AsyncClient(headers={"authorization": f"Bearer {node.token}"}, timeout=WAIT_S)
+        async with client as http:
+            await says_hello(http, f"{node.about['http']}/mcp", "looker")
+            listed = await http.post(
+                f"{node.about['http']}/mcp", json={"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
+            )
+            assert (listed.status_code, "send_message" in listed.text) == (200, True)
+    async with http_agent(node, mode=LEGACY, name="looker") as agent:
+        me = await agent.call("get_my_handle")
+        assert node.ask("session.get", agent=me["guid"])["label"] == "1"

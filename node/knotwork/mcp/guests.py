@@ -69,6 +69,11 @@ class Guest:
     task: asyncio.Task[None] | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def is_here(self) -> bool:
+        """Return whether it has a session, or is being answered."""
+        return self.inside > 0 or (self.task is not None and not self.task.done())
+
 
 class Guests:
     """Every agent that came in by HTTP, with the session that is held open for it."""
@@ -78,11 +83,16 @@ class Guests:
         self._node, self._held, self._group = node, held, group
         self._guests: dict[tuple[str, str], Guest] = {}
 
+    def known(self, door: Door) -> Guest | None:
+        """Return the agent behind a request, None when it has asked for nothing yet: who only looks round is no agent."""
+        return self._guests.get((door.project, door.key))
+
     def of(self, door: Door) -> Guest:
         """Return the agent behind a request, a new one if need be; raises `Busy` (`mcp.too_many`)."""
         key = (door.project, door.key)
         guest = self._guests.get(key)
         if guest is None:
+            self._guests = {name: one for name, one in self._guests.items() if one.is_here}
             if len(self._guests) >= GUESTS_MAX:
                 raise Busy(f"{GUESTS_MAX} agents are here over HTTP already.", code="mcp.too_many", retry_after_s=60.0)
             guest = self._guests[key] = self._made(door)

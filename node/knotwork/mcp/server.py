@@ -96,21 +96,34 @@ class Served:
         made.add_request_handler("tasks/update", TaskParams, self._task_update)
         return made
 
-    def _guest(self, ctx: Context) -> Guest:
-        """Return the agent behind a request."""
+    def _door(self, ctx: Context) -> Door:
+        """Return how the client of a request came in."""
         told = ctx.session.client_params
         client = told.client_info.name if told is not None and told.client_info is not None else ""
         try:
             _named(ctx)
-            return self._guests.of(self._door_of(ctx.request, client))
+            return self._door_of(ctx.request, client)
         except KnotworkError as error:
             raise _error(error) from error
+
+    def _guest(self, ctx: Context) -> Guest:
+        """Return the agent behind a request."""
+        try:
+            return self._guests.of(self._door(ctx))
+        except KnotworkError as error:
+            raise _error(error) from error
+
+    def _sets(self, ctx: Context) -> tuple[str, ...]:
+        """Return the toolsets that are listed: those of the address, which may be another each time, and what was added."""
+        guest = self._guests.known(self._door(ctx))
+        more = guest.more if guest is not None else ()
+        return tuple(dict.fromkeys((*(_named(ctx) or (toolsets.DEFAULT,)), *more)))
 
     # -- lists -------------------------------------------------------------------------------------------------------
 
     async def _tools(self, ctx: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
         _no_cursor(params)
-        listed = [json.loads(rows.ROWS[name]) for name in toolsets.names(_sets(ctx, self._guest(ctx)), _EVERY)]
+        listed = [json.loads(rows.ROWS[name]) for name in toolsets.names(self._sets(ctx), _EVERY)]
         return ListToolsResult.model_validate({"tools": listed, "ttlMs": 0, "cacheScope": "private"})
 
     async def _resources(self, _: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
@@ -199,12 +212,12 @@ class Served:
 
     async def _more(self, ctx: Context, guest: Guest, arguments: dict[str, Any]) -> calling.Outcome:
         """List more tools for this agent."""
-        before = _sets(ctx, guest)
+        before = self._sets(ctx)
         guest.more = tuple(dict.fromkeys((*guest.more, *toolsets.asked(arguments))))
-        if _sets(ctx, guest) != before:
+        if self._sets(ctx) != before:
             await ctx.session.send_tool_list_changed()
             await self._changes.publish(ToolsListChanged())
-        told = toolsets.told(_sets(ctx, guest), _EVERY)
+        told = toolsets.told(self._sets(ctx), _EVERY)
         return calling.Outcome(wording.text_of(told), told)
 
     async def _listen(self, ctx: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
@@ -252,11 +265,6 @@ def _named(ctx: Context) -> tuple[str, ...]:
     """Return the toolsets that the address of a request names; raises `Invalid` (`tool.bad_toolset`)."""
     request: Any = ctx.request
     return toolsets.chosen(request.query_params.getlist("toolset"))
-
-
-def _sets(ctx: Context, guest: Guest) -> tuple[str, ...]:
-    """Return the toolsets that are listed: those of the address, which may be another each time, and what was added."""
-    return tuple(dict.fromkeys((*(_named(ctx) or (toolsets.DEFAULT,)), *guest.more)))
 
 
 def _traceparent(ctx: Context) -> str:

@@ -14,7 +14,7 @@ from knotwork.mcp import guests
 from knotwork.mcp.held import Held
 from knotwork.mesh import session_records
 from knotwork.ops.serve import Frame
-from knotwork.sdk.errors import Unavailable
+from knotwork.sdk.errors import Busy, Unavailable
 from knotwork.trust.who import Who, person
 
 
@@ -88,6 +88,29 @@ async def test_who_is_an_agent_of_a_project_does_not_depend_on_who_is_in_others(
             for project in projects:
                 await made.caller_of(made.of(guests.Door(project, "httper", f"k {project}")))
     assert alone.opened == beside.opened[1:]
+
+
+async def test_only_those_who_are_here_count(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(guests, "GUESTS_MAX", 2)
+    monkeypatch.setattr(guests.serve, "dispatch", opening)
+    node = NamedNode("alpha", {"s1": "httper"})
+    async with background() as group:
+        made = guests.Guests(node, Held(), group)
+
+        def door(number: int) -> guests.Door:
+            return guests.Door("default", "httper", f"k{number}", session=f"k{number}")
+
+        for number in range(9):
+            made.of(door(number))  # and asks for nothing
+        for number in range(2):
+            guest = made.of(door(number))
+            await made.caller_of(guest)
+        with pytest.raises(Busy):
+            made.of(door(3))
+        assert [made.known(door(number)) is None for number in range(3)] == [False, False, True]
+        made.left("default", "k0")
+        assert made.of(door(3)) is made.known(door(3))
+        assert made.known(door(0)) is None
 
 
 async def test_an_agent_that_calls_itself_otherwise_asks_by_its_new_name(monkeypatch: pytest.MonkeyPatch):
