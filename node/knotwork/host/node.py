@@ -70,6 +70,7 @@ def main(options: UpOptions) -> int:
     logs.set_level(found.config.node.log_level, quiet=options.quiet)
     code = _live(options, found, caught)
     caught.over()
+    logs.flush()
     return code
 
 
@@ -181,6 +182,7 @@ def _last_word(error: KnotworkError, options: UpOptions) -> int:
     told = f"error: {error}\n  ({error.code})"
     if options.as_json:
         told = json.dumps({**error.to_wire(), "exit_code": error.exit_code}, ensure_ascii=False, separators=(",", ":"))
+    logs.flush()
     print(told, file=sys.stderr)  # noqa: T201  a node that cannot start says why
     return error.exit_code
 
