@@ -57,7 +57,7 @@ def assess(task: str, known: Collection[str] = (), *, default: str = "", parts_m
     read = outline(task)
     notes = [f"{read.dropped} characters that are no text were left out."] if read.dropped else []
     items = _bounded(read.items, min(parts_max, plan.PARTS_MAX), notes)
-    found = links(items)
+    found = links(items, read.beside)
     ids = _ids(items)
     parts = tuple(
         _part(item, ids[place], [ids[one] for one in found.needs[place]], known, default)

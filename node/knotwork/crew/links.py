@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 from knotwork.crew.plan import ALL_NEEDS_MAX, NEEDS_MAX, cycle
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from knotwork.crew.beside import Said
     from knotwork.crew.outline import Item
 
 LINES_MAX = 1_000
@@ -111,12 +114,17 @@ class Links:
     notes: list[str] = field(default_factory=list)
 
 
-def links(items: list[Item]) -> Links:
-    """Return which items need which."""
+def links(items: list[Item], beside: Sequence[Said] = ()) -> Links:
+    """Return which items need which; `beside` is what the text says of that elsewhere than in them."""
     count = len(items)
     found: list[set[int]] = [set() for _ in items]
     words = [_key(item.title) for item in items]
-    spoken = False
+    spoken = _by_stages(items, found)
+    for one in beside[:LINES_MAX]:
+        for later in _named(one.later, -1, items, words):
+            named = _named(one.earlier, later, items, words)
+            found[later] |= named
+            spoken = spoken or bool(named)
     left = LINES_MAX
     for place, item in enumerate(items):
         for line in [item.title, *item.body][:200]:
@@ -136,6 +144,17 @@ def links(items: list[Item]) -> Links:
     needs = [_few(sorted(one), found) for one in found]
     _cut_circles(items, needs, notes)
     return Links(_bounded(needs, notes), notes)
+
+
+def _by_stages(items: list[Item], found: list[set[int]]) -> bool:
+    """Put what comes in stages behind all of the stage before; say whether there are any."""
+    stages = sorted({item.stage for item in items})
+    for before, stage in pairwise(stages):
+        earlier = {place for place, item in enumerate(items) if item.stage == before}
+        for place, item in enumerate(items):
+            if item.stage == stage:
+                found[place] |= earlier
+    return len(stages) > 1
 
 
 def _of_line(line: str, place: int, items: list[Item], words: list[set[str]], found: list[set[int]]) -> bool:

@@ -6,6 +6,8 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 
+from knotwork.crew import beside, enumerated
+
 TASK_MAX_BYTES = 128 * 1024
 LINES_MAX = 5_000
 TITLE_MAX = 120
@@ -13,6 +15,7 @@ TITLE_MAX = 120
 _HEADING = re.compile(r"(#{1,6})\s+(.{1,400}?)\s*#*$")
 _NUMBERED = re.compile(r"(\s*)(?:\(?(\d{1,3})[.)]|([a-zA-Z])[.)])\s+(\S.*)$")
 _BULLET = re.compile(r"(\s*)[-*+•‣]\s+(?:\[[ xX]\]\s+)?(\S.*)$")
+_BARE_STEP = re.compile(r"(?:step|phase|stage|milestone)\s+(\d{1,3}|[A-Za-z])$", re.IGNORECASE)
 _STEP = re.compile(r"(\s*)(?:step|phase|stage|milestone)\s+(\d{1,3}|[A-Za-z])\s*[:.)-]\s*(\S.*)$", re.IGNORECASE)
 _INLINE = re.compile(r"(?:^|\s)\(?(\d{1,2})[.)]\s+")
 _STEPS = re.compile(r"(?:^|\s)\(?(?:step|phase|stage|milestone)\s+(\d{1,2})\s*[:.)-]\s*(?=\S)", re.IGNORECASE)
@@ -52,7 +55,6 @@ _NEGATED = re.compile(
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+(?=[A-Za-z(\"'])")
 _CHAIN = re.compile(rf",?\s+(?=(?:and )?(?:{_FOLLOWS})\b)", re.IGNORECASE)
 _CHAINED = re.compile(rf"(?:and )?(?:{_FOLLOWS})\b", re.IGNORECASE)
-_ENUMERATION = re.compile(r"^(?P<lead>[^:\n]{3,200}):\s*(?P<list>[^.\n:]{5,600})\.?$")
 
 
 @dataclass(slots=True)
@@ -65,6 +67,8 @@ class Item:
     number: str = ""
     stepped: bool = False
     """Its number says an order: Step 1, Phase 2."""
+    stage: int = 0
+    """It comes after all of the stage before: "these and those, then this and that"."""
 
     @property
     def text(self) -> str:
@@ -81,6 +85,8 @@ class Outline:
     by: str
     acceptance: list[str]
     dropped: int = 0
+    beside: list[beside.Said] = field(default_factory=list)
+    """What stands beside the items of their order."""
 
 
 def clean(text: str) -> tuple[str, int]:
@@ -100,12 +106,18 @@ def outline(text: str) -> Outline:
     found = _Lines(lines)
     found.items = _wanted(_unfolded(found.items))
     if len(found.headings) > 1 and not found.listed:
-        return Outline(found.headings, "headings", found.acceptance, dropped)
-    if len(found.items) > 1:
-        return Outline(found.items, "list", found.acceptance, dropped)
-    if len(found.headings) > 1:
-        return Outline(found.headings, "headings", found.acceptance, dropped)
+        return Outline(found.headings, "headings", found.acceptance, dropped, found.beside)
     prose = " ".join(" ".join(found.prose).split())
+    if len(found.items) > 1:
+        found.beside += [one for sentence in _SENTENCE.split(prose) for one in beside.said(sentence)]
+        return Outline(found.items, "list", found.acceptance, dropped, found.beside)
+    if len(found.headings) > 1:
+        return Outline(found.headings, "headings", found.acceptance, dropped, found.beside)
+    sentences = _SENTENCE.split(prose)
+    spoken = [beside.said(sentence) for sentence in sentences[1:]]
+    if spoken and all(spoken) and len(items := _wanted(_enumeration(sentences[0]))) > 1:
+        found.beside += [one for some in spoken for one in some]
+        return Outline(items, "enumeration", found.acceptance, dropped, found.beside)
     for by, take in (
         ("enumeration", _steps),
         ("enumeration", _numbers),
@@ -114,7 +126,7 @@ def outline(text: str) -> Outline:
     ):
         items = _wanted(take(prose))
         if len(items) > 1:
-            return Outline(items, by, found.acceptance, dropped)
+            return Outline(items, by, found.acceptance, dropped, found.beside)
     said = [one for one in _SENTENCE.split(prose) if not _NEGATED.match(one)]
     whole = found.items[0] if found.items else Item(shortened(" ".join(said)) or shortened(prose) or "The task")
     whole.body = [plain.strip()[:TASK_MAX_BYTES]] if not whole.body else whole.body
@@ -129,12 +141,15 @@ class _Lines:
         self.items: list[Item] = []
         self.prose: list[str] = []
         self.acceptance: list[str] = []
+        self.beside: list[beside.Said] = []
         self.listed = False
         """The list stands under a heading such as Tasks, or under none: its items are the parts, not the headings."""
         self._into = "prose"
         self._heading: Item | None = None
         self._item: Item | None = None
-        self._indent = 0
+        self._indent = self._stage = 0
+        self._order = ""
+        """What stands over lines that say an order."""
         self._level = _level(lines)
         fenced = False
         for line in lines:
@@ -160,6 +175,8 @@ class _Lines:
         label = _LABEL.match(line.strip().lstrip("-*+• ").lstrip())
         if label is not None and _ACCEPTANCE.match(label[2].strip()):
             self._accept(label[3], inside=bool(re.match(r"\s+", line)) or self._item is not None)
+            return
+        if self._speaks_of_order(line, label):
             return
         if (
             label is not None
@@ -187,15 +204,15 @@ class _Lines:
             self._into = "inner acceptance" if inner else "acceptance"
         elif _CONTEXT.match(title):
             self._into, self._heading = "context", None
+        elif beside.LABEL.match(title) and (self._heading is None or level <= self._level):
+            self._into, self._order, self._heading = "order", title, None
         elif _LISTING.match(title):
             self._into, self._heading, self.listed = "list", None, True
         elif level == self._level:
-            step = _STEP.match(title) or _NUMBERED.match(title)
-            self._heading = Item(
-                shortened(_bare(title)),
-                number=(step[2] or "").lower() if step else "",
-                stepped=bool(_STEP.match(title)),
-            )
+            step, bare = _STEP.match(title) or _NUMBERED.match(title), _BARE_STEP.match(title)
+            number = bare[1] if bare is not None else step[2] or "" if step is not None else ""
+            stepped = bool(_STEP.match(title) or bare)
+            self._heading = Item(shortened(_bare(title)), number=number.lower(), stepped=stepped)
             self.headings.append(self._heading)
             self._into = "heading"
         elif self._heading is not None and level > self._level:
@@ -203,6 +220,18 @@ class _Lines:
             self._into = "heading"
         else:
             self._into = "prose"
+
+    def _speaks_of_order(self, line: str, label: re.Match[str] | None) -> bool:
+        """Take a line that says what comes after what; say whether it is one: not inside an item."""
+        is_inside = self._heading is not None or (self._item is not None and line[:1] in (" ", "\t"))
+        if label is not None and not is_inside and beside.LABEL.match(label[2].strip()):
+            order, told = label[2].strip(), label[3]
+            self.beside += [one for part in re.split(r"[.;]\s+", told) for one in beside.said(part, order)]
+            self._item, self._into, self._order = None, self._into if told else "order", order
+            return True
+        if self._into == "order":
+            self.beside += beside.said(line, self._order)
+        return self._into == "order"
 
     def _accept(self, told: str, *, inside: bool) -> None:
         into = self._item.acceptance if inside and self._item is not None else None
@@ -226,7 +255,13 @@ class _Lines:
         else:
             if self._heading is not None:
                 self._heading.body.append(text)
-            self._item = Item(shortened(text), [text] if len(text) > TITLE_MAX else [], number=number, stepped=stepped)
+            self._item = Item(
+                shortened(text),
+                [text] if len(text) > TITLE_MAX else [],
+                number=number,
+                stepped=stepped,
+                stage=self._stage,
+            )
             self._indent = indent
             self.items.append(self._item)
 
@@ -238,7 +273,9 @@ class _Lines:
         elif self._heading is not None:
             self._heading.body.append(line.strip())
         else:
-            if self.items and _CHAINED.match(line):
+            if self.items and _CHAINED.fullmatch(line.strip().rstrip(":,. …")):
+                self._stage += 1
+            elif self.items and _CHAINED.match(line):
                 self._entry(0, line, "")
             else:
                 self.prose.append(line.strip())
@@ -274,7 +311,9 @@ def _level(lines: list[str]) -> int:
         heading = _HEADING.match(line)
         if heading is not None:
             title = heading[2].strip(" *_:")
-            if not (_ACCEPTANCE.match(title) or _CONTEXT.match(title) or _LISTING.match(title)):
+            if not (
+                beside.LABEL.match(title) or _ACCEPTANCE.match(title) or _CONTEXT.match(title) or _LISTING.match(title)
+            ):
                 counts[len(heading[1])] = counts.get(len(heading[1]), 0) + 1
     return next((level for level in sorted(counts) if counts[level] > 1), 0)
 
@@ -330,14 +369,8 @@ def _marked(text: str, pattern: re.Pattern[str], first: int, *, stepped: bool) -
 
 def _enumeration(prose: str) -> list[Item]:
     """Return what a sentence names after a colon: "Build a shop: database schema, REST API and web page"."""
-    found = _ENUMERATION.match(prose)
-    if found is None:
-        return []
-    names = [one.strip(" .") for one in re.split(r",\s*(?:and\s+)?|;\s*|\s+and\s+", found["list"])]
-    names = [one for one in names if one]
-    if len(names) < 2 or any(len(one) > 80 for one in names):  # noqa: PLR2004  then it is prose
-        return []
-    return [Item(shortened(name), [f"{found['lead'].strip()}: {name}"]) for name in names]
+    lead, names = enumerated.names(prose)
+    return [Item(shortened(name), [f"{lead}: {name}"], stage=stage) for stage, name in names]
 
 
 def _sentences(prose: str) -> list[Item]:

@@ -188,6 +188,29 @@ def test_no_part_is_told_twice_what_it_is(task):
         assert len(lines) == len(set(lines)) and not any(line.endswith("…") for line in lines), part
 
 
+@pytest.mark.parametrize(
+    ("task", "order"),
+    [
+        ("Build a shop: db and api first, then ui and tests", "[db+api] → [ui+tests]"),
+        ("Build a shop: db, api, then ui, and finally tests", "[db+api] → [ui] → [tests]"),
+        ("Build a shop:\n- db\n- api\nThen:\n- ui\n- tests", "[db+api] → [ui+tests]"),
+        ("Build a shop: schema, API, UI. The API depends on the schema. The UI must wait for the API.", "[schema] → [api] → [ui]"),
+        ("1. db\n2. api\n3. ui\n4. tests\n\nDependencies: 3 needs 2, 4 needs 2 and 3.", "[db+api] → [ui] → [tests]"),
+        ("1. db\n2. api\n3. ui\n\nDependencies:\n- api: db\n- ui -> api", "[db] → [api] → [ui]"),
+        ("1. db\n2. api\n3. ui\n\n## Order\ndb -> api -> ui", "[db] → [api] → [ui]"),
+        ("1. one\n2. two\n3. three\n\nThree blocks one. Two must be done before three.", "[two] → [three] → [one]"),
+        ("1. db\n2. api\n   Dependencies: 1\n3. docs", "[db+docs] → [api]"),
+        ("# db\ncreate it\n# api\nDependencies: db\n# ui\n## Dependencies\nneeds the api", "[db] → [api] → [ui]"),
+        ("1. red\n2. green\n\nDependencies:\n- flask 3\n- python", "[red+green]"),
+        ("Dependencies: none\n1. red\n2. green", "[red+green]"),
+        ("## Phase 1\n- red\n- green\n## Phase 2\n- blue", "[phase-1] → [phase-2]"),
+        ("Fix the bug: it fails on empty input and unicode. Add a test.", "[fix-bug+test]"),
+    ],
+)  # fmt: skip
+def test_what_stands_beside_the_items_says_their_order(task: str, order: str):
+    assert plan.drawn(assess(task, KNOWN).parts) == order
+
+
 def test_complexity_grows_and_says_why():
     small, middle, large = (assess(text, KNOWN).complexity for text in ("Fix it", REALISTIC[0][0], REALISTIC[1][0]))
     assert small.score < middle.score < large.score
@@ -266,6 +289,7 @@ HOSTILE = {
     "templates": "- {{ input.secret }}\n- ${HOME} `steps.a.output` '; DROP TABLE\n- ../../etc/passwd",
     "enumeration": "Build: " + ", ".join(["x"] * 150),
     "numbers": " ".join(f"({n}) do {n}" for n in range(1, 99)),
+    "statements": "- a\n- b\n" + "a waits for b, " * 8_000 + "a needs b. " * 3_000 + "Order: " + "a -> b " * 5_000,
     "fences": "```\n" * 10_001 + "x",
 }
 
