@@ -289,7 +289,7 @@ HOSTILE = {
     "templates": "- {{ input.secret }}\n- ${HOME} `steps.a.output` '; DROP TABLE\n- ../../etc/passwd",
     "enumeration": "Build: " + ", ".join(["x"] * 150),
     "numbers": " ".join(f"({n}) do {n}" for n in range(1, 99)),
-    "statements": "- a\n- b\n" + "a waits for b, " * 8_000 + "a needs b. " * 3_000 + "Order: " + "a -> b " * 5_000,
+    "statements": "- a\n- b\n" + "a waits for b, " * 4_000 + "a needs b. " * 2_000 + "Order: " + "a -> b " * 4_000,
     "fences": "```\n" * 10_001 + "x",
 }
 
