@@ -96,19 +96,22 @@ _RENAMED = {
 }  # fmt: skip
 
 
+WRONG_MAX = 20
+
+
 def asked(arguments: dict[str, Any]) -> tuple[str, ...]:
     """Return the sets that are to be listed; raises `Invalid` (`tool.bad_arguments`)."""
     found = arguments.get("add")
-    wanted = [found] if isinstance(found, str) else found or []
-    unknown = [name for name in arguments if name != "add"]
-    if (
-        unknown
-        or not isinstance(wanted, list)
-        or any(not isinstance(name, str) or name not in ABOUT for name in wanted)
-    ):
+    wanted = [found] if isinstance(found, str) else [] if found is None else found
+    wrong = [f"There is no argument {str(name)[:64]!r}." for name in arguments if name != "add"]
+    if not isinstance(wanted, list) or not all(isinstance(name, str) for name in wanted):
+        wrong.append("`add` is a list of toolsets, by their names.")
+    else:
+        wrong += [f"There is no toolset {name[:64]!r}." for name in wanted if name not in ABOUT]
+    if wrong:
         raise Invalid(
-            "`add` is a list of toolsets." if not unknown else f"There is no argument {str(unknown[0])[:64]!r}.",
-            code="tool.bad_arguments", hint=f"toolsets takes: add. There are: {', '.join(ABOUT)}.",
+            " ".join(wrong[:WRONG_MAX]), code="tool.bad_arguments",
+            hint=f"toolsets takes: add. There are: {', '.join(ABOUT)}.",
         )  # fmt: skip
     return tuple(dict.fromkeys(wanted))
 

@@ -260,7 +260,11 @@ def test_a_text_is_harmless_and_a_result_fits():
 
 def test_toolsets_are_asked_for_by_name():
     assert toolsets.asked({"add": "work"}) == ("work",)
-    assert toolsets.asked({}) == ()
+    assert toolsets.asked({}) == toolsets.asked({"add": None}) == ()
+    with pytest.raises(Invalid) as refused:
+        toolsets.asked({"add": ["work", "wrok", "x\n"], "sets": 1})
+    for told in ("no argument 'sets'", "no toolset 'wrok'", r"no toolset 'x\n'"):
+        assert told in refused.value.message
     for bad in ({"add": "nope"}, {"add": 7}, {"sets": []}, {"add": [["work"]]}):
         with pytest.raises(Invalid):
             toolsets.asked(bad)
