@@ -1,8 +1,9 @@
 """How does a run go on as another, with a new input and without its history? The next run has an id that follows from the first.
 
-The order makes a crash harmless, and loses nothing: the next run is started (its id is the same whoever starts it, and
-however often), what was sent to the one before and not seen by it is passed on, and only then the one before ends. Who
-sends something to a run and finds the next one started sends it there, too: each name is stored once.
+The order makes a crash harmless, and loses nothing: signals that the one before gave to no step are passed on, the next run
+is started (its id is the same whoever starts it, and however often), what else was sent meanwhile is passed on, and only
+then the one before ends. Who sends something to a run and finds the next one started sends it there, too: each name is
+stored once.
 """
 
 from __future__ import annotations
@@ -154,11 +155,19 @@ async def _following(connection: Connection, run: str) -> tuple[str, facts.Start
     return None if start is None else (after, start)
 
 
-async def pass_on(connection: Connection, writer: GroupCommit, run: str, following: str, anew: Anew) -> None:
+async def pass_on(
+    connection: Connection,
+    writer: GroupCommit,
+    run: str,
+    following: str,
+    anew: Anew,
+    *,
+    kinds: tuple[str, ...] = PASSED_ON,
+) -> None:
     """Give the run that goes on for one what was sent to that and not seen, in the order in which it came."""
     place, unheard = facts.subject(run), frozenset(anew.unheard)
     found: list[tuple[int, str, bytes]] = []
-    for what in PASSED_ON:
+    for what in kinds:
         after = 0 if unheard and what == "signal" else anew.after
         every = reading.every(connection, subjects.FACTS, _pattern(place, what), after=after)
         found += [(one.seq, one.subject, one.data) async for one in every if one.seq > anew.after or one.seq in unheard]

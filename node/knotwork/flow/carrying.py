@@ -316,6 +316,8 @@ class Carrier:
         wanted = replace(wanted, input=value, blob=blob)
         following, start = anew.started(run.id, run.start, wanted, digest)
         if not (again and await history.is_kept(self._connection, following)):
+            # before it starts, because then others send to it what comes later
+            await anew.pass_on(self._connection, self._facts, run.id, following, wanted, kinds=("signal",))
             await self._append(facts.subject(following, "start"), facts.encode(start))
             await anew.pass_on(self._connection, self._facts, run.id, following, wanted)
         return following

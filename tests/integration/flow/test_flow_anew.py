@@ -264,3 +264,27 @@ async def test_an_answer_to_a_run_that_went_on_says_where_something_is_asked_now
 
 async def _asks(flow, run, step):
     return await anew.exists(flow.connection, run) and f"ask.{step}" in (await flow.runs.look(run)).run.open
+
+
+async def test_signals_are_heard_in_their_order_though_the_owner_dies_when_the_next_run_has_begun(flows, monkeypatch):
+    flow = await flows.here()
+    passed_on, gate = anew.pass_on, asyncio.Event()
+
+    async def late(connection, writer, run: str, following: str, wanted, **more) -> None:
+        if await anew.exists(connection, following):  # as if somebody else had to take over first
+            await gate.wait()
+        await passed_on(connection, writer, run, following, wanted, **more)
+
+    monkeypatch.setattr(anew, "pass_on", late)
+    heard = "[input, [steps.w.output]][]"
+    again = {"kind": "continue_as_new", "depends_on": ["w"], "when": "length(input) < `3`", "input": heard}
+    await define(flow, steps={"w": {"kind": "wait_for_signal", "signal": "go"}, "again": again}, output=heard)
+    run = await start(flow, [])
+    await flow.runs.hold(run)
+    for number in range(3):
+        await flow.runs.signal(run, "go", b"%d" % number)
+    await flow.runs.hold(run, resume=True)
+    await until(lambda: anew.exists(flow.connection, facts.chained(run, 1)))
+    await flow.runs.signal(run, "go", b"3")
+    gate.set()
+    assert output(await ended(flow, run)) == [0, 1, 2, 3]
