@@ -118,7 +118,10 @@ def _carry_out(asking: Coroutine[Any, Any, None], on: str, came: list[int]) -> N
         with _handlers_kept(came):
             asyncio.run(asking)
     except asyncio.CancelledError:
-        raise Cancelled("Stopped by a signal; the node was told to stop, too.", code="call.cancelled") from None
+        raise Cancelled(
+            "Stopped by a signal; the node was told to stop, too.",
+            code="call.cancelled", detail={"signal": came[0]} if came else {},
+        ) from None  # fmt: skip
     except Unreachable as error:
         if error.code != "bus.no_responders":
             raise

@@ -64,6 +64,7 @@ EXIT_CODES: dict[int, str] = {
     75: "not now: try again, or allow more time",
     77: "not allowed",
     78: "the configuration is wrong",
+    129: "the terminal was closed",
     130: "interrupted (Ctrl-C)",
     143: "terminated by a signal",
 }

@@ -133,14 +133,15 @@ def test_a_time_out_is_75_and_comes_in_time(shell):
     assert (code, json.loads(err)["kind"]) == (75, "timed_out")
 
 
-def test_ctrl_c_stops_the_work(shell):
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_stops_the_work(shell, number, exit_code):
     process = shell.start("invoke", "sleeper", "x")
     deadline = time.monotonic() + 90
     while shell.json("status")["running"] != 1:
         assert time.monotonic() < deadline
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == exit_code
     assert "Traceback" not in err
     while shell.json("status")["running"] != 0:
         assert time.monotonic() < deadline
