@@ -191,3 +191,26 @@ def test_what_cannot_begin_is_refused_and_what_waits_says_for_whom(nodes):
     hub.ask("crew.cancel", id=name)
     phase(hub, name, "cancelled")
     assert hub.run("crew", "watch", name)[0] == 1
+
+
+SLOW = """
+[executors.slow]
+type = "process"
+command = ["sleep", "600"]
+capabilities = ["slowly"]
+"""
+
+
+def test_of_what_is_paused_nobody_is_said_to_be_at_it_who_was_killed(nodes):
+    hub = nodes.node(HUB + SLOW, "hub").up()
+    name = hub.ask("crew.assess", task="wait", capability="slowly")["id"]
+    hub.ask("crew.spawn", id=name)
+    until(lambda: state(hub, name)["parts"][0]["state"] == "running", what="it was not begun")
+    hub.ask("crew.pause", id=name)
+    os.kill(hub.pid, signal.SIGKILL)
+    hub.up()
+    until(lambda: state(hub, name)["parts"][0]["state"] == "queued", what="it is said to run still")
+    hub.ask("crew.resume", id=name)
+    until(lambda: state(hub, name)["parts"][0]["state"] == "running", what="it was not begun again")
+    hub.ask("crew.cancel", id=name)
+    phase(hub, name, "cancelled")

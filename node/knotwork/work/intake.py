@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 Key = tuple[str, str, int, int]
 HELD_MAX_S = 10
 """How long a task that may not begin yet is left alone before it is looked at again, at most."""
+KNOWN_MAX = 10_000
 UNCALLED_MAX = 3
 """So often an attempt may come before what calls for it is found."""
 
@@ -93,6 +94,8 @@ class Intake:
         self.gate = Gate()
         """Says which tasks may not begin yet; set by the room."""
         self._looking: set[Key] = set()
+        self._held: set[Key] = set()
+        """What was handed back because it may not begin yet, as long as that is so."""
         self._fresh_after = 2**62
 
     async def reconnected(self) -> None:
@@ -188,13 +191,19 @@ class Intake:
 
     async def _held_back(self, task: Task, delivery: Delivery) -> bool:
         """Hand a task back that may not begin yet, to be looked at again; the longer it waits, the later."""
+        key = key_of(task)
         if not await self.gate.holds(task):
+            self._held.discard(key)
             return False
         after_s = min(delivery.count, HELD_MAX_S)
-        if delivery.count == 1:  # else it would count as begun
-            await self.release(task, 1, delivery.reply, "", "what it is part of is paused", after_s=after_s)
-        else:
+        if key in self._held:
             self._taking.answer(delivery.reply, pulls.later(after_s))
+        else:  # once on record: else the first delivery would count as begun, and whoever vanished as still at it
+            if len(self._held) >= KNOWN_MAX:
+                self._held.clear()
+            self._held.add(key)
+            why = "what it is part of is paused"
+            await self.release(task, delivery.count, delivery.reply, "", why, after_s=after_s)
         return True
 
     async def _pass_over(self, task: Task, delivery: Delivery) -> None:
