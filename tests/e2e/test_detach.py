@@ -60,6 +60,21 @@ def test_ready_when_up_returns_and_gone_when_stop_does(nodes, figure):
     assert node.run("stop")[0] == 69
 
 
+def test_of_several_that_start_at_once_one_does_and_its_log_stays(nodes):
+    node = nodes.node(SHOUT)
+    starts = [node.start("up", "--detach", "-o", "json") for _ in range(4)]
+    ended = [(one.communicate(timeout=WAIT_S), one.returncode) for one in starts]
+    try:
+        assert sorted(code for _, code in ended) == [0, 1, 1, 1], ended
+        told = [json.loads(err)["code"] for (_, err), code in ended if code]
+        assert told == ["node.already_running"] * 3
+        assert "is ready" in (node.data / "knotwork.log").read_text()
+        assert not (node.data / "knotwork.log.1").exists()
+    finally:
+        assert node.run("stop")[0] == 0
+    assert not nodes.left()
+
+
 def test_what_stops_the_start_is_told_by_the_command(nodes):
     node = nodes.node("[node]\nnmae = 1\n")
     code, wire = node.refused("up", "--detach")

@@ -19,6 +19,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,23 @@ async def acquire(store: Path, node: str, *, wait_s: float = 3.0) -> StoreLock:
         os.close(handle)
         raise
     return StoreLock(handle, node)
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path, wait_s: float) -> Iterator[None]:
+    """Be the only process inside such a block; blocks for `wait_s` seconds while another one is in its own.
+
+    The file at `path` is made when missing, and stays. Raises `TimeoutError`, and `OSError` where it cannot be made.
+    """
+    handle, deadline = os.open(path, os.O_RDWR | os.O_CREAT, 0o600), time.monotonic() + wait_s
+    try:
+        while not _try_lock(handle):
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(_LOOK_EVERY_S)
+        yield
+    finally:
+        os.close(handle)
 
 
 def read_owner(store: Path) -> Owner:

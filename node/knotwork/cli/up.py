@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
-from knotwork.bus import child
+from knotwork.bus import child, store_lock
 from knotwork.cli import files, launched, local, options, remote, show
 from knotwork.cli.files import FileOptions
 from knotwork.cli.options import Shared
@@ -123,6 +124,23 @@ def start_detached(
     Raises `Conflict` when one runs in this folder already, `TimedOut` when it is not ready in time (it is ended
     then), and what the node itself said when it ended instead.
     """
+    _refuse_second(folder)
+    with _alone(folder, timeout_s):
+        _refuse_second(folder)
+        log = _fresh_log(folder)
+        process: subprocess.Popen[bytes] | None = None
+        try:
+            with undisturbed(), hangup_ignored(), log.open("ab") as out:
+                process = _spawn(folder, chosen, out)
+                on_begin(process)
+            return _await_ready(process, folder, log, timeout_s, on_wait)
+        except BaseException:  # Ctrl-C, too: nobody knows of a node that was never announced
+            if process is not None:
+                end(process)
+            raise
+
+
+def _refuse_second(folder: Path) -> None:
     running = local.read(folder)
     if running is not None:
         raise Conflict(
@@ -130,17 +148,25 @@ def start_detached(
             code="node.already_running",
             hint="Use it, stop it with `knotwork stop`, or choose another --data-dir.",
         )
-    log = _fresh_log(folder)
-    process: subprocess.Popen[bytes] | None = None
-    try:
-        with undisturbed(), hangup_ignored(), log.open("ab") as out:
-            process = _spawn(folder, chosen, out)
-            on_begin(process)
-        return _await_ready(process, folder, log, timeout_s, on_wait)
-    except BaseException:  # Ctrl-C, too: nobody knows of a node that was never announced
-        if process is not None:
-            end(process)
-        raise
+
+
+@contextmanager
+def _alone(folder: Path, wait_s: float) -> Iterator[None]:
+    """Be the only one who starts a node in a folder: another one would move the log of ours out of its way."""
+    with ExitStack() as stack:
+        try:
+            for place in (folder, folder / "run"):
+                place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            stack.enter_context(store_lock.one_at_a_time(folder / "run" / "starting", wait_s))
+        except TimeoutError:
+            raise TimedOut(
+                f"Somebody else has been starting a node in {folder} for {wait_s:g} s.",
+                code="node.start_timed_out",
+                hint="See `knotwork status`; allow more with --timeout.",
+            ) from None
+        except OSError as error:
+            raise unusable(folder, error) from error
+        yield
 
 
 def _await_ready(
@@ -180,7 +206,6 @@ def _fresh_log(folder: Path) -> Path:
     """Return the file for the node's words, for its owner alone; the one before is kept beside it."""
     log = folder / "knotwork.log"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if log.exists():
             log.replace(folder / "knotwork.log.1")
         log.touch(mode=0o600)
