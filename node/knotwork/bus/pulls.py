@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from knotwork.bus.wire import Message
 
 ACK, NAK, ALIVE, TERM = b"+ACK", b"-NAK", b"+WPI", b"+TERM"
+ANSWERS = "$JS.ACK."
+"""What every place where a delivery is answered begins with."""
 _ACK_PARTS = 9
 
 

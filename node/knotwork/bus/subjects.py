@@ -284,6 +284,11 @@ def heard(of: str) -> str:
     return f"heard.{of}"
 
 
+def still(node: str) -> str:
+    """Return where a node is asked whether it still works on an attempt."""
+    return f"still.{token(node, 'node')}"
+
+
 def live(run: str, step: str) -> str:
     """Return where progress and live output of a step go."""
     return f"stream.{token(run, 'run')}.{token(step, 'step')}"

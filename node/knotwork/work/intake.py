@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +20,7 @@ import msgspec
 from knotwork.bus import clock, digits, pulls, reading, subjects
 from knotwork.bus.background import begin_in, heard
 from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TimedOut
-from knotwork.work import fold, keyed, proof, records, settle
+from knotwork.work import fold, keyed, proof, records, settle, still
 from knotwork.work.gate import Gate
 from knotwork.work.records import Outcome, Released, Started, Task
 
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 Key = tuple[str, str, int, int]
 HELD_MAX_S = 10
 """How long a task that may not begin yet is left alone before it is looked at again, at most."""
+BACK_S, BACK_SURELY_S = 3.0, 15.0
+"""So long after NATS came back its nodes are waited for; and so long before one of them is said to have been killed by a task."""
 KNOWN_MAX = 10_000
 UNCALLED_MAX = 3
 """So often an attempt may come before what calls for it is found."""
@@ -96,11 +99,11 @@ class Intake:
         self._looking: set[Key] = set()
         self._held: set[Key] = set()
         """What was handed back because it may not begin yet, as long as that is so."""
-        self._fresh_after = 2**62
+        self._fresh_after, self._since_s = 2**62, 0.0
 
     async def reconnected(self) -> None:
         """Find out, after a (re)connect, what is certainly fresh from now on."""
-        self._fresh_after = 2**62
+        self._fresh_after, self._since_s = 2**62, time.monotonic()
         self._taking.forget()
         self._fresh_after = await reading.last_seq(self._connection, subjects.TASKS)
 
@@ -182,12 +185,31 @@ class Intake:
             self._taking.answer(delivery.reply, pulls.ACK)
         elif await self._adopts(task, delivery):
             log.debug("%s came again and is held by an agent that came in", task.run)
+        elif await self._is_worked_on(task, delivery):
+            log.debug("%s came again and may be worked on still", task.run)
         elif await self._held_back(task, delivery):
             log.debug("%s may not begin yet", task.run)
         elif (crashed := await self._crashes(task, delivery, taker)) is not None:
             self._poison(task, delivery, *crashed)
         else:
             self._begin(task, delivery, taker)
+
+    async def _is_worked_on(self, task: Task, delivery: Delivery) -> bool:
+        """Leave an attempt to a node that has it still; and for a while to one that is not back yet after NATS was away.
+
+        The longer for one that would be said to have killed its workers.
+        """
+        if delivery.count == 1:
+            return False
+        begun, released = await self._traces(task, "started"), await self._traces(task, "released")
+        crashed = settle.crashes(delivery.count, frozenset(begun), frozenset(released))
+        who = {one.node for number in crashed if number in begun and (one := _begun(begun[number])) and not one.claimed}
+        word = await still.ask(self._connection, sorted(who - {self._node}), task, delivery)
+        verdict = len(crashed) + settle.killed(task) >= task.retry.max_crashes
+        if word == "is away" and time.monotonic() - self._since_s < (BACK_SURELY_S if verdict else BACK_S):
+            self._taking.answer(delivery.reply, pulls.later(1))
+            return True
+        return word == "has it"
 
     async def _held_back(self, task: Task, delivery: Delivery) -> bool:
         """Hand a task back that may not begin yet, to be looked at again; the longer it waits, the later."""

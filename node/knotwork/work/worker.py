@@ -18,7 +18,7 @@ import msgspec
 
 from knotwork.bus import clock, frames, patterns, pulls, subjects
 from knotwork.sdk.errors import KnotworkError
-from knotwork.work import passing, queues, records, settle, withdrawing
+from knotwork.work import passing, queues, records, settle, still, withdrawing
 from knotwork.work import values as work_values
 from knotwork.work.intake import Adopts, Ended, Intake, Key, key_of
 from knotwork.work.queues import Queue
@@ -100,6 +100,9 @@ class Worker:
         await self.taking.open()
         await self._connection.listen(patterns.CANCELLED_TASKS, self._cancelled)
         await self._connection.listen(patterns.WITHDRAWN, self._withdrawn)
+        await self._connection.listen(
+            subjects.still(self._node), lambda message: still.answer(self._connection, message, self._running)
+        )
 
     async def renew(self) -> None:
         """Keep the lease of everything that runs, for ever."""

@@ -13,9 +13,10 @@ import pytest
 from tests.integration.work.conftest import ended, task, until
 from tests.integration.work.test_work_life import lines
 
-from knotwork.bus import clock, publisher, reading, subjects
+from knotwork.bus import clock, publisher, reading, streams, subjects
 from knotwork.sdk.errors import KnotworkError
 from knotwork.work import proof, records, settle
+from knotwork.work.queues import Queue
 from knotwork.work.records import Retry
 from knotwork.work.values import Values
 
@@ -64,6 +65,38 @@ async def test_a_frozen_workers_late_outcome_is_refused(bench, tmp_path):
     await ended(work, after.run)
     standing = await work.find(one.run)
     assert (standing.node, standing.ended_ns) == ("second", outcome.ended_ns)
+
+
+async def test_a_worker_that_nats_was_away_for_longer_than_a_lease_keeps_what_it_does_and_has_not_died(bench, tmp_path):
+    work = await bench.room()
+    first = await bench.worker("first", do={})
+    go = tmp_path / "go"
+    one = task(value={"touch": str(tmp_path / "began"), "until": str(go)}, retry=Retry(max_crashes=1))
+    await work.submitter.submit(one)
+    await until(lambda: lines(tmp_path / "began"))
+    await until(lambda: _begun(work, one))
+    os.kill(first.pid, signal.SIGSTOP)  # it is the last one that is back
+    await bench.worker("second", do={})
+    await bench.kill_server()
+    await until(lambda: _came_again(work, one))
+    os.kill(first.pid, signal.SIGCONT)
+    go.touch()
+    outcome = await ended(work, one.run)
+    assert (outcome.state, outcome.node) == ("completed", "first")
+    assert len(lines(tmp_path / "began")) == 1
+
+
+async def _begun(work, one):
+    with contextlib.suppress(KnotworkError):
+        return await reading.last(work._connection, subjects.FACTS, records.trace_subject(one, "started", 1))
+
+
+async def _came_again(work, one):
+    """Return whether it was given to somebody again, by a server that was started again."""
+    queue = Queue(one.boundary, one.queue, one.lane)
+    with contextlib.suppress(KnotworkError):
+        told = await streams.api(work._connection, f"CONSUMER.INFO.{subjects.TASKS}.{queue.consumer}")
+        return told["num_redelivered"] > 0
 
 
 async def test_a_task_that_kills_its_workers_is_poison_after_three(bench, tmp_path):
