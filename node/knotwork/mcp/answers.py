@@ -7,7 +7,7 @@ from typing import Any
 
 from knotwork.mcp import dialect, spoken, wording
 from knotwork.mcp.dialect import Asked, Json, Refusal
-from knotwork.sdk.errors import Invalid, KnotworkError, NotFound
+from knotwork.sdk.errors import Conflict, Denied, Invalid, KnotworkError, NotFound, TooLarge
 from knotwork.telemetry import trace
 
 
@@ -68,8 +68,12 @@ def failed(error: KnotworkError) -> Json:
     return result(text, {"error": {"code": error.code, "message": said, "hint": hint}}, is_error=True)
 
 
+def code_of(error: KnotworkError) -> int:
+    """Return the code of the protocol for an error: whether the request is wrong, or something is here."""
+    theirs = isinstance(error, Invalid | Denied | NotFound | Conflict | TooLarge)
+    return dialect.INVALID_PARAMS if theirs else dialect.INTERNAL
+
+
 def as_refusal(error: KnotworkError, number: Any) -> Refusal:
     """Return an error of ours as one of the protocol."""
-    theirs = isinstance(error, Invalid | NotFound)
-    code = dialect.INVALID_PARAMS if theirs else dialect.INTERNAL
-    return Refusal(code, wording.clean(spoken.for_agents(str(error))), {"code": error.code}, number)
+    return Refusal(code_of(error), wording.clean(spoken.for_agents(str(error))), {"code": error.code}, number)

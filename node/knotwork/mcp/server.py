@@ -38,12 +38,24 @@ from mcp.types import (
 )
 
 import knotwork
-from knotwork.mcp import calling, dialect, instructions, prompts, resources, rows, spoken, tasks, toolsets, wording
+from knotwork.mcp import (
+    answers,
+    calling,
+    dialect,
+    instructions,
+    prompts,
+    resources,
+    rows,
+    spoken,
+    tasks,
+    toolsets,
+    wording,
+)
 from knotwork.mcp.hanging_up import LEFT
 from knotwork.mcp.held import Held
 from knotwork.mcp.toolsets import aliases
 from knotwork.ops.op import Caller
-from knotwork.sdk.errors import Cancelled, Invalid, KnotworkError, NotFound
+from knotwork.sdk.errors import Cancelled, KnotworkError
 from knotwork.telemetry import trace
 
 if TYPE_CHECKING:
@@ -299,5 +311,4 @@ def _no_cursor(params: PaginatedRequestParams | None) -> None:
 
 
 def _error(error: KnotworkError) -> MCPError:
-    code = INVALID_PARAMS if isinstance(error, Invalid | NotFound) else INTERNAL_ERROR
-    return MCPError(code, spoken.for_agents(str(error)), {"code": error.code})
+    return MCPError(answers.code_of(error), spoken.for_agents(str(error)), {"code": error.code})

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from knotwork.mcp import calling, server
+from knotwork.mcp import answers, calling, server
 from knotwork.mcp.held import Held
 from knotwork.ops.op import Caller
+from knotwork.sdk.errors import Conflict, Denied, Internal, Invalid, KnotworkError, NotFound, TooLarge, Unavailable
 
 
 class OneGuest:
@@ -39,3 +40,14 @@ async def test_what_a_cancelled_call_was_given_is_taken_back(monkeypatch: pytest
         assert not undone.is_set()
         call.cancel()
     assert undone.is_set()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Invalid("x"), -32602), (NotFound("x"), -32602), (Conflict("x"), -32602), (Denied("x"), -32602),
+        (TooLarge("x"), -32602), (Unavailable("x"), -32603), (Internal("x"), -32603),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_request_is_no_internal_error_over_both_ways_in(error: KnotworkError, code: int):
+    assert answers.as_refusal(error, 1).code == server._error(error).error.code == code
