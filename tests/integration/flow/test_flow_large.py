@@ -75,6 +75,18 @@ async def written(flow, run) -> list[dict]:
     return found
 
 
+async def test_what_an_answer_says_of_a_run_brings_it_back_as_well(flows):
+    flow = await flows.here()
+    await define(flow, steps={"a": {"kind": "sleep", "duration": 0}})
+    run = await start(flow, 1)
+    await ended(flow, run)
+    await until(lambda: _forgotten(flow, run))
+    (answer,) = [piece async for piece in RunCopies(flow).lines(run)]
+    await reading.purge(flow.connection, subjects.HISTORY, "history.>", 0)
+    assert (await RunCopies(flow).keep(json.loads(answer.model_dump_json()))).changed
+    assert (await flow.runs.look(run)).finish.state == "completed"
+
+
 async def test_it_is_written_down_in_parts_and_brought_back(flows):
     flow = await flows.here()
     run = await large(flow)

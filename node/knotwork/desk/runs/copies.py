@@ -82,7 +82,7 @@ class RunCopies:
         workflow = understood(run.get("definition"))
         await self._flow.definitions.put(workflow, now_ns=clock.now_ns(), named=False)
         name = str(run.get("id", ""))
-        part = run.get("part", 1)
+        part = run.get("part") or 1  # an answer says 0 of one that is whole
         if not isinstance(part, int) or not 1 <= part <= PARTS_MAX:
             raise Invalid(f"There is no part {str(part)[:20]!r} of a run.", code="flow.bad_history")
         facts = codec.encode(run["facts"])
