@@ -6,8 +6,9 @@ and closed. All of it is decided by what is on record, so any node can do it, af
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -225,15 +226,8 @@ class Settling:
             for part in view.record.parts if view.parts[part.id].state == "completed"
         ]  # fmt: skip
         missing = tuple(name for name in view.parts if view.parts[name].state != "completed")
-        conflicts: tuple[msgspec.Raw, ...] = ()
-        output: Any
-        if how == "merge":
-            made = synthesis.merged(pieces)
-            output = made.output
-            conflicts = tuple(msgspec.Raw(records.encode(one)) for one in made.conflicts)
-        else:
-            output = synthesis.concatenated(pieces)
-        value, blob = await self._values.keep(records.encode(output))
+        output, conflicts = await asyncio.to_thread(_together, pieces, how)  # it may take seconds
+        value, blob = await self._values.keep(output)
         return Result(how, msgspec.Raw(value), blob, _bounded(conflicts), missing, "", clock.now_ns())
 
     async def output_of(self, part: PartSight) -> bytes:
@@ -269,6 +263,14 @@ class Settling:
         )
         if made.phase == phase:
             self.told(made)
+
+
+def _together(pieces: list[synthesis.Piece], how: records.How) -> tuple[bytes, tuple[msgspec.Raw, ...]]:
+    """Return what results add up to by rules, and where they contradict each other."""
+    if how != "merge":
+        return records.encode(synthesis.concatenated(pieces)), ()
+    made = synthesis.merged(pieces)
+    return records.encode(made.output), tuple(msgspec.Raw(records.encode(one)) for one in made.conflicts)
 
 
 def _stopped(one: Record, stop: records.Stop) -> Record:

@@ -104,6 +104,8 @@ class _Merging:
         self._parts = parts
         self._said: dict[tuple[str, ...], Part] = {}
         self._known: dict[tuple[str, ...], Conflict] = {}
+        self._listed: dict[tuple[str, ...], tuple[list[Any], set[bytes]]] = {}
+        """What stands in the list at a place, as long as it is that list: looked through one by one it would take for ever."""
 
     def join(self, into: dict[str, Any], value: dict[str, Any], path: tuple[str, ...], part: Part) -> None:
         """Join what a part says with what stands there."""
@@ -117,9 +119,20 @@ class _Merging:
             if isinstance(before, dict) and isinstance(one, dict) and len(place) < DEPTH_MAX:
                 self.join(before, one, place, part)
             elif isinstance(before, list) and isinstance(one, list):
-                into[key] = before + [item for item in one if item not in before]
+                into[key] = self._longer(before, one, place)
             elif before != one or isinstance(before, bool) is not isinstance(one, bool):
                 self._differ(into, place, one, part)
+
+    def _longer(self, before: list[Any], more: list[Any], path: tuple[str, ...]) -> list[Any]:
+        """Return a list with what another has beside it."""
+        known, there = self._listed.get(path, (None, set[bytes]()))
+        if known is not before:
+            there = {_told(item) for item in before}
+        texts = [_told(item) for item in more]
+        made = before + [item for item, text in zip(more, texts, strict=True) if text not in there]
+        there.update(texts)
+        self._listed[path] = (made, there)
+        return made
 
     def _say(self, value: Any, path: tuple[str, ...], part: Part) -> None:
         """Note who said what stands at a place, and at all places below."""
@@ -144,6 +157,11 @@ class _Merging:
         if later:
             into[key] = value
             self._say(value, path, part)
+
+
+def _told(item: Any) -> bytes:
+    """Return what an item of a list says, the same for those that say the same."""
+    return msgspec.json.encode(item, order="deterministic")
 
 
 def needs(parts: dict[str, Part], one: str, other: str) -> bool:
