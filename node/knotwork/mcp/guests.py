@@ -93,7 +93,7 @@ class Guests:
         guest = self._guests.get(key)
         if guest is None:
             self._guests = {name: one for name, one in self._guests.items() if one.is_here}
-            if len(self._guests) >= GUESTS_MAX:
+            if len(self._guests) >= GUESTS_MAX and not self._let_one_go():
                 raise Busy(f"{GUESTS_MAX} agents are here over HTTP already.", code="mcp.too_many", retry_after_s=60.0)
             guest = self._guests[key] = self._made(door)
         guest.heard_s, guest.session = asyncio.get_running_loop().time(), door.session
@@ -172,8 +172,19 @@ class Guests:
 
     def left(self, project: str, session: str) -> None:
         """Close the session of a client that said goodbye, unless another client was that agent since."""
-        for key, guest in list(self._guests.items()):
+        for guest in list(self._guests.values()):
             if (guest.door.project, guest.session) == (project, session):
-                del self._guests[key]
-                if guest.task is not None:
-                    guest.task.cancel()
+                self._close(guest)
+
+    def _let_one_go(self) -> bool:
+        """Close the session of who was silent for longest, when nothing is kept for him any more; return whether there is one."""
+        now_s = asyncio.get_running_loop().time()
+        silent = [one for one in self._guests.values() if not one.inside and now_s - one.heard_s > KEEP_S]
+        if silent:
+            self._close(min(silent, key=lambda one: one.heard_s))
+        return bool(silent)
+
+    def _close(self, guest: Guest) -> None:
+        del self._guests[guest.door.project, guest.door.key]
+        if guest.task is not None:
+            guest.task.cancel()

@@ -107,6 +107,18 @@ async def test_only_those_who_are_here_count(monkeypatch: pytest.MonkeyPatch):
             await made.caller_of(guest)
         with pytest.raises(Busy):
             made.of(door(3))
+        with monkeypatch.context() as later:
+            later.setattr(guests, "KEEP_S", -1.0)
+            made.known(door(0)).inside = 1  # it is being answered
+            await made.caller_of(made.of(door(1)))
+            await made.caller_of(made.of(door(4)))
+            assert [made.known(door(number)) is None for number in (0, 1, 4)] == [False, True, False]
+            made.known(door(0)).inside = 0
+            await made.caller_of(made.of(door(1)))  # who was silent for longest goes
+            assert [made.known(door(number)) is None for number in (0, 1, 4)] == [True, False, False]
+        await made.caller_of(made.of(door(1)))
+        made.left("default", "k4")
+        await made.caller_of(made.of(door(0)))
         assert [made.known(door(number)) is None for number in range(3)] == [False, False, True]
         made.left("default", "k0")
         assert made.of(door(3)) is made.known(door(3))
