@@ -127,6 +127,22 @@ async def test_exchanged_in_place(guest, server) -> None:
     assert (await seen(server, "one"), await seen(server, "two")) == (False, True)
 
 
+def test_a_project_that_nats_refuses_meanwhile_is_told_of_in_the_status(guest, server, tmp_path) -> None:
+    (ports,) = tmp_path.glob("*.ports")
+    text = SERVER.format(port=server, folder=tmp_path)
+
+    def reload(text: str) -> None:
+        (tmp_path / "server.conf").write_text(text)
+        os.kill(int(ports.stem.rpartition("_")[2]), signal.SIGHUP)
+
+    assert guest.status()["warnings"] == []
+    reload(text.replace("one, password: secret", "one, password: changed"))
+    until(lambda: any("refuses these" in one for one in guest.status()["warnings"]), 2 * WAIT_S)
+    assert [one.partition(": ")[0] for one in guest.status()["warnings"]] == ["project work"]
+    reload(text)
+    until(lambda: guest.status()["warnings"] == [], 2 * WAIT_S)
+
+
 @pytest.mark.parametrize("removed", [True, False])
 async def test_credentials_that_are_refused_change_nothing(guest, server, removed) -> None:
     if removed:

@@ -244,6 +244,14 @@ def test_what_needs_a_restart_is_refused_by_name(live):
     assert node.http("GET", "/livez", host="knot.example").status == 200
 
 
+def test_a_file_that_says_nothing_any_more_is_refused_and_a_plan_says_so(live):
+    node, before = live, last(live)
+    node.write("# nothing\n")
+    assert "the file is empty now, or gone" in node.verdict(before, "refused")["message"]
+    assert node.refused("config", "plan")[1] == node.refused("reload")[1]
+    assert node.agents() == ["shout"]
+
+
 def test_projects_come_and_go_without_dropping_others(live):
     base = '[projects.one]\n[executors.shout]\ntype = "process"\ncommand = ["tr", "a-z", "A-Z"]\nprojects = ["one"]\n'
     two = base + '[projects.two]\n[executors.other]\ntype = "process"\ncommand = ["cat"]\nprojects = ["two"]\n'
@@ -273,6 +281,9 @@ def test_projects_come_and_go_without_dropping_others(live):
             node.write(base)
             assert set(node.verdict(first, "applied")["removed"]) == {"executors.other", "projects.two"}
             until(lambda: node.call("agents.list", project="two").status == 404)
+            gone = last(node)
+            node.write(base.replace("[projects.one]\n", '[projects.one]\nmax_storage = "2GB"\n'))
+            assert node.verdict(gone, "applied")["changed"] == ["projects.one"]
             seen = len(calls)
             until(lambda: len(calls) > seen + 3)
         finally:

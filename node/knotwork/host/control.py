@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import knotwork
 from knotwork.bus import clock
 from knotwork.bus.away import must_reach
-from knotwork.config import revisions, secrets
+from knotwork.config import revisions
 from knotwork.desk.agents import MeshDesk
 from knotwork.desk.moments import rfc3339
 from knotwork.desk.seen_agents import SeenAgents
 from knotwork.host import concerns, node_rows
+from knotwork.host.reload import refuse_emptied
 from knotwork.mcp.held import Held
 from knotwork.ops import replies
 from knotwork.sdk import KINDS
@@ -251,11 +252,14 @@ class Control:
             memory_bytes=_memory_bytes(),
             safe_mode=self.safe_mode,
             warnings=[
-                *(f"{one.name}: {one.why}" for one in self._concerns()),
+                *(f"{one.name}: {one.why}" for one in [*self._unserved(), *self._concerns()]),
                 *concerns.unasked(self.world.loaded.config),
             ],
             slots=[node_rows.slot_row(slot) for slot in self.world.slots.everything()],
         )
+
+    def _unserved(self) -> list[replies.Check]:
+        return [one for one in map(node_rows.project_check, self.projects.all()) if not one.ok]
 
     def _concerns(self) -> list[replies.Check]:
         return concerns.of(self.opened, self.projects.memberships(), self.commons())
@@ -268,16 +272,7 @@ class Control:
 
     async def health(self) -> replies.NodeHealth:
         """Return whether the node is alive, and ready for work."""
-        checks = [
-            replies.Check(
-                name=f"project {project.name}",
-                ok=project.connection is not None
-                and project.connection.state == "connected"
-                and project.membership is not None,
-                why=secrets.redact(project.why),
-            )
-            for project in self.projects.all()
-        ]
+        checks = [node_rows.project_check(project) for project in self.projects.all()]
         if self.nats.server is not None:
             checks.append(
                 replies.Check(name="nats-server", ok=self.nats.server.state == "running", why=self.nats.server.why)
@@ -318,6 +313,7 @@ class Control:
     async def plan(self) -> replies.ConfigPlan:
         """Return what `reload` would do now."""
         loaded = await asyncio.to_thread(self.world.read)
+        refuse_emptied(self.world.loaded, loaded)
         plan = await asyncio.to_thread(self.world.plan, loaded)
         return replies.ConfigPlan(ok=not plan.refused, changes=node_rows.change_rows(plan))
 

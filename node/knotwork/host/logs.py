@@ -52,11 +52,13 @@ class Lines(logging.Handler):
         written.wait(FLUSH_S)
 
     def _run(self) -> None:
+        told_lost = 0
         while True:
             taken = [self._waiting.get()]
             while not self._waiting.empty():  # many lines are one write: a thread gets its turn seldom on a busy node
                 taken.append(self._waiting.get())
-            lost, self._lost = self._lost, 0
+            lost = self._lost - told_lost
+            told_lost += lost
             told = [one for one in taken if isinstance(one, str)]
             if lost:
                 told.append(f"{lost} lines of the log were lost: nobody read it\n")

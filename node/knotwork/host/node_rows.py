@@ -32,6 +32,12 @@ def taking_work(state: str, projects: Sequence[Project]) -> replies.Check:
     return replies.Check(name="taking work", ok=not why, why=why)
 
 
+def project_check(project: Project) -> replies.Check:
+    """Return whether a project is served just now."""
+    up = project.connection is not None and project.connection.state == "connected" and project.membership is not None
+    return replies.Check(name=f"project {project.name}", ok=up, why=secrets.redact(project.why))
+
+
 def slot_row(slot: Slot) -> replies.Slot:
     """Return how one running plugin is."""
     return replies.Slot(

@@ -146,7 +146,7 @@ class Reloader:
                     replies.ReloadVerdict(result="unchanged", revision=self._world.revision), start_s, trigger
                 )
             if back is None:
-                _refuse_emptied(self._world.loaded, loaded)
+                refuse_emptied(self._world.loaded, loaded)
             else:
                 back.refuse_other(loaded)
             change = await self._world.prepare(loaded)
@@ -294,7 +294,7 @@ class Reloader:
         return verdict
 
 
-def _refuse_emptied(before: Loaded, now: Loaded) -> None:
+def refuse_emptied(before: Loaded, now: Loaded) -> None:
     """Raise `ConfigInvalid` when files that said something are empty: seen while an editor or a full disk truncates one."""
     if _says_nothing(now) and not _says_nothing(before):
         path = str((now.texts or before.texts)[0].path)
@@ -340,7 +340,8 @@ def _applied(change: Change, revision: int, message: str) -> replies.ReloadVerdi
         added=[f"{SECTIONS[kind]}.{name}" for kind in found for name in found[kind].added]
         + [f"projects.{name}" for name in plan.projects.added],
         changed=[f"{SECTIONS[kind]}.{name}" for kind in found for name in found[kind].changed]
-        + sorted(reopened - named),
+        + sorted(reopened - named)
+        + [f"projects.{name}" for name in plan.projects.changed],
         removed=[f"{SECTIONS[kind]}.{name}" for kind in found for name in found[kind].removed]
         + [f"projects.{name}" for name in plan.projects.removed],
         live=list(plan.live),
