@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 ACK_S = 15.0
-"""Silence after which a sign of life is passed on; a client gives up after 60 s without any."""
+"""How often a sign of life is passed on, also to one who is told pieces: only those that come back tell that he has gone.
+
+A client gives up after 60 s of silence.
+"""
 
 
 class PromptStream:
@@ -114,7 +117,6 @@ class PromptStream:
             self._way.close()
 
     def _send(self, data: bytes, head: bytes) -> None:
-        self._quiet_until_s = time.monotonic() + ACK_S
         try:
             self._way.send(data, head)
         except TooLarge:

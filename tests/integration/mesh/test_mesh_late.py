@@ -9,7 +9,7 @@ import pytest
 from knotwork.bus import way
 from knotwork.bus.connection import open_connection
 from knotwork.bus.endpoint import Endpoint
-from knotwork.mesh import prompt_stream
+from knotwork.mesh import prompt_stream, prompts
 from knotwork.sdk import Done
 from knotwork.sdk.errors import KnotworkError
 
@@ -18,7 +18,7 @@ WAIT_S = 30.0
 
 @pytest.fixture
 def held():
-    """An agent `held` that answers when it is told to, `talk` that streams then."""
+    """An agent `held` that answers when it is told to, `talk` that streams then, `chat` that streams all the while."""
 
     class Held:
         def __init__(self) -> None:
@@ -34,8 +34,15 @@ def held():
                 await attempt.report.stream(n)
             return Done("kept")
 
+        async def chat(self, attempt):
+            while not self.go.is_set():
+                await attempt.report.stream("so")
+                await asyncio.sleep(0.02)
+            return Done("kept")
+
         def fill(self, node):
             node.agent("held", self.wait)
+            node.agent("chat", self.chat)
             node.agent("talk", self.talk)
 
     return Held()
@@ -184,18 +191,19 @@ async def test_a_caller_who_has_waited_long_may_be_away_longer(node, server, pro
     assert asked.result() == "kept"
 
 
-async def test_the_work_of_a_prompt_ends_when_its_sender_is_gone(node, server, until, held, monkeypatch):
+@pytest.mark.parametrize("agent", ["held", "chat"])
+async def test_the_work_of_a_prompt_ends_when_its_sender_is_gone(node, server, until, held, agent, monkeypatch):
     monkeypatch.setattr(prompt_stream, "ACK_S", 0.3)
     far = await node("far", held.fill)
     heard: list[bytes] = []
     async with open_connection(Endpoint((server.url,))) as client:
         client.send(
-            "agents.prompt.test.far.held", b"hello", client.open_reply(lambda message: heard.append(message.data))
+            f"agents.prompt.test.far.{agent}", b"hello", client.open_reply(lambda message: heard.append(message.data))
         )
-        await until(lambda: far.node.running.get("held"), WAIT_S)
-        await until(lambda: len(heard) > 3, WAIT_S)  # a sender that is there goes on
-        assert far.node.running["held"] == 1
-    await until(lambda: not far.node.running["held"], WAIT_S)
+        await until(lambda: far.node.running.get(agent), WAIT_S)
+        await until(lambda: heard.count(prompts.ACK) > 3, WAIT_S)  # a sender that is there goes on
+        assert far.node.running[agent] == 1
+    await until(lambda: not far.node.running[agent], WAIT_S)
     await until(lambda: len(far.connection._inbox) == 0, WAIT_S)
 
 
