@@ -123,6 +123,13 @@ def test_a_scan_takes_no_more_than_its_share_of_time(piece: str):
     assert time.process_time() - began_s < 5  # it is milliseconds; a pattern that goes astray takes minutes
 
 
+def test_keys_that_have_no_end_are_each_found_up_to_the_next():
+    text = "-----BEGIN RSA PRIVATE KEY-----\nMIIE" * 900
+    found = scanning.scan(text)
+    assert [one.kind for one in found] == ["private-key"] * 900
+    assert "MIIE" not in scanning.redact(text, found)
+
+
 # ---- twins
 
 
