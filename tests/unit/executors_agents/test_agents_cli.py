@@ -264,6 +264,18 @@ async def test_a_command_that_vanishes_later_fails_retriably(tmp_path: Path) -> 
     assert (outcome.code, outcome.retriable) == ("agent.command_missing", True)
 
 
+async def test_the_path_of_a_command_is_meant_from_the_configuration_file(tmp_path: Path) -> None:
+    command, script = tmp_path / "claude", STANDINS / "claude.py"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{script}" "$@"\n')
+    command.chmod(0o755)
+    async with host(claude_code.FACTORY, {"command": ["./claude"]}, base=tmp_path) as agent:
+        outcome = await agent.execute(attempt("hi"))
+    assert isinstance(outcome, Done), outcome
+    with pytest.raises(Unavailable, match=r"other/claude' .* is not there"):
+        async with host(claude_code.FACTORY, {"command": ["other/claude"]}, base=tmp_path):
+            pass
+
+
 async def test_a_command_that_cannot_run(tmp_path: Path) -> None:
     command = tmp_path / "claude"
     command.write_text("#!/no/such/interpreter\n")

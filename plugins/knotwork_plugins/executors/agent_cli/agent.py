@@ -175,6 +175,8 @@ class CliAgent(Generic[C]):
 
     def _program(self, env: dict[str, str]) -> str:
         command = self.config.command[0]
+        if Path(command).name != command:  # a path, and not the one of whoever started the node
+            command = str(self.context.base / Path(command).expanduser())
         found = shutil.which(command, path=env.get("PATH"))
         if found is None:
             raise Unavailable(
