@@ -18,12 +18,16 @@ from knotwork.flow.history import is_kept, kept_ends, kept_facts, kept_of
 from knotwork.sdk.errors import Conflict, Invalid
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from knotwork.bus.commit import GroupCommit
     from knotwork.bus.connection import Connection
     from knotwork.flow.effects import Anew
 
 PASSED_ON = ("signal", "cancel", "pause", "resume")
 """Facts that others send to a run."""
+ORDERED = ("signal",)
+"""Of these the order in which they come matters."""
 HEARD_IN = 100
 """In how many of the runs that went before in a chain is looked for what was sent."""
 
@@ -106,13 +110,36 @@ async def deliver(
         if number < 0:
             ours = await start_of(connection, run)
             first, number = (ours.first or run, ours.number) if ours is not None else (run, 0)
-        run, number = facts.chained(first, number + 1), number + 1
+        before, run, number = run, facts.chained(first, number + 1), number + 1
         # in one look: whoever is slower than a chain of short runs never gets ahead of it
         there = facts.subject(run, "start")
         found = {one.subject: one for one in await reading.each_last(connection, subjects.FACTS, [there, subject])}
         start = _start(found[there].data) if there in found else await start_of(connection, run)
         if start is None or subject not in found or found[subject].seq <= start.after:
             return new  # there is none yet, or the one before saw it, and took it along if need be
+        if place[0] in ORDERED:  # with what came before
+            await _copy(connection, writer, before, run, after=start.after, kinds=ORDERED)
+
+
+async def catch_up(connection: Connection, writer: GroupCommit, run: str) -> None:
+    """Pass on the signals that the runs before one were sent and have not passed on: they came before what is sent now."""
+    start = await start_of(connection, run)
+    if start is None or not start.number:
+        return
+    numbers = range(max(0, start.number - HEARD_IN), start.number)
+    chain = {facts.chained(start.first, number): number for number in numbers}
+    ended = await _there(connection, chain, "ended")
+    for one in await _there(connection, [one for one in chain if one not in ended], "start"):
+        following = facts.chained(start.first, chain[one] + 1)
+        if (behind := await start_of(connection, following)) is not None:
+            await _pass_on(connection, writer, one, following, after=behind.after, kinds=ORDERED)
+
+
+async def _there(connection: Connection, runs: Iterable[str], what: str) -> list[str]:
+    """Return of which runs there is such a fact, in their order."""
+    places = {facts.subject(run, what): run for run in runs}
+    found = {one.subject for one in await reading.each_last(connection, subjects.FACTS, list(places))} if places else ()
+    return [run for place, run in places.items() if place in found]
 
 
 async def was_sent(connection: Connection, run: str, place: tuple[str, ...]) -> bool:
@@ -165,18 +192,46 @@ async def pass_on(
     kinds: tuple[str, ...] = PASSED_ON,
 ) -> None:
     """Give the run that goes on for one what was sent to that and not seen, in the order in which it came."""
-    place, unheard = facts.subject(run), frozenset(anew.unheard)
-    found: list[tuple[int, str, bytes]] = []
-    for what in kinds:
-        after = 0 if unheard and what == "signal" else anew.after
-        every = reading.every(connection, subjects.FACTS, _pattern(place, what), after=after)
-        found += [(one.seq, one.subject, one.data) async for one in every if one.seq > anew.after or one.seq in unheard]
-    sent = [(tuple(subject.removeprefix(f"{place}.").split(".")), data) for _, subject, data in sorted(found)]
-    for where, data in sent:
-        await _store(writer, facts.subject(following, *where), data)
+    await _pass_on(connection, writer, run, following, after=anew.after, unheard=frozenset(anew.unheard), kinds=kinds)
+
+
+async def _pass_on(
+    connection: Connection,
+    writer: GroupCommit,
+    run: str,
+    following: str,
+    *,
+    after: int,
+    unheard: frozenset[int] = frozenset(),
+    kinds: tuple[str, ...],
+) -> None:
+    sent = await _copy(connection, writer, run, following, after=after, unheard=unheard, kinds=kinds)
     if sent and await _following(connection, following) is not None:  # it ended before it had seen all of that
         for where, data in sent:
             await deliver(connection, writer, following, where, data)
+
+
+async def _copy(
+    connection: Connection,
+    writer: GroupCommit,
+    run: str,
+    following: str,
+    *,
+    after: int,
+    unheard: frozenset[int] = frozenset(),
+    kinds: tuple[str, ...],
+) -> list[tuple[tuple[str, ...], bytes]]:
+    """Store for the run that goes on for one what that was sent behind a place, or is `unheard`; returns it."""
+    place = facts.subject(run)
+    found: list[tuple[int, str, bytes]] = []
+    for what in kinds:
+        begin = 0 if unheard and what == "signal" else after
+        every = reading.every(connection, subjects.FACTS, _pattern(place, what), after=begin)
+        found += [(one.seq, one.subject, one.data) async for one in every if one.seq > after or one.seq in unheard]
+    sent = [(tuple(subject.removeprefix(f"{place}.").split(".")), data) for _, subject, data in sorted(found)]
+    for where, data in sent:
+        await _store(writer, facts.subject(following, *where), data)
+    return sent
 
 
 def _pattern(place: str, what: str) -> str:

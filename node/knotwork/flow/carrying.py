@@ -285,6 +285,7 @@ class Carrier:
             return
         else:
             signal = facts.Signal(msgspec.Raw(effect.payload), by=run.id)
+            await anew.catch_up(self._connection, self._facts, to)
             await anew.deliver(self._connection, self._facts, to, place, facts.encode(signal))
         await self._record(run.id, effect.token, effect.payload)
 
@@ -317,7 +318,7 @@ class Carrier:
         following, start = anew.started(run.id, run.start, wanted, digest)
         if not (again and await history.is_kept(self._connection, following)):
             # before it starts, because then others send to it what comes later
-            await anew.pass_on(self._connection, self._facts, run.id, following, wanted, kinds=("signal",))
+            await anew.pass_on(self._connection, self._facts, run.id, following, wanted, kinds=anew.ORDERED)
             await self._append(facts.subject(following, "start"), facts.encode(start))
             await anew.pass_on(self._connection, self._facts, run.id, following, wanted)
         return following

@@ -262,6 +262,7 @@ class Runs(Looking):
             raise
         if key and await anew.was_sent(self._connection, living, place):
             return False
+        await anew.catch_up(self._connection, self._facts, living)
         return await anew.deliver(self._connection, self._facts, living, place, facts.encode(signal))
 
     async def answer(self, run: str, step: str, *, approve: bool, by: str, comment: str = "") -> None:

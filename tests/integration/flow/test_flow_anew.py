@@ -268,16 +268,18 @@ async def _asks(flow, run, step):
 
 async def test_signals_are_heard_in_their_order_though_the_owner_dies_when_the_next_run_has_begun(flows, monkeypatch):
     flow = await flows.here()
-    passed_on, gate = anew.pass_on, asyncio.Event()
+    passed_on, gate, sent = anew.pass_on, asyncio.Event(), []
 
-    async def late(connection, writer, run: str, following: str, wanted, **more) -> None:
+    async def late(connection, writer, one: str, following: str, wanted, **more) -> None:
         if await anew.exists(connection, following):  # as if somebody else had to take over first
             await gate.wait()
-        await passed_on(connection, writer, run, following, wanted, **more)
+        await passed_on(connection, writer, one, following, wanted, **more)
+        if not sent:
+            sent.append(await flow.runs.signal(run, "go", b"3"))  # the next run has not begun yet
 
     monkeypatch.setattr(anew, "pass_on", late)
     heard = "[input, [steps.w.output]][]"
-    again = {"kind": "continue_as_new", "depends_on": ["w"], "when": "length(input) < `3`", "input": heard}
+    again = {"kind": "continue_as_new", "depends_on": ["w"], "when": "length(input) < `4`", "input": heard}
     await define(flow, steps={"w": {"kind": "wait_for_signal", "signal": "go"}, "again": again}, output=heard)
     run = await start(flow, [])
     await flow.runs.hold(run)
@@ -285,6 +287,6 @@ async def test_signals_are_heard_in_their_order_though_the_owner_dies_when_the_n
         await flow.runs.signal(run, "go", b"%d" % number)
     await flow.runs.hold(run, resume=True)
     await until(lambda: anew.exists(flow.connection, facts.chained(run, 1)))
-    await flow.runs.signal(run, "go", b"3")
+    await flow.runs.signal(run, "go", b"4")
     gate.set()
-    assert output(await ended(flow, run)) == [0, 1, 2, 3]
+    assert output(await ended(flow, run)) == [0, 1, 2, 3, 4]
