@@ -168,6 +168,19 @@ async def test_who_offered_work_over_http_is_written_to_by_the_name_that_is_told
         await takes.call("complete_work", work_id=work["work_id"])
 
 
+async def test_an_answer_is_for_those_who_may_read_what_it_answers(node: Node):
+    async with stdio_agent(node, name="asks") as asks, stdio_agent(node, name="reads") as reads:
+        said = [
+            await asks.call("send_message", channel="errors", message=scope, scope=scope)
+            for scope in ("private", "team")
+        ]
+        for one in said:
+            await asks.call("send_message", channel="errors", message=f"to {one['id']}", replyTo=one["id"])
+        await asks.call("send_message", channel="errors", message="to all", replyTo=said[0]["id"], scope="team")
+        told = [one["text"] for one in (await reads.call("read_messages", channel="errors"))["messages"]]
+        assert told[-3:] == ["team", f"to {said[1]['id']}", "to all"]
+
+
 async def test_who_holds_as_much_as_he_may_is_told_so(node: Node):
     async with stdio_agent(node, name="holds") as holds:
         await holds.call("register_agent", agentType="holder", capabilities=["full"])

@@ -77,7 +77,7 @@ class SendInput(CamelInput):
 
     channel: Token = Field(description="roadmap, parallel-work, errors, or another of list_channels")
     message: Words = Field(description="@handle tells somebody that he is meant")
-    scope: Scope = Field(default="team", description="who may read it")
+    scope: Scope = Field(default="team", description="who may read it; an answer: as what it answers")
     reply_to: Id | None = Field(default=None, description="id of what you answer")
     blob: Digest | None = Field(default=None, description="digest of put_blob", json_schema_extra=HIDDEN)
 
@@ -88,8 +88,11 @@ class SendInput(CamelInput):
 )  # fmt: skip
 async def send_message(given: SendInput, session: Session) -> dict[str, Any]:
     """Say something."""
+    scope = given.scope
+    if given.reply_to and "scope" not in given.model_fields_set:  # what was said to a few is not answered to all
+        scope = (await session.ask("message.get", id=given.reply_to))["scope"]
     sent = await session.ask(
-        "channel.send", channel=given.channel, text=given.message, scope=given.scope,
+        "channel.send", channel=given.channel, text=given.message, scope=scope,
         **without({"reply_to": given.reply_to, "blob": given.blob}), **session.key,
     )  # fmt: skip
     return without({"id": sent["id"], "channel": sent["channel"], "thread": sent["thread"]})
