@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import keyword
 import re
 import sys
@@ -49,9 +50,25 @@ def render(kind: str, name: str, *, single_file: bool = False) -> dict[str, str]
             code="plugin.bad_name",
             hint="Like `my-agent`: a-z, 0-9, - and _, a letter first; no word of Python's.",
         )
-    if module in sys.stdlib_module_names or module in ("knotwork", "knotwork_plugins", "tests"):
+    if module in sys.stdlib_module_names or module in ("knotwork", "knotwork_plugins", "pytest", "tests"):
         raise Invalid(f"{name!r} is the name of another module", code="plugin.bad_name", hint="Choose another name.")
-    words = {
+    own = _words(kind, name)
+    names = {own["module"], own["Name"], f"{own['Name']}Config"}
+    if names & _used(kind, single_file=single_file) or keyword.iskeyword(own["Name"]):
+        raise Invalid(
+            f"{name!r} is a word that the files of a plugin use themselves",
+            code="plugin.bad_name",
+            hint=f"Choose another name, `my-{name}` say.",
+        )
+    return {
+        path: Template(text).substitute(own) for path, text in _texts(kind, module, single_file=single_file).items()
+    }
+
+
+def _words(kind: str, name: str) -> dict[str, str]:
+    """Return what stands in the texts for the words that begin with $."""
+    module = name.replace("-", "_")
+    return {
         "name": name,
         "module": module,
         "Name": "".join(part.capitalize() for part in module.split("_") if part),
@@ -63,6 +80,9 @@ def render(kind: str, name: str, *, single_file: bool = False) -> dict[str, str]
         "api": str(API_VERSION),
         "release": ".".join(knotwork.__version__.split(".")[:2]),
     }
+
+
+def _texts(kind: str, module: str, *, single_file: bool) -> dict[str, str]:
     texts = {f"{module}.py": scaffold_texts.MODULES[kind]}
     if not single_file:
         texts |= {
@@ -71,4 +91,21 @@ def render(kind: str, name: str, *, single_file: bool = False) -> dict[str, str]
             "README.md": scaffold_texts.README,
             f"tests/test_{module}.py": scaffold_texts.TESTS[kind],
         }
-    return {path: Template(text).substitute(words) for path, text in texts.items()}
+    return texts
+
+
+def _used(kind: str, *, single_file: bool) -> set[str]:
+    """Return the names that the code of a new plugin uses, whatever it is called: one of its own would hide them."""
+    words = {**_words(kind, "x"), "module": "_module", "Name": "_Name"}
+    used: set[str] = set()
+    for path, text in _texts(kind, "x", single_file=single_file).items():
+        nodes = ast.walk(ast.parse(Template(text).substitute(words))) if path.endswith(".py") else ()
+        for node in nodes:
+            match node:
+                case (
+                    ast.Name(id=name) | ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name)
+                ):
+                    used.add(name)
+                case ast.ClassDef(name=name) | ast.alias(name=name):
+                    used.add(name)
+    return used

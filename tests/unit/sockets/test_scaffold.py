@@ -74,6 +74,20 @@ def test_it_is_clean_python(tmp_path):
         assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *[("executor", name) for name in ("none", "true", "pytest", "plugin", "done", "factory", "host", "attempt")],
+        ("router", "route"), ("memory", "place"), ("spinup", "unavailable"), ("telemetry", "event"), ("trigger", "mark"),
+    ],
+)  # fmt: skip
+def test_a_name_that_would_hide_what_its_files_use_is_refused(tmp_path, kind, name):
+    with pytest.raises(Invalid, match=name) as raised:
+        scaffold.write(kind, name, tmp_path / "p")
+    assert raised.value.code == "plugin.bad_name"
+    assert not (tmp_path / "p").exists()
+
+
 @pytest.mark.parametrize("name", ["", "A", "a b", "../x", "json", "class", "9lives", "knotwork", "x" * 65, "a.b"])
 def test_bad_names_are_refused_and_nothing_is_written(tmp_path, name):
     with pytest.raises(Invalid) as raised:
