@@ -183,7 +183,7 @@ def _ended(error: BaseException, *, as_json: bool) -> int:
     lost = outlet.lost(error) if isinstance(error, OSError) else None
     if lost is not None:
         return _unwritten(lost, as_json=as_json)
-    if isinstance(error, click.NoSuchOption) and " " in error.option_name:  # a text, such as a list
+    if isinstance(error, click.NoSuchOption) and _is_text(error.option_name):
         error = click.UsageError(f"{error.format_message()} Put -- before a text that begins with -.", error.ctx)
     match error:
         case click.Abort() | KeyboardInterrupt():
@@ -195,6 +195,11 @@ def _ended(error: BaseException, *, as_json: bool) -> int:
             return trouble.tell(trouble.usage(error.format_message()), as_json=True)
         case _:
             return trouble.tell(error, as_json=as_json)
+
+
+def _is_text(word: str) -> bool:
+    """Return whether what was taken for an option is a text, such as a list, or a number."""
+    return " " in word or word[1:2].isdigit()
 
 
 def _unwritten(error: OSError, *, as_json: bool) -> int:

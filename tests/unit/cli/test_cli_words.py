@@ -116,6 +116,7 @@ def test_wrong_words_end_with_2_and_name_the_nearest(run):
     assert run("invoke", "a", "1", "--nope")[0] == 2
     for shape in ((), ("-o", "json")):
         assert "Put -- before a text that begins with -." in run("crew", "assess", "- one\n- two", *shape)[2]
+        assert "Put -- before a text that begins with -." in run("invoke", "sum", "-5", *shape)[2]
     assert run()[0] == 2
     assert run("events", "--wait", "soon")[0] == 2
     code, out, err = run("nodes", "--limit", "3", "-o", "json")
