@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,16 @@ def test_what_is_for_everybody_can_be_read_by_everybody_and_comes_out_of_where_a
     assert (folder / ".gemini" / "settings.json").stat().st_mode & 0o777 == 0o600
     rows(node, "claude-code", "--scope", "project", "--agents-md", "--undo")
     assert ((node.folder / "AGENTS.md").is_symlink(), theirs.exists()) == (True, False)
+
+
+def test_of_several_at_the_same_time_none_writes_over_another(home: tuple[Node, Path]):
+    node, folder = home
+    (folder / ".gemini" / "settings.json").write_text('{"theme": "dark"}')
+    names = [f"name-{number}" for number in range(6)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        done = list(pool.map(lambda name: node.run("connect", "gemini", "--no-verify", "--name", name)[0], names))
+    found = json.loads((folder / ".gemini" / "settings.json").read_text())
+    assert (set(done), sorted(found["mcpServers"]), found["theme"]) == ({0}, names, "dark")
 
 
 def test_what_a_client_starts_is_tried_with_the_environment_that_it_gets(home: tuple[Node, Path]):

@@ -8,8 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -144,8 +144,30 @@ def _meant(names: tuple[str, ...], *, every: bool, notes: bool) -> list[Client]:
 
 
 def _one(client: Client, wish: Wish, *, every: bool) -> Row:
-    """Do what is wanted about one client."""
+    """Do what is wanted about one client, and try what was written."""
     machine = Machine(Path.home(), os.environ, sys.platform)
+    with _alone(machine.home if wish.scope == "user" else wish.folder):
+        row = _changed(client, wish, machine, every=every)
+    if not row.file or wish.dry_run or wish.undo or not wish.verify:
+        return row
+    return replace(row, verified=_verified(client, Path(row.file), wish))
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Change files without another of us that does: each would write over what the other one did."""
+    with contextlib.ExitStack() as stack:
+        if sys.platform != "win32":
+            import fcntl  # everywhere else
+
+            with contextlib.suppress(OSError):  # a folder that cannot be locked, somebody's network drive say
+                handle = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, handle)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _changed(client: Client, wish: Wish, machine: Machine, *, every: bool) -> Row:
     used = any(clients.spelled(sign, machine).exists() for sign in client.signs)
     if every and (not used or (wish.scope == "project" and not client.project)):
         return Row(client.name, "not here" if not used else "no project scope")
@@ -185,7 +207,7 @@ def _put_in(client: Client, file: Path, before: str, wish: Wish) -> Row:
     if done == "written":
         connected = wish.name in clients.servers(client, before, shown)
         _write(file, before, after, connected=connected, private=wish.scope == "user")
-    return Row(client.name, done, shown, _verified(client, file, wish) if wish.verify else "")
+    return Row(client.name, done, shown)
 
 
 def _taken_out(client: Client, file: Path, before: str, after: str, wish: Wish) -> str:
@@ -208,6 +230,11 @@ def _taken_out(client: Client, file: Path, before: str, after: str, wish: Wish) 
 
 def _notes(file: Path, wish: Wish) -> Row:
     """Put the block for agents into a file, or take it out."""
+    with _alone(wish.folder):
+        return _noted(file, wish)
+
+
+def _noted(file: Path, wish: Wish) -> Row:
     before = _text(file)
     after = clients.without_notes(before) if wish.undo else clients.with_notes(before)
     if after == before:
