@@ -43,6 +43,8 @@ class _Brought:
     names: dict[Path, str] = field(default_factory=dict)
     waiting: dict[Path, str] = field(default_factory=dict)
     """Names that files would bring and that belong to others."""
+    late: dict[Path, float] = field(default_factory=dict)
+    """Files that another node holds, too, which may look at them later than we; and when we look at them again."""
     retry_at_s: float = 0.0
     tidied: bool = False
 
@@ -83,11 +85,16 @@ async def _look(folder: Path, flow: Flow, emitter: Emitter, done: _Brought) -> N
         del done.stamps[path]
         done.names.pop(path, None)
         done.waiting.pop(path, None)
+        done.late.pop(path, None)
+    late = {path for path, at_s in done.late.items() if time.monotonic() >= at_s}
     free = {path for path, name in done.waiting.items() if await flow.definitions.named(name) is None}
     there = {done.owner(path) for path in stamps}
     for path in sorted(stamps):
-        if done.stamps.get(path) != stamps[path] or path in free:
-            name = await _bring(path, flow, emitter, done, there)
+        if done.stamps.get(path) != stamps[path] or path in free or path in late:
+            final = path in late and done.stamps.get(path) == stamps[path]
+            name = await _bring(path, flow, emitter, done, there, final=final)
+            if final:
+                del done.late[path]
             done.stamps[path] = stamps[path]
             done.waiting.pop(path, None)
             if name:
@@ -97,8 +104,11 @@ async def _look(folder: Path, flow: Flow, emitter: Emitter, done: _Brought) -> N
     done.retry_at_s = 0.0 if changed else time.monotonic() + RETRY_S  # what was tidied away may be free now
 
 
-async def _bring(path: Path, flow: Flow, emitter: Emitter, done: _Brought, present: set[str]) -> str:
-    """Keep what a file says, under its name; return that name when it belongs to another. `present` are all files."""
+async def _bring(path: Path, flow: Flow, emitter: Emitter, done: _Brought, present: set[str], *, final: bool) -> str:
+    """Keep what a file says, under its name; return that name when it belongs to another. `present` are all files.
+
+    Of a file that another node holds, too, it is told that it is not taken when that is `final`: that one may say the same.
+    """
     from knotwork.flow import source  # with YAML, which a node without workflow files need not load
 
     try:
@@ -123,8 +133,12 @@ async def _bring(path: Path, flow: Flow, emitter: Emitter, done: _Brought, prese
         except KnotworkError as error:
             if error.retriable:
                 raise
-            _refuse(path, error.message, emitter)
-            return name if error.code == "flow.owned" else ""
+            owned = error.code == "flow.owned"
+            if owned and not final and there is not None and there.owner.startswith(f"{path.name} on "):
+                done.late[path] = time.monotonic() + RETRY_S
+            else:
+                _refuse(path, error.message, emitter)
+            return name if owned else ""
         log.info("%s: workflow %s is kept", path, name)
         emitter.event("workflow.kept", {"file": str(path), "workflow": name})
     done.names[path] = name

@@ -92,6 +92,33 @@ async def test_what_a_node_brought_that_is_gone_for_good_can_be_taken_away(looke
     await until(lambda: is_from(flow, "left", "left.yaml", 2))  # it waited for the name
 
 
+async def test_a_file_that_another_node_holds_is_refused_when_that_one_goes_on_to_say_something_else(
+    flows, tmp_path, caplog
+):
+    flow, done = await flows.here(), workflow_files._Brought("n1")
+
+    async def look(*, again: bool = False) -> int:
+        if again:
+            done.retry_at_s, done.late = 0.0, dict.fromkeys(done.late, 0.0)
+        await workflow_files._look(tmp_path, flow, Emitter("n1"), done)
+        return caplog.text.count("is not taken")
+
+    async def other(seconds: int) -> None:
+        made = parsed({"name": "a", "steps": {"a": {"kind": "sleep", "duration": seconds}}})
+        await flow.definitions.put(made, now_ns=1, owner="a.yaml on n2")
+
+    file = tmp_path / "a.yaml"
+    await other(1)
+    file.write_text(text("a", 2))
+    assert await look() == 0
+    await other(2)  # a moment later
+    assert [await look(again=True), await look(again=True)] == [0, 0]
+    file.write_text(text("a", 33))
+    assert [await look(), await look(again=True), await look(again=True)] == [0, 1, 1]
+    (tmp_path / "b.yaml").write_text(text("a", 4))
+    assert await look() == 2  # no other node has that
+
+
 async def test_a_folder_that_cannot_be_looked_at_says_nothing_of_its_files(looked, monkeypatch):
     folder, flow = looked
     (folder / "a.yaml").write_text(text("a", 1))
