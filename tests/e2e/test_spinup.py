@@ -217,6 +217,34 @@ def test_what_a_launched_agent_works_on_is_handed_back_before_its_node_stops(nod
     assert told == ["submitted", "started", "released", "started", "completed"]
 
 
+def test_a_project_that_is_removed_takes_along_what_was_started_for_it(nodes):
+    node = nodes.node()
+    (node.folder / "agent.toml").write_text(AGENT)
+    more = 'projects = ["main", "lab"]'
+    text = TARGET.format(program=json.dumps(sys.executable), folder=node.folder, more=more).replace("idle_s = 1.0", "")
+    node.write(f"[projects.main]\n[projects.lab]\n{text}")
+    node.up()
+    task = node.call("task.submit", project="lab", capability="shout", input="hello").json
+    assert node.call("task.await", project="lab", id=task["id"], timeout_s=120.0).json["state"] == "completed"
+    assert _launched(node)
+    node.write("[projects.main]\n" + text.replace(', "lab"', ""))
+    node.ask("node.reload")
+    until(lambda: not _launched(node), 60.0)
+    node.write(f"[projects.main]\n[projects.lab]\n{text}")
+    node.ask("node.reload")
+
+    def over() -> list[dict[str, Any]]:
+        told = node.call("targets.launches", project="lab", all=True).json["launches"]
+        return [one for one in told if one["state"] in ("stopped", "failed")]
+
+    (launch,) = until(over, 60.0)
+    assert (launch["state"], "not configured any more" in launch["why"]) == ("stopped", True)
+
+
+def _launched(node: Any) -> list[str]:
+    return [one for one in marked(node.mark).values() if str(node.folder / "launched") in one]
+
+
 def test_work_that_waits_for_busy_agents_starts_more_of_them_until_it_flows(nodes):
     """Agents that are told no folder have each one of their own, and remove it."""
     node = nodes.node()

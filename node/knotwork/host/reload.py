@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+from knotwork.bus.background import together
 from knotwork.config import problems, revisions
 from knotwork.config.instance_tables import SECTIONS
 from knotwork.desk.moments import rfc3339
@@ -53,6 +54,8 @@ class Reloader:
         self._asked = asyncio.Event()
         self._leaving: dict[str, tuple[ProjectTable, Change]] = {}
         self._closed = False
+        self.launched: Callable[[str], bool] = lambda _project: False
+        """Whether something runs that our targets started for a project; set by the rooms."""
         self._taken: replies.ReloadVerdict | None = None
         """What the last change of the files did: asked again, we tell that instead of nothing."""
         self.last: replies.ReloadVerdict | None = None
@@ -249,7 +252,8 @@ class Reloader:
             return {name for name, (_, by) in self._leaving.items() if by is change}
 
         try:
-            await self._drain(going, change.loaded.config.node.drain_s)
+            drain_s = change.loaded.config.node.drain_s
+            await together(self._drain(going, drain_s), self._ended(going, drain_s))
             async with self._one:
                 names = going()
                 await self._projects.stop(names)
@@ -259,6 +263,12 @@ class Reloader:
                     await self._nats.serve(self._accounts(boot.projects_of(self._world.loaded.config)))
         except Exception as error:  # noqa: BLE001  an account too many must not end a node that runs
             log.warning("after the reload: %s", _as_ours(error))
+
+    async def _ended(self, going: Callable[[], set[str]], within_s: float) -> None:
+        """Wait until what targets started for these projects has ended, `within_s` seconds: later nobody could end it."""
+        end_s = time.monotonic() + within_s
+        while any(self.launched(name) for name in going()) and time.monotonic() < end_s:  # noqa: ASYNC110  as below
+            await asyncio.sleep(DRAIN_LOOK_S)
 
     async def _drain(self, going: Callable[[], set[str]], drain_s: float) -> None:
         """Let the calls of these projects finish for `drain_s` seconds, then end the rest."""

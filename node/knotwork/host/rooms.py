@@ -41,6 +41,7 @@ from knotwork.sdk.errors import ConfigInvalid, KnotworkError, Unavailable
 from knotwork.sockets.blocking import Blocking
 from knotwork.sockets.hosted import Hosting as PluginHosting
 from knotwork.sockets.slots import Slots
+from knotwork.spinup.records import LIVE
 from knotwork.talk.post import Post
 from knotwork.telemetry import scrape
 from knotwork.telemetry.measure import Meter
@@ -117,6 +118,7 @@ class Rooms:
         self.world = World(found, catalog, slots, self.hosting, self.emitter, on_commit=self.changed)
         self.stopping.caught.limit_s = lambda: signals.PATIENCE_S + self.world.loaded.config.node.drain_s
         self.reloader = Reloader(self.world, self.projects, nats, self.layout, self.group)
+        self.reloader.launched = self._has_launched
         self.control = Control(
             self.who, self.layout, self.world, self.projects, nats, self.reloader, self.drain, Watching(self.emitter),
             safe_mode, self.stopping.stop, began=self.began, opened=self.opened, commons=lambda: self.commons,
@@ -224,6 +226,11 @@ class Rooms:
         finally:
             now.cancel()
             leaving.cancel()
+
+    def _has_launched(self, project: str) -> bool:
+        rooms = self.opened.get(project)
+        launches = rooms.spinups.registry.launches.values() if rooms is not None else ()
+        return any(one.node == self.who.name and one.state in LIVE for one in launches)
 
     async def leave(self) -> None:
         """Leave the projects while there is NATS; for a start that fails, too, and nothing when that is done already."""
