@@ -19,8 +19,6 @@ from knotwork.crew.synthesis import text_of
 from knotwork.sdk.errors import Invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from knotwork.crew.records import Record
 
 WORKSPACE = "workspace"
@@ -54,11 +52,13 @@ class Files:
             lines += [f"Needs: {', '.join(part.needs)}", ""] if part.needs else []
             _write(place / "context.md", "\n".join(lines))
 
-    def results(self, record: Record, outputs: Mapping[str, Any], whole: Any = None) -> None:
-        """Write down what the parts gave, what came of all of it, and last how it ended."""
+    def result(self, record: Record, part: str, output: Any) -> None:
+        """Write down what a part gave."""
+        _result(self._made(self._of(record.id) / _safe(part)), output)
+
+    def ended(self, record: Record, whole: Any = None) -> None:
+        """Write down what came of all of it, and last how it ended."""
         folder = self._made(self._of(record.id))
-        for part, output in outputs.items():
-            _result(self._made(folder / _safe(part)), output)
         if whole is not None:
             _result(folder, whole)
         _write(folder / "state.json", _state(record))

@@ -337,13 +337,13 @@ class Crew:
             if await asyncio.to_thread(self.files.is_written, record):
                 return
             view = await self.looking.view(record)
-            outputs = {
-                name: decoded(await self.settling.output_of(part))
-                for name, part in view.parts.items() if part.state == "completed"
-            }  # fmt: skip
+            for name, part in view.parts.items():
+                if part.state == "completed":  # one after the other: together they may be more than there is memory
+                    output = decoded(await self.settling.output_of(part))
+                    await asyncio.to_thread(self.files.result, record, name, output)
             result = await self.store.result(record.id)
             whole = decoded(await self.values.read(bytes(result.output), result.blob)) if result is not None else None
-            await asyncio.to_thread(self.files.results, record, outputs, whole)
+            await asyncio.to_thread(self.files.ended, record, whole)
         except (KnotworkError, OSError) as error:
             log.warning("the results of %s are not mirrored as files: %s", record.id, error)
 

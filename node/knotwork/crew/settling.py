@@ -17,7 +17,7 @@ from knotwork.crew import budget, plan, records, synthesis
 from knotwork.crew.records import Result, Round
 from knotwork.crew.starting import run_of
 from knotwork.flow.run import decoded
-from knotwork.sdk.errors import Conflict, NotFound
+from knotwork.sdk.errors import Conflict, NotFound, TooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from knotwork.flow.room import Flow
 
 LOADED_MAX_BYTES = 32 * 1024 * 1024
-"""Results that are put together by rules, all of them."""
+"""Results that are put together by rules, all of them; for what is more stand digests."""
 
 
 class Settling:
@@ -182,7 +182,10 @@ class Settling:
         if how == "agent":
             return await self._by_agent(view)
         await self.note_phase(record, "collection")
-        result = await self.put_together(view, how)
+        try:
+            result = await self.put_together(view, how)
+        except TooLarge as error:  # it would be tried again for ever; each part's own stays
+            return await self.close(view, "failed", {"code": error.code, "message": f"synthesis: {error.message}"})
         await self._store.put_result(record.id, result)
         return await self.close(view, "complete")
 
@@ -220,23 +223,28 @@ class Settling:
         return made
 
     async def put_together(self, view: View, how: records.How) -> Result:
-        """Return what the completed parts add up to, by rules."""
-        pieces = [
-            synthesis.Piece(part, decoded(await self.output_of(view.parts[part.id])))
-            for part in view.record.parts if view.parts[part.id].state == "completed"
-        ]  # fmt: skip
+        """Return what the completed parts add up to, by rules; raises `TooLarge` (`blob.too_large`)."""
+        pieces: list[synthesis.Piece] = []
+        left = LOADED_MAX_BYTES
+        for part in view.record.parts:
+            if view.parts[part.id].state == "completed":
+                raw = await self.output_of(view.parts[part.id], left)
+                left -= len(raw)
+                is_digest = raw == _digest(view.parts[part.id].blob)
+                output = decoded(raw)
+                pieces.append(synthesis.Piece(part, {part.id: output} if is_digest and how == "merge" else output))
         missing = tuple(name for name in view.parts if view.parts[name].state != "completed")
         output, conflicts = await asyncio.to_thread(_together, pieces, how)  # it may take seconds
         value, blob = await self._values.keep(output)
         return Result(how, msgspec.Raw(value), blob, _bounded(conflicts), missing, "", clock.now_ns())
 
-    async def output_of(self, part: PartSight) -> bytes:
+    async def output_of(self, part: PartSight, size_max: int = LOADED_MAX_BYTES) -> bytes:
         """Return what a part gave, wherever it is kept; a digest stands for one that is too large or gone."""
         if part.blob:
             with contextlib.suppress(NotFound):
-                if (await self._values.blobs.info(part.blob)).size <= LOADED_MAX_BYTES:
+                if (await self._values.blobs.info(part.blob)).size <= size_max:
                     return await self._values.read(part.output, part.blob)
-            return records.encode({"blob": part.blob})
+            return _digest(part.blob)
         return part.output
 
     async def close(self, view: View, phase: Phase, error: dict[str, str] | None = None) -> View:
@@ -263,6 +271,11 @@ class Settling:
         )
         if made.phase == phase:
             self.told(made)
+
+
+def _digest(blob: str) -> bytes:
+    """Return what stands for an output that is not loaded."""
+    return records.encode({"blob": blob})
 
 
 def _together(pieces: list[synthesis.Piece], how: records.How) -> tuple[bytes, tuple[msgspec.Raw, ...]]:

@@ -11,13 +11,14 @@ import pytest
 from tests.integration.crew.conftest import ME, part
 from tests.integration.work.conftest import until
 
+from knotwork.crew import settling
 from knotwork.crew.plan import PARTS_MAX
 from knotwork.crew.records import Round, Synthesis
 from knotwork.crew.room import Report, Spawn
 from knotwork.crew.starting import run_of
 from knotwork.crew.store import key
 from knotwork.mesh.records import AgentRecord
-from knotwork.sdk.errors import Invalid, KnotworkError
+from knotwork.sdk.errors import Invalid, KnotworkError, TooLarge
 from knotwork.trust.who import Who
 
 
@@ -38,6 +39,40 @@ async def test_plans_checkpoints_and_results_survive_a_killed_server(nodes):
     assert await node.do("two", "B") == "b"
     await node.reaches(name, "complete")
     assert await node.output(name) == "## The a\n\nA\n\n## The b\n\nB\n"
+
+
+async def test_for_results_that_are_too_large_together_stand_their_digests(nodes, monkeypatch):
+    monkeypatch.setattr(settling, "LOADED_MAX_BYTES", 2_000_000)
+    node = await nodes.here()
+    name = (await node.spawn(part("a"), part("b"))).record.id
+    for who in ("one", "two"):
+        await node.do(who, {who: "x" * 1_500_000})
+    view = await node.reaches(name, "complete")
+    blob = view.parts["b"].blob
+    assert len(await node.output(name)) < 2_000_000
+    assert blob in await node.output(name)
+    _, made = await node.crew.steering.synthesize(name, Synthesis("merge"), ME)
+    assert (made.conflicts, (await node.output(name))["b"]) == ((), {"blob": blob})
+
+
+async def test_what_cannot_be_put_together_has_failed_and_can_be_done_in_another_way(nodes, monkeypatch):
+    node = await nodes.here()
+    name = (await node.spawn(part("a"))).record.id
+
+    kept = node.crew.values.keep
+
+    async def keep(value: bytes) -> tuple[bytes, str]:
+        if b"## The a" not in value:
+            return await kept(value)
+        raise TooLarge("It has 80000052 bytes; 67108864 can be kept.", code="blob.too_large")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(node.crew.values, "keep", keep)
+        await node.do("one", "A")
+        view = await node.reaches(name, "failed")
+    assert (view.record.error["code"], view.parts["a"].state) == ("blob.too_large", "completed")
+    view, _ = await node.crew.steering.synthesize(name, Synthesis("merge"), ME)
+    assert (view.phase, await node.output(name)) == ("complete", {"a": "A"})
 
 
 async def test_orchestrations_end_though_the_server_is_killed_again_and_again(nodes):

@@ -367,7 +367,9 @@ def test_files_stay_in_their_folder_and_follow_no_link(tmp_path):
     assert files.places(whole)["a"] == str(folder / "a" / "workspace")
     assert "do b" in (folder / "b" / "context.md").read_text()
     assert not files.is_written(whole)
-    files.results(whole, {"a": "text", "b": {"n": 1}}, "all")
+    files.result(whole, "a", "text")
+    files.result(whole, "b", {"n": 1})
+    files.ended(whole, "all")
     assert files.is_written(whole)
     (folder / "state.json").write_bytes(b"\xff")  # whoever works there may write what he likes
     assert not files.is_written(whole)
@@ -378,16 +380,16 @@ def test_files_stay_in_their_folder_and_follow_no_link(tmp_path):
     (folder / "a" / "result.md").unlink()
     (folder / "a" / "result.md").symlink_to(outside)
     with pytest.raises(OSError, match=r"\w"):
-        files.results(whole, {"a": "evil"})
+        files.result(whole, "a", "evil")
     assert outside.read_text() == "mine"
     (tmp_path / "there").mkdir()
     os.rename(folder / "b", tmp_path / "there" / "b")  # noqa: PTH104
     (folder / "b").symlink_to(tmp_path / "there")
     with pytest.raises(OSError, match="no folder"):
-        files.results(whole, {"b": 1})
+        files.result(whole, "b", 1)
     for bad in ("../x", "/etc", "a/b"):
         with pytest.raises(Invalid):
-            files.results(whole, {bad: 1})
+            files.result(whole, bad, 1)
 
 
 @pytest.mark.parametrize(
