@@ -80,7 +80,7 @@ class Definitions:
                 raise Conflict(
                     f"The workflow {workflow.name!r} {whose}.", code="flow.owned",
                     hint=f"Change it there, choose another name, or `knotwork workflow remove {workflow.name}`"
-                    + (" with `--force` if that node is gone for good." if before.owner else "."),
+                    + (", with force (`--force`) if that node is gone for good." if before.owner else "."),
                 )  # fmt: skip
             digests = [*(one for one in before.digests if one != digest), digest][-VERSIONS_MAX:]
             after = msgspec.json.encode(Named(digests, owner, now_ns))
@@ -184,7 +184,7 @@ class Definitions:
         if not whoever and (before := _named(entry.value)).owner != owner and before.owner:
             raise Conflict(
                 f"The workflow {name!r} belongs to {before.owner}.", code="flow.owned",
-                hint=f"Remove it there; if that node is gone for good: `knotwork workflow remove {name} --force`.",
+                hint="Remove it there; if that node is gone for good, say force (`--force`).",
             )  # fmt: skip
         await self._bucket.delete(f"name.{name}")
         return True
