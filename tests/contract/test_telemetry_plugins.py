@@ -5,6 +5,7 @@ import gzip
 import json
 import logging
 import math
+import os
 import re
 import stat
 import threading
@@ -257,6 +258,24 @@ async def test_jsonl_says_why_a_file_can_not_be_written(context) -> None:
             pass
     assert caught.value.code == "telemetry.file_unwritable"
     assert "[telemetry.sink]" in caught.value.hint
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+async def test_jsonl_writes_to_a_pipe_that_is_read_and_waits_for_no_other(context) -> None:
+    pipe = context.folder / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(Unavailable):
+        async with opened("jsonl", context, path=str(pipe)):
+            pass
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        async with opened("jsonl", context, path=str(pipe), max_bytes=4096, files=3) as sink:
+            for _ in range(3):
+                await sink.emit([EVENT] * 20)  # more than `max_bytes` in all
+                assert len(os.read(reading, 65536).splitlines()) == 20
+    finally:
+        os.close(reading)
+    assert [path.name for path in context.folder.iterdir()] == ["pipe"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

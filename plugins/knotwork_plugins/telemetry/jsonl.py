@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import stat
+import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 
 CLOSE_TIMEOUT_S = 2.0
+_FLAGS = (
+    os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NONBLOCK", 0)  # a pipe that nobody reads would not be opened for ever
+)  # fmt: skip
 
 
 class JsonlConfig(SinkConfig):
@@ -35,12 +41,15 @@ class JsonlConfig(SinkConfig):
 
 
 class RotatingFile:
-    """A file that is appended to; made for its owner alone (0600), begun anew when it is full or was moved away."""
+    """A file that is appended to; made for its owner alone (0600), begun anew when it is full or was moved away.
+
+    A pipe or a device is written to as it is.
+    """
 
     def __init__(self, path: Path, max_bytes: int, files: int) -> None:
         """Name it; nothing is opened yet. `max_bytes` is in bytes, `files` how many are kept."""
         self._path, self._max_bytes, self._files = path, max_bytes, files
-        self._file, self._size = -1, 0
+        self._file, self._size, self._limit = -1, 0, max_bytes
 
     def open(self) -> None:
         """Open it, with its folder; raises `OSError`."""
@@ -70,8 +79,14 @@ class RotatingFile:
             self._file = -1
 
     def _open(self) -> None:
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o600)
-        self._size = os.fstat(self._file).st_size
+        self._file = os.open(self._path, _FLAGS, 0o600)
+        status = os.fstat(self._file)
+        is_file = stat.S_ISREG(
+            status.st_mode
+        )  # nothing else is moved aside: that would take /dev/stdout from everybody
+        self._size, self._limit = (status.st_size, self._max_bytes) if is_file else (0, sys.maxsize)
+        if not is_file and sys.platform != "win32":
+            os.set_blocking(self._file, True)  # it is open: from now on whoever reads may be slow
 
     def _append(self, block: bytes, size: int) -> None:
         view = memoryview(block)
@@ -82,7 +97,7 @@ class RotatingFile:
     def _fitting(self, data: list[bytes], start: int) -> tuple[int, int]:
         """Return the end and the size in bytes of the run of lines from `start` that still fits."""
         size, end = 0, start
-        while end < len(data) and self._size + size + len(data[end]) + 1 <= self._max_bytes:
+        while end < len(data) and self._size + size + len(data[end]) + 1 <= self._limit:
             size += len(data[end]) + 1
             end += 1
         return end, size
