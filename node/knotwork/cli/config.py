@@ -207,7 +207,7 @@ def _read(path: Path) -> str:
     found = reading.read_text(path)
     if isinstance(found, str):
         return found
-    raise ConfigInvalid(str(found), code=found.code, hint=found.hint)
+    raise ConfigInvalid(str(found), code=found.code)  # with what to do
 
 
 def _write(path: Path, text: str) -> None:

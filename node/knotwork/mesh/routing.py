@@ -172,7 +172,7 @@ def _words(error: BaseException) -> str:
 def _none_fits(ask: Ask, refused: dict[str, str]) -> Unavailable:
     shown = "; ".join(f"{name}: {why}" for name, why in list(refused.items())[:SHOWN_MAX])
     return Unavailable(
-        f"No eligible agent for {_wanted(ask)}. {shown}.",
+        f"No eligible agent for {_wanted(ask)}. {shown or 'The router gives no reason'}.",
         code="route.no_eligible_agent",
         hint="See `knotwork agents`.",
         detail={"candidates": refused},

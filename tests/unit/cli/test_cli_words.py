@@ -362,6 +362,7 @@ def test_configuration_commands_need_no_node(run, tmp_path):
     assert (code, json.loads(out)) == (0, {"would_change": []})
     (tmp_path / "knotwork.toml").write_text("[node]\nname='x'   # kept\n")
     assert run("config", "fmt", "--check")[0] == 1
+    assert run("config", "fmt", "nowhere.toml")[2].count("Check the path") == 1
     assert run("config", "fmt")[0] == 0
     assert "# kept" in (tmp_path / "knotwork.toml").read_text()
 

@@ -12,7 +12,7 @@ import pytest
 from knotwork.mesh import routing
 from knotwork.mesh.directory import Directory
 from knotwork.mesh.records import AgentRecord, NodeRecord, encode
-from knotwork.sdk.errors import NotFound, PluginFailed, Unreachable
+from knotwork.sdk.errors import NotFound, PluginFailed, Unavailable, Unreachable
 from knotwork.sdk.router import Ask, Candidate, Route
 
 ASK = Ask(capability="a")
@@ -84,6 +84,11 @@ async def test_a_cancel_of_the_caller_is_not_the_routers(directory):
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await routing.choose([router("bad", hang), router("good", good)], ASK, directory)
+
+
+async def test_a_router_that_refuses_all_without_a_reason_is_told_of(directory):
+    with pytest.raises(Unavailable, match="The router gives no reason"):
+        await routing.choose([router("mute", answering(Route([])))], ASK, directory)
 
 
 async def test_a_router_may_take_its_time(directory):
