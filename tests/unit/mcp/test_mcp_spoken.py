@@ -22,7 +22,7 @@ ELSEWHERE = {"cli", "bench", "config"}
 SHELL = {
     "status", "up", "stop", "init", "help", "config", "plugin", "connect", "mcp", "view", "targets", "launches", "trigger",
     "triggers", "event", "contact", "route", "blob", "run export", "run link",
-    "task retry", "run retry", "crew plan",
+    "task retry", "run retry", "crew plan", "workflow remove",
 }  # fmt: skip
 """Commands that no tool stands for: an agent asks its user."""
 WORDS = {" ".join(row.cli.words) for row in LISTED.values()} | {
