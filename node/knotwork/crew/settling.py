@@ -82,15 +82,15 @@ class Settling:
                 continue
             try:
                 await self._starting.begin(record, one, view)
-            except Conflict as error:
-                if error.code != "crew.budget_spent":
+            except (Conflict, TooLarge) as error:  # what passes is tried again
+                if isinstance(error, Conflict) and error.code != "crew.budget_spent":
                     raise
-                await self._too_late(view, missing, error)
+                await self._never(view, missing, error)
                 return True
         return bool(missing)
 
-    async def _too_late(self, view: View, never: list[Round], error: Conflict) -> None:
-        """Close one whose time was over before a round of it could begin: else it would wait for that for ever."""
+    async def _never(self, view: View, never: list[Round], error: Conflict | TooLarge) -> None:
+        """Close one of which a round can never begin, such as one whose time was over: else it would wait for ever."""
 
         def closed(one: Record) -> Record:
             if one.rounds != view.record.rounds or not one.live:

@@ -9,6 +9,7 @@ import msgspec
 from knotwork.bus import clock, codec
 from knotwork.crew import budget, definition, plan
 from knotwork.flow.definitions import parsed
+from knotwork.flow.effects import NULL
 from knotwork.flow.facts import Start, StepEnd
 from knotwork.flow.runs import Wanted, keyed_run
 from knotwork.trust.scopes import circle
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from knotwork.flow.room import Flow
     from knotwork.work.values import Values
 
-INLINE_MAX_BYTES = 64 * 1024
-"""A larger result is given to the next round by its digest: all of them together are one message."""
+INLINE_MAX_BYTES, GIVEN_MAX_BYTES = 64 * 1024, 2 * 1024 * 1024
+"""A larger result is given to the next round by its digest, and so is what is beyond so much: together they are one message."""
 
 
 KEPT_S, ENDLESS_S = 40 * 86400, 365 * 86400
@@ -64,17 +65,18 @@ class Starting:
         )  # fmt: skip
 
     async def _given(self, made: Round, before: View) -> dict[str, StepEnd]:
-        together = plan.SYNTHESIS in made.parts
-        return {
-            definition.alias(place) if together else name: await self._end(before.parts[name])
-            for place, name in enumerate(made.taken)
-            if name in before.parts
-        }
+        together, found, left = plan.SYNTHESIS in made.parts, dict[str, StepEnd](), GIVEN_MAX_BYTES
+        for place, name in enumerate(made.taken):
+            if name in before.parts:
+                end = await self._end(before.parts[name], min(INLINE_MAX_BYTES, left))
+                left -= len(bytes(end.output))
+                found[definition.alias(place) if together else name] = end
+        return found
 
-    async def _end(self, part: PartSight) -> StepEnd:
+    async def _end(self, part: PartSight, inline_max: int) -> StepEnd:
         output, blob = part.output, part.blob
-        if len(output) > INLINE_MAX_BYTES and not blob:
-            output, blob = b"null", await self.values.blobs.put(output)
+        if len(output) > max(inline_max, len(NULL)) and not blob:
+            output, blob = NULL, await self.values.blobs.put(output)
         return StepEnd(
             "completed", msgspec.Raw(output), blob, None, part.node, part.agent, part.begun_ns, part.ended_ns
         )

@@ -75,6 +75,19 @@ async def test_what_cannot_be_put_together_has_failed_and_can_be_done_in_another
     assert (view.phase, await node.output(name)) == ("complete", {"a": "A"})
 
 
+async def test_an_agent_is_given_as_many_results_as_a_plan_can_have(nodes):
+    node = await nodes.here(do={"concurrency": 50})
+    parts = [part(f"p{number}") for number in range(PARTS_MAX)]
+    made = await node.plan(*parts, task="x" * 25_000)  # what is done gives its input back, with the task in it twice
+    await node.crew.spawn(made.id, Spawn(synthesis=Synthesis("agent", "sum")), ME)
+    found = await node.claim("one", "sum")
+    told = await node.crew.values.read(bytes(found.task.input), found.task.blob)
+    assert list(json.loads(told)["input"]["results"]) == [one.id for one in parts]
+    assert len(told) > 8_000_000
+    await node.work.claims.complete(found.token, "all")
+    await node.reaches(made.id, "complete")
+
+
 async def test_orchestrations_end_though_the_server_is_killed_again_and_again(nodes):
     node = await nodes.here(do={"concurrency": 10})
     names: list[str] = []
