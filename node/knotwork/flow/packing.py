@@ -7,12 +7,12 @@ begun to forget it. The ends say how many pieces there are, and how the run bega
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from knotwork.bus import patterns, reading, subjects
-from knotwork.flow import facts
+from knotwork.flow import briefly, facts
 from knotwork.sdk.errors import Invalid
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PIECE_MAX_BYTES = 4 * 1024 * 1024
 """A run with more facts is written in pieces of about this size, a fact that is larger in one of its own."""
 FACT_MAX_BYTES = 7 * 1024 * 1024
-"""What is in a larger fact is left out: with what is around it, it would not fit into one message."""
+"""What is in a larger fact is left out, of an error the rest of it: with what is around it, it would not fit into one message."""
 END_MAX_BYTES = 1024 * 1024
 """The same, for the start and the end of a run among its ends: the pieces have them whole."""
 ROW_BYTES = 200
@@ -131,6 +131,10 @@ def _lean(stored: Stored, most: int) -> Stored:
             case "ended":
                 finish = msgspec.json.decode(stored.data, type=facts.Finish)
                 data = facts.encode(msgspec.structs.replace(finish, output=facts.NULL))
+            case what if what.startswith("outcome."):  # large for what a worker said of its failure
+                outcome = msgspec.json.decode(stored.data, type=dict[str, Any])
+                if isinstance(outcome.get("error"), dict):
+                    data = facts.encode({**outcome, "error": briefly.kept(outcome["error"], END_MAX_BYTES)})
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     return msgspec.structs.replace(stored, data=data)

@@ -61,6 +61,18 @@ def test_a_fact_that_fits_into_no_message_is_left_out_and_its_place_is_not():
     assert all(json.loads(one.data) in ({}, None) for one in again)
 
 
+def test_a_failure_that_fits_into_no_message_stays_one():
+    error = {"kind": "failed", "code": "x.y", "message": "m" * (8 * MIB), "detail": {"trace": "t" * MIB}}
+    said = {"state": "failed", "error": error, "node": "n", "ended_ns": 5}
+    found = [fact(1, "start", b"{}"), fact(2, "outcome.x.0.1", json.dumps(said).encode()), fact(3, "ended", b"{}")]
+    (_, outcome, _) = read(list(packing.messages(RUN, found)))
+    told = json.loads(outcome.data)
+    assert (told["state"], told["node"], told["ended_ns"]) == ("failed", "n", 5)
+    assert told["error"]["code"] == "x.y"
+    assert told["error"]["message"].startswith("mmm")
+    assert len(outcome.data) < MIB
+
+
 def test_two_that_found_different_facts_do_not_mix_their_pieces():
     found = [fact(1, "start", b"{}"), fact(2, "signal.s.1", b'"%b"' % (b"x" * 5 * MIB)), fact(3, "ended", b"{}")]
     one, other = (list(packing.messages(RUN, some)) for some in (found, [*found, fact(9, "fired.x", b"")]))
