@@ -264,7 +264,8 @@ def test_a_crash_loop_ends_in_quarantine_until_somebody_restarts_it(nodes):
 
 
 def test_safe_mode_starts_without_foreign_plugins(nodes):
-    node = nodes.node(SHOUT + table() + '[plugins]\nfolders = ["more"]\n')
+    more = '[plugins]\nfolders = ["more"]\n'
+    node = nodes.node(SHOUT + table() + more)
     node.write("import pathlib\npathlib.Path(__file__).with_name('imported').touch()\n" + plugin(), "own.py")
     node.up("--safe-mode")
     assert node.status()["safe_mode"] is True
@@ -273,6 +274,14 @@ def test_safe_mode_starts_without_foreign_plugins(nodes):
     slot = node.slot("own")
     assert slot["state"] != "running"
     assert "safe mode" in slot["why"]
+    loud = SHOUT.replace("[executors.shout]", "[executors.loud]")  # beside foreign ones that are new or changed
+    node.write(plugin(), "other.py")
+    node.write(SHOUT + loud + table("own", queue_max="3") + table("other") + more)
+    until(lambda: node.agents() == ["loud", "shout"])
+    assert node.run("reload")[0] == 0
+    assert "safe mode" in node.slot("other")["why"]
+    node.write(SHOUT + table() + more)
+    until(lambda: node.agents() == ["shout"])
     node.stop()
     node.up()
     until(lambda: node.agents() == ["own", "shout"])

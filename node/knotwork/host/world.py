@@ -161,8 +161,8 @@ class World:
                 broken = _instance(loaded, kind, name, entry, config, mark=mark)
                 again = partial(self._look_again, loaded, kind, name)
                 start_timeout_s = 2 * broken.start_timeout_s + LOOK_AGAIN_S
-                if error.code == catalogs.SAFE_MODE and broken.on_start_error == "fail":
-                    broken = replace(broken, on_start_error="retry")  # what is left out on purpose ends no start
+                if error.code == catalogs.SAFE_MODE:  # left out on purpose: that ends no start, and no reload either
+                    broken = replace(broken, on_start_error="ignore")
                 wanted.append(replace(broken, again=again, start_timeout_s=start_timeout_s))
         for name in instances.implied_routers(loaded.config):
             entry = catalog.find("routers", name)
