@@ -14,18 +14,30 @@ AGAIN_S = 1.0
 """How often a group that does not end is looked at for tasks that were started meanwhile."""
 
 
+class _Group(asyncio.TaskGroup):
+    """A task group that tells when it ends its tasks."""
+
+    leaving = False
+
+
 @asynccontextmanager
 async def background() -> AsyncIterator[asyncio.TaskGroup]:
     """Yield a group whose tasks are cancelled at the end of the block; an error of one of them ends the block."""
-    async with asyncio.TaskGroup() as group:
+    async with _Group() as group:
         try:
             yield group
         finally:
+            group.leaving = True
             while tasks := list(group._tasks):  # noqa: SLF001  a group has no public way to end its tasks
                 for task in tasks:
                     if not task.cancelling():
                         task.cancel()
                 await asyncio.wait(tasks, timeout=AGAIN_S)  # what ends may have started another
+
+
+def ends(group: asyncio.TaskGroup) -> bool:
+    """Return whether a group cancels its tasks: who is cancelled otherwise was meant himself, or cancelled himself."""
+    return getattr(group, "leaving", False) or group._aborting  # type: ignore[attr-defined]  # noqa: SLF001  not public
 
 
 def begin_in(

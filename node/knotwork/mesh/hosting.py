@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from knotwork.bus import clock, codec, frames, way
+from knotwork.bus.background import ends
 from knotwork.mesh import late, refusal
 from knotwork.mesh.answers import Answers
 from knotwork.mesh.job import Answering, HostedAgent, Job, crashed
@@ -233,7 +234,7 @@ class Hosting:
         try:
             outcome = await self._execute(job)
         except asyncio.CancelledError as error:
-            if not task.cancelling():  # the executor's own
+            if not (task.cancelling() and (job.over or job.why or ends(self._group))):  # the executor's own
                 self._settle(job, "error", b"", crashed(job, error))
                 return
             self._settle(job, "error", b"", self._stopped(job))

@@ -33,6 +33,11 @@ async def inner_group():
         group.create_task(boom(Oddity("deep")))
 
 
+async def cancelling_itself(attempt):
+    asyncio.current_task().cancel()
+    await asyncio.sleep(0)
+
+
 def returning(value):
     async def execute(attempt):
         return value
@@ -74,6 +79,7 @@ def raising(error):
         (raising(GeneratorExit()), "failed", "agent.crashed"),
         (raising(ExceptionGroup("several", [ValueError(1), KeyError(2)])), "failed", "agent.crashed"),
         (raising(asyncio.CancelledError()), "failed", "agent.crashed"),
+        (cancelling_itself, "failed", "agent.crashed"),
         (raising(RecursionError()), "failed", "agent.crashed"),
         (raising(MemoryError()), "failed", "agent.crashed"),
         (raising(StopAsyncIteration()), "failed", "agent.crashed"),
