@@ -258,7 +258,9 @@ def _know_tls(transport: Any) -> bool:
     writer = transport._io_writer
     if writer is None or writer.get_extra_info("sslcontext") is None:
         return False
-    writer.transport.get_protocol()._over_ssl = True
+    protocol = writer.transport.get_protocol()
+    if protocol is not None:  # the server has not hung up already
+        protocol._over_ssl = True
     return True
 
 
