@@ -88,6 +88,11 @@ def test_what_stops_the_start_is_told_by_the_command(nodes):
             assert code == 1
             assert str(port) in wire["message"]
             assert "Traceback" not in wire["message"]
+    node.write("# the defaults\n")
+    (node.data / "keys" / "node-default.nk").write_text("")
+    code, wire = node.refused("up", "--detach")
+    assert code == 2
+    assert "delete it" in wire["message"]
     assert not nodes.left()
 
 

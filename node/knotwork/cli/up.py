@@ -26,6 +26,7 @@ from knotwork.sdk.errors import (
     Conflict,
     Denied,
     Internal,
+    Invalid,
     KnotworkError,
     TimedOut,
     Unavailable,
@@ -260,6 +261,7 @@ def _ended(code: int, log: Path) -> KnotworkError:
         77: Denied,
         75: Unavailable,
         69: Unreachable,
+        2: Invalid,
         1: Conflict,
     }
     kind = kinds.get(code, Internal)

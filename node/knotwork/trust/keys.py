@@ -119,7 +119,11 @@ def load_or_create(folder: Path, name: str) -> KeyPair:
             code="trust.key_unreadable",
             hint="Check the owner and the free space of the folder.",
         ) from error
-    return load(path)
+    try:
+        return load(path)
+    except Invalid as error:
+        hint = "Restore it, or delete it: a new one is made then, and who joined with the old one needs that."
+        raise Invalid(error.message, code=error.code, hint=hint) from error
 
 
 def _store(path: Path, seed: str) -> None:

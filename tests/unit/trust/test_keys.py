@@ -66,6 +66,7 @@ def test_garbage_in_the_file_is_refused(tmp_path: Path, text: bytes):
     with pytest.raises(Invalid, match=r"node\.nk") as caught:
         keys.load_or_create(tmp_path / "k", "node")
     assert caught.value.code == "trust.bad_seed"
+    assert "delete it" in caught.value.hint
 
 
 def test_the_seed_of_an_account_is_no_user_key():
