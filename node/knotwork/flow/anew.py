@@ -121,23 +121,28 @@ async def deliver(
             await _copy(connection, writer, before, run, after=start.after, kinds=ORDERED)
 
 
-async def catch_up(connection: Connection, writer: GroupCommit, run: str) -> None:
-    """Pass on the signals that the runs before one were sent and have not passed on: they came before what is sent now."""
+async def catch_up(connection: Connection, writer: GroupCommit, run: str, place: tuple[str, ...] | None = None) -> None:
+    """Pass on the signals that the runs before one were sent and have not passed on: they came before what is sent now.
+
+    With a `place` also what stands there of a run that has ended: whoever sent it may have died before the next one had it.
+    """
     start = await start_of(connection, run)
     if start is None or not start.number:
         return
     numbers = range(max(0, start.number - HEARD_IN), start.number)
     chain = {facts.chained(start.first, number): number for number in numbers}
     ended = await _there(connection, chain, "ended")
-    for one in await _there(connection, [one for one in chain if one not in ended], "start"):
+    given = set(await _there(connection, ended, *place)) if place is not None else set()
+    going = await _there(connection, [one for one in chain if one not in ended], "start")
+    for one in [one for one in chain if one in given or one in going]:
         following = facts.chained(start.first, chain[one] + 1)
         if (behind := await start_of(connection, following)) is not None:
             await _pass_on(connection, writer, one, following, after=behind.after, kinds=ORDERED)
 
 
-async def _there(connection: Connection, runs: Iterable[str], what: str) -> list[str]:
+async def _there(connection: Connection, runs: Iterable[str], *what: str) -> list[str]:
     """Return of which runs there is such a fact, in their order."""
-    places = {facts.subject(run, what): run for run in runs}
+    places = {facts.subject(run, *what): run for run in runs}
     found = {one.subject for one in await reading.each_last(connection, subjects.FACTS, list(places))} if places else ()
     return [run for place, run in places.items() if place in found]
 

@@ -261,6 +261,7 @@ class Runs(Looking):
                 return False
             raise
         if key and await anew.was_sent(self._connection, living, place):
+            await anew.catch_up(self._connection, self._facts, living, place)
             return False
         await anew.catch_up(self._connection, self._facts, living)
         return await anew.deliver(self._connection, self._facts, living, place, facts.encode(signal))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -290,3 +291,20 @@ async def test_signals_are_heard_in_their_order_though_the_owner_dies_when_the_n
     await flow.runs.signal(run, "go", b"4")
     gate.set()
     assert output(await ended(flow, run)) == [0, 1, 2, 3, 4]
+
+
+async def test_a_signal_whose_sender_died_before_the_next_run_had_it_is_heard_when_it_is_sent_again(flows, monkeypatch):
+    flow = await flows.here()
+    again = {"kind": "continue_as_new", "depends_on": ["w"], "when": "input == `0`", "input": "`1`"}
+    await define(
+        flow, steps={"w": {"kind": "wait_for_signal", "signal": "go"}, "again": again}, output="steps.w.output"
+    )
+    monkeypatch.setattr(history, "KEEP_S", 600)  # what ended is not packed away meanwhile
+    run = await start(flow, 0)
+    await flow.runs.signal(run, "go", b"1")
+    await until(lambda: anew.is_over(flow.connection, run))
+    place = ("signal", "go", hashlib.sha256(b"k").hexdigest()[:16])
+    told = facts.encode(facts.Signal(facts.NULL))
+    await flow.runs._facts.append(facts.subject(run, *place), told)  # it began to be sent before that end was seen
+    assert await flow.runs.signal(run, "go", b"null", key="k") is False
+    assert output(await ended(flow, run)) is None
