@@ -143,6 +143,17 @@ def test_a_project_that_nats_refuses_meanwhile_is_told_of_in_the_status(guest, s
     until(lambda: guest.status()["warnings"] == [], 2 * WAIT_S)
 
 
+def test_a_new_project_is_not_waited_for_while_nats_is_away(guest, server, tmp_path) -> None:
+    put(guest, guest.config(""))
+    (ports,) = tmp_path.glob("*.ports")
+    os.kill(int(ports.stem.rpartition("_")[2]), signal.SIGKILL)
+    until(lambda: "rest" in json.dumps(guest.status()["warnings"]), 2 * WAIT_S)
+    told = until(lambda: (one := put(guest, guest.config("two"))) and "needs it" in one["message"] and one, 2 * WAIT_S)
+    assert told["result"] == "refused"
+    assert "is away, and a new project" in told["message"]
+    assert "knotwork reload" in told["message"]
+
+
 @pytest.mark.parametrize("removed", [True, False])
 async def test_credentials_that_are_refused_change_nothing(guest, server, removed) -> None:
     if removed:

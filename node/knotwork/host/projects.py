@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from knotwork.bus import account
+from knotwork.bus.away import BLINK_S
 from knotwork.bus.connection import open_connection
 from knotwork.bus.pauses import Pauses
 from knotwork.bus.waits import set_within
@@ -117,6 +118,18 @@ class Projects:
     def all(self) -> list[Project]:
         """Return every project served."""
         return list(self._served.values())
+
+    def must_reach(self) -> None:
+        """Raise `Unavailable` (`bus.unreachable`) when all that is served has lost NATS: a new project would only wait for it.
+
+        One that NATS refuses has not: it answers.
+        """
+        links = [project.connection for project in self._served.values() if project.connection is not None]
+        if links and all(link.down_for_s() > BLINK_S and not isinstance(link.failure, FINAL) for link in links):
+            raise Unavailable(
+                f"NATS at {links[0].endpoint.shown} is away, and a new project needs it: {links[0].last_error}.",
+                code="bus.unreachable", hint="Say `knotwork reload` when it is back; nothing was changed.", retry_after_s=5.0,
+            )  # fmt: skip
 
     def memberships(self) -> list[Membership]:
         """Return every membership that is up."""

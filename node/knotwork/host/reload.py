@@ -178,6 +178,8 @@ class Reloader:
         before = boot.projects_of(self._world.loaded.config)
         served, moved = False, list[str]()
         try:
+            if projects.added:
+                self._projects.must_reach()
             if projects.added or projects.changed:
                 served = True
                 await self._nats.serve(self._accounts({**before, **boot.projects_of(change.loaded.config)}))
