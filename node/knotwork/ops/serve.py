@@ -6,11 +6,13 @@ caller goes away: that is what cancels the work.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, Literal, NamedTuple
 
+import msgspec
 import pydantic
 import pydantic_core
 
@@ -32,6 +34,8 @@ from knotwork.sdk.errors import (
 log = logging.getLogger(__name__)
 
 PROBLEMS_MAX = 50
+_deep = msgspec.json.Encoder(enc_hook=dict)
+"""Writes what is nested too deep for pydantic (255 levels): all that `codec.decode` takes can be answered as well."""
 Kind = Literal["chunk", "progress", "result", "error"]
 
 
@@ -177,6 +181,8 @@ def encode(reply: pydantic.BaseModel) -> bytes:
     try:
         return reply.__pydantic_serializer__.to_json(reply)  # what `model_dump_json` makes a text of
     except pydantic_core.PydanticSerializationError as error:
+        with contextlib.suppress(TypeError, ValueError, RecursionError):
+            return _deep.encode(reply)
         raise Internal(f"The answer cannot be written as JSON: {error}.", code="ops.bad_answer") from error
 
 

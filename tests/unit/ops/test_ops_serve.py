@@ -8,8 +8,8 @@ from contextlib import aclosing
 
 import pytest
 
-from knotwork.bus import request_size
-from knotwork.ops import serve, table
+from knotwork.bus import codec, request_size
+from knotwork.ops import replies, serve, table
 from knotwork.ops.claim_ports import Claims
 from knotwork.ops.ports import Mesh, NodeControl
 from knotwork.ops.talk_ports import Talk
@@ -228,6 +228,15 @@ async def test_a_project_not_served_is_not_found(node):
 async def test_what_json_cannot_say_becomes_null(node):
     node.one_mesh.known[0] = node.one_mesh.known[0].model_copy(update={"load": float("nan")})
     assert (await answer(node, "agents.list"))["agents"][0]["load"] is None
+
+
+async def test_what_is_nested_as_deep_as_can_be_read_is_answered():
+    value = codec.decode(b"[" * 880 + b"1" + b"]" * 880)
+    told = codec.decode(serve.encode(replies.Chunk(data={"a": value})))["data"]
+    deep = 0
+    while isinstance(told, list | dict):
+        told, deep = (told["a"] if isinstance(told, dict) else told[0]), deep + 1
+    assert (told, deep) == (1, 881)
 
 
 async def test_half_a_character_does_not_break_the_answer(node):
