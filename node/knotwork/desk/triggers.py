@@ -66,7 +66,7 @@ class TriggerDesk:
                 "Agents keep no triggers that open a door of the nodes, or watch their folders.",
                 code="trigger.not_yours", hint="Ask a person, or use times or a subject.",
             )  # fmt: skip
-        before = await self._changed_by(trigger.id, caller)
+        before = await self._changed_by(trigger.id, caller) if replace else None
         new = await self._triggers.put(
             trigger, by=caller_name(caller), agent=agent_id(caller), instead_of=before,
             replace=replace and (before is not None or caller.allows("admin")),

@@ -14,6 +14,7 @@ from tests.integration.work.conftest import PATIENCE_S, until
 from knotwork.bus import publisher, streams, subjects
 from knotwork.desk.triggers import TriggerDesk
 from knotwork.flow import listing
+from knotwork.ops.flow_ports import NewRun
 from knotwork.ops.op import Caller
 from knotwork.sdk.errors import Denied, Invalid
 from knotwork.trigger import following, watching
@@ -414,6 +415,17 @@ async def test_an_agent_changes_its_own_triggers_alone(nodes):
     assert (await desk.switch("its", person, enabled=False)).enabled is False
     assert await desk.remove("its", first)
     assert await desk.remove("hers", person)
+
+
+async def test_a_run_to_come_that_two_agents_want_under_one_key_is_one_run(nodes):
+    flow, triggers = await nodes.here()
+    await define(flow)
+    desk, wanted = TriggerDesk(triggers, str), NewRun("w", {"n": 5}, key="one")
+    first, second = (Caller("x", may="write", who=Who(one, one, "default", "ann")) for one in ("one", "two"))
+    made = await desk.later(wanted, "2h", first)
+    for caller in (first, second, Caller("ann", may="admin")):
+        again = await desk.later(wanted, "3h", caller)
+        assert (again.id, again.started_at, again.new) == (made.id, made.started_at, False)
 
 
 async def test_a_folder_that_is_away_for_a_while_says_nothing_of_its_files(nodes, tmp_path, monkeypatch):
