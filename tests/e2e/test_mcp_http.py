@@ -107,6 +107,7 @@ async def test_a_client_without_a_handshake_is_known_by_its_label(node: Node):
         await first.call("claim_work", capability="labels", timeout=20000)
     async with http_agent(node, name="label", query="?session=b") as other:
         assert "do not hold" in await other.refused("complete_work", work_id=given["work_id"])
+        assert "no cursor of ours" in await other.refused("list_claimed_work", cursor="!")
     async with http_agent(node, name="label", query="?session=a") as again:
         assert (await again.call("complete_work", work_id=given["work_id"]))["status"] == "completed"
 

@@ -210,7 +210,8 @@ class Served:
             async with aclosing(calling.play(name, arguments, caller, self._node, self._held)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, calling.Outcome):
-                        guest.keeping.heard(name, arguments, {} if piece.is_error else piece.structured)
+                        if not piece.is_error:
+                            guest.keeping.heard(name, arguments, piece.structured)
                         return piece
                     await tell.told(piece.percent, piece.text)
         except asyncio.CancelledError:  # nobody gets the answer
