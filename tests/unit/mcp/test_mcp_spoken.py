@@ -20,7 +20,7 @@ ROOT = Path(knotwork.__file__).parent
 ELSEWHERE = {"cli", "bench", "config"}
 """Rooms whose messages reach people alone."""
 SHELL = {
-    "status", "up", "stop", "init", "help", "config", "plugin", "connect", "mcp", "view", "targets", "launches", "trigger",
+    "status", "up", "stop", "reload", "init", "help", "config", "plugin", "connect", "mcp", "view", "targets", "launches", "trigger",
     "triggers", "event", "contact", "route", "blob", "run export", "run link",
     "task retry", "run retry", "crew plan", "workflow remove",
 }  # fmt: skip
