@@ -33,13 +33,19 @@ class Said:
     earlier: str
 
 
+def in_turn(label: str) -> bool:
+    """Return whether a label says that what stands under it comes one after the other."""
+    found = LABEL.match(label)
+    return found is not None and not found[1]
+
+
 def said(line: str, label: str = "") -> list[Said]:
     """Return what a sentence or a line says, under a `label` that `LABEL` fits; nothing when it speaks of no order."""
     text = line.strip().strip("-*+•").strip().rstrip(".")
     if len(text) > LINE_MAX:
         return []
     found = LABEL.match(label)
-    if found is not None and not found[1]:
+    if in_turn(label):
         return [Said(later, earlier) for earlier, later in _pairs(_FOLLOWING, text)]
     if found is not None and ":" in text:
         later, _, earlier = text.partition(":")

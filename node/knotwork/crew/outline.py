@@ -148,8 +148,8 @@ class _Lines:
         self._heading: Item | None = None
         self._item: Item | None = None
         self._indent = self._stage = 0
-        self._order = ""
-        """What stands over lines that say an order."""
+        self._order, self._unsaid = "", list[tuple[str, str]]()
+        """What stands over lines that say an order, and those under it that say none."""
         self._level = _level(lines)
         fenced = False
         for line in lines:
@@ -158,6 +158,11 @@ class _Lines:
             if fenced or _FENCE.match(line):
                 self._code(line)
             else:
+                self._line(line)
+        if not (self.items or self.headings):  # else those tell once more what the parts are, or what they stand on
+            unsaid, self._into = self._unsaid, "prose"
+            for order, line in unsaid:
+                self._stage += not self.beside and beside.in_turn(order)
                 self._line(line)
 
     def _code(self, line: str) -> None:
@@ -229,9 +234,12 @@ class _Lines:
             self.beside += [one for part in re.split(r"[.;]\s+", told) for one in beside.said(part, order)]
             self._item, self._into, self._order = None, self._into if told else "order", order
             return True
-        if self._into == "order":
-            self.beside += beside.said(line, self._order)
-        return self._into == "order"
+        if self._into != "order" or (label is not None and _LISTING.match(label[2].strip())):
+            return False
+        told = beside.said(line, self._order)
+        self.beside += told
+        self._unsaid += [] if told else [(self._order, line)]
+        return True
 
     def _accept(self, told: str, *, inside: bool) -> None:
         into = self._item.acceptance if inside and self._item is not None else None
@@ -255,13 +263,8 @@ class _Lines:
         else:
             if self._heading is not None:
                 self._heading.body.append(text)
-            self._item = Item(
-                shortened(text),
-                [text] if len(text) > TITLE_MAX else [],
-                number=number,
-                stepped=stepped,
-                stage=self._stage,
-            )
+            body = [text] if len(text) > TITLE_MAX else []
+            self._item = Item(shortened(text), body, number=number, stepped=stepped, stage=self._stage)
             self._indent = indent
             self.items.append(self._item)
 
@@ -311,9 +314,7 @@ def _level(lines: list[str]) -> int:
         heading = _HEADING.match(line)
         if heading is not None:
             title = heading[2].strip(" *_:")
-            if not (
-                beside.LABEL.match(title) or _ACCEPTANCE.match(title) or _CONTEXT.match(title) or _LISTING.match(title)
-            ):
+            if not any(one.match(title) for one in (beside.LABEL, _ACCEPTANCE, _CONTEXT, _LISTING)):
                 counts[len(heading[1])] = counts.get(len(heading[1]), 0) + 1
     return next((level for level in sorted(counts) if counts[level] > 1), 0)
 
