@@ -1,4 +1,4 @@
-"""How many messages fit into one answer? As many as its bytes allow, and one at least (pure)."""
+"""How many things fit into one answer? As many as its bytes allow, and one at least (pure)."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from knotwork.bus import clock
+from knotwork.bus.fitting import ANSWER_MAX_BYTES, fitting
 from knotwork.desk.moments import moment
 from knotwork.ops import replies, talk_replies
 from knotwork.sdk.errors import Denied, KnotworkError, NotFound
 from knotwork.talk import contact, finding, index_rows, message
 from knotwork.talk.channel import Channel
-from knotwork.talk.fitting import ANSWER_MAX_BYTES, fitting
 from knotwork.talk.inbox_state import Wish as InboxWish
 from knotwork.talk.index_rows import Wish
 from knotwork.talk.message import Said

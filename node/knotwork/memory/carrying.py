@@ -103,9 +103,9 @@ class Carrying:
         Raises `Denied` (`memory.outside`), `Conflict` (`memory.file_exists`), `Unavailable` (`memory.no_answer`).
         """
         file = files.allowed(name, self._memory.settings.folders, files.place_of(who))
-        lines = [_line(record) for record in await self._reading.every(query, who)]
-        size_bytes = await asyncio.to_thread(_write, file, lines, overwrite)
-        return Exported(file.path, len(lines), size_bytes)
+        found = await self._reading.every(query, who)
+        size_bytes = await asyncio.to_thread(_write, file, found, overwrite)
+        return Exported(file.path, len(found), size_bytes)
 
     async def load(
         self, name: str, who: Who, *, skip_invalid: bool, duplicates: Duplicates | None, scope: MemoryScope | None
@@ -117,7 +117,7 @@ class Carrying:
         """
         file = files.allowed(name, self._memory.settings.folders, files.place_of(who))
         found = await asyncio.to_thread(lambda: list(_read(file)))
-        asked, errors, over = _asked(found, scope, self._memory.now_ns())
+        asked, errors, over = await asyncio.to_thread(_asked, found, scope, self._memory.now_ns())
         asked, refused = await asyncio.to_thread(self._refused, asked, who)  # before anything is kept
         errors = sorted([*errors, *refused])
         if errors and not skip_invalid:
@@ -139,7 +139,7 @@ class Carrying:
 
         kept = twins = 0
         early: list[str] = []
-        for wave in waves(asked):
+        for wave in await asyncio.to_thread(lambda: list(waves(asked))):
             before = set(named)
             answers = await bulk.each(wave, one, stop_on_error=False)
             for line, answer in zip(wave, answers, strict=True):
@@ -214,9 +214,9 @@ def _at(when_ns: int) -> str:
     return datetime.fromtimestamp(when_ns / 1e9, UTC).isoformat() if when_ns else ""
 
 
-def _write(file: files.Allowed, lines: list[bytes], overwrite: bool) -> int:  # noqa: FBT001  handed to a thread
+def _write(file: files.Allowed, found: list[Record], overwrite: bool) -> int:  # noqa: FBT001  handed to a thread
     with files.writing(file, overwrite=overwrite) as opened:
-        return sum(opened.write(line) for line in lines)
+        return sum(opened.write(_line(record)) for record in found)
 
 
 def _read(file: files.Allowed) -> Iterator[tuple[int, bytes]]:

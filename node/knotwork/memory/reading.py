@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from knotwork.bus.fitting import fitting
 from knotwork.memory import core_places, fusing, rules, telling
 from knotwork.memory.index import After, Counts, Filter, Index, Row
 from knotwork.memory.meaning import Meaning
@@ -66,8 +67,8 @@ class Reading:
         rows = await self._memory.shelf.ask(
             lambda index: index.page(wanted, query.limit + 1, after, newest=query.newest)
         )
-        records = [row.record for row in rows[: query.limit]]
-        more = _cursor(records[-1]) if len(rows) > query.limit else ""
+        records = fitting([row.record for row in rows[: query.limit]], _size)
+        more = _cursor(records[-1]) if len(rows) > len(records) else ""
         return Page(self._seen(records, who), more, current, notes=notes)
 
     async def every(self, query: Query, who: Who) -> list[Record]:
@@ -144,13 +145,20 @@ class Reading:
             return index.named(wanted, order[start : start + query.limit]), order, set(said), set(near)
 
         rows, order, said, near = await self._memory.shelf.ask(look)
-        records = self._seen([row.record for row in rows], who)
+        shown, end = fitting([row.record for row in rows], _size), start + query.limit
+        if len(shown) < len(rows):  # the next page begins with the first that had no room
+            end = order.index(rows[len(shown)].record.id, start)
+        records = self._seen(shown, who)
         by = {
             one.id: tuple(way for way, ids in (("words", said), ("meaning", near)) if one.id in ids) for one in records
         }
-        more = len(order) > start + query.limit
-        following = _encode([str(start + query.limit)]) if more else ""
+        following = _encode([str(end)]) if len(order) > end else ""
         return Page(records, following, current, by=by, notes=notes)
+
+
+def _size(record: Record) -> int:
+    """Return how many bytes a record has in an answer."""
+    return len(msgspec.json.encode(record))
 
 
 def _cursor(last: Record) -> str:

@@ -17,6 +17,9 @@ from knotwork.memory.twins import twin_key
 from knotwork.sdk.errors import Conflict, Denied, KnotworkError
 from knotwork.trust.who import Who
 
+IN_THREAD_CHARS = 4096
+"""A longer text is looked through beside the loop: the longest takes tens of milliseconds, and many come at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
@@ -42,11 +45,13 @@ class Writing:
         Raises `Invalid` (`memory.invalid`, `memory.secret`), `TooLarge`, `Denied` (`memory.no_owner`), `Conflict`
         (`memory.duplicate`, `memory.core_full`), `Unavailable`.
         """
-        record = self.drafted(draft, who, origin=origin)
+        if len(draft.content) > IN_THREAD_CHARS:
+            record, key = await asyncio.to_thread(self._keyed, draft, who, origin)
+        else:
+            record, key = self._keyed(draft, who, origin)
         policy = duplicates or self._memory.settings.duplicates
         if policy == "allow":
             return Remembered(await self._keep(record, who))
-        key = twin_key(record)
         while key in self._busy:  # the same, written at the same time
             await self._busy[key].wait()
         done = self._busy[key] = asyncio.Event()
@@ -110,6 +115,11 @@ class Writing:
             priority=draft.priority, related=draft.related, source=draft.source, origin=origin,
             expires_ns=now_ns + ttl_s * rules.NS if ttl_s else 0, warnings=warnings,
         )  # fmt: skip
+
+    def _keyed(self, draft: Draft, who: Who, origin: str) -> tuple[Record, bytes]:
+        """Return the record of a draft, and what it has in common with those that say the same."""
+        record = self.drafted(draft, who, origin=origin)
+        return record, twin_key(record)
 
     def cleared(self, content: str) -> tuple[str, tuple[str, ...]]:
         """Return a text as it may be kept, and the kinds of secrets in it; raises `Invalid` (`memory.secret`)."""

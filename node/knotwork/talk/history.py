@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from knotwork.bus import clock, reading, streams, subjects
+from knotwork.bus.fitting import ANSWER_MAX_BYTES, fitting
 from knotwork.bus.waits import set_within
 from knotwork.sdk.errors import Invalid
 from knotwork.talk import index_rows, message
-from knotwork.talk.fitting import ANSWER_MAX_BYTES, fitting
 from knotwork.talk.inbox_state import expired
 from knotwork.talk.index import searched
 from knotwork.talk.index_rows import Wish

@@ -16,8 +16,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from knotwork.bus.fitting import fitting
 from knotwork.sdk.errors import Invalid
-from knotwork.talk.fitting import fitting
 from knotwork.talk.message import Said
 
 AGAIN_S = 60.0

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import clock, patterns, reading, subjects
 from knotwork.bus.background import begin_in
+from knotwork.bus.fitting import ANSWER_MAX_BYTES
 from knotwork.bus.waits import set_within
 from knotwork.sdk.errors import Conflict, KnotworkError, NotFound
 from knotwork.talk import inbox_state, message
-from knotwork.talk.fitting import ANSWER_MAX_BYTES
 from knotwork.talk.inbox_state import InboxState, Wish
 from knotwork.talk.message import Said
 from knotwork.talk.reads import contended

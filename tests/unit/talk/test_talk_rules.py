@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from knotwork.bus.fitting import fitting
 from knotwork.sdk.errors import Invalid, KnotworkError, NotFound, TooLarge
 from knotwork.talk import channel, contact, inbox_state, index_rows, mentions, message
 from knotwork.talk.contact import Policy
-from knotwork.talk.fitting import fitting
 from knotwork.talk.inbox_state import InboxState, Wish
 from knotwork.talk.message import Draft, Envelope, Said
 from knotwork.trust.scopes import SCOPES, may_see
