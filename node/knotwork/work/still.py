@@ -53,9 +53,7 @@ async def ask(connection: Connection, nodes: Iterable[str], task: Task, delivery
 async def _ask(connection: Connection, node: str, question: bytes) -> Word:
     try:
         answer = await connection.request(subjects.still(node), question, timeout_s=WORD_S, patient=False)
-    except TimedOut:
-        return "has it not"
-    except Unreachable:
+    except (TimedOut, Unreachable):  # it may be too busy with coming back to answer
         return "is away"
     return "has it" if answer.data == I_HAVE_IT else "has it not"
 

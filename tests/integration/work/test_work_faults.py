@@ -7,15 +7,16 @@ import contextlib
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 from tests.integration.work.conftest import ended, task, until
 from tests.integration.work.test_work_life import lines
 
-from knotwork.bus import clock, publisher, reading, streams, subjects
+from knotwork.bus import clock, publisher, pulls, reading, streams, subjects
 from knotwork.sdk.errors import KnotworkError
-from knotwork.work import proof, records, settle
+from knotwork.work import proof, records, settle, still
 from knotwork.work.queues import Queue
 from knotwork.work.records import Retry
 from knotwork.work.values import Values
@@ -84,6 +85,15 @@ async def test_a_worker_that_nats_was_away_for_longer_than_a_lease_keeps_what_it
     outcome = await ended(work, one.run)
     assert (outcome.state, outcome.node) == ("completed", "first")
     assert len(lines(tmp_path / "began")) == 1
+
+
+async def test_who_is_too_busy_to_say_whether_it_has_a_task_counts_as_one_that_may_come_back(bench):
+    connection, one = (await bench.room())._connection, task()
+    delivery = SimpleNamespace(reply=f"{pulls.ANSWERS}x")
+    await connection.listen(subjects.still("busy"), lambda _message: None)
+    await connection.listen(subjects.still("idle"), lambda message: still.answer(connection, message, {}))
+    assert await still.ask(connection, ["idle"], one, delivery) == "has it not"
+    assert await still.ask(connection, ["busy", "idle"], one, delivery) == "is away"
 
 
 async def _begun(work, one):
