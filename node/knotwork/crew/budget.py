@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from knotwork.crew.records import Record
 
 
+SUBS_MAX = 200
+"""Orchestrations below one: what each of them took is added up whenever one of them goes on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spent:
     """What was reported so far."""
@@ -82,6 +86,11 @@ def charged(above: Record, orchestration: str, children: int) -> Record:
     """Return one above with the sub-agents of one below on its account; raises `Denied` (`crew.too_many_children`)."""
     subs = {**above.subs, orchestration: children}
     made = msgspec.structs.replace(above, subs=subs)
+    if len(subs) > SUBS_MAX:
+        raise Denied(
+            f"{above.id} has {SUBS_MAX} orchestrations below it, and can have no more.", code="crew.too_many_children",
+            hint="Make fewer with more parts each.", detail={"id": above.id, "below": SUBS_MAX},
+        )  # fmt: skip
     if made.charged > above.budget.children:
         raise too_many(above, made.charged)
     return made

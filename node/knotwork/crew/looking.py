@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from knotwork.trust.who import Who
     from knotwork.work.leases import Claim
 
-SUBS_MAX = 200
-"""Orchestrations below one whose expenses are added up."""
 AT_ONCE = 16
 LARGE_MAX = 10_000
 """Digests of which it is known what they took: they never mean anything else."""
@@ -78,7 +76,7 @@ class Looking:
     async def used(self, view: View) -> Spent:
         """Return what it and all below it took."""
         total = view.used
-        for name in list(view.record.subs)[:SUBS_MAX]:
+        for name in view.record.subs:
             with contextlib.suppress(NotFound, Invalid):  # one that was never spawned, or is forgotten
                 total += (await self.view(await self._store.get(name))).used
         return total

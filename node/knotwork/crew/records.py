@@ -20,6 +20,8 @@ NOTES_MAX, NOTE_MAX = 100, 1_024
 ROUNDS_MAX = 50
 TOKENS_MAX = 10**15
 CONFLICTS_MAX_BYTES = 256 * 1024
+DATA_MAX_BYTES = 64 * 1024
+"""What one checkpoint may hold: all that were said of an orchestration are read together."""
 KIND = "o"
 """What the ids of orchestrations begin with."""
 

@@ -24,7 +24,7 @@ from knotwork.crew.starting import Starting, run_of
 from knotwork.crew.steering import Steering
 from knotwork.crew.store import Store
 from knotwork.flow.run import decoded
-from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound
+from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TooLarge
 from knotwork.trust.scopes import circle
 from knotwork.work import records as work_records
 
@@ -257,7 +257,7 @@ class Crew:
         """Take note of what somebody says; returns how far all is, and why no more is to be begun (empty: go on).
 
         It is on record when this returns. Raises `NotFound` (`crew.no_part`), `Denied` (`crew.not_your_part`), what
-        `phases.move` raises.
+        `phases.move` raises, `TooLarge` (`crew.data_too_large`).
         """
         record = await self.store.get(orchestration)
         known = {part.id for part in record.parts} | {plan.SYNTHESIS, ""}
@@ -265,6 +265,12 @@ class Crew:
             raise NotFound(
                 f"{orchestration} has no part {said.part!r}.", code="crew.no_part",
                 hint="See `knotwork crew state`.", detail={"parts": sorted(known - {""})[:100]},
+            )  # fmt: skip
+        data = b"null" if said.phase == "complete" else said.data  # that is its result, and kept as such
+        if len(data) > records.DATA_MAX_BYTES:
+            raise TooLarge(
+                f"The data has {len(data)} bytes, {records.DATA_MAX_BYTES} at most.", code="crew.data_too_large",
+                hint="Keep it with `knotwork blob put`, and say its digest.",
             )  # fmt: skip
         now_ns = clock.now_ns()
         view = await self.looking.view(record)
@@ -274,10 +280,10 @@ class Crew:
             rights.admit_plan(record, by)  # who holds a part speaks of that, and does not steer the whole
         elif said.phase == "complete" and said.data != b"null" and view.phase in records.OVER:
             await self._must_be_result(view, said.data)
-        if said.part or said.percent is not None or said.tokens or said.cost or said.data != b"null":
+        if said.part or said.percent is not None or said.tokens or said.cost or data != b"null":
             made = Checkpoint(
                 said.part, rights.speaker(view, said.part, by), now_ns, said.percent, said.text, said.tokens, said.cost,
-                msgspec.Raw(said.data),
+                msgspec.Raw(data),
             )  # fmt: skip
             await self.store.put_checkpoint(orchestration, made)
         if said.text or said.phase:

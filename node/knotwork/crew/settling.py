@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 LOADED_MAX_BYTES = 32 * 1024 * 1024
 """Results that are put together by rules, all of them; for what is more stand digests."""
+VALUE_SHOWN = 100
+"""Characters of a value in a conflict, where conflicts have no room for all: 200 parts may differ in one of them."""
 
 
 class Settling:
@@ -236,7 +238,7 @@ class Settling:
         missing = tuple(name for name in view.parts if view.parts[name].state != "completed")
         output, conflicts = await asyncio.to_thread(_together, pieces, how)  # it may take seconds
         value, blob = await self._values.keep(output)
-        return Result(how, msgspec.Raw(value), blob, _bounded(conflicts), missing, "", clock.now_ns())
+        return Result(how, msgspec.Raw(value), blob, conflicts, missing, "", clock.now_ns())
 
     async def output_of(self, part: PartSight, size_max: int = LOADED_MAX_BYTES) -> bytes:
         """Return what a part gave, wherever it is kept; a digest stands for one that is too large or gone."""
@@ -283,7 +285,7 @@ def _together(pieces: list[synthesis.Piece], how: records.How) -> tuple[bytes, t
     if how != "merge":
         return records.encode(synthesis.concatenated(pieces)), ()
     made = synthesis.merged(pieces)
-    return records.encode(made.output), tuple(msgspec.Raw(records.encode(one)) for one in made.conflicts)
+    return records.encode(made.output), _bounded(tuple(msgspec.Raw(records.encode(one)) for one in made.conflicts))
 
 
 def _stopped(one: Record, stop: records.Stop) -> Record:
@@ -303,7 +305,9 @@ def _error(view: View) -> dict[str, str]:
 
 
 def _bounded(conflicts: tuple[msgspec.Raw, ...]) -> tuple[msgspec.Raw, ...]:
-    """Return as many conflicts as fit beside a result."""
+    """Return as many conflicts as fit beside a result; long values by their beginning when not all of them do."""
+    if sum(len(bytes(one)) for one in conflicts) > records.CONFLICTS_MAX_BYTES:
+        conflicts = tuple(_brief(one) for one in conflicts)
     kept: list[msgspec.Raw] = []
     size = 0
     for one in conflicts:
@@ -312,3 +316,13 @@ def _bounded(conflicts: tuple[msgspec.Raw, ...]) -> tuple[msgspec.Raw, ...]:
             break
         kept.append(one)
     return tuple(kept)
+
+
+def _brief(conflict: msgspec.Raw) -> msgspec.Raw:
+    """Return a conflict with the beginning of each long value: the parts' own results have all of it."""
+    made = decoded(bytes(conflict))
+    for one in made["values"]:
+        text = one["value"] if isinstance(one["value"], str) else records.encode(one["value"]).decode()
+        if len(text) > VALUE_SHOWN:
+            one["value"] = text[:VALUE_SHOWN] + "…"
+    return msgspec.Raw(records.encode(made))

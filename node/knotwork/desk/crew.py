@@ -214,11 +214,12 @@ class CrewDesk:
             )
         room = ANSWER_MAX_BYTES
         rows = []
-        for one in view.parts.values():
-            if not part or one.id == part:
-                output, blob = await self._shown(one, room)
-                room -= len(output)
-                rows.append(crew_rows.part_result(view.record, one, decoded(output), blob))
+        wanted = [one for one in view.parts.values() if not part or one.id == part]
+        for_error = crew_rows.room_for_errors(wanted)
+        for one in wanted:
+            output, blob = await self._shown(one, room)
+            room -= len(output)
+            rows.append(crew_rows.part_result(view.record, one, decoded(output), blob, for_error))
         result = await self._standing(view) if not part else None
         told = await self._result(view, result, room) if result is not None else None
         return crew_replies.CrewResults(id=orchestration, phase=view.phase, complete=view.done, parts=rows, result=told)

@@ -12,12 +12,17 @@ from knotwork.desk.tasks.rows import error_of
 from knotwork.ops import crew_replies
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from knotwork.crew.budget import Spent
     from knotwork.crew.records import Record, Result
     from knotwork.crew.sight import PartSight, View
+    from knotwork.ops.task_replies import TaskError
 
 TASK_SHOWN = 200
 """How much of a task stands in a list."""
+ERRORS_MAX_BYTES = 3 * 1024 * 1024
+"""Errors of all parts in one answer, which is one message: of those that are longer the beginning is told."""
 
 
 def planned(record: Record) -> crew_replies.CrewPlan:
@@ -68,13 +73,14 @@ def state(view: View, used: Spent, why: str, now_ns: int) -> crew_replies.CrewSt
     """Return everything about an orchestration."""
     record = view.record
     limit = record.budget
+    room = room_for_errors(view.parts.values())
     took_s = ((record.ended_ns or now_ns) - record.spawned_ns) / 1e9 if record.spawned_ns else 0.0
     return crew_replies.CrewState(
         id=record.id, phase=view.phase, percent=view.percent,
-        parts=[_part(record, view.parts[part.id]) for part in record.parts if part.id in view.parts],
+        parts=[_part(record, view.parts[part.id], room) for part in record.parts if part.id in view.parts],
         order=plan.drawn(record.parts), held=record.held, why=why or _stopped(view),
         task=record.task, synthesis=record.synthesis.how,
-        synthesizer=_part(record, view.synthesis) if view.synthesis is not None else None,
+        synthesizer=_part(record, view.synthesis, room) if view.synthesis is not None else None,
         budget=crew_replies.Allowance(
             depth=limit.depth, children=limit.children, time_s=limit.time_s, tokens=limit.tokens, cost=limit.cost
         ),
@@ -101,7 +107,21 @@ def _stopped(view: View) -> str:
     return stop.why or ("It is being stopped." if view.record.live else "")
 
 
-def _part(record: Record, part: PartSight) -> crew_replies.PartState:
+def room_for_errors(parts: Collection[PartSight]) -> int:
+    """Return how many bytes each error of these parts may have in one answer."""
+    return ERRORS_MAX_BYTES // max(1, sum(part.error is not None for part in parts))
+
+
+def _error(part: PartSight, room: int) -> TaskError | None:
+    """Return what went wrong with a part, its beginning when it has more bytes than there is room."""
+    found = error_of(part.error)
+    if found is None or len(found.model_dump_json()) <= room:
+        return found
+    letters = room // 8  # of which each has six bytes at most, beside hint and code
+    return found.model_copy(update={"message": f"{found.message[:letters]}…", "hint": found.hint[:500], "detail": {}})
+
+
+def _part(record: Record, part: PartSight, room: int) -> crew_replies.PartState:
     planned_part = next((one for one in record.parts if one.id == part.id), None)
     return crew_replies.PartState(
         id=part.id, title=planned_part.title if planned_part is not None else "", state=part.state,
@@ -109,16 +129,16 @@ def _part(record: Record, part: PartSight) -> crew_replies.PartState:
         agent=part.agent, node=part.node, percent=part.percent, text=part.text, attempt=part.attempt,
         needs=list(planned_part.needs) if planned_part is not None else [], run=part.run,
         begun_at=moment(part.begun_ns), ended_at=moment(part.ended_ns), tokens=part.used.tokens,
-        cost=round(part.used.cost, 9), error=error_of(part.error),
+        cost=round(part.used.cost, 9), error=_error(part, room),
     )  # fmt: skip
 
 
-def part_result(record: Record, part: PartSight, output: Any, blob: str) -> crew_replies.PartResult:
+def part_result(record: Record, part: PartSight, output: Any, blob: str, room: int) -> crew_replies.PartResult:
     """Return what a part gave."""
     title = next((one.title for one in record.parts if one.id == part.id), "")
     return crew_replies.PartResult(
         id=part.id, title=title, state=part.state, agent=part.agent, output=output, blob=blob,
-        error=error_of(part.error),
+        error=_error(part, room),
     )  # fmt: skip
 
 

@@ -8,10 +8,11 @@ from tests.integration.crew.conftest import ME, Node, part
 from tests.integration.work.conftest import until
 
 from knotwork.bus.background import together
+from knotwork.crew import budget, records
 from knotwork.crew.records import Budget, Checkpoint, Record, Stop, Synthesis
 from knotwork.crew.room import Report, Spawn
 from knotwork.mesh.records import AgentRecord
-from knotwork.sdk.errors import Conflict, Denied, KnotworkError
+from knotwork.sdk.errors import Conflict, Denied, KnotworkError, TooLarge
 from knotwork.trust.who import Who
 
 ID = "o0123456789ab"
@@ -40,6 +41,52 @@ async def test_no_more_sub_agents_and_levels_than_allowed(nodes):
     deeper = await node.plan(part("z"), parent=below.id)
     error = await refused(node.crew.spawn(deeper.id, Spawn(), ME))
     assert (type(error), error.code) == (Denied, "crew.too_deep")
+
+
+async def test_no_more_orchestrations_below_than_are_added_up(nodes, monkeypatch):
+    monkeypatch.setattr(budget, "SUBS_MAX", 2)
+    node = await nodes.here()
+    root = (await node.spawn(part("a"), budget=Budget(children=10_000, tokens=100))).record
+    for name in ("x", "y"):
+        await node.spawn(part(name), parent=root.id)
+    over = await node.plan(part("z"), parent=root.id)
+    error = await refused(node.crew.spawn(over.id, Spawn(), ME))
+    assert (error.code, error.detail) == ("crew.too_many_children", {"id": root.id, "below": 2})
+    assert (await node.view(over.id)).phase == "assessment"  # nothing began
+    assert len((await node.crew.store.get(root.id)).subs) == 2
+
+
+async def test_a_checkpoint_holds_no_more_than_can_be_read_of_all_together(nodes):
+    node = await nodes.here()
+    name = (await node.spawn(part("a"), synthesis=Synthesis("none"))).record.id
+    most = b'"%s"' % (b"x" * (records.DATA_MAX_BYTES - 2))
+    await node.crew.report(name, Report("a", data=most), ME)
+    error = await refused(node.crew.report(name, Report("a", percent=5, data=most + b" "), ME))
+    assert (type(error), error.code) == (TooLarge, "crew.data_too_large")
+    await node.do("one")
+    await node.reaches(name, "collection")
+    whole = "y" * 1_000_000
+    await node.crew.report(
+        name, Report(phase="complete", data=f'"{whole}"'.encode()), ME
+    )  # its result, not a checkpoint
+    assert await node.output(name) == whole
+    assert max(len(one.data) for one in await node.crew.store.checkpoints(name)) == len(most)
+
+
+async def test_large_values_that_contradict_each_other_are_told_by_their_beginning(nodes):
+    """They were left out, as if nobody had contradicted anybody."""
+    node = await nodes.here()
+    name = (await node.spawn(part("a"), part("b"), synthesis=Synthesis("merge"))).record.id
+    for who in ("one", "two"):
+        await node.do(who, {"text": who + "x" * 300_000, "number": who})
+    await node.reaches(name, "complete")
+    result = await node.crew.store.result(name)
+    assert result is not None
+    told = {
+        one["path"]: [said["value"][:3] for said in one["values"]] for one in map(msgspec.json.decode, result.conflicts)
+    }
+    assert {path: {*said} for path, said in told.items()} == {"text": {"one", "two"}, "number": {"one", "two"}}
+    assert sum(map(len, result.conflicts)) < records.CONFLICTS_MAX_BYTES
 
 
 async def test_what_is_cancelled_while_it_is_put_together_stays_so(nodes):
