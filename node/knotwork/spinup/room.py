@@ -157,7 +157,7 @@ class SpinUps:
                 f"{name} is for other work: {why}.", code="spinup.unfit",
                 hint="Name what it is for, or no capability and no boundary: see `knotwork targets`.",
             )  # fmt: skip
-        why = ranking.unready(msgspec.structs.replace(target, failures=0), clock.now_ns())
+        why = STOPS if self._leaving else ranking.unready(msgspec.structs.replace(target, failures=0), clock.now_ns())
         if why:
             raise Conflict(f"{name} starts nothing now: {why}.", code="spinup.not_now", hint="See `knotwork targets`.")
         return await self._launch(own, target, by=by, capability=capability, boundary=boundary, task=task)
@@ -293,7 +293,8 @@ class SpinUps:
         try:
             task = demand.task or await self._task_of(demand)
             target, own = self._mine(f"{target.node}/{target.target}")
-            if task and not ranking.unready(target, clock.now_ns()):  # else it ended, or another had the last place
+            stays = task and not self._leaving  # else it ended, or we do
+            if stays and not ranking.unready(target, clock.now_ns()):  # else another had the last place
                 launch = await self._launch(
                     own, target, by=BY_DEMAND, capability=demand.capability, boundary=demand.boundary, task=task,
                     routed=demand.routed,

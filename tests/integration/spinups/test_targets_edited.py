@@ -391,6 +391,28 @@ async def test_nothing_is_started_for_work_that_has_ended_meanwhile(connection):
         assert not room.registry.launches
 
 
+async def test_a_node_that_stops_starts_nothing_more(connection):
+    world, place = World(), Place("one")
+    world.write(place)
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def task_of(_demand: Any) -> str:
+        asked.set()
+        await go.wait()
+        return "t1"
+
+    async with opened(connection, world) as room:
+        room._task_of = task_of
+        world.waits.append(Waiting("none", "gpu", 1))
+        await asked.wait()
+        await room.leave(1.0)
+        with pytest.raises(Conflict, match="its node stops"):
+            await room.launch("here", by="me")
+        go.set()
+        await until(lambda: room._turns.idle)
+        assert not room.registry.launches
+
+
 class Taker(Place):
     """Starts agents that have taken what waits when they are there."""
 
