@@ -81,9 +81,8 @@ class RotatingFile:
     def _open(self) -> None:
         self._file = os.open(self._path, _FLAGS, 0o600)
         status = os.fstat(self._file)
-        is_file = stat.S_ISREG(
-            status.st_mode
-        )  # nothing else is moved aside: that would take /dev/stdout from everybody
+        # nothing but a file is moved aside: that would take /dev/stdout from everybody
+        is_file = stat.S_ISREG(status.st_mode)
         self._size, self._limit = (status.st_size, self._max_bytes) if is_file else (0, sys.maxsize)
         if not is_file and sys.platform != "win32":
             os.set_blocking(self._file, True)  # it is open: from now on whoever reads may be slow
