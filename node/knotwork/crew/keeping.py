@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 LATER_S = 3.0
 """How long a node leaves it to the owner of the run's shard."""
 AGAIN_MIN_S, AGAIN_MAX_S = 0.5, 30.0
-AT_ONCE = 8
+AT_ONCE = 3
+"""Orchestrations that are carried on at a time, beside those that are looked at: see `looking.AT_ONCE`."""
 
 
 class Live(NamedTuple):

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from knotwork.trust.who import Who
     from knotwork.work.leases import Claim
 
-AT_ONCE = 16
+AT_ONCE = 4
+"""Orchestrations that are read at a time: a page of each may have 8 MiB, and of whom 64 MiB wait is cut off by NATS."""
 LARGE_MAX = 10_000
 """Digests of which it is known what they took: they never mean anything else."""
 PATTERNS_MAX = 500

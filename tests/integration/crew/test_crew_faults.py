@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from typing import Any
 
 import msgspec
 import pytest
-from tests.integration.crew.conftest import ME, part
+from tests.integration.crew.conftest import ME, part, soon
 from tests.integration.work.conftest import until
 
+from knotwork.bus import reading, subjects
 from knotwork.crew import settling
 from knotwork.crew.plan import PARTS_MAX
 from knotwork.crew.records import Round, Synthesis
@@ -219,3 +221,34 @@ async def test_the_largest_plan_is_carried_out_and_put_together_by_an_agent(node
     await node.work.claims.complete(found.token, "all of it")
     await node.reaches(view.record.id, "complete")
     assert await node.output(view.record.id) == "all of it"
+
+
+async def test_a_node_that_comes_back_reads_few_of_many_at_a_time(nodes, monkeypatch):
+    """Of pages of 8 MiB no more than NATS lets wait for one client: it was cut off again and again, for ever."""
+    first = await nodes.here("first")
+    names = [(await first.spawn(part("a"))).record.id for _ in range(12)]
+    await first.stack.aclose()
+    gather, now, most, done = reading._gather, 0, 0, asyncio.Event()
+
+    async def counted(connection: Any, stream: str, body: dict[str, Any], timeout_s: float) -> Any:
+        nonlocal now, most
+        if stream != subjects.bucket_stream(subjects.CREW_CHECKPOINTS):
+            return await gather(connection, stream, body, timeout_s)
+        now, seen = now + 1, body["next_by_subj"]
+        most = max(most, now)
+        try:
+            for _ in range(20):  # turns of the loop in which the others could begin
+                await asyncio.sleep(0)
+            return await gather(connection, stream, body, timeout_s)
+        finally:
+            now -= 1
+            left.discard(next(one for one in names if one in seen))
+            if not left:
+                done.set()
+
+    left = {*names}
+    monkeypatch.setattr(reading, "_gather", counted)
+    second = await nodes.here("second")
+    await soon(done.wait())
+    await second.crew.looking.views([await second.crew.store.get(one) for one in names])
+    assert most * reading.BATCH_MAX_BYTES < 64 * 1024 * 1024
