@@ -220,7 +220,7 @@ async def _patiently(tool: Tool, arguments: Any, session: OpSession) -> dict[str
 async def _within(tool: Tool, given: Any, session: OpSession) -> dict[str, Any]:
     """Return a result that is not too long: a page with fewer rows, and if need be with shorter texts."""
     result = await tool.handler(given, session)
-    while tool.rows and wording.size(result) > wording.RESULT_MAX_CHARS and tool.hints.reads:
+    while tool.rows and wording.size(result) > wording.RESULT_MAX_CHARS and tool.hints.repeats:
         limit, shown = getattr(given, "limit", 0), len(result[tool.rows])
         fewer = min(limit, shown) // 2
         if fewer < 1 or not _turns_pages(given):

@@ -394,6 +394,34 @@ def test_a_big_orchestration_is_told_in_pages():
     assert "next" not in crew_tools.state(orchestration(3))
 
 
+async def test_a_page_of_what_one_holds_is_no_longer_than_an_answer_and_loses_nothing():
+    held = [
+        {
+            "id": f"t{number:012}", "step": "", "claim": f"{number}." + "c" * 800, "input": "x" * 9000, "priority": 5,
+            "attempt": 1, "lease_s": 60.0, "deadline": "", "by": "", "checkpoint": None, "input_blob": "",
+        }
+        for number in range(64)
+    ]  # fmt: skip
+    who, shown = SimpleNamespace(name="ann"), list[str]()
+
+    async def ask(_op: str, *, limit: int, cursor: str, **_: Any) -> dict[str, Any]:
+        begin = int(cursor or 0)
+        more = begin + limit < len(held)
+        return {"tasks": held[begin : begin + limit], "next": str(begin + limit) if more else ""}
+
+    session = SimpleNamespace(who=who, ask=ask, holds=lambda *_: None)
+    tool, cursor = catalog.TOOLS["list_claimed_work"], ""
+    while True:
+        given = calling.check(tool, {"limit": 64, "cursor": cursor})
+        page = await calling._within(tool, given, session)
+        assert wording.size(page) <= wording.RESULT_MAX_CHARS
+        assert "left_out" not in page
+        shown += [one["claim"] for one in page["work"]]
+        if not (cursor := page.get("next", "")):
+            break
+    assert shown == [one["claim"] for one in held]
+
+
 async def test_a_list_with_nothing_that_fits_is_gone_through_in_parts():
     asked: list[str] = []
 
