@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from knotwork.flow.graph import Box, Graph
 
 WIDTH, HEIGHT, GAP_X, GAP_Y = 170, 44, 40, 46
+LETTER = 9
+"""Pixels of the widest letter of a name or kind, roughly: what is written in a box fits into it."""
 
 
 def drawn(graph: Graph, form: str) -> str:
@@ -20,21 +22,23 @@ def drawn(graph: Graph, form: str) -> str:
 
 def _mermaid(graph: Graph) -> str:
     lines = ["flowchart TD"]
-    lines += [f'  s{box.place}["{_told(box)}"]' for box in graph.boxes.values()]
+    lines += [f'  s{box.place}["{box.id}: {_what(graph, box)}"]' for box in graph.boxes.values()]
     lines += [
         f"  s{graph.boxes[parent].place} --> s{box.place}" for box in graph.boxes.values() for parent in box.parents
     ]
-    lines += [f"  s{start} -. {label} .-> s{end}" for start, label, end in _failures(graph)]
+    lines += [f"  s{start.place} -. {label} .-> s{end.place}" for start, label, end in _failures(graph)]
     return "\n".join(lines) + "\n"
 
 
 def _dot(graph: Graph) -> str:
     lines = [f'digraph "{graph.workflow.name}" {{', "  node [shape=box];"]
-    lines += [f'  s{box.place} [label="{_told(box)}"];' for box in graph.boxes.values()]
+    lines += [f'  s{box.place} [label="{box.id}: {_what(graph, box)}"];' for box in graph.boxes.values()]
     lines += [
         f"  s{graph.boxes[parent].place} -> s{box.place};" for box in graph.boxes.values() for parent in box.parents
     ]
-    lines += [f'  s{start} -> s{end} [style=dashed, label="{label}"];' for start, label, end in _failures(graph)]
+    lines += [
+        f'  s{start.place} -> s{end.place} [style=dashed, label="{label}"];' for start, label, end in _failures(graph)
+    ]
     return "\n".join([*lines, "}"]) + "\n"
 
 
@@ -48,7 +52,14 @@ def _ascii(graph: Graph) -> str:
     lines = lines[:-1]
     if graph.handlers:
         lines += ["", "when something fails:"]
-        lines += [f"[{name}] {graph.boxes[name].spec.kind}" for name in graph.boxes if name in graph.handlers]
+        serves: dict[str, list[str]] = {}
+        for start, label, end in _failures(graph):
+            serves.setdefault(end.id, []).append(f"{label} {start.id}")
+        lines += [
+            f"[{name}] {_what(graph, box)}{'  ' if name in serves else ''}{', '.join(serves.get(name, []))}"
+            for name, box in graph.boxes.items()
+            if name in graph.handlers
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -56,43 +67,48 @@ def _svg(graph: Graph) -> str:
     levels = [*_levels(graph)]
     if graph.handlers:
         levels.append([graph.boxes[name] for name in graph.boxes if name in graph.handlers])
+    written = max(len(text) for box in graph.boxes.values() for text in (box.id, _what(graph, box)))
+    wide = max(WIDTH, LETTER * written + 20)
     at = {
-        box.id: (GAP_X + column * (WIDTH + GAP_X), GAP_Y + row * (HEIGHT + GAP_Y))
+        box.id: (GAP_X + column * (wide + GAP_X), GAP_Y + row * (HEIGHT + GAP_Y))
         for row, level in enumerate(levels)
         for column, box in enumerate(level)
     }
-    width = max(x for x, _ in at.values()) + WIDTH + GAP_X
+    width = max(x for x, _ in at.values()) + wide + GAP_X
     height = max(y for _, y in at.values()) + HEIGHT + GAP_Y
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="13">'
     ]
+    lines = [(graph.boxes[parent], "", box) for box in graph.boxes.values() for parent in box.parents]
+    for start, label, end in [*lines, *_failures(graph)]:  # before the boxes: one that passes a row goes behind it
+        (x1, y1), (x2, y2) = at[start.id], at[end.id]
+        told = f' stroke-dasharray="4"><title>{label}</title></line>' if label else "/>"
+        parts.append(
+            f'<line x1="{x1 + wide // 2}" y1="{y1 + HEIGHT}" x2="{x2 + wide // 2}" y2="{y2}" stroke="#888"{told}'
+        )
     for box in graph.boxes.values():
         x, y = at[box.id]
-        for parent in box.parents:
-            px, py = at[parent]
-            parts.append(
-                f'<line x1="{px + WIDTH // 2}" y1="{py + HEIGHT}" x2="{x + WIDTH // 2}" y2="{y}" stroke="#888"/>'
-            )
-        parts.append(f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6" fill="#fff" stroke="#333"/>')
+        parts.append(f'<rect x="{x}" y="{y}" width="{wide}" height="{HEIGHT}" rx="6" fill="#fff" stroke="#333"/>')
         parts.append(f'<text x="{x + 10}" y="{y + 19}" font-weight="bold">{escape(box.id)}</text>')
-        parts.append(f'<text x="{x + 10}" y="{y + 36}" fill="#666">{escape(box.spec.kind)}</text>')
+        parts.append(f'<text x="{x + 10}" y="{y + 36}" fill="#666">{escape(_what(graph, box))}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
 _FORMS: dict[str, Callable[[Graph], str]] = {"mermaid": _mermaid, "dot": _dot, "ascii": _ascii, "svg": _svg}
 
 
-def _told(box: Box) -> str:
-    return f"{box.id}: {box.spec.kind}"
+def _what(graph: Graph, box: Box) -> str:
+    """Return what a step does; the workflow's own handler belongs to no step that it could be joined to by a line."""
+    return f"{box.spec.kind}, when the run fails" if box.id == graph.workflow.on_failure else str(box.spec.kind)
 
 
-def _failures(graph: Graph) -> list[tuple[int, str, int]]:
-    """Return who handles whose failure, and who undoes whom, as places."""
+def _failures(graph: Graph) -> list[tuple[Box, str, Box]]:
+    """Return who handles whose failure, and who undoes whom."""
     found = []
     for box in graph.boxes.values():
         for key, label in (("on_failure", "on failure"), ("compensate", "undo")):
             if (name := getattr(box.spec, key)) is not None:
-                found.append((box.place, label, graph.boxes[name].place))
+                found.append((box, label, graph.boxes[name]))
     return found
 
 

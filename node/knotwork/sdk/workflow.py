@@ -22,14 +22,24 @@ class Workflow:
     """A workflow that is being written."""
 
     def __init__(self, name: str, **fields: Any) -> None:
-        """Begin one; `fields` are the keys of a workflow beside its steps, such as `timeout` and `output`."""
+        """Begin one; `fields` are the keys of a workflow beside its steps, such as `timeout` and `output`.
+
+        Raises `ValueError` for `steps`: they are added one by one.
+        """
+        if "steps" in fields:
+            raise ValueError("steps are added one by one, with `task`, `map`, `step` and so on")
         self._definition: dict[str, Any] = {"name": name, **fields, "steps": {}}
 
     def step(self, step: str, kind: str, *, after: After = (), **fields: Any) -> str:
-        """Add a step of any kind and return its id; raises `ValueError` when there is one with this id."""
+        """Add a step of any kind and return its id.
+
+        Raises `ValueError` when there is one with this id, and when both `after` and `depends_on` say what it follows.
+        """
         if step in self._definition["steps"]:
             raise ValueError(f"there is a step {step!r} already")
         parents = [after] if isinstance(after, str) else list(after)
+        if parents and "depends_on" in fields:
+            raise ValueError(f"step {step!r} has both `after` and `depends_on`: give one of them")
         depends = {"depends_on": parents} if parents else {}
         self._definition["steps"][step] = {"kind": kind, **depends, **fields}
         return step
@@ -60,5 +70,8 @@ class Workflow:
         return copy
 
     def text(self) -> str:
-        """Return the definition as JSON; raises `TypeError` for a value that JSON does not know."""
-        return json.dumps(self._definition, indent=2)
+        """Return the definition as JSON.
+
+        Raises `TypeError` for a value that JSON does not know, `ValueError` for a number that it does not (`nan`).
+        """
+        return json.dumps(self._definition, indent=2, allow_nan=False)

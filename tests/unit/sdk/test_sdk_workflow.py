@@ -28,3 +28,15 @@ def test_one_id_is_one_step_and_values_are_json():
     flow.task("b", capability="x", input=object())
     with pytest.raises(TypeError):
         flow.text()
+
+
+def test_nothing_that_was_said_is_left_out_without_a_word():
+    with pytest.raises(ValueError, match="one by one"):
+        Workflow("w", steps={"a": {"capability": "x"}})
+    flow = Workflow("w")
+    flow.task("a", capability="x")
+    with pytest.raises(ValueError, match="both"):
+        flow.task("b", after="a", depends_on=["c"], capability="x")
+    flow.task("b", depends_on=["a"], capability="x", input=float("nan"))
+    with pytest.raises(ValueError, match="JSON"):
+        flow.text()
