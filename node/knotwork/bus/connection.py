@@ -39,6 +39,8 @@ STEADY_S = 5.0
 """A connection that lasted this long is tried again at once when it is lost, else after a pause."""
 CLOSE_S = 1.0
 """How long a dying client may take to say goodbye before its socket is torn down."""
+PAGES_AT_ONCE = 3
+"""A page may have 16 MiB (`reading.BATCH_MAX_BYTES`, and one message more), and NATS cuts off whom 64 MiB wait for."""
 
 
 @dataclass(slots=True)
@@ -67,6 +69,8 @@ class Connection:
         self.forbidden = ""
         """What the server said that this user may not do, over this link; the server drops it and goes on."""
         self._on_forbidden: list[Callable[[], None]] = []
+        self.pages = asyncio.Semaphore(PAGES_AT_ONCE)
+        """Held while a page of a stream is on its way (`reading.batch`)."""
         self._on_state = on_state
         self._inbox = Inbox(endpoint.inbox_prefix)
         self._listening: list[Listening] = []

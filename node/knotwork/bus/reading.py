@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -52,9 +53,13 @@ async def last(
 async def batch(
     connection: Connection, stream: str, subject: str, from_seq: int, count: int, *, timeout_s: float = READ_TIMEOUT_S
 ) -> list[Stored]:
-    """Return up to `count` messages whose subject fits, from a place in the stream on, in order; [] at the end."""
+    """Return up to `count` messages whose subject fits, from a place in the stream on, in order; [] at the end.
+
+    Few pages are on their way over one connection at a time, so many readers of large messages do not lose it.
+    """
     body = {"batch": count, "seq": max(1, from_seq), "next_by_subj": subject, "max_bytes": BATCH_MAX_BYTES}
-    return await _gather(connection, stream, body, timeout_s)
+    async with connection.pages if count > 1 else nullcontext():
+        return await _gather(connection, stream, body, timeout_s)
 
 
 async def every(
