@@ -300,7 +300,7 @@ def _takes_tasks(ctx: Context) -> bool:
 def _result(outcome: calling.Outcome) -> CallToolResult:
     return CallToolResult.model_validate(
         {
-            "content": [{"type": "text", "text": outcome.text}], "structuredContent": outcome.structured,
+            "content": [{"type": "text", "text": outcome.text}], "structuredContent": wording.shallow(outcome.structured),
             "isError": outcome.is_error,
         }
     )  # fmt: skip

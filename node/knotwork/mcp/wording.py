@@ -14,6 +14,8 @@ RESULT_MAX_CHARS = 26_000
 HALVES_HINT = "Send whole characters: write both halves of an emoji, and cut texts between characters."
 _CUT = "… [{left} of {whole} characters left out]"
 _CUT_KEYS = "[{left} of {whole} fields left out]"
+LEVELS = 200
+"""So deep an answer may be nested as it is."""
 KEYS_MAX = 64
 """Fields that are left of somebody's own table when it has to be cut; no row of ours has as many."""
 
@@ -37,13 +39,31 @@ def size(value: Any) -> int:
 
     It is asked for every row of an answer.
     """
+    return len(clean(_json(value)))
+
+
+def shallow(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer with what is nested deeper than `LEVELS` in it as JSON text: pydantic could not write it."""
+    whole = {"answer": answer}
+    waiting: list[tuple[Any, Any, int]] = [(whole, "answer", 0)]
+    while waiting:
+        around, key, level = waiting.pop()
+        if level == LEVELS:
+            around[key] = _json(around[key])
+            continue
+        within = around[key] = around[key].copy()
+        found = within.items() if isinstance(within, dict) else enumerate(within)
+        waiting += [(within, name, level + 1) for name, value in found if isinstance(value, dict | list)]
+    return whole["answer"]
+
+
+def _json(value: Any) -> str:
     import msgspec  # ten times as fast as `json`, and not loaded by a bridge that only lists its tools
 
     try:
-        text = msgspec.json.encode(value).decode()
+        return msgspec.json.encode(value).decode()
     except (TypeError, ValueError, OverflowError):  # half a character, or a number beyond 64 bits
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return len(clean(text))
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def room_for(text: str, most: int = RESULT_MAX_CHARS - 4000) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from knotwork.bus import codec
 from knotwork.mcp import answers, calling, server
 from knotwork.mcp.held import Held
 from knotwork.ops.op import Caller
@@ -40,6 +41,19 @@ async def test_what_a_cancelled_call_was_given_is_taken_back(monkeypatch: pytest
         assert not undone.is_set()
         call.cancel()
     assert undone.is_set()
+
+
+def test_an_answer_that_is_nested_deeper_than_pydantic_can_write_is_written():
+    value = codec.decode(b"[" * 880 + b"1" + b"]" * 880)
+    told = {"work": [{"input": value, "id": "t1"}], "flat": {"a": [1]}}
+    written = codec.decode(server._result(calling.Outcome("x", told)).model_dump_json(by_alias=True).encode())
+    found, deep = written["structuredContent"], 0
+    assert (found["work"][0]["id"], found["flat"]) == ("t1", {"a": [1]})
+    inner = found["work"][0]["input"]
+    while isinstance(inner, list):
+        inner, deep = inner[0], deep + 1
+    assert inner == "[" * (880 - deep) + "1" + "]" * (880 - deep)
+    assert told["work"][0]["input"] is value
 
 
 @pytest.mark.parametrize(
