@@ -171,8 +171,10 @@ def _open_sessions(node: Node) -> list[str]:
 
 async def test_work_of_an_agent_that_is_killed_is_done_by_another(node: Node):
     async with stdio_agent(node, name="heir") as heir:
+        await heir.call("list_agents")  # a process that has just begun shows no environment yet
         mine = set(marked(node.mark))
         async with stdio_agent(node, name="victim") as victim:
+            await victim.call("list_agents")
             pid = next(pid for pid, words in marked(node.mark).items() if pid not in mine and " mcp" in words)
             given = await heir.call("assign_work", task="dangerous", capability="danger")
             assert (await victim.call("claim_work", capability="danger", timeout=20000))["work_id"] == given["work_id"]
