@@ -103,9 +103,22 @@ class Settling:
                 done=tuple(view.named("completed")), ended_ns=clock.now_ns(), held="",
             )  # fmt: skip
 
-        made = await self._store.change(view.record.id, closed)
-        if not made.live:
+        await self._move(view.record.id, closed)
+
+    async def _move(self, orchestration: str, by: Callable[[Record], Record]) -> Record:
+        """Change a record as `Store.change` does, and tell of it, unless somebody else did the same before."""
+        changed = False
+
+        def noted(one: Record) -> Record:
+            nonlocal changed
+            after = by(one)
+            changed = after != one
+            return after
+
+        made = await self._store.change(orchestration, noted)
+        if changed:
             self.told(made)
+        return made
 
     async def _mark(self, view: View) -> None:
         """Note which rounds have begun: their runs may be forgotten before it is over, and are not to begin again."""
@@ -220,9 +233,7 @@ class Settling:
             made = Round(run_of(one.id, len(one.rounds)), (plan.SYNTHESIS,), taken, clock.now_ns())
             return msgspec.structs.replace(one, rounds=(*one.rounds, made), phase="synthesis", ended_ns=0)
 
-        made = await self._store.change(view.record.id, with_round)
-        self.told(made)
-        return made
+        return await self._move(view.record.id, with_round)
 
     async def put_together(self, view: View, how: records.How) -> Result:
         """Return what the completed parts add up to, by rules; raises `TooLarge` (`blob.too_large`)."""
@@ -258,21 +269,16 @@ class Settling:
             done = tuple(view.named("completed"))
             return msgspec.structs.replace(one, phase=phase, error=error, done=done, ended_ns=clock.now_ns(), held="")
 
-        made = await self._store.change(view.record.id, closed)
-        if made.phase == phase:
-            self.told(made)
-        return await self._looking.view(made)
+        return await self._looking.view(await self._move(view.record.id, closed))
 
     async def note_phase(self, record: Record, phase: Phase) -> None:
         """Record a phase that was reached; facts say so, too: this is for those who watch."""
         if record.phase == phase:
             return
-        made = await self._store.change(
+        await self._move(
             record.id,
             lambda one: msgspec.structs.replace(one, phase=phase) if one.live and one.rounds == record.rounds else one,
         )
-        if made.phase == phase:
-            self.told(made)
 
 
 def _digest(blob: str) -> bytes:
