@@ -73,7 +73,8 @@ class Bench:
         """End nats-server with kill -9; it is started again by its keeper."""
         pid = self.server.pid
         if pid:  # 0 while it is down already; and to kill 0 would be to kill ourselves
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it was killed before, and its keeper has not seen it yet
+                os.kill(pid, signal.SIGKILL)
 
     async def close(self) -> None:
         for process in self.processes:
