@@ -9,7 +9,7 @@ import subprocess
 import threading
 
 import pytest
-from tests.e2e.conftest import COPY, WAIT_S, Node, begin, until
+from tests.e2e.conftest import COPY, WAIT_S, Node, Nodes, begin, until
 
 SAID = 200
 AGENT = f"""
@@ -24,20 +24,21 @@ TABLE = '[executors.teller]\ntype = "python"\nfunction = "./teller.py:tell"\n'
 F_SETPIPE_SZ = 1031
 
 
-def unread(node: Node):
-    """Start a node, and leave what it says where it is."""
-    return begin(COPY, "up", cwd=node.folder, env=node.env, stdout=subprocess.DEVNULL)
+def unread(nodes: Nodes) -> Node:
+    """Return a node that runs, and whose pipe, a small one, nobody reads."""
+    node = nodes.node()
+    node.write(AGENT, "teller.py")
+    node.write(TABLE)
+    node.process = begin(COPY, "up", cwd=node.folder, env=node.env, stdout=subprocess.DEVNULL)
+    fcntl.fcntl(node.process.stderr.fileno(), getattr(fcntl, "F_SETPIPE_SZ", F_SETPIPE_SZ), 4096)
+    until(node._is_ready)
+    return node
 
 
 @pytest.mark.timeout(180)
 def test_a_node_goes_on_when_nobody_reads_its_log(nodes):
-    node = nodes.node()
-    node.write(AGENT, "teller.py")
-    node.write(TABLE)
-    node.process = process = unread(node)
-    out = process.stderr
-    fcntl.fcntl(out.fileno(), getattr(fcntl, "F_SETPIPE_SZ", F_SETPIPE_SZ), 4096)
-    until(node._is_ready)
+    node = unread(nodes)
+    process, out = node.process, node.process.stderr
     for answer in ("one", "two", "three"):  # many times more than the pipe takes
         assert node.invoke("teller", answer) == answer
     told: list[bytes] = []
@@ -54,11 +55,8 @@ def test_a_node_goes_on_when_nobody_reads_its_log(nodes):
 
 @pytest.mark.timeout(180)
 def test_a_node_ends_when_nobody_reads_its_log(nodes):
-    node = nodes.node()
-    node.write(AGENT, "teller.py")
-    node.write(TABLE)
-    node.process = process = unread(node)
-    until(node._is_ready)
+    node = unread(nodes)
+    process = node.process
     assert node.invoke("teller", "told") == "told"  # more than the pipe takes
     process.send_signal(signal.SIGTERM)
     with process.stderr:
@@ -67,11 +65,8 @@ def test_a_node_ends_when_nobody_reads_its_log(nodes):
 
 @pytest.mark.timeout(180)
 def test_a_node_goes_on_and_ends_well_when_the_reader_of_its_log_went(nodes):
-    node = nodes.node()
-    node.write(AGENT, "teller.py")
-    node.write(TABLE)
-    node.process = process = unread(node)
-    until(node._is_ready)
+    node = unread(nodes)
+    process = node.process
     process.stderr.close()
     assert node.invoke("teller", "told") == "told"
     process.send_signal(signal.SIGTERM)
