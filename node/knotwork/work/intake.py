@@ -201,11 +201,10 @@ class Intake:
         """
         if delivery.count == 1:
             return False
-        begun, released = await self._traces(task, "started"), await self._traces(task, "released")
-        crashed = settle.crashes(delivery.count, frozenset(begun), frozenset(released))
-        who = {one.node for number in crashed if number in begun and (one := _begun(begun[number])) and not one.claimed}
+        gone = await self._gone(task, delivery)
+        who = {one.node for one in gone if one is not None and not one.claimed}
         word = await still.ask(self._connection, sorted(who - {self._node}), task, delivery)
-        verdict = len(crashed) + settle.killed(task) >= task.retry.max_crashes
+        verdict = len(gone) + settle.killed(task) >= task.retry.max_crashes
         if word == "is away" and time.monotonic() - self._since_s < (BACK_SURELY_S if verdict else BACK_S):
             self._taking.answer(delivery.reply, pulls.later(1))
             return True
@@ -274,16 +273,21 @@ class Intake:
         """
         if delivery.count == 1:
             return None
-        begun, released = await self._traces(task, "started"), await self._traces(task, "released")
-        crashed = settle.crashes(delivery.count, frozenset(begun), frozenset(released))
-        count = len(crashed) + settle.killed(task)
+        gone = await self._gone(task, delivery)  # anew: some may have handed it back while they were asked
+        count = len(gone) + settle.killed(task)
         if count >= task.retry.max_crashes:
-            return count, [_begun(begun[number]) if number in begun else None for number in crashed]
+            return count, gone
         name, claims = self._beginner.name(taker), self._beginner.claims
         fact = Started(self._node, name, clock.now_ns(), delivery.count, claims)
         with contextlib.suppress(Conflict):  # a server that crashed counts deliveries anew
             await self._facts.append(records.trace_subject(task, "started", delivery.count), records.encode(fact))
         return None
+
+    async def _gone(self, task: Task, delivery: Delivery) -> list[Started | None]:
+        """Return who began each delivery of an attempt that counts as a crash, None for whoever is not known."""
+        begun, released = await self._traces(task, "started"), await self._traces(task, "released")
+        crashed = settle.crashes(delivery.count, frozenset(begun), frozenset(released))
+        return [_begun(begun[number]) if number in begun else None for number in crashed]
 
     async def _traces(self, task: Task, what: str) -> dict[int, Stored]:
         """Return what is on record about deliveries of an attempt, by their number."""
