@@ -52,8 +52,9 @@ def fitting(rows: list[dict[str, Any]], *, newest: bool) -> list[dict[str, Any]]
     kept: list[dict[str, Any]] = []
     room = _ROOM
     for one in reversed(rows) if newest else rows:
-        small = cut(one)
-        room -= wording.size(small) + len(_framed(small))  # it is told as data and as text
+        chars = wording.size(one)
+        small = one if chars <= _ROOM else cut(one)
+        room -= (chars if small is one else wording.size(small)) + len(_framed(small))  # it is told as data and as text
         if room < 0 and kept:
             break
         kept.append(small)

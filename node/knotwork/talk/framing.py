@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 
 BAR = "| "
+ONE_LINE_CHARS = 256
+"""So long a part of a heading is at most."""
 _ODD = re.compile(r"[^\x20-\x7e\xa0-\xac\xae-\u034e\n\t]")
 """What most text is not made of: only this is looked at one by one."""
 _UNSEEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
@@ -56,7 +58,7 @@ def _joins(text: str, place: int) -> bool:
     return place > 0 and not text[place - 1].isascii() and text[place - 1] not in _JOINERS - {"\ufe0f"}
 
 
-def one_line(text: str, limit: int = 256) -> str:
+def one_line(text: str, limit: int = ONE_LINE_CHARS) -> str:
     """Return text made harmless on one line, `limit` characters at most."""
     if len(text) <= limit and text.isascii() and text.isprintable():
         return text  # ids, times, handles: nearly everything that stands in a heading
@@ -77,4 +79,8 @@ def framed(head: str, text: str, data: Any = None, *, blob: str = "") -> str:
 
 def heading(fields: Iterable[tuple[str, str]]) -> str:
     """Return the line above a message from its parts; those without a value are left out."""
-    return "  ".join(f"{name} {one_line(value)}".strip() for name, value in fields if value)
+    given = [(name, value) for name, value in fields if value]
+    whole = "  ".join([f"{name} {value}".strip() for name, value in given])
+    if len(whole) <= ONE_LINE_CHARS and whole.isascii() and whole.isprintable():
+        return whole  # nearly every one: looked at once, not part by part
+    return "  ".join([f"{name} {one_line(value)}".strip() for name, value in given])
