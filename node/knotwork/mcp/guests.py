@@ -32,6 +32,8 @@ KEEP_S = 300.0
 """How long what it claimed is kept for it while it is silent."""
 OPEN_S = 30.0
 GUESTS_MAX = 1000
+SESSIONS_MAX = 64
+"""MCP sessions that are remembered of one agent: most clients that end say nothing."""
 _LOOK_S = 5.0
 
 
@@ -62,8 +64,8 @@ class Guest:
     """Toolsets that it asked for with the tool `toolsets`, beside those of its address."""
     trouble: KnotworkError | None = None
     heard_s: float = 0.0
-    session: str = ""
-    """The MCP session that it was heard of last: several clients may give one label."""
+    sessions: dict[str, None] = field(default_factory=dict)
+    """The MCP sessions that it is heard of, the last one last: several clients may give one label."""
     inside: int = 0
     """Requests that are being answered."""
     task: asyncio.Task[None] | None = None
@@ -96,7 +98,11 @@ class Guests:
             if len(self._guests) >= GUESTS_MAX and not self._let_one_go():
                 raise Busy(f"{GUESTS_MAX} agents are here over HTTP already.", code="mcp.too_many", retry_after_s=60.0)
             guest = self._guests[key] = self._made(door)
-        guest.heard_s, guest.session = asyncio.get_running_loop().time(), door.session
+        guest.heard_s = asyncio.get_running_loop().time()
+        guest.sessions.pop(door.session, None)
+        guest.sessions[door.session] = None
+        while len(guest.sessions) > SESSIONS_MAX:
+            del guest.sessions[next(iter(guest.sessions))]
         return guest
 
     def _made(self, door: Door) -> Guest:
@@ -171,9 +177,10 @@ class Guests:
             guest.ready.set()
 
     def left(self, project: str, session: str) -> None:
-        """Close the session of a client that said goodbye, unless another client was that agent since."""
-        for guest in list(self._guests.values()):
-            if (guest.door.project, guest.session) == (project, session):
+        """Close the session of a client that said goodbye, unless other clients are that agent, too."""
+        for guest in [one for one in self._guests.values() if one.door.project == project and session in one.sessions]:
+            del guest.sessions[session]
+            if not guest.sessions:
                 self._close(guest)
 
     def _let_one_go(self) -> bool:

@@ -125,6 +125,24 @@ async def test_only_those_who_are_here_count(monkeypatch: pytest.MonkeyPatch):
         assert made.known(door(0)) is None
 
 
+@pytest.mark.parametrize("last", ["m1", "m2", ""])
+async def test_one_of_several_clients_that_are_one_agent_leaves_alone(monkeypatch: pytest.MonkeyPatch, last: str):
+    monkeypatch.setattr(guests.serve, "dispatch", opening)
+    monkeypatch.setattr(guests, "SESSIONS_MAX", 3)
+    async with background() as group:
+        made = guests.Guests(NamedNode("alpha", {"s1": "httper"}), Held(), group)
+        doors = [guests.Door("default", "httper", "k", "reviewer", session) for session in ("gone", "m1", "m2", "")]
+        for door in doors:  # the one that has no MCP session of its own cannot say that it leaves
+            await made.caller_of(made.of(door))
+        left = [door.session for door in doors if door.session not in ("gone", last)]
+        for session in left:
+            made.left("default", session)
+            made.left("other", last)
+            assert made.known(doors[0]) is not None
+        made.left("default", last)
+        assert made.known(doors[0]) is None
+
+
 async def test_an_agent_that_calls_itself_otherwise_asks_by_its_new_name(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(guests.serve, "dispatch", opening)
     node = NamedNode("alpha", {"s1": "httper"})
