@@ -363,6 +363,8 @@ def test_retry_fork_and_replay(node):
     until(lambda: node.ask("run.why", id=again)["waits"][0]["step"] == "ask")
     told = [(one["what"], one["step"]) for one in node.ask("run.events", id=again)["events"]]
     assert told == [("start", "")]  # nothing that was done is done again
+    told = node.refused("run", "retry", again)[1]
+    assert (told["code"], "run await" in told["hint"]) == ("flow.not_over", True)
     node.ask("run.approve", id=again, step="ask")
     assert node.ask("run.await", id=again, timeout_s=55)["output"] == {"was": "WORD", "now": "word"}
     other = node.json("run", "fork", run, "two", "--run-input", '"other"')["id"]

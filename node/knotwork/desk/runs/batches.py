@@ -127,8 +127,12 @@ def _act(runs: Runs, sight: RunSight, batch: RunBatch, caller: Caller, planned: 
 
 
 async def _retried(runs: Runs, run: str, batch: RunBatch, caller: Caller) -> Changed:
-    """Begin a run again; raises what `runs.fork` does, and `Conflict` (`crew.run`) for one of an orchestration."""
-    start = (await runs.outline(run)).start
+    """Begin a run again; raises what `runs.fork` does, and `Conflict`.
+
+    That is `crew.run` for one of an orchestration, and `flow.not_over` for one that goes on: all would be done twice.
+    """
+    outline = await runs.outline(run)
+    start = outline.start
     if batch.key and not batch.ids and start.of and start.key == batch.key:
         return Changed(id=run, changed=False, why="it is a retry with this key itself")
     if orchestration := starting.carried_out(run, start):
@@ -137,6 +141,11 @@ async def _retried(runs: Runs, run: str, batch: RunBatch, caller: Caller) -> Cha
             code="crew.run", hint="`knotwork crew retry` does a part of it again.", detail={"id": orchestration},
         )  # fmt: skip
     last = await runs.latest(run) if batch.ids else run  # what a filter found is meant itself
+    if (outline if last == run else await runs.outline(last)).finish is None:
+        raise Conflict(
+            f"{last} has not ended.", code="flow.not_over",
+            hint="Wait for its end (`knotwork run await`), or cancel it first; `knotwork run fork` takes a copy from a step on.",
+        )  # fmt: skip
     made, new = await runs.fork(last, batch.step, by=caller_name(caller), key=batch.key, asker=asker(caller.who))
     why = "" if new else "it was retried with this key before"
     if last != run:
