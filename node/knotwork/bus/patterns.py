@@ -90,6 +90,16 @@ def tasks_for(boundary: str = "", capability: str = "") -> str:
     return f"task.{within}.{meant}.>"
 
 
+def tasks_to_purge(boundary: str, routed: str, lane: str) -> str:
+    """Return the pattern of the tasks of one queue, in TASKS, as they are purged: other words than its consumer's filter.
+
+    Where either of a purge's pattern and a consumer's filter holds all of the other, nats-server 2.15 forgets which
+    messages were handed back to that consumer, and gives them again only after its `ack_wait`. All subjects in TASKS
+    begin with `task` and go on behind the queue, so this names the same tasks, and neither pattern holds the other.
+    """
+    return f"*{subjects.task_queue(boundary, routed, lane).removeprefix('task')}.*.>"
+
+
 def tasks_of(run: str, step: str = "") -> str:
     """Return the pattern of every attempt of a run, or of one of its steps, that waits, in TASKS."""
     only = f"{token(step, 'step')}." if step else ""

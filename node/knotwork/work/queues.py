@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from knotwork.bus import pulls, streams, subjects
+from knotwork.bus import patterns, pulls, reading, streams, subjects
 from knotwork.bus.subjects import LANES, Lane
 from knotwork.sdk.errors import NotFound
 
@@ -121,6 +121,11 @@ async def sweep(connection: Connection) -> list[Depth]:
                 )
             )  # fmt: skip
     return found
+
+
+async def forget_finished(connection: Connection, depth: Depth) -> None:
+    """Remove what is finished of a queue, up to the first that is not. What was handed back to it still comes at once."""
+    await reading.purge(connection, subjects.TASKS, patterns.tasks_to_purge(*depth.queue), depth.floor + 1)
 
 
 async def given_up_to(connection: Connection, queue: Queue) -> int | None:

@@ -194,7 +194,7 @@ class Work:
         for depth in self.depths:
             name = depth.queue.consumer
             if depth.floor > self._purged.get(name, 0):
-                await reading.purge(self._connection, subjects.TASKS, depth.queue.filter, depth.floor + 1)
+                await queues.forget_finished(self._connection, depth)
                 self._purged[name] = depth.floor
 
     async def _over(self, task: Task) -> bool:

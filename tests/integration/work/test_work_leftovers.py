@@ -6,6 +6,7 @@ import asyncio
 
 import msgspec
 from tests.integration.work.conftest import ended, task, until
+from tests.integration.work.test_claims import agent, claim
 
 from knotwork.bus import reading, subjects
 from knotwork.work import records
@@ -28,6 +29,28 @@ async def test_what_has_ended_leaves_its_queue_and_what_has_not_stays(bench):
     await until(lambda: work.finished.removed == ENDED)
     left = await reading.subjects_of(work._connection, subjects.TASKS, "task.>")
     assert sorted(left) == sorted(one.subject for one in tasks[ENDED:])
+
+
+async def test_what_was_handed_back_is_not_forgotten_when_what_has_ended_leaves_its_queue(bench):
+    """Nobody waits for it; the server would give it again by itself only when the lease of the queue is over, in an hour."""
+    work = await bench.room(lease_s=3600.0)
+    done, back, lost = [task(value=number) for number in range(3)]
+    for one in (done, back, lost):
+        await work.submitter.submit(one)
+    held = {one.task.run: one for one in [await claim(work, agent(f"a{number}")) for number in range(3)]}
+    await until(lambda: work.patience.of(held[lost.run].claim.consumer) == 3600.0)
+    await work.claims.release(held[back.run].token, "no time")
+    work.claims.keeper.abandon(held[lost.run].claim.worker)
+    await until(lambda: len(work.claims.keeper._kept) == 1)
+    await work.claims.complete(held[done.run].token, None)
+
+    async def left() -> bool:
+        return done.subject not in await reading.subjects_of(work._connection, subjects.TASKS, "task.>")
+
+    await until(left)
+    again = [await claim(work), await claim(work)]
+    assert {one.task.run for one in again} == {back.run, lost.run}
+    assert [one.claim.delivery for one in again] == [2, 2]
 
 
 async def test_a_node_that_looks_something_up_has_work_at_hand(bench, monkeypatch):
