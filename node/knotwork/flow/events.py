@@ -6,17 +6,18 @@ Nothing published while a run waits is missed: whoever takes a run over reads on
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from knotwork.bus import patterns, publisher, reading, streams, subjects
+from knotwork.bus import codec, patterns, publisher, reading, streams, subjects
 from knotwork.bus.pauses import comes_again
 from knotwork.bus.streams import NS, StreamSpec
 from knotwork.bus.waits import set_within
 from knotwork.flow import expressions
 from knotwork.flow.run import decoded
-from knotwork.sdk.errors import Invalid
+from knotwork.sdk.errors import Conflict, Invalid
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
     from knotwork.bus.wire import Message
     from knotwork.flow.effects import WatchEvent
 
-EVENTS = StreamSpec(subjects.EVENTS, (patterns.EVENTS,), {"max_age": 14 * 86400 * NS})
+KEY_S = 86400
+"""How long the server remembers an idempotency key."""
+EVENTS = StreamSpec(
+    subjects.EVENTS, (patterns.EVENTS,), {"max_age": 14 * 86400 * NS, "duplicate_window": KEY_S * NS}
+)  # fmt: skip
 BATCH = 500
 LOOK_S = 1.0
 Found = Callable[[bytes], Awaitable[None]]
@@ -52,9 +57,23 @@ class Events:
         await streams.ensure(self._connection, EVENTS)
         await self._connection.listen(patterns.EVENTS, self._heard)
 
-    async def publish(self, kind: str, body: bytes) -> int:
-        """Publish an event durably and return its place; raises what `publisher.publish` raises."""
-        return (await publisher.publish(self._connection, subjects.event(kind), body)).seq
+    async def publish(self, kind: str, body: bytes, key: str = "") -> tuple[int, bool]:
+        """Publish an event durably; returns its place, and whether it is new: with a `key` it counts once within `KEY_S`.
+
+        Raises what `publisher.publish` raises, and `Conflict` (`flow.key_reused`) for a key that another body was
+        published with.
+        """
+        subject = subjects.event(kind)
+        mark = hashlib.sha256(codec.encode([kind, key])).hexdigest()
+        head = publisher.head(publisher.once(mark)) if key else b""
+        ack = await publisher.publish(self._connection, subject, body, head=head)
+        if ack.duplicate:
+            stored = await reading.batch(self._connection, subjects.EVENTS, subject, ack.seq, 1)
+            if stored and stored[0].seq == ack.seq and stored[0].data != body:
+                raise Conflict(
+                    f"The key {key!r} was used for another event.", code="flow.key_reused", hint="Use a new key."
+                )
+        return ack.seq, not ack.duplicate
 
     def watch(self, run: str, effect: WatchEvent, found: Found) -> None:
         """Call `found(body)` with the first event that matches; until `forget`."""

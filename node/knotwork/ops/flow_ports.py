@@ -191,8 +191,8 @@ class Flows(Protocol):
         """Say whether today's rules lead to the history of a run."""
         ...
 
-    async def publish(self, kind: str, body: Any) -> int:
-        """Publish an event and return its number."""
+    async def publish(self, kind: str, body: Any, key: str) -> flow_replies.Published:
+        """Publish an event, once with a key."""
         ...
 
 

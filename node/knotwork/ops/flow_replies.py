@@ -288,7 +288,8 @@ class Replay(Reply):
 
 
 class Published(Reply):
-    """An event that is stored."""
+    """An event that is stored. `already`: it was published before, with the same key."""
 
     kind: str
     number: int
+    already: bool = False

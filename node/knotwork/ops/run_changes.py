@@ -207,16 +207,19 @@ class PublishRequest(Request):
 
     kind: Topic = Field(description="what happened, such as order.paid")
     body: Any = Field(default=None, description="any JSON value")
+    key: Key = Field(default="", description="idempotency key: published twice within a day, it counts once")
 
 
 @op(
     "event.publish", PublishRequest, flow_replies.Published, effect="write",
-    cli=CliForm(("event", "publish"), positional=("kind", "body")),
+    cli=CliForm(("event", "publish"), positional=("kind", "body"), short={"key": "k"}),
     summary="Publish an event that runs may wait for.",
     help="It is stored for two weeks; every run that waits for its kind is given it, if it matches.",
-    examples=(Example("An order was paid", {"kind": "order.paid", "body": {"order": 7}}),),
+    examples=(
+        Example("An order was paid", {"kind": "order.paid", "body": {"order": 7}}),
+        Example("Said once, however often it is tried", {"kind": "order.paid", "body": {"order": 7}, "key": "order-7"}),
+    ),
 )  # fmt: skip
 async def publish(request: PublishRequest, node: NodeControl, caller: Caller) -> flow_replies.Published:
     """Store it."""
-    number = await node.flows(caller.project, caller.who).publish(request.kind, request.body)
-    return flow_replies.Published(kind=request.kind, number=number)
+    return await node.flows(caller.project, caller.who).publish(request.kind, request.body, request.key)

@@ -132,7 +132,13 @@ async def test_sleep_signal_event_and_approval(flows):
     await until(lambda: _is(waits(), {"event"}))
     await flow.events.publish("order.paid", b'{"order": 8, "sum": 1}')
     await flow.events.publish("order.paid", b"garbage")
-    await flow.events.publish("order.paid", b'{"order": 7, "sum": 2}')
+    paid = b'{"order": 7, "sum": 2}'
+    number, new = await flow.events.publish("order.paid", paid, key="7")
+    assert (new, await flow.events.publish("order.paid", paid, key="7")) == (True, (number, False))
+    assert (await flow.events.publish("order.sent", paid, key="7"))[1], "a key is one of its kind"
+    with pytest.raises(Conflict) as reused:
+        await flow.events.publish("order.paid", b"{}", key="7")
+    assert reused.value.code == "flow.key_reused"
     await until(lambda: _is(waits(), {"ask"}))
     with pytest.raises(NotFound):
         await flow.runs.answer(run, "nap", approve=True, by="me")

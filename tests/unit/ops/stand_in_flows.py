@@ -96,8 +96,8 @@ class StandInFlows:
     async def replay(self, run: str) -> replies.Replay:
         return replies.Replay(id=run, same=True)
 
-    async def publish(self, kind: str, body: Any) -> int:
-        return 1
+    async def publish(self, kind: str, body: Any, key: str) -> replies.Published:
+        return replies.Published(kind=kind, number=1, already=bool(key))
 
     def _run(self, run: str) -> replies.RunInfo:
         return replies.RunInfo(id=run, workflow="hello", state="completed", output={"a": 1})

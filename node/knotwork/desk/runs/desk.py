@@ -376,6 +376,7 @@ class FlowDesk:
             return flow_replies.Replay(id=run, same=True)
         return flow_replies.Replay(id=run, same=False, number=found.number, fact=found.fact, expected=found.expected)
 
-    async def publish(self, kind: str, body: Any) -> int:
-        """Publish an event and return its number."""
-        return await self._flow.events.publish(kind, codec.encode(body))
+    async def publish(self, kind: str, body: Any, key: str) -> flow_replies.Published:
+        """Publish an event, once with a key."""
+        number, new = await self._flow.events.publish(kind, codec.encode(body), key)
+        return flow_replies.Published(kind=kind, number=number, already=not new)
