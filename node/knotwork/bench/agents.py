@@ -2,7 +2,8 @@
 
 Single calls are measured as an agent makes them: a tool of `knotwork mcp`, from the line written to the line read. Many
 at once are measured as ops over NATS. Raw is nats-py publishing the same bytes to a stream of the same server,
-`AT_ONCE` in flight.
+`AT_ONCE` in flight; claims are set beside what it makes with as many in flight as there are workers, since each claim is
+stored, and synced, before it is told.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def run(seconds: float) -> dict[str, Any]:
 
 async def measure(seconds: float) -> dict[str, Any]:
     """Return what `run` returns."""
-    keys = ("raw", "channel", "direct", "memory", "claims", "claims of more")
+    keys = ("raw", "raw of few", "channel", "direct", "memory", "claims", "claims of more")
     many: dict[str, list[float]] = {key: [] for key in keys}
     began_s = time.monotonic()
     async with (
@@ -65,10 +66,11 @@ async def measure(seconds: float) -> dict[str, Any]:
     ):
         await _fill(place, ask)
         alone = await _tools(one, other, ask)
-        slice_s = max(0.5, (seconds - 25) / (ROUNDS * 5))
+        slice_s = max(0.5, (seconds - 25) / (ROUNDS * 6))
         for _ in range(ROUNDS):  # before much is said: a node has to do for a while then
             many["claims"].append(await claims(ask))
             many["claims of more"].append(await claims(ask, at_once=CLAIMED_AT_ONCE))
+            many["raw of few"].append(await _raw(place, slice_s, at_once=WORKERS))
         for _ in rounds(began_s + seconds - time.monotonic(), ROUNDS):
             many["raw"].append(await _raw(place, slice_s))
             many["channel"].append(
@@ -91,6 +93,7 @@ async def measure(seconds: float) -> dict[str, Any]:
         "memory_writes_per_s": round(median["memory"]),
         "claims_per_s": round(median["claims"]),
         f"claims_of_{CLAIMED_AT_ONCE}_per_s": round(median["claims of more"]),
+        f"raw_of_{WORKERS}_per_s": round(median["raw of few"]),
         "agents": AGENTS,
         "memories": MEMORIES,
         "bridge_mb": round(bridge_mb, 1),
@@ -279,14 +282,14 @@ async def _tools(one: Bridge, other: Bridge, ask: Ask) -> dict[str, float]:
 # -- many at once --------------------------------------------------------------------------------------------------------
 
 
-async def _raw(place: Place, slice_s: float) -> float:
-    """Return how many messages raw nats-py publishes to a stream in a second."""
+async def _raw(place: Place, slice_s: float, at_once: int = AT_ONCE) -> float:
+    """Return how many messages raw nats-py publishes to a stream in a second, `at_once` in flight."""
     link = await nats.connect(place.url, nkeys_seed_str=place.seed("node"), inbox_prefix=b"_NODE")
     stream = link.jetstream()
     await stream.add_stream(name="BENCH", subjects=["bench.>"])
     payload = TEXT.encode()
     try:
-        return await _together(lambda _: stream.publish("bench.raw", payload), slice_s)
+        return await _together(lambda _: stream.publish("bench.raw", payload), slice_s, at_once=at_once)
     finally:
         await stream.delete_stream("BENCH")
         await link.close()
@@ -309,8 +312,10 @@ async def direct(ask: Ask, to: Sequence[str], slice_s: float, *, held: int) -> f
     )
 
 
-async def _together(call: Callable[[int], Awaitable[Any]], slice_s: float, *, most: int = sys.maxsize) -> float:
-    """Return calls per second with `AT_ONCE` in flight, for a while or until it were `most`."""
+async def _together(
+    call: Callable[[int], Awaitable[Any]], slice_s: float, *, most: int = sys.maxsize, at_once: int = AT_ONCE
+) -> float:
+    """Return calls per second with `at_once` in flight, for a while or until it were `most`."""
     done, start_s = 0, time.perf_counter()
     end_s = start_s + slice_s
 
@@ -321,7 +326,7 @@ async def _together(call: Callable[[int], Awaitable[Any]], slice_s: float, *, mo
             await call(done)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(AT_ONCE):
+        for _ in range(at_once):
             group.create_task(worker())
     return done / (time.perf_counter() - start_s)
 
