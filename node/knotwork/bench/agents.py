@@ -82,6 +82,11 @@ async def measure(seconds: float) -> dict[str, Any]:
                 await _together(lambda n: ask("memory.remember", content=f"{n} {time.time_ns()}"), slice_s)
             )  # fmt: skip
         bridge_mb = psutil.Process(one.pid).memory_info().rss / 1e6
+    return _told(alone, many) | {"bridge_mb": round(bridge_mb, 1)}
+
+
+def _told(alone: dict[str, float], many: dict[str, list[float]]) -> dict[str, Any]:
+    """Return what was measured, as it is told: medians of milliseconds, and of rounds."""
     median = {key: statistics.median(values) for key, values in many.items()}
     ours, plain = middle(many["channel"], many["raw"])
     return {
@@ -96,7 +101,6 @@ async def measure(seconds: float) -> dict[str, Any]:
         f"raw_of_{WORKERS}_per_s": round(median["raw of few"]),
         "agents": AGENTS,
         "memories": MEMORIES,
-        "bridge_mb": round(bridge_mb, 1),
         "rounds": len(many["raw"]),
         "durability": "ours and raw: fsync before every acknowledgement",
     }
