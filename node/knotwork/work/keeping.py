@@ -130,7 +130,7 @@ class Keeper:
         return lambda: self._listeners.remove(listener)
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """Call `callback` whenever a claim begins or ends."""
+        """Call `callback` whenever somebody holds less than before."""
         self._changes.append(callback)
 
     # -- keeping -----------------------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ class Keeper:
                 kept.heard_s = before.heard_s  # it was not extended, it only has another keeper
             if before.claim.reply == claim.reply and self._is_mine(before):
                 kept.renewed_s = before.renewed_s
-        else:
+        elif before is not None:  # whoever held it before may take another
             self._changed()
         if self._is_mine(kept) and (before is None or before.claim.id != claim.id or not self._is_mine(before)):
             self._lasting.add(claim)
