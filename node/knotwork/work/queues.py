@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knotwork.bus import patterns, pulls, reading, streams, subjects
 from knotwork.bus.subjects import LANES, Lane
-from knotwork.sdk.errors import NotFound
+from knotwork.sdk.errors import Invalid, NotFound
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -88,6 +88,16 @@ def from_consumer(name: str) -> Queue | None:
     return Queue(boundary, routed, lane)  # type: ignore[arg-type]  # one of the lanes, as just seen
 
 
+def from_hint(subject: str) -> Queue | None:
+    """Return the queue that a hint is about (`subjects.hint`), None when it is about none."""
+    try:
+        _, _, boundary, routed, lane = subject.split(".")
+        sound = lane in _PLACE and subject == subjects.hint(boundary, routed, lane)
+    except (ValueError, Invalid):
+        return None
+    return Queue(boundary, routed, lane) if sound else None  # type: ignore[arg-type]  # one of the lanes, as just seen
+
+
 def routed(capability: str = "", agent: str = "", node: str = "") -> str:
     """Return what a task is routed by: the agent when one is named, on its node when one is, else the capability."""
     return f"{node}={agent}" if agent else capability
@@ -112,15 +122,26 @@ async def sweep(connection: Connection) -> list[Depth]:
     for row in await pulls.consumers(connection, subjects.TASKS):
         queue = from_consumer(str(row.get("name", "")))
         if queue is not None:
-            floor, delivered = row.get("ack_floor") or {}, row.get("delivered") or {}
-            lease_ns = (row.get("config") or {}).get("ack_wait", LEASE_MIN_S * streams.NS)
-            found.append(
-                Depth(
-                    queue, int(row.get("num_pending", 0)), int(row.get("num_ack_pending", 0)),
-                    int(floor.get("stream_seq", 0)), int(delivered.get("stream_seq", 0)), lease_ns / streams.NS,
-                )
-            )  # fmt: skip
+            found.append(_depth(queue, row))
     return found
+
+
+async def stands(connection: Connection, queue: Queue) -> Depth | None:
+    """Return how a queue stands, None when there is no such queue."""
+    try:
+        told = await streams.api(connection, f"CONSUMER.INFO.{subjects.TASKS}.{queue.consumer}")
+    except NotFound:
+        return None
+    return _depth(queue, told)
+
+
+def _depth(queue: Queue, row: dict[str, Any]) -> Depth:
+    floor, delivered = row.get("ack_floor") or {}, row.get("delivered") or {}
+    lease_ns = (row.get("config") or {}).get("ack_wait", LEASE_MIN_S * streams.NS)
+    return Depth(
+        queue, int(row.get("num_pending", 0)), int(row.get("num_ack_pending", 0)),
+        int(floor.get("stream_seq", 0)), int(delivered.get("stream_seq", 0)), lease_ns / streams.NS,
+    )  # fmt: skip
 
 
 async def forget_finished(connection: Connection, depth: Depth) -> None:
@@ -130,8 +151,5 @@ async def forget_finished(connection: Connection, depth: Depth) -> None:
 
 async def given_up_to(connection: Connection, queue: Queue) -> int | None:
     """Return the place in TASKS up to which a queue's tasks were given to workers, None when there is no such queue."""
-    try:
-        told = await streams.api(connection, f"CONSUMER.INFO.{subjects.TASKS}.{queue.consumer}")
-    except NotFound:
-        return None
-    return int((told.get("delivered") or {}).get("stream_seq", 0))
+    depth = await stands(connection, queue)
+    return None if depth is None else depth.delivered

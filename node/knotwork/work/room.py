@@ -32,6 +32,7 @@ from knotwork.work.reroute import Rerouter
 from knotwork.work.route import Routing
 from knotwork.work.signals import Signals
 from knotwork.work.submit import Submitter
+from knotwork.work.sweeping import Sweeper
 from knotwork.work.values import Values
 from knotwork.work.waiting import Waiters
 from knotwork.work.worker import Worker
@@ -78,7 +79,7 @@ class Work:
         """The one writer of facts: what many append at a time shares a write to disk."""
         self.lease_s = lease_s
         self.depths: list[queues.Depth] = []
-        self.patience = queues.Patience()
+        self.patience, self._sweeper = queues.Patience(), Sweeper(connection)
         self.past: Ended | None = None
         """Who knows what FACTS has forgotten; the view, when there is one."""
         self.proofs = proof.of(connection)
@@ -172,6 +173,7 @@ class Work:
     async def _reconnected(self) -> None:
         self.submitter.reconnected()
         self.finished.reconnected()
+        self._sweeper.reconnected()
         await self.worker.reconnected()
         await self.claims.reconnected()
         self.timers.look(anew=True)
@@ -181,7 +183,7 @@ class Work:
     async def _look_around(self) -> None:
         """See how the store and the queues stand, tell the worker, and remove what is finished, in bulk."""
         await self.submitter.storage.look()
-        self.depths = await queues.sweep(self._connection)
+        self.depths = await self._sweeper.look()
         self.patience.swept(self.depths)
         await self.accepts.look(self.depths)
         self.worker.swept(self.depths)
