@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 from mcp.shared.exceptions import MCPError
 from tests.e2e.agents_mcp import LEGACY, MODERN, MODES, http_agent, stdio_agent, work_uri
-from tests.e2e.conftest import WAIT_S, Node, Nodes
+from tests.e2e.conftest import WAIT_S, Node, Nodes, until
+from tests.e2e.test_sessions import Agent as InOpenSession
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,24 @@ async def test_what_was_claimed_is_known_again_after_the_node_was_killed(nodes: 
         (whole,) = (await again.call("list_claimed_work", work_id=left["work_id"]))["work"]
         ended = await again.call("complete_work", work_id=whole["work_id"], claim=whole["claim"])
         assert (ended["status"], (await again.call("list_claimed_work"))["work"]) == ("completed", [])
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_session_ends_with_its_project_and_begins_again_with_it(nodes: Nodes, mode: str):
+    both, left = "[projects.one]\n[projects.two]\n", "[projects.two]\n"
+    node = nodes.node(both).up()
+    async with http_agent(node, mode=mode, query="?session=a") as here:
+        me = await here.call("get_my_handle")
+        held = InOpenSession(node, "one")
+        try:
+            for config in (left, both):
+                node.write(config)
+                assert node.ask("node.reload")["result"] in ("applied", "unchanged")
+            until(lambda: held.told[-1].get("why") == "it was closed", what="nobody told of the end")
+        finally:
+            held.die()
+        assert (await here.call("get_my_handle"))["guid"] == me["guid"]
+        assert (await here.call("send_message", channel="roadmap", message="back"))["id"]
 
 
 @pytest.mark.parametrize(

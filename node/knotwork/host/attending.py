@@ -50,6 +50,11 @@ class Attending:
             if task is not None:
                 stack.callback(task.cancel)
 
+    def leave(self) -> None:
+        """End every session of this node, which leaves the project: who holds one over HTTP would not hear of it."""
+        for record, _ in self._sessions.all():
+            self._sessions.close(record.who)
+
     async def _abandon(self, record: AgentSession) -> None:
         await asyncio.sleep(AGAIN_S)
         known = self._sessions.known(record.id)  # None: it got no name, so its session never began

@@ -123,7 +123,8 @@ async def open_rooms(around: Around, membership: Membership, works: dict[str, Wo
             open_sessions(connection, membership.directory, project=project, node=around.node, instance=instance)
         )
         sessions.afar = around.afar
-        Attending(sessions, work, group)
+        attending = Attending(sessions, work, group)
+        stack.callback(attending.leave)
         work.meant.hides = lambda agent, asker: sessions.hides(agent, Who(asker.id, "", project, asker.owner))
         crew = await enter(
             open_crew(
