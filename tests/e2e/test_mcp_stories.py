@@ -64,7 +64,9 @@ async def test_an_answer_is_waited_for(node: Node):
             await answers.call("send_direct_message", recipientGuid=who["guid"], message="42", ackRequired=True)
         (message,) = waiting.result()["messages"]
         assert (message["text"], message["ackRequired"]) == ("42", True)
+        assert (await answers.call("read_message", id=message["id"]))["state"] == "read"  # the sender can see it
         assert (await asks.call("ack_messages", ids=[message["id"]]))["ids"] == [message["id"]]
+        assert "state acked" in text_of(await answers.tried("read_message", id=message["id"]))
 
 
 async def test_what_others_write_is_framed_and_harmless(node: Node):

@@ -173,8 +173,9 @@ class MessageInput(Input):
     text=lambda found: message_values.text_of({"messages": [found]}),
 )  # fmt: skip
 async def read_message(given: MessageInput, session: Session) -> dict[str, Any]:
-    """Return one message."""
-    one = message_values.row(await session.ask("message.get", id=given.id))
+    """Return one message; a direct one with its `state`, for which its sender asks."""
+    found = await session.ask("message.get", id=given.id)
+    one = message_values.row(found) | without({"state": found["state"]})
     whole = one.get("text", "")
     part = whole[given.offset : given.offset + READ_CHARS]
     end = given.offset + len(part)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 ROW = record(
     id="text", at="text", sender="text", senderGuid="text", text="text?", data="any?", kind="text?", channel="text?",
     thread="text?", replyTo="text?", priority="int?", ackRequired="flag?", blob="text?", cut="int?", scope="text?",
+    state="text?",
 )  # fmt: skip
 ROWS = many(ROW)
 _ROOM = wording.RESULT_MAX_CHARS - 2000
@@ -91,7 +92,7 @@ def _framed(one: dict[str, Any]) -> str:
         [
             ("", one["id"]), ("from", one["sender"]), ("at", one["at"]), ("in", one.get("channel", "")),
             ("kind", one.get("kind", "")), ("thread", one.get("thread", "")), ("answers", one.get("replyTo", "")),
-            ("acknowledge with", "ack_messages" if one.get("ackRequired") else ""),
+            ("acknowledge with", "ack_messages" if one.get("ackRequired") else ""), ("state", one.get("state", "")),
             ("cut: go on with read_message, offset", str(one["cut"]) if "cut" in one else ""),
         ]
     )  # fmt: skip

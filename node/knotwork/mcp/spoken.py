@@ -33,6 +33,8 @@ TOOLS = {
     "message send": "send_direct_message", "memory list": "recall_context", "memory get": "read_memory",
 }  # fmt: skip
 """Which tool does what a command does, by the words of the command."""
+_ARGUMENTS = {"--undo": "undo"}
+"""Flags that are arguments of the tool by another name; what else a command has is left out."""
 _flag = re.compile(r"(?<![\w`-])--timeout\b")
 _KEPT = ("why", "hint", "message")
 
@@ -55,7 +57,8 @@ def _say(command: str) -> str:
     if found is None:
         return f"`knotwork {command}` at a shell, by your user"
     name, rest = found
-    given = " ".join(word for word in rest.split(" ") if word and not word.startswith("-"))
+    words = (_ARGUMENTS.get(word, word) for word in rest.split(" "))
+    given = " ".join(word for word in words if word and not word.startswith("-"))
     return tool(name) + (f" with {given}" if given else "")
 
 

@@ -90,6 +90,7 @@ def test_the_table_names_commands_and_tools_that_there_are():
         ("See `knotwork run list`.", "See list_runs (toolset flow)."),
         ("See `knotwork session list`.", "See discover_agents."),
         ("See `knotwork agents --all`.", "See list_agents (toolset work)."),
+        ("Or `knotwork channel archive --undo`.", "Or archive_channel (toolset talk) with undo."),
         ("`knotwork run watch w01ab` waits.", "await_work (toolset work) with w01ab waits."),
         ("No command here: `run` and knotwork run list.", "No command here: `run` and knotwork run list."),
         ("Allow more with --timeout.", "Allow more with a longer timeout."),
