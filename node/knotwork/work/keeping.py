@@ -261,13 +261,7 @@ class Keeper:
         self._held[claim.worker] += 1
         if before is not None:
             self._less(before.claim.worker)
-        if before is not None and before.claim.id == claim.id:
-            if before.claim.until_ns == claim.until_ns:
-                kept.heard_s = before.heard_s  # it was not extended, it only has another keeper
-            if before.claim.reply == claim.reply and self._is_mine(before):
-                kept.renewed_s = before.renewed_s
-        elif before is not None:  # whoever held it before may take another
-            self._changed()
+            self._follow(before, kept)
         if self._is_mine(kept) and (before is None or before.claim.id != claim.id or not self._is_mine(before)):
             self._lasting.add(claim)
         if self._is_mine(kept) and not kept.renewed_s:
@@ -276,6 +270,16 @@ class Keeper:
                 kept.renewed_s = now_s - age_s  # that it was delivered just now is a sign of life by itself
             else:
                 self._renew(kept, now_s)
+
+    def _follow(self, before: Kept, kept: Kept) -> None:
+        """Let a claim take the place of what stood there: itself as it was, or the claim of another, who may take more now."""
+        if before.claim.id != kept.claim.id:
+            self._changed()
+            return
+        if before.claim.until_ns == kept.claim.until_ns:
+            kept.heard_s = before.heard_s  # it was not extended, it only has another keeper
+        if before.claim.reply == kept.claim.reply and self._is_mine(before):
+            kept.renewed_s = before.renewed_s
 
     def _drop(self, key: str, why: Over) -> Kept | None:
         """Forget a claim that stands no more; whoever held it is told, unless it was by its own word."""
