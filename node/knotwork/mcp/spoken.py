@@ -19,7 +19,7 @@ TOOLS = {
     "dead list": "list_dead_letter_items", "dead redrive": "retry_dead_letter_item",
     "dead drop": "discard_dead_letter_item",
     "run list": "list_runs", "run show": "get_run", "run why": "get_run", "run events": "get_run",
-    "run watch": "await_work", "run cancel": "cancel_work", "run signal": "signal_run",
+    "run watch": "await_work", "run await": "await_work", "run cancel": "cancel_work", "run signal": "signal_run",
     "workflow list": "list_workflows",
     "crew list": "list_orchestrations", "crew state": "get_orchestration_state", "crew results": "get_results",
     "crew assess": "assess_task", "crew spawn": "spawn_subagents", "crew synthesize": "synthesize_results",

@@ -21,7 +21,7 @@ ELSEWHERE = {"cli", "bench", "config"}
 """Rooms whose messages reach people alone."""
 SHELL = {
     "status", "up", "stop", "reload", "init", "help", "config", "plugin", "connect", "mcp", "view", "targets", "launches", "trigger",
-    "triggers", "event", "contact", "route", "blob", "run export", "run link",
+    "triggers", "event", "contact", "route", "blob", "run export", "run fork", "run link",
     "task retry", "run retry", "crew plan", "workflow remove",
 }  # fmt: skip
 """Commands that no tool stands for: an agent asks its user."""
