@@ -80,6 +80,16 @@ def test_a_dry_run_writes_nothing_and_bad_files_stay(home: tuple[Node, Path]):
     by_hand = rows(node, "gemini", "--dry-run")["gemini"]  # which the hint says
     assert (by_hand["done"], "cannot be read" in by_hand["why"]) == ("by hand", True)
     assert json.loads(by_hand["text"])["mcpServers"]["knotwork"]["args"][:1] == ["mcp"]
+    odd = folder / ".codex" / "config.toml"
+    odd.parent.mkdir(exist_ok=True)
+    for text in (b"mcp_servers.knotwork.command = 'knotwork'\nmcp_servers.knotwork.args = ['mcp']\n", b"# caf\xe9\n"):
+        odd.write_bytes(text)
+        by_hand = rows(node, "codex", "--dry-run")["codex"]
+        assert (by_hand["done"], "[mcp_servers.knotwork]" in by_hand["text"]) == ("by hand", True)
+        for words in ((), ("--undo",)):
+            assert node.refused("connect", "codex", *words)[1]["code"] == "connect.bad_config"
+        assert odd.read_bytes() == text
+    odd.unlink()
     assert node.refused("connect")[1]["code"] == "connect.unknown_client"
     assert node.refused("connect", "windsurf", "--scope", "project")[1]["code"] == "connect.no_scope"
     assert node.run("connect", "emacs")[0] == 2

@@ -198,18 +198,18 @@ def with_server(client: Client, text: str, name: str, server: Json, shown: str) 
     before = found.get(client.key, {}).get(name)
     server = (before if isinstance(before, dict) else {}) | server
     if client.form == "toml":
-        return _checked(client, text, _toml_with(client, text, name, server), name, shown)
+        return _checked(client, text, _toml_with(client, text, name, server), name, shown, there=True)
     servers = dict(found.get(client.key, {})) | {name: server}
     return _written(found | {client.key: servers}, text)
 
 
 def without_server(client: Client, text: str, name: str, shown: str) -> str:
-    """Return the text of a file without a server; the same text when it is not in it."""
+    """Return the text of a file without a server; the same text when it is not in it. Raises as `with_server` does."""
     found = read(client, text, shown)
     if name not in found.get(client.key, {}):
         return text
     if client.form == "toml":
-        return _checked(client, text, _toml_without(client, text, name), name, shown)
+        return _checked(client, text, _toml_without(client, text, name), name, shown, there=False)
     servers = {key: value for key, value in found[client.key].items() if key != name}
     left = found | {client.key: servers} if servers else {k: v for k, v in found.items() if k != client.key}
     return _written(left, text) if left else ""
@@ -229,29 +229,46 @@ def _toml_with(client: Client, text: str, name: str, server: Json) -> str:
 
 
 def _toml_without(client: Client, text: str, name: str) -> str:
-    """Return TOML without our table and those below it."""
+    """Return TOML without our table and those below it; comments behind them are said of what follows, and stay."""
     spellings = "|".join(map(re.escape, (name, json.dumps(name, ensure_ascii=False), f"'{name}'")))
     ours = re.compile(rf"\[\s*{re.escape(client.key)}\s*\.\s*(?:{spellings})\s*[.\]]")
     kept: list[str] = []
+    behind: list[str] = []
     inside = False
     for line in io.StringIO(text, newline="\n"):  # not `splitlines`, which knows ends that stand within a TOML string
-        if line.lstrip().startswith("["):
-            inside = ours.match(line.lstrip()) is not None
+        bare = line.lstrip()
+        if bare.startswith("["):
+            inside = ours.match(bare) is not None
+            kept += [] if inside else behind
+            behind = []
         if not inside:
             kept.append(line)
+        elif bare.startswith("#") or (behind and not bare):
+            behind.append(line)
+        elif bare:
+            behind = []
+    kept += behind
     return "".join(kept).rstrip("\n") + "\n" if kept else ""
 
 
-def _checked(client: Client, before: str, after: str, name: str, shown: str) -> str:
-    """Return a changed TOML text; raises `Invalid` when anything but our table is different in it."""
+def _checked(client: Client, before: str, after: str, name: str, shown: str, *, there: bool) -> str:
+    """Return a changed TOML text; raises `Invalid` unless our table, which is `there` now or not, is all that changed."""
 
     def others(text: str) -> Json:
         found = read(client, text, shown)
-        servers = {key: value for key, value in found.get(client.key, {}).items() if key != name}
-        return {key: value for key, value in found.items() if key != client.key} | {client.key: servers}
+        rest = {key: value for key, value in found.get(client.key, {}).items() if key != name}
+        return {key: value for key, value in found.items() if key != client.key} | {client.key: rest}
 
-    if others(before) != others(after):
-        raise _unreadable(shown, f"its {client.key} is written in a way that is not changed safely")
+    try:
+        safe = others(before) == others(after) and (name in servers(client, after, shown)) is there
+    except Invalid:  # it was no TOML any more
+        safe = False
+    if not safe:
+        raise Invalid(
+            f"{shown} cannot be changed: its {client.key} is written in a way that is not changed safely.",
+            code="connect.bad_config",
+            hint="It was not changed. It is edited by hand: --dry-run shows what belongs in it.",
+        )
     return after
 
 
@@ -279,10 +296,10 @@ def with_notes(text: str) -> str:
 
 
 def without_notes(text: str) -> str:
-    """Return a file for agents without our block; the same text when it is not in it."""
+    """Return a file for agents without our block, however often it is in it; the same text when it is not."""
     end = text.find(END)
     begin = text.rfind(BEGIN, 0, max(end, 0))  # behind one that lost its end somebody's own text may stand
     if begin < 0:
         return text
-    before, after = text[:begin].rstrip("\n"), text[end + len(END) :].lstrip("\n")
+    before, after = text[:begin].rstrip("\n"), without_notes(text[end + len(END) :]).lstrip("\n")
     return (before + "\n" if before else "") + ("\n" + after if before and after else after)

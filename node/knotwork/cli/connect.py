@@ -172,10 +172,12 @@ def _changed(client: Client, wish: Wish, machine: Machine, *, every: bool) -> Ro
     if every and (not used or (wish.scope == "project" and not client.project)):
         return Row(client.name, "not here" if not used else "no project scope")
     file = clients.place(client, wish.scope, wish.folder, machine)
-    before = _text(file)
     shown = str(file)
     try:
+        before = _text(file)
         foreign = clients.is_foreign(client, before, wish.name, shown)
+        if not foreign and not wish.undo:
+            return _put_in(client, file, before, wish)
     except Invalid as error:
         if not wish.dry_run or wish.undo:
             raise
@@ -188,13 +190,11 @@ def _changed(client: Client, wish: Wish, machine: Machine, *, every: bool) -> Ro
             f"{file} has a server {wish.name} that is none of ours.", code="connect.name_taken",
             hint="It stays. Say `--name` with another name, or take it out by hand.",
         )  # fmt: skip
-    if wish.undo:
-        after = clients.without_server(client, before, wish.name, shown)
-        if after == before and (every or file in wish.undone):
-            return Row(client.name, "unchanged", shown)
-        wish.undone.add(file)
-        return Row(client.name, _taken_out(client, file, before, after, wish), shown, text=after)
-    return _put_in(client, file, before, wish)
+    after = clients.without_server(client, before, wish.name, shown)
+    if after == before and (every or file in wish.undone):
+        return Row(client.name, "unchanged", shown)
+    wish.undone.add(file)
+    return Row(client.name, _taken_out(client, file, before, after, wish), shown, text=after)
 
 
 def _put_in(client: Client, file: Path, before: str, wish: Wish) -> Row:

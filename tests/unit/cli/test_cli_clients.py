@@ -119,8 +119,25 @@ def test_toml_is_changed_in_our_table_alone():
     ],
 )
 def test_toml_that_cannot_be_changed_safely_is_refused(text: str):
-    with pytest.raises(Invalid, match="cannot be read"):
+    with pytest.raises(Invalid, match=r"cannot be (read|changed)") as refused:
         clients.with_server(CODEX, text, "knotwork", {"command": "y"}, "x")
+    assert "It was not changed" in refused.value.hint
+
+
+def test_of_toml_that_we_are_not_taken_out_of_safely_nothing_is_said_to_be_done():
+    text = "[mcp_servers]\nknotwork.command = 'x'\n"
+    with pytest.raises(Invalid, match="cannot be changed"):
+        clients.without_server(CODEX, text, "knotwork", "x")
+
+
+@pytest.mark.parametrize("begin", ["", TOML, "# mine\n"])
+def test_a_comment_behind_our_table_is_said_of_what_follows(begin: str):
+    ours = '[mcp_servers.knotwork]  # ours\ncommand = "x"\nargs = [\n  # of ours\n  "mcp",\n]\n\n[mcp_servers.knotwork.env]\nA = "b"\n'
+    for rest in ("# Do not remove!\n\n# Twice.\n[mcp_servers.notes]\ncommand = 'n'\n", "# The end.\n"):
+        text = begin + ("\n" if begin else "") + ours + "\n" + rest
+        left = begin + ("\n" if begin else "") + rest
+        assert clients.without_server(CODEX, text, "knotwork", "x") == left
+        assert clients.with_server(CODEX, text, "knotwork", {"command": "y"}, "x").startswith(left)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +180,7 @@ def test_the_block_for_agents_comes_and_goes(text: str):
 def test_what_stands_behind_the_block_stays():
     text = clients.with_notes("# Before") + "\n## After\n"
     assert clients.without_notes(text) == "# Before\n\n## After\n"
+    assert clients.without_notes(clients.NOTES + "# Between\n" + text) == "# Between\n# Before\n\n## After\n"
 
 
 def test_a_begin_that_lost_its_end_takes_no_text_with_it():
