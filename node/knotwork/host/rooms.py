@@ -20,7 +20,7 @@ from knotwork.bus.connection import open_connection
 from knotwork.config import revisions
 from knotwork.config import secrets as config_secrets
 from knotwork.desk.events import Watching
-from knotwork.host import contexts, garbage, signals, workflow_files
+from knotwork.host import contexts, garbage, heap, signals, workflow_files
 from knotwork.host.control import Control
 from knotwork.host.doors import open_nats_door
 from knotwork.host.drain import Drain
@@ -184,6 +184,7 @@ class Rooms:
         await self._describe()
         self.group.create_task(self._keep_described(), name="node file")
         garbage.settle()
+        self.group.create_task(heap.give_back(), name="free memory")
         self._say_ready()
         self.keeper.begin()  # only now: it would take from the start what others need
         self.emitter.event("node.ready", {"node": self.who.name, "version": knotwork.__version__})
