@@ -324,7 +324,10 @@ async def test_an_orchestration_is_steered_by_tools(node: Node):
     plan = [{"id": "db", "capability": "steer-db"}, {"id": "api", "capability": "steer-api", "needs": ["db"]}]
     async with stdio_agent(node, "--toolset", "crew", name="lead") as lead, stdio_agent(node, name="sub") as sub:
         begun = (await lead.call("assess_task", task="Make a schema, then an API"))["orchestrationId"]
-        await lead.call("spawn_subagents", orchestrationId=begun, plan=plan)
+        few = await lead.refused("spawn_subagents", orchestrationId=begun, plan=plan, children=1)
+        assert "crew.too_many_children" in few
+        spawned = await lead.call("spawn_subagents", orchestrationId=begun, plan=plan, children=2, depth=0)
+        assert (spawned["budget"]["children"], spawned["budget"]["depth"]) == (2, 0)
         assert (await lead.call("pause_orchestration", orchestrationId=begun))["held"] == "asked"
         (row,) = (await lead.call("list_orchestrations"))["orchestrations"]
         assert (row["orchestrationId"], row["held"]) == (begun, "asked")

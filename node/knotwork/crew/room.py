@@ -202,7 +202,10 @@ class Crew:
         if wanted.charged > allowed.children:
             raise budget.too_many(wanted, wanted.charged)
         self._starting.workflow(wanted, first)  # what cannot be carried out is refused before anything is stored
-        for above in await self.looking.above(record):
+        everybody = await self.looking.above(record)
+        for above in everybody:  # who is refused by one of them costs none of them anything
+            budget.charged(above, orchestration, len(parts))
+        for above in everybody:
             await self.store.change(above.id, lambda one: budget.charged(one, orchestration, len(parts)))
 
         def spawned(one: Record) -> Record:

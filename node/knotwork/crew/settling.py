@@ -213,7 +213,7 @@ class Settling:
             await self.begin_synthesis(view)
             return await self.settle(view.record.id)
         if seen.state != "completed":
-            error = seen.error or {}
+            error = view.error or seen.error or {}  # that its time was over says more than that it was cancelled
             told = {"code": str(error.get("code", "")), "message": f"synthesis: {error.get('message', seen.state)}"}
             return await self.close(view, "failed", told)
         missing = tuple(name for name in view.parts if view.parts[name].state != "completed")

@@ -148,15 +148,20 @@ class _Merging:
         why = f"{part.id} was given the result of {first.id}" if later else f"{first.id} stands first"
         known = self._known.get(path)
         if known is not None:
-            known.values.append({"part": part.id, "value": value})
+            known.values.append({"part": part.id, "value": _as_is(value)})
             known.chosen, known.why = chosen, why
         elif len(self.found.conflicts) < CONFLICTS_MAX:
-            values = [{"part": first.id, "value": into[key]}, {"part": part.id, "value": value}]
+            values = [{"part": first.id, "value": _as_is(into[key])}, {"part": part.id, "value": _as_is(value)}]
             self._known[path] = Conflict(".".join(path), values, chosen, why)
             self.found.conflicts.append(self._known[path])
         if later:
             into[key] = value
             self._say(value, path, part)
+
+
+def _as_is(value: Any) -> Any:
+    """Return a value as it is now: an object grows when others are joined with it, and nobody has said that."""
+    return msgspec.json.decode(msgspec.json.encode(value)) if isinstance(value, dict) else value
 
 
 def _told(item: Any) -> bytes:

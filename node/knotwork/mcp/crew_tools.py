@@ -119,17 +119,19 @@ class SpawnInput(CamelInput):
     synthesis: How = Field(default="concatenate", description="what becomes of the results")
     synthesis_capability: Capability | None = None
     synthesis_agent: Target | None = None
-    time_secs: float = Field(default=0, ge=0, le=365 * 86400, description="seconds for all of it; 0: any")
-    tokens: int = Field(default=0, ge=0, le=10**15, description="tokens for all of it; 0: any")
-    cost: float = Field(default=0, ge=0, le=1e12, description="cost of all of it; 0: any")
-    parallel: int = Field(default=0, ge=0, le=200, description="parts at a time; 0: all that can be")
-    boundary: Token | None = Field(default=None, description="data class of the job")
+    depth: int = Field(default=3, ge=0, le=8, description="levels below it")
+    children: int = Field(default=200, ge=1, le=10_000, description="parts, also below it")
+    time_secs: float = Field(default=0, ge=0, le=365 * 86400, description="0: any, also tokens, cost")
+    tokens: int = Field(default=0, ge=0, le=10**15)
+    cost: float = Field(default=0, ge=0, le=1e12)
+    parallel: int = Field(default=0, ge=0, le=200, description="parts at a time; 0: all")
+    boundary: Token | None = Field(default=None, description="data class")
 
 
 @tool(
     "spawn_subagents", SpawnInput, STATE, title="Have sub-agents do the parts",
-    description="Carry out the plan of assess_task: each part is offered to its capability; when an agent dies its part "
-    "goes to another. Follow it with get_orchestration_state.",
+    description="Carry out the plan of assess_task: each part is offered to its capability, anew when its agent "
+    "dies. Follow it with get_orchestration_state.",
     hints=HANDS_OUT,
 )  # fmt: skip
 async def spawn_subagents(given: SpawnInput, session: Session) -> dict[str, Any]:
@@ -143,8 +145,9 @@ async def spawn_subagents(given: SpawnInput, session: Session) -> dict[str, Any]
     )  # fmt: skip
     try:
         found = await session.ask(
-            "crew.spawn", id=given.orchestration_id, synthesis=given.synthesis, time_s=given.time_secs,
-            tokens=given.tokens, cost=given.cost, parallel=given.parallel, **more,
+            "crew.spawn", id=given.orchestration_id, synthesis=given.synthesis, depth=given.depth,
+            children=given.children, time_s=given.time_secs, tokens=given.tokens, cost=given.cost,
+            parallel=given.parallel, **more,
         )  # fmt: skip
     except Invalid as error:
         raise crew_values.of_plan(error) from error

@@ -43,6 +43,19 @@ async def test_no_more_sub_agents_and_levels_than_allowed(nodes):
     assert (type(error), error.code) == (Denied, "crew.too_deep")
 
 
+async def test_who_is_refused_by_one_above_costs_none_of_them_anything(nodes):
+    """Those nearer had paid for it: what would have had room was refused by them afterwards."""
+    node = await nodes.here()
+    root = (await node.spawn(part("a"), budget=Budget(children=4))).record
+    between = (await node.spawn(part("a"), parent=root.id)).record
+    over = await node.plan(part("x"), part("y"), part("z"), parent=between.id)
+    error = await refused(node.crew.spawn(over.id, Spawn(), ME))
+    assert (error.code, error.detail["id"]) == ("crew.too_many_children", root.id)
+    assert (await node.crew.store.get(between.id)).subs == {}
+    await node.spawn(part("x"), part("y"), parent=between.id)
+    assert [(await node.crew.store.get(one.id)).charged for one in (root, between)] == [4, 3]
+
+
 async def test_no_more_orchestrations_below_than_are_added_up(nodes, monkeypatch):
     monkeypatch.setattr(budget, "SUBS_MAX", 2)
     node = await nodes.here()
@@ -220,6 +233,16 @@ async def test_when_its_time_is_over_it_fails_with_what_is_there(nodes):
     assert "flow.timeout" in view.record.error["code"]
     again = await refused(node.crew.steering.retry(view.record.id, next(iter({"a", "b"} - {done})), ME))
     assert again.code == "crew.budget_spent"
+
+
+async def test_when_its_time_is_over_while_an_agent_puts_it_together_that_is_why_it_failed(nodes):
+    """It told that the synthesis had been cancelled, and not why."""
+    node = await nodes.here()
+    name = (await node.spawn(part("a"), budget=Budget(time_s=3.0), synthesis=Synthesis("agent", "do"))).record.id
+    await node.do("one", "A")
+    await node.claim("two")
+    record = (await node.reaches(name, "failed")).record
+    assert (record.error["code"], "synthesis: It took longer" in record.error["message"]) == ("flow.timeout", True)
 
 
 async def test_only_who_holds_a_part_and_who_spawned_it_report_on_it(nodes):

@@ -226,6 +226,16 @@ def test_structures_are_joined_and_contradictions_listed():
     assert (found.path, found.chosen, [one["value"] for one in found.values]) == ("a.x", "p0", [1, 2, 3])
 
 
+def test_what_others_add_later_is_not_what_a_part_said():
+    """Objects grow when others are joined with them, and in conflicts they grew, too."""
+    (found, _) = synthesis.merged(pieces({"a": {"b": 1}}, {"a": [1]}, {"a": {"b": 2, "c": 9}})).conflicts
+    assert [one["value"] for one in found.values] == [{"b": 1}, [1]]
+    said = pieces({"a": 1}, {"a": {"b": 1}}, {"a": {"c": 2}})
+    said[1] = synthesis.Piece(part("p1", "p0"), said[1].output)  # its word stands, and grows
+    (found,) = synthesis.merged(said).conflicts
+    assert [one["value"] for one in found.values] == [1, {"b": 1}]
+
+
 def test_who_was_given_the_other_result_has_the_last_word():
     made = synthesis.merged(pieces({"x": 1}, {"x": 2}, needs=("p0",)))
     assert (made.output, made.conflicts[0].chosen) == ({"x": 2}, "p1")

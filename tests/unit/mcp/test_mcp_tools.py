@@ -118,7 +118,7 @@ DOCUMENTED = {
     "share_learning": "memoryId category keepPrivate keepOriginal", "cleanup": "expireOnly",
     "export_memories": "outputPath scope category since includeExpired",
     "import_memories": "inputPath overwriteExisting skipInvalid", "remember_bulk": "memories stopOnError validate",
-    "forget_bulk": "memoryIds stopOnError force", "assess_task": "task", "spawn_subagents": "orchestrationId plan",
+    "forget_bulk": "memoryIds stopOnError force", "assess_task": "task", "spawn_subagents": "orchestrationId plan depth children timeSecs tokens cost",
     "checkpoint_progress": "orchestrationId phase", "synthesize_results": "orchestrationId",
     "assign_work": "task agent_name agent_id target_station context timeout_secs",
     "await_work": "work_id timeout_secs", "check_work": "work_id", "list_agents": "filter include_local",
