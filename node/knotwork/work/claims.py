@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from knotwork.mesh.records import AgentRecord
     from knotwork.work.intake import Ended
     from knotwork.work.leases import Claim, Over
+    from knotwork.work.polls import Look
     from knotwork.work.queues import Depth, Patience
     from knotwork.work.recording import Recorder
     from knotwork.work.taking import Accepts
@@ -87,6 +88,7 @@ class Claims:
         accepts: Accepts,
         has_ended: Ended,
         draining: Callable[[], bool],
+        look: Look,
     ) -> None:
         """Speak for `node`, and write who has what through `held`; `patience` says how long a delivery lives without sign of life."""
         self._connection, self._recorder, self._values = connection, recorder, values
@@ -103,6 +105,7 @@ class Claims:
         self.polls = Polls(
             group, connection, recorder, facts, leases=self.leases, node=node, accepts=accepts, has_ended=has_ended,
             adopts=self.keeper.adopt, open_for_work=lambda: not (self._closed or draining()),
+            look=look,
         )  # fmt: skip
         self.keeper.on_change(self.polls.taking.pump)
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from knotwork.bus.waits import set_within
 from knotwork.sdk.errors import KnotworkError
-from knotwork.work import leases, queues
+from knotwork.work import leases
 from knotwork.work.intake import Adopts, Ended, Intake
-from knotwork.work.queues import Queue
+from knotwork.work.queues import Depth, Queue
 from knotwork.work.taking import Accepts, Taking, serves
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from knotwork.mesh.records import AgentRecord
     from knotwork.work.leases import Claim, Leases
     from knotwork.work.meant import Meant
-    from knotwork.work.queues import Depth
     from knotwork.work.recording import Recorder
     from knotwork.work.records import Task
 
@@ -39,6 +38,7 @@ KNOWN_S = 0.03
 """How long a poll waits for what is in the queues that we know, before we look whether there are others."""
 LOOK_S = 0.25
 """How long a poll waits at least: what is there now needs a moment to come. Nobody looks at all queues more often."""
+Look = Callable[[], Awaitable[Sequence[Depth]]]
 
 
 class Given(NamedTuple):
@@ -94,9 +94,10 @@ class Polls:
         has_ended: Ended,
         adopts: Adopts,
         open_for_work: Callable[[], bool],
+        look: Look,
     ) -> None:
-        """Give tasks out by `leases`."""
-        self._connection, self._leases, self._node = connection, leases, node
+        """Give tasks out by `leases`; `look()` says how every queue stands."""
+        self._look_at_queues, self._leases, self._node = look, leases, node
         self._polls: dict[str, Poll] = {}
         self.meant: Meant | None = None
         """Whom work is meant for that names an agent; without it, whoever has the name."""
@@ -168,7 +169,7 @@ class Polls:
         now_s = asyncio.get_running_loop().time()
         if now_s - self._looked_s >= LOOK_S:
             with contextlib.suppress(KnotworkError):  # in a second it is looked again anyway
-                self._depths = await queues.sweep(self._connection)
+                self._depths = await self._look_at_queues()
             self._looked_s = now_s
 
     async def _gathered(self, poll: Poll) -> None:

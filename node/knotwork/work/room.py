@@ -100,6 +100,7 @@ class Work:
         self.claims = Claims(
             group, connection, self.recorder, facts, held, values=self.values, project=project, node=node,
             patience=self.patience, accepts=self.accepts, has_ended=self._has_ended, draining=lambda: hosting.draining,
+            look=self._sweeper.look,
         )  # fmt: skip
         self.finished = Finished(connection, self.recorder, mine=first_of(membership, node))
         self.holding = Holding(self.claims.keeper, self.claims.leases, membership, lease_s=lease_s)

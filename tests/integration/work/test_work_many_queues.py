@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from tests.integration.work.conftest import ended, task, until
 from tests.integration.work.test_claims import agent, claim
@@ -104,6 +106,26 @@ async def test_work_is_done_and_what_is_finished_leaves_the_stream_where_there_a
         return len(await reading.subjects_of(work._connection, subjects.TASKS, "task.>")) == 1
 
     await until(only_one)
+
+
+async def test_who_waits_for_work_has_not_all_queues_listed(bench, monkeypatch):
+    work = await bench.room()
+    await work.submitter.submit(task("others"))
+    await until(lambda: work._sweeper._list_s > 0)
+    listed = []
+
+    async def listed_all(_connection):
+        listed.append(True)
+        return []
+
+    monkeypatch.setattr(queues, "sweep", listed_all)
+    assert await work.claims.claim(agent("laptop", "do"), lease_s=60.0, wait_s=0.5, held_max=9) == []
+    one = task()
+    async with asyncio.TaskGroup() as group:
+        claiming = group.create_task(claim(work, agent("laptop", "do")))
+        await work.submitter.submit(one)
+    assert claiming.result().task.run == one.run
+    assert listed == []
 
 
 @pytest.mark.parametrize(
