@@ -13,7 +13,7 @@ import psutil
 import pytest
 from tests.e2e.conftest import MARK, marked, until
 from tests.e2e.test_task_faults import kill_everything
-from tests.e2e.test_tasks import PATIENCE_S, state, submit, up_hub
+from tests.e2e.test_tasks import PATIENCE_S, state, submit, up_far, up_hub
 
 HUB = """
 [node]
@@ -155,3 +155,13 @@ def test_status_and_health_are_told_while_nats_is_away(shared):
 def test_status_and_health_are_told_while_nats_is_away_by_a_node_without_a_door_for_people(nodes):
     hub = nodes.node('[node]\nname = "hub"\n[web]\nenabled = false\n', "hub").up()
     told_without_nats(hub, next(pid for pid, words in marked(nodes.mark).items() if "nats-server" in words.split()[0]))
+
+
+def test_who_claims_while_nats_is_away_is_told_why_there_is_nothing(nodes):
+    hub = up_hub(nodes)
+    far = up_far(nodes, hub)
+    claim = {"worker": "somebody", "capabilities": ["none-has"], "wait_s": 0.2}
+    assert far.ask("work.claim", **claim) == {"tasks": [], "why": ""}
+    hub.stop()
+    told = until(lambda: far.ask("work.claim", **claim)["why"], PATIENCE_S)
+    assert ("cannot be reached" in told, "until it is back" in told) == (True, True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from knotwork.bus import codec, subjects
+from knotwork.bus.away import why_away
 from knotwork.desk.callers import agent_id, caller_name
 from knotwork.desk.moments import moment
 from knotwork.desk.seen_agents import check_name
@@ -89,9 +90,15 @@ class ClaimDesk:
             raise self._work.submitter.no_room_for("Nothing is begun until there is room for its outcome.")
         told = await self._told(found)
         caller.undo.append(lambda: self._claims.hand_back(found[: len(told)], "nobody got the answer"))
+        return claim_replies.ClaimedTasks(tasks=told, why="" if told else self._why_none(worker, held_max))
+
+    def _why_none(self, worker: Worker, held_max: int) -> str:
+        """Return why somebody got nothing, whatever waits; "" when nothing did."""
         held = self._claims.keeper.held(worker.name)
-        full = f"You hold {held} tasks, as many as you may hold at once: end one first." if held >= held_max else ""
-        return claim_replies.ClaimedTasks(tasks=told, why="" if told else full)
+        if held >= held_max:
+            return f"You hold {held} tasks, as many as you may hold at once: end one first."
+        away = why_away(self._membership.connection)
+        return f"{away.message} What waits is not known here until it is back." if away is not None else ""
 
     async def claimed(
         self, worker: str, caller: Caller, *, run: str, limit: int, cursor: str
