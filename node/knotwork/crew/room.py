@@ -321,7 +321,11 @@ class Crew:
         else:
             result = await self.settling.put_together(view, "concatenate")
         await self.store.put_result(orchestration, result)
-        await self.settling.close(view, "complete")
+        closed = await self.settling.close(view, "complete")
+        left = [run for run, over in closed.runs.items() if not over] if closed.record.phase == "complete" else []
+        for run in left:  # of an agent that puts it together
+            with contextlib.suppress(Conflict, NotFound):
+                await self._flow.runs.cancel(run, by=by.name, why="The result came from elsewhere.")
 
     async def _after(self, orchestration: str) -> tuple[View, str]:
         view = await self.settling.settle(orchestration)

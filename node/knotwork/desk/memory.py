@@ -88,10 +88,11 @@ class MemoryDesk:
     async def commit(self, memory: str, who: Who, content: str, scope: Scope | None) -> replies.Committed:
         """Keep for good what was to pass."""
         before = (await self._rooms.memory.held(memory, who)).record
-        made = await self._rooms.changing.commit(memory, who, content, scope)
+        done = await self._rooms.changing.commit(memory, who, content, scope)
+        made = done.record
         return replies.Committed(
             id=made.id, previous_category=before.category, previous_scope=before.scope, category=made.category,
-            scope=made.scope, version=made.version,
+            scope=made.scope, version=made.version, duplicate_of=done.duplicate_of,
         )  # fmt: skip
 
     async def share(

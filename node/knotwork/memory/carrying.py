@@ -7,6 +7,7 @@ says that it was imported. What is related to another line of the file is relate
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -224,6 +225,8 @@ def _read(file: files.Allowed) -> Iterator[tuple[int, bytes]]:
         number = 0
         while line := opened.readline(LINE_MAX_BYTES + 1):
             number += 1
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)  # editors and shells of Windows write it
             if number > LINES_MAX:
                 raise Invalid(f"{file.path} has more than {LINES_MAX} lines.", code="memory.bad_file", hint="Cut it.")
             while not line.endswith(b"\n") and len(line) > LINE_MAX_BYTES and (more := opened.readline(LINE_MAX_BYTES)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -24,14 +25,17 @@ class Changing:
         """Change through `memory`; what is new is written by `writing`."""
         self._memory, self._writing = memory, writing
 
-    async def commit(self, memory: str, who: Who, content: str = "", scope: MemoryScope | None = None) -> Record:
+    async def commit(self, memory: str, who: Who, content: str = "", scope: MemoryScope | None = None) -> Remembered:
         """Keep for good what was to pass: recent things and tasks become longterm, perhaps said better, or elsewhere.
 
-        Raises `NotFound`, `Denied`, `Invalid` (`memory.invalid`, `memory.secret`), `Conflict` (`memory.not_passing`).
+        What is kept so already is not kept twice: it gets what this one adds, which is forgotten. It is looked through for
+        secrets, also when it was kept before that was asked for.
+
+        Raises `NotFound`, `Denied`, `Invalid` (`memory.invalid`, `memory.secret`), `Conflict` (`memory.not_passing`,
+        `memory.duplicate`).
         """
         if scope is not None and scope not in OWN_SCOPES:
             raise Invalid("An insight is kept in private or personal.", code="memory.invalid", hint="Then share it.")
-        said, warnings = self._writing.cleared(content) if content else ("", ())
 
         def how(old: Record) -> Record:
             if old.forgotten or old.category not in rules.PASSING:
@@ -40,19 +44,28 @@ class Changing:
                     f"{old.id} is {now}: only recent things and tasks can be committed.", code="memory.not_passing",
                     hint="It is kept already, unless it was forgotten.",
                 )  # fmt: skip
-            rules.check(Draft(content or old.content, old.scope, "longterm"))
-            return msgspec.structs.replace(
-                old, category="longterm", content=said or old.content, warnings=warnings if said else old.warnings,
-                expires_ns=0,
-            )  # fmt: skip
+            return self._looked_through(old, Draft(content or old.content, scope or old.scope, "longterm"), who)
 
-        if scope is None:
-            return await self._memory.change(memory, who, "committed", how)
         held = await self._memory.held(memory, who)
-        if held.record.scope == scope:
-            return await self._memory.change(memory, who, "committed", how)
         rules.admit_change(held.record, who)
-        return await self._moved(held, how(held.record), scope, who)
+        made = how(held.record)
+        target = scope or held.record.scope
+        there = msgspec.structs.replace(made, scope=target, owner=names.owner_in(target, who))
+        if (twin := await self._writing.with_twin_of(there, who)) is not None:
+            await self.forget(memory, who)
+            return Remembered(twin, duplicate_of=twin.id)
+        if target == held.record.scope:
+            return Remembered(await self._memory.change(memory, who, "committed", how))
+        return Remembered(await self._moved(held, made, target, who))
+
+    def _looked_through(self, old: Record, said: Draft, who: Who) -> Record:
+        """Return a record with what is said now, for good, as it may be kept today; what is not said stays."""
+        draft = replace(said, tags=old.tags, priority=old.priority, related=old.related, source=old.source)
+        made = self._writing.drafted(draft, who)
+        return msgspec.structs.replace(
+            old, content=made.content, category=made.category, tags=made.tags, related=made.related, source=made.source,
+            warnings=made.warnings, expires_ns=0,
+        )  # fmt: skip
 
     async def share(
         self,
@@ -134,7 +147,9 @@ class Changing:
     async def revert(self, memory: str, who: Who, number: int | None = None) -> Record:
         """Bring back what was forgotten, or what a memory was in an earlier version (by default the one before).
 
-        Raises `NotFound` (`memory.not_found`, `memory.no_version`), `Denied`.
+        A version is said anew, so it is looked through as one says it now.
+
+        Raises `NotFound` (`memory.not_found`, `memory.no_version`), `Denied`, `Invalid` (`memory.secret`).
         """
 
         def how(old: Record) -> Record:
@@ -146,10 +161,12 @@ class Changing:
                 expires_ns = self._memory.now_ns() + self._memory.settings.recent_s * rules.NS
             if version.category not in rules.PASSING and old.category in rules.PASSING:
                 expires_ns = 0
-            return msgspec.structs.replace(
-                old, content=version.content, category=version.category, tags=version.tags, priority=version.priority,
-                related=version.related, source=version.source, forgotten=False, resumes_ns=0, expires_ns=expires_ns,
+            was = msgspec.structs.replace(
+                old, tags=version.tags, priority=version.priority, related=version.related, source=version.source,
+                forgotten=False, resumes_ns=0,
             )  # fmt: skip
+            made = self._looked_through(was, Draft(version.content, old.scope, version.category), who)
+            return msgspec.structs.replace(made, expires_ns=expires_ns)
 
         return await self._memory.change(memory, who, "reverted", how)
 

@@ -56,10 +56,10 @@ class Writing:
             await self._busy[key].wait()
         done = self._busy[key] = asyncio.Event()
         try:
-            twin = await self._twin(key, record, who)
-            if twin is None:
+            merged = await self._with_twin(key, record, who, policy)
+            if merged is None:
                 return Remembered(await self._keep(record, who))
-            return await self._with_twin(twin, record, who, policy)
+            return Remembered(merged, duplicate_of=merged.id)
         finally:
             del self._busy[key]
             done.set()
@@ -152,7 +152,18 @@ class Writing:
                 return one
         return None
 
-    async def _with_twin(self, twin: Record, record: Record, who: Who, policy: Duplicates) -> Remembered:
+    async def with_twin_of(self, record: Record, who: Who) -> Record | None:
+        """Return what says the same already, with what a record adds; None when nothing does, or both may stand.
+
+        Raises `Conflict` (`memory.duplicate`) when nothing may be said twice.
+        """
+        policy = self._memory.settings.duplicates
+        return await self._with_twin(twin_key(record), record, who, policy) if policy != "allow" else None
+
+    async def _with_twin(self, key: bytes, record: Record, who: Who, policy: Duplicates) -> Record | None:
+        twin = await self._twin(key, record, who)
+        if twin is None:
+            return None
         if policy == "refuse":
             raise Conflict(
                 f"The same is remembered already, as {twin.id}.", code="memory.duplicate",
@@ -163,20 +174,19 @@ class Writing:
             if old.forgotten:
                 raise rules.not_found(old.id)
             tags = tuple(dict.fromkeys((*old.tags, *record.tags)))[: rules.TAGS_MAX]
-            related = tuple(dict.fromkeys((*old.related, *record.related)))[: rules.RELATED_MAX]
+            related = tuple(one for one in dict.fromkeys((*old.related, *record.related)) if one != old.id)
             return msgspec.structs.replace(
-                old, tags=tags, related=related, priority=max(old.priority, record.priority),
+                old, tags=tags, related=related[: rules.RELATED_MAX], priority=max(old.priority, record.priority),
                 source=record.source or old.source,
                 expires_ns=max(old.expires_ns, record.expires_ns) if old.expires_ns and record.expires_ns else 0,
             )  # fmt: skip
 
         try:
-            merged = await self._memory.change(twin.id, who, "merged", how)
+            return await self._memory.change(twin.id, who, "merged", how)
         except KnotworkError as error:
             if error.code != "memory.not_found":
                 raise
-            return Remembered(await self._keep(record, who))  # it went just now
-        return Remembered(merged, duplicate_of=twin.id)
+            return None  # it went just now
 
     async def _keep(self, record: Record, who: Who) -> Record:
         if record.category == "core":

@@ -41,7 +41,8 @@ class CommitRequest(MemoryRequest):
     "memory.commit", CommitRequest, replies.Committed, effect="write",
     cli=CliForm(("memory", "commit"), positional=("id", "content")),
     summary="Keep for good what was to pass: a recent thing or a task becomes longterm.",
-    help="It does not expire any more, and keeps its id and its history. Moved to another scope it begins a new one.",
+    help="It does not expire any more, and keeps its id and its history. Moved to another scope it begins a new one. What is kept\n"
+    "so already gets what this one adds (`duplicate_of`), and this one is forgotten.",
     examples=(
         Example("Keep it", {"id": SAMPLE}),
         Example("For all agents of my owner", {"id": SAMPLE, "content": "Tests need a database.", "scope": "personal"}),

@@ -117,6 +117,7 @@ class Committed(Reply):
     category: Category
     scope: Scope
     version: int
+    duplicate_of: str = Field(default="", description="the memory that said so already, and got what this one adds")
 
 
 class Shared(Reply):

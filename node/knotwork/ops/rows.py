@@ -1176,7 +1176,8 @@ ROWS: list[dict[str, Any]] = \
   'module': 'memory_care',
   'effect': 'write',
   'summary': 'Keep for good what was to pass: a recent thing or a task becomes longterm.',
-  'help': 'It does not expire any more, and keeps its id and its history. Moved to another scope it begins a new one.',
+  'help': 'It does not expire any more, and keeps its id and its history. Moved to another scope it begins a new one. What is kept\n'
+          'so already gets what this one adds (`duplicate_of`), and this one is forgotten.',
   'streams': False,
   'live': False,
   'cli': {'words': ('memory', 'commit'),

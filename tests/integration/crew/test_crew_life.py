@@ -14,7 +14,7 @@ from knotwork.crew import watching
 from knotwork.crew.planning import Planner, Wish
 from knotwork.crew.records import Synthesis
 from knotwork.crew.room import Report, Spawn
-from knotwork.sdk.errors import Conflict, Invalid, NotFound
+from knotwork.sdk.errors import Cancelled, Conflict, Invalid, NotFound
 from knotwork.trust.who import Who
 
 
@@ -208,6 +208,25 @@ async def test_an_agent_puts_the_results_together_also_on_demand(nodes):
     assert "I cannot" in view.record.error["message"]
     view, result = await node.crew.steering.synthesize(name, Synthesis("concatenate"), ME)
     assert (view.phase, json.loads(bytes(result.output))) == ("complete", "## The a\n\nA\n\n## The b\n\nB\n")
+
+
+async def test_an_agent_does_not_go_on_putting_together_what_is_complete(nodes):
+    """It worked for nobody, and others were given its work when it died."""
+    node = await nodes.here()
+    name = (await node.spawn(part("a"), synthesis=Synthesis("agent", "do"))).record.id
+    await node.do("one")
+    claimed = await node.claim("two")
+    view, _ = await node.crew.report(name, Report(phase="complete", data=b'"mine"'), ME)
+    assert (view.phase, await node.output(name)) == ("complete", "mine")
+
+    async def is_over() -> bool:
+        view = await node.view(name)
+        return view.over and view.phase == "complete"
+
+    await until(is_over)
+    with pytest.raises(Cancelled):
+        await node.work.claims.complete(claimed.token, "its own")
+    assert await node.output(name) == "mine"
 
 
 async def test_whoever_orchestrates_may_collect_and_complete_it_by_hand(nodes):

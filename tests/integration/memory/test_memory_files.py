@@ -33,6 +33,14 @@ async def load(node: Any, who: Any, name: str, **more: Any) -> Any:
     return await node.desk.load(name, who, **given)
 
 
+async def test_a_file_that_was_written_on_windows_is_read(node: Any):
+    ann = node.agent("writer")
+    done = await load(
+        node, ann, put(node, ann, "bom.jsonl", b'\xef\xbb\xbf{"content": "one"}\r\n{"content": "two"}\r\n')
+    )
+    assert (done.imported, done.errors) == (2, [])
+
+
 async def test_what_was_exported_comes_back_as_the_importers_own(bench: Any):
     one, two = await bench.node("one", "default"), await bench.node("two", "other")
     ann, bob = one.agent("writer"), two.agent("reader", owner="bob")
