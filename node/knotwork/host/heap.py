@@ -8,6 +8,7 @@ done often, and beside the loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import mmap
 from pathlib import Path
@@ -31,11 +32,11 @@ async def give_back() -> None:
     least = resident_bytes()
     while True:
         await asyncio.sleep(LOOK_S)
-        least = min(least, resident_bytes())
-        if (
-            resident_bytes() - least > GROWN_BYTES
-        ):  # what is in use now may be free at the next look: then nobody else would tell
-            await asyncio.to_thread(trim, 0)
+        with contextlib.suppress(OSError):  # no file can be opened just now: a node does not end for that
+            now = resident_bytes()
+            least = min(least, now)
+            if now - least > GROWN_BYTES:  # what is in use now may be free at the next look: nobody else would tell
+                await asyncio.to_thread(trim, 0)
 
 
 def resident_bytes() -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 
 import pytest
 
+from knotwork.bus.background import background
 from knotwork.host import heap
 
 CHILD = """
@@ -42,3 +44,23 @@ def test_what_is_free_between_what_is_in_use_goes_back_to_the_system():
     """A node that had put large results together kept most of a gigabyte for ever."""
     done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, timeout=90, check=False)
     assert done.stdout == "2000\n", done.stderr
+
+
+async def test_a_node_goes_on_when_the_system_does_not_say_how_much_it_has(monkeypatch):
+    """Where no file can be opened for a moment, to look ended the task, and the whole node with it."""
+    told = iter([0, OSError("too many open files"), 2 * heap.GROWN_BYTES])
+    given_back = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def resident_bytes() -> int:
+        found = next(told, 0)
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    monkeypatch.setattr(heap, "LOOK_S", 0.001)
+    monkeypatch.setattr(heap, "resident_bytes", resident_bytes)
+    monkeypatch.setattr(heap, "_trim", lambda: lambda _: loop.call_soon_threadsafe(given_back.set))
+    async with background() as group, asyncio.timeout(30):
+        group.create_task(heap.give_back())
+        await given_back.wait()
