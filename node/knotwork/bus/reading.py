@@ -62,6 +62,12 @@ async def batch(
         return await _gather(connection, stream, body, timeout_s)
 
 
+async def at(connection: Connection, stream: str, subject: str, place: int) -> Stored | None:
+    """Return the message at a place of the stream, None when there is none, or its subject does not fit."""
+    found = await batch(connection, stream, subject, place, 1)
+    return found[0] if found and found[0].seq == place else None
+
+
 async def every(
     connection: Connection, stream: str, subject: str, *, after: int = 0, timeout_s: float = READ_TIMEOUT_S
 ) -> AsyncGenerator[Stored, None]:

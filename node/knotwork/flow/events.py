@@ -68,8 +68,8 @@ class Events:
         head = publisher.head(publisher.once(mark)) if key else b""
         ack = await publisher.publish(self._connection, subject, body, head=head)
         if ack.duplicate:
-            stored = await reading.batch(self._connection, subjects.EVENTS, subject, ack.seq, 1)
-            if stored and stored[0].seq == ack.seq and stored[0].data != body:
+            stored = await reading.at(self._connection, subjects.EVENTS, subject, ack.seq)
+            if stored is not None and stored.data != body:
                 raise Conflict(
                     f"The key {key!r} was used for another event.", code="flow.key_reused", hint="Use a new key."
                 )

@@ -93,7 +93,10 @@ class Channels:
         if entry is None or entry.value is None:
             raise settings.unknown(name, list(self._known))
         self._entry(entry)
-        return self._known[name]
+        found = self._known.get(name)
+        if found is None:  # it cannot be read here, or went in this moment
+            raise settings.unknown(name, list(self._known))
+        return found
 
     async def create(self, wanted: Channel) -> Channel:
         """Make a channel; raises `Conflict` (`channel.exists`), `Unavailable` (`channel.too_many`)."""
@@ -119,13 +122,15 @@ class Channels:
         key = _CHANNEL + name
         for _ in range(TRIES):
             entry = await self._bucket.get(key)
-            written = entry is not None and entry.value is not None
-            before = settings.decode(entry.value) if entry is not None and entry.value is not None else None
-            if before is None and name not in DEFAULTS:
+            if entry is not None and entry.value is not None:
+                before, revision = settings.decode(entry.value), entry.revision
+            elif name in DEFAULTS:
+                before, revision = settings.always(name), 0
+            else:
                 raise settings.unknown(name, list(self._known))
-            made = make(before or settings.always(name))
+            made = make(before)
             try:
-                revision = await self._put(key, settings.encode(made), entry.revision if entry and written else 0)
+                revision = await self._put(key, settings.encode(made), revision)
             except Conflict:
                 continue
             self._wrote(key, settings.encode(made), revision)

@@ -15,7 +15,7 @@ from knotwork.bus.waits import set_within
 from knotwork.sdk.errors import Invalid
 from knotwork.talk import index_rows, message
 from knotwork.talk.inbox_state import expired
-from knotwork.talk.index import searched
+from knotwork.talk.index import said_in, searched
 from knotwork.talk.index_rows import Wish
 from knotwork.talk.message import Said
 from knotwork.trust.scopes import may_see
@@ -103,7 +103,7 @@ class History:
         older = rows and ((more or cut) if wish.newest else bool(wish.after))
         newest = rows[-1][0] if rows else max(wish.after, wish.before - 1, 0)
         return Page(
-            [_said(row) for row in rows],
+            [said_in(row) for row in rows],
             index_rows.next_cursor(rows[0][0], older=True, of=channel) if older else "",
             index_rows.next_cursor(newest, older=False, of=channel),
             left,
@@ -208,7 +208,7 @@ class History:
             pass
         now_ns = clock.now_ns()
         rows = await self._following.ask(lambda index: index.search(expression, wish, who, now_ns))
-        return [_said(row) for row in fitting(rows, _size)]
+        return [said_in(row) for row in fitting(rows, _size)]
 
     async def search_inbox(
         self, who: Who, query: str, *, sender: str = "", before: int = 0, limit: int = 50
@@ -246,10 +246,6 @@ def _matching(batch: list[Said], expression: str) -> list[Said]:
 
 def _size(row: Row) -> int:
     return len(row[3])
-
-
-def _said(row: Row) -> Said:
-    return Said("channel", row[1], row[0], row[2], message.decode(row[3]), len(row[3]))
 
 
 def _visible(one: Said, who: Who) -> bool:

@@ -2,9 +2,10 @@
 
 A message is done when it was read; one that asks to be acknowledged when it was. Up to `floor` everything is done, and
 above it `done` lists the places that are; up to `start` nothing is left either. The floor follows it at a distance: of
-what was done last it is known one by one what can be taken back, however often was read since. `shown` says when those were shown last that
-wait to be acknowledged: until they are, they are shown again, though not at once. `keyed` says what was shown to a reading
-that has an idempotency key, for the last few of them: who asks again with the same key gets the same.
+what was done last it is known one by one, so that it can be taken back, however much was read since. `shown` says when
+those were shown last that wait to be acknowledged: until they are, they are shown again, though not at once. `keyed` says
+what was shown to a reading that has an idempotency key, for the last few of them: who asks again with the same key gets
+the same.
 """
 
 from __future__ import annotations

@@ -113,12 +113,15 @@ class Inboxes:
         """Return the messages at some places of an inbox, without those that are not there any more."""
         found, now_ns = [], clock.now_ns()
         for place in places:
-            stored = await reading.batch(self._connection, subjects.INBOXES, subjects.inbox(agent), place, 1)
-            if stored and stored[0].seq == place:
-                said = message.said(stored[0].subject, stored[0].data, place, stored[0].time_ns)
-                if said is not None and not inbox_state.expired(said, now_ns):
-                    found.append(said)
+            said = await self._one(subjects.inbox(agent), place)
+            if said is not None and not inbox_state.expired(said, now_ns):
+                found.append(said)
         return found
+
+    async def _one(self, subject: str, place: int) -> Said | None:
+        """Return the message at a place, None for nothing."""
+        found = await reading.at(self._connection, subjects.INBOXES, subject, place)
+        return message.said(found.subject, found.data, found.seq, found.time_ns) if found is not None else None
 
     async def _scan(self, agent: str, state: InboxState, wish: Wish, now_ns: int) -> tuple[list[Said], list[int], bool]:
         """Return what is wanted, which places were seen behind what is clear, and whether more is wanted than returned."""
@@ -236,16 +239,14 @@ class Inboxes:
 
     async def get(self, place: int, who: Who) -> Said:
         """Return a message that somebody got or sent; raises `NotFound` (`message.not_found`)."""
-        found = await reading.batch(self._connection, subjects.INBOXES, patterns.INBOXES, place, 1)
-        one = found[0] if found and found[0].seq == place else None
-        said = message.said(one.subject, one.data, one.seq, one.time_ns) if one is not None else None
+        said = await self._one(patterns.INBOXES, place)
         if said is None or inbox_state.expired(said, clock.now_ns()) or who.id not in (said.to, said.envelope.sender):
             raise message.unknown(message.name("inbox", place))
         return said
 
     async def let_in(self, agent: str, post: str) -> bool:
         """Return whether a message from another project, by its name there, is in an inbox."""
-        async for one in self._each(agent, 0):
+        async for one in self.all(agent):
             if one.envelope.post == post:
                 return True
         return False
@@ -306,7 +307,7 @@ class Inboxes:
 
     async def _make_room(self, agent: str, room: _Room) -> bool:
         state, revision = await self._reads.inbox(agent)
-        if room.none_at == (revision,):
+        if room.none_at == revision:
             room.full_until_s = time.monotonic() + FULL_S
             return False  # nothing was read since we looked in vain
         subject, upto = subjects.inbox(agent), state.floor
@@ -322,14 +323,14 @@ class Inboxes:
                     await self._delete(agent, place)
                     gone += 1
             await self._reads.change(agent, lambda now: inbox_state.after_forgetting(now, single))
-        room.none_at = None if gone else (revision,)
+        room.none_at = None if gone else revision
         room.full_until_s = 0.0 if gone else time.monotonic() + FULL_S
         room.made += bool(gone)
         return gone > 0
 
     async def _delete(self, agent: str, place: int) -> None:
-        found = await reading.batch(self._connection, subjects.INBOXES, subjects.inbox(agent), place, 1)
-        if not found or found[0].seq != place:  # places come from a record: never delete what is somebody else's
+        if await reading.at(self._connection, subjects.INBOXES, subjects.inbox(agent), place) is None:
+            # places come from a record: never delete what is somebody else's
             raise message.unknown(message.name("inbox", place))
         await reading.delete(self._connection, subjects.INBOXES, place)
 
@@ -341,5 +342,5 @@ class _Room:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     made: int = 0
     wanted: int = 0
-    none_at: tuple[int] | None = None
+    none_at: int | None = None
     full_until_s: float = 0.0

@@ -261,6 +261,12 @@ class Index:
         return len(batch) == WORDS_BATCH
 
 
+def said_in(row: Row) -> Said:
+    """Return the message of a row; raises what `message.decode` raises."""
+    place, channel, at_ns, data = row
+    return Said("channel", channel, place, at_ns, decode(data), len(data))
+
+
 def _row(data: bytes, one: Said) -> tuple[int, str, int, int, str, str, str, str, str, str, int, str, bytes]:
     envelope = one.envelope
     mentions = f" {' '.join(envelope.mentions)} " if envelope.mentions else ""

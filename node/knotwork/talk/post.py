@@ -104,7 +104,5 @@ class Post:
 
     async def find(self, place: int) -> Said | None:
         """Return the message at a place, None for nothing."""
-        found = await reading.batch(await self.connection(), subjects.POST, patterns.POST, place, 1)
-        if not found or found[0].seq != place:
-            return None
-        return message.posted(found[0].subject, found[0].data, found[0].seq, found[0].time_ns)
+        found = await reading.at(await self.connection(), subjects.POST, patterns.POST, place)
+        return message.posted(found.subject, found.data, found.seq, found.time_ns) if found is not None else None

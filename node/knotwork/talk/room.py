@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from knotwork.bus import subjects
 from knotwork.bus.background import background
 from knotwork.bus.commit import open_group_commit
-from knotwork.talk import message
 from knotwork.talk.channels import Channels
 from knotwork.talk.following import Following, open_following
 from knotwork.talk.history import History
@@ -49,11 +48,8 @@ class Talk:
     post: Post
 
     async def get(self, name: str, who: Who) -> Said:
-        """Return a message that somebody may see, of a channel or an inbox; raises `NotFound` (`message.not_found`)."""
-        where, place = message.place_of(name)
-        if where == "post":
-            return await self.sending.direct(where, place, who)
-        return await (self.inboxes.get(place, who) if where == "inbox" else self.sending.in_channel(name, who))
+        """Return a message that somebody may see, wherever it lies; raises `NotFound` (`message.not_found`)."""
+        return await self.sending.get(name, who)
 
 
 @asynccontextmanager

@@ -18,7 +18,8 @@ from knotwork.bus.blobs import Blobs
 from knotwork.sdk.errors import Conflict, Internal, Invalid, KnotworkError, NotFound, Unavailable
 from knotwork.talk import channel as settings
 from knotwork.talk import contact, framing, mentions, message
-from knotwork.talk.message import Draft, Envelope, Said, Where
+from knotwork.talk.index import said_in
+from knotwork.talk.message import Draft, Envelope, Said
 from knotwork.talk.stores import INBOX_MAX
 from knotwork.trust.scopes import may_see
 
@@ -121,7 +122,7 @@ class Sending:
         row = await self._following.ask(lambda index: index.find(place, who, now_ns))
         if row is None:
             raise message.unknown(name)
-        return Said("channel", row[1], row[0], row[2], message.decode(row[3]), len(row[3]))
+        return said_in(row)
 
     def _mentioned(self, who: Who, text: str) -> list[Who]:
         found: dict[str, Who] = {}
@@ -154,12 +155,11 @@ class Sending:
 
     async def reply(self, who: Who, draft: Draft) -> Receipt:
         """Answer a message: to its sender when it came directly, else in its channel, for those who see what is answered."""
-        where, place = message.place_of(draft.reply_to)
-        if where == "channel":
-            said = await self.in_channel(draft.reply_to, who)
-            return await self.to_channel(who, said.to, msgspec.structs.replace(draft, scope=said.envelope.scope))
         _check(draft)
-        answered = await self.direct(where, place, who)
+        answered = await self.get(draft.reply_to, who)
+        if answered.where == "channel":
+            scope = answered.envelope.scope
+            return await self.to_channel(who, answered.to, msgspec.structs.replace(draft, scope=scope))
         return await self._to_one(who, self._other(answered, who), draft, answered)
 
     def _other(self, answered: Said, who: Who) -> Who:
@@ -170,11 +170,14 @@ class Sending:
             return self._book.find(answered.to, who)
         return self._book.find(answered.envelope.sender if answered.to == who.id else answered.to)
 
-    async def direct(self, where: Where, place: int, who: Who) -> Said:
-        """Return a message of an inbox, or one that somebody sent to another project or that was let in from there.
+    async def get(self, name: str, who: Who) -> Said:
+        """Return a message that somebody may see: of a channel or an inbox, or on its way between projects.
 
-        Raises `NotFound` (`message.not_found`).
+        Raises `NotFound` (`message.not_found`), also for one from another project that was not let in.
         """
+        where, place = message.place_of(name)
+        if where == "channel":
+            return await self.in_channel(name, who)
         if where == "inbox":
             return await self._inboxes.get(place, who)
         said = await self._post.get(place, who)
@@ -218,11 +221,8 @@ class Sending:
         return done
 
     async def _answered(self, who: Who, draft: Draft) -> Said | None:
-        """Return the direct message that is answered, None for none."""
-        if not draft.reply_to:
-            return None
-        where, place = message.place_of(draft.reply_to)
-        return await (self.in_channel(draft.reply_to, who) if where == "channel" else self.direct(where, place, who))
+        """Return the message that is answered, None for none."""
+        return await self.get(draft.reply_to, who) if draft.reply_to else None
 
     async def _to_one(self, who: Who, to: Who, draft: Draft, answered: Said | None, *, thread: str = "") -> Receipt:
         policy = self._channels.policy
@@ -291,11 +291,11 @@ class Sending:
 
     async def _must_be_as_before(self, stream: str, subject: str, place: int, envelope: Envelope) -> None:
         """Raise `Conflict` (`message.key_reused`) when another message was sent with this key."""
-        found = await reading.batch(self._connection, stream, subject, place, 1)
-        if not found or found[0].seq != place:
+        found = await reading.at(self._connection, stream, subject, place)
+        if found is None:
             return  # it was sent, and is over by now
         try:
-            before = message.decode(found[0].data)
+            before = message.decode(found.data)
         except Invalid as error:
             raise Internal(f"Message {place} of {stream} cannot be read.", code="message.malformed") from error
         _must_be_same(before, envelope)

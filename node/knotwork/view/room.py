@@ -323,10 +323,10 @@ class View:
         """Return what is in a segment of ARCHIVE; the last few are kept, since neighbours are asked for together."""
         kept = self._segments.pop(seq, None)
         if kept is None:
-            found = await reading.batch(self._connection, subjects.ARCHIVE, ">", seq, 1)
-            if not found or found[0].seq != seq:
+            found = await reading.at(self._connection, subjects.ARCHIVE, ">", seq)
+            if found is None:
                 return []
-            kept = await asyncio.to_thread(evidence.unpack, found[0].data)
+            kept = await asyncio.to_thread(evidence.unpack, found.data)
         self._segments[seq] = kept
         if len(self._segments) > SEGMENTS_KEPT:
             del self._segments[next(iter(self._segments))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.integration.talk.conftest import ANN, BOB, CYD
 
+from knotwork.bus import kv, subjects
 from knotwork.sdk.errors import Conflict, Invalid, NotFound
 from knotwork.talk.index_rows import Wish, cursor
 from knotwork.talk.message import Draft
@@ -127,3 +128,13 @@ async def test_a_key_is_good_for_one_message(talk):
     other = await talk.sending.to_channel(BOB, "errors", Draft(text="once", key="k1"))
     assert not other.already
     assert len((await talk.history.page(ANN, Wish(channel="errors"))).messages) == 2
+
+
+async def test_a_channel_that_cannot_be_read_here_is_not_found(nodes, talk):
+    """One of a newer version, or written by hand: to read it failed inside."""
+    bucket = kv.Bucket(await nodes.connection(), subjects.CHANNELS)
+    await bucket.put("channel.newer", b'{"name":"newer","max_messages":0}')
+    for ask in (talk.history.page(BOB, Wish(channel="newer")), talk.channels.change("newer", lambda one: one)):
+        with pytest.raises(NotFound) as caught:
+            await ask
+        assert caught.value.code == "channel.not_found"
