@@ -148,7 +148,7 @@ async def test_a_session_ends_with_its_project_and_begins_again_with_it(nodes: N
             for config in (left, both):
                 node.write(config)
                 assert node.ask("node.reload")["result"] in ("applied", "unchanged")
-            until(lambda: held.told[-1].get("why") == "it was closed", what="nobody told of the end")
+            until(lambda: held.told[-1].get("code") == "bus.disconnected", what="nobody told of the end")
         finally:
             held.die()
         assert (await here.call("get_my_handle"))["guid"] == me["guid"]

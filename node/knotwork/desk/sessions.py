@@ -9,6 +9,7 @@ from knotwork.desk.moments import rfc3339
 from knotwork.mesh import session_records
 from knotwork.mesh.session_records import AgentSession
 from knotwork.ops import pages, replies, session_replies
+from knotwork.sdk.errors import Unavailable
 from knotwork.trust.scopes import may_see
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ class SessionDesk:
         self._sessions, self._owner, self._node = sessions, owner, node
 
     async def open(self, newcomer: Newcomer, caller: Who) -> AsyncGenerator[replies.Chunk, None]:
-        """Hold a session open until the generator is closed; yields what the agent is told."""
+        """Hold a session open until the generator is closed; yields what the agent is told.
+
+        Raises `Unavailable` (`bus.disconnected`) when the node leaves the project.
+        """
         project = self._sessions.project
         keys = self._sessions.parents
         parent = keys.parent(newcomer.parent) if newcomer.parent else ""
@@ -45,6 +49,8 @@ class SessionDesk:
             yield replies.Chunk(data=opened | told)
             while True:
                 notice = await line.notices.get()
+                if line.over == session_records.LEFT:
+                    raise Unavailable(f"{self._node} leaves {project}.", code="bus.disconnected", retry_after_s=1.0)
                 yield replies.Chunk(data=notice)
                 if notice["event"] == "closed":
                     return

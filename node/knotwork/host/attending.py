@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from knotwork.bus.background import begin_in
 from knotwork.desk import claims
 from knotwork.mesh.records import AgentRecord
+from knotwork.mesh.session_records import LEFT
 from knotwork.sdk.errors import Conflict
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Attending:
     def leave(self) -> None:
         """End every session of this node, which leaves the project: who holds one over HTTP would not hear of it."""
         for record, _ in self._sessions.all():
-            self._sessions.close(record.who)
+            self._sessions.close(record.who, LEFT)
 
     async def _abandon(self, record: AgentSession) -> None:
         await asyncio.sleep(AGAIN_S)

@@ -27,6 +27,8 @@ NAMES_MAX = 4
 """How many of the names it had an agent still answers to."""
 FORGET_S = 24 * 3600
 """After how long without its session an agent is forgotten, its handle is free again, and so is what it was."""
+LEFT = "its node leaves the project"
+"""Why a session is over that can be opened again as soon as the node is back."""
 PERSON = "person-"
 RESERVED = frozenset({"all", "anybody", "everybody", "here", "knotwork", "me", "nobody", "node", "someone", "system"})
 _id = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch

@@ -233,11 +233,11 @@ class Sessions:
         self.changed(line)
         return line.record
 
-    def close(self, who: Who) -> None:
+    def close(self, who: Who, why: str = "it was closed") -> None:
         """End an agent's session of this node, if it has one."""
         line = self._lines.get(who.id)
         if line is not None:
-            self._end(line, "it was closed")
+            self._end(line, why)
 
     def _end(self, line: Line, why: str) -> None:
         if line.over:

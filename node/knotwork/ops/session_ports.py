@@ -54,7 +54,8 @@ class Sessions(Protocol):
         """Open a session for as long as the generator is; the first piece has its id, handle and secret.
 
         Raises `Conflict` (`session.open`, `session.handle_taken`), `NotFound` (`agent.not_found`) for a parent that
-        was forgotten, and `Denied` (`session.bad_parent`).
+        was forgotten, `Denied` (`session.bad_parent`), and `Unavailable` (`bus.disconnected`) when the node leaves
+        the project.
         """
         ...
 
