@@ -116,7 +116,6 @@ class Work:
         self.meant = self.claims.polls.meant = Meant(connection, self.submitter)
         if membership is not None:
             self.worker.passes = Passing(connection, membership, self.submitter).pass_on
-        self._purged: dict[str, int] = {}
         self._again = asyncio.Event()
 
     @property
@@ -178,7 +177,6 @@ class Work:
         await self.worker.reconnected()
         await self.claims.reconnected()
         self.timers.look(anew=True)
-        self._purged.clear()  # a store that was lost begins anew
         await self.waiters.reconnected()
 
     async def _look_around(self) -> None:
@@ -194,11 +192,7 @@ class Work:
         await self.claims.overdue.look()
         self.timers.look()
         await self.timers.forget_handled()
-        for depth in self.depths:
-            name = depth.queue.consumer
-            if depth.floor > self._purged.get(name, 0):
-                await queues.forget_finished(self._connection, depth)
-                self._purged[name] = depth.floor
+        await self._sweeper.forget_finished(self.depths)
 
     async def _over(self, task: Task) -> bool:
         """Return whether an attempt has its outcome."""

@@ -1,5 +1,7 @@
 """How does every queue of a project stand, second by second? All are listed; of very many only those that may have changed.
 
+What is finished of them is removed here, too, when the rest of the room has seen how they stand.
+
 A queue stays when it is empty, and a server needs a millisecond for thirty of a list. So where there are thousands, a list
 is good for some seconds: a queue that was empty then is empty still unless somebody was told of work in it, by a hint, and
 only those others are asked for one by one. A hint that got lost is made good by the next list.
@@ -16,6 +18,8 @@ from knotwork.sdk.errors import KnotworkError
 from knotwork.work import queues
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from knotwork.bus.connection import Connection
     from knotwork.bus.wire import Message
     from knotwork.work.queues import Depth, Queue
@@ -29,19 +33,21 @@ EARLY_S = 5.0
 
 
 class Sweeper:
-    """Looks how the queues of one project stand."""
+    """Looks how the queues of one project stand, and removes what is finished of them."""
 
     def __init__(self, connection: Connection) -> None:
         """Know of none; nothing is listened to before there are many."""
         self._connection = connection
         self._depths: dict[str, Depth] = {}
         self._hints: dict[Queue, float] = {}
+        self._purged: dict[str, int] = {}
         self._listens = False
         self._list_s = 0.0
 
     def reconnected(self) -> None:
-        """List all the next time: hints may have been missed."""
+        """List all the next time: hints may have been missed, and a store that was lost begins anew."""
         self._list_s = 0.0
+        self._purged.clear()
 
     async def look(self) -> list[Depth]:
         """Return how every queue stands. Raises what asking the server raises."""
@@ -53,6 +59,14 @@ class Sweeper:
         else:
             await self._ask(maybe)
         return list(self._depths.values())
+
+    async def forget_finished(self, depths: Iterable[Depth]) -> None:
+        """Remove what is finished of queues that stand so, in bulk. Raises what asking the server raises."""
+        for depth in depths:
+            name = depth.queue.consumer
+            if depth.floor > self._purged.get(name, 0):
+                await queues.forget_finished(self._connection, depth)
+                self._purged[name] = depth.floor
 
     async def _list(self, began_s: float) -> None:
         listened = self._listens
