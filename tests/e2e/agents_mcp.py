@@ -74,8 +74,10 @@ async def stdio_agent(
 
 
 @contextlib.asynccontextmanager
-async def http_agent(node: Node, *, mode: str = MODERN, name: str = "tester", query: str = "") -> AsyncIterator[Agent]:
-    headers = {"authorization": f"Bearer {node.token}"}
+async def http_agent(
+    node: Node, *, mode: str = MODERN, name: str = "tester", query: str = "", parent: str = ""
+) -> AsyncIterator[Agent]:
+    headers = {"authorization": f"Bearer {node.token}"} | ({"knotwork-parent": parent} if parent else {})
     async with httpx.AsyncClient(headers=headers, timeout=WAIT_S) as http:
         transport = streamable_http_client(f"{node.about['http']}/mcp{query}", http_client=http)
         client = Client(

@@ -113,6 +113,30 @@ async def test_a_client_without_a_handshake_is_known_by_its_label(node: Node):
         assert (await again.call("complete_work", work_id=given["work_id"]))["status"] == "completed"
 
 
+@pytest.mark.parametrize("mode", MODES)
+async def test_an_agent_over_http_shows_who_started_it(node: Node, mode: str):
+    skill = f"nursing-{mode}"
+    async with (
+        stdio_agent(node, name="parent") as parent,
+        http_agent(node, mode=mode, name="child", query="?session=c") as stranger,
+    ):
+        key = (await parent.call("get_my_handle"))["parentKey"]
+        given = await parent.call(
+            "broadcast_work_offer", taskId="t", description="ours", requiredCapability=skill, scope="private"
+        )
+        async with http_agent(node, mode=mode, name="child", query="?session=c", parent=key) as child:
+            mine, other = await child.call("get_my_handle"), await stranger.call("get_my_handle")
+            assert mine["guid"] != other["guid"]
+            assert (await stranger.call("claim_work", capability=skill, timeout=100))["claimed"] is False
+            taken = await child.call("claim_work", capability=skill, timeout=20000)
+            assert taken["work_id"] == given["work_id"]
+            await child.call("complete_work", work_id=given["work_id"], result=1)
+        async with http_agent(node, mode=mode, name="child", query="?session=c", parent=key) as again:
+            assert (await again.call("get_my_handle"))["guid"] == mine["guid"]
+    async with http_agent(node, mode=mode, name="child", parent="parent") as liar:
+        assert "no parent key" in await liar.refused("get_my_handle")
+
+
 @pytest.mark.timeout(180)
 async def test_what_was_claimed_is_known_again_after_the_node_was_killed(nodes: Nodes):
     node = nodes.node().up()

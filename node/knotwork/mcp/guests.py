@@ -41,14 +41,16 @@ _LOOK_S = 5.0
 class Door:
     """How a client came in: the project, what it calls itself, what tells its agents apart, the label it gave or "".
 
-    `session` is its MCP session, "" for a client without a handshake.
+    `session` is its MCP session, "" for a client without a handshake; `parent` the parent key of the agent that started
+    it, "" for none.
     """
 
     project: str
     client: str
-    key: str
+    key: str = field(repr=False)
     label: str = ""
     session: str = ""
+    parent: str = field(default="", repr=False)
 
 
 @dataclass(eq=False)
@@ -158,6 +160,7 @@ class Guests:
         opener = self.opener(guest.door.project)
         place = f"/mcp/{name}" if guest.door.label else f"/mcp/{name} at {opener.who.node}"
         fields = {"host": "http", "path": place, "label": guest.label, "type": name, "take_over": True}
+        fields |= {"parent": guest.door.parent} if guest.door.parent else {}
         try:
             async with aclosing(serve.dispatch("session.open", codec.encode(fields), opener, self._node)) as frames:
                 async for frame in frames:

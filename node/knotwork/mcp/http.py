@@ -101,7 +101,8 @@ class HttpDoor:
         session = request.headers.get("mcp-session-id", "")
         name = client[:200] or "agent"
         key = f"{labels.token_of(name)}/{label}" if label else session or f"{name}/"
-        return Door(self.project(request.scope), name, key, label, session)
+        parent = request.headers.get("knotwork-parent", "")
+        return Door(self.project(request.scope), name, key + parent, label, session, parent)
 
 
 def _header(scope: Scope, name: bytes) -> str:

@@ -125,8 +125,8 @@ class Guard:
 async def _preflight(send: Send) -> None:
     headers = {
         "access-control-allow-methods": "GET, POST, DELETE",
-        "access-control-allow-headers": "authorization, content-type, if-none-match, knotwork-project, last-event-id, mcp-method, mcp-name, "
-        "mcp-protocol-version, mcp-session-id, traceparent",
+        "access-control-allow-headers": "authorization, content-type, if-none-match, knotwork-parent, knotwork-project, last-event-id, "
+        "mcp-method, mcp-name, mcp-protocol-version, mcp-session-id, traceparent",
         "access-control-max-age": "600",
     }
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
