@@ -21,7 +21,7 @@ from knotwork.mcp.dialect import Asked, Json, Refusal
 from knotwork.mcp.keeping import Keeping
 from knotwork.mcp.lines import LINE_MAX_BYTES, Lines, TooLong
 from knotwork.mcp.link import MAYBE, Link
-from knotwork.sdk.errors import Invalid, KnotworkError, Unreachable
+from knotwork.sdk.errors import KnotworkError, Unreachable
 
 log = logging.getLogger(__name__)
 AT_ONCE_MAX = 256
@@ -255,7 +255,7 @@ class Bridge:
             claim = await self._keeping.claim_of(work_id, self._ask) if "claim" in listed else ""
             arguments |= {"claim": claim} if claim else {}
         if halves := wording.halved(arguments):
-            raise Invalid(wording.halves_said(halves), code="tool.bad_arguments", hint=wording.HALVES_HINT)
+            raise wording.half_a_character(halves)
         key = secrets.token_hex(8) if name in again.KEYED else ""
         try:
             told = await self._link.ask(

@@ -189,7 +189,7 @@ async def outcome_of(tool: Tool, arguments: Any, session: OpSession) -> Outcome:
         result = await _patiently(tool, {} if arguments is None else arguments, session)
     except KnotworkError as error:
         halves = wording.halved(arguments) if error.code == "wire.not_json" and isinstance(arguments, dict) else []
-        return refused(half_a_character(halves) if halves else error)
+        return refused(wording.half_a_character(halves) if halves else error)
     except Exception as error:  # whatever a handler raises, the agent gets an answer
         log.exception("tool %s failed", tool.name)
         return refused(KnotworkError.of(error))
@@ -294,11 +294,6 @@ def _expected(tool: Tool) -> str:
         return f"{tool.name} takes no arguments."
     told = [f"{name} (needed)" if about.is_required() else name for name, about in known.items()]
     return f"{tool.name} takes: {', '.join(told)}."
-
-
-def half_a_character(names: list[str]) -> Invalid:
-    """Return the error of arguments that nothing can write: a surrogate alone is in them."""
-    return Invalid(wording.halves_said(names), code="tool.bad_arguments", hint=wording.HALVES_HINT)
 
 
 def refused(error: KnotworkError) -> Outcome:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knotwork.bus.background import background
 from knotwork.mcp import held, standing
 from knotwork.sdk.errors import KnotworkError, Unavailable
+
+if TYPE_CHECKING:
+    from knotwork.mcp.ways import Ask
 
 Extend = Callable[[str, str, float], Awaitable[None]]
 """Extends a lease: work, claim, seconds. Raises what the op `work.extend` raises."""
@@ -48,7 +51,7 @@ class Keeping:
             claim = arguments.get("claim")
             self._drop(str(arguments.get("work_id")), claim=claim if isinstance(claim, str) else "")
 
-    async def claim_of(self, work_id: str, ask: standing.Ask) -> str:
+    async def claim_of(self, work_id: str, ask: Ask) -> str:
         """Return what to show for work, "" when it is not kept; raises what `held.meant` raises."""
         for over in await standing.lost(ask, work_id, self._of(work_id)):
             self._drop(work_id, over)

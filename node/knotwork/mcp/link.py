@@ -55,9 +55,9 @@ class Up:
 
     asker: Asker
     secret: str = field(repr=False)
+    over: asyncio.Event
     handle: str = ""
     node: str = ""
-    over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Link:
@@ -137,8 +137,7 @@ class Link:
         said = codec.decode(piece.data).get("data")
         match said.get("event"):
             case "opened":
-                up = self._up = Up(asker, said["session"], said["handle"], said.get("node", ""))
-                up.over = _Ends(limit)
+                self._up = Up(asker, said["session"], _Ends(limit), said["handle"], said.get("node", ""))
                 self.trouble, self._met = None, True
                 self._tell()
             case "closed":

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from knotwork.bus import subjects
 from knotwork.sdk.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    Ask = Callable[..., Awaitable[dict[str, Any]]]
+    from knotwork.mcp.ways import Ask
 
 _crew = re.compile(r"o[a-z0-9]{7,39}").fullmatch
 
@@ -23,6 +22,11 @@ async def orchestration(ask: Ask, given: str) -> dict[str, Any] | None:
         return await ask("crew.state", id=given)
     except NotFound:  # a task may be called so
         return None
+
+
+def is_workflow_run(work_id: str) -> bool:
+    """Return whether an id is one of a run: those of tasks begin otherwise."""
+    return work_id.startswith(subjects.WORKFLOW)
 
 
 async def work(ask: Ask, given: str) -> str:

@@ -192,7 +192,7 @@ class ReadInput(Input):
 async def read_work(given: ReadInput, session: Session) -> dict[str, Any]:
     """Return a part of an input or a result."""
     work_id = await meant.work(session.ask, given.work_id)
-    if work_id.startswith("w"):
+    if meant.is_workflow_run(work_id):
         found = await meant.whole(session.ask, given.work_id, await session.ask("run.show", id=work_id))
     else:
         found = await session.ask("task.get", id=work_id, with_input=given.part == "input")

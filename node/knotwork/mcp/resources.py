@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from knotwork.mcp import instructions, meant, rows, toolsets, wording
 from knotwork.sdk.errors import NotFound
 
-Ask = Callable[..., Awaitable[dict[str, Any]]]
-"""Asks an op: `await ask("agents.list", limit=10)`."""
+if TYPE_CHECKING:
+    from knotwork.mcp.ways import Ask
+
 SCHEME = "knotwork://"
 
 
@@ -95,4 +95,4 @@ async def _text(uri: str, ask: Ask) -> str:
             hint=f"There are: {', '.join((*(one.uri for one in RESOURCES), *(f'{SCHEME}{kind}/ID' for kind in _ONE)))}.",
         )  # fmt: skip
     work = await meant.work(ask, name)
-    return wording.text_of(await ask(_ONE["run" if work.startswith("w") else kind], id=work))
+    return wording.text_of(await ask(_ONE["run" if meant.is_workflow_run(work) else kind], id=work))

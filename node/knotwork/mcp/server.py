@@ -289,12 +289,8 @@ def _traceparent(ctx: Context) -> str:
 
 def _takes_tasks(ctx: Context) -> bool:
     able = ctx.session.client_capabilities
-    return (
-        ctx.protocol_version in dialect.MODERN
-        and able is not None
-        and bool(able.extensions)
-        and dialect.TASKS in (able.extensions or {})
-    )
+    extensions = able.extensions if able is not None else None
+    return ctx.protocol_version in dialect.MODERN and dialect.TASKS in (extensions or {})
 
 
 def _result(outcome: calling.Outcome) -> CallToolResult:

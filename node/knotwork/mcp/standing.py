@@ -5,14 +5,16 @@ A lease can end without a word to whoever remembers it, so before an agent is ma
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from knotwork.sdk.errors import KnotworkError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from knotwork.mcp.ways import Ask
+
 OVER = frozenset({"claim.invalid", "claim.expired", "claim.superseded", "claim.ended", "claim.cancelled"})
-Ask = Callable[..., Awaitable[dict[str, Any]]]
-"""Asks for an op: `await ask(op, **fields)`; raises what it raises."""
 
 
 async def lost(ask: Ask, work_id: str, claims: Mapping[str, str]) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from knotwork.bus.endpoint import Endpoint
@@ -39,6 +39,8 @@ class Asker(Protocol):
         ...
 
 
+Ask = Callable[..., Awaitable[dict[str, Any]]]
+"""Asks for one op in the name of an agent, whatever the way: `await ask("agents.list", limit=10)`; raises what it raises."""
 Way = Callable[[], AbstractAsyncContextManager[Asker]]
 """Connects inside a block, and yields what asks."""
 

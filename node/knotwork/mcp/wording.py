@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from knotwork.sdk.errors import Invalid
+
 RESULT_MAX_CHARS = 26_000
 """About 8,000 tokens, at three and a quarter characters a token."""
-HALVES_HINT = "Send whole characters: write both halves of an emoji, and cut texts between characters."
 _CUT = "… [{left} of {whole} characters left out]"
 _CUT_KEYS = "[{left} of {whole} fields left out]"
 LEVELS = 200
@@ -93,10 +94,13 @@ def halved(arguments: dict[str, Any]) -> list[str]:
     return found
 
 
-def halves_said(names: list[str]) -> str:
-    """Return what is said of such arguments."""
+def half_a_character(names: list[str]) -> Invalid:
+    """Return the error of such arguments (`tool.bad_arguments`)."""
     shown = ", ".join(clean(name.encode("utf-8", "replace").decode())[:64] for name in names[:10])
-    return f"{shown}: half a character is in it (a surrogate alone), which nothing can store."
+    return Invalid(
+        f"{shown}: half a character is in it (a surrogate alone), which nothing can store.", code="tool.bad_arguments",
+        hint="Send whole characters: write both halves of an emoji, and cut texts between characters.",
+    )  # fmt: skip
 
 
 def text_of(result: Any) -> str:

@@ -148,7 +148,7 @@ class CheckInput(Input):
 async def check_work(given: CheckInput, session: Session) -> dict[str, Any]:
     """Return one task, or one run."""
     work_id = await meant.work(session.ask, given.work_id)
-    kind = "run.show" if work_id.startswith("w") else "task.get"
+    kind = "run.show" if meant.is_workflow_run(work_id) else "task.get"
     found = await session.ask(kind, id=work_id)
     shown = result_of(await meant.whole(session.ask, given.work_id, found))
     if kind == "task.get" and found["state"] in ("pending", "waiting"):
@@ -171,7 +171,7 @@ class AwaitInput(CheckInput):
 async def await_work(given: AwaitInput, session: Session) -> dict[str, Any]:
     """Wait for a task, or for a run."""
     work_id = await meant.work(session.ask, given.work_id)
-    kind = "run.watch" if work_id.startswith("w") else "task.watch"
+    kind = "run.watch" if meant.is_workflow_run(work_id) else "task.watch"
     found = await session.ask(kind, id=work_id, timeout_s=given.timeout_secs)
     return result_of(await meant.whole(session.ask, given.work_id, found))
 
@@ -342,7 +342,7 @@ async def cancel_work(given: CancelInput, session: Session) -> dict[str, Any]:
     """Cancel a task, a run or an orchestration."""
     if await meant.orchestration(session.ask, given.work_id) is not None:
         return await _cancel_crew(given, session)
-    run = given.work_id.startswith("w")
+    run = meant.is_workflow_run(given.work_id)
     reply = await session.ask("run.cancel" if run else "task.cancel", ids=[given.work_id], why=given.reason)
     one = reply["runs" if run else "tasks"][0]
     session.done_with(given.work_id)

@@ -338,8 +338,8 @@ def test_half_a_character_is_told_by_the_argument_that_holds_it():
         "message",
         "metadata",
     ]
-    assert wording.halves_said(["message"]).startswith("message: half a character")
-    error = calling.half_a_character(["\ud800"])
+    assert wording.half_a_character(["message"]).message.startswith("message: half a character")
+    error = wording.half_a_character(["\ud800"])
     assert calling.refused(error).text.encode()
 
 
