@@ -78,9 +78,13 @@ async def test_bad_calls_are_told_and_more_tools_listed(node: Node, mode: str):
     async with http_agent(node, mode=mode, name=f"asks-{mode}") as agent:
         said = await agent.refused("assign_work", task="x", capabilty="y")
         assert "did you mean capability" in said
-        async with http_agent(node, mode=mode, query="?toolset=zzz") as lost:
-            with pytest.raises(MCPError, match=r"no toolset 'zzz'.*core, classic"):
-                await lost.tools()
+        for query, told in (
+            ("?toolset=zzz", r"no toolset 'zzz'.*core, classic"), ("?toolset=core,work", "each is a `toolset`"),
+            ("?session=A", r"no label.*lower-case letters.*session"),
+        ):  # fmt: skip
+            async with http_agent(node, mode=mode, query=query) as lost:
+                with pytest.raises(MCPError, match=told):
+                    await lost.tools()
         with pytest.raises(MCPError, match="Did you mean check_work"):
             await agent.tried("chek_work")
         assert "cancel_work" not in await agent.tools()

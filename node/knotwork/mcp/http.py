@@ -88,7 +88,10 @@ class HttpDoor:
         """Return the project a request is about; raises `Invalid` (`web.bad_project`)."""
         named = _header(scope, b"knotwork-project") or self._default_project()
         if not _project(named):
-            raise Invalid(f"{named[:64]!r} is no project name.", code="web.bad_project")
+            raise Invalid(
+                f"{named[:64]!r} is no project name.", code="web.bad_project",
+                hint="The header Knotwork-Project names a project of the configuration; without it it is the first.",
+            )  # fmt: skip
         return named
 
     def door_of(self, request: Any, client: str) -> Door:
@@ -97,7 +100,10 @@ class HttpDoor:
 
         label = request.query_params.get("session", "")
         if label and not _project(label):
-            raise Invalid(f"{label[:64]!r} is no label of a session.", code="mcp.bad_label")
+            raise Invalid(
+                f"{label[:64]!r} is no label of a session.", code="mcp.bad_label",
+                hint="Use lower-case letters, digits, - and _ for `session` in the address, or leave it out.",
+            )  # fmt: skip
         session = request.headers.get("mcp-session-id", "")
         name = client[:200] or "agent"
         key = f"{labels.token_of(name)}/{label}" if label else session or f"{name}/"

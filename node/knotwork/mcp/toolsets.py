@@ -121,7 +121,9 @@ def chosen(names: list[str]) -> tuple[str, ...]:
     for name in names:
         if name not in ABOUT:
             raise Invalid(
-                f"There is no toolset {name[:64]!r}.", code="tool.bad_toolset", hint=f"There are: {', '.join(ABOUT)}."
+                f"There is no toolset {name[:64]!r}.",
+                code="tool.bad_toolset",
+                hint=f"There are: {', '.join(ABOUT)}. Of several each is a `toolset` of its own in the address.",
             )
     return tuple(dict.fromkeys(names))
 
