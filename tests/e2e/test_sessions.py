@@ -105,6 +105,12 @@ def test_an_agent_is_not_called_as_what_a_node_runs_and_gets_its_work(nodes):
         assert [task["id"] for task in claimed["tasks"]] == [run]
 
 
+def test_an_agent_whose_type_is_like_a_person_is_called_otherwise(nodes):
+    node = nodes.node().up()
+    with agent(node, type="person-ann") as one, agent(node, type="all", label="2") as other:
+        assert (one.handle, other.handle) == ("agent", "all-2")
+
+
 def test_an_agent_asks_in_its_own_name_and_runs_nothing(nodes):
     node = nodes.node().up()
     with agent(node, capabilities=["review"]) as one, agent(node, label="2") as other:

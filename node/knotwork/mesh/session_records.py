@@ -143,5 +143,6 @@ def reserved(handle: str) -> bool:
 
 
 def handles(wanted: str) -> list[str]:
-    """Return the names to be tried for an agent that did not choose one, in order."""
+    """Return the names to be tried for an agent that did not choose one, in order; one like a person's is none of them."""
+    wanted = "agent" if wanted.startswith(PERSON) else wanted
     return [wanted, *(f"{wanted[:56]}-{number}" for number in range(2, 10_000))]
