@@ -31,25 +31,9 @@ _HINTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("refactor code implement function class bug fix library python rust java typescript go build develop", ("coding", "code", "development", "programming", "backend")),
 )  # fmt: skip
 _UNSAID = frozenset(
-    {
-        "then",
-        "and",
-        "first",
-        "next",
-        "finally",
-        "please",
-        "also",
-        "write",
-        "the",
-        "a",
-        "build",
-        "add",
-        "make",
-        "create",
-        "set",
-        "up",
-    }
-)
+    {"then", "and", "first", "next", "finally", "please", "also", "write", "the", "a", "build", "add", "make", "create",
+     "set", "up"}
+)  # fmt: skip
 """Words that a title may begin with, and that say nothing of what is to be done."""
 _INDEX = tuple((frozenset(words.split()), candidates) for words, candidates in _HINTS)
 

@@ -31,6 +31,7 @@ Phase = Literal[
 OVER: frozenset[str] = frozenset({"complete", "failed", "cancelled"})
 How = Literal["concatenate", "merge", "agent", "none"]
 Held = Literal["", "asked", "budget"]
+Stopped = Literal["failed", "cancelled"]
 Name = records.Name
 Whole = records.Whole
 Money = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
@@ -89,7 +90,7 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
 class Stop(msgspec.Struct, frozen=True, omit_defaults=True):
     """That somebody ended it before it was done."""
 
-    phase: Literal["failed", "cancelled"]
+    phase: Stopped
     by: Name = ""
     why: Short = ""
 

@@ -15,6 +15,7 @@ from knotwork.sdk.errors import Conflict, Invalid, NotFound
 
 if TYPE_CHECKING:
     from knotwork.crew.looking import Looking
+    from knotwork.crew.records import Stopped
     from knotwork.crew.settling import Settling
     from knotwork.crew.sight import View
     from knotwork.crew.store import Store
@@ -52,12 +53,12 @@ class Steering:
         await self.settling.hold_all(orchestration, "" if resume else "asked")
         return await self.settling.settle(orchestration)
 
-    async def stop(self, orchestration: str, by: Who, why: str, phase: str = "cancelled") -> View:
+    async def stop(self, orchestration: str, by: Who, why: str, phase: Stopped = "cancelled") -> View:
         """Stop it and all below it; raises `Conflict` (`crew.over`)."""
         record = await self.store.get(orchestration)
         if record.phase in records.OVER:
             raise phases.over(await self.looking.view(record))
-        stop = Stop("failed" if phase == "failed" else "cancelled", by.name[:256], why[:256])
+        stop = Stop(phase, by.name[:256], why[:256])
 
         def stopped(one: Record) -> Record:
             if one.phase in records.OVER or one.stop is not None:

@@ -13,11 +13,12 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from knotwork.sdk.errors import Invalid
 
-Policy = Literal["block", "redact", "warn", "off"]
+if TYPE_CHECKING:
+    from knotwork.memory.settings import Secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def redact(text: str, found: list[Found]) -> str:
     return "".join([*parts, text[last:]])
 
 
-def cleared(text: str, policy: Policy) -> tuple[str, tuple[str, ...]]:
+def cleared(text: str, policy: Secrets) -> tuple[str, tuple[str, ...]]:
     """Return a text as it may be kept, and the kinds of secrets in it; raises `Invalid` (`memory.secret`)."""
     found = scan(text) if policy != "off" else []
     if found and policy == "block":

@@ -20,15 +20,7 @@ from typing import TypeVar
 from knotwork.bus.background import background
 from knotwork.memory import asking, names
 from knotwork.memory.index import Change, Index
-from knotwork.memory.model import (
-    QUARANTINE,
-    SCOPES,
-    Quarantine,
-    Record,
-    belongs,
-    decode,
-    decode_quarantine,
-)
+from knotwork.memory.model import QUARANTINE, SCOPES, Quarantine, Record, belongs, decode, decode_quarantine
 from knotwork.memory.settings import QUARANTINES, Around
 from knotwork.memory.twins import Twins
 from knotwork.sdk.errors import KnotworkError, Unavailable
@@ -62,6 +54,13 @@ class Followed:
     task: asyncio.Task[None] | None = None
     seen: set[Place] | None = None
     """What lies there, of what was told or written since we began to follow it; None once the rest was dropped."""
+
+    @property
+    def state(self) -> str:
+        """Return how it stands, in a word."""
+        if self.failed:
+            return "away"
+        return "current" if self.current.is_set() else "reading"
 
 
 class Shelf:
@@ -116,14 +115,7 @@ class Shelf:
 
     def states(self) -> dict[str, str]:
         """Return by store and realm how it stands."""
-        return {
-            f"{instance}/{realm or 'commons'}": "away"
-            if one.failed
-            else "current"
-            if one.current.is_set()
-            else "reading"
-            for (instance, realm), one in self._followed.items()
-        }
+        return {f"{name}/{realm or 'commons'}": one.state for (name, realm), one in self._followed.items()}
 
     async def _reached(self, one: Followed) -> bool:
         latest = 0
