@@ -123,7 +123,10 @@ class Keeping:
     async def _purge(self, rows: Sequence[Row], who: Who) -> tuple[int, tuple[str, ...]]:
         ids = [row.record.id for row in rows]
         answers = await self._changing.forget_all(ids, who, force=True, purge=True, stop_on_error=False)
+        removed = sum(not isinstance(answer, Exception) for answer in answers)
         errors = tuple(
-            f"{id_}: {answer}" for id_, answer in zip(ids, answers, strict=True) if isinstance(answer, Exception)
+            f"{id_}: {answer}"
+            for id_, answer in zip(ids, answers, strict=True)
+            if isinstance(answer, Exception) and not isinstance(answer, NotFound)  # it went meanwhile, as it was to
         )
-        return len(ids) - len(errors), errors
+        return removed, errors

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.integration.memory.test_memory_life import remember
 
+from knotwork.bus.background import together
 from knotwork.sdk.errors import Conflict, Invalid, NotFound
 
 
@@ -65,3 +66,11 @@ async def test_what_is_related_to_what_it_becomes_is_not_related_to_itself(node:
     other = await remember(node, ann, "another")
     assert await remember(node, ann, "The Same", related=(kept, other)) == kept
     assert (await node.desk.get(kept, ann)).related == [other]
+
+
+async def test_what_is_removed_twice_at_once_is_removed_once_and_no_error(node: Any):
+    ann = node.agent("writer")
+    for number in range(20):
+        await node.desk.forget(await remember(node, ann, f"thing {number}"), ann, force=False, purge=False)
+    done = await together(*(node.desk.clean(ann, expire_only=False) for _ in range(4)))
+    assert (sum(one.forgotten for one in done), [one.errors for one in done]) == (20, [[]] * 4)
