@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
 
 NS = 1_000_000_000
+KEY_S = 86400
+"""How long the server remembers the idempotency keys that people and agents give what they say and publish."""
 _STREAM_NOT_FOUND, MESSAGE_NOT_FOUND = 10059, 10037
-
-
 _TELLS_TIME = ("STREAM.", "CONSUMER.INFO.")
 """Whose answer holds the time of now; that of CONSUMER.CREATE has the time at which the consumer was made."""
 

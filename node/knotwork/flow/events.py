@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from knotwork.bus import codec, patterns, publisher, reading, streams, subjects
 from knotwork.bus.pauses import comes_again
-from knotwork.bus.streams import NS, StreamSpec
+from knotwork.bus.streams import KEY_S, NS, StreamSpec
 from knotwork.bus.waits import set_within
 from knotwork.flow import expressions
 from knotwork.flow.run import decoded
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from knotwork.bus.wire import Message
     from knotwork.flow.effects import WatchEvent
 
-KEY_S = 86400
-"""How long the server remembers an idempotency key."""
 EVENTS = StreamSpec(
     subjects.EVENTS, (patterns.EVENTS,), {"max_age": 14 * 86400 * NS, "duplicate_window": KEY_S * NS}
 )  # fmt: skip

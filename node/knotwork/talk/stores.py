@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from knotwork.bus import kv, patterns, streams, subjects
-from knotwork.bus.streams import NS, StreamSpec
+from knotwork.bus.streams import KEY_S, NS, StreamSpec
 
 if TYPE_CHECKING:
     from knotwork.bus.connection import Connection
@@ -20,54 +20,28 @@ INBOX_MAX = 1000
 INBOX_AGE_S = 7 * 86400
 POST_MAX = 10_000
 """Messages from other projects to one agent within that time."""
-KEY_S = 86400
-"""How long the server remembers an idempotency key."""
 READS_S = 90 * 86400
 """An agent that has read nothing for so long begins anew."""
+_KEYED = {"allow_atomic": True, "allow_msg_ttl": True, "duplicate_window": KEY_S * NS}
+_BOUNDED = {**_KEYED, "max_age": INBOX_AGE_S * NS, "discard": "new", "discard_new_per_subject": True}
+"""What is for one agent has a bound of its own: beyond it the server takes nothing more for that one."""
 TALK = StreamSpec(
-    subjects.TALK,
-    (patterns.CHANNELS,),
-    {
-        "allow_atomic": True,
-        "allow_msg_ttl": True,
-        "duplicate_window": KEY_S * NS,
-        "republish": {"src": patterns.SAID, "dest": patterns.SAID_HEARD, "headers_only": True},
-    },
-)
+    subjects.TALK, (patterns.CHANNELS,),
+    {**_KEYED, "republish": {"src": patterns.SAID, "dest": patterns.SAID_HEARD, "headers_only": True}},
+)  # fmt: skip
 INBOXES = StreamSpec(
-    subjects.INBOXES,
-    (patterns.INBOXES,),
+    subjects.INBOXES, (patterns.INBOXES,),
     {
-        "allow_atomic": True,
-        "allow_msg_ttl": True,
-        "duplicate_window": KEY_S * NS,
-        "max_age": INBOX_AGE_S * NS,
-        "max_msgs_per_subject": INBOX_MAX,
-        "discard": "new",
-        "discard_new_per_subject": True,
+        **_BOUNDED, "max_msgs_per_subject": INBOX_MAX,
         "republish": {"src": patterns.SENT, "dest": patterns.SENT_HEARD, "headers_only": True},
     },
-)
-
-
-POST = StreamSpec(
-    subjects.POST,
-    (patterns.POST,),
-    {
-        "allow_atomic": True,
-        "allow_msg_ttl": True,
-        "duplicate_window": KEY_S * NS,
-        "max_age": INBOX_AGE_S * NS,
-        "max_msgs_per_subject": POST_MAX,
-        "discard": "new",
-        "discard_new_per_subject": True,
-    },
-)
-"""What goes from one project to another lies here, in COMMONS."""
+)  # fmt: skip
+POST = StreamSpec(subjects.POST, (patterns.POST,), {**_BOUNDED, "max_msgs_per_subject": POST_MAX})
+"""What goes from one project to another lies here, in COMMONS: `Post` makes it."""
 
 
 async def open_stores(connection: Connection) -> None:
-    """Make sure that all of them are there, in this shape."""
+    """Make sure that those of a project are there, in this shape."""
     await streams.ensure(connection, TALK)
     await streams.ensure(connection, INBOXES)
     await kv.open_bucket(connection, subjects.CHANNELS)
