@@ -141,7 +141,11 @@ class Link:
                 self.trouble, self._met = None, True
                 self._tell()
             case "closed":
-                raise Conflict(f"This session was closed: {said.get('why', '')}.", code="mcp.session_closed")
+                raise Conflict(
+                    f"This session was closed: {said.get('why', '')}.", code="mcp.session_closed",
+                    hint="It is tried again. When that does not end, another machine of this name has the same folder: "
+                    "give one of both a label with --session or KNOTWORK_SESSION.",
+                )  # fmt: skip
             case _:
                 self._on_notice(said)
 

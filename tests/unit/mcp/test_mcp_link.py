@@ -56,6 +56,8 @@ class Node:
             yield Piece("chunk", json.dumps(said).encode())
         if op in ("session.open", "waits"):
             await ended.wait()
+            if self.state == "taken over":
+                yield Piece("chunk", json.dumps({"data": {"event": "closed", "why": "taken over"}}).encode())
             raise Unreachable("It went away.", code="bus.lost")
         yield Piece("result", json.dumps({"op": op}).encode())
 
@@ -117,3 +119,16 @@ async def test_a_call_that_only_waits_starts_no_node_but_goes_on_in_it():
         assert await link.ask("agent.list", {}, timeout_s=WAIT_S) == {"op": "agent.list"}
         assert (node.starts, waiting.done()) == (1, False)
         waiting.cancel()
+
+
+async def test_whose_session_is_taken_by_a_living_twin_is_told_how_to_be_another_agent(
+    capsys: pytest.CaptureFixture[str],
+):
+    node = Node()
+    async with linked(node) as link:
+        node.end("taken over")
+        with pytest.raises(KnotworkError) as refused:
+            while True:
+                await link.ask("waits", {}, timeout_s=WAIT_S, patience_s=0.05)
+        assert (refused.value.code, "--session" in refused.value.hint) == ("mcp.session_closed", True)
+    assert "--session" in capsys.readouterr().err
