@@ -78,6 +78,14 @@ class Guest:
         """Return whether it has a session, or is being answered."""
         return self.inside > 0 or (self.task is not None and not self.task.done())
 
+    def heard(self, session: str, now_s: float) -> None:
+        """Take note of a request in one of its MCP sessions; the one unheard of for longest goes when they are many."""
+        self.heard_s = now_s
+        self.sessions.pop(session, None)
+        self.sessions[session] = None
+        if len(self.sessions) > SESSIONS_MAX:
+            del self.sessions[next(iter(self.sessions))]
+
 
 class Guests:
     """Every agent that came in by HTTP, with the session that is held open for it."""
@@ -100,11 +108,7 @@ class Guests:
             if len(self._guests) >= GUESTS_MAX and not self._let_one_go():
                 raise Busy(f"{GUESTS_MAX} agents are here over HTTP already.", code="mcp.too_many", retry_after_s=60.0)
             guest = self._guests[key] = self._made(door)
-        guest.heard_s = asyncio.get_running_loop().time()
-        guest.sessions.pop(door.session, None)
-        guest.sessions[door.session] = None
-        while len(guest.sessions) > SESSIONS_MAX:
-            del guest.sessions[next(iter(guest.sessions))]
+        guest.heard(door.session, asyncio.get_running_loop().time())
         return guest
 
     def _made(self, door: Door) -> Guest:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from knotwork.ops.ports import NodeControl
 
 BODY_MAX_BYTES = 8 * 1024 * 1024
-_project = re.compile(rf"\A{TOKEN}\Z").match
+_token = re.compile(rf"\A{TOKEN}\Z").match
 
 
 class HttpDoor:
@@ -87,7 +87,7 @@ class HttpDoor:
     def project(self, scope: Scope) -> str:
         """Return the project a request is about; raises `Invalid` (`web.bad_project`)."""
         named = _header(scope, b"knotwork-project") or self._default_project()
-        if not _project(named):
+        if not _token(named):
             raise Invalid(
                 f"{named[:64]!r} is no project name.", code="web.bad_project",
                 hint="The header Knotwork-Project names a project of the configuration; without it it is the first.",
@@ -99,7 +99,7 @@ class HttpDoor:
         from knotwork.mcp.guests import Door  # loaded by now
 
         label = request.query_params.get("session", "")
-        if label and not _project(label):
+        if label and not _token(label):
             raise Invalid(
                 f"{label[:64]!r} is no label of a session.", code="mcp.bad_label",
                 hint="Use lower-case letters, digits, - and _ for `session` in the address, or leave it out.",
