@@ -264,7 +264,7 @@ class FailInput(HeldInput):
 @tool(
     "fail_work", FailInput, _SETTLED, title="Fail work",
     description="Say that claimed work failed. A recoverable failure is tried again; after three it becomes a dead "
-    "letter. Any other ends the work as failed.",
+    "letter. Any other ends the work as failed. A step of a run is tried as often as its workflow says.",
     hints=ADDS,
 )  # fmt: skip
 async def fail_work(given: FailInput, session: Session) -> dict[str, Any]:
