@@ -29,7 +29,7 @@ async def answered(instance: str, ask: Callable[[], Awaitable[Answer]]) -> Answe
             return await safely(instance, ask)
     except TimeoutError as error:
         raise Unavailable(
-            f"{instance} did not answer within {ASK_S:g} s: what was to be written may be kept, or not.",
+            f"{instance} did not answer within {ASK_S:g} s. If something was to be written, it may be kept or not.",
             code="memory.no_answer", hint="Look, and try again; see `knotwork status`.",
         ) from error  # fmt: skip
 
