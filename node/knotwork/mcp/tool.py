@@ -19,7 +19,7 @@ from knotwork.ops import pages, task_words
 from knotwork.ops.task_words import Moment
 from knotwork.ops.words import TOKEN
 from knotwork.sdk.checked import Checked
-from knotwork.talk import framing
+from knotwork.trust import unseen
 from knotwork.trust.who import Who
 
 
@@ -157,7 +157,7 @@ def _as_token(value: Any) -> Any:
 
 def _seen(text: str) -> str:
     """Return a text; raises `ValueError` when there is nothing in it to be read."""
-    if framing.blank(text):
+    if unseen.blank(text):
         raise ValueError("it is blank: write what you mean in words")
     return text
 

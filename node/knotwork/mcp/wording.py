@@ -25,9 +25,9 @@ def clean(text: str) -> str:
     """Return a text with everything that is not seen written out, such as what turns the direction of the rest."""
     if text.isprintable():
         return text
-    from knotwork.talk import framing  # most texts need none of it
+    from knotwork.trust import unseen  # most texts need none of it
 
-    return framing.harmless(text)
+    return unseen.harmless(text)
 
 
 def without(fields: dict[str, Any]) -> dict[str, Any]:

@@ -1,26 +1,21 @@
 """How is what was recalled told in a few words? A summary by category, relevance and age, in 4,096 bytes at most (pure).
 
-What others wrote is data: control and direction characters are escaped, so that it cannot be mistaken for ours.
+What others wrote is data: each stands on one line, and what is not seen is written out, so that it cannot be mistaken for
+ours.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from knotwork.memory.model import Record
+from knotwork.trust import unseen
 
 SUMMARY_MAX_BYTES = 4096
 LINE_MAX, MORE_MAX_BYTES = 240, 40
 AWAY = "What is kept in a store that does not answer is missing here: see `knotwork status`."
 _NS = 1_000_000_000
-_ODD = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
-
-
-def escape(text: str) -> str:
-    """Return a text without control and direction characters: spaces are one space, others are shown as their number."""
-    return _ODD.sub(lambda hit: f"\\u{ord(hit[0]):04x}", " ".join(text.split()))
 
 
 def age(since_ns: int, now_ns: int) -> str:
@@ -54,7 +49,7 @@ def summary(records: Sequence[Record], others: int | None, now_ns: int, *, whole
 
 
 def _line(record: Record, now_ns: int) -> str:
-    text = escape(record.content)
+    text = unseen.harmless(" ".join(record.content.split())[: LINE_MAX + 1])
     text = text if len(text) <= LINE_MAX else text[: LINE_MAX - 1] + "…"
     priority = " !" if record.priority == 3 else ""  # noqa: PLR2004  the highest
     by = f", {record.author.name}" if record.scope in ("team", "public") else ""

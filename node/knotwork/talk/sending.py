@@ -17,10 +17,11 @@ from knotwork.bus import clock, publisher, reading, subjects
 from knotwork.bus.blobs import Blobs
 from knotwork.sdk.errors import Conflict, Internal, Invalid, KnotworkError, NotFound, Unavailable
 from knotwork.talk import channel as settings
-from knotwork.talk import contact, framing, mentions, message
+from knotwork.talk import contact, mentions, message
 from knotwork.talk.index import said_in
 from knotwork.talk.message import Draft, Envelope, Said
 from knotwork.talk.stores import INBOX_MAX
+from knotwork.trust import unseen
 from knotwork.trust.scopes import may_see
 
 if TYPE_CHECKING:
@@ -324,7 +325,7 @@ def _must_be_same(before: Envelope | None, envelope: Envelope) -> None:
 
 def _check(draft: Draft) -> None:
     """Raise `Invalid` for what cannot be sent: nothing, or what is over already."""
-    if framing.blank(draft.text) and draft.data is None and not draft.blob:
+    if unseen.blank(draft.text) and draft.data is None and not draft.blob:
         raise Invalid(
             "The message is empty: nothing in it is seen.", code="message.empty", hint="Give text, data or a blob."
         )
