@@ -1,4 +1,4 @@
-"""How are orchestrations wired for one project, and what may be done with them? Assess, plan, spawn, report, steer."""
+"""How are orchestrations wired for one project, and how do they begin? Assessed, planned, spawned; `steering` and `reporting` go on."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ import msgspec
 
 from knotwork.bus import clock
 from knotwork.bus.background import background, begin_in
-from knotwork.crew import budget, phases, plan, records, rights, steering
+from knotwork.crew import budget, plan, records, rights, steering
 from knotwork.crew.files import Files
 from knotwork.crew.keeping import Keeping
 from knotwork.crew.looking import Looking
-from knotwork.crew.records import Asker, Budget, Checkpoint, Note, Record, Result, Round, Synthesis
+from knotwork.crew.records import Asker, Budget, Record, Round, Synthesis
+from knotwork.crew.reporting import Reporting
 from knotwork.crew.settling import Settling
 from knotwork.crew.starting import Starting, run_of
 from knotwork.crew.steering import Steering
 from knotwork.crew.store import Store
 from knotwork.flow.run import decoded
-from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound, TooLarge
+from knotwork.sdk.errors import Conflict, Invalid, KnotworkError, NotFound
 from knotwork.trust.scopes import circle
 from knotwork.work import records as work_records
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from knotwork.crew.planning import Planner, Wish
-    from knotwork.crew.records import Phase
     from knotwork.crew.sight import View
     from knotwork.flow.room import Flow
     from knotwork.trust.scopes import Scope
@@ -56,29 +56,6 @@ class Spawn:
     traceparent: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What somebody says on the way: of a part, or of the whole when `part` is empty. Totals, not differences."""
-
-    part: str = ""
-    phase: Phase | None = None
-    percent: float | None = None
-    text: str = ""
-    tokens: int = 0
-    cost: float = 0.0
-    data: bytes = b"null"
-
-    @property
-    def tells_use(self) -> bool:
-        """Return whether it says what was used."""
-        return bool(self.tokens or self.cost)
-
-    @property
-    def is_words(self) -> bool:
-        """Return whether it is nothing but words."""
-        return not self.tells_use and self.phase is None and self.percent is None and self.data == b"null"
-
-
 class Crew:
     """Orchestrations of one project, as this node takes part in them. Made by `open_crew`."""
 
@@ -95,6 +72,7 @@ class Crew:
         self._starting = Starting(flow, values, self.files, node)
         self.settling = Settling(self.store, self.looking, self._starting, flow, told=told)
         self.steering = Steering(self.store, self.looking, self.settling)
+        self.reporting = Reporting(self.store, self.looking, self.settling, self.steering, flow=flow, values=values)
         self.keeping = Keeping(group, self.store, self.settling, flow, over=self._over)
         self._mirrored: set[tuple[str, int]] = set()
 
@@ -255,86 +233,6 @@ class Crew:
             return bool((await self.store.get(orchestration)).held)
         except (NotFound, Invalid):  # somebody labelled a task so
             return False
-
-    async def report(self, orchestration: str, said: Report, by: Who) -> tuple[View, str]:
-        """Take note of what somebody says; returns how far all is, and why no more is to be begun (empty: go on).
-
-        It is on record when this returns. Raises `NotFound` (`crew.no_part`), `Denied` (`crew.not_your_part`), what
-        `phases.move` raises, `TooLarge` (`crew.data_too_large`).
-        """
-        record = await self.store.get(orchestration)
-        known = {part.id for part in record.parts} | {plan.SYNTHESIS, ""}
-        if said.part not in known:
-            raise NotFound(
-                f"{orchestration} has no part {said.part!r}.", code="crew.no_part",
-                hint="See `knotwork crew state`.", detail={"parts": sorted(known - {""})[:100]},
-            )  # fmt: skip
-        data = b"null" if said.phase == "complete" else said.data  # that is its result, and kept as such
-        if len(data) > records.DATA_MAX_BYTES:
-            raise TooLarge(
-                f"The data has {len(data)} bytes, {records.DATA_MAX_BYTES} at most.", code="crew.data_too_large",
-                hint="Keep it with `knotwork blob put`, and say its digest.",
-            )  # fmt: skip
-        now_ns = clock.now_ns()
-        view = await self.looking.view(record)
-        rights.admit_report(view, said.part, by, used=said.tells_use, only_words=said.is_words)
-        move = phases.move(view, said.phase) if said.phase is not None else "stay"
-        if move != "stay":
-            rights.admit_plan(record, by)  # who holds a part speaks of that, and does not steer the whole
-        elif said.phase == "complete" and said.data != b"null" and view.phase in records.OVER:
-            await self._must_be_result(view, said.data)
-        if said.part or said.percent is not None or said.tokens or said.cost or data != b"null":
-            made = Checkpoint(
-                said.part, rights.speaker(view, said.part, by), now_ns, said.percent, said.text, said.tokens, said.cost,
-                msgspec.Raw(data),
-            )  # fmt: skip
-            await self.store.put_checkpoint(orchestration, made)
-        if said.text or said.phase:
-            note = Note(now_ns, by.name, said.text[: records.NOTE_MAX], said.part, said.phase or "")
-            await self.store.change(orchestration, lambda one: records.with_note(one, note))
-        if said.phase is not None and move == "go":
-            await self._go(orchestration, said, by)
-        elif said.phase is not None and move == "stop":
-            await self.steering.stop(orchestration, by, said.text, "failed" if said.phase == "failed" else "cancelled")
-        return await self._after(orchestration)
-
-    async def _must_be_result(self, view: View, data: bytes) -> None:
-        """Raise `Conflict` (`crew.over`) unless it came to this already: who is not heard is told so."""
-        result = await self.store.result(view.record.id)
-        if result is None or await self.values.read(bytes(result.output), result.blob) != data:
-            raise Conflict(
-                f"{view.record.id} is {view.phase}: what it came to stands.", code="crew.over",
-                hint="`knotwork crew synthesize` puts it together in another way; a result of your own needs "
-                "`--synthesis none` of `knotwork crew spawn`.", detail={"phase": view.phase},
-            )  # fmt: skip
-
-    async def _go(self, orchestration: str, said: Report, by: Who) -> None:
-        """Move to a phase that facts alone do not lead to."""
-        assert said.phase is not None
-        view = await self.looking.view(await self.store.get(orchestration))
-        if said.phase != "complete":
-            await self.settling.note_phase(view.record, said.phase)
-            return
-        if said.data != b"null":
-            value, blob = await self.values.keep(said.data)
-            result = Result("agent", msgspec.Raw(value), blob, (), (), by.name, clock.now_ns())
-        else:
-            result = await self.settling.put_together(view, "concatenate")
-        await self.store.put_result(orchestration, result)
-        closed = await self.settling.close(view, "complete")
-        left = [run for run, over in closed.runs.items() if not over] if closed.record.phase == "complete" else []
-        for run in left:  # of an agent that puts it together
-            with contextlib.suppress(Conflict, NotFound):
-                await self._flow.runs.cancel(run, by=by.name, why="The result came from elsewhere.")
-
-    async def _after(self, orchestration: str) -> tuple[View, str]:
-        view = await self.settling.settle(orchestration)
-        record = view.record
-        if record.stop is not None or not record.live:
-            return view, f"it is {record.stop.phase if record.stop is not None else record.phase}"
-        if record.held:
-            return view, await self.settling.check_budget(view) or "it is paused"
-        return view, ""
 
     # -- files -------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ from knotwork.crew.assess import unserved
 from knotwork.crew.plan import Part
 from knotwork.crew.planning import Planner, Wish
 from knotwork.crew.records import Budget, Synthesis
-from knotwork.crew.room import Report, Spawn
+from knotwork.crew.reporting import Report
+from knotwork.crew.room import Spawn
 from knotwork.desk import crew_rows
 from knotwork.flow.run import decoded
 from knotwork.ops import crew_replies
@@ -114,7 +115,7 @@ class CrewDesk:
             codec.encode(said.data),
         )  # fmt: skip
         await self._seen(orchestration)
-        view, why = await self._crew.report(orchestration, report, caller.who)
+        view, why = await self._crew.reporting.report(orchestration, report, caller.who)
         part = view.parts.get(said.part)
         return crew_replies.Reported(
             id=orchestration, phase=view.phase, percent=view.percent, part=said.part,

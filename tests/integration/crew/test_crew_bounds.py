@@ -10,7 +10,8 @@ from tests.integration.work.conftest import until
 from knotwork.bus.background import together
 from knotwork.crew import budget, records
 from knotwork.crew.records import Budget, Checkpoint, Record, Stop, Synthesis
-from knotwork.crew.room import Report, Spawn
+from knotwork.crew.reporting import Report
+from knotwork.crew.room import Spawn
 from knotwork.mesh.records import AgentRecord
 from knotwork.sdk.errors import Conflict, Denied, KnotworkError, TooLarge
 from knotwork.trust.who import Who
@@ -73,13 +74,13 @@ async def test_a_checkpoint_holds_no_more_than_can_be_read_of_all_together(nodes
     node = await nodes.here()
     name = (await node.spawn(part("a"), synthesis=Synthesis("none"))).record.id
     most = b'"%s"' % (b"x" * (records.DATA_MAX_BYTES - 2))
-    await node.crew.report(name, Report("a", data=most), ME)
-    error = await refused(node.crew.report(name, Report("a", percent=5, data=most + b" "), ME))
+    await node.crew.reporting.report(name, Report("a", data=most), ME)
+    error = await refused(node.crew.reporting.report(name, Report("a", percent=5, data=most + b" "), ME))
     assert (type(error), error.code) == (TooLarge, "crew.data_too_large")
     await node.do("one")
     await node.reaches(name, "collection")
     whole = "y" * 1_000_000
-    await node.crew.report(
+    await node.crew.reporting.report(
         name, Report(phase="complete", data=f'"{whole}"'.encode()), ME
     )  # its result, not a checkpoint
     assert await node.output(name) == whole
@@ -185,11 +186,13 @@ async def test_spent_tokens_hold_it_until_there_are_more(nodes):
     by_part = {found.task.step: found for found in (one, two)}
     agent = Who("a-agent", by_part["c"].claim.worker, "default", "me")
     holder = Who("a-holder", by_part["a"].claim.worker, "default", "me")
-    _, why = await node.crew.report(name, Report("a", tokens=60, cost=1.5), holder)
+    _, why = await node.crew.reporting.report(name, Report("a", tokens=60, cost=1.5), holder)
     assert why == ""
-    _, why = await node.crew.report(name, Report("a", tokens=60, cost=1.5), holder)  # totals: twice, it counts once
+    _, why = await node.crew.reporting.report(
+        name, Report("a", tokens=60, cost=1.5), holder
+    )  # totals: twice, it counts once
     assert why == ""
-    view, why = await node.crew.report(name, Report("c", tokens=40), agent)
+    view, why = await node.crew.reporting.report(name, Report("c", tokens=40), agent)
     assert (view.record.held, "100 of 100 tokens" in why) == ("budget", True)
     await node.work.claims.complete(by_part["a"].token, 1)
     view = await node.is_in(name, "a", "completed")
@@ -200,7 +203,7 @@ async def test_spent_tokens_hold_it_until_there_are_more(nodes):
     await node.is_in(name, "b", "queued")
     await node.work.claims.complete(by_part["c"].token, {"usage": {"tokens": 950, "cost": 0}})  # so says its result
     view = await node.is_in(name, "c", "completed")
-    view, why = await node.crew.report(name, Report("b"), ME)
+    view, why = await node.crew.reporting.report(name, Report("b"), ME)
     assert (view.used.tokens, "1010 of 1000 tokens" in why) == (1010, True)
 
 
@@ -212,7 +215,7 @@ async def test_what_is_spent_below_counts_above(nodes):
     assert 0 < below.budget.time_s <= 600
     found = [await node.claim("one"), await node.claim("two")]
     holder = next(one.claim.worker for one in found if one.task.step == "x")
-    _, why = await node.crew.report(below.id, Report("x", tokens=100), Who("a-x", holder, "default", "me"))
+    _, why = await node.crew.reporting.report(below.id, Report("x", tokens=100), Who("a-x", holder, "default", "me"))
     assert "100 of 100 tokens" in why
     assert (await node.crew.store.get(root.id)).held == "budget"
     other = await node.plan(part("y"), parent=root.id)
@@ -252,15 +255,17 @@ async def test_only_who_holds_a_part_and_who_spawned_it_report_on_it(nodes):
     await node.claim("alice")
     alice, bob = Who("a-alice", "alice", "default", "me"), Who("a-bob", "bob", "default", "me")
     for said in (Report("a", percent=99, tokens=10**9), Report("a", text="mine"), Report(tokens=1), Report(text="hi")):
-        error = await refused(node.crew.report(name, said, bob))
+        error = await refused(node.crew.reporting.report(name, said, bob))
         assert (type(error), error.code) == (Denied, "crew.not_your_part")
-    assert (await refused(node.crew.report(name, Report(phase="cancelled"), bob))).code == "crew.not_your_part"
-    assert (await refused(node.crew.report(name, Report("a", tokens=5), lead))).code == "crew.not_your_part"
-    assert (await refused(node.crew.report(name, Report(tokens=5), alice))).code == "crew.not_your_part"
-    await node.crew.report(name, Report("a", percent=10), lead)
-    await node.crew.report(name, Report(text="a word"), alice)
-    await node.crew.report(name, Report("a", percent=20), ME)  # whose agent the lead is
-    view, _ = await node.crew.report(name, Report("a", percent=30, tokens=7), alice)
+    assert (
+        await refused(node.crew.reporting.report(name, Report(phase="cancelled"), bob))
+    ).code == "crew.not_your_part"
+    assert (await refused(node.crew.reporting.report(name, Report("a", tokens=5), lead))).code == "crew.not_your_part"
+    assert (await refused(node.crew.reporting.report(name, Report(tokens=5), alice))).code == "crew.not_your_part"
+    await node.crew.reporting.report(name, Report("a", percent=10), lead)
+    await node.crew.reporting.report(name, Report(text="a word"), alice)
+    await node.crew.reporting.report(name, Report("a", percent=20), ME)  # whose agent the lead is
+    view, _ = await node.crew.reporting.report(name, Report("a", percent=30, tokens=7), alice)
     assert (view.parts["a"].percent, view.used.tokens, view.record.held) == (30, 7, "")
 
 
@@ -369,5 +374,5 @@ async def test_what_a_large_output_took_counts_too(nodes):
     done = await node.do("ann", {"text": "x" * 1_000_000, "usage": {"tokens": 120, "cost": 2}})
     view = await node.is_in(name, done, "completed")
     assert (bool(view.parts[done].blob), view.used.tokens, view.used.cost) == (True, 120, 2)
-    _, why = await node.crew.report(name, Report("b"), ME)
+    _, why = await node.crew.reporting.report(name, Report("b"), ME)
     assert "120 of 100 tokens" in why

@@ -16,7 +16,8 @@ from knotwork.bus import reading, subjects
 from knotwork.crew import settling
 from knotwork.crew.plan import PARTS_MAX
 from knotwork.crew.records import Round, Synthesis
-from knotwork.crew.room import Report, Spawn
+from knotwork.crew.reporting import Report
+from knotwork.crew.room import Spawn
 from knotwork.crew.starting import run_of
 from knotwork.crew.store import key
 from knotwork.mesh.records import AgentRecord
@@ -30,7 +31,7 @@ async def test_plans_checkpoints_and_results_survive_a_killed_server(nodes):
     view = await node.spawn(part("a"), part("b", "a"))
     name = view.record.id
     found, one = await node.claim("one"), Who("a-one", "one", "default", "me")
-    await node.crew.report(name, Report("a", percent=30, text="begun", tokens=7), one)
+    await node.crew.reporting.report(name, Report("a", percent=30, text="begun", tokens=7), one)
     await node.work.claims.complete(found.token, "A")
     before = node.flow.connection.reconnects
     await nodes.bench.kill_server()

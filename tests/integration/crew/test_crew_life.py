@@ -13,7 +13,8 @@ from tests.integration.work.conftest import until
 from knotwork.crew import watching
 from knotwork.crew.planning import Planner, Wish
 from knotwork.crew.records import Synthesis
-from knotwork.crew.room import Report, Spawn
+from knotwork.crew.reporting import Report
+from knotwork.crew.room import Spawn
 from knotwork.sdk.errors import Cancelled, Conflict, Invalid, NotFound
 from knotwork.trust.who import Who
 
@@ -119,7 +120,9 @@ async def test_how_far_a_part_was_before_is_past_when_another_has_it_or_it_is_do
     node = await nodes.here()
     name = (await node.spawn(part("a"), part("b", "a"))).record.id
     first = await node.claim("one")
-    view, _ = await node.crew.report(name, Report("a", percent=70, text="most of it"), Who("p", "one", "default", "me"))
+    view, _ = await node.crew.reporting.report(
+        name, Report("a", percent=70, text="most of it"), Who("p", "one", "default", "me")
+    )
     assert (view.parts["a"].percent, view.percent) == (70, 35)
     await node.work.claims.release(first.token, "tired")
     view = await node.is_in(name, "a", "queued")
@@ -127,7 +130,7 @@ async def test_how_far_a_part_was_before_is_past_when_another_has_it_or_it_is_do
     await node.do("two")
     await node.is_in(name, "b", "queued")
     found = await node.claim("three")
-    await node.crew.report(name, Report("b", percent=40), Who("p", "three", "default", "me"))
+    await node.crew.reporting.report(name, Report("b", percent=40), Who("p", "three", "default", "me"))
     await node.work.claims.complete(found.token, "b")
     await node.reaches(name, "complete")
     view = await node.crew.steering.retry(name, "a", ME)
@@ -167,7 +170,7 @@ async def test_pause_begins_nothing_resume_does_and_cancel_stops_all(nodes):
     await node.work.claims.complete(begun.token, "one")
     view = await node.is_in(name, "a", "completed")
     assert view.parts["b"].state == "waiting"
-    view, why = await node.crew.report(name, Report("a", percent=100), ME)
+    view, why = await node.crew.reporting.report(name, Report("a", percent=100), ME)
     assert (view.parts["b"].state, why) == ("waiting", "it is paused")
     with pytest.raises(Conflict) as paused:
         await node.crew.steering.retry(name, "a", ME)
@@ -216,7 +219,7 @@ async def test_an_agent_does_not_go_on_putting_together_what_is_complete(nodes):
     name = (await node.spawn(part("a"), synthesis=Synthesis("agent", "do"))).record.id
     await node.do("one")
     claimed = await node.claim("two")
-    view, _ = await node.crew.report(name, Report(phase="complete", data=b'"mine"'), ME)
+    view, _ = await node.crew.reporting.report(name, Report(phase="complete", data=b'"mine"'), ME)
     assert (view.phase, await node.output(name)) == ("complete", "mine")
 
     async def is_over() -> bool:
@@ -234,25 +237,25 @@ async def test_whoever_orchestrates_may_collect_and_complete_it_by_hand(nodes):
     view = await node.spawn(part("a"), synthesis=Synthesis("none"))
     name = view.record.id
     with pytest.raises(Conflict) as early:
-        await node.crew.report(name, Report(phase="collection"), ME)
+        await node.crew.reporting.report(name, Report(phase="collection"), ME)
     assert early.value.code == "crew.bad_phase"
-    await node.crew.report(name, Report(phase="execution", text="it runs"), ME)
+    await node.crew.reporting.report(name, Report(phase="execution", text="it runs"), ME)
     await node.do("one")
     await node.reaches(name, "collection")
-    await node.crew.report(name, Report(phase="synthesis"), ME)
-    view, why = await node.crew.report(name, Report(phase="complete", data=b'{"mine": true}'), ME)
+    await node.crew.reporting.report(name, Report(phase="synthesis"), ME)
+    view, why = await node.crew.reporting.report(name, Report(phase="complete", data=b'{"mine": true}'), ME)
     assert (view.phase, why) == ("complete", "it is complete")
     assert await node.output(name) == {"mine": True}
     assert [one.phase for one in view.record.notes] == ["execution", "synthesis", "complete"]
-    view, _ = await node.crew.report(name, Report(phase="complete", data=b'{"mine": true}'), ME)  # said twice
+    view, _ = await node.crew.reporting.report(name, Report(phase="complete", data=b'{"mine": true}'), ME)  # said twice
     assert view.phase == "complete"
     with pytest.raises(Conflict) as late:
-        await node.crew.report(name, Report(phase="complete", data=b'"another"'), ME)
+        await node.crew.reporting.report(name, Report(phase="complete", data=b'"another"'), ME)
     assert (late.value.code, await node.output(name)) == ("crew.over", {"mine": True})
-    view, _ = await node.crew.report(name, Report(phase="execution"), ME)
+    view, _ = await node.crew.reporting.report(name, Report(phase="execution"), ME)
     assert view.phase == "complete"
     with pytest.raises(NotFound) as unknown:
-        await node.crew.report(name, Report("z", percent=1), ME)
+        await node.crew.reporting.report(name, Report("z", percent=1), ME)
     assert unknown.value.code == "crew.no_part"
 
 
@@ -324,7 +327,7 @@ async def test_who_watches_sees_every_phase_and_part(nodes):
         await node.crew.spawn(made.id, Spawn(), ME)
         found = await node.claim("one")
         await until(lambda: any(one.get("state") == "running" for one in seen))
-        await node.crew.report(made.id, Report("a", percent=40, text="half"), ME)
+        await node.crew.reporting.report(made.id, Report("a", percent=40, text="half"), ME)
         await until(lambda: any(one.get("text") == "half" and one["percent"] == 40 for one in seen))
         await node.work.claims.complete(found.token, 1)
         await node.do("two", 2)

@@ -7,7 +7,7 @@ from tests.integration.crew.conftest import ME, PATIENCE_S, part, until
 
 from knotwork.bus import streams, subjects
 from knotwork.crew.records import Budget, Synthesis
-from knotwork.crew.room import Report
+from knotwork.crew.reporting import Report
 from knotwork.mesh.records import AgentRecord
 from knotwork.sdk.errors import KnotworkError
 from knotwork.trust.who import Who
@@ -32,15 +32,17 @@ async def test_who_holds_a_part_of_another_owners_does_not_steer_the_whole(nodes
     eve, mine = Who("a-eve", "eve", "default", "eve"), Who("a-ann", "ann", "default", "me")
     found = await claimed(node, "eve", "a-eve")
     for phase in ("cancelled", "failed"):
-        assert await refused(node.crew.report(name, Report("a", phase=phase), eve)) == "crew.not_yours"
-    view, why = await node.crew.report(name, Report("a", phase="execution", percent=10), eve)  # it is there already
+        assert await refused(node.crew.reporting.report(name, Report("a", phase=phase), eve)) == "crew.not_yours"
+    view, why = await node.crew.reporting.report(
+        name, Report("a", phase="execution", percent=10), eve
+    )  # it is there already
     assert (view.parts["a"].percent, why) == (10, "")
     await node.work.claims.complete(found.token, "A")
     await node.reaches(name, "collection")
     wanted = Report("a", phase="complete", data=b'"hers"')
-    assert await refused(node.crew.report(name, wanted, eve)) == "crew.not_yours"
+    assert await refused(node.crew.reporting.report(name, wanted, eve)) == "crew.not_yours"
     assert (await node.view(name)).phase == "collection"
-    assert await refused(node.crew.report(name, wanted, mine)) == "crew.not_your_part"
+    assert await refused(node.crew.reporting.report(name, wanted, mine)) == "crew.not_your_part"
 
 
 async def test_an_agent_that_is_called_otherwise_by_now_holds_its_part_and_nobody_else_does(nodes):
@@ -48,10 +50,10 @@ async def test_an_agent_that_is_called_otherwise_by_now_holds_its_part_and_nobod
     name = (await node.spawn(part("a"), budget=Budget(tokens=100))).record.id
     await claimed(node, "ann", "a-ann")
     renamed, taker = Who("a-ann", "anna", "default", "you"), Who("a-eve", "ann", "default", "you")
-    await node.crew.report(name, Report("a", tokens=20), Who("a-ann", "ann", "default", "you"))
-    view, _ = await node.crew.report(name, Report("a", tokens=30), renamed)
+    await node.crew.reporting.report(name, Report("a", tokens=20), Who("a-ann", "ann", "default", "you"))
+    view, _ = await node.crew.reporting.report(name, Report("a", tokens=30), renamed)
     assert view.used.tokens == 30, "it is one agent under two names"
-    assert await refused(node.crew.report(name, Report("a", tokens=99), taker)) == "crew.not_your_part"
+    assert await refused(node.crew.reporting.report(name, Report("a", tokens=99), taker)) == "crew.not_your_part"
     assert (await node.plan(by=renamed)).parent == name
     assert (await node.plan(by=taker)).parent == ""
 
@@ -82,7 +84,7 @@ async def test_who_says_that_it_is_being_put_together_is_believed(nodes):
     name = (await node.spawn(part("a"), synthesis=Synthesis("none"))).record.id
     await node.do("ann", "A")
     await node.reaches(name, "collection")
-    view, why = await node.crew.report(name, Report(phase="synthesis"), ME)
+    view, why = await node.crew.reporting.report(name, Report(phase="synthesis"), ME)
     assert (view.phase, why) == ("synthesis", "")
     node.crew.keeping.look(name)
     assert (await node.crew.settling.settle(name)).phase == "synthesis"
