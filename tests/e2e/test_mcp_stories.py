@@ -56,6 +56,32 @@ async def test_two_agents_meet_talk_and_hand_over_work(node: Node, mode: str):
         assert (await ada.call("discover_agents", capability="typescript"))["agents"] == []
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("way", ["stdio", "http"])
+async def test_with_the_classic_tools_alone_one_can_end_what_one_began(node: Node, mode: str, way: str):
+    name = f"alone-{way}-{mode}"
+    opened = (
+        stdio_agent(node, "--toolset", "classic", mode=mode, name=name)
+        if way == "stdio"
+        else http_agent(node, mode=mode, name=name, query="?toolset=classic")
+    )
+    async with opened as agent, stdio_agent(node, name="sends") as sends:
+        assert len(await agent.tools()) == 34
+        offered = await agent.call("broadcast_work_offer", taskId="T", description="Do.", requiredCapability=name)
+        assert (await agent.tools())[34:] == ["check_work"]
+        assert (await agent.call("claim_work", capability="of nobody", timeout=100))["claimed"] is False
+        assert (await agent.tools())[34:] == ["check_work"]
+        taken = await agent.call("claim_work", capability=name, timeout=30000)
+        assert (await agent.tools())[34:] == ["check_work", "complete_work", "fail_work"]
+        await agent.call("complete_work", work_id=taken["work_id"], result="done")
+        assert (await agent.call("check_work", work_id=offered["work_id"]))["result"] == "done"
+        to = (await agent.call("get_my_handle"))["guid"]
+        await sends.call("send_direct_message", recipientGuid=to, message="Got it?", ackRequired=True)
+        (message,) = (await agent.call("read_direct_messages"))["messages"]
+        assert (await agent.tools())[37:] == ["ack_messages"]
+        assert (await agent.call("ack_messages", ids=[message["id"]]))["ids"] == [message["id"]]
+
+
 async def test_an_answer_is_waited_for(node: Node):
     async with stdio_agent(node, name="asks") as asks, http_agent(node, name="answers") as answers:
         who = await asks.call("get_my_handle")

@@ -269,19 +269,23 @@ class Bridge:
         found: Json = told["structured"]
         if not told["is_error"]:
             self._keeping.heard(name, arguments, found)
+            self._list(toolsets.needed(name, found, toolsets.names(self._sets, _EVERY)))
         return answers.result(told["text"], found, is_error=told["is_error"])
 
     def _more(self, arguments: Json) -> Json:
         """List more tools, and tell which there are."""
-        wanted = toolsets.asked(arguments)
+        self._list(toolsets.asked(arguments))
+        told = toolsets.told(self._sets, _EVERY)
+        return answers.result(wording.text_of(told), told)
+
+    def _list(self, wanted: tuple[str, ...]) -> None:
+        """List sets or single tools, too, and tell the client when that is something new."""
         before = toolsets.names(self._sets, _EVERY)
         self._sets = tuple(dict.fromkeys((*self._sets, *wanted)))
         if toolsets.names(self._sets, _EVERY) != before:
             self._send(dialect.notification("notifications/tools/list_changed", {}))
             for marked in self._listens.values():
                 self._send(dialect.notification("notifications/tools/list_changed", marked))
-        told = toolsets.told(self._sets, _EVERY)
-        return answers.result(wording.text_of(told), told)
 
     async def _ask(self, op: str, **fields: Any) -> Json:
         return await self._link.ask(op, fields, timeout_s=60.0)

@@ -38,28 +38,29 @@ PROMPTS: tuple[Prompt, ...] = (
     Prompt(
         "work", "Take work", "Claim work of a capability and do it.",
         "Take work of the capability {capability} with claim_work, one piece after the other, and do each as well as "
-        "you can. Report what takes long with report_progress. End each with complete_work and a result that says what "
+        "you can. Report what takes long with report_progress (toolset work). End each with complete_work and a result that says what "
         "you did; when you cannot do one, give `error` and why. Stop when there is none left, and tell me what was done.",
         (("capability", "what the work needs"),),
     ),
     Prompt(
         "hand-over", "Hand over a task", "Give a task to whoever fits best, and follow it.",
         "Have this done by another agent: {task}\n\nFind who fits with discover_agents or list_agents, write a task "
-        "that needs no further questions, give it with assign_work, and follow it with await_work. Look at the result "
-        "critically before you tell me of it.",
+        "that needs no further questions, give it with assign_work, and follow it with await_work (toolset work, as "
+        "list_agents). Look at the result critically before you tell me of it.",
         (("task", "what is to be done"),),
     ),
     Prompt(
         "split", "Split a big job", "Have sub-agents do the parts of a big job.",
         "Split this job among sub-agents: {task}\n\nUse assess_task and show me the plan before anything is started. "
-        "When I agree, use spawn_subagents, follow with checkpoint_progress, and put the parts together with "
-        "synthesize_results. (List these tools with toolsets, set crew.)",
+        "When I agree, use spawn_subagents, follow with get_orchestration_state, and put the parts together "
+        "with synthesize_results. (List these tools with toolsets, set crew.)",
         (("task", "the whole job"),),
     ),
     Prompt(
         "wrap-up", "Wrap up", "Leave everything so that the next session can go on.",
         "We stop here. Remember with remember_task what is unfinished and where to go on, and with remember_learning "
-        "what was learned; share with share_learning what helps the team. End or give back all work that you claimed. "
+        "what was learned; what is worth more than a day keep with commit_insight, and then share with share_learning "
+        "what helps the team. (List these tools with toolsets, set memory.) End or give back all work that you claimed. "
         "Tell the others in parallel-work in one message what was done.",
     ),
 )  # fmt: skip

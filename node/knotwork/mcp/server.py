@@ -185,8 +185,12 @@ class Served:
             outcome = await asking(ctx, guest, name, arguments)
         finally:
             guest.inside -= 1
-        if name == "toolsets" and not outcome.is_error:
-            outcome = await self._more(ctx, guest, arguments)
+        if not outcome.is_error:
+            if name == "toolsets":
+                outcome = await self._more(ctx, guest, arguments)
+            else:
+                listed = toolsets.names(self._sets(ctx), _EVERY)
+                await self._list(ctx, guest, toolsets.needed(name, outcome.structured, listed))
         return _result(outcome)
 
     async def _handed(self, ctx: Context, guest: Guest, name: str, arguments: dict[str, Any]) -> calling.Outcome:
@@ -224,14 +228,18 @@ class Served:
         raise MCPError(INTERNAL_ERROR, "The call ended without an answer.")
 
     async def _more(self, ctx: Context, guest: Guest, arguments: dict[str, Any]) -> calling.Outcome:
-        """List more tools for this agent."""
+        """List more tools for this agent, and tell which there are."""
+        await self._list(ctx, guest, toolsets.asked(arguments))
+        told = toolsets.told(self._sets(ctx), _EVERY)
+        return calling.Outcome(wording.text_of(told), told)
+
+    async def _list(self, ctx: Context, guest: Guest, wanted: tuple[str, ...]) -> None:
+        """List sets or single tools, too, and tell the client when that is something new."""
         before = self._sets(ctx)
-        guest.more = tuple(dict.fromkeys((*guest.more, *toolsets.asked(arguments))))
+        guest.more = tuple(dict.fromkeys((*guest.more, *wanted)))
         if self._sets(ctx) != before:
             await ctx.session.send_tool_list_changed()
             await self._changes.publish(ToolsListChanged())
-        told = toolsets.told(self._sets(ctx), _EVERY)
-        return calling.Outcome(wording.text_of(told), told)
 
     async def _listen(self, ctx: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
         """Tell of what changes here, which the acknowledgement says: the tools that are listed."""

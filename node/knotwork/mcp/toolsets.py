@@ -69,10 +69,26 @@ DEFAULT = "core"
 
 
 def names(sets: tuple[str, ...], every: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the tools of some sets, each once, only those of `every`, in order of the sets."""
-    wanted = [name for one in sets for name in (every if one == "all" else TOOLSETS.get(one, ()))]
+    """Return the tools of some sets, or single tools, each once, only those of `every`, in this order."""
+    wanted = [name for one in sets for name in (every if one == "all" else TOOLSETS.get(one, (one,)))]
     there = frozenset(every)
     return tuple(name for name in dict.fromkeys(wanted) if name in there)
+
+
+def needed(name: str, found: dict[str, Any], listed: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the tools without which an agent could not end what this answer began, when it cannot list them itself.
+
+    A client lets its model call what is listed and nothing else, and `classic` has the documented tools alone.
+    """
+    if "toolsets" in listed:
+        return ()
+    if name == "claim_work" and found.get("claimed"):
+        return ("complete_work", "fail_work")
+    if name == "broadcast_work_offer":
+        return ("check_work",)
+    if name == "read_direct_messages" and any(one.get("ackRequired") for one in found["messages"]):
+        return ("ack_messages",)
+    return ()
 
 
 def aliases(every: tuple[str, ...]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from knotwork.mcp import (
     crew_values,
     index,
     instructions,
+    prompts,
     queue_tools,
     resources,
     rows,
@@ -268,6 +270,21 @@ def test_toolsets_are_asked_for_by_name():
     for bad in ({"add": "nope"}, {"add": 7}, {"sets": []}, {"add": [["work"]]}):
         with pytest.raises(Invalid):
             toolsets.asked(bad)
+
+
+@pytest.mark.parametrize("prompt", prompts.PROMPTS, ids=lambda one: one.name)
+def test_a_prompt_says_in_which_set_a_tool_is(prompt: prompts.Prompt):
+    for name in set(re.findall(r"\w+", prompt.text)) & set(catalog.TOOLS) - set(toolsets.TOOLSETS["core"]):
+        assert any(f"set {one}" in prompt.text for one, held in toolsets.TOOLSETS.items() if name in held), name
+
+
+def test_only_who_cannot_list_tools_itself_has_them_listed():
+    claimed = {"claimed": True}
+    assert toolsets.needed("claim_work", claimed, toolsets.TOOLSETS["classic"]) == ("complete_work", "fail_work")
+    assert toolsets.needed("claim_work", claimed, toolsets.TOOLSETS["core"]) == ()
+    assert toolsets.needed("read_direct_messages", {"messages": [{}]}, toolsets.TOOLSETS["classic"]) == ()
+    every = tuple(catalog.TOOLS)
+    assert toolsets.names(("classic", "fail_work", "forget"), every) == (*toolsets.TOOLSETS["classic"], "fail_work")
 
 
 @pytest.mark.parametrize("handle", ["A B", "", "-", "a" * 300])
