@@ -273,6 +273,8 @@ def _problem(tool: Tool, found: Any) -> str:
     message = str(found["msg"]).removeprefix("Value error, ")[:300]
     match found["type"]:
         case "extra_forbidden":
+            if len(found["loc"]) > 1:  # within an argument, which says what it holds
+                return f"{where}: there is no such field" + _described(tool, str(found["loc"][0]))
             near = get_close_matches(where, arguments_of(tool.input), 1)
             return f"{where}: there is no such argument" + (f"; did you mean {near[0]}?" if near else "")
         case "missing":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from knotwork.mcp import wording
+from knotwork.mcp import spoken, wording
 from knotwork.mcp.shapes import record
 from knotwork.mcp.wording import without
 
@@ -45,7 +45,16 @@ def recalled_text(found: dict[str, Any]) -> str:
     lines = [wording.clean(found["summary"])] if found["summary"] else ["Nothing is remembered."]
     for scope in SCOPES:
         for one in found.get(scope, ()):
-            told = f"- {one['memoryId']} {scope}/{one['category']} by {one.get('author', '?')}: {one['content']}"
-            lines.append(wording.clean(told) + (f" … [cut at {one['cut']}: read_memory]" if "cut" in one else ""))
+            about = f"{scope}/{one['category']} by {one.get('author', '?')}{_more(one)}"
+            goes_on = f" … [cut at {one['cut']}: {spoken.tool('read_memory')}]" if "cut" in one else ""
+            lines.append(wording.clean(f"- {one['memoryId']} {about}: {one['content']}") + goes_on)
     lines += [f"next: {found['next']}"] if found.get("next") else []
     return "\n".join(lines)
+
+
+def _more(one: dict[str, Any]) -> str:
+    """Return what else there is to know of a memory, "" when there is nothing."""
+    told = [f"priority {one['priority']}"] if "priority" in one else []
+    told += [f"until {one['expiresAt']}"] if "expiresAt" in one else []
+    told += [f"tags {', '.join(one['tags'])}"] if one.get("tags") else []
+    return f" ({'; '.join(told)})" if told else ""

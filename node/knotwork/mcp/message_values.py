@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from knotwork.mcp import wording
+from knotwork.mcp import spoken, wording
 from knotwork.mcp.shapes import many, record
 from knotwork.mcp.wording import without
 from knotwork.talk import framing
@@ -92,8 +92,9 @@ def _framed(one: dict[str, Any]) -> str:
         [
             ("", one["id"]), ("from", one["sender"]), ("at", one["at"]), ("in", one.get("channel", "")),
             ("kind", one.get("kind", "")), ("thread", one.get("thread", "")), ("answers", one.get("replyTo", "")),
-            ("acknowledge with", "ack_messages" if one.get("ackRequired") else ""), ("state", one.get("state", "")),
-            ("cut: go on with read_message, offset", str(one["cut"]) if "cut" in one else ""),
+            ("priority", str(one.get("priority", ""))), ("scope", one.get("scope", "")),
+            ("acknowledge with", spoken.tool("ack_messages") if one.get("ackRequired") else ""), ("state", one.get("state", "")),
+            (f"cut: go on with {spoken.tool('read_message')}, offset", str(one["cut"]) if "cut" in one else ""),
         ]
     )  # fmt: skip
     return framing.framed(head, one.get("text", ""), one.get("data"), blob=one.get("blob", ""))

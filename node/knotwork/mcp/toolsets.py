@@ -75,20 +75,31 @@ def names(sets: tuple[str, ...], every: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(wanted) if name in there)
 
 
+_FOLLOWS = {
+    "broadcast_work_offer": ("check_work",), "spawn_subagents": ("retry_part", "cancel_orchestration"),
+    "forget": ("revert_memory",),
+}  # fmt: skip
+_GOES_ON = {"claim_work": "read_work", "check_work": "read_work", "recall_context": "read_memory"}
+
+
 def needed(name: str, found: dict[str, Any], listed: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the tools without which an agent could not end what this answer began, when it cannot list them itself.
+    """Return the tools that end what an answer began, follow it or read on, for an agent that cannot list them itself.
 
     A client lets its model call what is listed and nothing else, and `classic` has the documented tools alone.
     """
     if "toolsets" in listed:
         return ()
+    rows = [found, *(row for many in found.values() if isinstance(many, list) for row in many if isinstance(row, dict))]
+    wanted = list(_FOLLOWS.get(name, ()))
     if name == "claim_work" and found.get("claimed"):
-        return ("complete_work", "fail_work")
-    if name == "broadcast_work_offer":
-        return ("check_work",)
-    if name == "read_direct_messages" and any(one.get("ackRequired") for one in found["messages"]):
-        return ("ack_messages",)
-    return ()
+        wanted += ["complete_work", "fail_work"]
+    if any(row.get("ackRequired") for row in rows):
+        wanted.append("ack_messages")
+    if any("cut" in row for row in rows):
+        wanted.append("read_message" if "messages" in found else _GOES_ON.get(name, ""))
+    if any("blob" in row or "input_blob" in row for row in rows):
+        wanted.append("get_blob")
+    return tuple(filter(None, wanted))
 
 
 def aliases(every: tuple[str, ...]) -> dict[str, str]:

@@ -54,7 +54,7 @@ NAMED |= {
         "not a label",
         "Write key=value: up to 64 characters (A-Z a-z 0-9 . _ - /), =, and up to 256 of any kind.",
     ),
-    f"^{_DIGEST}$": ("not a digest", "Give what `blob.put` answered: sha256- and 64 hex digits."),
+    f"^{_DIGEST}$": ("not a digest", "Give what `knotwork blob put` answered: sha256- and 64 hex digits."),
     f"^{_CODE}$": ("not an error code", "Codes are letters, digits and . _ : -, 128 at most, such as agent.timed_out."),
     f"^{_KEY}$": ("not a key", "Keys have no line breaks, tabs or other control characters."),
 }

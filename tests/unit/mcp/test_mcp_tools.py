@@ -24,6 +24,8 @@ from knotwork.mcp import (
     crew_values,
     index,
     instructions,
+    memory_values,
+    message_values,
     prompts,
     queue_tools,
     resources,
@@ -204,7 +206,8 @@ def test_resources_show_ops_that_there_are():
         ("get_my_handle", {"a": 1}, ["takes no arguments"]),
         ("send_direct_message", {"message": "x"}, ["give either recipientGuid or capability"]),
         ("list_work", {"capability": "a", "minPriority": 7, "maxPriority": 3}, ["minPriority is above maxPriority"]),
-        ("remember", {"content": "x", "metadata": {"prio": 1}}, ["metadata.prio"]),
+        ("remember", {"content": "x", "metadata": {"prio": 1}}, ["metadata.prio: there is no such field (tags, prio"]),
+        ("get_blob", {"digest": "sha1-7"}, ["not a digest. Give what put_blob (toolset talk) answered"]),
         (
             "broadcast_work_offer",
             {"taskId": "t", "description": "d", "requiredCapability": "c", "scope": "all"},
@@ -260,6 +263,21 @@ def test_a_text_is_harmless_and_a_result_fits():
     )
 
 
+def test_a_message_is_told_with_its_priority_and_scope():
+    row = {"id": "d1", "at": "now", "sender": "bob", "senderGuid": "g", "text": "hi", "priority": 9, "scope": "private"}
+    told = message_values.text_of({"messages": [row | {"ackRequired": True, "cut": 2}]})
+    for part in ("priority 9", "scope private", "ack_messages (toolset talk)", "read_message (toolset talk), offset 2"):
+        assert part in told.splitlines()[0]
+
+
+def test_a_memory_is_told_with_its_tags_priority_and_end():
+    row = {"memoryId": "m1", "content": "yes", "category": "recent", "author": "bob"}
+    more = {"tags": ["a", "b"], "priority": 3, "expiresAt": "soon", "cut": 3}
+    told = memory_values.recalled_text({"summary": "", "private": [row, row | more]})
+    assert "- m1 private/recent by bob: yes\n" in told
+    assert "by bob (priority 3; until soon; tags a, b): yes … [cut at 3: read_memory (toolset memory)]" in told
+
+
 def test_toolsets_are_asked_for_by_name():
     assert toolsets.asked({"add": "work"}) == ("work",)
     assert toolsets.asked({}) == toolsets.asked({"add": None}) == ()
@@ -278,13 +296,28 @@ def test_a_prompt_says_in_which_set_a_tool_is(prompt: prompts.Prompt):
         assert any(f"set {one}" in prompt.text for one, held in toolsets.TOOLSETS.items() if name in held), name
 
 
-def test_only_who_cannot_list_tools_itself_has_them_listed():
-    claimed = {"claimed": True}
-    assert toolsets.needed("claim_work", claimed, toolsets.TOOLSETS["classic"]) == ("complete_work", "fail_work")
-    assert toolsets.needed("claim_work", claimed, toolsets.TOOLSETS["core"]) == ()
-    assert toolsets.needed("read_direct_messages", {"messages": [{}]}, toolsets.TOOLSETS["classic"]) == ()
+@pytest.mark.parametrize(
+    ("name", "found", "listed"),
+    [
+        ("claim_work", {"claimed": True}, ("complete_work", "fail_work")),
+        ("claim_work", {"claimed": True, "cut": 9}, ("complete_work", "fail_work", "read_work")),
+        ("claim_work", {"claimed": True, "input_blob": "sha256-"}, ("complete_work", "fail_work", "get_blob")),
+        ("claim_work", {"claimed": False}, ()),
+        ("broadcast_work_offer", {"work_id": "k"}, ("check_work",)),
+        ("read_messages", {"messages": [{"text": "cut"}]}, ()),
+        ("read_messages", {"messages": [{"cut": 9, "blob": "sha256-"}]}, ("read_message", "get_blob")),
+        ("read_direct_messages", {"messages": [{"ackRequired": True}]}, ("ack_messages",)),
+        ("recall_context", {"summary": "", "private": [{}, {"cut": 9}], "counts": {}}, ("read_memory",)),
+        ("get_results", {"parts": [{"cut": 9}]}, ()),  # goes on by itself
+        ("forget", {"deleted": True}, ("revert_memory",)),
+        ("spawn_subagents", {"parts": []}, ("retry_part", "cancel_orchestration")),
+    ],
+)  # fmt: skip
+def test_only_who_cannot_list_tools_itself_has_them_listed(name: str, found: Any, listed: tuple[str, ...]):
     every = tuple(catalog.TOOLS)
-    assert toolsets.names(("classic", "fail_work", "forget"), every) == (*toolsets.TOOLSETS["classic"], "fail_work")
+    assert toolsets.needed(name, found, toolsets.TOOLSETS["classic"]) == toolsets.names(listed, every) == listed
+    assert toolsets.needed(name, found, toolsets.TOOLSETS["core"]) == ()
+    assert toolsets.names(("classic", *listed, "forget"), every) == (*toolsets.TOOLSETS["classic"], *listed)
 
 
 @pytest.mark.parametrize("handle", ["A B", "", "-", "a" * 300])
