@@ -125,9 +125,8 @@ class Steering:
         again = plan.followers(record.parts, [part])
         running = [name for name in view.open if name in again]
         if running or (view.synthesis is not None and view.phase == "synthesis"):
-            told = ", ".join(running[:20]) or plan.SYNTHESIS
             raise Conflict(
-                f"{told} is under way: it cannot be begun again meanwhile.", code="crew.part_runs",
+                f"{_not_over(view, running)}: it cannot be begun again meanwhile.", code="crew.part_runs",
                 hint="Wait for it, or stop all of it with `knotwork crew cancel`.", detail={"parts": running},
             )  # fmt: skip
         needed = {need for one in record.parts if one.id in again for need in one.needs} - again
@@ -192,6 +191,16 @@ class Steering:
             log.debug("%s is put together for %s", record.id, by.name)
         view = await self.settling.settle(record.id)
         return view, await self.store.result(record.id) if view.phase == "complete" else None
+
+
+def _not_over(view: View, running: list[str]) -> str:
+    """Return why nothing can be begun in place of these: somebody is at one, or all wait for parts that were not named."""
+    begun = [name for name in running if view.parts[name].state != "waiting"]
+    needs = {need for one in view.record.parts if one.id in running for need in one.needs}
+    waits = [name for name in view.open if name in needs and name not in running]
+    if waits and not begun:
+        return f"{', '.join(running[:20])} must wait for {', '.join(waits[:20])} first"
+    return f"{', '.join((begun or running)[:20]) or plan.SYNTHESIS} is under way"
 
 
 def _changed(orchestration: str) -> Conflict:
