@@ -268,6 +268,13 @@ def check(tool: Tool, arguments: Any) -> Any:
     )
 
 
+_KINDS = {
+    "list_type": "it must be a list", "string_type": "it must be a text", "dict_type": "it must be an object",
+    "model_type": "it must be an object", "model_attributes_type": "it must be an object",
+}  # fmt: skip
+"""What is said of a value of another kind, in the words of JSON, by the library's name for that."""
+
+
 def _problem(tool: Tool, found: Any) -> str:
     where = ".".join(wording.clean(str(part))[:64] for part in found["loc"])
     message = str(found["msg"]).removeprefix("Value error, ")[:300]
@@ -282,6 +289,7 @@ def _problem(tool: Tool, found: Any) -> str:
         case "string_pattern_mismatch":
             said, hint = words.misfit(str(found.get("ctx", {}).get("pattern", "")))
             return f"{where}: {said}. {hint}".rstrip()
+    message = _KINDS.get(found["type"], message)
     return f"{where}: {message}" if where else message
 
 

@@ -31,6 +31,7 @@ TOOLS = {
     "channel list": "list_channels", "inbox": "read_direct_messages", "message get": "read_message",
     "blob put": "put_blob", "blob get": "get_blob",
     "message send": "send_direct_message", "memory list": "recall_context", "memory get": "read_memory",
+    "memory commit": "commit_insight",
 }  # fmt: skip
 """Which tool does what a command does, by the words of the command."""
 _ARGUMENTS = {"--undo": "undo"}

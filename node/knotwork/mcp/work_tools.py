@@ -152,7 +152,10 @@ async def check_work(given: CheckInput, session: Session) -> dict[str, Any]:
     found = await session.ask(kind, id=work_id)
     shown = result_of(await meant.whole(session.ask, given.work_id, found))
     if kind == "task.get" and found["state"] in ("pending", "waiting"):
-        shown["why"] = spoken.for_agents((await session.ask("task.why", id=work_id))["why"])
+        told = await session.ask("task.why", id=work_id)
+        if told["state"] != found["state"]:  # it went on meanwhile: one answer does not say both
+            return result_of(await session.ask("task.get", id=work_id))
+        shown["why"] = spoken.for_agents(told["why"])
     return shown
 
 

@@ -91,7 +91,7 @@ class Changing:
         if record.forgotten or record.scope not in OWN_SCOPES or record.category not in ("longterm", "core"):
             now = "forgotten" if record.forgotten else f"in {record.scope}/{record.category}"
             known = record.scope not in OWN_SCOPES
-            hint = "It is known to others already." if known else "Commit it first."
+            hint = "It is known to others already." if known else "Keep it for good first: `knotwork memory commit`."
             raise Conflict(
                 f"{memory} is {now}: only one's own longterm and core memories can be shared.", code="memory.not_kept",
                 hint="Bring it back first: `knotwork memory revert`." if record.forgotten else hint,

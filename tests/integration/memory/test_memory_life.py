@@ -261,6 +261,7 @@ async def test_sharing_copies_or_moves(node: Any):
         with pytest.raises(Conflict) as refused:
             await node.desk.share(what, ann, scope="team", category="learnings", move=False, duplicates=None)
         assert refused.value.code == "memory.not_kept"
+        assert ("`knotwork memory commit`" in refused.value.hint) is (what != copy.id)
 
 
 async def test_forgetting_and_bringing_back(node: Any):

@@ -204,6 +204,13 @@ def test_resources_show_ops_that_there_are():
         ("check_work", [], ["must be an object"]),
         ("read_messages", {"chanel": "a", "limit": 5000}, ["did you mean channel?", "limit", "1000"]),
         ("get_my_handle", {"a": 1}, ["takes no arguments"]),
+        (
+            "recall_context",
+            {"tags": "a", "categories": "core"},
+            ["tags: it must be a list", "categories: it must be a li"],
+        ),
+        ("remember", {"content": "x", "metadata": '{"tags": []}'}, ["metadata: it must be an object\n"]),
+        ("assign_work", {"task": ["x"], "context": "y"}, ["task: it must be a text", "context: it must be an object"]),
         ("send_direct_message", {"message": "x"}, ["give either recipientGuid or capability"]),
         ("list_work", {"capability": "a", "minPriority": 7, "maxPriority": 3}, ["minPriority is above maxPriority"]),
         ("remember", {"content": "x", "metadata": {"prio": 1}}, ["metadata.prio: there is no such field (tags, prio"]),
@@ -470,6 +477,19 @@ async def test_a_page_of_what_one_holds_is_no_longer_than_an_answer_and_loses_no
         if not (cursor := page.get("next", "")):
             break
     assert shown == [one["claim"] for one in held]
+
+
+async def test_work_that_goes_on_while_one_looks_is_not_said_to_wait():
+    states = iter(["pending", "completed"])
+
+    async def ask(op: str, **_: Any) -> dict[str, Any]:
+        why = {"state": "completed", "why": "It was completed."}
+        return why if op == "task.why" else {"id": "k1234567", "state": next(states), "output": 3}
+
+    tool = catalog.TOOLS["check_work"]
+    given = calling.check(tool, {"work_id": "k1234567"})
+    shown = await calling._within(tool, given, SimpleNamespace(who=SimpleNamespace(name="ann"), ask=ask))
+    assert (shown["status"], shown["result"], shown.get("why")) == ("completed", 3, None)
 
 
 async def test_a_list_with_nothing_that_fits_is_gone_through_in_parts():
