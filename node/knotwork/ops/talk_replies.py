@@ -88,7 +88,7 @@ class InboxMessages(Reply):
     """What is in your inbox, as far as you asked."""
 
     messages: list[MessageRow]
-    unread: int = Field(default=0, description="messages left that you have not read")
+    unread: int = Field(default=0, description="messages left to be shown: unread, or to be acknowledged")
     more: bool = Field(default=False, description="there are more of these: ask again")
     newer: str = Field(default="", description="cursor of what came after these")
 

@@ -117,10 +117,16 @@ def wanted(state: InboxState, one: Said, wish: Wish, now_ns: int) -> bool:
         return False
     if wish.all:
         return True
-    if state.is_done(one.place):
-        return False
-    shown_ns = state.shown.get(str(one.place), 0)
-    return not shown_ns or now_ns - shown_ns >= AGAIN_S * 1e9
+    return not state.is_done(one.place) and not _rests(state.shown.get(str(one.place), 0), now_ns)
+
+
+def resting(state: InboxState, now_ns: int) -> set[int]:
+    """Return the places of messages that wait to be acknowledged and were shown so lately that they are not shown now."""
+    return {int(place) for place, at_ns in state.shown.items() if _rests(at_ns, now_ns)}
+
+
+def _rests(shown_ns: int, now_ns: int) -> bool:
+    return shown_ns > 0 and now_ns - shown_ns < AGAIN_S * 1e9
 
 
 def expired(one: Said, now_ns: int) -> bool:

@@ -158,10 +158,11 @@ class Inboxes:
             after, batch = stored[-1].seq, BATCH
 
     async def _unread(self, agent: str, state: InboxState) -> int:
-        """Return how many messages are not done; a few less while some that were read are just being let go."""
+        """Return how many messages there are to be shown; a few less while some that were read are just being let go."""
         start = state.clear
         count = await reading.count_from(self._connection, subjects.INBOXES, subjects.inbox(agent), start + 1)
-        return max(0, count - sum(place > start for place in state.done))
+        gone = {*state.done, *inbox_state.resting(state, clock.now_ns())}
+        return max(0, count - sum(place > start for place in gone))
 
     async def all(self, agent: str) -> AsyncIterator[Said]:
         """Yield every message of an inbox, the oldest first."""
@@ -169,14 +170,13 @@ class Inboxes:
             yield one
 
     async def unread(self, agent: str) -> int:
-        """Return how many messages of an inbox are not done."""
+        """Return how many messages of an inbox there are to be shown."""
         state, _ = await self._reads.inbox(agent)
         start = state.clear
         if not any(place > start for place in state.done):
             return await self._unread(agent, state)
-        now_ns = clock.now_ns()
-        left = [one async for one in self._each(agent, start) if not state.is_done(one.place)]
-        return sum(not inbox_state.expired(one, now_ns) for one in left)
+        now_ns, wish = clock.now_ns(), inbox_state.Wish()
+        return len([one async for one in self._each(agent, start) if inbox_state.wanted(state, one, wish, now_ns)])
 
     async def wait(self, agent: str, wish: Wish, wait_s: float, *, mark: bool = True) -> Shown:
         """Return messages as soon as there are some, none after `wait_s` seconds."""
