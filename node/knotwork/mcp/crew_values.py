@@ -10,6 +10,7 @@ from knotwork.mcp.work_values import PART_CHARS, words_of
 from knotwork.sdk.errors import Invalid, NotFound
 
 ROW_CHARS = 6000
+_BEGINNING = "This is the beginning: a result is kept when all parts are done. get_results has each part whole."
 """What is shown of one part, or of the result, beside others."""
 _ROOM = wording.RESULT_MAX_CHARS - 4000
 
@@ -51,9 +52,12 @@ def behind(name: str, rows: list[dict[str, Any]], cursor: str, taken: int) -> di
 
 
 def synthesized(found: dict[str, Any]) -> dict[str, Any]:
-    """Return what became of all: of a long one the beginning, which get_results goes on with."""
+    """Return what became of all: of a long one the beginning, which get_results goes on with when it is kept."""
     beside = without({key: found[key] for key in ("why", "blob", "conflicts", "missing")})
     value = _value("output", found["output"], 0, PART_CHARS) if found["output"] is not None else {}
+    if "cut" in value and found["phase"] != "complete":
+        del value["cut"]
+        beside["why"] = f"{beside.get('why', '')} {_BEGINNING}".strip()
     return dict(wording.fit(beside, ROW_CHARS)) | value
 
 

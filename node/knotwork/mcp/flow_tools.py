@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from knotwork.mcp import meant, spoken
+from knotwork.mcp import meant, spoken, wording
 from knotwork.mcp.shapes import many, record
 from knotwork.mcp.tool import ADDS, HANDS_OUT, READS, Cursor, Input, PageInput, Session, tool, without
 from knotwork.ops.task_words import Key
@@ -19,6 +19,12 @@ _RUN = record(
     run_id="text", workflow="text", status="text", done="int", steps="int", started_at="text?", ended_at="text?",
     output="any?", error="object?", progress="rows?", waits="rows?",
 )  # fmt: skip
+
+
+_STEPS_CHARS = wording.RESULT_MAX_CHARS * 2 // 3
+"""So much the steps of a run have at most: what it waits for stands beside them."""
+_BEGIN_CHARS = 256
+"""A shorter beginning of an output tells nothing."""
 
 
 def _shown(run: dict[str, Any]) -> dict[str, Any]:
@@ -77,15 +83,35 @@ async def get_run(given: RunInput, session: Session) -> dict[str, Any]:
     """Return one run."""
     run_id = await meant.work(session.ask, given.run_id)
     run = await session.ask("run.show", id=run_id)
-    shown = _shown(run)
-    shown["progress"] = [
-        without({"id": step["id"], "kind": step["kind"], "status": step["state"], "output": step["output"], "error": step["error"]})
-        for step in run["progress"]
-    ]  # fmt: skip
+    shown = _shown(run) | {"progress": _steps(run["progress"])}
     if run["state"] in ("running", "paused", "stopping", "scheduled"):
         why = await session.ask("run.why", id=run_id)
         shown["waits"] = [without(wait) for wait in why["waits"]]
     return shown
+
+
+def _steps(progress: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for every step: outputs are cut, the longest ones first, until all have room."""
+    most = _STEPS_CHARS
+    while True:
+        rows = [
+            without(
+                {
+                    "id": step["id"], "kind": step["kind"], "status": step["state"],
+                    "output": _begin(step["output"], most), "error": step["error"],
+                }
+            )
+            for step in progress
+        ]  # fmt: skip
+        if most < _BEGIN_CHARS or wording.size(rows) <= _STEPS_CHARS:
+            return rows
+        most //= 2
+
+
+def _begin(output: Any, most: int) -> Any:
+    if wording.size(output) <= most:
+        return output
+    return wording.fit(output, most) if most >= _BEGIN_CHARS else "…"
 
 
 class SignalInput(RunInput):

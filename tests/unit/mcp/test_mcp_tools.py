@@ -479,6 +479,35 @@ async def test_a_page_of_what_one_holds_is_no_longer_than_an_answer_and_loses_no
     assert shown == [one["claim"] for one in held]
 
 
+def test_what_is_put_together_and_not_kept_does_not_say_that_it_goes_on():
+    found = {"phase": "complete", "why": "", "blob": "", "conflicts": [], "missing": [], "output": "x" * 50_000}
+    assert crew_values.synthesized(found)["cut"] < 50_000
+    shown = crew_values.synthesized(found | {"phase": "execution", "missing": ["b"]})
+    assert "cut" not in shown
+    assert (shown["length"], shown["missing"]) == (50_000, ["b"])
+    assert "get_results has each part" in shown["why"]
+    assert "why" not in crew_values.synthesized(found | {"phase": "execution", "output": "short"})
+
+
+@pytest.mark.parametrize(("count", "long"), [(150, 150), (150, 1), (3, 3), (1, 1)])
+async def test_all_steps_of_a_run_are_shown_however_much_each_gave(count: int, long: int):
+    step = {"kind": "agent", "state": "completed", "error": None}
+    steps = [step | {"id": f"step-{n}", "output": "R" * (30_000 if n < long else 10)} for n in range(count)]
+    run = {"id": "w0000000", "workflow": "big", "state": "failed", "done": 0, "steps": count, "progress": steps}
+
+    async def ask(_op: str, **_: Any) -> dict[str, Any]:
+        return run | {"started_at": "", "ended_at": ""}
+
+    tool = catalog.TOOLS["get_run"]
+    given = calling.check(tool, {"run_id": "w0000000"})
+    shown = await calling._within(tool, given, SimpleNamespace(who=SimpleNamespace(name="ann"), ask=ask))
+    assert [one["id"] for one in shown["progress"]] == [one["id"] for one in steps]
+    assert "left_out" not in shown
+    assert wording.size(shown) <= wording.RESULT_MAX_CHARS
+    assert shown["progress"][0]["output"].startswith("R" * 100) or long > 100
+    assert shown["progress"][-1]["output"].startswith("R" * 10) or long == count
+
+
 async def test_work_that_goes_on_while_one_looks_is_not_said_to_wait():
     states = iter(["pending", "completed"])
 
