@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 from knotwork.crew.records import How, Phase
 from knotwork.mcp import crew_values, spoken, wording
 from knotwork.mcp.shapes import many, record
-from knotwork.mcp.tool import ADDS, HANDS_OUT, READS, CamelInput, Capability, Session, Words, tool, without
+from knotwork.mcp.tool import ADDS, HANDS_OUT, READS, CamelInput, Capability, JobWords, Session, tool, without
 from knotwork.ops.crew_words import CrewId, ListPlace, PartId
 from knotwork.ops.words import Target, Token
 from knotwork.sdk.errors import Invalid, NotFound
@@ -34,7 +34,7 @@ STATE = record(
 class AssessInput(CamelInput):
     """A task, and how it may be split."""
 
-    task: Words = Field(max_length=131_072, description="the whole job in words; lists and `after` are understood")
+    task: JobWords = Field(description="the whole job in words; lists and `after` are understood")
     max_parts: int = Field(default=20, ge=1, le=200)
     capability: Capability | None = Field(default=None, description="for parts that nothing hints at")
     planner_capability: Capability | None = Field(default=None, description="let an agent with this capability plan")

@@ -185,6 +185,8 @@ class PageInput(Input):
 
 Capability = Annotated[str, StringConstraints(pattern=rf"^{TOKEN}$", max_length=64), BeforeValidator(_as_token)]
 Words = Annotated[str, StringConstraints(max_length=1024 * 1024), AfterValidator(_seen)]
+JobWords = Annotated[str, StringConstraints(max_length=128 * 1024), AfterValidator(_seen)]
+"""A type of its own: of two limits pydantic heeds the inner one, when a validator stands behind it."""
 Cursor = Annotated[str, StringConstraints(max_length=1024)]
 Priority = Annotated[int, Field(ge=1, le=10)]
 WorkId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{8,40}$")]

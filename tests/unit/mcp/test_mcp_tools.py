@@ -202,6 +202,11 @@ def test_resources_show_ops_that_there_are():
             ["work_id:", "x: there is no such argument", "check_work takes: work_id (needed)"],
         ),
         ("check_work", [], ["must be an object"]),
+        (
+            "assess_task",
+            {"task": "x" * 140_000, "maxParts": 0},
+            ["task: String should have at most 131072", "maxParts:"],
+        ),
         ("read_messages", {"chanel": "a", "limit": 5000}, ["did you mean channel?", "limit", "1000"]),
         ("get_my_handle", {"a": 1}, ["takes no arguments"]),
         (
