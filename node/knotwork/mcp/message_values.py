@@ -19,6 +19,11 @@ ROW = record(
     state="text?",
 )  # fmt: skip
 ROWS = many(ROW)
+_HEADING = (
+    ("id", ""), ("sender", "from"), ("at", "at"), ("channel", "in"), ("kind", "kind"), ("thread", "thread"),
+    ("replyTo", "answers"), ("priority", "priority"), ("scope", "scope"), ("state", "state"),
+)  # fmt: skip
+"""What stands in the line above a message, and the word before it."""
 _ROOM = wording.RESULT_MAX_CHARS - 2000
 
 
@@ -88,13 +93,9 @@ def text_of(found: dict[str, Any]) -> str:
 
 
 def _framed(one: dict[str, Any]) -> str:
-    head = framing.heading(
-        [
-            ("", one["id"]), ("from", one["sender"]), ("at", one["at"]), ("in", one.get("channel", "")),
-            ("kind", one.get("kind", "")), ("thread", one.get("thread", "")), ("answers", one.get("replyTo", "")),
-            ("priority", str(one.get("priority", ""))), ("scope", one.get("scope", "")),
-            ("acknowledge with", spoken.tool("ack_messages") if one.get("ackRequired") else ""), ("state", one.get("state", "")),
-            (f"cut: go on with {spoken.tool('read_message')}, offset", str(one["cut"]) if "cut" in one else ""),
-        ]
-    )  # fmt: skip
-    return framing.framed(head, one.get("text", ""), one.get("data"), blob=one.get("blob", ""))
+    parts = [(word, str(one[name])) for name, word in _HEADING if name in one]
+    if one.get("ackRequired"):
+        parts.append(("acknowledge with", spoken.tool("ack_messages")))
+    if "cut" in one:
+        parts.append((f"cut: go on with {spoken.tool('read_message')}, offset", str(one["cut"])))
+    return framing.framed(framing.heading(parts), one.get("text", ""), one.get("data"), blob=one.get("blob", ""))
