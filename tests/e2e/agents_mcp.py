@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
@@ -11,7 +12,7 @@ from typing import Any
 import httpx
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
-from mcp.types import CallToolResult, Implementation
+from mcp.types import CallToolResult, Implementation, ToolListChangedNotification
 from tests.e2e.conftest import WAIT_S, Node
 
 from knotwork.mcp import resources
@@ -29,8 +30,9 @@ def parameters(node: Node, *words: str, cwd: Path | None = None, **env: str) -> 
 class Agent:
     """One client, and what a test asks of it."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, changed: asyncio.Event | None = None) -> None:
         self.client = client
+        self.changed = changed or asyncio.Event()
 
     async def tried(self, name: str, **arguments: Any) -> CallToolResult:
         """Call a tool, whatever comes of it."""
@@ -80,8 +82,15 @@ async def http_agent(
     headers = {"authorization": f"Bearer {node.token}"} | ({"knotwork-parent": parent} if parent else {})
     async with httpx.AsyncClient(headers=headers, timeout=WAIT_S) as http:
         transport = streamable_http_client(f"{node.about['http']}/mcp{query}", http_client=http)
+        changed = asyncio.Event()
+
+        async def hear(message: Any) -> None:
+            if isinstance(message, ToolListChangedNotification):
+                changed.set()
+
         client = Client(
-            transport, mode=mode, read_timeout_seconds=WAIT_S, client_info=Implementation(name=name, version="1")
-        )
+            transport, mode=mode, read_timeout_seconds=WAIT_S, client_info=Implementation(name=name, version="1"),
+            message_handler=hear,
+        )  # fmt: skip
         async with client:
-            yield Agent(client)
+            yield Agent(client, changed)

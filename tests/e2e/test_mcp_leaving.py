@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from collections.abc import Iterator
@@ -70,6 +71,37 @@ async def test_clients_that_give_one_label_are_one_agent_which_keeps_what_it_cla
             assert len({one["lastSeen"] for one in opened}) == 1  # neither took the session from the other
             assert (await first.call("get_my_handle"))["guid"] == me["guid"]
         assert (await first.call("extend_work", work_id=claimed["work_id"]))["work_id"] == given["work_id"]
+
+
+async def test_each_client_of_one_label_is_told_what_is_listed_for_what_it_claimed(node: Node):
+    query = "?session=listing&toolset=classic"
+    async with (
+        http_agent(node, mode=LEGACY, query=query) as first,
+        http_agent(node, mode=LEGACY, query=query) as second,
+    ):
+        for agent in (first, second):
+            assert "complete_work" not in await agent.tools()
+        for agent in (first, second):
+            await agent.call("broadcast_work_offer", taskId="t", description="list", requiredCapability="listing")
+            assert (await agent.call("claim_work", capability="listing", timeout=30000))["claimed"]
+            async with asyncio.timeout(WAIT_S):
+                await agent.changed.wait()
+
+
+async def test_a_goodbye_needs_no_name_of_a_project(node: Node):
+    headers = {"authorization": f"Bearer {node.token}"}
+    async with stdio_agent(node, name="stays") as stays, httpx.AsyncClient(headers=headers, timeout=WAIT_S) as http:
+        given = await stays.call("assign_work", task="left behind", capability="nameless")
+        address = f"{node.about['http']}/mcp"
+        await says_hello(http, address, "nameless")
+        claim = {"name": "claim_work", "arguments": {"capability": "nameless", "timeout": 30000}}
+        taken = await http.post(address, json={"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": claim})
+        assert given["work_id"] in taken.text
+        assert (await http.delete(address, headers={"knotwork-project": "Not One!"})).status_code == 200
+        again: dict[str, Any] = {}
+        while not again.get("claimed"):
+            again = await stays.call("claim_work", capability="nameless", timeout=30000)
+        assert again["work_id"] == given["work_id"]
 
 
 async def test_who_only_looks_round_is_no_agent_and_takes_no_place(node: Node):

@@ -10,8 +10,8 @@ from knotwork.mcp.work_values import PART_CHARS, words_of
 from knotwork.sdk.errors import Invalid, NotFound
 
 ROW_CHARS = 6000
-_BEGINNING = "This is the beginning: a result is kept when all parts are done. get_results has each part whole."
 """What is shown of one part, or of the result, beside others."""
+_BEGINNING = "This is the beginning: a result is kept when all parts are done. get_results has each part whole."
 _ROOM = wording.RESULT_MAX_CHARS - 4000
 
 

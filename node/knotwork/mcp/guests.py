@@ -66,8 +66,9 @@ class Guest:
     """Toolsets that it asked for with the tool `toolsets`, beside those of its address."""
     trouble: KnotworkError | None = None
     heard_s: float = 0.0
-    sessions: dict[str, None] = field(default_factory=dict)
-    """The MCP sessions that it is heard of, the last one last: several clients may give one label."""
+    sessions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The MCP sessions that it is heard of, the last one last: several clients may give one label. Each with what its
+    client was told of `more`, which another client may have asked for."""
     inside: int = 0
     """Requests that are being answered."""
     task: asyncio.Task[None] | None = None
@@ -81,10 +82,16 @@ class Guest:
     def heard(self, session: str, now_s: float) -> None:
         """Take note of a request in one of its MCP sessions; the one unheard of for longest goes when they are many."""
         self.heard_s = now_s
-        self.sessions.pop(session, None)
-        self.sessions[session] = None
+        self.sessions[session] = self.sessions.pop(session, ())
         if len(self.sessions) > SESSIONS_MAX:
             del self.sessions[next(iter(self.sessions))]
+
+    def is_news(self, session: str) -> bool:
+        """Return whether the client of a session is to be told that more is listed; from now on it was told."""
+        if self.sessions.get(session, self.more) == self.more:  # one that said goodbye meanwhile is told nothing
+            return False
+        self.sessions[session] = self.more
+        return True
 
 
 class Guests:
@@ -183,9 +190,9 @@ class Guests:
             guest.secret = ""
             guest.ready.set()
 
-    def left(self, project: str, session: str) -> None:
-        """Close the session of a client that said goodbye, unless other clients are that agent, too."""
-        for guest in [one for one in self._guests.values() if one.door.project == project and session in one.sessions]:
+    def left(self, session: str) -> None:
+        """Close what a client had that said goodbye, in whatever project, unless other clients are that agent, too."""
+        for guest in [one for one in self._guests.values() if session in one.sessions]:
             del guest.sessions[session]
             if not guest.sessions:
                 self._close(guest)

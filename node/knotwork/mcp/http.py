@@ -59,7 +59,7 @@ class HttpDoor:
 
         await self._handle(scope, heard, send)
         if scope["method"] == "DELETE" and session and self._guests is not None:
-            self._guests.left(self.project(scope), session)
+            self._guests.left(session)
 
     async def _open(self) -> None:
         """Load the SDK and begin to serve, until the node ends."""

@@ -235,9 +235,8 @@ class Served:
 
     async def _list(self, ctx: Context, guest: Guest, wanted: tuple[str, ...]) -> None:
         """List sets or single tools, too, and tell the client when that is something new."""
-        before = self._sets(ctx)
         guest.more = tuple(dict.fromkeys((*guest.more, *wanted)))
-        if self._sets(ctx) != before:
+        if guest.is_news(self._door(ctx).session):
             await ctx.session.send_tool_list_changed()
             await self._changes.publish(ToolsListChanged())
 

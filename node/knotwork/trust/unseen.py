@@ -9,12 +9,14 @@ _ODD = re.compile(r"[^\x20-\x7e\xa0-\xac\xae-\u034e\n\t]")
 """What most text is not made of: only this is looked at one by one."""
 _UNSEEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 """Unicode's categories of what is not seen: controls, formats (bidi, zero width, tags), private, halves, separators."""
-_JOINERS = {"\u200c", "\u200d", "\ufe0f"}
-"""Zero width, and needed: Persian and Hindi are written with them, and families of emoji."""
+_JOINERS = {"\u200c", "\u200d", "\ufe0f", "\u180b", "\u180c", "\u180d", "\u180f"}
+"""Zero width, and needed: Persian, Hindi and Mongolian are written with them, and families of emoji."""
+_KEYCAP = "\u20e3"
 _ALSO = {"\u115f", "\u1160", "\u3164", "\uffa0", "\u034f"}
 """Letters and marks by name, and blank."""
-_SELECTORS = re.compile(r"[\ufe00-\ufe0e\U000e0100-\U000e01ef]")
-"""They choose between shapes of the character before, and any number of them is not seen: a place to hide text."""
+_SELECTORS = re.compile(r"[\u17b4\u17b5\u2065\ufe00-\ufe0e\ufff0-\ufff8\U000e0000-\U000e0fff]")
+"""They choose between shapes of the character before, or are kept free for the like (Unicode's
+Default_Ignorable_Code_Point), and any number of them is not seen: a place to hide text."""
 
 
 def harmless(text: str) -> str:
@@ -43,5 +45,10 @@ def blank(text: str) -> bool:
 
 
 def _joins(text: str, place: int) -> bool:
-    """Return whether something beyond ASCII stands before a joiner: there it does its work."""
-    return place > 0 and not text[place - 1].isascii() and text[place - 1] not in _JOINERS - {"\ufe0f"}
+    """Return whether a joiner does its work: something beyond ASCII stands before it, or it makes a digit a key."""
+    if place == 0:
+        return False
+    char, before = text[place], text[place - 1]
+    if before.isascii():
+        return char == "\ufe0f" and text[place + 1 : place + 2] == _KEYCAP
+    return before not in _JOINERS or (before == "\ufe0f" and char != before)

@@ -117,10 +117,10 @@ async def test_only_those_who_are_here_count(monkeypatch: pytest.MonkeyPatch):
             await made.caller_of(made.of(door(1)))  # who was silent for longest goes
             assert [made.known(door(number)) is None for number in (0, 1, 4)] == [True, False, False]
         await made.caller_of(made.of(door(1)))
-        made.left("default", "k4")
+        made.left("k4")
         await made.caller_of(made.of(door(0)))
         assert [made.known(door(number)) is None for number in range(3)] == [False, False, True]
-        made.left("default", "k0")
+        made.left("k0")
         assert made.of(door(3)) is made.known(door(3))
         assert made.known(door(0)) is None
 
@@ -136,10 +136,10 @@ async def test_one_of_several_clients_that_are_one_agent_leaves_alone(monkeypatc
             await made.caller_of(made.of(door))
         left = [door.session for door in doors if door.session not in ("gone", last)]
         for session in left:
-            made.left("default", session)
-            made.left("other", last)
+            made.left(session)
+            made.left("somebody-elses")
             assert made.known(doors[0]) is not None
-        made.left("default", last)
+        made.left(last)
         assert made.known(doors[0]) is None
 
 

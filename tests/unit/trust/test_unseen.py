@@ -33,6 +33,13 @@ HIDDEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
         ("\u0645\u06cc\u200c\u062e\u0648", "\u0645\u06cc\u200c\u062e\u0648"),
         ("a\u200db", "a\\u{200d}b"),
         ("\u200d\u200d", "\\u{200d}\\u{200d}"),
+        ("1\ufe0f\u20e3 ❤\ufe0f\u200d🔥", "1\ufe0f\u20e3 ❤\ufe0f\u200d🔥"),
+        ("é\ufe0f\ufe0f\ufe0f", "é\ufe0f\\u{fe0f}\\u{fe0f}"),
+        ("\u1820\u180b\u180c", "\u1820\u180b\\u{180c}"),
+        (
+            "hid\u180b\u180f\U000e0268\U000e0080\u2065\ufff0",
+            "hid\\u{180b}\\u{180f}\\u{e0268}\\u{e0080}\\u{2065}\\u{fff0}",
+        ),
     ],
 )
 def test_what_hides_is_written_out_and_what_does_not_stays(said, shown):
