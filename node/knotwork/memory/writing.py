@@ -138,7 +138,7 @@ class Writing:
         return (made if kinds else draft), tuple(dict.fromkeys(kinds))
 
     async def _twin(self, key: bytes, record: Record, who: Who) -> Record | None:
-        """Return a living memory that says the same, and that `who` may know of."""
+        """Return another living memory that says the same, and that `who` may know of."""
         ids = self._memory.shelf.twins.find(key)
         if not ids:
             return None
@@ -146,6 +146,8 @@ class Writing:
         rows = await self._memory.shelf.ask(lambda index: [row for id_ in ids for row in index.find(id_)])
         for row in rows:
             one = row.record
+            if one.id == record.id:  # somebody committed it just now
+                continue
             is_same = not one.forgotten and not one.is_over(now_ns) and twin_key(one) == key
             is_same = is_same and not self._memory.is_hidden(one, who)
             if is_same and (one.scope, one.owner) == (record.scope, record.owner) and rules.may_change(one, who):

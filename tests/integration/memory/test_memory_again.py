@@ -37,6 +37,27 @@ async def test_an_insight_is_committed_once_however_often_one_has_it(node: Any, 
     assert (await node.desk.commit(made, ann, "", None)).id == made
 
 
+@pytest.mark.parametrize("scope", ["private", "personal"])
+async def test_what_is_committed_twice_at_once_is_not_its_own_twin(
+    node: Any, monkeypatch: pytest.MonkeyPatch, scope: Any
+):
+    """Who came second found what the first had kept, added itself to it, and forgot it."""
+    ann, memory = node.agent("writer"), node.rooms.memory
+    made = await remember(node, ann, "Use tabs.")
+    before, now = [await memory.held(made, ann)] * 2, memory.held  # the desk looks, too
+    await node.desk.commit(made, ann, "", scope)
+    await now(made, ann)  # the index knows of it
+
+    async def held(asked: str, who: Any) -> Any:
+        return before.pop() if before else await now(asked, who)
+
+    monkeypatch.setattr(memory, "held", held)
+    with pytest.raises(Conflict):
+        await node.desk.commit(made, ann, "", scope)
+    row = await node.desk.get(made, ann)
+    assert (row.category, row.scope, before) == ("longterm", scope, [])
+
+
 async def test_what_was_kept_before_secrets_were_looked_for_is_looked_through_when_it_is_said_again(node: Any):
     ann = node.agent("writer")
     token = "ghp_" + "a1B2" * 9
