@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from knotwork.bus import patterns, pulls, subjects
 from knotwork.sdk.errors import KnotworkError
+from knotwork.work import queues
 from knotwork.work.queues import Depth, Queue
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ SOON_S = 0.2
 """How long a request waits for the one task that a hint says is being stored."""
 UNSERVED_MAX = 1000
 """How many queues are remembered for those who come for them later: the look at all queues shows them anyway."""
-_HINT_PARTS = 5
 
 
 class Taker(Protocol):
@@ -242,9 +242,9 @@ class Taking:
         return ""
 
     def _hinted(self, message: Message) -> None:
-        parts = message.subject.split(".")
-        if len(parts) == _HINT_PARTS and parts[4] in subjects.LANES:  # hint.task.<boundary>.<route>.<lane>
-            self._heat(Queue(parts[2], parts[3], parts[4]), soon=message.data == SOON)
+        queue = queues.from_hint(message.subject)
+        if queue is not None:
+            self._heat(queue, soon=message.data == SOON)
             self.pump()
 
     def _heat(self, queue: Queue, *, soon: bool = False) -> None:
