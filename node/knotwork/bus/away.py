@@ -40,6 +40,11 @@ def lost_error(subject: str) -> Unreachable:
     )
 
 
+def leaves(who: str, project: str) -> Unavailable:
+    """Return the error of whoever waits for something of a project that his node leaves, or may come back to."""
+    return Unavailable(f"{who} leaves {project}.", code="bus.disconnected", retry_after_s=1.0)
+
+
 def not_connected(connection: Link) -> Unreachable:
     """Return the error of what was not sent, because there is no connection."""
     known = f"No connection to NATS at {connection.endpoint.shown}: {connection.last_error or connection.state}."

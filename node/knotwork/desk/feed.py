@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from knotwork.bus import digits, patterns, subjects
+from knotwork.bus.away import leaves
 from knotwork.bus.background import background
 from knotwork.bus.reading import Stored
 from knotwork.desk.backlog import Backlog
 from knotwork.desk.moments import rfc3339
-from knotwork.sdk.errors import Busy, KnotworkError, Unavailable
+from knotwork.sdk.errors import Busy, KnotworkError
 from knotwork.trust.who import Who
 from knotwork.work import history, records
 
@@ -90,7 +91,7 @@ class Feed:
 
     def _check(self) -> None:
         if self._closed:
-            raise Unavailable(f"The node leaves {self._project}.", code="bus.disconnected", retry_after_s=1.0)
+            raise leaves("The node", self._project)
 
     async def _begin(self, topics: frozenset[str]) -> None:
         """See how things are now, and hear what is said from now on."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator
 from typing import TYPE_CHECKING, Any
 
+from knotwork.bus.away import leaves
 from knotwork.desk.moments import rfc3339
 from knotwork.mesh import session_records
 from knotwork.mesh.session_records import AgentSession
 from knotwork.ops import pages, replies, session_replies
-from knotwork.sdk.errors import Unavailable
 from knotwork.trust.scopes import may_see
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class SessionDesk:
             while True:
                 notice = await line.notices.get()
                 if line.over == session_records.LEFT:
-                    raise Unavailable(f"{self._node} leaves {project}.", code="bus.disconnected", retry_after_s=1.0)
+                    raise leaves(self._node, project)
                 yield replies.Chunk(data=notice)
                 if notice["event"] == "closed":
                     return

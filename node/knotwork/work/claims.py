@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from knotwork.bus import clock, codec, frames, pulls, reading, subjects
+from knotwork.bus.away import leaves
 from knotwork.config import secrets
 from knotwork.sdk.errors import Conflict, Failed, Invalid, KnotworkError, Unavailable
 from knotwork.work import leases, records, settle, tickets
@@ -124,7 +125,7 @@ class Claims:
 
     def left(self) -> Unavailable:
         """Return the error of whoever waits for something of a project that its node leaves, or may come back to."""
-        return Unavailable(f"{self._node} leaves {self._project}.", code="bus.disconnected", retry_after_s=1.0)
+        return leaves(self._node, self._project)
 
     async def reconnected(self) -> None:
         """Take up the thread after a (re)connect."""
